@@ -1,0 +1,80 @@
+# One word for each thing a developer or a newcomer does. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+KILLS ?= 200
+DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
+
+.PHONY: help install demo test check format proto i18n conformance soak clean \
+	bench-preflight bench-train bench-cli
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "safetrain needs Python 3.11 or later; name one: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+.venv/installed: .venv/created pyproject.toml
+	@bash scripts/openblas.sh
+	@echo "Installing safetrain and its daemon into .venv (a minute or two) …"
+	$(BIN)/python -m pip install --quiet --editable '.[daemon]'
+	@touch $@
+
+.venv/developing: .venv/installed pyproject.toml
+	@echo "Installing the developers' tools into .venv …"
+	$(BIN)/python -m pip install --quiet --group dev
+	@# What the test of the built wheel installs from, without the network.
+	$(BIN)/python -m pip download --quiet --dest .venv/wheelhouse '.[daemon]'
+	@touch $@
+
+install: .venv/installed ## safetrain and its daemon into .venv
+
+demo: .venv/installed ## the whole main job: model, preflight, training, question
+	@bash scripts/demo.sh
+
+test: check ## everything that is checked; .ci/run calls this
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+
+check: .venv/developing ## format, lint, types, layers, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/gen_proto.py --check
+	$(BIN)/python scripts/catalogues.py --check
+	$(BIN)/python scripts/settings_doc.py --check
+
+format: .venv/developing ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: .venv/developing ## write the code generated from proto/
+	$(BIN)/python scripts/gen_proto.py
+
+i18n: .venv/developing ## collect the sentences, compile the catalogues
+	$(BIN)/python scripts/catalogues.py
+	$(BIN)/python scripts/settings_doc.py
+
+conformance: .venv/developing ## the trainer's properties: ours, and mlx-lm's beside it
+	$(BIN)/python -m benchmarks.conformance
+
+bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_train
+	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
+
+bench-preflight: .venv/developing ## predicted against measured, over models and budgets
+	$(BIN)/python -m benchmarks.bench_preflight
+
+bench-cli: .venv/developing ## how fast the commands feel, against their floor
+	$(BIN)/python -m benchmarks.bench_cli
+
+soak: .venv/developing ## KILLS random kills of daemon, worker and keeper
+	KILLS=$(KILLS) $(BIN)/pytest -m slow tests/soak
+
+clean: ## the demo's home, caches and reports; not .venv
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build reports
