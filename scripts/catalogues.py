@@ -1,0 +1,111 @@
+"""Collects the user-facing sentences from the code and compiles the catalogues.
+
+`--check` changes nothing and exits 1 naming each sentence without a translation, each translation
+that names other arguments than its original, and a compiled file that is out of date.
+"""
+
+from __future__ import annotations
+
+import string
+import sys
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import read_mo, write_mo
+from babel.messages.pofile import read_po, write_po
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCALE = ROOT / "shared" / "safetrain_shared" / "locale"
+SOURCES = ("shared/safetrain_shared", "client/safetrain", "daemon/safetraind")
+KEYWORDS = {"_": None, "marked": None, "translate": None}
+LANGUAGES = ("pt",)
+
+
+def collected() -> Catalog:
+    """Every sentence that the code marks."""
+    catalogue = Catalog(domain="safetrain")
+    for source in SOURCES:
+        found = extract_from_dir(ROOT / source, [("**.py", "python")], keywords=KEYWORDS)
+        for _file, _line, message, _comments, _context in found:
+            if message:
+                catalogue.add(message)
+    return catalogue
+
+
+def po_path(lang: str) -> Path:
+    """Where the sentences of a language are written."""
+    return LOCALE / lang / "LC_MESSAGES" / "safetrain.po"
+
+
+def read(lang: str) -> Catalog:
+    """The catalogue of a language; empty where there is none yet."""
+    if not po_path(lang).exists():
+        return Catalog(locale=lang, domain="safetrain")
+    with po_path(lang).open("rb") as file:
+        return read_po(file, locale=lang, domain="safetrain")
+
+
+def sentences(catalogue: Catalog) -> dict[str, str]:
+    """The translated sentences, without the header, which differs from run to run."""
+    return {str(m.id): str(m.string) for m in catalogue if m.id and m.string}
+
+
+def compiled(path: Path) -> dict[str, str]:
+    """The sentences in a `.mo` file; none where it is missing."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return sentences(read_mo(file))
+
+
+def names(text: str) -> set[str]:
+    """The arguments that a sentence names."""
+    return {field for _, field, _, _ in string.Formatter().parse(text) if field}
+
+
+def complaints(lang: str, wanted: Catalog) -> list[str]:
+    """What is wrong with the catalogue of a language."""
+    catalogue, found = read(lang), []
+    for message in wanted:
+        if not message.id:
+            continue
+        entry = catalogue.get(message.id)
+        if entry is None or not entry.string:
+            found.append(f"{lang}: no translation of {message.id!r}")
+        elif names(str(message.id)) != names(str(entry.string)):
+            found.append(f"{lang}: other arguments in the translation of {message.id!r}")
+    mo = po_path(lang).with_suffix(".mo")
+    if compiled(mo) != sentences(catalogue):
+        found.append(f"{lang}: {mo.relative_to(ROOT)} is out of date (run `make i18n`)")
+    return found
+
+
+def renew(lang: str, wanted: Catalog) -> None:
+    """Brings the sentences of the code into the `.po` file and compiles it."""
+    catalogue = read(lang)
+    catalogue.update(wanted, no_fuzzy_matching=True)
+    catalogue.obsolete.clear()
+    po_path(lang).parent.mkdir(parents=True, exist_ok=True)
+    with po_path(lang).open("wb") as file:
+        write_po(file, catalogue, sort_output=True, no_location=True, omit_header=True, width=100)
+    mo = po_path(lang).with_suffix(".mo")
+    if compiled(mo) != sentences(catalogue):
+        with mo.open("wb") as file:
+            write_mo(file, catalogue)
+
+
+def main() -> int:
+    """Renews the catalogues, or with `--check` complains."""
+    wanted = collected()
+    if "--check" not in sys.argv:
+        for lang in LANGUAGES:
+            renew(lang, wanted)
+        return 0
+    found = [line for lang in LANGUAGES for line in complaints(lang, wanted)]
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The vocabulary that client and daemon share: settings, jobs, events, sentences, paths."""

@@ -1,0 +1,171 @@
+"""Languages: the user's choice, gettext catalogues, and numbers as each language writes them."""
+
+from __future__ import annotations
+
+import gettext as _gettext
+import locale as _locale
+import os
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = ("en", "pt")
+CATALOGUES = Path(__file__).parent / "locale"
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+_current = "en"
+_spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
+
+
+def language() -> str:
+    """The language in use, `en` or `pt`."""
+    return _spoken.get() or _current
+
+
+@contextmanager
+def speaking(lang: str) -> Iterator[None]:
+    """What is said inside the block is in `lang`, whatever the language in use."""
+    token = _spoken.set(lang)
+    try:
+        yield
+    finally:
+        _spoken.reset(token)
+
+
+def use(lang: str | None = None) -> str:
+    """Sets the language: `lang`, else the environment's. Returns it."""
+    global _current
+    _current = lang if lang in LANGUAGES else detected()
+    return _current
+
+
+def speak(lang: str | None = None) -> str:
+    """As `use`, and for the libraries that ask gettext, such as click, from our catalogue too."""
+    os.environ["LANGUAGE"] = use(lang)
+    _gettext.bindtextdomain("safetrain", str(CATALOGUES))
+    _gettext.textdomain("safetrain")
+    return _current
+
+
+def lang_option(arguments: Sequence[str]) -> str | None:
+    """The value of `--lang`, looked for before click parses: help texts need it already."""
+    for here, after in pairwise([*arguments, ""]):
+        if here == "--":
+            break
+        if here == "--lang":
+            return after
+        if here.startswith("--lang="):
+            return here.removeprefix("--lang=")
+    return None
+
+
+def detected(environ: Mapping[str, str] = os.environ) -> str:
+    """The language that the locale variables ask for; English where they ask for neither."""
+    for name in ("SAFETRAIN_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = environ.get(name, "")
+        if value:
+            return "pt" if value.lower().startswith("pt") else "en"
+    system = _locale.getlocale()[0] or ""
+    return "pt" if system.lower().startswith("pt") else "en"
+
+
+@cache
+def _catalogue(lang: str) -> _gettext.NullTranslations:
+    return _gettext.translation("safetrain", CATALOGUES, [lang], fallback=True)
+
+
+def translate(text: str, lang: str | None = None) -> str:
+    """The sentence in `lang`; itself where the catalogue has none, as in English."""
+    return _catalogue(lang or language()).gettext(text) if text else text
+
+
+_ = translate
+
+
+def marked(text: str) -> str:
+    """The text itself: marks a sentence for the catalogue that is translated later."""
+    return text
+
+
+class _Formatter(string.Formatter):
+    """`str.format` with our units: bytes, num, int, pct, time, each as `lang` writes it."""
+
+    def __init__(self, lang: str) -> None:
+        self._lang = lang
+
+    def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        return kwargs.get(str(key), "?")
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if spec in _WRITERS:
+            try:
+                return _WRITERS[spec](float(value), self._lang)
+            except (TypeError, ValueError):
+                return str(value)
+        if not spec and isinstance(value, float):
+            return number(value, self._lang)
+        return str(value) if not spec else super().format_field(value, spec)
+
+
+def format_text(text: str, args: Mapping[str, Any], lang: str | None = None) -> str:
+    """`text` with its `{name}` and `{name:unit}` filled in. A missing argument reads `?`."""
+    return _Formatter(lang or language()).vformat(text, (), args)
+
+
+def decimal(value: float, digits: int, lang: str | None = None) -> str:
+    """`value` with a fixed number of digits: 7.3, in Portuguese 7,3."""
+    text = f"{value:.{digits}f}"
+    return text.replace(".", ",") if (lang or language()) == "pt" else text
+
+
+def number(value: float, lang: str | None = None) -> str:
+    """A short form of any number: 0.0002, 3, 7.25."""
+    text = f"{int(value)}" if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
+    if "e" in text and 1e-9 < abs(value) < 1:
+        text = f"{value:.10f}".rstrip("0")
+    return text.replace(".", ",") if (lang or language()) == "pt" else text
+
+
+def integer(value: float, lang: str | None = None) -> str:
+    """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space)."""
+    text = f"{round(value):,}"
+    return text.replace(",", "\N{NO-BREAK SPACE}") if (lang or language()) == "pt" else text
+
+
+def size(value: float, lang: str | None = None) -> str:
+    """Bytes in the unit that reads best, 1 GB = 2**30 bytes as macOS counts memory: 7.3 GB."""
+    amount, unit = float(value), 0
+    while abs(amount) >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    digits = 0 if unit < 2 else 1
+    return f"{decimal(amount, digits, lang)} {_UNITS[unit]}"
+
+
+def percent(value: float, lang: str | None = None) -> str:
+    """A share, 0.125 → 12.5 %."""
+    return f"{decimal(100 * value, 1, lang)}\N{NO-BREAK SPACE}%"
+
+
+def duration(seconds: float, lang: str | None = None) -> str:
+    """Seconds as a person says them: 45 s, 12 min, 2 h 05 min."""
+    del lang
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+_WRITERS = {
+    "bytes": size,
+    "num": number,
+    "int": integer,
+    "pct": percent,
+    "time": duration,
+}

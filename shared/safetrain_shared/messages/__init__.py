@@ -1,0 +1,53 @@
+"""Every sentence the product says, by its code; English here, other languages in `locale/`.
+
+One module an area. A sentence names its arguments as `{name}` or `{name:unit}`, with the units of
+`i18n`: bytes, num, int, pct, time. A test holds that every code has a Portuguese sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.i18n import format_text, translate
+from safetrain_shared.messages import (
+    client,
+    daemon,
+    data,
+    diagnosis,
+    exports,
+    jobs,
+    models,
+    preflight,
+    settings,
+    training,
+)
+
+SENTENCES: dict[str, str] = {
+    **client.SENTENCES,
+    **daemon.SENTENCES,
+    **data.SENTENCES,
+    **diagnosis.SENTENCES,
+    **exports.SENTENCES,
+    **jobs.SENTENCES,
+    **models.SENTENCES,
+    **preflight.SENTENCES,
+    **settings.SENTENCES,
+    **training.SENTENCES,
+}
+
+
+def sentence(
+    code: str, args: Mapping[str, Any], *, lang: str | None = None, fallback: str = ""
+) -> str:
+    """The sentence of `code` in the language in use; `fallback` for a code of a newer version."""
+    text = SENTENCES.get(code)
+    if text is None:
+        return fallback or f"{code} {dict(args)}"
+    return format_text(translate(text, lang), args, lang)
+
+
+def say(finding: Finding, *, lang: str | None = None, fallback: str = "") -> str:
+    """The sentence of a finding."""
+    return sentence(finding.code, finding.args, lang=lang, fallback=fallback)

@@ -1,0 +1,30 @@
+"""Sentences of errors that the client finds by itself, before or without a daemon."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "client.broken": _(
+        "Something went wrong in safetrain itself ({reason}). To see where, set SAFETRAIN_DEBUG=1."
+    ),
+    "client.yaml_missing": _(
+        "{path} is YAML; to read it, install PyYAML (pip install pyyaml), or give JSON."
+    ),
+    "client.half_of_the_data": _("Give both --train and --valid, or neither."),
+    "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
+    "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
+    "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),
+    "client.dashboard_missing": _(
+        "The live page needs {name}. Install it with: pip install 'safetrain[dashboard]'"
+    ),
+    "client.port_taken": _(
+        "Port {port} is taken by another program. Name another with --port, or 0 for any."
+    ),
+    "client.port_refused": _("Port {port} cannot be used here ({reason}). Name another: --port."),
+    "client.question_empty": _("The question is empty."),
+    "daemon.refused": _("{sentence}"),  # said by safetraind, in the user's language already
+    "daemon.silent": _("safetraind did not answer within {seconds:time}. Its log is in {log}."),
+    "plot.not_installed": _(
+        "To draw pictures, matplotlib is needed: pip install 'safetrain[plots]'"
+    ),
+    "plot.nothing_yet": _("Job {id} has not logged a step yet, so there is nothing to draw."),
+}

@@ -1,0 +1,32 @@
+"""Sentences about the service itself: starting, stopping, reaching it."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "home.foreign": _("{path} is not a folder of yours. Give another with SAFETRAIN_HOME."),
+    "home.unwritable": _("{path} cannot be written ({reason}). Give another with SAFETRAIN_HOME."),
+    "daemon.running": _("A safetraind (pid {pid}) already serves {home}; it goes on untouched."),
+    "daemon.unreachable": _("No safetraind answers at {socket}. Start one with: safetraind start"),
+    "daemon.not_installed": _(
+        "This is the client alone. To train on this machine, install: pip install "
+        "'safetrain[daemon]'"
+    ),
+    "daemon.start_failed": _("safetraind did not start. Its log is in {log}: {reason}"),
+    "daemon.starting": _("Starting safetraind …"),
+    "daemon.stopping": _("safetraind is stopping; try again in a moment."),
+    "daemon.incompatible": _(
+        "This command needs a feature that the running safetraind lacks ({feature}). Run: "
+        "safetraind restart"
+    ),
+    "daemon.broken": _("Something went wrong inside safetraind ({reason}). The log is in {log}."),
+    "database.newer": _(
+        "{path} was written by a newer safetrain (version {found}, this one knows {known}). "
+        "Upgrade safetrain; the file was left as it is."
+    ),
+    "database.damaged": _(
+        "{path} is damaged ({reason}). It was left as it is; a backup may stand beside it."
+    ),
+    "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
+    "disk.refused": _("{path} cannot be written ({reason})."),
+    "message.too_large": _("That message is too large ({size:bytes}; at most {limit:bytes})."),
+}

@@ -1,0 +1,69 @@
+"""Sentences about training files: problems by line, and summaries."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    # one line
+    "data.not_utf8": _("Not valid UTF-8 at byte {byte:int} of the line"),
+    "data.nul_byte": _("A NUL byte at byte {byte:int} of the line"),
+    "data.not_json": _("Not valid JSON ({reason}, column {column:int})"),
+    "data.not_an_object": _("Not a JSON object but {found}"),
+    "data.unknown_format": _(
+        'Neither "messages" nor "prompt" and "completion" nor "text" (keys: {keys})'
+    ),
+    "data.mixed_formats": _("A sample of another format ({found}) than the file's ({format})"),
+    "data.line_too_long": _("The line is too long ({bytes:bytes}; at most {limit:bytes})"),
+    "data.blank_line": _("A blank line"),
+    "data.not_text": _('"{key}" is not a text but {found}'),
+    "data.messages_not_a_list": _('"messages" is not a list but {found}'),
+    "data.no_messages": _("A conversation without messages"),
+    "data.message_not_an_object": _("Message {place} is not an object but {found}"),
+    "data.unknown_role": _(
+        'Message {place} has the role "{role}"; roles are system, user, assistant and tool'
+    ),
+    "data.content_not_text": _("The content of message {place} is not a text but {found}"),
+    "data.tools_not_a_list": _('"tools" is not a list of objects but {found}'),
+    "data.role_order": _('Message {place} ({role}) may not follow "{before}"'),
+    "data.no_answer": _("A conversation without an answer of the assistant: nothing to learn"),
+    "data.last_not_answer": _("The last message is not the assistant's ({role})"),
+    "data.empty_answer": _("An empty answer"),
+    "data.empty_text": _("An empty text"),
+    "data.duplicate_key": _('The key "{key}" stands twice; only the last one counts'),
+    "data.duplicate": _("The same sample as line {first:int}"),
+    "data.leak": _("The same sample as line {other:int} of the validation file"),
+    "data.near_leak": _("Nearly the same sample as line {other:int} of the validation file"),
+    "data.bom": _("The file begins with a byte order mark, which is passed over"),
+    "data.changing": _("The file changed while it was read; only what it held at first counts"),
+    "data.not_listed": _("More than {limit:int} problems of one kind; the rest is only counted"),
+    # whole files
+    "data.not_read": _("The training files could not be inspected"),
+    "data.train": _("Training file: {name} ({samples:int} samples)"),
+    "data.valid": _("Validation file: {name} ({samples:int} samples)"),
+    "data.no_samples": _("{path} holds no sample that can be trained"),
+    "data.good": _("Every line is in order"),
+    "data.errors": _(
+        "{name}: {count:int} errors, the first in line {line}. See all of them with: "
+        "safetrain validate {path}"
+    ),
+    "data.warnings": _(
+        "{name}: {count:int} warnings, the first in line {line}. See all of them with: "
+        "safetrain validate {path}"
+    ),
+    "data.template": _("{name}: the model's chat template refuses {count:int} samples ({reason})"),
+    "data.no_tokenizer": _("The model's tokenizer cannot be loaded ({reason})"),
+    "data.duplicates": _("{name}: {count:int} samples stand there more than once"),
+    "data.leaks": _(
+        "{count:int} training samples are also in the validation file: its loss will look too good"
+    ),
+    "data.near_leaks": _("{count:int} training samples are nearly the same as validation samples"),
+    "data.lengths": _("Lengths: median {median:int}, longest {longest:int} tokens"),
+    "data.lengths_drawn": _(
+        "Lengths counted on {counted:int} of {samples:int} samples, drawn at random"
+    ),
+    "data.would_cut": _(
+        "At {length:int} tokens {cut:int} samples would be cut, {lost:int} would lose their answer"
+    ),
+    "data.would_lose": _(
+        "At {length:int} tokens {count:int} samples lose their whole answer and are left out"
+    ),
+}

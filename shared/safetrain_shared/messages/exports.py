@@ -1,0 +1,33 @@
+"""Sentences of `safetrain export`."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "export.output_taken": _("{path} is not empty. Give a new or an empty folder: --output FOLDER"),
+    "export.nothing": _("No job has an adapter yet. Train one first: safetrain submit"),
+    "export.no_room": _(
+        "The exported model needs {need:bytes} free at {path}; there are {free:bytes}."
+    ),
+    "export.no_memory": _(
+        "Fusing and checking needs {need:bytes} of memory; {available:bytes} are available. Close "
+        "other programs, or leave out --dequantize and --gguf."
+    ),
+    "export.out_of_memory": _(
+        "The export ran out of memory. Close other programs, or leave out --dequantize and --gguf."
+    ),
+    "export.died": _("The export ended without a word (exit code {code}, signal {signal})."),
+    "export.gpu_busy": _("The GPU is in use. Try again later, or wait for it: --wait"),
+    "export.differs": _(
+        "The fused model does not answer as the adapter does: {lost:pct} of what was learned would "
+        "be lost, and {differing:int} of {tokens:int} tokens differ. Nothing was written. Try "
+        "--dequantize."
+    ),
+    "export.gguf_architecture": _(
+        "A {architecture} model cannot be written as GGUF here; only plain llama and mistral "
+        "models can. Leave out --gguf."
+    ),
+    "export.gguf_tokenizer": _(
+        "This model's tokenizer ({found}) cannot be written as GGUF without changing how it cuts "
+        "text. Leave out --gguf."
+    ),
+}

@@ -1,0 +1,60 @@
+"""Sentences about jobs: submitting, queueing, controlling."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "path.relative": _("{path} is not an absolute path."),
+    "path.missing": _("{path} does not exist."),
+    "path.not_a_file": _("{path} is not a file."),
+    "path.not_a_folder": _("{path} is not a folder."),
+    "path.unreadable": _("{path} cannot be read ({reason})."),
+    "path.unwritable": _("{path} cannot be written ({reason}). Choose another folder: --output."),
+    "job.unknown": _("There is no job {id}. See them all with: safetrain jobs"),
+    "job.none": _("There is no job yet. Begin with: safetrain submit"),
+    "job.finished": _("Job {id} has already ended ({state})."),
+    "job.not_paused": _("Job {id} is not paused ({state})."),
+    "job.not_queued": _("Job {id} is not waiting in the queue ({state})."),
+    "job.not_retryable": _("Job {id} has not failed ({state}); there is nothing to retry."),
+    "job.live": _("Job {id} is still at work. Cancel it first: safetrain cancel {id}"),
+    "job.output_taken": _(
+        "Job {id} already writes to {output}. Choose another folder, or wait for it to end."
+    ),
+    "job.output_finished": _(
+        "{output} holds a finished training (job {id}). To train anew there and keep the old run "
+        "aside, add --fresh."
+    ),
+    "job.output_differs": _(
+        "{output} holds an interrupted training that began with other values ({differences}). "
+        "Submit it with those to go on, or add --fresh to begin anew."
+    ),
+    "job.blocked": _("This training cannot start: {reason}"),
+    "job.data_changed": _(
+        "{path} has changed since the job was submitted. Submit it again with --fresh."
+    ),
+    "job.worker_lost": _("The training process ended without a word."),
+    "job.worker_killed": _("The training process was killed (signal {signal})."),
+    "job.worker_crashed": _("The training process ended with exit code {code}. See its log: {log}"),
+    "job.out_of_memory": _("The training ran out of memory."),
+    "job.gpu_watchdog": _(
+        "macOS ended the training because it held the GPU for too long at a time."
+    ),
+    "job.gave_up": _("Three attempts ended without a new checkpoint. The last cause: {reason}"),
+    "job.machine_restarted": _("The machine restarted while the job was training."),
+    "job.lease_busy": _("Another process holds the GPU."),
+    "job.paused_by_user": _("Paused as asked."),
+    "job.cancelled_by_user": _("Cancelled as asked."),
+    "backoff.micro_batch": _(
+        "Out of memory: it goes on with batch_size {batch_size:int} and gradient_accumulation "
+        "{gradient_accumulation:int}; the effective batch stays."
+    ),
+    "backoff.gradient_checkpointing": _(
+        "Out of memory: it goes on with gradient checkpointing, which is slower and smaller."
+    ),
+    "backoff.loss_chunk": _(
+        "Out of memory: it goes on with the loss in chunks of {loss_chunk:int} tokens."
+    ),
+    "backoff.shorter": _(
+        "Out of memory: it goes on with max_seq_length {max_seq_length:int}, as you allowed."
+    ),
+    "events.damaged": _("Bytes {first} to {last} of the event file cannot be read."),
+}

@@ -1,0 +1,142 @@
+"""Sentences of the checks and of the recommendation."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "check.skipped": _("Not checked, because something it needs failed ({check} needs {needs})"),
+    # hardware
+    "hardware.apple_silicon": _("Apple Silicon ({chip}) detected"),
+    "hardware.rosetta": _(
+        "This Python runs under Rosetta, where MLX cannot reach the GPU. Install a native arm64 "
+        "Python and install safetrain with it"
+    ),
+    "hardware.intel_mac": _("This Mac has no Apple Silicon ({chip}), which MLX needs"),
+    "hardware.other": _("No Apple Silicon: {chip}, {system}. Training is possible, and slower"),
+    "hardware.memory": _("Memory: {available:bytes} available"),
+    "hardware.memory_short": _(
+        "Memory: only {available:bytes} of {total:bytes} available, at least {least:bytes} are "
+        "needed. Close other applications"
+    ),
+    "hardware.memory_limit": _("A control group allows {limit:bytes} of memory"),
+    "hardware.memory_budget": _("Planned for at most {budget:bytes} of memory, as asked"),
+    "hardware.pressure": _(
+        "The system is short of memory (pressure: {level}). Close other applications before you "
+        "train"
+    ),
+    "hardware.swap": _(
+        "{used:bytes} of swap are in use, which slows training. Close other applications"
+    ),
+    "hardware.one_core": _("CPU: a single core; the machine will feel slow while it trains"),
+    "hardware.cores": _("CPU: {cores:int} cores"),
+    "hardware.gpu_cores": _("GPU: {cores:int} cores"),
+    "hardware.macos": _("macOS {version}"),
+    "hardware.old_macos": _("macOS {version} is too old for MLX: {least} or later is needed"),
+    "hardware.battery": _("On battery ({share:pct}). Plug the machine in before a long training"),
+    "hardware.low_power": _("Low Power Mode is on, which makes training slower"),
+    # dependencies
+    "dependencies.found": _("{name} {version}"),
+    "dependencies.old_python": _("Python {version} is too old: {least} or later is needed"),
+    "dependencies.missing": _(
+        "{name} cannot be imported ({reason}). Install again: pip install 'safetrain[daemon]'"
+    ),
+    "dependencies.untried": _(
+        "{name} {version} is not a version that was tried (supported: {supported})"
+    ),
+    "dependencies.compiler": _("Compiler for MLX on the CPU: {path}"),
+    "dependencies.no_compiler": _(
+        "No g++ was found: MLX will train uncompiled, somewhat slower. Install g++"
+    ),
+    "dependencies.blas": _("Fast matrices on the CPU: {path}"),
+    "dependencies.no_blas": _(
+        "No OpenBLAS was found: float32 will be about 40 times slower. Install libopenblas0"
+    ),
+    # gpu
+    "gpu.metal": _("Metal GPU detected and active"),
+    "gpu.cuda": _("CUDA GPU detected and active ({name})"),
+    "gpu.cpu": _("No GPU: MLX computes on the CPU. Small models train well, large ones slowly"),
+    "gpu.cpu_on_mac": _(
+        "MLX computes on the CPU although this is a Mac. Reinstall it with a native Python: pip "
+        "install --force-reinstall mlx"
+    ),
+    "gpu.broken": _("The device ({kind}) does not compute rightly: {reason}"),
+    "gpu.busy": _("The GPU is busy: nothing was measured. Wait for it with --wait"),
+    "gpu.not_tried": _("The device was not tried"),
+    "gpu.limits": _("Recommended working set: {working_set:bytes}; largest buffer: {buffer:bytes}"),
+    # model
+    "model.download": _("The base model {name} will be downloaded ({bytes:bytes})"),
+    "model.download_unknown": _("The base model {name} will be downloaded"),
+    "model.incomplete": _("The model in {path} is incomplete: {files} is missing. Get it again"),
+    "model.unreadable": _("The model in {path} cannot be read ({reason}). Get it again"),
+    "model.found": _("Base model found ({bytes:bytes})"),
+    "model.architecture": _("Architecture: {kind}"),
+    "model.unknown_architecture": _(
+        "mlx-lm does not know models of the kind {kind}. Choose another model"
+    ),
+    "model.code_trusted": _(
+        "The model brings programs of its own, which will run as you allowed ({path})"
+    ),
+    "model.code_unused": _("The model brings programs of its own; they are not run ({path})"),
+    "model.needs_code": _(
+        "The model needs programs that came with it ({path}). Read them, then allow them with "
+        "--trust-remote-code"
+    ),
+    "model.quantized": _("Weights: {bits} bits (QLoRA)"),
+    "model.float": _("Weights: {bits} bits, not quantized (LoRA)"),
+    "model.licence": _("Licence of the model: {licence}"),
+    "model.loaded": _("Model loaded successfully"),
+    "model.not_tried": _("The model was not loaded"),
+    # disk
+    "disk.enough": _("Enough disk space ({free:bytes})"),
+    "disk.tight": _("Disk space is tight: {free:bytes} free, about {needed:bytes} will be written"),
+    "disk.short": _("Not enough disk space: {free:bytes} free, about {needed:bytes} needed"),
+    "disk.no_room_for_model": _(
+        "No room for the model: {free:bytes} free, {needed:bytes} to download"
+    ),
+    "disk.private_folder": _(
+        "{path} lies in {folder}, which macOS may close to a background service. If it does: "
+        "System Settings, Privacy & Security, Files and Folders; or choose another folder"
+    ),
+    "disk.cloud_folder": _(
+        "{path} lies in a folder that iCloud synchronises and may empty. Choose another folder"
+    ),
+    # recommendation
+    "tier.very_limited": _("Very limited memory (under {high} GB) - minimal config"),
+    "tier.limited": _("Limited memory ({low}-{high} GB) - reduced config"),
+    "tier.moderate": _("Moderate memory ({low}-{high} GB) - balanced config"),
+    "tier.good": _("Good memory ({low}-{high} GB) - full config"),
+    "tier.ample": _("Ample memory ({low} GB and more) - fast config"),
+    "plan.none": _("No recommendation: first mend what failed above"),
+    "plan.tiny_data": _(
+        "Few samples ({samples:int}): an effective batch of {batch}, so that there are enough steps"
+    ),
+    "plan.length_of_data": _(
+        "Sequences of {length:int} tokens: the longest sample has {longest:int}"
+    ),
+    "plan.shortened": _(
+        "Sequences of {length:int} tokens, because the longest sample ({longest:int}) does not fit"
+    ),
+    "plan.cuts": _(
+        "{count:int} samples are cut at {length:int} tokens; {lost:int} of them lose their answer"
+    ),
+    "plan.checkpointing": _("Gradient checkpointing: less memory, about a third slower"),
+    "plan.loss_chunk": _("The loss is computed {tokens:int} tokens at a time, to save memory"),
+    "plan.dequantize": _("Quantized weights are computed as float32: much faster on the CPU"),
+    "plan.measured": _("Measured on this machine: {peak:bytes} at the peak, {margin:pct} free"),
+    "plan.predicted": _("Predicted, not measured: {peak:bytes} at the peak, {margin:pct} free"),
+    "plan.refused_layers": _(
+        "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
+        "--set lora_layers={layers}"
+    ),
+    "plan.refused_length": _(
+        "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
+        "--set max_seq_length={length}"
+    ),
+    "plan.refused_both": _(
+        "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
+        "--set lora_layers={layers} --set max_seq_length={length}"
+    ),
+    "plan.refused_model": _(
+        "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "
+        "for everything. Choose a smaller model, or one with fewer bits"
+    ),
+}

@@ -1,0 +1,115 @@
+"""Sentences about settings: errors, and what each setting means for memory and speed."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "setting.unknown": _("There is no setting {name}. The settings are: {known}."),
+    "setting.type": _("{name} cannot be {value}: give a value of type {kind}."),
+    "setting.choice": _("{name} cannot be {value}: choose one of {choices}."),
+    "setting.range": _("{name} cannot be {value:num}: it goes from {low:num} to {high:num}."),
+    "setting.config_unreadable": _(
+        "{path} is not a configuration that can be read ({reason}). Give a JSON or YAML file of "
+        "settings, such as recommended_config.json."
+    ),
+    "explain.batch_size": _(
+        "Samples in a micro-batch: how many go through the model at once. More is faster and "
+        "takes more memory, nearly in proportion."
+    ),
+    "explain.gradient_accumulation": _(
+        "Micro-batches whose gradients are added up before one optimizer step. It raises the "
+        "effective batch (batch_size × gradient_accumulation) at no cost in memory; raise it "
+        "before anything else when memory is short, and lower batch_size in turn."
+    ),
+    "explain.max_seq_length": _(
+        "The longest sample in tokens; what lies beyond is cut. Memory grows with it. 128 is very"
+        " short, 256 suits little memory, 512 most data."
+    ),
+    "explain.learning_rate": _(
+        "How far a step moves the adapter. 0.0001 converges slowly, 0.0003 is a middle, 0.0005 is"
+        " high and may become unstable. No effect on memory."
+    ),
+    "explain.num_epochs": _(
+        "How many times each sample is seen. 3 is usual; more on little data learns it by heart."
+    ),
+    "explain.warmup_steps": _(
+        "Optimizer steps over which the learning rate rises from zero, against unsteadiness at "
+        "the start. At most a tenth of the run is used."
+    ),
+    "explain.save_steps": _(
+        "Optimizer steps between checkpoints, counted inside the epoch. Each epoch's end and "
+        "every ten minutes are saved as well."
+    ),
+    "explain.eval_steps": _(
+        "Optimizer steps between evaluations on the whole validation file, counted inside the "
+        "epoch. Each epoch's end is evaluated as well."
+    ),
+    "explain.log_steps": _("Optimizer steps between two lines of metrics."),
+    "explain.seed": _(
+        "Fixes the adapter's start, the order of the samples and dropout: the same seed gives the"
+        " same run."
+    ),
+    "explain.schedule": _(
+        "How the learning rate goes on after warm-up: constant, linear to zero, or cosine to zero."
+    ),
+    "explain.weight_decay": _(
+        "How strongly AdamW pulls the adapter towards zero at each step. 0 is usual for LoRA."
+    ),
+    "explain.max_grad_norm": _(
+        "Gradients longer than this are shortened to it, against single bad batches. 0 turns it "
+        "off."
+    ),
+    "explain.fine_tune_type": _(
+        "lora, or dora, which also learns the length of each weight column: a little better at "
+        "low rank, slower and larger."
+    ),
+    "explain.lora_rank": _(
+        "The width of the adapter. More can learn more and takes more memory: about three times "
+        "its bytes again for gradients and optimizer."
+    ),
+    "explain.lora_scale": _(
+        "The factor on the adapter's output. 20 is mlx-lm's default; a larger one acts like a "
+        "higher learning rate."
+    ),
+    "explain.lora_dropout": _(
+        "The share of the adapter's input that is dropped at random in training, against learning"
+        " by heart on little data."
+    ),
+    "explain.lora_layers": _(
+        "How many layers get an adapter, counted from the top; 0 means all. Layers below the "
+        "first cost no activations, so fewer save much memory."
+    ),
+    "explain.lora_targets": _(
+        "Which linear layers get an adapter, by name, such as self_attn.q_proj; empty means all "
+        "of them."
+    ),
+    "explain.mask_prompt": _(
+        "Only the assistant's turns are learned, not the questions. Turn it off to learn the "
+        "whole text."
+    ),
+    "explain.packing": _(
+        "Puts several short samples into one row, each seeing only itself. Faster on short "
+        "samples, and no padding."
+    ),
+    "explain.gradient_checkpointing": _(
+        "Keeps no activations and computes them again on the way back: much less memory, about a "
+        "third more time."
+    ),
+    "explain.loss_chunk": _(
+        "Tokens for which the loss is computed at a time; 0 means all at once. Saves memory where"
+        " vocabulary × tokens is large, at nearly no cost in time."
+    ),
+    "explain.dequantize": _(
+        "Computes with a float32 copy of a 4-bit model. On a CPU it is many times faster and "
+        "takes eight times the model's memory; on Metal leave it off."
+    ),
+    "explain.keep_checkpoints": _(
+        "How many of the last checkpoints stay on the disk. The best adapter is always kept."
+    ),
+    "explain.early_stopping": _(
+        "Stops after this many evaluations in a row without a lower validation loss. 0 turns it "
+        "off."
+    ),
+    "explain.eval_samples": _(
+        "Evaluates on this many samples of the validation file, always the same ones; 0 means all."
+    ),
+}

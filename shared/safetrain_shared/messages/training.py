@@ -1,0 +1,65 @@
+"""Sentences of a training run: notices, outcomes, questions to the model."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "train.resumed": _("Resumed from {checkpoint} at step {step:int}."),
+    "train.checkpoint_damaged": _(
+        "Checkpoint {checkpoint} is damaged ({reason}); the one before it is used."
+    ),
+    "train.left_out": _(
+        "{count:int} samples were left out: their whole answer lies beyond {length:int} tokens."
+    ),
+    "train.non_finite_sample": _(
+        "The loss was not a finite number at step {step:int}, because of the sample in line "
+        "{line:int} of {path}: it fails with the base model too. The step was not applied. Correct "
+        "or remove the sample, then submit again."
+    ),
+    "train.non_finite_weights": _(
+        "The loss was not a finite number at step {step:int} (line {line:int} of {path}). The step "
+        "was not applied. A learning rate that is too high is the likely cause: it was {rate:num}. "
+        "Lower it and submit again with --fresh."
+    ),
+    "train.bad_sample": _(
+        "Line {line:int} of {path} holds no sample that can be trained. See why: "
+        "safetrain validate {path}"
+    ),
+    "train.from_the_beginning": _(
+        "No checkpoint is whole any more: the training starts from the beginning."
+    ),
+    "train.stopped": _("Stopped at step {step:int}, with a checkpoint."),
+    "run.unreadable": _("The files of the run in {path} cannot be read ({reason})."),
+    "train.no_targets": _(
+        "No layer of the model is called {targets}, so there is nothing to train. Leave "
+        "lora_targets out, or name layers such as self_attn.q_proj."
+    ),
+    "train.own_dropout": _(
+        "This model has dropout of its own, with which gradient_checkpointing would give wrong "
+        "gradients. Turn gradient_checkpointing off."
+    ),
+    "train.packing_unsupported": _(
+        "In this model the samples of a packed row would see each other. Turn packing off."
+    ),
+    "train.no_samples": _("No sample in {path} can be trained at {length:int} tokens."),
+    "train.early_stop": _("Stopped early: {count:int} evaluations brought no improvement."),
+    "train.paused": _("Paused at step {step:int}, with a checkpoint."),
+    "train.disk_full": _("The disk is full: the run waits at its last checkpoint for room."),
+    "ask.busy_other_job": _(
+        "Job {training} is training, so only it can answer now. Ask without --job, or add --wait."
+    ),
+    "ask.no_adapter": _("Job {id} has no adapter yet."),
+    "ask.base_only": _("There is no trained job yet: this is the base model's answer."),
+    "ask.prompt_too_long": _(
+        "The question has {tokens:int} tokens; at most {limit:int} can be answered now."
+    ),
+    "ask.checkpoint_unknown": _("Job {id} has no checkpoint {checkpoint}."),
+    "ask.malformed": _("That is no question a model can take: {field} is missing or wrong."),
+    "ask.no_question": _("There is nothing to answer: the last turn must be the user's."),
+    "ask.out_of_range": _("{field} must lie between {low} and {high}."),
+    "ask.template_refuses": _(
+        "This model's chat template does not take these turns: system first, then user and "
+        "assistant in alternation."
+    ),
+    "ask.worker_ended": _("The model was unloaded before it could answer; ask again."),
+    "ask.failed": _("The model could not answer ({reason})."),
+}

@@ -1,0 +1,175 @@
+"""Where things lie: the home, its sockets and locks, a run, the names in an output folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetrain_shared.errors import NotAllowed
+
+# A Unix path holds 107 bytes on Linux, 103 on macOS; both ends use the smaller.
+SOCKET_PATH_BYTES = 103
+
+# The names of the user's document, in a job's output folder.
+PREFLIGHT_REPORT = "preflight_report.json"
+RECOMMENDED_CONFIG = "recommended_config.json"
+ADAPTERS = "adapters"
+METRICS_JSON = "training_metrics.json"
+METRICS_CSV = "training_metrics.csv"
+SUMMARY = "training_summary.json"
+STATE = "training_state.json"
+PLOTS = "plots"
+REPORT = "report.html"  # in PLOTS
+
+
+def checkpoint_name(epoch: int, step_in_epoch: int) -> str:
+    """The folder of a checkpoint: `step_in_epoch` optimizer steps were done in `epoch`, from 0."""
+    return f"checkpoint_epoch_{epoch}_step_{step_in_epoch}"
+
+
+def default_home() -> Path:
+    """The platform's folder for an application's state."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "safetrain"
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "safetrain"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one job, or of one passing worker, below `$SAFETRAIN_HOME/runs`."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        """The frozen `JobSpec`, JSON."""
+        return self.root / "spec.json"
+
+    @property
+    def plan(self) -> Path:
+        """The frozen `Plan`, JSON; absent before the probe."""
+        return self.root / "plan.json"
+
+    @property
+    def launch(self) -> Path:
+        """Which worker is being started and why, JSON: role, attempt, seq_floor, boot_id."""
+        return self.root / "launch.json"
+
+    @property
+    def events(self) -> Path:
+        """The job's story; see `safetraind.files.eventlog`."""
+        return self.root / "events.log"
+
+    @property
+    def intent(self) -> Path:
+        """`pause` or `cancel`, renamed into place; read by the worker at every step."""
+        return self.root / "intent"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by keeper and worker: while it is, the event file is the worker's."""
+        return self.root / "run.lock"
+
+    @property
+    def exit(self) -> Path:
+        """How the worker ended, by the keeper, JSON."""
+        return self.root / "exit.json"
+
+    @property
+    def log(self) -> Path:
+        """Standard output and error of keeper and worker."""
+        return self.root / "worker.log"
+
+    @property
+    def probe(self) -> Path:
+        """What a probe or inspection found, JSON."""
+        return self.root / "probe.json"
+
+    @property
+    def socket(self) -> Path:
+        """Where the worker takes questions."""
+        return short_socket(self.root / "ask.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The state folder of one daemon."""
+
+    root: Path
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's socket; elsewhere when the home's path is too long for one."""
+        return short_socket(self.root / "daemon.sock")
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the one daemon of this home."""
+        return self.root / "daemon.lock"
+
+    @property
+    def database(self) -> Path:
+        """The jobs, SQLite."""
+        return self.root / "jobs.db"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log."""
+        return self.root / "daemon.log"
+
+    @property
+    def models(self) -> Path:
+        """Models that were added."""
+        return self.root / "models"
+
+    @property
+    def learned(self) -> Path:
+        """What probes and runs taught the planner."""
+        return self.root / "learned"
+
+    def run(self, name: int | str) -> RunFolder:
+        """The run folder of a job (its id) or of a passing worker (a name)."""
+        return RunFolder(self.root / "runs" / str(name))
+
+    def lease(self, device: str) -> Path:
+        """The GPU lease: one per user and machine on a GPU, one per home on a CPU."""
+        return (self.root if device == "cpu" else default_home()) / "gpu.lock"
+
+
+def home() -> Home:
+    """The home in use: `$SAFETRAIN_HOME`, or the platform's folder."""
+    chosen = os.environ.get("SAFETRAIN_HOME")
+    return Home(Path(chosen).expanduser().absolute() if chosen else default_home())
+
+
+def short_socket(path: Path) -> Path:
+    """`path` where it fits a Unix address, else a short one that both ends compute alike."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return path
+    import hashlib  # a hundredth of the time that a short command takes
+
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+    return runtime_folder() / f"{digest}.sock"
+
+
+def runtime_folder() -> Path:
+    """The private folder for sockets of long homes. `private` must have passed before its use."""
+    return Path("/tmp") / f"safetrain-{os.getuid()}"
+
+
+def private(folder: Path) -> Path:
+    """Makes `folder` where it is missing and returns it.
+
+    Raises NotAllowed unless it is a real folder, ours, and closed to others (mode 0700).
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise NotAllowed("home.foreign", path=str(folder))
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder

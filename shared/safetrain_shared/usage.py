@@ -1,0 +1,68 @@
+"""A wrong command line, in the user's language: click's own words, and how `complaint` shows them.
+
+click looks its texts up with gettext; those named in WORDS it finds in our catalogue, because
+`i18n.speak` points gettext there. Texts with a plural it asks for in a way that our catalogue has
+no room for: `reworded` replaces them in the finished message. Source: click 8.5, core, exceptions,
+types.
+"""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from safetrain_shared.i18n import marked as _
+from safetrain_shared.i18n import translate
+
+WORDS = (
+    _("Usage:"),
+    _("Options"),
+    _("Commands"),
+    _("Show this message and exit."),
+    _("default: {default}"),
+    _("required"),
+    _("Missing command."),
+    _("Missing argument"),
+    _("Missing option"),
+    _("Missing parameter"),
+    _("Invalid value: {message}"),
+    _("Invalid value for {param_hint}: {message}"),
+    _("No such command {name!r}."),
+    _("No such option {name!r}."),
+    _("Option {name!r} does not take a value."),
+    _("{value} is not in the range {range}."),
+)
+_PLURALS = (
+    (r"Got unexpected extra arguments? \((.*)\)", _("There is more than the command takes: {0}.")),
+    (r"Option '(.*)' requires an argument\.", _("Option '{0}' needs a value.")),
+    (r"('.*') is not (?:one of )?('.*')\.", _("{0} is not one of {1}.")),
+    (r"Did you mean (.*?)\?", _("Did you mean {0}?")),
+    (r"\(Did you mean one of: (.*)\?\)", _("Did you mean {0}?")),
+    (r"('.*') is not a valid integer( range)?\.", _("{0} is not a whole number.")),
+    (r"('.*') is not a valid float( range)?\.", _("{0} is not a number.")),
+)
+
+
+def complaint(program: str, error: click.UsageError) -> str:
+    """What is wrong with a command line of `program`, and where the help is; a help itself alone.
+
+    A group that is called without a command raises its whole help as an error.
+    """
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
+    text = f"{program}: {reworded(error.format_message())}"
+    if error.ctx is None:
+        return text
+    command = f"{error.ctx.command_path} --help"
+    return f"{text}\n" + translate(_("How to use it: {command}")).format(command=command)
+
+
+def reworded(message: str) -> str:
+    """A message of click's with its plural forms in the language in use."""
+    for pattern, sentence in _PLURALS:
+        match = re.search(pattern, message)
+        if match:
+            text = translate(sentence).format(*match.groups())
+            message = message[: match.start()] + text + message[match.end() :]
+    return message
