@@ -1,0 +1,1 @@
+"""Files that must survive: durable writes, the event file, manifests, a run's state."""

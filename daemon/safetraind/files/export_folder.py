@@ -1,0 +1,32 @@
+"""The folder that an export writes: free or not, where it is written meanwhile, room for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from safetrain_shared.errors import Conflict, NoRoom
+
+_SPARE = 64 << 20
+"""Bytes that stay free on the disk."""
+
+
+def check_free(output: Path) -> None:
+    """Raises Conflict unless `output` is not there yet, or an empty folder."""
+    if not output.exists():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise Conflict("export.output_taken", path=str(output))
+
+
+def partial_of(output: Path) -> Path:
+    """Where an export is written until it is whole: beside its folder, on the same disk."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def check_room(folder: Path, need: int) -> None:
+    """Raises NoRoom unless the disk of `folder`, which may not be there yet, has `need` bytes."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if need + _SPARE > free:
+        raise NoRoom("export.no_room", path=str(there), need=need + _SPARE, free=free)

@@ -1,0 +1,33 @@
+"""Facts about this machine. The one place that knows sysctl, /proc, control groups and psutil.
+
+`gather` takes all facts at once (tens of milliseconds on Linux, a few hundred on macOS, where
+small programs are run); the other functions answer one question each and are cheap.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from safetraind.host import linux, macos
+from safetraind.host.facts import HostFacts, Pressure
+from safetraind.host.footprint import footprint
+from safetraind.host.linux import find_openblas
+
+__all__ = ["HostFacts", "Pressure", "boot_id", "find_openblas", "footprint", "gather", "pressure"]
+
+_ON_MACOS = sys.platform == "darwin"
+
+
+def gather() -> HostFacts:
+    """All facts about this machine as it is now. What cannot be read has its empty value."""
+    return macos.gather() if _ON_MACOS else linux.gather()
+
+
+def pressure() -> Pressure:
+    """How short of memory the system itself says it is."""
+    return macos.pressure() if _ON_MACOS else linux.pressure()
+
+
+def boot_id() -> str:
+    """A text that changes with every start of the machine; empty where it cannot be read."""
+    return macos.boot_id() if _ON_MACOS else linux.boot_id()
