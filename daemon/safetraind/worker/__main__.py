@@ -1,0 +1,52 @@
+"""`python -m safetraind.worker ROLE ARGUMENTS`: starts the one module that plays the role."""
+
+import contextlib
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# Each module has `main(arguments: list[str]) -> int`. They are executed, never imported.
+ROLES = {
+    "train": "safetraind.worker.training.train",
+    "probe": "safetraind.worker.probing.probe",
+    "serve": "safetraind.worker.answering.serve",
+    "inspect": "safetraind.worker.corpus.inspect",
+    "convert": "safetraind.worker.converting.convert",
+    "export": "safetraind.worker.exporting.export",
+    "tiny": "safetraind.worker.tiny",
+    "fetch": "safetraind.worker.fetch",
+}
+
+
+def main() -> int:
+    """Runs the role named by the first argument; exit code 2 where there is no such role."""
+    if len(sys.argv) < 2 or sys.argv[1] not in ROLES:
+        sys.stderr.write(f"usage: python -m safetraind.worker {'|'.join(ROLES)} ARGUMENTS\n")
+        return 2
+    _keep_locks()
+    _offer_itself()
+    role: int = importlib.import_module(ROLES[sys.argv[1]]).main(sys.argv[2:])
+    return role
+
+
+def _keep_locks() -> None:
+    """Keeps the run's lock and the GPU lease from any program that this worker may start.
+
+    The compiler that MLX runs, say, could outlive the worker and go on holding them.
+    """
+    for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD"):
+        if name in os.environ:
+            os.set_inheritable(int(os.environ[name]), False)
+
+
+def _offer_itself() -> None:
+    """On Linux: when memory runs out, the kernel shall kill this worker, which resumes, and not the
+    daemon or what else the user has open. 0 is an ordinary process, 1000 always the first.
+    """
+    with contextlib.suppress(OSError):  # macOS has no such file
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

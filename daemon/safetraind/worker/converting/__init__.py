@@ -1,0 +1,1 @@
+"""The role `convert`: a GGUF file as a folder that mlx-lm loads."""

@@ -1,0 +1,96 @@
+"""Reading training files line by line, in flat memory, whatever is in them.
+
+Only regular files are read, and only as far as they reached when they were opened: a file that
+grows meanwhile gives the lines it had. A line that no memory should hold is passed over and named.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from safetrain_shared.errors import InvalidInput, NotAllowed, NotFound
+
+MAX_LINE_BYTES = 16 << 20
+_BUFFER_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end. `too_long`: bytes of a line above MAX_LINE_BYTES, whose content
+    is left out; otherwise 0. `cut`: the file's end came before the line's.
+    """
+
+    number: int
+    content: bytes
+    too_long: int = 0
+
+
+class Corpus:
+    """An open training file. `done` and `size` are bytes and tell how far the reading is."""
+
+    def __init__(self, path: str) -> None:
+        """Opens `path`. Raises NotFound, NotAllowed or InvalidInput with the path in it."""
+        self.path = path
+        self._file = _open(path)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self.done = 0
+        self.had_bom = False
+
+    def __enter__(self) -> Corpus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def grew(self) -> bool:
+        """The file is longer (or shorter) now than when it was opened."""
+        return os.fstat(self._file.fileno()).st_size != self.size
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines, numbered from 1. A byte order mark in front is taken away and remembered."""
+        number = 0
+        while self.done < self.size:
+            limit = min(MAX_LINE_BYTES, self.size - self.done)
+            content = self._file.readline(limit)
+            if not content:
+                return
+            number += 1
+            self.done += len(content)
+            if len(content) == MAX_LINE_BYTES and not content.endswith(b"\n"):
+                yield Line(number, b"", too_long=len(content) + self._skip_rest())
+                continue
+            if number == 1 and content.startswith(_BOM):
+                self.had_bom, content = True, content[len(_BOM) :]
+            yield Line(number, content)
+
+    def _skip_rest(self) -> int:
+        """Reads on to the end of a line that is too long; returns the bytes passed over."""
+        start = self.done
+        while self.done < self.size:
+            piece = self._file.readline(min(_BUFFER_BYTES, self.size - self.done))
+            self.done += len(piece)
+            if not piece or piece.endswith(b"\n"):
+                break
+        return self.done - start
+
+
+def _open(path: str) -> BinaryIO:
+    """Opens without ever waiting: a FIFO that nobody writes to would block for good."""
+    try:
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidInput("path.not_a_file", path=path)
+        return Path(path).open("rb", buffering=_BUFFER_BYTES)
+    except FileNotFoundError:
+        raise NotFound("path.missing", path=path) from None
+    except PermissionError as error:
+        raise NotAllowed("path.unreadable", path=path, reason=error.strerror) from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput("path.unreadable", path=path, reason=str(error)) from None

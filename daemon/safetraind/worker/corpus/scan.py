@@ -1,0 +1,148 @@
+"""One pass over one training file: its problems line by line, its repeats, its leaks, a draw of it.
+
+Problems come out as they are found. Memory stays flat whatever the file's size: see `index`
+and `draw` for what is kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.findings import Finding, Status
+from safetraind.worker.corpus import schema
+from safetraind.worker.corpus.draw import Draw
+from safetraind.worker.corpus.index import Leakage, Repeats, key_of, words_of
+from safetraind.worker.corpus.lines import MAX_LINE_BYTES, Corpus, Line
+
+# Beyond this many of one kind, problems are counted and no longer listed.
+MAX_LISTED = 1000
+_LINES_BETWEEN_PROGRESS = 4096
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the reading is, in bytes."""
+
+    path: str
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one file holds. Fill it by iterating over `run` to its end."""
+
+    path: str
+    leakage: Leakage | None = None
+    indexing: Leakage | None = None
+    compare: bool = True
+    format: str = ""
+    lines: int = 0
+    samples: int = 0
+    size: int = 0
+    errors: int = 0
+    warnings: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    draw: Draw = field(default_factory=Draw)
+
+    def run(self) -> Iterator[Finding | Progress]:
+        """Reads the file. Raises as `Corpus` does where it cannot be opened."""
+        repeats = Repeats()
+        with Corpus(self.path) as corpus:
+            self.size = corpus.size
+            for line in corpus:
+                if line.number % _LINES_BETWEEN_PROGRESS == 0:
+                    yield Progress(self.path, corpus.done, corpus.size)
+                yield from self._take(line, repeats)
+            self.lines = line.number if corpus.done else 0
+            yield from self._close(corpus)
+        for number, first in repeats:
+            yield from self._note("data.duplicate", number, Status.WARNING, {"first": first})
+        yield Progress(self.path, self.size, self.size)
+
+    def _take(self, line: Line, repeats: Repeats) -> Iterable[Finding]:
+        """The findings of one line. Good lines, which are nearly all, take the shortest way."""
+        content = line.content
+        try:
+            sample = schema.parse(content)
+            form = schema.form_of(sample)
+        except schema.Unusable as error:
+            return self._unusable(line, error.problem)
+        problems = schema.judge(sample, form)
+        if self.format != form and not problems:
+            problems = self._note_form(form)
+        if doubled := schema.duplicate_key(content, form):
+            problems = [*problems, _doubled(doubled)]
+        found: list[Finding] = []
+        if problems:
+            for problem in problems:
+                found += self._note(problem.code, line.number, problem.status, problem.args)
+            if any(problem.status is Status.FAILED for problem in problems):
+                return found
+        self.samples += 1
+        self.draw.offer(content)
+        if self.compare:
+            self._compare(schema.text_of(sample, form), line.number, repeats, found)
+        return found
+
+    def _unusable(self, line: Line, problem: schema.Problem) -> Iterable[Finding]:
+        if line.too_long:
+            args: dict[str, ArgValue] = {"bytes": line.too_long, "limit": MAX_LINE_BYTES}
+            return self._note("data.line_too_long", line.number, args=args)
+        if not line.content.strip():
+            return self._note("data.blank_line", line.number, Status.WARNING)
+        return self._note(problem.code, line.number, args=problem.args)
+
+    def _compare(self, text: str, number: int, repeats: Repeats, found: list[Finding]) -> None:
+        words = words_of(text)
+        key = key_of(words)
+        repeats.add(key, number)
+        if self.indexing is not None:
+            self.indexing.add(key, number, words)
+        if self.leakage is None:
+            return
+        if other := self.leakage.equal(key):
+            found += self._note("data.leak", number, Status.WARNING, {"other": other})
+        elif other := self.leakage.nearly_equal(words):
+            found += self._note("data.near_leak", number, Status.WARNING, {"other": other})
+
+    def _note_form(self, form: str) -> list[schema.Problem]:
+        """The first sample decides the file's format; chats with and without tools may mix."""
+        if not self.format or {self.format, form} == {"chat", "tools"}:
+            self.format = "tools" if self.format and form != self.format else form
+            return []
+        args = {"found": form, "format": self.format}
+        return [schema.Problem("data.mixed_formats", args=args)]
+
+    def _close(self, corpus: Corpus) -> Iterator[Finding]:
+        if corpus.had_bom:
+            yield from self._note("data.bom", 1, Status.WARNING)
+        if corpus.grew:
+            yield from self._note("data.changing", self.lines, Status.WARNING)
+
+    def _note(
+        self,
+        code: str,
+        number: int,
+        status: Status = Status.FAILED,
+        args: Mapping[str, ArgValue] = MappingProxyType({}),
+    ) -> Iterator[Finding]:
+        self.counts[code] += 1
+        if status is Status.FAILED:
+            self.errors += 1
+        else:
+            self.warnings += 1
+        if self.counts[code] <= MAX_LISTED:
+            where: dict[str, ArgValue] = {"path": self.path, "line": number, **args}
+            yield Finding(code, status, args=where, section="data")
+        elif self.counts[code] == MAX_LISTED + 1:
+            where = {"path": self.path, "line": number, "kind": code, "limit": MAX_LISTED}
+            yield Finding("data.not_listed", Status.INFO, args=where, section="data")
+
+
+def _doubled(key: str) -> schema.Problem:
+    return schema.Problem("data.duplicate_key", Status.WARNING, {"key": key})

@@ -1,0 +1,159 @@
+"""Loads a model for training, probing and answering alike, and puts adapters on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import (
+    dequantize_model,
+    get_total_parameters,
+    load_adapters,
+    load_model,
+    load_tokenizer,
+)
+
+from safetrain_shared.errors import InvalidInput, NotFound
+from safetraind import host
+from safetraind.worker.hub import snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to compute, its tokenizer, and the folder it came from."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: dict[str, Any]
+    folder: Path
+
+
+def load(
+    path: str, *, dequantize: bool | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load the model `path` (a folder, or a hub repository's id), evaluated, in evaluation mode.
+
+    `dequantize` makes every weight float32, which is many times faster on a CPU; None does so where
+    it pays (`worth_dequantizing`). Code that came with a model runs only with `trust_remote_code`.
+
+    Raises what `hub.snapshot` raises, NotFound for a missing folder, InvalidInput for one that
+    doesn't load; RuntimeError, as MLX does, where memory runs out. Draws on MLX's global random
+    state when it dequantizes: seed after loading.
+    """
+    folder = Path(path) if Path(path).is_absolute() else snapshot(path)
+    if not folder.is_dir():
+        raise NotFound("path.missing", path=str(folder))
+    extra = {"trust_remote_code": True} if trust_remote_code else None
+    try:
+        model, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+        if "model_file" in _raw_config(folder) and not trust_remote_code:
+            raise InvalidInput("model.needs_remote_code", path=str(folder)) from error
+        reason = _first_line(error)
+        raise InvalidInput("model.does_not_load", path=str(folder), reason=reason) from error
+    if worth_dequantizing(model) if dequantize is None else dequantize:
+        _to_float32(model)
+    mx.eval(model.parameters())
+    return LoadedModel(model, tokenizer, config, folder)
+
+
+def worth_dequantizing(model: nn.Module) -> bool:
+    """Say whether float32 weights pay: on a CPU, where they take at most half the free memory."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        return False
+    return 4 * get_total_parameters(model) <= host.gather().memory_available // 2
+
+
+def item_bytes(model: nn.Module) -> int:
+    """Bytes of a number that the model computes with: float32 where any weight of its own is."""
+    weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    own = [value.dtype for name, value in weights.items() if "lora_" not in name]
+    return max((dtype.size for dtype in own if mx.issubdtype(dtype, mx.floating)), default=4)
+
+
+def attach_adapter(model: nn.Module, folder: Path) -> None:
+    """Put the LoRA or DoRA adapter in `folder` (mlx-lm's format) onto `model`, for inference.
+
+    Raises NotFound where there is none, InvalidInput where it doesn't belong to this model.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise NotFound("adapter.missing", path=str(folder))
+    try:
+        load_adapters(model, str(folder))
+        mx.eval(model.parameters())
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        detach_adapter(model)
+        reason = _first_line(error)
+        raise InvalidInput("adapter.unusable", path=str(folder), reason=reason) from error
+    model.eval()
+
+
+def detach_adapter(model: nn.Module) -> None:
+    """Take every LoRA and DoRA layer off `model`, which is then the base again."""
+    _put(model, [(name, base) for name, _, base in _adapted(model)])
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Make `model` the base inside the block; afterwards the very same adapter layers are back.
+
+    The wrapped layers stand in for their wrappers. (A scale of zero would not do for DoRA, whose
+    trained magnitudes act without it too.)
+    """
+    adapted = _adapted(model)
+    _put(model, [(name, base) for name, _, base in adapted])
+    try:
+        yield
+    finally:
+        _put(model, [(name, wrapper) for name, wrapper, _ in adapted])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block; afterwards each layer's own mode is back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module._set_training_mode(training)
+
+
+def _to_float32(model: nn.Module) -> None:
+    model.set_dtype(mx.float32)  # scales and biases first, so that no weight is rounded to 16 bits
+    dequantize_model(model)
+
+
+def _adapted(model: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
+    """Each adapter layer: its name, itself, and the base layer it wraps."""
+    return [
+        (name, module, module.linear if "linear" in module else module.embedding)
+        for name, module in model.named_modules()
+        if "lora_a" in module and ("linear" in module or "embedding" in module)
+    ]
+
+
+def _put(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> None:
+    if modules:
+        model.update_modules(tree_unflatten(modules))
+
+
+def _raw_config(folder: Path) -> str:
+    try:
+        return (folder / "config.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

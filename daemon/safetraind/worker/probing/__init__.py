@@ -1,0 +1,1 @@
+"""The role `probe`: tries device and model, and rehearses and measures real training steps."""

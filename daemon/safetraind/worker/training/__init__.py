@@ -1,0 +1,1 @@
+"""The role `train`: the loop, its step, its batches, its checkpoints."""

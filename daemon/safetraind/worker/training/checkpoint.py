@@ -1,0 +1,169 @@
+"""Checkpoints: all that determines the next optimizer step, whole on the disk or not there at all.
+
+A folder `checkpoint_epoch_E_step_S` holds the adapter in mlx-lm's form, the optimizer's state,
+`state.json` (progress, random state, and the run's fingerprint), and a manifest with sizes and
+SHA-256. It is written under another name, brought to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from safetrain_shared.errors import Damaged
+from safetrain_shared.paths import checkpoint_name
+from safetraind.files import durable
+from safetraind.files.manifest import damaged_files, write_manifest
+from safetraind.worker.training import adapters
+from safetraind.worker.training.progress import Progress, from_json, to_json
+from safetraind.worker.training.step import Stepper
+from safetraind.worker.training.task import Task
+
+FORMAT = 1
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+_NAME = re.compile(r"checkpoint_epoch_(\d+)_step_(\d+)")
+_PARTIAL = ".partial"
+
+
+class Checkpoints:
+    """The checkpoints of one run in its output folder."""
+
+    def __init__(self, task: Task) -> None:
+        """Whole checkpoints of another training in the output folder are left alone."""
+        self._output = task.output
+        self._fingerprint = task.fingerprint
+        self._settings = task.plan.settings
+        self._model = task.plan.model_path
+        for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
+            shutil.rmtree(left, ignore_errors=True)
+
+    def save(self, stepper: Stepper, progress: Progress) -> Path:
+        """Writes the checkpoint of where the run stands, then drops those no longer to be kept.
+
+        Raises OSError, e.g. on a full disk; what was there before is then untouched.
+        """
+        target = self._output / checkpoint_name(progress.epoch, progress.step_in_epoch)
+        partial = target.with_name(f".{target.name}{_PARTIAL}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            self._fill(partial, stepper, progress)
+            shutil.rmtree(target, ignore_errors=True)  # there only after a step back, or damaged
+            partial.rename(target)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        durable.sync_folder(self._output)
+        self._prune(progress.best_checkpoint)
+        return target
+
+    def load(self, folder: Path, stepper: Stepper) -> Progress:
+        """Puts model, optimizer and random state to where they were. Raises Damaged."""
+        try:
+            state = durable.read_json(folder / STATE)
+            adapters.put(stepper.model, _arrays_in(folder / adapters.WEIGHTS))
+            stepper.restore(_arrays_in(folder / OPTIMIZER))
+            _restore_random(state["random"])
+            return from_json(state["progress"])
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise Damaged(
+                "train.checkpoint_damaged", checkpoint=folder.name, reason=str(error)
+            ) from error
+
+    def newest_first(self) -> Iterator[tuple[Path, str]]:
+        """The run's checkpoints; with each the reason why it is not whole, or an empty text."""
+        for folder in self._own():
+            damaged = damaged_files(folder)
+            yield folder, "no manifest" if damaged is None else ", ".join(damaged)
+
+    def names(self) -> list[str]:
+        """The names of the run's whole checkpoints, newest last; by sizes, not by hashes."""
+        return [f.name for f in self._own() if damaged_files(f, hashes=False) == []][::-1]
+
+    def _fill(self, folder: Path, stepper: Stepper, progress: Progress) -> None:
+        _write_arrays(folder / adapters.WEIGHTS, adapters.weights(stepper.model))
+        _write_arrays(folder / OPTIMIZER, dict(tree_flatten(stepper.optimizer.state)))
+        adapters.write_config(folder, stepper.model, self._settings, self._model)
+        durable.write_json(
+            folder / STATE,
+            {
+                "fingerprint": self._fingerprint,
+                "progress": to_json(progress),
+                "random": _random_key(),
+            },
+        )
+        write_manifest(folder, {"checkpoint": FORMAT, "step": progress.step})
+        for file in folder.iterdir():
+            _sync_file(file)
+        durable.sync_folder(folder)
+
+    def _prune(self, best: str) -> None:
+        """Keeps the newest `keep_checkpoints` of this run and the best one."""
+        for name in self.names()[: -self._settings.keep_checkpoints]:
+            if name != best:
+                shutil.rmtree(self._output / name, ignore_errors=True)
+
+    def _own(self) -> Iterator[Path]:
+        """Newest first, without the whole checkpoints of another run."""
+        if not self._output.is_dir():
+            return
+        matches = [(_NAME.fullmatch(entry.name), entry) for entry in self._output.iterdir()]
+        found = [((int(m[1]), int(m[2])), entry) for m, entry in matches if m]
+        for _, folder in sorted(found, reverse=True):
+            state = durable.read_json(folder / STATE)
+            if state is None or state.get("fingerprint") == self._fingerprint:
+                yield folder
+
+
+def publish(checkpoint: Path, folder: Path) -> None:
+    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
+
+    A reader finds a whole adapter, the one before or this one. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
+        new = folder / f".{name}.new"
+        shutil.copyfile(checkpoint / name, new)
+        _sync_file(new)
+        new.replace(folder / name)
+    durable.sync_folder(folder)
+
+
+def _arrays_in(file: Path) -> dict[str, mx.array]:
+    arrays: Any = mx.load(str(file))
+    return dict(arrays)
+
+
+def _write_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
+    """Writes safetensors. Raises OSError where MLX could not write all of it."""
+    try:
+        mx.save_safetensors(str(file), arrays, {"format": "mlx"})
+    except RuntimeError as error:
+        raise OSError(28, os.strerror(28), str(file)) from error
+
+
+def _sync_file(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        durable.sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _random_key() -> list[int]:
+    state: Any = mx.random.state
+    key: list[int] = state[0].tolist()
+    return key
+
+
+def _restore_random(key: list[int]) -> None:
+    """MLX's state can be set by a seed only, of which it keeps the halves (mlx 0.32)."""
+    mx.random.seed((key[0] << 32) | key[1])

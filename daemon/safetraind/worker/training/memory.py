@@ -1,0 +1,40 @@
+"""The memory of the training process: the limits that the plan sets, and what was really used."""
+
+from __future__ import annotations
+
+import os
+
+import mlx.core as mx
+
+from safetrain_shared.jobs import Plan
+from safetraind.host import footprint
+
+
+def set_limits(plan: Plan) -> None:
+    """Applies the plan's limits on memory, allocator cache and wired memory; zero leaves one alone.
+
+    The cache counts neither in MLX's peak nor in the memory limit until it has grown, and on Metal
+    it may grow to nearly all of the machine unless it is bounded.
+    """
+    if plan.memory_limit:
+        mx.set_memory_limit(plan.memory_limit)
+    if plan.cache_limit:
+        mx.set_cache_limit(plan.cache_limit)
+    if plan.wired_limit and mx.metal.is_available():
+        mx.set_wired_limit(plan.wired_limit)
+
+
+def begin_measuring() -> None:
+    """Peak memory counts from here on: loading a model needs more than keeping it."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+
+
+def peak() -> int:
+    """Bytes that MLX's arrays took at most, the allocator's cache not counted."""
+    return mx.get_peak_memory()
+
+
+def own_footprint() -> int:
+    """Bytes that this process costs the machine now."""
+    return footprint(os.getpid())

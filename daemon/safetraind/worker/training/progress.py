@@ -1,0 +1,80 @@
+"""Where a run stands between two optimizer steps: all numbers that decide what comes next."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safetraind.worker.training.step import Stepped
+
+
+@dataclass(slots=True)
+class Progress:
+    """The position of a run; with the adapter and the optimizer's state it determines the rest.
+
+    `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
+    last logged step: `loss_sum` over `learned` predictions. `stale` counts evaluations since the
+    best one; `best_step` is 0 before the first. `seconds` were spent in steps, over all attempts.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    tokens: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    learned: int = 0
+    first_loss: float = math.nan
+    last_loss: float = math.nan
+    best_loss: float = math.inf
+    best_step: int = 0
+    best_checkpoint: str = ""
+    stale: int = 0
+    seconds: float = 0.0
+
+    def advance(self, epoch: int, place: int, done: Stepped) -> None:
+        """Takes in optimizer step `place` of `epoch`, both counted from 0."""
+        self.step, self.epoch, self.step_in_epoch = self.step + 1, epoch, place + 1
+        self.loss_sum += done.loss * done.learned
+        self.learned += done.learned
+        self.tokens += done.tokens
+        self.samples += done.samples
+        self.seconds += done.seconds
+
+    def take_loss(self) -> float:
+        """The mean loss since the last call, which starts anew."""
+        self.last_loss = self.loss_sum / max(1, self.learned)
+        if math.isnan(self.first_loss):
+            self.first_loss = self.last_loss
+        self.loss_sum, self.learned = 0.0, 0
+        return self.last_loss
+
+    def judge(self, validation_loss: float, checkpoint: str) -> bool:
+        """Takes in an evaluation; True where no earlier loss was as low."""
+        if not validation_loss < self.best_loss:
+            self.stale += 1
+            return False
+        self.best_loss, self.best_step, self.best_checkpoint = (
+            validation_loss,
+            self.step,
+            checkpoint,
+        )
+        self.stale = 0
+        return True
+
+
+def to_json(progress: Progress) -> dict[str, Any]:
+    """As JSON takes it: numbers that are not finite become None."""
+    plain = dataclasses.asdict(progress)
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Progress:
+    """The reverse of `to_json`; fields of a newer version are passed over."""
+    names = {f.name for f in dataclasses.fields(Progress)}
+    return Progress(**{k: v for k, v in data.items() if k in names and v is not None})

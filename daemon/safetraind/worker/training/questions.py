@@ -1,0 +1,61 @@
+"""Questions to a model in training, answered between two optimizer steps."""
+
+from __future__ import annotations
+
+import time
+
+import mlx.core as mx
+
+from safetraind.worker.answering.answer_memory import longest, shape_of
+from safetraind.worker.answering.answers import CONTEXT_TOKENS, QuestionDesk, answer
+from safetraind.worker.loading import LoadedModel, item_bytes
+from safetraind.worker.training.link import Link
+from safetraind.worker.training.task import Task
+
+
+class Questions:
+    """The desk of one training. However many ask, the training has half of the time."""
+
+    def __init__(self, task: Task, link: Link, loaded: LoadedModel) -> None:
+        """Opens the desk, at the run's socket."""
+        self._desk = QuestionDesk(task.run.socket)
+        self._link = link
+        self._loaded = loaded
+        self._model = task.spec.model
+        self._shape = shape_of(loaded.config, item_bytes(loaded.model))
+        self._memory_limit = task.plan.memory_limit
+        self._next = 0.0  # when the training has had as long as the answer before it
+
+    def answer(self, step: int) -> None:
+        """Answers one of those who wait, with the weights as they are after `step` steps.
+
+        Nobody, while the training has had less time than the last answer took.
+        """
+        if time.monotonic() < self._next or (asker := self._desk.take()) is None:
+            return
+        self._link.phase("answering")
+        source = {"model": self._model, "adapter": "", "step": step, "training": True}
+        began = time.monotonic()
+        try:
+            answer(asker, self._loaded, source, context=self._context(), stop=self._stop)
+        finally:
+            self._desk.done_with(asker)
+            ended = time.monotonic()
+            self._next = ended + (ended - began)
+
+    def __enter__(self) -> Questions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the desk; who still waits gets a sentence."""
+        self._desk.close()
+
+    def _context(self) -> int:
+        """Tokens for question and answer in what the plan leaves: a step's memory is free now."""
+        if not self._memory_limit:
+            return CONTEXT_TOKENS
+        room = self._memory_limit - mx.get_active_memory()
+        return longest(self._shape, room, CONTEXT_TOKENS)
+
+    def _stop(self) -> bool:
+        return bool(self._link.wish())

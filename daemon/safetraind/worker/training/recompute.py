@@ -1,0 +1,45 @@
+"""Gradient checkpointing: layers that compute their activations again instead of keeping them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from safetrain_shared.errors import InvalidSetting
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Makes every layer of `model` that holds trainable weights compute its activations again.
+
+    (Layers below the first of those keep none anyway.) A layer's class changes to a subclass, so
+    names of weights stay, and a second call does nothing. Raises InvalidSetting for a model with
+    dropout of its own: it would draw another mask on the way back, and give wrong gradients.
+    """
+    if any(isinstance(m, nn.Dropout) and m._p_1 < 1 for m in model.modules()):
+        raise InvalidSetting("train.own_dropout")
+    for layer in model.layers:
+        if tree_flatten(layer.trainable_parameters()):
+            kind: Any = type(layer)
+            layer.__class__ = _recomputing(kind)
+
+
+@cache
+def _recomputing(kind: Any) -> Any:
+    if getattr(kind, "recomputes", False):
+        return kind
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            return kind.__call__(self, *args, **kwargs)
+
+        def inner(parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            self.update(parameters)
+            return kind.__call__(self, *args, **kwargs)
+
+        return mx.checkpoint(inner)(self.trainable_parameters(), *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": call, "recomputes": True})

@@ -1,0 +1,208 @@
+"""One optimizer step: gradients of micro-batches, added up, clipped and applied by AdamW."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map, tree_map_with_path, tree_reduce
+
+from safetrain_shared.settings import TrainingSettings
+from safetraind.worker.training import adapters, chance, heads, packing
+from safetraind.worker.training.batches import Batch
+from safetraind.worker.training.loss import summed_loss
+from safetraind.worker.training.recompute import recompute_layers
+
+Gradients = Any  # a tree of arrays in the shape of the trainable parameters
+Arrays = dict[str, mx.array]  # what of a batch goes to the device
+# Each trace keeps buffers of its own, of which a Metal device allows 499 000 in all (mlx #4464).
+MOST_SHAPES = 96
+_DROPOUT = 3  # the place that dropout keys are drawn for; `batches` draws for 0 to 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One optimizer step. `loss`: mean over the `learned` predictions that count. `tokens`: real
+    ones, without padding. `seconds`: what it took. Where loss or
+    gradient are not `finite`, nothing was changed.
+    """
+
+    finite: bool
+    loss: float
+    grad_norm: float
+    learned: int
+    tokens: int
+    samples: int
+    seconds: float
+
+
+class Stepper:
+    """A model with its adapter, its optimizer, and the compiled functions that train it."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings, seed: int) -> None:
+        """Puts a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
+        self.model = model
+        self._seed = seed
+        self._chunk = settings.loss_chunk
+        self._max_norm = settings.max_grad_norm
+        self._keys = adapters.attach(model, settings, seed)
+        self._dropouts = adapters.dropouts(model)
+        self._split = heads.split(model)
+        self._positions = packing.prepare(model) if settings.packing else None
+        if settings.gradient_checkpointing:
+            recompute_layers(model)
+        # Adam's moments begin at zero; without the correction its first steps are three times too
+        # long (Kingma and Ba 2015, section 3).
+        self.optimizer = optim.AdamW(
+            settings.learning_rate, weight_decay=settings.weight_decay, bias_correction=True
+        )
+        self.optimizer.init(model.trainable_parameters())
+        self._compile()
+        model.train()
+
+    def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
+        """Trains on one window as if it were one large batch; `number` counts optimizer steps.
+
+        A window whose loss or gradient is not finite changes nothing.
+        """
+        start = time.perf_counter()
+        loss, gradients = self.gradients(window, number)
+        norm = _norm(gradients)
+        mean, length = _number(loss), _number(norm)
+        finite = math.isfinite(mean) and math.isfinite(length)
+        if finite:
+            self.optimizer.learning_rate = mx.array(learning_rate)
+            self._apply(gradients, norm)
+            mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        return Stepped(
+            finite=finite,
+            loss=mean,
+            grad_norm=length,
+            learned=sum(batch.learned for batch in window),
+            tokens=sum(batch.tokens for batch in window),
+            samples=sum(len(batch.samples) for batch in window),
+            seconds=time.perf_counter() - start,
+        )
+
+    def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
+        """The mean loss of a window and its gradient, added up over its micro-batches.
+
+        Each counts by its share of the window's predictions, so that tokens weigh equally however
+        the window is cut. Dropout follows from the seed, `number` and the micro-batch's place.
+        """
+        share = mx.array(1 / sum(batch.learned for batch in window))
+        loss, gradients = mx.array(0.0), None
+        for place, batch in enumerate(window):
+            key = mx.random.key(chance.number(self._seed, _DROPOUT, number, place))
+            arrays = self._arrays(batch)
+            part, gradients = self._accumulate(arrays, key, share, gradients)
+            loss = loss + part
+            mx.eval(loss, gradients)  # the activations of one micro-batch at a time
+        return loss, gradients
+
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
+        """The mean loss per prediction that counts, without dropout, and the number of samples."""
+        total, learned, samples = 0.0, 0, 0
+        self.model.eval()
+        for batch in batches:
+            total += _number(self._evaluate(self._arrays(batch)))
+            learned += batch.learned
+            samples += len(batch.samples)
+        self.model.train()
+        return total / max(1, learned), samples
+
+    def restore(self, optimizer_state: dict[str, mx.array]) -> None:
+        """Takes over the optimizer's state, by name. Raises KeyError where an array is missing.
+
+        The functions are compiled anew, because they capture the arrays that are there then.
+        """
+        self.optimizer.state = tree_map_with_path(
+            lambda name, _: optimizer_state[name], self.optimizer.state
+        )
+        self.optimizer.init(self.model.trainable_parameters())
+        mx.eval(self.optimizer.state, self.model.trainable_parameters())
+        self._compile()
+
+    def _arrays(self, batch: Batch) -> Arrays:
+        """A batch on the device. Before its shape would be one trace too many, all are dropped."""
+        arrays = _on_device(batch)
+        self._shapes.add(tuple(sorted((name, array.shape) for name, array in arrays.items())))
+        if len(self._shapes) > MOST_SHAPES:
+            self._compile()
+        return arrays
+
+    def _compile(self) -> None:
+        """Compiles anew, for no shape yet; MLX keeps a trace for each shape of a batch it meets."""
+        self._shapes: set[tuple[Any, ...]] = set()
+        state = [self.model.state, self.optimizer.state, mx.random.state]
+        compiled = partial(mx.compile, inputs=state, outputs=state)
+        loss_and_gradients = nn.value_and_grad(self.model, self._loss)
+
+        @compiled
+        def accumulate(
+            arrays: Arrays, key: mx.array, weight: mx.array, gradients: Gradients
+        ) -> tuple[mx.array, Gradients]:
+            with self._handing(arrays, key):
+                loss, new = loss_and_gradients(arrays, weight)
+            return loss, new if gradients is None else tree_map(mx.add, gradients, new)
+
+        @compiled
+        def apply(gradients: Gradients, norm: mx.array) -> None:
+            if self._max_norm:
+                scale = mx.minimum(1.0, self._max_norm / (norm + 1e-6))
+                gradients = tree_map(lambda g: g * scale.astype(g.dtype), gradients)
+            self.optimizer.update(self.model, gradients)
+
+        @compiled
+        def evaluate(arrays: Arrays) -> mx.array:
+            with self._handing(arrays, None):
+                return self._loss(arrays, mx.array(1.0))
+
+        self._accumulate, self._apply, self._evaluate = accumulate, apply, evaluate
+
+    def _loss(self, arrays: Arrays, weight: mx.array) -> mx.array:
+        rows = {name: arrays[name] for name in ("inputs", "places", "targets", "weights")}
+        cache = None
+        if self._positions is not None and "segments" in arrays:
+            cache = [packing.PackedRows(arrays["segments"])] * len(self.model.layers)
+        chunk = self._chunk if self._split.chunks else 0
+        return summed_loss(self._split, **rows, cache=cache, chunk=chunk) * weight
+
+    @contextmanager
+    def _handing(self, arrays: Arrays, key: mx.array | None) -> Iterator[None]:
+        """Hands the layers what they need on the way there and back: dropout keys and positions."""
+        if key is not None and self._dropouts:
+            self._keys.rows = mx.random.split(key, self._dropouts)
+        if self._positions is not None:
+            self._positions.now = arrays.get("positions")
+        try:
+            yield
+        finally:
+            self._keys.rows = None
+            if self._positions is not None:
+                self._positions.now = None
+
+
+def _on_device(batch: Batch) -> Arrays:
+    """The arrays of a batch by name; segments and positions only where it is packed."""
+    names = ("inputs", "places", "targets", "weights", "segments", "positions")
+    found = {name: getattr(batch, name) for name in names}
+    return {name: mx.array(values) for name, values in found.items() if values is not None}
+
+
+def _norm(gradients: Gradients) -> mx.array:
+    """The length of all gradients taken as one vector, float32."""
+    squares = tree_map(lambda g: g.astype(mx.float32).square().sum(), gradients)
+    return mx.sqrt(tree_reduce(mx.add, squares, mx.array(0.0)))
+
+
+def _number(scalar: mx.array) -> float:
+    return float(scalar.item())  # type: ignore[arg-type]  # mlx's stubs allow complex numbers

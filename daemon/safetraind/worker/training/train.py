@@ -1,0 +1,105 @@
+"""The training loop: `python -m safetraind.worker train RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetrain_shared.events import Outcome
+from safetrain_shared.paths import RunFolder
+from safetrain_shared.settings import TrainingSettings
+from safetraind.files import durable
+from safetraind.worker import loading
+from safetraind.worker.training import blame, memory, task
+from safetraind.worker.training.batches import Batches, evaluation_batches
+from safetraind.worker.training.ending import granted, spoken, waiting_for_room
+from safetraind.worker.training.link import Link
+from safetraind.worker.training.pace import Pace
+from safetraind.worker.training.progress import Progress
+from safetraind.worker.training.questions import Questions
+from safetraind.worker.training.records import Records
+from safetraind.worker.training.schedule import learning_rate
+from safetraind.worker.training.step import Stepper
+from safetraind.worker.training.task import Task
+from safetraind.worker.training.tokenized import training_samples, validation_samples
+
+
+def main(arguments: list[str]) -> int:
+    """Trains the job in the run folder that the only argument names."""
+    run = RunFolder(Path(arguments[0]))
+    link = Link(run, durable.read_json(run.launch) or {})
+    return spoken(link, lambda: train(task.read(run), link))
+
+
+def train(job: Task, link: Link) -> Outcome:
+    """Trains from the newest whole checkpoint, or from the beginning, to the end or until told.
+
+    Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
+    RuntimeError as MLX does when memory runs out.
+    """
+    plan, settings = job.plan, job.plan.settings
+
+    link.phase("loading")
+    memory.set_limits(plan)
+    loaded = loading.load(
+        plan.model_path,
+        dequantize=settings.dequantize,
+        trust_remote_code=job.spec.trust_remote_code,
+    )
+    stepper = Stepper(loaded.model, settings, job.seed)
+
+    link.phase("tokenizing")
+    samples = training_samples(job, loaded.tokenizer)
+    validation = validation_samples(job, loaded.tokenizer)
+    batches = Batches(samples, settings, plan.length_bucket, job.seed)
+    total_steps = settings.num_epochs * batches.steps_per_epoch
+
+    records = Records(job, link, stepper, samples, total_steps)
+    progress = records.resume()
+    records.begin(progress)
+    memory.begin_measuring()
+    pace = Pace()
+    outcome = Outcome("succeeded")
+
+    with Questions(job, link, loaded) as questions:
+        while progress.step < total_steps and not enough(settings, progress):
+            if wish := link.wish():
+                outcome = granted(wish, progress.step)
+                break
+
+            link.phase("training")
+            epoch, place = divmod(progress.step, batches.steps_per_epoch)
+            window = batches.window(epoch, place)
+            rate = learning_rate(settings, progress.step, total_steps)
+            done = stepper.step(window, progress.step, rate)
+            if not done.finite:
+                cause = blame.explain(stepper, window, samples, job.spec.train, progress.step, rate)
+                return records.conclude(progress, Outcome("failed", cause))
+            progress.advance(epoch, place, done)
+            pace.add(done)
+
+            if progress.step in (1, total_steps) or progress.step % settings.log_steps == 0:
+                records.log(progress, done, rate, pace)
+
+            epoch_ends = progress.step_in_epoch == batches.steps_per_epoch
+            save_now = epoch_ends or progress.step_in_epoch % settings.save_steps == 0
+
+            if validation and (epoch_ends or progress.step_in_epoch % settings.eval_steps == 0):
+                link.phase("evaluating")
+                chosen = evaluation_batches(validation, settings, plan.length_bucket, job.seed)
+                save_now |= records.evaluated(progress, *stepper.evaluate(chosen))
+
+            if save_now or records.save_is_due():
+                records.save(progress)
+                if link.struggling:
+                    outcome = waiting_for_room()
+                    break
+
+            questions.answer(progress.step)
+
+    records.save(progress)
+    return records.conclude(progress, outcome)
+
+
+def enough(settings: TrainingSettings, progress: Progress) -> bool:
+    """Early stopping: that many evaluations in a row brought no lower loss."""
+    return 0 < settings.early_stopping <= progress.stale
