@@ -1,0 +1,65 @@
+"""The checks, one small file each, in the order in which their findings are read."""
+
+from safetraind.preflight.check import Check
+from safetraind.preflight.checks import (
+    architecture,
+    blas,
+    chip,
+    code,
+    compiler,
+    cores,
+    data_files,
+    device,
+    device_limits,
+    disk_space,
+    folders,
+    leakage,
+    lengths,
+    licence,
+    loading,
+    memory,
+    output,
+    packages,
+    power,
+    pressure,
+    problems,
+    python,
+    quantization,
+    repeats,
+    repository,
+    system,
+)
+
+CHECKS: tuple[Check, ...] = (
+    chip.CHECK,
+    memory.CHECK,
+    pressure.CHECK,
+    cores.CHECK,
+    system.CHECK,
+    power.CHECK,
+    python.CHECK,
+    packages.CHECK,
+    compiler.CHECK,
+    blas.CHECK,
+    device.CHECK,
+    device_limits.CHECK,
+    data_files.CHECK,
+    problems.CHECK,
+    repeats.CHECK,
+    leakage.CHECK,
+    lengths.CHECK,
+    repository.CHECK,
+    architecture.CHECK,
+    code.CHECK,
+    quantization.CHECK,
+    licence.CHECK,
+    loading.CHECK,
+    output.CHECK,
+    disk_space.CHECK,
+    folders.CHECK,
+)
+
+
+def of_section(section: str) -> tuple[Check, ...]:
+    """The checks of one section, in order."""
+    return tuple(check for check in CHECKS if check.section == section)

@@ -1,0 +1,19 @@
+"""Whether mlx-lm knows how to build this kind of model."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, passed
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """A model with code of its own may bring the architecture along; that is another check."""
+    model = facts.model
+    if not model.path:
+        return []
+    if not model.known and not model.own_code:
+        return [failed("model.unknown_architecture", kind=model.model_type)]
+    return [passed("model.architecture", kind=model.model_type)]
+
+
+CHECK = Check("architecture", "model", judge, needs=("repository",))

@@ -1,0 +1,22 @@
+"""Which processor this is, and whether Python runs natively on it."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, passed, warning
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Apple Silicon is what the product is made for; elsewhere it computes on what there is."""
+    host = facts.host
+    if host.rosetta:
+        return [failed("hardware.rosetta")]
+    if host.apple_silicon:
+        chip = host.chip.removeprefix("Apple ") or host.model
+        return [passed("hardware.apple_silicon", chip=chip)]
+    if host.is_mac:
+        return [failed("hardware.intel_mac", chip=host.chip)]
+    return [warning("hardware.other", chip=host.chip, system=host.system)]
+
+
+CHECK = Check("chip", "hardware", judge)

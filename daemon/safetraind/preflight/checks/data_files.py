@@ -1,0 +1,28 @@
+"""Whether both files can be read and hold samples."""
+
+from pathlib import Path
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, passed
+from safetraind.preflight.facts import DataFile, Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """A file that cannot be read was named by the reading itself."""
+    if facts.data is None:
+        return [failed("data.not_read")]
+    findings = [p for p in facts.data.problems if p.blocks and p.status is Status.FAILED]
+    for code, file in (("data.train", facts.data.train), ("data.valid", facts.data.valid)):
+        if file is not None:
+            findings.append(_judge_file(code, file))
+    return findings
+
+
+def _judge_file(code: str, file: DataFile) -> Finding:
+    if not file.samples:
+        return failed("data.no_samples", path=file.path)
+    return passed(code, name=Path(file.path).name, samples=file.samples, format=file.format)
+
+
+CHECK = Check("data_files", "data", judge)

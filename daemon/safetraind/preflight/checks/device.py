@@ -1,0 +1,23 @@
+"""Which device computes, found by a real operation on it."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, info, passed, warning
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """A CPU trains too, slowly; on a Mac it means that something is wrong with the installation."""
+    device = facts.device
+    if device is None:
+        return [info("gpu.busy" if facts.busy else "gpu.not_tried")]
+    if not device.works:
+        return [failed("gpu.broken", kind=device.kind, reason=device.reason)]
+    if device.kind == "metal":
+        return [passed("gpu.metal")]
+    if device.kind == "cuda":
+        return [passed("gpu.cuda", name=device.name)]
+    return [warning("gpu.cpu_on_mac" if facts.host.is_mac else "gpu.cpu")]
+
+
+CHECK = Check("device", "gpu", judge, needs=("packages",))

@@ -1,0 +1,41 @@
+"""How long the samples are, and how many the usual sequence lengths would cut."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, info, warning
+from safetraind.preflight.facts import Facts, Lengths
+
+_COMMON = (128, 256, 512, 1024, 2048)
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Each common length that cuts some, from the first that cuts none on no further."""
+    file = facts.data.train if facts.data else None
+    if file is None or file.lengths is None or not file.lengths.counted:
+        return []
+    lengths = file.lengths
+    findings = [info("data.lengths", median=_median(lengths), longest=lengths.longest)]
+    if lengths.scale > 1:
+        findings.append(info("data.lengths_drawn", counted=lengths.counted, samples=file.samples))
+    for length in _COMMON:
+        cut = lengths.cut(length)
+        if not cut:
+            break
+        args = {"length": length, "cut": cut, "lost": lengths.left_out(length)}
+        findings.append(info("data.would_cut", **args))
+    chosen = spec.settings.get("max_seq_length")
+    if isinstance(chosen, int) and (lost := lengths.left_out(chosen)):
+        findings.append(warning("data.would_lose", length=chosen, count=lost))
+    return findings
+
+
+def _median(lengths: Lengths) -> int:
+    half, seen = lengths.counted / 2, 0
+    for tokens, count in lengths.tokens:
+        seen += count
+        if seen >= half:
+            return tokens
+    return lengths.longest
+
+
+CHECK = Check("lengths", "data", judge, needs=("data_files",))

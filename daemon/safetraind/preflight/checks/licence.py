@@ -1,0 +1,16 @@
+"""The model's licence, where it says one."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, info
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Told, not judged: what it allows is between its author and the user."""
+    if not facts.model.licence:
+        return []
+    return [info("model.licence", licence=facts.model.licence)]
+
+
+CHECK = Check("licence", "model", judge, needs=("repository",))

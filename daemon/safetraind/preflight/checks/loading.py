@@ -1,0 +1,19 @@
+"""Whether the model loads and generates a token, tried in the probe."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, info, passed
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """While another process holds the GPU nothing can be tried, and that is said."""
+    loaded = facts.loaded
+    if loaded is None:
+        return [info("model.not_tried")] if facts.model.path else []
+    if loaded.cause is not None:
+        return [failed(loaded.cause.code, **dict(loaded.cause.args))]
+    return [passed("model.loaded", seconds=loaded.seconds)]
+
+
+CHECK = Check("loading", "model", judge, needs=("repository", "code", "device"))

@@ -1,0 +1,26 @@
+"""How much memory there is, and how much of it can be had now."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, info, passed
+from safetraind.preflight.facts import Facts
+
+_LEAST = 1 << 30
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Less than 1 GB is too little for any model. A control group's limit is told."""
+    host = facts.host
+    args = {"available": host.memory_available, "total": host.memory_total}
+    verdict = passed("hardware.memory", **args)
+    if host.memory_available < _LEAST:
+        verdict = failed("hardware.memory_short", least=_LEAST, **args)
+    findings = [verdict]
+    if host.memory_limit:
+        findings.append(info("hardware.memory_limit", limit=host.memory_limit))
+    if spec.memory_budget:
+        findings.append(info("hardware.memory_budget", budget=spec.memory_budget))
+    return findings
+
+
+CHECK = Check("memory", "hardware", judge)

@@ -1,0 +1,17 @@
+"""Whether the output folder can be written."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Nothing is said when it can."""
+    disk = facts.disk
+    if disk.unwritable:
+        return [failed("path.unwritable", path=disk.output, reason=disk.unwritable)]
+    return []
+
+
+CHECK = Check("output", "disk", judge)

@@ -1,0 +1,19 @@
+"""Whether the machine is plugged in and may use its full speed."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, warning
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Hours of training outlast a battery, and low-power mode makes them longer."""
+    host, findings = facts.host, []
+    if host.on_battery:
+        findings.append(warning("hardware.battery", share=host.battery_share))
+    if host.low_power:
+        findings.append(warning("hardware.low_power"))
+    return findings
+
+
+CHECK = Check("power", "hardware", judge)

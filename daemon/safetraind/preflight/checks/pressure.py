@@ -1,0 +1,22 @@
+"""Whether the system is already short of memory: its own pressure level, and swap in use."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.host import Pressure
+from safetraind.preflight.check import Check, warning
+from safetraind.preflight.facts import Facts
+
+_MUCH_SWAP = 2 << 30
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Nothing is said while all is well: available bytes mislead, pressure does not."""
+    host = facts.host
+    if host.pressure in (Pressure.WARNING, Pressure.CRITICAL):
+        return [warning("hardware.pressure", level=str(host.pressure))]
+    if host.swap_used >= _MUCH_SWAP:
+        return [warning("hardware.swap", used=host.swap_used)]
+    return []
+
+
+CHECK = Check("pressure", "hardware", judge)

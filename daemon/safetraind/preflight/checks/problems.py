@@ -1,0 +1,57 @@
+"""Lines that are no samples, and lines that are samples with something odd about them."""
+
+from pathlib import Path
+
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, passed, warning
+from safetraind.preflight.facts import DataFile, Facts
+
+# These have checks of their own.
+_ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Counted here, with the first line of each file; `safetrain validate` names all of them."""
+    data = facts.data
+    if data is None:
+        return []
+    findings: list[Finding] = []
+    for file in (data.train, data.valid):
+        if file is not None:
+            findings += _totals(file, data.problems)
+    if data.tokenizer_reason:
+        findings.append(failed("data.no_tokenizer", reason=data.tokenizer_reason))
+    return findings or [passed("data.good")]
+
+
+def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
+    findings: list[Finding] = []
+    args: dict[str, ArgValue] = {"name": Path(file.path).name, "path": file.path}
+    odd = file.warnings - sum(file.counts.get(code, 0) for code in _ELSEWHERE)
+    if file.errors:
+        line = _first_line(file, problems, Status.FAILED)
+        findings.append(failed("data.errors", count=file.errors, line=line, **args))
+    if odd > 0:
+        line = _first_line(file, problems, Status.WARNING)
+        findings.append(warning("data.warnings", count=odd, line=line, **args))
+    lengths = file.lengths
+    if lengths and lengths.failed:
+        count, reason = lengths.failed, lengths.reason
+        findings.append(failed("data.template", count=count, reason=reason, **args))
+    return findings
+
+
+def _first_line(file: DataFile, problems: tuple[Finding, ...], status: Status) -> ArgValue:
+    lines = (
+        problem.args["line"]
+        for problem in problems
+        if problem.args.get("path") == file.path
+        and problem.status is status
+        and problem.code not in _ELSEWHERE
+    )
+    return next(lines, None)
+
+
+CHECK = Check("problems", "data", judge, needs=("data_files",))

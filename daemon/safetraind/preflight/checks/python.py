@@ -1,0 +1,18 @@
+"""Whether this Python is one that the project supports."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, passed
+from safetraind.preflight.facts import Facts
+from safetraind.preflight.versions import LEAST_PYTHON, as_numbers
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """Older ones lack what the code is written with."""
+    if as_numbers(facts.python) < LEAST_PYTHON:
+        least = ".".join(str(n) for n in LEAST_PYTHON)
+        return [failed("dependencies.old_python", version=facts.python, least=least)]
+    return [passed("dependencies.found", name="Python", version=facts.python)]
+
+
+CHECK = Check("python", "dependencies", judge)

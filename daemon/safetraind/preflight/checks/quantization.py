@@ -1,0 +1,19 @@
+"""How the weights are stored, and what that means on this device."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, info
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """A quantized base makes it QLoRA, a floating-point one LoRA."""
+    model = facts.model
+    if model.shape is None:
+        return []
+    if model.bits:
+        return [info("model.quantized", bits=model.bits)]
+    return [info("model.float", bits=8 * model.shape.item_bytes)]
+
+
+CHECK = Check("quantization", "model", judge, needs=("repository",))

@@ -1,0 +1,23 @@
+"""Whether the model is on this machine, whole."""
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec
+from safetraind.preflight.check import Check, failed, info, passed
+from safetraind.preflight.facts import Facts
+
+
+def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """One that is still to be downloaded is no fault; one that came only in part is."""
+    model = facts.model
+    if not model.path:
+        if not model.download:
+            return [info("model.download_unknown", name=model.name)]
+        return [info("model.download", name=model.name, bytes=model.download)]
+    if model.missing:
+        return [failed("model.incomplete", path=model.path, files=", ".join(model.missing[:5]))]
+    if model.reason:
+        return [failed("model.unreadable", path=model.path, reason=model.reason)]
+    return [passed("model.found", bytes=model.bytes, name=model.name)]
+
+
+CHECK = Check("repository", "model", judge)

@@ -1,0 +1,247 @@
+"""What a model's folder says without loading it: config.json and the safetensors headers.
+
+The safetensors format: eight bytes of header length, little endian, then a JSON object of
+name → {"dtype", "shape", "data_offsets"}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+_MAX_HEADER = 100 << 20
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
+_LICENCE = re.compile(r"^license:\s*['\"]?([^'\"\n]+)", re.M)
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "U8": 1, "I8": 1}
+# Names that mlx-lm 0.32 (mlx_lm.utils.MODEL_REMAPPING) serves with another architecture's module.
+_SERVED_BY = {
+    "mistral": "llama",
+    "llava": "mistral3",
+    "phi-msft": "phixtral",
+    "falcon_mamba": "mamba",
+    "qwen2_5_vl": "qwen2_vl",
+    "kimi_k2": "deepseek_v3",
+    "minimax_m2": "minimax",
+    "iquestcoder": "llama",
+    "xverse": "llama",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A matrix inside one layer, by its name there; `bits` 0 means that it is not quantized."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What memory depends on. Bytes are as stored; `float32_bytes`: every weight as float32.
+
+    `item_bytes`: of the floating-point type that the model computes in, 4 or 2.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    weight_bytes: int
+    float32_bytes: int
+    item_bytes: int
+    linears: tuple[Linear, ...]
+
+    def adapter_parameters(self, rank: int, layers: int, targets: tuple[str, ...] = ()) -> int:
+        """Trainable numbers of LoRA of `rank` on the top `layers` layers (0: all)."""
+        chosen = [m for m in self.linears if not targets or _targeted(m.name, targets)]
+        count = min(layers or self.layers, self.layers)
+        return count * sum(rank * (m.inputs + m.outputs) for m in chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model as its folder (or the hub's answer) tells it.
+
+    `path` is empty while the model is not on this machine; `download` is then what is to come, in
+    bytes, 0 where nobody knows. `missing`: files that the model names and that are not there.
+    """
+
+    name: str
+    path: str = ""
+    missing: tuple[str, ...] = ()
+    reason: str = ""
+    bytes: int = 0
+    download: int = 0
+    model_type: str = ""
+    known: bool = False
+    bits: int = 0
+    licence: str = ""
+    own_code: bool = False
+    shape: ModelShape | None = None
+    fingerprint: str = ""
+
+
+def read_model(name: str, folder: Path | None, download: int = 0) -> ModelFacts:
+    """The facts of the model that the user calls `name` and that lies in `folder`. Never raises."""
+    if folder is None:
+        return ModelFacts(name, download=download)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        missing = tuple(_missing(folder))
+        tensors = {} if missing else _tensors(folder)
+        return _facts(name, folder, config, missing, tensors)
+    except FileNotFoundError as error:
+        return ModelFacts(name, str(folder), missing=(Path(error.filename or "").name,))
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        return ModelFacts(name, str(folder), reason=f"{type(error).__name__}: {error}"[:200])
+
+
+def _facts(
+    name: str, folder: Path, config: dict[str, Any], missing: tuple[str, ...], tensors: _Tensors
+) -> ModelFacts:
+    text = {**config, **config.get("text_config", {})}
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    files = sorted(folder.glob("*.safetensors"))
+    sizes = [file.stat().st_size for file in files]
+    kind = str(config["model_type"])
+    return ModelFacts(
+        name=name,
+        path=str(folder),
+        missing=missing,
+        bytes=sum(sizes),
+        model_type=kind,
+        known=_is_known(kind),
+        bits=int(quantization.get("bits", 0)),
+        licence=_licence(folder, config),
+        own_code="auto_map" in config or "model_file" in config or any(folder.glob("*.py")),
+        shape=_shape(text, tensors, quantization) if tensors else None,
+        fingerprint=_fingerprint(folder, files),
+    )
+
+
+_Tensors = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def _missing(folder: Path) -> list[str]:
+    """Weights and tokenizer files without which the model cannot be loaded."""
+    missing = []
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing += sorted(name for name in named if not (folder / name).is_file())
+    elif not any(folder.glob("model*.safetensors")):
+        missing.append("model.safetensors")
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+    if not any((folder / name).is_file() for name in tokenizers):
+        missing.append("tokenizer.json")
+    return missing
+
+
+def _tensors(folder: Path) -> _Tensors:
+    tensors: _Tensors = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            (length,) = struct.unpack("<Q", content.read(8))
+            if length > min(_MAX_HEADER, size):
+                raise ValueError(f"{file.name} has no safetensors header")
+            header = json.loads(content.read(length))
+        ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
+        if ends and 8 + length + max(ends) > size:
+            raise ValueError(f"{file.name} is cut off")
+        for key, value in header.items():
+            if key != "__metadata__":
+                tensors[key] = value["dtype"], tuple(value["shape"])
+    return tensors
+
+
+def _shape(text: Mapping[str, Any], tensors: _Tensors, quantization: Any) -> ModelShape:
+    hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    bits = {"bits": int(quantization.get("bits", 0))}["bits"]
+    floats = [dtype for dtype, _ in tensors.values() if dtype in ("F32", "F16", "BF16")]
+    linears = _linears(tensors, bits)
+    return ModelShape(
+        layers=int(text["num_hidden_layers"]),
+        hidden=hidden,
+        intermediate=int(text.get("intermediate_size") or 4 * hidden),
+        heads=heads,
+        kv_heads=int(text.get("num_key_value_heads") or heads),
+        head_dim=int(text.get("head_dim") or hidden // heads),
+        vocabulary=int(text["vocab_size"]),
+        weight_bytes=sum(_ITEM_BYTES.get(d, 1) * math.prod(s) for d, s in tensors.values()),
+        float32_bytes=4 * sum(_weights(name, tensors, bits) for name in tensors),
+        item_bytes=4 if "F32" in floats else 2,
+        linears=linears,
+    )
+
+
+def _weights(name: str, tensors: _Tensors, bits: int) -> int:
+    """Numbers that a tensor stands for: a packed one many, its scales and biases none."""
+    dtype, shape = tensors[name]
+    stem, _, kind = name.rpartition(".")
+    if f"{stem}.scales" in tensors:
+        if kind in ("scales", "biases"):
+            return 0
+        if kind == "weight" and dtype == "U32":
+            return math.prod(shape) * 32 // (bits or 4)
+    return math.prod(shape)
+
+
+def _linears(tensors: _Tensors, bits: int) -> tuple[Linear, ...]:
+    """The matrices of the topmost layer, which LoRA takes first."""
+    found: dict[int, list[Linear]] = {}
+    for name, (dtype, shape) in tensors.items():
+        place = _LAYER.search(name)
+        if place is None or len(shape) != 2:
+            continue
+        packed = dtype == "U32"
+        inputs = shape[1] * 32 // (bits or 4) if packed else shape[1]
+        linear = Linear(place[2], inputs, shape[0], bits if packed else 0)
+        found.setdefault(int(place[1]), []).append(linear)
+    return tuple(found[max(found)]) if found else ()
+
+
+def _targeted(name: str, targets: tuple[str, ...]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _is_known(kind: str) -> bool:
+    """mlx-lm has a module of this architecture. Looked up as a file: importing would bring mlx."""
+    found = find_spec("mlx_lm")
+    places = list(found.submodule_search_locations or []) if found else []
+    module = f"{_SERVED_BY.get(kind, kind)}.py"
+    return any((Path(place) / "models" / module).is_file() for place in places)
+
+
+def _licence(folder: Path, config: Mapping[str, Any]) -> str:
+    """From the model card's front matter, the config, or the licence file's first line."""
+    if isinstance(config.get("license"), str):
+        return str(config["license"])
+    for name in ("README.md", "LICENSE", "LICENSE.txt"):
+        try:
+            head = (folder / name).read_text(encoding="utf-8", errors="replace")[:4096]
+        except OSError:
+            continue
+        if name != "README.md":
+            return (head.strip().splitlines() or [""])[0].strip()
+        if found := _LICENCE.search(head):
+            return found[1].strip()
+    return ""
+
+
+def _fingerprint(folder: Path, files: list[Path]) -> str:
+    """Tells one state of the folder from another, without reading gigabytes."""
+    parts = [f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files]
+    return f"{folder.resolve()}|{'|'.join(parts)}"

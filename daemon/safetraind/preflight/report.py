@@ -1,0 +1,78 @@
+"""The two files of a preflight in the output folder, under the names of the user's document."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.messages import say
+from safetrain_shared.paths import PREFLIGHT_REPORT, RECOMMENDED_CONFIG
+from safetraind.files.durable import write_json
+from safetraind.preflight.facts import Facts
+
+_FIRST = (
+    "batch_size",
+    "gradient_accumulation",
+    "max_seq_length",
+    "learning_rate",
+    "num_epochs",
+    "warmup_steps",
+    "save_steps",
+    "eval_steps",
+    "log_steps",
+)
+
+
+def recommended_config(plan: Plan) -> dict[str, Any]:
+    """All settings of the plan, those of the user's document first; `submit --config` takes it."""
+    settings: dict[str, Any] = to_dict(plan.settings)
+    return {name: settings[name] for name in _FIRST} | settings
+
+
+def report(
+    spec: JobSpec,
+    facts: Facts,
+    findings: Sequence[Finding],
+    plan: Plan | None,
+    counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """All that was found, as JSON: facts, findings with their English sentence, plan."""
+    said = [{**to_dict(finding), "text": say(finding, lang="en")} for finding in findings]
+    return {
+        "version": 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "spec": to_dict(spec),
+        "summary": dict(counts),
+        "findings": said,
+        "plan": None if plan is None else to_dict(plan),
+        "facts": _plain(facts),
+    }
+
+
+def write_files(output: Path, content: Mapping[str, Any], plan: Plan | None) -> tuple[str, str]:
+    """Writes the report, and the configuration where there is one; returns both paths.
+
+    Raises OSError where the folder cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / PREFLIGHT_REPORT, content)
+    if plan is None:
+        return str(output / PREFLIGHT_REPORT), ""
+    write_json(output / RECOMMENDED_CONFIG, recommended_config(plan))
+    return str(output / PREFLIGHT_REPORT), str(output / RECOMMENDED_CONFIG)
+
+
+def _plain(value: Any) -> Any:
+    """Facts as JSON: dataclasses become objects, the rest is plain already."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
