@@ -1,0 +1,246 @@
+"""The `safetraind` command: run, start, stop, restart, status, logs, install, uninstall."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from safetrain_shared.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PIPE,
+    EXIT_USAGE,
+    NoRoom,
+    NotAllowed,
+    SafetrainError,
+    Unreachable,
+)
+from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, speak
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import sentence
+from safetrain_shared.paths import home
+from safetrain_shared.usage import complaint
+
+# Each command imports what it needs when it runs: `status` and `--help` stay quick.
+
+
+def main() -> None:
+    """Entry point of the `safetraind` script."""
+    speak(lang_option(sys.argv[1:]))  # help texts are made before click has read its options
+    command = _cli()
+    try:
+        with command.make_context("safetraind", sys.argv[1:]) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        click.echo(complaint("safetraind", error), err=True)
+        sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it exits
+        sys.exit(EXIT_PIPE)
+
+
+def _command(
+    example: str, meaning: str
+) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
+    """A command with `--json` and `--lang`, an example in its help, and errors as sentences.
+
+    The function returns what happened; its `text` is what people read.
+    """
+
+    def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
+        @wraps(function)
+        def body(json: bool, **options: Any) -> None:
+            try:
+                said = function(**options)
+            except SafetrainError as error:
+                sys.exit(_refuse(error, as_json=json))
+            except OSError as error:
+                sys.exit(_refuse(_of_the_home(error), as_json=json))
+            _print(said, as_json=json)
+
+        command = click.command(
+            name=function.__name__.removesuffix("_"),
+            help=meaning,
+            epilog=_("Example: {example}").format(example=example),
+        )(body)
+        command = click.option("--json", is_flag=True, help=_("Print JSON."))(command)
+        return _speaking(command)
+
+    return decorate
+
+
+def _speaking(command: click.Command) -> click.Command:
+    """The command with `--lang`, which `main` has read already."""
+    meaning = _("Language of texts and help.")
+    kind = click.Choice(LANGUAGES)
+    return click.option("--lang", type=kind, expose_value=False, help=meaning)(command)
+
+
+def _print(said: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({k: v for k, v in said.items() if k != "text"}))
+    elif said.get("text"):
+        click.echo(said["text"])
+
+
+def _of_the_home(error: OSError) -> SafetrainError:
+    """What the system said about a file of the home, as a sentence that names it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    cls, code = (NoRoom, "disk.refused") if full else (NotAllowed, "home.unwritable")
+    path, reason = str(error.filename or home().root), error.strerror or str(error)
+    return cls(code, path=path, reason=reason)
+
+
+def _refuse(error: SafetrainError, *, as_json: bool) -> int:
+    """Says what is wrong on standard error and returns the exit code."""
+    text = sentence(error.code, error.args_by_name)
+    if as_json:
+        body = {"code": error.code, "args": error.args_by_name, "text": text}
+        click.echo(json.dumps({"error": body, "exit_code": error.exit_code}), err=True)
+    else:
+        click.echo(f"safetraind: {text}", err=True)
+    return error.exit_code
+
+
+def _cli() -> click.Command:
+    """The commands, with their texts in the language in use."""
+    group = click.Group(
+        help=_("The service that trains. It goes on when the terminal closes."),
+        epilog=_("Example: {example}").format(example="safetraind start"),
+    )
+    for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
+        group.add_command(make())
+    return _speaking(group)
+
+
+def _run() -> click.Command:
+    @_command("safetraind run", _("Serve in the foreground until Ctrl-C."))
+    def run() -> dict[str, Any]:
+        from safetraind import app
+
+        app.run(home())
+        return {}
+
+    return run
+
+
+def _start() -> click.Command:
+    @_command("safetraind start", _("Serve in the background."))
+    def start() -> dict[str, Any]:
+        from safetraind import background
+
+        pid = background.start(home())
+        text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
+        return {"running": True, "pid": pid, "home": str(home().root), "text": text}
+
+    return start
+
+
+def _stop() -> click.Command:
+    @click.option("--now", is_flag=True, help=_("Checkpoint and end the training too."))
+    @_command("safetraind stop", _("Stop the service. A training goes on without it."))
+    def stop(now: bool) -> dict[str, Any]:
+        from safetraind import background
+
+        return _stopped(background.stop(home(), now=now))
+
+    return stop
+
+
+def _stopped(training: int) -> dict[str, Any]:
+    text = _("safetraind has stopped.")
+    if training:
+        text += " " + _("Job {id} trains on without it; start it again to follow.").format(
+            id=training
+        )
+    return {"running": False, "training_job": training, "text": text}
+
+
+def _restart() -> click.Command:
+    @_command(
+        "safetraind restart",
+        _("Stop the service and start it, as after an upgrade. A training goes on meanwhile."),
+    )
+    def restart() -> dict[str, Any]:
+        from safetraind import background
+
+        try:
+            background.stop(home(), now=False)
+        except Unreachable:
+            pass
+        pid = background.start(home())
+        text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
+        return {"running": True, "pid": pid, "home": str(home().root), "text": text}
+
+    return restart
+
+
+def _status() -> click.Command:
+    @_command("safetraind status --json", _("Say whether the service runs; exit code 69 if not."))
+    def status() -> dict[str, Any]:
+        from safetraind import background
+
+        info = background.info(home())
+        hours = decimal((time.time() - info["started"]) / 3600, 1)
+        text = _("safetraind {version} serves {home} (pid {pid}, {hours} h, {device}).").format(
+            **info | {"hours": hours}
+        )
+        return {"running": True, **info, "text": text}
+
+    return status
+
+
+def _logs() -> click.Command:
+    @click.option("--lines", "-n", default=50, show_default=True, help=_("How many lines."))
+    @_command("safetraind logs -n 100", _("Print the end of the log."))
+    def logs(lines: int) -> dict[str, Any]:
+        path = home().log
+        try:
+            tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        except FileNotFoundError:
+            tail = []
+        return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
+
+    return logs
+
+
+def _install() -> click.Command:
+    @_command(
+        "safetraind install",
+        _("Start the service at every login (launchd on macOS, systemd on Linux)."),
+    )
+    def install() -> dict[str, Any]:
+        from safetraind import agent
+
+        path = agent.install(home())
+        text = _("Written: {path}. safetraind starts at every login.").format(path=path)
+        return {"path": str(path), "text": text}
+
+    return install
+
+
+def _uninstall() -> click.Command:
+    @_command("safetraind uninstall", _("Undo `install`. Jobs, models and trainings stay."))
+    def uninstall() -> dict[str, Any]:
+        from safetraind import agent
+
+        path = agent.uninstall()
+        text = _("Removed: {path}.").format(path=path) if path else _("It was not installed.")
+        return {"path": str(path or ""), "text": text}
+
+    return uninstall
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The daemon's object graph and its life: lock, open, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
+from grpc_reflection.v1alpha import reflection
+
+from safetrain_proto.v1 import (
+    answers_pb2,
+    answers_pb2_grpc,
+    control_pb2,
+    control_pb2_grpc,
+    data_pb2,
+    data_pb2_grpc,
+    diagnosis_pb2,
+    diagnosis_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+    exports_pb2,
+    exports_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    preflight_pb2,
+    preflight_pb2_grpc,
+)
+from safetrain_shared.errors import Busy, NotAllowed
+from safetrain_shared.paths import Home, private
+from safetraind.conductor import Checker, Conductor
+from safetraind.jobs.store import Store
+from safetraind.models import Models
+from safetraind.planning import Planning
+from safetraind.processes.launcher import Launcher
+from safetraind.processes.lease import Lease, try_lock
+from safetraind.processes.supervisor import Supervisor
+from safetraind.processes.warm import WarmWorker
+from safetraind.service.answers import AnswersService
+from safetraind.service.control import ControlService
+from safetraind.service.data import DataService
+from safetraind.service.diagnosis import DiagnosisService
+from safetraind.service.events import EventsService
+from safetraind.service.exports import ExportsService
+from safetraind.service.jobs import JobsService
+from safetraind.service.models import ModelsService
+from safetraind.service.preflight import PreflightService
+from safetraind.submission import QuickCheck, Submission
+
+log = logging.getLogger(__name__)
+
+# A request holds settings, or a conversation; an answer a few hundred events.
+MAX_REQUEST_BYTES = 1 << 20
+MAX_REPLY_BYTES = 16 << 20
+MAX_STREAMS = 256
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_REPLY_BYTES),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # connections that never speak
+    ("grpc.so_reuseport", 0),
+)
+_FILES = (
+    answers_pb2,
+    control_pb2,
+    data_pb2,
+    diagnosis_pb2,
+    events_pb2,
+    exports_pb2,
+    jobs_pb2,
+    models_pb2,
+    preflight_pb2,
+)
+_SERVICES = tuple(
+    service.full_name
+    for file in (*_FILES, health_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+_GRACE_SECONDS = 1.0  # for calls in progress when the daemon stops
+_DESCRIPTORS = 4096  # a launchd agent begins with 256
+_LOG_BYTES = 4 << 20
+
+
+class Checks(Checker, QuickCheck, Protocol):
+    """What the daemon wants of preflight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a test may replace."""
+
+    worker_command: Sequence[str] = ()
+    checks: Checks | None = None
+
+
+def run(home: Home, parts: Parts | None = None) -> None:
+    """Serves the home until SIGTERM, SIGINT, SIGHUP or `Control.Stop`.
+
+    Raises Busy where another daemon serves it, which is left untouched; NotAllowed for a folder
+    that is not ours; what `Store` raises.
+    """
+    lock = _take_home(home)
+    try:
+        _log_to(home.log)
+        _raise_descriptor_limit()
+        asyncio.run(_Daemon(home, parts or Parts()).serve())
+    finally:
+        os.close(lock)
+
+
+def _take_home(home: Home) -> int:
+    """The lock of the home: from here on we are its one daemon."""
+    try:
+        private(home.root)
+        private(home.socket.parent)
+        lock = try_lock(home.lock)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NotAllowed("home.unwritable", path=str(home.root), reason=reason) from error
+    if lock is None:
+        raise Busy("daemon.running", pid=_pid_in(home.lock), home=str(home.root))
+    os.ftruncate(lock, 0)
+    with contextlib.suppress(OSError):  # a full disk; the pid is for people only
+        os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+def _pid_in(path: Path) -> int:
+    try:
+        return int(path.read_text(encoding="ascii") or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _log_to(path: Path) -> None:
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.raiseExceptions = False  # a full disk must not fill the terminal instead
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def device() -> str:
+    """What a worker will compute on here: metal, cuda or cpu. Needs no MLX."""
+    if os.uname().sysname == "Darwin":
+        return "metal"
+    return "cuda" if any(find_spec(f"mlx_cuda_{n}") for n in (12, 13)) else "cpu"
+
+
+class _Daemon:
+    """All parts, put together."""
+
+    def __init__(self, home: Home, parts: Parts) -> None:
+        self._home = home
+        self._stop = asyncio.Event()
+        self._now = False
+        self._store = Store(home.database)
+        self._supervisor = Supervisor(home, parts.worker_command)
+        self._models = Models(home)
+        self._planning = Planning(home, self._models)
+        checks = parts.checks or self._planning
+        lease = Lease(home.lease(device()))
+        self._conductor = Conductor(home, self._store, self._supervisor, lease, checks)
+        self._submission = Submission(self._conductor, self._models, checks)
+        self._warm = WarmWorker(home, self._supervisor, lease)
+        self._conductor.guests.append(self._warm)
+        self._health = health.HealthServicer()
+
+    async def serve(self) -> None:
+        """From the first look at the home to the last answer."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._stop.set)
+        await self._conductor.open()
+        server = self._server()
+        self._bind(server)
+        await server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        _notify("READY=1")
+        log.info("serving %s, pid %d", self._home.socket, os.getpid())
+        await self._stop.wait()
+        _notify("STOPPING=1")
+        log.info("stopping")
+        await self._health.enter_graceful_shutdown()
+        await self._conductor.close(now=self._now)
+        await server.stop(_GRACE_SECONDS)
+        self._store.close()
+        self._home.socket.unlink(missing_ok=True)
+        log.info("stopped")
+
+    def _server(self) -> grpc.aio.Server:
+        conductor = self._conductor
+        jobs = JobsService(conductor, self._submission)
+        control = ControlService(conductor, device(), self._asked_to_stop)
+        preflight = PreflightService(conductor, self._supervisor, self._planning)
+        data = DataService(Launcher(self._home, self._supervisor))
+        answers = AnswersService(conductor, self._models, self._warm)
+
+        server = grpc.aio.server(options=_OPTIONS)
+        jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
+        events_pb2_grpc.add_EventsServicer_to_server(EventsService(conductor), server)
+        control_pb2_grpc.add_ControlServicer_to_server(control, server)
+        preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
+        data_pb2_grpc.add_DataServicer_to_server(data, server)
+        models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._models), server)
+        answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
+        exports = ExportsService(conductor, self._supervisor)
+        exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)
+        diagnosis = DiagnosisService(conductor, self._supervisor, self._models)
+        diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> None:
+        """A socket that only we can open. A stale one may lie there; the lock says it is stale."""
+        self._home.socket.unlink(missing_ok=True)
+        before = os.umask(0o077)
+        try:
+            server.add_insecure_port(f"unix:{self._home.socket}")
+        finally:
+            os.umask(before)
+
+    def _asked_to_stop(self, now: bool) -> None:
+        self._now = self._now or now
+        self._stop.set()
+
+
+def _notify(state: str) -> None:
+    """Tells systemd, where it is our parent (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, contextlib.suppress(OSError):
+            link.connect(address.replace("@", "\0", 1))
+            link.send(state.encode())

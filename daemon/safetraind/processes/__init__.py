@@ -1,0 +1,1 @@
+"""Processes below the daemon: keeper, locks, launching, warm guests."""

@@ -1,0 +1,176 @@
+"""The small parent of one worker: waits for it and writes down how it ended.
+
+`keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default
+`python -m safetraind.worker`. A daemon that was started anew is not the worker's parent and could
+never learn its exit status; this program can. It imports the standard library alone, so that an
+upgrade under a running training can't break it. A passing worker (probe, serve, inspect) gets a
+pipe as its keeper's standard input and is ended when the daemon at the other end is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+_SAMPLE_SECONDS = 2.0
+_FORWARDED = (signal.SIGTERM, signal.SIGINT)
+_ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the worker to its end and writes `exit.json`. Returns 0 once that is done."""
+    run, role = Path(arguments[0]), arguments[1]
+    attempt = _attempt(run)
+    command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
+    exit_file = _reserve(run / "exit.json")
+    oom_before = _oom_kills()
+    stopped: list[int] = []
+    for number in _FORWARDED:
+        signal.signal(number, lambda number, _frame: stopped.append(number))
+    worker = subprocess.Popen(
+        [*command, role, str(run)], stdin=subprocess.DEVNULL, pass_fds=_descriptors()
+    )
+    _forward_signals(worker, stopped)
+    sampler = _Sampler(worker.pid)
+    if role == "train":
+        _keep_awake(worker.pid)
+    else:
+        threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
+    _, status, usage = os.wait4(worker.pid, 0)
+    worker.returncode = os.waitstatus_to_exitcode(status)
+    ended = {
+        "attempt": attempt,
+        "role": role,
+        "code": max(worker.returncode, 0),
+        "signal": max(-worker.returncode, 0),
+        "oom_kills": _oom_kills() - oom_before,
+        "footprint": sampler.last,
+        "peak_resident": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "ended": time.time(),
+    }
+    _commit(exit_file, run / "exit.json", json.dumps(ended))
+    return 0
+
+
+def _descriptors() -> list[int]:
+    """The locks that the worker must go on holding, should this keeper be killed."""
+    names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD")
+    return [int(os.environ[name]) for name in names if name in os.environ]
+
+
+def _forward_signals(worker: subprocess.Popen[bytes], stopped: list[int]) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
+        _send(worker, number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    for early in stopped:
+        _send(worker, early)
+
+
+def _send(worker: subprocess.Popen[bytes], number: int) -> None:
+    if worker.returncode is None:  # once it was waited for, its pid may be another's
+        os.kill(worker.pid, number)
+
+
+def _end_with_daemon(worker: subprocess.Popen[bytes]) -> None:
+    while os.read(0, 4096):
+        pass
+    _send(worker, signal.SIGKILL)
+
+
+def _keep_awake(pid: int) -> None:
+    """Holds off idle sleep on a Mac while the worker lives."""
+    if sys.platform == "darwin":
+        subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
+
+
+class _Sampler:
+    """Takes the worker's footprint every two seconds; the last one tells how it died."""
+
+    def __init__(self, pid: int) -> None:
+        self.last = 0
+        self._pid = pid
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def _sample(self) -> None:
+        while (value := footprint(self._pid)) is not None:
+            self.last = value or self.last
+            time.sleep(_SAMPLE_SECONDS)
+
+
+def footprint(pid: int) -> int | None:
+    """Bytes a process has of the machine: phys_footprint on macOS, PSS on Linux.
+
+    None once the process is gone.
+    """
+    if sys.platform == "darwin":
+        # proc_pid_rusage, RUSAGE_INFO_V0: a 16-byte uuid, then 64-bit counts; the eighth is it.
+        info = (ctypes.c_uint64 * 16)()
+        libc = ctypes.CDLL(None)
+        return None if libc.proc_pid_rusage(pid, 0, ctypes.byref(info)) else int(info[9])
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return 0
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed for memory in this process's control group."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return 0
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            file = Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+        elif not controllers:
+            file = Path(f"/sys/fs/cgroup{path}/memory.events")
+        else:
+            continue
+        try:
+            pairs = dict(pair.split() for pair in file.read_text().splitlines())
+            return int(pairs["oom_kill"])
+        except (OSError, KeyError, ValueError):
+            continue
+    return 0
+
+
+def _attempt(run: Path) -> int:
+    try:
+        return int(json.loads((run / "launch.json").read_text())["attempt"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _reserve(path: Path) -> int:
+    """An open file beside `path` with room for the verdict."""
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.write(descriptor, b" " * _ROOM)
+    return descriptor
+
+
+def _commit(descriptor: int, path: Path, text: str) -> None:
+    os.pwrite(descriptor, text.ljust(_ROOM - 1).encode() + b"\n", 0)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    Path(f"{path}.new").replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

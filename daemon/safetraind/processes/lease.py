@@ -1,0 +1,63 @@
+"""Kernel locks (flock) that pass from process to process: the daemon's, a run's, the GPU lease.
+
+A lock belongs to an open file, not to a process: whoever inherits the descriptor holds it too, and
+it is free once the last of them has died. No pid is ever trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from pathlib import Path
+
+from safetrain_shared.paths import private
+
+_PATIENCE_SECONDS = 0.5
+_PATIENCE = 25  # tries
+
+
+def try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of `path`, close-on-exec; None where another holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of `path`."""
+    if not path.exists():
+        return False
+    descriptor = try_lock(path)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+class Lease:
+    """The right to use the GPU. Probing, training and answering each hold it."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: the lock file, the same for all who share the device."""
+        private(path.parent)
+        self._path = path
+
+    def try_take(self) -> int | None:
+        """A descriptor that holds the lease; None where another has it."""
+        return try_lock(self._path)
+
+    async def take_soon(self) -> int | None:
+        """`try_take` with a moment's patience: a process that dies lets go of its locks one by one,
+        so the lease may be held for an instant longer than the run's lock.
+        """
+        for _ in range(_PATIENCE):
+            descriptor = self.try_take()
+            if descriptor is not None:
+                return descriptor
+            await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+        return self.try_take()

@@ -1,0 +1,143 @@
+"""Starts workers, each below its keeper, and learns when and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from safetrain_shared.paths import Home, RunFolder
+from safetraind import host
+from safetraind.files.durable import read_json, write_json
+from safetraind.processes.lease import is_held
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_ADOPTED_SECONDS = 0.25  # a worker that is not our child cannot be waited for
+# A restarted machine may have lost events that watchers saw: the next attempt stays clear of them.
+SEQ_BLOCK = 10_000
+
+
+class Supervisor:
+    """Starts workers with the environment that all of them share."""
+
+    def __init__(self, home: Home, worker_command: Sequence[str] = ()) -> None:
+        """`worker_command`: another program in the place of `python -m safetraind.worker`."""
+        self._home = home
+        self._worker_command = tuple(worker_command)
+
+    async def start(
+        self, run: RunFolder, role: str, *, lock: int, lease: int | None = None
+    ) -> Worker:
+        """Starts keeper and worker, which inherit the locks; the caller closes its own copies.
+
+        `launch.json` must have been written. Raises OSError.
+        """
+        run.exit.unlink(missing_ok=True)
+        held = {"SAFETRAIN_RUN_FD": lock, "SAFETRAIN_LEASE_FD": lease}
+        locks = {name: fd for name, fd in held.items() if fd is not None}
+        log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(_KEEPER), str(run.root), role),
+                *self._worker_command,
+                stdin=DEVNULL if role == "train" else PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=tuple(locks.values()),
+                env=self._environment(role, locks),
+            )
+        finally:
+            os.close(log)
+        return Worker(run, process)
+
+    def adopt(self, run: RunFolder) -> Worker:
+        """A worker that another daemon of this home started, or None where none lives."""
+        return Worker(run, None)
+
+    def _environment(self, role: str, locks: Mapping[str, int]) -> dict[str, str]:
+        environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+        environment |= {name: str(fd) for name, fd in locks.items()}
+        environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        if role == "train":
+            environment["HF_HUB_OFFLINE"] = "1"
+        blas = host.find_openblas()
+        if blas:
+            preloaded = environment.get("LD_PRELOAD", "")
+            environment["LD_PRELOAD"] = f"{preloaded}:{blas}".lstrip(":")
+        return environment
+
+
+class Worker:
+    """A living worker, our own child's or one that was adopted."""
+
+    def __init__(self, run: RunFolder, keeper: Process | None) -> None:
+        self.run = run
+        self._keeper = keeper
+
+    async def ended(self) -> None:
+        """Waits until keeper and worker are both gone."""
+        if self._keeper is not None:
+            await self._keeper.wait()
+        while is_held(self.run.lock):
+            await asyncio.sleep(_ADOPTED_SECONDS)
+
+    def terminate(self) -> None:
+        """Asks our own worker to end: the keeper passes the signal on."""
+        if self._keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._keeper.terminate()
+
+    def kill(self) -> None:
+        """Ends a passing worker at once: its keeper sees the pipe close, and kills it.
+
+        Where the keeper is gone, the worker is found by its command line, which names the run.
+        """
+        if self._keeper is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.close()
+        if self._keeper is None or self._keeper.returncode is not None:
+            kill_workers(self.run)
+
+
+def kill_workers(run: RunFolder) -> None:
+    """Kills whatever process of ours has this run folder as an argument."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]:
+                process.kill()
+
+
+def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:
+    """Says which worker is being started; `floor`: the `seq` it must stay above. Raises OSError."""
+    launch = {"role": role, "attempt": attempt, "seq_floor": floor, "boot_id": boot_id()}
+    write_json(run.launch, launch)
+
+
+def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
+    """The `seq` that a new writer must stay above.
+
+    `seen`: the highest that this daemon knows of; `in_file`: the highest in the file. Where the
+    file lost some of them, or may have, because the machine restarted, a new block begins; for a
+    restart that is noted in `launch.json`, so that it begins once. Raises OSError.
+    """
+    launch = read_json(run.launch) or {}
+    floor = int(launch.get("seq_floor", 0))
+    if launch and launch.get("boot_id") != boot_id():
+        floor = max(seen, in_file, floor) + SEQ_BLOCK
+        write_json(run.launch, {**launch, "seq_floor": floor, "boot_id": boot_id()})
+    elif in_file < seen:
+        floor = max(seen, floor) + SEQ_BLOCK
+    return floor
+
+
+@cache
+def boot_id() -> str:
+    """Names this run of the machine; it can't change while this process lives."""
+    return host.boot_id()

@@ -1,0 +1,272 @@
+"""The self-test, `python -m safetraind.selftest`: is training exact here, the memory plan right.
+
+Trains a tiny model twice through a real service in a home of its own: once left alone, once with
+its worker killed in the middle. Prints JSON objects, one a line: {"doing": …} as it goes on,
+{"finding": …} for each verdict, last {"done": …} with the machine and whether all passed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from google.protobuf.json_format import MessageToDict
+
+from safetrain_proto.v1 import diagnosis_pb2, diagnosis_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from safetrain_shared.errors import Busy, SafetrainError, Unreachable, error_to_dict
+from safetrain_shared.events import CheckpointSaved, Notice, StepDone
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import FINAL, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.paths import ADAPTERS, Home, RunFolder
+from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wire
+from safetraind import background
+from safetraind.app import device
+from safetraind.files import eventlog
+from safetraind.files.durable import read_json
+from safetraind.processes.lease import is_held
+
+TRAIN_SECONDS = 600.0
+PEAK_TOLERANCE = 0.1
+"""How far the run's peak may lie from the plan's: what the planner's own margin covers."""
+
+_POLL_SECONDS = 0.1
+_KILL_FROM = 0.4  # of all steps
+_LEARNED = 0.8  # the last loss must lie below this share of the first
+_SETTINGS = {
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+    "max_seq_length": 128,
+    "num_epochs": 2,
+    "learning_rate": 2e-3,
+    "warmup_steps": 4,
+    "save_steps": 4,
+    "eval_steps": 8,
+    "log_steps": 1,
+    "lora_dropout": 0.1,  # so that the random state must be restored, too
+    "gradient_checkpointing": False,
+    "loss_chunk": 0,
+    "seed": 7,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training that has ended: what it logged at each step, and the files it left."""
+
+    steps: dict[int, StepDone]
+    adapter: bytes
+    plan: Plan
+    resumed: int = 0
+    killed: int = 0
+
+
+def main() -> int:
+    """Runs all of it. 0: all passed; 1: something did not; else the exit code of an error."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="safetrain-selftest-") as folder:
+            return 0 if Selftest(Path(folder)).run() else 1
+    except SafetrainError as error:
+        _print({"error": error_to_dict(error)})
+        return error.exit_code
+
+
+class Selftest:
+    """The service in a home of its own, and the two trainings."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._home = Home(folder / "home")
+        self._verdicts: list[Finding] = []
+
+    def run(self) -> bool:
+        """Returns whether everything passed.
+
+        Raises Busy where the GPU is in use, Unreachable where the service does not start or a
+        training comes to no end.
+        """
+        if is_held(self._home.lease(device())):
+            raise Busy("selftest.gpu_busy")
+        self._doing("making")
+        _make(self._folder)
+        self._doing("starting")
+        background.start(self._home)
+        try:
+            with grpc.insecure_channel(f"unix:{self._home.socket}") as channel:
+                machine = self._examine(channel)
+                jobs = jobs_pb2_grpc.JobsStub(channel)
+                self._doing("training")
+                alone = self._train(jobs, "alone", kill=False)
+                self._judge_training(alone)
+                self._doing("killing")
+                killed = self._train(jobs, "killed", kill=True)
+                self._judge_resume(alone, killed)
+        finally:
+            background.stop(self._home, now=True)
+        passed = all(finding.status is not Status.FAILED for finding in self._verdicts)
+        _print({"done": {"passed": passed, "machine": machine}})
+        return passed
+
+    def _examine(self, channel: grpc.Channel) -> dict[str, Any]:
+        """The machine, and whether its device computes rightly."""
+        stub = diagnosis_pb2_grpc.DiagnosisStub(channel)
+        found = stub.Examine(diagnosis_pb2.ExamineRequest(), timeout=TRAIN_SECONDS)
+        for message in found.findings:
+            if message.section == "gpu":
+                self._found(finding_from_wire(message))
+        machine: dict[str, Any] = MessageToDict(found.machine)
+        return machine
+
+    def _train(self, jobs: jobs_pb2_grpc.JobsStub, name: str, *, kill: bool) -> Run:
+        """One training to its end. Raises Unreachable where it does not come to one."""
+        spec = _spec(self._folder, name)
+        job = jobs.Submit(jobs_pb2.SubmitRequest(spec=spec_to_wire(spec)), timeout=60).job.id
+        run = self._home.run(job)
+        killed = self._kill_in_the_middle(run) if kill else 0
+        state = self._wait_for_end(jobs, job)
+        steps, resumed = _told(run)
+        if state is not JobState.SUCCEEDED:
+            self._found(_failed("selftest.not_trained", state=str(state)))
+        adapter = Path(spec.output) / ADAPTERS / "adapters.safetensors"
+        content = adapter.read_bytes() if adapter.exists() else b""
+        plan = read_json(run.plan)
+        return Run(steps, content, plan_from_dict(plan), resumed, killed)
+
+    def _kill_in_the_middle(self, run: RunFolder) -> int:
+        """Kills the worker once it has a checkpoint and more steps behind it; returns the step."""
+        deadline = time.monotonic() + TRAIN_SECONDS
+        while time.monotonic() < deadline:
+            step, saved = _how_far(run)
+            if saved and step > saved + 1:
+                for worker in _workers(run):
+                    worker.send_signal(signal.SIGKILL)
+                return step
+            time.sleep(_POLL_SECONDS)
+        raise self._silent()
+
+    def _wait_for_end(self, jobs: jobs_pb2_grpc.JobsStub, job: int) -> JobState | None:
+        deadline = time.monotonic() + TRAIN_SECONDS
+        while time.monotonic() < deadline:
+            state = state_from_wire(jobs.Get(jobs_pb2.JobRequest(id=job), timeout=60).state)
+            if state in FINAL:
+                return state
+            time.sleep(_POLL_SECONDS)
+        raise self._silent()
+
+    def _silent(self) -> Unreachable:
+        return Unreachable("daemon.silent", seconds=TRAIN_SECONDS, log=str(self._home.log))
+
+    def _judge_training(self, run: Run) -> None:
+        losses = [step.loss for _, step in sorted(run.steps.items())]
+        if not losses:
+            return
+        args = {"steps": len(losses), "first": round(losses[0], 3), "last": round(losses[-1], 3)}
+        fell = all(map(math.isfinite, losses)) and losses[-1] < _LEARNED * losses[0]
+        self._found(_verdict(fell, "selftest.trained", "selftest.not_learned", **args))
+        peak = max(step.peak_memory for step in run.steps.values())
+        planned = run.plan.measured_peak or run.plan.predicted_peak
+        off = peak / planned - 1 if planned else math.inf
+        right = abs(off) <= PEAK_TOLERANCE
+        sized = {"peak": peak, "planned": planned, "off": abs(off)}
+        self._found(_verdict(right, "selftest.peak_right", "selftest.peak_wrong", **sized))
+
+    def _judge_resume(self, alone: Run, killed: Run) -> None:
+        args = {"step": killed.killed, "resumed": killed.resumed}
+        resumed = killed.resumed > 0
+        self._found(_verdict(resumed, "selftest.resumed", "selftest.not_resumed", **args))
+        differing = [
+            number
+            for number, step in alone.steps.items()
+            if number not in killed.steps or killed.steps[number].loss != step.loss
+        ]
+        same = not differing and alone.adapter == killed.adapter != b""
+        told = {"steps": len(alone.steps), "differing": len(differing), "bytes": len(alone.adapter)}
+        self._found(_verdict(same, "selftest.equal", "selftest.not_equal", **told))
+
+    def _found(self, finding: Finding) -> None:
+        self._verdicts.append(finding)
+        _print({"finding": to_dict(finding)})
+
+    def _doing(self, what: str) -> None:
+        _print({"doing": what})
+
+
+def _make(folder: Path) -> None:
+    command = [sys.executable, "-m", "safetraind.worker", "tiny", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _spec(folder: Path, name: str) -> JobSpec:
+    return JobSpec(
+        model=str(folder / "model"),
+        train=str(folder / "train.jsonl"),
+        valid=str(folder / "valid.jsonl"),
+        output=str(folder / name),
+        name=f"selftest-{name}",
+        settings={**_SETTINGS, "dequantize": sys.platform != "darwin"},
+    )
+
+
+def _told(run: RunFolder) -> tuple[dict[int, StepDone], int]:
+    """The steps as they were logged last, and the step from which it was resumed."""
+    steps, resumed = {}, 0
+    for body in _bodies(run):
+        if isinstance(body, StepDone):
+            steps[body.step] = body
+        elif isinstance(body, Notice) and body.finding.code == "train.resumed":
+            resumed = int(body.finding.args.get("step") or 0)
+    return steps, resumed
+
+
+def _how_far(run: RunFolder) -> tuple[int, int]:
+    """The newest step and the newest checkpoint's, once enough of the training has passed."""
+    step = saved = total = 0
+    for body in _bodies(run):
+        if isinstance(body, StepDone):
+            step, total = body.step, body.total_steps
+        elif isinstance(body, CheckpointSaved):
+            saved = body.step
+    return (step, saved) if total and step >= _KILL_FROM * total else (0, 0)
+
+
+def _bodies(run: RunFolder) -> Iterator[Any]:
+    return (read.event.body for read in eventlog.read(run.events))
+
+
+def _workers(run: RunFolder) -> list[psutil.Process]:
+    """The processes that work in the run's folder, their keeper left out."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        command = process.info["cmdline"] or []
+        ours = process.info["uids"] is not None and process.info["uids"].real == os.getuid()
+        if ours and command[-2:] == ["train", str(run.root)]:
+            found.append(process)
+    return found
+
+
+def _verdict(good: bool, passed: str, failed: str, **args: Any) -> Finding:
+    return Finding(passed, Status.PASSED, args=args) if good else _failed(failed, **args)
+
+
+def _failed(code: str, **args: Any) -> Finding:
+    return Finding(code, Status.FAILED, args=args)
+
+
+def _print(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

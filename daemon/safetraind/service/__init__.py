@@ -1,0 +1,1 @@
+"""The gRPC face: one file a service. Each validates, translates and hands on."""

@@ -1,0 +1,188 @@
+"""`safetrain.v1.Answers`: finds who answers, and passes question and answer through, unlogged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetrain_proto.v1 import answers_pb2, answers_pb2_grpc
+from safetrain_shared.errors import Busy, error_from_dict
+from safetrain_shared.jobs import DEFAULT_MODEL
+from safetrain_shared.wire import finding_to_wire
+from safetraind.conductor import Conductor
+from safetraind.jobs.moves import FREE
+from safetraind.jobs.routing import Candidate, Training, Warm, route
+from safetraind.models import Models
+from safetraind.planning import located
+from safetraind.processes.warm import WarmWorker
+from safetraind.service.guard import guarded
+
+_LINE_BYTES = 4 << 20
+_AGAIN_SECONDS = 0.25
+_TRIES = 3
+KEEP_ALIVE_SECONDS = 300.0
+
+Reply = Mapping[str, Any]
+
+
+class AnswersService(answers_pb2_grpc.AnswersServicer):
+    """One question, one connection to a worker's socket."""
+
+    def __init__(self, conductor: Conductor, models: Models, warm: WarmWorker) -> None:
+        self._conductor = conductor
+        self._models = models
+        self._warm = warm
+
+    @guarded
+    async def Ask(  # noqa: N802
+        self, request: answers_pb2.AskRequest, context: Any
+    ) -> AsyncIterator[answers_pb2.AskEvent]:
+        """The source, the text as it comes, and how long it took.
+
+        A worker may leave between being found and being asked: another one is then looked for.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            heard = False
+            try:
+                async with contextlib.aclosing(self._asked(request)) as events:
+                    async for event in events:
+                        heard = heard or not event.HasField("waiting")
+                        yield event
+                return
+            except Busy as error:
+                if heard or not tries_left or error.code != "ask.worker_ended":
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _asked(
+        self, request: answers_pb2.AskRequest
+    ) -> AsyncGenerator[answers_pb2.AskEvent, None]:
+        told = ""
+        while True:
+            phase, way, socket = "loading", None, None
+            try:
+                way = self._way(request)
+                socket = await self._socket(way)
+            except Busy as error:
+                if not request.wait or error.code == "ask.worker_ended":
+                    raise
+                phase = "queue"
+            if way is not None and socket is not None:
+                break
+            if phase != told:
+                told = phase
+                yield answers_pb2.AskEvent(waiting=phase)
+            await asyncio.sleep(_AGAIN_SECONDS)
+        name = self._name(way, request)
+        async for reply in _conversation(socket, self._question(way, request)):
+            event = _to_wire(reply, way, name)
+            if event is not None:
+                yield event
+
+    def _way(self, request: answers_pb2.AskRequest) -> Training | Warm:
+        way = route(
+            self._candidates(),
+            job_id=request.job_id,
+            checkpoint=request.checkpoint,
+            base=request.base,
+            model=request.model,
+        )
+        if isinstance(way, Warm) and self._conductor.house.lease != FREE:
+            raise Busy("job.lease_busy")  # a job is about to start
+        return way
+
+    def _candidates(self) -> list[Candidate]:
+        found = []
+        for job in self._conductor.house.jobs.values():
+            record = self._conductor.record(job.id)
+            model = job.plan.model_path if job.plan else record.document["model"]["path"]
+            output = Path(record.output)
+            found.append(Candidate(job.id, job.state, model, output, record.finished))
+        return found
+
+    async def _socket(self, way: Training | Warm) -> Path | None:
+        """Where to ask; None while the training's worker does not listen yet."""
+        if isinstance(way, Warm):
+            return await self._warm.socket({"model": self._model(way.model)})
+        path = self._conductor.home.run(way.job_id).socket
+        return path if path.exists() else None
+
+    def _name(self, way: Training | Warm, request: answers_pb2.AskRequest) -> str:
+        """The model as the user calls it."""
+        if way.job_id:
+            return str(self._conductor.record(way.job_id).document["spec"]["model"])
+        return request.model or DEFAULT_MODEL
+
+    def _model(self, name: str) -> str:
+        """The folder of a model, or the hub's id, which the worker downloads."""
+        if name and Path(name).is_absolute():
+            return name
+        source = self._models.resolve(name or DEFAULT_MODEL)
+        return str(located(source) or source.path)
+
+    def _question(self, way: Training | Warm, request: answers_pb2.AskRequest) -> dict[str, Any]:
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        question: dict[str, Any] = {"messages": messages, "base": request.base}
+        for name in ("max_tokens", "temperature", "top_p"):
+            if getattr(request, name):
+                question[name] = getattr(request, name)
+        if request.HasField("seed"):
+            question["seed"] = request.seed
+        if isinstance(way, Warm):
+            question |= self._of_warm(way)
+            question["keep_alive"] = KEEP_ALIVE_SECONDS
+            if request.HasField("keep_alive_seconds"):
+                question["keep_alive"] = request.keep_alive_seconds
+        return question
+
+    def _of_warm(self, way: Warm) -> dict[str, Any]:
+        spec = self._conductor.record(way.job_id).document["spec"] if way.job_id else {}
+        return {
+            "model": self._model(way.model),
+            "adapter": str(way.adapter or ""),
+            "base": way.adapter is None,
+            "trust_remote_code": bool(spec.get("trust_remote_code", False)),
+        }
+
+
+async def _conversation(socket: Path, question: Mapping[str, Any]) -> AsyncIterator[Reply]:
+    """The worker's replies up to the last. Raises its errors; Busy where it went away."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket), limit=_LINE_BYTES)
+    except OSError as error:
+        raise Busy("ask.worker_ended") from error
+    try:
+        writer.write(json.dumps(question).encode() + b"\n")
+        await writer.drain()
+        while line := await reader.readline():
+            reply = json.loads(line)
+            if "error" in reply:
+                raise error_from_dict(reply["error"])
+            yield reply
+            if "done" in reply:
+                return
+    except OSError as error:
+        raise Busy("ask.worker_ended") from error
+    finally:
+        writer.close()
+    raise Busy("ask.worker_ended")
+
+
+def _to_wire(reply: Reply, way: Training | Warm, name: str) -> answers_pb2.AskEvent | None:
+    if "waiting" in reply:
+        return answers_pb2.AskEvent(waiting=reply["waiting"])
+    if "text" in reply:
+        return answers_pb2.AskEvent(text=reply["text"])
+    if "done" in reply:
+        return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**reply["done"]))
+    if "source" not in reply:
+        return None
+    told = {**reply["source"], "model": name, "job_id": way.job_id}
+    source = answers_pb2.AnswerSource(**told)
+    if isinstance(way, Warm) and way.note is not None:
+        source.note.CopyFrom(finding_to_wire(way.note))
+    return answers_pb2.AskEvent(source=source)

@@ -1,0 +1,74 @@
+"""`safetrain.v1.Control`: what this daemon is, and its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from safetrain_proto.v1 import control_pb2, control_pb2_grpc
+from safetrain_shared.jobs import JobState
+from safetraind.conductor import Conductor
+from safetraind.service.guard import guarded
+
+# What a client may ask for before it relies on it; never take one away.
+FEATURES = (
+    "jobs",
+    "events",
+    "preflight",
+    "validate",
+    "models",
+    "ask",
+    "ask-training",
+    "export",
+    "diagnose",
+)
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """Answers for the process itself."""
+
+    def __init__(self, conductor: Conductor, device: str, stop: Callable[[bool], None]) -> None:
+        """`stop(now)` begins the daemon's graceful end."""
+        self._conductor = conductor
+        self._device = device
+        self._stop = stop
+        self._started = time.time()
+
+    @guarded
+    async def Info(  # noqa: N802
+        self, request: control_pb2.InfoRequest, context: Any
+    ) -> control_pb2.InfoResponse:
+        """Version, process, home, features."""
+        return control_pb2.InfoResponse(
+            version=package_version(),
+            pid=os.getpid(),
+            home=str(self._conductor.home.root),
+            started=self._started,
+            features=FEATURES,
+            device=self._device,
+            training_job=self._training_job(),
+        )
+
+    @guarded
+    async def Stop(  # noqa: N802
+        self, request: control_pb2.StopRequest, context: Any
+    ) -> control_pb2.StopResponse:
+        """Begins the end, and says which training goes on without a daemon."""
+        training = 0 if request.now else self._training_job()
+        self._stop(request.now)
+        return control_pb2.StopResponse(training_job=training)
+
+    def _training_job(self) -> int:
+        active = self._conductor.house.active
+        return active.id if active and active.state is JobState.RUNNING else 0
+
+
+def package_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("safetrain")
+    except PackageNotFoundError:
+        return "0"

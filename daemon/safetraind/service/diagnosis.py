@@ -1,0 +1,72 @@
+"""`safetrain.v1.Diagnosis`: what troubles a training, and the machine it runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from google.protobuf import struct_pb2
+
+from safetrain_proto.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from safetrain_shared.wire import finding_to_wire
+from safetraind.conductor import Conductor
+from safetraind.diagnosis import examine
+from safetraind.diagnosis.facts import Facts
+from safetraind.diagnosis.gather import gather
+from safetraind.models import Models
+from safetraind.processes.launcher import Launcher
+from safetraind.processes.supervisor import Supervisor
+from safetraind.service.guard import guarded
+
+# What identifies no one and nothing but the kind of machine.
+_OF_HOST = (
+    "system", "system_version", "architecture", "rosetta", "chip", "model", "memory_total",
+    "memory_free", "memory_limit", "swap_used", "pressure", "cpu_cores", "performance_cores",
+    "gpu_cores", "on_battery", "low_power",
+)  # fmt: skip
+
+
+class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
+    """Gathers, judges, answers."""
+
+    def __init__(self, conductor: Conductor, supervisor: Supervisor, models: Models) -> None:
+        self._conductor = conductor
+        self._supervisor = supervisor
+        self._models = models
+
+    @guarded
+    async def Examine(  # noqa: N802
+        self, request: diagnosis_pb2.ExamineRequest, context: Any
+    ) -> diagnosis_pb2.ExamineResponse:
+        """The findings of every topic. With the GPU free it takes some seconds to try it."""
+        lease = await self._conductor.borrow_lease(wait=False)
+        try:
+            launcher = Launcher(self._conductor.home, self._supervisor, lease)
+            facts = await gather(self._conductor, self._models, launcher, request.job_id)
+        finally:
+            if lease is not None:
+                os.close(lease)
+        return diagnosis_pb2.ExamineResponse(
+            job_id=facts.story.id if facts.story else 0,
+            findings=[finding_to_wire(finding) for finding in examine(facts)],
+            machine=_machine(facts),
+        )
+
+
+def _machine(facts: Facts) -> struct_pb2.Struct:
+    host, device = facts.machine.host, facts.machine.device
+    values = {name: getattr(host, name) for name in _OF_HOST}
+    told = struct_pb2.Struct()
+    told.update(
+        {
+            "host": values,
+            "device": dataclasses.asdict(device) if device else None,
+            "python": facts.machine.python,
+            "versions": facts.versions,
+            "openblas": facts.machine.openblas,
+            "compiler": facts.machine.compiler,
+            "disk_free": facts.machine.disk.free,
+        }
+    )
+    return told

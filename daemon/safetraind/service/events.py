@@ -1,0 +1,75 @@
+"""`safetrain.v1.Events`: a job's story to whoever watches, each event exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
+from typing import Any
+
+from safetrain_proto.v1 import events_pb2, events_pb2_grpc
+from safetrain_shared.errors import Unreachable
+from safetrain_shared.events import Event
+from safetrain_shared.jobs import FINAL
+from safetrain_shared.wire import event_to_wire
+from safetraind.conductor import Conductor
+from safetraind.files.feed import Chunk
+from safetraind.service.guard import guarded
+
+
+class EventsService(events_pb2_grpc.EventsServicer):
+    """Reads the event file for each watcher, from where that watcher stands."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    @guarded
+    async def Watch(  # noqa: N802
+        self, request: events_pb2.WatchRequest, context: Any
+    ) -> AsyncIterator[events_pb2.EventBatch]:
+        """Everything behind `after_seq`; with `follow` until the job has ended."""
+        job_id, seen, told = request.job_id, request.after_seq, False
+        feed = self._conductor.feed(job_id)
+        offset = feed.start(seen)
+        while True:
+            changes = feed.changes
+            ended = self._ended(job_id)  # before reading: nothing comes behind the last state
+            if feed.size() < offset:
+                offset = 0  # cut short; what was delivered is not delivered again
+            chunk = feed.read(offset)
+            batch = _batch(chunk, seen)
+            offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
+            if batch.events or (not told and not chunk.more):
+                told = True
+                yield batch
+            if chunk.more:
+                continue
+            if ended or not request.follow:
+                return
+            if self._conductor.stopping:
+                raise Unreachable("daemon.stopping")
+            await feed.changed(changes)
+
+    def _ended(self, job_id: int) -> bool:
+        return self._conductor.job(job_id).state in FINAL
+
+
+def _batch(chunk: Chunk, seen: int) -> events_pb2.EventBatch:
+    fresh = [event for event in chunk.events if event.seq > seen or event.seq == 0]
+    if len(fresh) == len(chunk.events):
+        return _shared_batch(chunk)
+    return _to_wire(fresh, up_to_date=not chunk.more)
+
+
+@lru_cache(maxsize=8)
+def _shared_batch(chunk: Chunk) -> events_pb2.EventBatch:
+    """One message for all watchers that stand at the same place."""
+    return _to_wire(chunk.events, up_to_date=not chunk.more)
+
+
+def _to_wire(events: Iterable[Event], *, up_to_date: bool) -> events_pb2.EventBatch:
+    messages = [event_to_wire(event) for event in events]
+    return events_pb2.EventBatch(events=messages, up_to_date=up_to_date)
+
+
+def _last_seq(events: Iterable[Event]) -> int:
+    return max((event.seq for event in events), default=0)

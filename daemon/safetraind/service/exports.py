@@ -1,0 +1,135 @@
+"""`safetrain.v1.Exports`: a job's adapter fused into a model folder, by a child with the GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
+from safetrain_shared.errors import Blocked, Broken, Busy, NotFound, error_from_dict
+from safetraind.conductor import Conductor
+from safetraind.files.export_folder import check_free, partial_of
+from safetraind.jobs.routing import Candidate
+from safetraind.processes.launcher import Launcher, WorkerResult
+from safetraind.processes.supervisor import Supervisor
+from safetraind.service.guard import guarded
+from safetraind.submission import checked_output
+
+_SIGKILL = 9
+Line = Mapping[str, Any]
+
+
+class ExportsService(exports_pb2_grpc.ExportsServicer):
+    """Chooses the adapter, lends the GPU, hands on what the export worker says."""
+
+    def __init__(self, conductor: Conductor, supervisor: Supervisor) -> None:
+        self._conductor = conductor
+        self._supervisor = supervisor
+
+    @guarded
+    async def Run(  # noqa: N802
+        self, request: exports_pb2.ExportRequest, context: Any
+    ) -> AsyncIterator[exports_pb2.ExportEvent]:
+        """Progress, and last what was written."""
+        work = self._work(request)
+        yield _progress({"phase": "queue", "done": -1.0})
+        lease = await self._conductor.borrow_lease(wait=request.wait)
+        if lease is None:
+            raise Busy("export.gpu_busy")
+        lines: asyncio.Queue[Line | None] = asyncio.Queue()
+        launcher = Launcher(self._conductor.home, self._supervisor, lease)
+        running = asyncio.create_task(_run(launcher, work, lines))
+        try:
+            while (line := await lines.get()) is not None:
+                yield _progress(line)
+            yield _exported(work, await running)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            os.close(lease)
+            shutil.rmtree(partial_of(Path(work["output"])), ignore_errors=True)
+
+    def _work(self, request: exports_pb2.ExportRequest) -> dict[str, Any]:
+        """What the worker reads. Raises NotFound, Conflict, and what `checked_output` raises."""
+        output = checked_output(Path(request.output))
+        check_free(output)
+        job = self._job(request.job_id)
+        adapter = job.adapter(request.checkpoint)
+        if adapter is None and request.checkpoint:
+            raise NotFound("ask.checkpoint_unknown", id=job.id, checkpoint=request.checkpoint)
+        if adapter is None:
+            raise NotFound("ask.no_adapter", id=job.id)
+        spec = self._conductor.record(job.id).spec
+        return {
+            "model": job.model,
+            "adapter": str(adapter),
+            "output": str(output),
+            "valid": spec.valid,
+            "gguf": request.gguf,
+            "dequantize": request.dequantize,
+            "trust_remote_code": spec.trust_remote_code,
+            "about": {"job": job.id, "base": spec.model, "adapter": str(adapter)},
+        }
+
+    def _job(self, job_id: int) -> Candidate:
+        """The job that was named, or the newest that has an adapter."""
+        if job_id:
+            return self._candidate(job_id)
+        jobs = (self._candidate(known) for known in sorted(self._conductor.house.jobs)[::-1])
+        found = next((job for job in jobs if job.adapter() is not None), None)
+        if found is None:
+            raise NotFound("export.nothing")
+        return found
+
+    def _candidate(self, job_id: int) -> Candidate:
+        record, job = self._conductor.record(job_id), self._conductor.job(job_id)
+        model = job.plan.model_path if job.plan else record.document["model"]["path"]
+        return Candidate(job_id, job.state, model, Path(record.output), record.finished)
+
+
+async def _run(
+    launcher: Launcher, work: dict[str, Any], lines: asyncio.Queue[Line | None]
+) -> dict[str, Any]:
+    try:
+        ended = await launcher.run_worker("export", work, lease=True, on_progress=lines.put_nowait)
+        return _result(ended)
+    finally:
+        lines.put_nowait(None)
+
+
+def _result(ended: WorkerResult) -> dict[str, Any]:
+    """What the worker wrote. Raises the error that it wrote, or how it died."""
+    if ended.result is None:
+        signal, code = int(ended.exit.get("signal", 0)), int(ended.exit.get("code", 0))
+        if signal == _SIGKILL or ended.exit.get("oom_kills"):
+            raise Blocked("export.out_of_memory")
+        raise Broken("export.died", code=code, signal=signal)
+    if "error" in ended.result:
+        raise error_from_dict(ended.result["error"])
+    return ended.result
+
+
+def _progress(line: Line) -> exports_pb2.ExportEvent:
+    progress = exports_pb2.ExportProgress(phase=line["phase"], done=line["done"])
+    return exports_pb2.ExportEvent(progress=progress)
+
+
+def _exported(work: dict[str, Any], result: dict[str, Any]) -> exports_pb2.ExportEvent:
+    exported = exports_pb2.Exported(
+        job_id=work["about"]["job"],
+        path=result["path"],
+        adapter=work["adapter"],
+        bytes=result["bytes"],
+        quantized=result["quantized"],
+        bits=result["bits"],
+        agreement=exports_pb2.Agreement(**result["agreement"]),
+        modelfile=result["modelfile"],
+    )
+    if result["gguf"]:
+        exported.gguf = result["gguf"]["path"]
+        exported.gguf_agreement.CopyFrom(exports_pb2.Agreement(**result["gguf"]["agreement"]))
+    return exports_pb2.ExportEvent(exported=exported)

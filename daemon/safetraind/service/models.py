@@ -1,0 +1,58 @@
+"""`safetrain.v1.Models`: what a job can name, kept under the home."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from safetrain_proto.v1 import models_pb2, models_pb2_grpc
+from safetraind.models import Model, Models
+from safetraind.service.guard import guarded
+
+
+class ModelsService(models_pb2_grpc.ModelsServicer):
+    """Adds, lists and removes."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    @guarded
+    async def Add(  # noqa: N802
+        self, request: models_pb2.AddModelRequest, context: Any
+    ) -> AsyncIterator[models_pb2.AddModelEvent]:
+        """Progress, and last the model."""
+        async with aclosing(self._models.add(request.name)) as steps:
+            async for step in steps:
+                if isinstance(step, Model):
+                    yield models_pb2.AddModelEvent(model=_to_wire(step))
+                else:
+                    progress = models_pb2.ModelProgress(phase=step.phase, done=step.done)
+                    yield models_pb2.AddModelEvent(progress=progress)
+
+    @guarded
+    async def List(  # noqa: N802
+        self, request: models_pb2.ListModelsRequest, context: Any
+    ) -> models_pb2.ListModelsResponse:
+        """Those that are here, and those that could be added."""
+        models = [_to_wire(model) for model in self._models.catalogue()]
+        return models_pb2.ListModelsResponse(models=models)
+
+    @guarded
+    async def Remove(  # noqa: N802
+        self, request: models_pb2.RemoveModelRequest, context: Any
+    ) -> models_pb2.RemoveModelResponse:
+        """Deletes one from the home."""
+        self._models.remove(request.name)
+        return models_pb2.RemoveModelResponse()
+
+
+def _to_wire(model: Model) -> models_pb2.Model:
+    return models_pb2.Model(
+        name=model.name,
+        path=model.path,
+        licence=model.licence,
+        origin=model.origin,
+        bytes=model.bytes,
+        installed=model.installed,
+    )

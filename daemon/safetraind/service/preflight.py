@@ -1,0 +1,82 @@
+"""`safetrain.v1.Preflight`: the course of a preflight, section by section as it finishes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+
+from safetrain_proto.v1 import preflight_pb2, preflight_pb2_grpc
+from safetrain_shared.findings import Finding
+from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_from_wire
+from safetraind.conductor import Conductor
+from safetraind.planning import Planning
+from safetraind.preflight import course as steps
+from safetraind.processes.launcher import Launcher
+from safetraind.processes.supervisor import Supervisor
+from safetraind.service.guard import guarded
+from safetraind.submission import check_absolute
+
+
+class PreflightService(preflight_pb2_grpc.PreflightServicer):
+    """Runs a course with the GPU where it is free, or is waited for; else by prediction."""
+
+    def __init__(self, conductor: Conductor, supervisor: Supervisor, planning: Planning) -> None:
+        self._conductor = conductor
+        self._supervisor = supervisor
+        self._planning = planning
+
+    @guarded
+    async def Run(  # noqa: N802
+        self, request: preflight_pb2.PreflightRequest, context: Any
+    ) -> AsyncIterator[preflight_pb2.PreflightEvent]:
+        """The seven sections, the recommendation and the summary."""
+        spec = spec_from_wire(request.spec)
+        for path in (spec.train, spec.valid, spec.output):
+            check_absolute(path)
+        if not self._planning.is_here(spec):
+            yield _progress("downloading")
+        model = await self._planning.model(spec, self._launcher(None))
+        lease = await self._conductor.borrow_lease(wait=request.wait)
+        try:
+            course = self._planning.course(spec, self._launcher(lease), model)
+            run = cast(AsyncGenerator[steps.Step, None], course.run())
+            async with aclosing(run):
+                async for step in run:
+                    yield _to_wire(step)
+        finally:
+            if lease is not None:
+                os.close(lease)
+
+    def _launcher(self, lease: int | None) -> Launcher:
+        return Launcher(self._conductor.home, self._supervisor, lease)
+
+
+def _progress(phase: str, done: float = -1.0) -> preflight_pb2.PreflightEvent:
+    message = preflight_pb2.PreflightProgress(phase=phase, done=done)
+    return preflight_pb2.PreflightEvent(progress=message)
+
+
+def _to_wire(step: steps.Step) -> preflight_pb2.PreflightEvent:
+    match step:
+        case steps.SectionStarted(section):
+            started = preflight_pb2.SectionStarted(section=section)
+            return preflight_pb2.PreflightEvent(section=started)
+        case Finding():
+            return preflight_pb2.PreflightEvent(finding=finding_to_wire(step))
+        case steps.Progress(phase, done):
+            return _progress(phase, done)
+        case steps.Recommendation(plan, measured):
+            recommended = preflight_pb2.Recommendation(plan=plan_to_wire(plan), measured=measured)
+            return preflight_pb2.PreflightEvent(recommendation=recommended)
+        case steps.Summary():
+            summary = preflight_pb2.PreflightSummary(
+                passed=step.passed,
+                failed=step.failed,
+                warnings=step.warnings,
+                blocked=step.blocked,
+                report_path=step.report_path,
+                config_path=step.config_path,
+            )
+            return preflight_pb2.PreflightEvent(summary=summary)
