@@ -1,0 +1,59 @@
+"""The `safetrain` command and the Python API.
+
+    import safetrain
+
+    sheet = safetrain.preflight(model="demo")
+    job = safetrain.submit(model="demo", settings=sheet.settings)
+    for step in job.steps():
+        print(step.step, step.loss)
+    print(job.wait(), safetrain.ask("Qual foi a melhor classificação do Farense?"))
+
+With asyncio: `async with safetrain.AsyncClient() as client`, and the same names on it.
+
+The parts live in `safetrain.api` and are loaded when first used, so that the command stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safetrain.api import (
+        Answer,
+        AsyncClient,
+        AsyncJob,
+        Client,
+        Job,
+        Metrics,
+        Preflight,
+        ask,
+        connect,
+        jobs,
+        preflight,
+        submit,
+        validate,
+    )
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncJob",
+    "Client",
+    "Job",
+    "Metrics",
+    "Preflight",
+    "ask",
+    "connect",
+    "jobs",
+    "preflight",
+    "submit",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'safetrain' has no attribute {name!r}")
+    from safetrain import api
+
+    return getattr(api, name)

@@ -1,0 +1,189 @@
+"""The same API for asyncio: `AsyncClient` and `AsyncJob`.
+
+Calls run in threads of their own, so the event loop stays free; what a method does, takes and
+raises is told by its namesake in `Client` and `Job`. What is not covered: more than `_THREADS`
+streams followed at once through one client wait for one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
+
+from safetrain.api.answer import Answer, Question
+from safetrain.api.client import Client, Wanted
+from safetrain.api.job import Job
+from safetrain.api.metrics import Metrics
+from safetrain.api.sheet import Preflight
+from safetrain_shared.events import Evaluated, Event, StepDone
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec, JobState, Plan
+
+_THREADS = 32
+_END = object()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio. Await it to connect, or use it in an `async with` block."""
+
+    def __init__(self, home: str | None = None, *, autostart: bool = True) -> None:
+        self._connect = partial(Client, home, autostart=autostart)
+        self._threads = ThreadPoolExecutor(_THREADS, "safetrain")
+        self._client: Client | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncClient]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> AsyncClient:
+        self._client = await self.run(self._connect)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection; daemon and jobs go on."""
+        if self._client is not None:
+            self._client.close()
+        self._threads.shutdown(wait=False)
+
+    async def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+        """`Client.preflight`."""
+        return await self.run(self.client.preflight, wait=wait, **wanted)
+
+    async def submit(
+        self, *, fresh: bool = False, after: AsyncJob | int | None = None, **wanted: Unpack[Wanted]
+    ) -> AsyncJob:
+        """`Client.submit`."""
+        number = after.id if isinstance(after, AsyncJob) else after
+        job = await self.run(self.client.submit, fresh=fresh, after=number, **wanted)
+        return AsyncJob(self, job)
+
+    async def job(self, number: int) -> AsyncJob:
+        """`Client.job`."""
+        return AsyncJob(self, await self.run(self.client.job, number))
+
+    async def jobs(self) -> list[AsyncJob]:
+        """`Client.jobs`."""
+        return [AsyncJob(self, job) for job in await self.run(self.client.jobs)]
+
+    async def ask(self, question: str, **options: Unpack[Question]) -> Answer:
+        """`Client.ask`."""
+        return await self.run(self.client.ask, question, **options)
+
+    def ask_stream(self, question: str, **options: Unpack[Question]) -> AsyncGenerator[str, None]:
+        """`Client.ask_stream`."""
+        return self.stream(lambda client: client.ask_stream(question, **options))
+
+    def validate(self, *files: str) -> AsyncGenerator[Finding, None]:
+        """`Client.validate`."""
+        return self.stream(lambda client: client.validate(*files))
+
+    @property
+    def client(self) -> Client:
+        """The connection underneath. Raises RuntimeError before it was made."""
+        if self._client is None:
+            raise RuntimeError("await the AsyncClient, or use it in an `async with` block")
+        return self._client
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
+
+    async def stream(self, make: Callable[[Client], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """What a blocking iterator gives, over a connection of its own.
+
+        Closing that connection wakes a thread that still waits for the next item, so a task can be
+        cancelled at any moment.
+        """
+        client = await self.run(self._connect)
+        try:
+            items: Iterator[Any] = make(client)
+            while (item := await self.run(next, items, _END)) is not _END:
+                yield cast(T, item)
+        finally:
+            client.close()
+
+
+class AsyncJob:
+    """`Job` for asyncio."""
+
+    def __init__(self, client: AsyncClient, job: Job) -> None:
+        self._client = client
+        self._job = job
+        self.id = job.id
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id})"
+
+    @property
+    def spec(self) -> JobSpec:
+        """`Job.spec`."""
+        return self._job.spec
+
+    async def state(self) -> JobState | None:
+        """`Job.state`."""
+        return await self._client.run(lambda: self._job.state)
+
+    async def plan(self) -> Plan | None:
+        """`Job.plan`."""
+        return await self._client.run(lambda: self._job.plan)
+
+    async def metrics(self) -> Metrics:
+        """`Job.metrics`."""
+        return await self._client.run(lambda: self._job.metrics)
+
+    async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
+        """`Job.events`."""
+        async for event in self._client.stream(lambda c: c.job(self.id).events(after_seq)):
+            yield event
+
+    async def steps(self) -> AsyncGenerator[StepDone, None]:
+        """`Job.steps`."""
+        async for event in self.events():
+            if isinstance(event.body, StepDone):
+                yield event.body
+
+    async def evaluations(self) -> AsyncGenerator[Evaluated, None]:
+        """`Job.evaluations`."""
+        async for event in self.events():
+            if isinstance(event.body, Evaluated):
+                yield event.body
+
+    async def wait(self) -> JobState:
+        """`Job.wait`."""
+        async for _event in self.events(await self._client.run(lambda: self._job.last_seq)):
+            pass
+        state = await self.state()
+        assert state is not None
+        return state
+
+    async def pause(self) -> None:
+        """`Job.pause`."""
+        await self._client.run(self._job.pause)
+
+    async def resume(self) -> None:
+        """`Job.resume`."""
+        await self._client.run(self._job.resume)
+
+    async def cancel(self) -> None:
+        """`Job.cancel`."""
+        await self._client.run(self._job.cancel)
+
+    async def retry(self) -> None:
+        """`Job.retry`."""
+        await self._client.run(self._job.retry)
+
+    async def move(self, *, first: bool = True) -> None:
+        """`Job.move`."""
+        await self._client.run(self._job.move, first=first)
+
+    async def remove(self, *, files: bool = False) -> list[str]:
+        """`Job.remove`."""
+        return await self._client.run(self._job.remove, files=files)

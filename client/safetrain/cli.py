@@ -1,0 +1,116 @@
+"""`safetrain`: the command line. Names its commands; each is a module loaded only when called.
+
+Nothing here imports gRPC, so that `safetrain --help` costs little more than Python itself.
+"""
+
+from __future__ import annotations
+
+import gettext
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from safetrain.garbage import uncollected
+from safetrain.session import COMPLETE, shared_options
+from safetrain_shared import i18n
+from safetrain_shared.errors import EXIT_INTERRUPTED, EXIT_OK
+from safetrain_shared.i18n import marked as _
+
+# name → its one line in `safetrain --help`; the module is safetrain.commands.NAME
+COMMANDS: dict[str, str] = {
+    "preflight": _("Will it crash, and which settings should I use?"),
+    "submit": _("Train a model: queue a job."),
+    "status": _("One job at a glance."),
+    "jobs": _("All jobs."),
+    "watch": _("Follow a training live."),
+    "plot": _("Draw loss, learning rate and memory."),
+    "report": _("Everything about a training on one page."),
+    "dashboard": _("Look at it live in a browser."),
+    "ask": _("Ask the model a question."),
+    "chat": _("Talk with the model, turn by turn."),
+    "export": _("Make a model of its own from base and adapter, for other programs."),
+    "pause": _("Pause a job at its next step, with a checkpoint."),
+    "resume": _("Let a paused job go on."),
+    "cancel": _("End a job at its next step, with a checkpoint."),
+    "retry": _("Try a failed or cancelled job again, from its last checkpoint."),
+    "move": _("Move a waiting job to the front or the end of the queue."),
+    "remove": _("Forget a job that has ended."),
+    "validate": _("Find every problem in training files."),
+    "explain": _("What a setting means, for memory and for speed."),
+    "diagnose": _("What troubles a training, and what to do about it."),
+    "models": _("Models kept on this machine: add, list, remove."),
+    "completion": _("Teach your shell these commands."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are modules, imported when one is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        with uncollected():
+            module = importlib.import_module(f"safetrain.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(gettext.gettext("Commands")):
+            formatter.write_dl([(name, i18n.translate(text)) for name, text in COMMANDS.items()])
+
+
+def group() -> click.Group:
+    """The whole command line, its texts in the language in use."""
+    lazy = _Lazy(
+        "safetrain",
+        help=i18n.translate(
+            "Fine-tune a language model on your own machine without a crash and without losing "
+            "an hour of work."
+        ),
+        epilog="\b\n" + i18n.translate("Begin with:\n  safetrain preflight\n  safetrain submit"),
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    lazy = shared_options(lazy)
+    version = click.version_option(
+        package_name="safetrain", help=i18n.translate("Show the version and exit.")
+    )
+    return version(lazy)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code, one of `safetrain_shared.errors`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    i18n.speak(i18n.lang_option(given))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = _run(group(), given)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        from safetrain.failure import report  # all the sentences come with it
+
+        return report(error, as_json="--json" in given)
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _run(lazy: click.Group, given: list[str]) -> object:
+    """What click's own `main` does, without its answers to errors: those are ours."""
+    if COMPLETE in os.environ:
+        lazy.main(given, "safetrain", complete_var=COMPLETE)  # answers the shell and exits
+    with lazy.make_context("safetrain", given, color=False if _colourless() else None) as context:
+        return lazy.invoke(context)
+
+
+def _colourless() -> bool:
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"

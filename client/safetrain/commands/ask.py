@@ -1,0 +1,42 @@
+"""`safetrain ask "…"`: a question to the model in training, or to a finished job's adapter."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from safetrain.commands.asking import model_options, opening, request_of, show
+from safetrain.commands.common import connected
+from safetrain.session import Session, command
+from safetrain_proto.v1.answers_pb2 import Message
+from safetrain_shared.errors import InvalidInput
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _(
+        "Asks the model a question and prints the answer as it comes. While a job trains, its "
+        "model answers with the weights as they are; else the newest finished job's best "
+        "adapter; with no job at all, the base model."
+    ),
+    example=(
+        'safetrain ask "Qual foi a melhor classificação do Farense?"\n'
+        'safetrain ask --compare "Quem é o rival principal?"'
+    ),
+)
+@click.argument("question")
+@model_options
+@click.option("--compare", is_flag=True, help=_("First the base model, then the adapter."))
+def ask(
+    session: Session, question: str, system: str, compare: bool, base: bool, **given: Any
+) -> None:
+    """Prints one answer, or with --compare two; a lone `-` reads it from standard input."""
+    text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise InvalidInput("client.question_empty")
+    messages = [*opening(system), Message(role="user", content=text)]
+    with connected(session) as daemon:
+        for without in (True, False) if compare else (base,):
+            show(session, daemon, request_of(messages, base=without, **given))

@@ -1,0 +1,48 @@
+"""`safetrain dashboard`: the live page, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from safetrain.commands.common import connected, note
+from safetrain.render.plain import write
+from safetrain.session import Session, command
+from safetrain_shared.errors import Unreachable
+from safetrain_shared.i18n import translate as _
+
+if TYPE_CHECKING:
+    from safetrain.dashboard.guard import Keys
+
+
+@command(
+    _(
+        "Shows jobs, curves, memory and the log live in a browser, with a box to ask the model. "
+        "Served to this machine alone, and only to who opens the address it prints. Ctrl-C ends "
+        "it; training goes on."
+    ),
+    example="safetrain dashboard\nsafetrain dashboard --port 8400 --no-open",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=_("Where to listen; 0: any free port. By default 8377, or any where that is taken."),
+)
+@click.option("--no-open", is_flag=True, help=_("Only print the address."))
+def dashboard(session: Session, port: int | None, no_open: bool) -> None:
+    """Serves until Ctrl-C."""
+    try:
+        from safetrain.dashboard.serve import serve
+    except ModuleNotFoundError as error:
+        raise Unreachable("client.dashboard_missing", name=error.name) from None
+
+    def told(keys: Keys) -> None:
+        if session.json:
+            write({"url": keys.address(), "port": keys.port})
+            return
+        click.echo(keys.address())
+        note(_("Open that address here. Ctrl-C ends the page; training goes on."))
+
+    with connected(session) as daemon:
+        serve(daemon, port, open_page=not (no_open or session.json), told=told)

@@ -1,0 +1,118 @@
+"""`safetrain diagnose [JOB]`: what troubles a training, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safetrain.commands.common import connected, note
+from safetrain.inputs import absolute
+from safetrain.render.diagnosis import lines, to_json
+from safetrain.render.jobs import short_path
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.ticker import Ticker
+from safetrain.session import Session, command
+from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
+from safetrain_shared import paths
+from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, SafetrainError, error_to_dict
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.wire import finding_from_wire
+
+_SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
+
+
+@command(
+    _(
+        "Looks for what troubles a training: memory, model, speed, loss, GPU, the service. For "
+        "each it says what was found and what to do. The exit code is 1 where something failed."
+    ),
+    example=(
+        "safetrain diagnose\nsafetrain diagnose --bundle report.zip\nsafetrain diagnose --selftest"
+    ),
+)
+@click.argument("job", type=int, required=False)
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    help=_("Write a report for an issue, without secrets, questions, answers or training data."),
+)
+@click.option(
+    "--selftest",
+    is_flag=True,
+    help=_(
+        "Train a tiny model on this machine, kill it, let it resume, compare to the bit, and "
+        "check the memory plan. About a minute; your jobs are not touched."
+    ),
+)
+def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bool) -> int:
+    """Prints the findings of every topic, and writes the report; or runs the self-test."""
+    if selftest:
+        return _selftest(session)
+    try:
+        found = _examined(session, job or 0)
+    except SafetrainError as error:
+        if bundle is not None:  # a service that does not start is what a report is for
+            _report(session, bundle, {"error": error_to_dict(error)})
+        raise
+    told = _told(found)
+    if session.json:
+        write(told)
+    else:
+        click.echo("\n".join(lines(found.findings)).strip())
+    if bundle is not None:
+        _report(session, bundle, told)
+    failed = any(finding_from_wire(f).status is Status.FAILED for f in found.findings)
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _selftest(session: Session) -> int:
+    from safetrain.render.selftest import conclusion, doing, verdict
+    from safetrain.selftest import selftest
+
+    ticker, passed = Ticker(silent=session.json), False
+    for said in selftest():
+        ticker.clear()
+        passed = passed or bool(said.get("done", {}).get("passed"))
+        if session.json:
+            write(said)
+        elif "finding" in said:
+            click.echo(verdict(said["finding"]))
+        elif "done" in said:
+            click.echo("\n".join(conclusion(said["done"])))
+        else:
+            ticker.show(doing(said["doing"]))
+    return EXIT_OK if passed else EXIT_FAILED
+
+
+def _examined(session: Session, job: int) -> ExamineResponse:
+    ticker = Ticker(silent=session.json)
+    ticker.show("checking")
+    try:
+        with connected(session) as daemon:
+            request = ExamineRequest(job_id=job)
+            return daemon.call(daemon.diagnosis.Examine, request, seconds=_SECONDS, again=True)
+    finally:
+        ticker.clear()
+
+
+def _told(found: ExamineResponse) -> dict[str, Any]:
+    findings = [to_json(finding) for finding in found.findings]
+    return {
+        "job": found.job_id,
+        "findings": findings,
+        "machine": message_to_json(found)["machine"],
+    }
+
+
+def _report(session: Session, bundle: str, told: dict[str, Any]) -> None:
+    from safetrain.bundle import collect
+
+    path = Path(absolute(bundle))
+    written = collect.write(path, paths.home(), told)
+    if not session.json:
+        text = _("The report is in {path} ({size}). Read it before you send it.")
+        note(text.format(path=short_path(str(path)), size=size(written)))

@@ -1,0 +1,34 @@
+"""`safetrain explain [SETTING]`: what a setting means, for memory and for speed."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.render.plain import write
+from safetrain.render.settings import every, overview, page, setting
+from safetrain.session import Session, command
+from safetrain_shared.errors import InvalidSetting
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.settings import FIELDS
+
+
+@command(
+    _("Says what a setting means and does to memory and speed; without one, lists them all."),
+    example="safetrain explain gradient_accumulation\nsafetrain explain",
+)
+@click.argument("name", metavar="[SETTING]", required=False)
+def explain(session: Session, name: str | None) -> None:
+    """Prints one setting, or a line for each. Needs no daemon."""
+    if name is None:
+        if session.json:
+            write([one.to_json() for one in every()])
+            return
+        click.echo("\n".join(overview()))
+        return
+    if name not in FIELDS:
+        raise InvalidSetting("setting.unknown", name=name, known=", ".join(sorted(FIELDS)))
+    if session.json:
+        write(setting(name).to_json())
+        return
+    for line in page(setting(name)):
+        click.echo(click.wrap_text(line.strip(), 88, "  ", "  ") if line.startswith(" ") else line)

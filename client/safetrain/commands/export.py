@@ -1,0 +1,66 @@
+"""`safetrain export [JOB] --output FOLDER`: a model folder that other programs take."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.inputs import absolute
+from safetrain.render.exports import told
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.ticker import Ticker
+from safetrain.session import Session, command
+from safetrain_proto.v1.exports_pb2 import ExportRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _(
+        "Fuses a job's best adapter into a model folder that mlx-lm and LM Studio load, once it "
+        "was checked that the fused model answers as the adapter does. The job: the one you name, "
+        "else the newest that has an adapter."
+    ),
+    example=(
+        "safetrain export --output farense-model\nsafetrain export 3 --output farense-gguf --gguf"
+    ),
+)
+@click.argument("job", type=int, required=False)
+@click.option(
+    "--output", metavar="FOLDER", required=True, help=_("A folder that is new, or empty.")
+)
+@click.option("--gguf", is_flag=True, help=_("A GGUF file in it too, and a Modelfile for Ollama."))
+@click.option(
+    "--dequantize", is_flag=True, help=_("16 bits throughout: larger, and nothing is rounded.")
+)
+@click.option("--checkpoint", default="", help=_("A checkpoint's folder name; else the best."))
+@click.option("--wait", is_flag=True, help=_("Wait for the GPU where another job holds it."))
+def export(
+    session: Session,
+    job: int | None,
+    output: str,
+    gguf: bool,
+    dequantize: bool,
+    checkpoint: str,
+    wait: bool,
+) -> None:
+    """Prints what was written and how well it agrees."""
+    request = ExportRequest(
+        job_id=job or 0,
+        output=absolute(output),
+        checkpoint=checkpoint,
+        gguf=gguf,
+        dequantize=dequantize,
+        wait=wait,
+    )
+    ticker = Ticker(silent=session.json)
+    with connected(session) as daemon:
+        for event in daemon.stream(daemon.exports.Run, request):
+            if event.HasField("progress"):
+                ticker.show(event.progress.phase, event.progress.done)
+                continue
+            ticker.clear()
+            if session.json:
+                write(message_to_json(event.exported))
+                continue
+            for line in told(event.exported):
+                click.echo(line)

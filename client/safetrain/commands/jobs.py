@@ -1,0 +1,28 @@
+"""`safetrain jobs`: all jobs."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.render.jobs import table
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import sentence
+
+
+@command(_("Lists all jobs, the newest last."), example="safetrain jobs")
+def jobs(session: Session) -> None:
+    """Prints one line a job."""
+    with connected(session) as daemon:
+        found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+    if session.json:
+        from safetrain.render.plain import message_to_json, write
+
+        write([message_to_json(job) for job in found])
+    elif not found:
+        click.echo(sentence("job.none", {}))
+    else:
+        for line in table(found):
+            click.echo(line)

@@ -1,0 +1,92 @@
+"""`safetrain models add | list | remove`: models kept on this machine."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.render.jobs import short_path
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.ticker import Ticker
+from safetrain.render.words import sign
+from safetrain.session import Session, command, shared_options, shown
+from safetrain_proto.v1.models_pb2 import (
+    AddModelRequest,
+    ListModelsRequest,
+    Model,
+    RemoveModelRequest,
+)
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import size
+from safetrain_shared.i18n import translate as _
+
+models = shared_options(
+    click.Group(
+        "models",
+        help=_("Models kept on this machine, which --model can name."),
+        epilog=shown("safetrain models add demo\nsafetrain models list"),
+    )
+)
+
+
+@command(
+    _("Gets a model and keeps it. Nothing is done where it is already there."),
+    example="safetrain models add demo",
+    name="add",
+)
+@click.argument("name")
+def add(session: Session, name: str) -> None:
+    """Shows the progress, then the model with its licence."""
+    ticker = Ticker(silent=session.json)
+    with connected(session) as daemon:
+        for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
+            ticker.clear()
+            if event.HasField("progress"):
+                ticker.show(event.progress.phase, event.progress.done)
+            if session.json:
+                write(message_to_json(event))
+            elif event.HasField("model"):
+                click.echo(_shown(event.model))
+
+
+@command(
+    _("Lists the models that have a short name."), example="safetrain models list", name="list"
+)
+def list_models(session: Session) -> None:
+    """Prints one line a model."""
+    with connected(session) as daemon:
+        found = daemon.call(daemon.models.List, ListModelsRequest(), again=True).models
+    if session.json:
+        write([message_to_json(model) for model in found])
+        return
+    for model in found:
+        click.echo(_shown(model))
+
+
+@command(
+    _("Deletes a model from this machine."), example="safetrain models remove demo", name="remove"
+)
+@click.argument("name")
+def remove(session: Session, name: str) -> None:
+    """Asks the daemon for it."""
+    with connected(session) as daemon:
+        daemon.call(daemon.models.Remove, RemoveModelRequest(name=name))
+    if session.json:
+        write({"name": name, "removed": True})
+    else:
+        click.echo(_("{name} is removed.").format(name=name))
+
+
+def _shown(model: Model) -> str:
+    """✓ demo · SmolLM2-135M-Instruct · Apache-2.0 · 256.6 MB · path."""
+    parts = [model.name, model.origin, model.licence]
+    if model.installed:
+        parts += [size(model.bytes), short_path(model.path)]
+    else:
+        parts.append(_("not here yet: safetrain models add {name}").format(name=model.name))
+    mark = sign(Status.PASSED if model.installed else Status.SKIPPED)
+    return f"{mark} " + " · ".join(part for part in parts if part)
+
+
+for _command in (add, list_models, remove):
+    models.add_command(_command)

@@ -1,0 +1,22 @@
+"""`safetrain move JOB --first | --last`: its place in the queue."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected, show
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import MoveJobRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _("Moves a waiting job to the front or the end of the queue."),
+    example="safetrain move 3 --first",
+)
+@click.argument("job", type=int)
+@click.option("--first/--last", default=True, help=_("The front (default), or the end."))
+def move(session: Session, job: int, first: bool) -> None:
+    """Asks the daemon for it and shows the job."""
+    with connected(session) as daemon:
+        show(session, daemon.call(daemon.jobs.Move, MoveJobRequest(id=job, first=first)))

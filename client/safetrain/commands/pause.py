@@ -1,0 +1,21 @@
+"""`safetrain pause JOB`: at the next step, with a checkpoint."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected, show
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import JobRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _("Pauses a job at its next step, with a checkpoint. It gives the machine back."),
+    example="safetrain pause 3",
+)
+@click.argument("job", type=int)
+def pause(session: Session, job: int) -> None:
+    """Asks the daemon for it and shows the job."""
+    with connected(session) as daemon:
+        show(session, daemon.call(daemon.jobs.Pause, JobRequest(id=job)))

@@ -1,0 +1,51 @@
+"""`safetrain plot [JOB]`: loss, learning rate and memory as pictures in the output folder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.commands.drawn import begun, story, title, write_whole
+from safetrain.render.jobs import short_path
+from safetrain.render.plain import write
+from safetrain.render.series import series
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
+from safetrain_shared.errors import NotFound, Unreachable
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.paths import PLOTS
+
+
+@command(
+    _(
+        "Draws loss, learning rate and memory into plots/ of the job's output folder. Also while "
+        "it trains."
+    ),
+    example="safetrain plot\nsafetrain plot 3 --lang pt",
+)
+@click.argument("job", type=int, required=False)
+def plot(session: Session, job: int | None) -> None:
+    """Writes the pictures and prints their paths."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Unreachable("plot.not_installed")
+    with connected(session) as daemon, ThreadPoolExecutor(1) as aside:
+        # matplotlib takes as long to load as a long story takes to come: both at once.
+        loading = aside.submit(importlib.import_module, "safetrain.render.plots")
+        chosen = begun(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
+        curves = series(story(daemon, chosen))
+    if not (curves.steps or curves.evaluations):
+        raise NotFound("plot.nothing_yet", id=chosen.id)
+    folder = Path(chosen.spec.output) / PLOTS
+    pictures = loading.result().draw(curves, title(chosen))
+    files = {folder / name: png for name, png in pictures.items()}
+    write_whole(files)
+    if session.json:
+        write({"id": chosen.id, "files": [str(path) for path in files]})
+        return
+    for path in files:
+        click.echo(short_path(str(path)))

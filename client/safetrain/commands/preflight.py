@@ -1,0 +1,47 @@
+"""`safetrain preflight`: whether it will crash, and which settings to use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.commands.training import job_options, spec_of
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.preflight import Sheet
+from safetrain.render.ticker import Ticker
+from safetrain.session import Session, command
+from safetrain_proto.v1.preflight_pb2 import PreflightRequest
+from safetrain_shared.errors import EXIT_OK, Blocked
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.wire import spec_to_wire
+
+
+@command(
+    _(
+        "Checks machine, data and model, tries real training steps, and recommends settings. "
+        "Writes preflight_report.json and recommended_config.json to the output folder."
+    ),
+    example="safetrain preflight\nsafetrain preflight --model demo --train a.jsonl --valid b.jsonl",
+)
+@job_options
+@click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))
+def preflight(session: Session, wait: bool, **given: Any) -> int:
+    """Prints the seven sections as they finish; exit code 4 where something blocks."""
+    request = PreflightRequest(spec=spec_to_wire(spec_of(**given)), wait=wait)
+    sheet, ticker, blocked = Sheet(), Ticker(silent=session.json), False
+    with connected(session) as daemon:
+        if not session.json:
+            click.echo("\n".join(sheet.opening()))
+        for event in daemon.stream(daemon.preflight.Run, request):
+            blocked |= event.summary.blocked
+            if session.json:
+                write(message_to_json(event))
+                continue
+            ticker.clear()
+            for line in sheet.lines(event):
+                click.echo(line)
+            if event.HasField("progress"):
+                ticker.show(event.progress.phase, event.progress.done)
+    return Blocked.exit_code if blocked else EXIT_OK

@@ -1,0 +1,34 @@
+"""`safetrain remove JOB [--files]`: forget a job that has ended."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected
+from safetrain.render.jobs import short_path
+from safetrain.render.plain import write
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _("Forgets a job that has ended. Its output folder stays, unless you say --files."),
+    example="safetrain remove 3\nsafetrain remove 3 --files",
+)
+@click.argument("job", type=int)
+@click.option(
+    "--files", is_flag=True, help=_("Delete what the job wrote to its output folder, too.")
+)
+def remove(session: Session, job: int, files: bool) -> None:
+    """Asks the daemon for it and names the files it left."""
+    with connected(session) as daemon:
+        done = daemon.call(daemon.jobs.Remove, RemoveJobRequest(id=job, files=files))
+    if session.json:
+        write({"id": job, "kept": list(done.kept)})
+        return
+    click.echo(_("Job {id} is forgotten.").format(id=job))
+    if done.kept:
+        click.echo(_("Left as they are, since safetrain did not write them:"))
+        for path in done.kept:
+            click.echo(f"  {short_path(path)}")

@@ -1,0 +1,116 @@
+"""`safetrain report [JOB]`: everything about a training on one page of HTML."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safetrain.commands.common import connected, note
+from safetrain.commands.drawn import begun, story, write_whole
+from safetrain.connection import Daemon
+from safetrain.inputs import absolute
+from safetrain.render.answers import Answer
+from safetrain.render.jobs import short_path
+from safetrain.render.measured import Measured, measured
+from safetrain.render.plain import write
+from safetrain.render.report import Contents, Sample, page
+from safetrain.session import Session, command
+from safetrain_proto.v1.answers_pb2 import AskRequest, Message
+from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
+from safetrain_shared.events import CheckpointSaved, Event
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.paths import PLOTS, PREFLIGHT_REPORT, REPORT
+from safetrain_shared.wire import spec_from_wire
+
+
+@command(
+    _(
+        "Writes a page about a training: settings and why, machine, data, curves, checkpoints, "
+        "what happened, and the command to run it again. It opens from the file, without a "
+        "network. Also while the job trains."
+    ),
+    example=(
+        "safetrain report\n"
+        'safetrain report 3 --output farense.html --ask "Quem é o rival principal?"'
+    ),
+)
+@click.argument("job", type=int, required=False)
+@click.option(
+    "--output",
+    metavar="FILE",
+    help=_("Where to; by default plots/report.html in the job's folder."),
+)
+@click.option(
+    "--ask",
+    "questions",
+    metavar="QUESTION",
+    multiple=True,
+    help=_("Show the answers of base model and adapter; again for more."),
+)
+def report(
+    session: Session, job: int | None, output: str | None, questions: tuple[str, ...]
+) -> None:
+    """Writes the page and prints its path."""
+    with connected(session) as daemon:
+        chosen = begun(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
+        events = story(daemon, chosen)
+        samples = [_sample(daemon, chosen, question) for question in questions]
+    path = Path(absolute(output)) if output else Path(chosen.spec.output) / PLOTS / REPORT
+    contents = Contents(
+        job=chosen,
+        events=events,
+        made=time.time(),
+        version=version("safetrain"),
+        measured=_measured(chosen),
+        machine=_this_machine(),
+        samples=samples,
+        on_disk=_on_disk(events),
+    )
+    write_whole({path: page(contents).encode()})
+    if session.json:
+        write({"id": chosen.id, "file": str(path)})
+    else:
+        click.echo(short_path(str(path)))
+
+
+def _sample(daemon: Daemon, job: Job, question: str) -> Sample:
+    note(_("Asking: {question}").format(question=question))
+    return Sample(
+        question, _answer(daemon, job, question, base=True), _answer(daemon, job, question)
+    )
+
+
+def _answer(daemon: Daemon, job: Job, question: str, *, base: bool = False) -> Answer:
+    answer = Answer()
+    messages = [Message(role="user", content=question)]
+    request = AskRequest(messages=messages, job_id=job.id, base=base)
+    for event in daemon.stream(daemon.answers.Ask, request):
+        answer.take(event)
+    return answer
+
+
+def _measured(job: Job) -> Measured | None:
+    try:
+        found: Any = json.loads((Path(job.spec.output) / PREFLIGHT_REPORT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return measured(found, spec_from_wire(job.spec))
+
+
+def _this_machine() -> str:
+    """The daemon is on the same machine: its socket is a file."""
+    system = f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform()
+    return " · ".join(
+        filter(None, [system, platform.machine(), f"Python {platform.python_version()}"])
+    )
+
+
+def _on_disk(events: list[Event]) -> frozenset[str]:
+    paths = {event.body.path for event in events if isinstance(event.body, CheckpointSaved)}
+    return frozenset(path for path in paths if Path(path).is_dir())

@@ -1,0 +1,21 @@
+"""`safetrain resume JOB`: at the head of the queue."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected, show
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import JobRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _("Lets a paused job go on. It comes to the head of the queue."),
+    example="safetrain resume 3",
+)
+@click.argument("job", type=int)
+def resume(session: Session, job: int) -> None:
+    """Asks the daemon for it and shows the job."""
+    with connected(session) as daemon:
+        show(session, daemon.call(daemon.jobs.Resume, JobRequest(id=job)))

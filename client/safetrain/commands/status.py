@@ -1,0 +1,30 @@
+"""`safetrain status [JOB]`: one job at a glance."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.commands.common import connected, current
+from safetrain.render.jobs import glance
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
+from safetrain_shared.i18n import translate as _
+
+
+@command(
+    _("Shows one job at a glance: the one at work, or the one you name."),
+    example="safetrain status\nsafetrain status 3 --json",
+)
+@click.argument("job", type=int, required=False)
+def status(session: Session, job: int | None) -> None:
+    """Prints the job and the queue behind it."""
+    with connected(session) as daemon:
+        jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+    chosen = current(jobs, job)
+    if session.json:
+        from safetrain.render.plain import message_to_json, write
+
+        write(message_to_json(chosen))
+        return
+    for line in glance(chosen, jobs):
+        click.echo(line)

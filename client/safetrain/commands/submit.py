@@ -1,0 +1,87 @@
+"""`safetrain submit`: queue a training, and where asked wait for it or watch it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import click
+
+from safetrain.commands.common import connected, note
+from safetrain.commands.training import job_options, spec_of
+from safetrain.commands.watch import attend
+from safetrain.connection import Daemon
+from safetrain.render.jobs import time_left
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.words import sign
+from safetrain.session import Session, command
+from safetrain_proto.v1.jobs_pb2 import Job, SubmitRequest, SubmitResponse
+from safetrain_shared.errors import EXIT_OK
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import marked, translate
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
+from safetrain_shared.wire import finding_from_wire, spec_to_wire
+
+_SUBMIT_SECONDS = 300.0  # large data files are read through first
+_SAID = {
+    SubmitResponse.OUTCOME_QUEUED: marked("Job {id} is queued."),
+    SubmitResponse.OUTCOME_ATTACHED: marked("Job {id} is the same and was already there."),
+    SubmitResponse.OUTCOME_CONTINUED: marked("Job {id} continues where it was interrupted."),
+}
+
+
+@command(
+    _(
+        "Queues a training with the recommended settings; --config and --set override them. "
+        "Submitting the output folder of an interrupted training again continues it."
+    ),
+    example=(
+        "safetrain submit --watch\n"
+        "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
+    ),
+)
+@job_options
+@click.option("--name", default="", help=_("A name for people."))
+@click.option("--fresh", is_flag=True, help=_("Train anew; an old run there is moved aside."))
+@click.option("--after", metavar="JOB", type=int, default=0, help=_("Start after this job."))
+@click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))
+@click.option("--watch", is_flag=True, help=_("Watch the training, as `safetrain watch` does."))
+def submit(session: Session, fresh: bool, after: int, wait: bool, watch: bool, **given: Any) -> int:
+    """Prints the job's id, then does as --wait or --watch say."""
+    request = SubmitRequest(
+        spec=spec_to_wire(spec_of(**given)),
+        idempotency_key=uuid.uuid4().hex,
+        fresh=fresh,
+        after=after,
+    )
+    with connected(session) as daemon:
+        answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
+        _show(session, answer)
+        if wait or watch:
+            return _stay(session, daemon, answer.job, quiet=not watch)
+    return EXIT_OK
+
+
+def _show(session: Session, answer: SubmitResponse) -> None:
+    """The job's id on standard output, what there is to note about it on standard error."""
+    if session.json:
+        write(message_to_json(answer))
+        return
+    job = answer.job
+    said = translate(_SAID.get(answer.outcome, _SAID[SubmitResponse.OUTCOME_QUEUED]))
+    left = time_left(job)
+    click.echo(said.format(id=job.id) + (f" ({left})" if left else ""))
+    for message in answer.findings:
+        finding = finding_from_wire(message)
+        if finding.status in (Status.WARNING, Status.FAILED, Status.INFO):
+            note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
+
+
+def _stay(session: Session, daemon: Daemon, job: Job, *, quiet: bool) -> int:
+    try:
+        return attend(session, daemon, job, quiet=quiet)
+    except KeyboardInterrupt:
+        text = _("Job {id} goes on. Watch it with: safetrain watch {id}")
+        note(text.format(id=job.id))
+        raise

@@ -1,0 +1,68 @@
+"""`safetrain validate FILE…`: every problem of training files, with file, line and reason."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain import inputs
+from safetrain.commands.common import connected
+from safetrain.render.jobs import short_path
+from safetrain.render.plain import message_to_json, write
+from safetrain.render.ticker import Ticker
+from safetrain.render.words import sign
+from safetrain.session import Session, command
+from safetrain_proto.v1.data_pb2 import FileSummary, ValidateRequest
+from safetrain_proto.v1.findings_pb2 import STATUS_FAILED, Finding
+from safetrain_shared.errors import EXIT_FAILED, EXIT_OK
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import integer
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
+from safetrain_shared.wire import finding_from_wire
+
+
+@command(
+    _("Finds every problem in training files: file, line and reason. Exit code 1 for errors."),
+    example="safetrain validate data/farense_train.jsonl data/farense_valid.jsonl",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+def validate(session: Session, files: tuple[str, ...]) -> int:
+    """Prints each problem as it is found, then a line a file."""
+    request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
+    ticker, wrong = Ticker(silent=session.json), set()
+    with connected(session) as daemon:
+        for event in daemon.stream(daemon.data.Validate, request):
+            ticker.clear()
+            if event.HasField("problem") and event.problem.status == STATUS_FAILED:
+                wrong.add(finding_from_wire(event.problem).args.get("path"))
+            if session.json:
+                write(message_to_json(event))
+            elif event.HasField("progress"):
+                progress = event.progress
+                share = progress.bytes_done / max(1, progress.bytes_total)
+                ticker.show(short_path(progress.path), share)
+            elif event.HasField("problem"):
+                click.echo(_problem(event.problem))
+            else:
+                click.echo(_summary(event.summary, wrong=event.summary.path in wrong))
+    return EXIT_FAILED if wrong else EXIT_OK
+
+
+def _problem(message: Finding) -> str:
+    finding = finding_from_wire(message)
+    text = say(finding, fallback=message.text)
+    where = ":".join(str(finding.args[name]) for name in ("path", "line") if finding.args.get(name))
+    place = f"{short_path(where)}: " if where else ""
+    return f"{place}{sign(finding.status)} {text}"
+
+
+def _summary(summary: FileSummary, *, wrong: bool) -> str:
+    text = _("{path}: {samples} samples in {lines} lines ({format}), {problems} problems")
+    harmless = Status.WARNING if summary.problems else Status.PASSED
+    return f"{sign(Status.FAILED if wrong else harmless)} " + text.format(
+        path=short_path(summary.path),
+        samples=integer(summary.samples),
+        lines=integer(summary.lines),
+        format=summary.format or "?",
+        problems=integer(summary.problems),
+    )

@@ -1,0 +1,40 @@
+// Numbers as each language writes them; the rules of safetrain_shared.i18n.
+
+const UNITS = ["B", "KB", "MB", "GB", "TB"];
+let lang = "en";
+
+export function speak(chosen) {
+  lang = chosen;
+}
+
+// With a fixed number of digits: 7.3, in Portuguese 7,3.
+export function decimal(value, digits) {
+  const text = value.toFixed(digits);
+  return lang === "pt" ? text.replace(".", ",") : text;
+}
+
+// A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
+export function integer(value) {
+  const apart = lang === "pt" ? "\u00a0" : ",";
+  return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, apart);
+}
+
+// Bytes, 1 GB = 2**30 bytes: 7.3 GB.
+export function size(value) {
+  let unit = 0;
+  while (Math.abs(value) >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${decimal(value, unit < 2 ? 0 : 1)} ${UNITS[unit]}`;
+}
+
+// The shortest form to six digits, never with an exponent: 0.00002.
+export function number(value) {
+  const short = Number.isInteger(value) ? value : Number(value.toPrecision(6));
+  let text = String(short);
+  if (text.includes("e") && Math.abs(short) < 1) {
+    text = short.toFixed(10).replace(/0+$/, "");
+  }
+  return lang === "pt" ? text.replace(".", ",") : text;
+}

@@ -1,0 +1,47 @@
+"""The texts of the page, by the names that the page knows them by."""
+
+from __future__ import annotations
+
+from safetrain_shared.i18n import language, translate
+from safetrain_shared.i18n import marked as _
+
+WORDS: dict[str, str] = {
+    "skip": _("To the training"),
+    "jobs": _("Jobs"),
+    "no_jobs": _("No job yet."),
+    "begin": _("Begin in a terminal with:"),
+    "curves": _("Curves"),
+    "loss": _("Loss"),
+    "training": _("training"),
+    "smooth": _("running mean"),
+    "validation": _("validation"),
+    "best": _("best"),
+    "rate": _("Learning rate"),
+    "memory": _("Memory"),
+    "footprint": _("in use"),
+    "peak": _("MLX's peak"),
+    "budget": _("budget"),
+    "step": _("step"),
+    "no_points": _("Nothing measured yet."),
+    "arrows": _("Left and right arrow keys read the curve point by point."),
+    "log": _("What happened"),
+    "no_log": _("Nothing yet."),
+    "ask": _("Ask the model"),
+    "question": _("Your question"),
+    "base": _("the base model, without what it learned"),
+    "send": _("Ask"),
+    "stop": _("Stop"),
+    "ask_hint": _("Enter asks, Shift+Enter begins a new line. Questions are kept nowhere."),
+    "asking": _("asking"),
+    "stopped": _("stopped"),
+    "live": _("live"),
+    "away": _("safetraind does not answer; waiting for it"),
+    "gone": _("The dashboard was ended. Start it again: safetrain dashboard"),
+    "language": _("Language"),
+    "details": _("Details"),
+}
+
+
+def words() -> dict[str, str]:
+    """Every text in the language in use, and under `lang` which that is."""
+    return {"lang": language(), **{name: translate(text) for name, text in WORDS.items()}}

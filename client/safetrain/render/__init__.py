@@ -1,0 +1,1 @@
+"""How things look: JSON, tables, lines, the preflight sheet, the live view."""

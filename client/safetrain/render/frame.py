@@ -1,0 +1,153 @@
+"""One frame of the live view: a story and a job as the lines of a screen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from safetrain.render.curve import MARK, curve
+from safetrain.render.jobs import clock, name_of, progress, queue, short_path
+from safetrain.render.story import Story
+from safetrain.render.words import PHASES, SIGNS, STATE_COLOURS, STATES, word
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared.i18n import decimal, duration, integer, number, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.messages import say
+
+_NOTICES = 3
+_LABEL = 14
+
+
+@dataclass
+class Scene:
+    """All that a frame shows. `now`: seconds since the epoch; `hint`: what the client is doing."""
+
+    job: Job
+    story: Story
+    others: Iterable[Job] = field(default_factory=tuple)
+    hint: str = ""
+    now: float = 0.0
+
+
+def frame(scene: Scene, width: int, height: int) -> list[Text]:
+    """Exactly `height` lines of at most `width` characters."""
+    above = [_title(scene), _progress(scene, width), Text()]
+    below = [*_numbers(scene, width), *_notices(scene), *_queue(scene)]
+    foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
+    room = height - len(above) - len(below) - 2
+    lines = above + (_curve(scene, width, room) if room >= 4 else []) + [Text(), *below]
+    lines = lines[: height - 1]
+    lines += [Text()] * (height - 1 - len(lines)) + [foot]
+    for text in lines:
+        text.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def _title(scene: Scene) -> Text:
+    state = str(scene.story.state or name_of(scene.job))
+    title = Text.assemble(
+        ("safetrain", "bold"),
+        " · ",
+        _("Job {id}").format(id=scene.job.id),
+        f" {scene.job.spec.name}".rstrip(),
+        " · ",
+        (word(STATES, state), STATE_COLOURS.get(state, "")),
+    )
+    if scene.story.phase not in ("", "training") and scene.story.state not in FINAL:
+        title.append(f" · {word(PHASES, scene.story.phase)}")
+    if scene.story.attempt > 1:
+        title.append(" · " + _("attempt {count}").format(count=scene.story.attempt), "dim")
+    return title
+
+
+def _progress(scene: Scene, width: int) -> Text:
+    story = scene.story
+    if not story.steps:
+        return Text(progress(scene.job) or _("no step yet"), "dim")
+    last = story.steps[-1]
+    share = min(1.0, last.step / max(1, last.total_steps))
+    words = [
+        f"{round(100 * share)} %",
+        _("step {step} of {total}").format(step=last.step, total=last.total_steps),
+    ]
+    if story.plan:
+        epochs = story.plan.settings.num_epochs
+        words.append(
+            _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
+        )
+    if story.state is JobState.RUNNING:
+        left = max(0.0, last.eta_seconds - max(0.0, scene.now - story.last_time))
+        words.append(_("{time} left").format(time=duration(left)))
+    text = " · ".join(words)
+    bar = max(6, min(40, width - len(text) - 2))
+    full = round(bar * share)
+    return Text.assemble(("█" * full, "green"), ("░" * (bar - full), "dim"), f" {text}")
+
+
+def _curve(scene: Scene, width: int, height: int) -> list[Text]:
+    story = scene.story
+    train = [(step.step, step.loss) for step in story.steps]
+    valid = [(evaluated.step, evaluated.loss) for evaluated in story.evaluations]
+    lines = [Text(row) for row in curve(train, valid, width, height - 1)]
+    for line in lines:
+        line.highlight_regex(r"[\u2800-\u28ff]+", "cyan")
+        line.highlight_regex(MARK, "bold magenta")
+    return [*lines, _legend(story)]
+
+
+def _legend(story: Story) -> Text:
+    text = Text()
+    if story.steps or story.evaluations:
+        text.append(_("loss") + ":  ")
+    if story.steps:
+        text.append("⠤⠤ ", "cyan")
+        text.append(_("training") + f" {decimal(story.steps[-1].loss, 4)}   ")
+    if story.evaluations:
+        text.append(f"{MARK} ", "bold magenta")
+        text.append(_("validation") + f" {decimal(story.evaluations[-1].loss, 4)}   ")
+    if story.best:
+        best = _("best {loss} at step {step}")
+        text.append(best.format(loss=decimal(story.best.loss, 4), step=story.best.step), "bold")
+    return text
+
+
+def _numbers(scene: Scene, width: int) -> list[Text]:
+    story = scene.story
+    rows = []
+    if story.steps:
+        last = story.steps[-1]
+        speed = _("{count} tokens/s").format(count=integer(last.tokens_per_second))
+        rows.append((_("learning rate"), f"{number(last.learning_rate)} · {speed}"))
+        rows.append((_("memory"), _memory(story, width)))
+    if story.checkpoint:
+        rows.append((_("checkpoint"), short_path(story.checkpoint.path)))
+    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
+
+
+def _memory(story: Story, width: int) -> str:
+    last = story.steps[-1]
+    used = last.footprint or last.peak_memory
+    budget = story.plan.memory_budget if story.plan else 0
+    if not budget:
+        return size(used)
+    text = _("{used} of {budget}").format(used=size(used), budget=size(budget))
+    room = max(6, min(20, width - _LABEL - len(text) - 2))
+    full = min(room, round(room * used / budget))
+    return f"{'█' * full}{'░' * (room - full)} {text}"
+
+
+def _notices(scene: Scene) -> list[Text]:
+    lines = []
+    for when, finding in scene.story.notices[-_NOTICES:]:
+        mark, colour = SIGNS[finding.status]
+        lines.append(Text.assemble((mark, colour or ""), f" {clock(when)} {say(finding)}"))
+    if scene.story.cause:
+        lines.append(Text(say(scene.story.cause), "bold"))
+    return lines
+
+
+def _queue(scene: Scene) -> list[Text]:
+    return [Text(line, "dim") for line in queue(scene.job, scene.others)]

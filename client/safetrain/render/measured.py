@@ -1,0 +1,90 @@
+"""What a job's `preflight_report.json` tells of machine and data, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec, finding_from_dict
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens a sample: the median, the ninetieth percentile, the longest."""
+
+    median: int
+    ninetieth: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One training file; `size` in bytes, `lengths` None where no tokenizer was at hand."""
+
+    path: str
+    format: str
+    samples: int
+    size: int
+    lengths: Lengths | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A preflight's findings, each with its English sentence, and its facts of the data."""
+
+    findings: tuple[tuple[Finding, str], ...]
+    files: tuple[DataFile, ...]
+    time: str
+
+    def of(self, *sections: str) -> list[tuple[Finding, str]]:
+        """The findings of these sections."""
+        return [pair for pair in self.findings if pair[0].section in sections]
+
+
+def measured(report: Any, spec: JobSpec) -> Measured | None:
+    """What the report says; None where it speaks of another job's files or cannot be read."""
+    try:
+        asked = report["spec"]
+        if (asked["train"], asked["valid"], asked["model"]) != (spec.train, spec.valid, spec.model):
+            return None
+        findings = tuple(
+            (finding_from_dict(said), str(said.get("text", ""))) for said in report["findings"]
+        )
+        return Measured(findings, _files(report["facts"]["data"] or {}), str(report["time"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _files(data: Mapping[str, Any]) -> tuple[DataFile, ...]:
+    found = [data.get("train"), data.get("valid")]
+    return tuple(
+        DataFile(
+            path=str(file["path"]),
+            format=str(file["format"]),
+            samples=int(file["samples"]),
+            size=int(file["size"]),
+            lengths=_lengths(file["lengths"]["tokens"]) if file.get("lengths") else None,
+        )
+        for file in found
+        if file
+    )
+
+
+def _lengths(counts: Sequence[tuple[int, int]]) -> Lengths | None:
+    """From how many samples have how many tokens."""
+    ordered = sorted((int(tokens), int(count)) for tokens, count in counts)
+    total = sum(count for _tokens, count in ordered)
+    if not total:
+        return None
+    return Lengths(_quantile(ordered, total, 0.5), _quantile(ordered, total, 0.9), ordered[-1][0])
+
+
+def _quantile(ordered: Sequence[tuple[int, int]], total: int, share: float) -> int:
+    seen = 0
+    for tokens, count in ordered:
+        seen += count
+        if seen >= share * total:
+            return tokens
+    return ordered[-1][0]

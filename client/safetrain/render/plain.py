@@ -1,0 +1,78 @@
+"""Messages as plain JSON values, for `--json`: short enum names, findings with their sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+
+from safetrain_proto.v1.findings_pb2 import Finding
+from safetrain_proto.v1.settings_pb2 import TrainingSettings
+from safetrain_shared.events import Event
+from safetrain_shared.jobs import to_dict
+from safetrain_shared.messages import say
+from safetrain_shared.wire import finding_from_wire, settings_from_wire
+
+
+def write(value: Any) -> None:
+    """One JSON value on one line of standard output."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False))
+
+
+def message_to_json(message: Message) -> dict[str, Any]:
+    """A message with all its fields; those that are absent are None, whole numbers stay whole."""
+    if isinstance(message, Finding):
+        return finding_to_json(message)
+    if isinstance(message, TrainingSettings):  # what is absent was not chosen
+        return to_dict(settings_from_wire(message))  # type: ignore[no-any-return]
+    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def finding_to_json(message: Finding) -> dict[str, Any]:
+    """A finding with its sentence in the user's language."""
+    finding = finding_from_wire(message)
+    return {**to_dict(finding), "text": say(finding, fallback=message.text)}
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """An event as the event file has it: its number, time and kind, then the body's fields."""
+    head = {"seq": event.seq, "attempt": event.attempt, "time": event.time, "kind": event.kind}
+    return head if event.body is None else {**head, **to_dict(event.body)}
+
+
+def _field(message: Message, field: Any) -> Any:
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return [_single(part, field) for part in value]
+    return _single(value, field)
+
+
+def _single(value: Any, field: Any) -> Any:
+    if field.enum_type is not None:
+        return _short(field, value)
+    if isinstance(value, Struct):
+        return MessageToDict(value)
+    return message_to_json(value) if isinstance(value, Message) else value
+
+
+def _short(field: Any, number: int) -> str:
+    """JOB_STATE_RUNNING → running."""
+    names = field.enum_type.values_by_number
+    prefix = names[0].name.removesuffix("UNSPECIFIED")
+    return names[number].name.removeprefix(prefix).lower() if number in names else "unknown"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,175 @@
+"""A job's curves: its events folded into one value a step, and thinned to what a picture can show.
+
+A run that was killed goes back to its last checkpoint and does some steps again. What it did
+behind that checkpoint is superseded: only the last telling of a step stays.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TypeVar
+
+from safetrain_shared.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Notice,
+    Planned,
+    StepDone,
+)
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import Plan
+
+Points = Sequence[tuple[float, float]]  # optimizer step, value
+_STEP, _VALUE = itemgetter(0), itemgetter(1)
+_Stepped = TypeVar("_Stepped", StepDone, Evaluated, CheckpointSaved)
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """The plan asked for less memory from `step` on; `finding` says what changed."""
+
+    step: int
+    finding: Finding
+
+
+@dataclass(slots=True)
+class Curves:
+    """What a run measured, each list in the order of its steps, no step twice."""
+
+    steps: list[StepDone] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    backoffs: list[BackOff] = field(default_factory=list)
+    plan: Plan | None = None
+
+    def line(self, name: str) -> Points:
+        """One field of the logged steps, such as `loss`, against the step; finite values only."""
+        pairs = ((done.step, getattr(done, name)) for done in self.steps)
+        return [pair for pair in pairs if math.isfinite(pair[1])]
+
+    @property
+    def validation(self) -> Points:
+        """Validation loss against the step; finite values only."""
+        return [(e.step, e.loss) for e in self.evaluations if math.isfinite(e.loss)]
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The lowest validation loss, the latest of equals: the one that `adapters/` holds."""
+        finite = [e for e in self.evaluations if math.isfinite(e.loss)]
+        return min(finite, key=lambda e: (e.loss, -e.step), default=None)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was told of; 0 before the first."""
+        lists = (self.steps, self.evaluations, self.checkpoints)
+        return max((known[-1].step for known in lists if known), default=0)
+
+    @property
+    def mean_speed(self) -> float:
+        """Tokens per second over all logged steps: their tokens by the time that they took."""
+        tokens, seconds, before = 0, 0.0, 0
+        for done in self.steps:
+            if done.tokens > before and done.tokens_per_second > 0:
+                tokens += done.tokens - before
+                seconds += (done.tokens - before) / done.tokens_per_second
+            before = done.tokens
+        return tokens / seconds if seconds else 0.0
+
+    @property
+    def epochs(self) -> list[tuple[int, int]]:
+        """Where each epoch but the first begins: (last step before it, its number from 0)."""
+        pairs = zip(self.steps, self.steps[1:], strict=False)
+        return [
+            (later.step - later.step_in_epoch, later.epoch)
+            for earlier, later in pairs
+            if later.epoch > earlier.epoch
+        ]
+
+
+def series(events: Iterable[Event]) -> Curves:
+    """The curves of a job from its events, in their order in the event file."""
+    curves = Curves()
+    pending: Finding | None = None
+    for event in events:
+        body = event.body
+        if isinstance(body, StepDone | Evaluated | CheckpointSaved):
+            _take(curves, body)
+            if pending is not None:
+                curves.backoffs.append(BackOff(body.step, pending))
+                pending = None
+        elif isinstance(body, Planned):
+            curves.plan = body.plan
+        elif isinstance(body, Notice) and body.finding.code.startswith("backoff."):
+            pending = body.finding
+    if pending is not None:
+        curves.backoffs.append(BackOff(curves.steps[-1].step if curves.steps else 0, pending))
+    return curves
+
+
+def _take(curves: Curves, body: StepDone | Evaluated | CheckpointSaved) -> None:
+    """Appends to the list of its kind what comes now, after dropping all that it supersedes."""
+    _drop_behind(curves.steps, body.step)
+    _drop_behind(curves.evaluations, body.step)
+    _drop_behind(curves.checkpoints, body.step)
+    match body:
+        case StepDone():
+            _append(curves.steps, body)
+        case Evaluated():
+            _append(curves.evaluations, body)
+        case CheckpointSaved():
+            _append(curves.checkpoints, body)
+
+
+def _drop_behind(known: list[_Stepped], step: int) -> None:
+    while known and known[-1].step > step:
+        known.pop()
+
+
+def _append(known: list[_Stepped], new: _Stepped) -> None:
+    if known and known[-1].step == new.step:
+        known.pop()
+    known.append(new)
+
+
+def thinned(points: Points, columns: int) -> Points:
+    """At most four points a column of the picture: its first, lowest, highest and last.
+
+    A line through them covers the same pixels as one through all points, so no peak is lost.
+    """
+    if len(points) <= 4 * columns:
+        return points
+    left, right = points[0][0], points[-1][0]
+    kept: list[tuple[float, float]] = []
+    start = 0
+    for column in range(1, columns):
+        edge = left + column * (right - left) / columns
+        end = bisect_left(points, edge, lo=start, key=_STEP)
+        kept += _extremes(points[start:end])
+        start = end
+    return kept + _extremes(points[start:])
+
+
+def _extremes(cell: Points) -> list[tuple[float, float]]:
+    if not cell:
+        return []
+    return sorted({cell[0], cell[-1], min(cell, key=_VALUE), max(cell, key=_VALUE)})
+
+
+def smoothed(points: Points, windows: int = 40) -> Points:
+    """A centred running mean over one `windows`-th of the points; none where there are too few."""
+    reach = len(points) // (2 * windows)
+    if reach < 1:
+        return []
+    sums = [0.0]
+    for _step, value in points:
+        sums.append(sums[-1] + value)
+    result = []
+    for i, (step, _value_here) in enumerate(points):
+        near = min(reach, i, len(points) - 1 - i)  # symmetric, so that the ends are not bent
+        result.append((step, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
+    return result

@@ -1,0 +1,114 @@
+"""The training settings as text: what each means, its range and default; for `explain` and docs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from safetrain_shared.i18n import number
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import sentence
+from safetrain_shared.settings import FIELDS, PLANNED, TYPES, SettingValue
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as `settings` and `messages` know it. `planned`: chosen for machine and data."""
+
+    name: str
+    type: str
+    default: SettingValue
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    planned: bool
+    meaning: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def setting(name: str) -> Setting:
+    """What is known of the setting `name`, its meaning in the language in use."""
+    field: Any = FIELDS[name]
+    limits = field.metadata
+    return Setting(
+        name=name,
+        type=TYPES[name].__name__,
+        default=field.default,
+        low=limits["low"],
+        high=limits["high"],
+        choices=limits["choices"],
+        planned=name in PLANNED,
+        meaning=sentence(f"explain.{name}", {}),
+    )
+
+
+def every() -> Iterator[Setting]:
+    """All settings, in the order of the table."""
+    return (setting(name) for name in FIELDS)
+
+
+def default(of: Setting) -> str:
+    """The default, or that it is chosen for the machine."""
+    if of.planned:
+        return _("chosen for your machine, model and data")
+    return value(of.default)
+
+
+def value(raw: SettingValue) -> str:
+    """A value as `--set` takes it, but for the decimal comma."""
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, tuple):
+        return ", ".join(raw) or _("empty")
+    return number(raw) if isinstance(raw, int | float) else raw
+
+
+def allowed(of: Setting) -> str:
+    """The values that it takes."""
+    if of.choices:
+        return ", ".join(of.choices)
+    if of.low is not None and of.high is not None:
+        return _("{low} to {high}").format(low=number(of.low), high=number(of.high))
+    return {"bool": "true, false", "tuple": _("names, with commas between")}.get(of.type, of.type)
+
+
+def page(of: Setting) -> list[str]:
+    """One setting, as `explain SETTING` prints it."""
+    return [
+        of.name,
+        f"  {of.meaning}",
+        "",
+        f"  {_('default')}: {default(of)}",
+        f"  {_('values')}: {allowed(of)}",
+        f"  {_('set it with')}: --set {of.name}={_example(of)}",
+    ]
+
+
+def overview() -> list[str]:
+    """All settings, a line each: name, default, and the first sentence of what it means."""
+    settings = list(every())
+    wide = max(len(s.name) for s in settings)
+    defaults = [_("planned") if s.planned else value(s.default) for s in settings]
+    column = max(map(len, defaults))
+    return [
+        f"{s.name:<{wide}}  {d:<{column}}  {first_sentence(s.meaning)}"
+        for s, d in zip(settings, defaults, strict=True)
+    ]
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop or colon that ends something."""
+    ends = [text.find(mark) for mark in (". ", ": ", "; ") if mark in text]
+    return text[: min(ends)] if ends else text.removesuffix(".")
+
+
+def _example(of: Setting) -> str:
+    if of.type == "tuple":
+        return "self_attn.q_proj,self_attn.v_proj"
+    if of.type == "float":
+        return f"{of.default:g}"
+    return value(of.default)

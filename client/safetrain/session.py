@@ -1,0 +1,81 @@
+"""What every command shares: its options `--json`, `--lang`, `--no-autostart`, and its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from safetrain_shared import i18n
+from safetrain_shared.i18n import translate as _
+
+COMPLETE = "_SAFETRAIN_COMPLETE"  # set by a shell that asks how a line may go on
+
+
+@dataclass
+class Session:
+    """The choices that hold for a whole invocation, wherever on the line they stand."""
+
+    json: bool = False
+    autostart: bool = True
+
+
+C = TypeVar("C", bound=click.Command)
+
+
+def command(text: str, *, example: str, name: str | None = None) -> Callable[..., click.Command]:
+    """Makes a function a command with help, an example and the shared options.
+
+    The function's first argument is the Session.
+    """
+
+    def wrap(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(click.get_current_context().ensure_object(Session), *args, **kwargs)
+
+        made = click.command(name, help=text, epilog=shown(example))(call)
+        return shared_options(made)
+
+    return wrap
+
+
+def shown(example: str) -> str:
+    """An example as the last part of a help text."""
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    return "\b\n" + _("Example:") + "\n" + lines
+
+
+def shared_options(target: C) -> C:
+    """Adds the options that every command has."""
+    target.params += [
+        _flag("--json", _("Print JSON, for programs."), _json),
+        click.Option(
+            ["--lang"],
+            type=click.Choice(i18n.LANGUAGES),
+            help=_("The language; by default the locale's."),
+            expose_value=False,
+            is_eager=True,
+        ),
+        _flag("--no-autostart", _("Do not start safetraind where none runs."), _no_autostart),
+    ]
+    return target
+
+
+def _flag(name: str, text: str, callback: Callable[[Session], None]) -> click.Option:
+    def noted(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            callback(ctx.ensure_object(Session))
+
+    return click.Option([name], is_flag=True, expose_value=False, help=text, callback=noted)
+
+
+def _json(session: Session) -> None:
+    session.json = True
+
+
+def _no_autostart(session: Session) -> None:
+    session.autostart = False
