@@ -1,0 +1,277 @@
+"""The live view: stories fold rightly, frames fit their screen, a terminal is left whole."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+
+import pytest
+
+from safetrain.cli import main
+from safetrain.render.curve import MARK, curve
+from safetrain.render.frame import Scene, frame
+from safetrain.render.lines import told
+from safetrain.render.story import Story
+from safetrain_proto.v1 import events_pb2
+from safetrain_shared import events, i18n
+from safetrain_shared.jobs import JobState
+from safetrain_shared.paths import Home
+from safetrain_shared.wire import event_from_wire
+from tests.client.fake import FakeDaemon
+from tests.client.stories import NOON, event, job, plan, step, whole_story
+
+TIMEOUT = 20.0
+
+
+def _story(messages: list[events_pb2.Event]) -> Story:
+    story = Story()
+    for message in messages:
+        story.take(event_from_wire(message))
+    return story
+
+
+@pytest.fixture(autouse=True)
+def _english() -> None:
+    i18n.use("en")
+
+
+def test_steps_that_ran_again_after_a_kill_count_once() -> None:
+    first = [event(n, step(n, 9.0)) for n in range(1, 6)]
+    again = [event(10 + n, step(n, 1.0), attempt=2) for n in range(3, 8)]
+    story = _story(first + again)
+    assert [s.step for s in story.steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert [s.loss for s in story.steps] == [9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert story.attempt == 2
+
+
+def test_the_best_evaluation_is_the_last_that_was_called_best() -> None:
+    losses = [(2.0, True), (1.0, True), (1.0, True), (3.0, False)]
+    told = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
+    story = _story(told)
+    assert story.best is not None and story.best.step == 3
+
+
+def _evaluated(step: int, loss: float, best: bool) -> events.Evaluated:
+    return events.Evaluated(step, 0, step, loss, 9, best)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 50), (40, 12), (20, 5)])
+@pytest.mark.parametrize("lang", ["en", "pt"])
+def test_a_frame_fills_its_screen_exactly(size: tuple[int, int], lang: str) -> None:
+    i18n.use(lang)
+    width, height = size
+    waiting = job(2, JobState.QUEUED, queue_position=1, name="a name that goes on and on " * 3)
+    lines = frame(Scene(job(1), _story(whole_story()), [waiting], "", NOON), width, height)
+    assert len(lines) == height
+    assert max(line.cell_len for line in lines) <= width
+
+
+def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
+    scene = Scene(job(1, name="farense"), _story(whole_story()[:-2]), [], "", NOON + 12)
+    text = "\n".join(line.plain for line in frame(scene, 80, 24))
+    for part in (
+        "Job 1 farense · training",
+        "30 % · step 30 of 100 · epoch 1 of 3 · 2 min left",
+        "training 1.0000",
+        "validation 2.2500",
+        "best 2.2500 at step 20",
+        "0.0002 · 250 tokens/s",
+        "3.0 GB of 6.0 GB",
+        "checkpoint_epoch_0_step_20",
+        "⚠",
+        "3 samples were left out",
+        "q leaves",
+    ):
+        assert part in text
+    assert MARK in text and re.search(r"[\u2801-\u28ff]", text)
+
+
+def test_a_frame_before_the_first_event_shows_the_job() -> None:
+    text = "\n".join(line.plain for line in frame(Scene(job(1), Story()), 80, 24))
+    assert "Job 1 · training" in text and "no step yet" in text
+
+
+def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:
+    halfway = job(1, step=50, total_steps=100)
+    text = "\n".join(line.plain for line in frame(Scene(halfway, Story()), 80, 24))
+    assert "50 % · step 50 of 100" in text and "no step yet" not in text
+
+
+def test_a_falling_curve_falls() -> None:
+    rows = curve([(x, 10.0 - x) for x in range(11)], [], 40, 5)
+    starts = [re.search(r"[\u2801-\u28ff]", row) for row in rows]
+    positions = [match.start() for match in starts if match]
+    assert len(positions) == 5 and positions == sorted(positions)
+
+
+@pytest.mark.parametrize(
+    "line", [[], [(1.0, 2.0)], [(1.0, float("nan")), (2.0, float("inf"))], [(0.0, 1.0), (0.0, 1.0)]]
+)
+def test_a_curve_of_hardly_any_points_is_no_error(line: list[tuple[float, float]]) -> None:
+    assert len(curve(line, [], 40, 5)) == 5
+
+
+def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
+    bodies = [event_from_wire(message) for message in whole_story()]
+    bodies.append(event_from_wire(event(0, events.Damaged(10, 20))))
+    kinds = {e.kind for e in bodies}
+    assert kinds == set(events.KINDS)
+    for lang in i18n.LANGUAGES:
+        i18n.use(lang)
+        assert all(told(e) for e in bodies)
+    assert told(events.Event(1, 1, NOON, "unknown", None))
+
+
+class Terminal:
+    """`safetrain` in a real terminal of 80 × 24."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "safetrain", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+        )
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def wait_for(self, condition: Callable[[str], bool]) -> str:
+        """Reads until what was written so far meets the condition."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition(self.seen):
+            left = deadline - time.monotonic()
+            assert left > 0, self.seen
+            if select.select([self.master], [], [], min(left, 0.1))[0]:
+                self._read()
+        return self.seen
+
+    def _read(self) -> None:
+        self.seen += self._decoder.decode(os.read(self.master, 1 << 16))
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def end(self) -> int:
+        code = self.process.wait(TIMEOUT)
+        while select.select([self.master], [], [], 0)[0]:
+            self._read()
+        assert termios.tcgetattr(self.slave) == self.before
+        os.close(self.slave)
+        os.close(self.master)
+        return code
+
+
+@pytest.fixture
+def training(daemon: FakeDaemon) -> FakeDaemon:
+    daemon.jobs = [job(1, name="farense")]
+    daemon.events = whole_story()[:-2]
+    return daemon
+
+
+def test_q_leaves_the_live_view_and_the_job_goes_on(training: FakeDaemon) -> None:
+    terminal = Terminal("watch")
+    terminal.wait_for(lambda seen: "best 2.2500" in seen)
+    terminal.type("q")
+    assert terminal.end() == 0
+    assert "\x1b[?1049h" in terminal.seen and "\x1b[?1049l" in terminal.seen
+    assert "Job 1 goes on" in terminal.seen.rpartition("\x1b[?1049l")[2]
+
+
+def test_ctrl_c_leaves_the_live_view_with_130(training: FakeDaemon) -> None:
+    terminal = Terminal("watch")
+    terminal.wait_for(lambda seen: "best 2.2500" in seen)
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.seen
+
+
+def test_the_live_view_ends_with_the_job_and_leaves_its_last_picture(
+    training: FakeDaemon,
+) -> None:
+    terminal = Terminal("watch")
+    terminal.wait_for(lambda seen: "best 2.2500" in seen)
+    training.events = whole_story()
+    training.jobs = [job(1, JobState.FAILED)]
+    training.ended.set()
+    assert terminal.end() == 1
+    assert "best 2.2500" in terminal.seen.rpartition("\x1b[?1049l")[2]
+
+
+def test_the_live_view_goes_on_after_a_restart_of_the_daemon(training: FakeDaemon) -> None:
+    terminal = Terminal("watch", "--refresh", "0.1")
+    terminal.wait_for(lambda seen: "best 2.2500" in seen)
+    training.stop()
+    training.events = [*whole_story()[:-2], event(20, step(40, 0.5))]
+    training.start()
+    terminal.wait_for(lambda seen: "training 0.5000" in seen)
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_no_color_leaves_out_colour(training: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal("watch")
+    seen = terminal.wait_for(lambda seen: "best 2.2500" in seen)
+    terminal.type("q")
+    terminal.end()
+    assert not re.search(r"\x1b\[[\d;]*3[0-7]m", seen)
+
+
+def _piped(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "safetrain", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(training: FakeDaemon) -> None:
+    process = _piped("watch")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    training.ended.set()
+    training.events += [event(seq, step(seq)) for seq in range(20, 40)]
+    assert process.wait(TIMEOUT) == 141
+    assert process.stderr.read() == ""
+
+
+def test_ctrl_c_outside_a_terminal_exits_130_without_a_traceback(training: FakeDaemon) -> None:
+    process = _piped("watch")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == 130
+    assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+def test_a_defect_of_ours_is_a_sentence_and_exits_70(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("safetrain.start.answers", lambda home: 1 / 0)
+    assert main(["jobs"]) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_planned_job_names_its_settings() -> None:
+    text = told(event_from_wire(event(1, events.Planned(plan(batch_size=2)))))
+    assert text == "planned: batch_size 2 × 1, 512 tokens"

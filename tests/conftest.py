@@ -1,0 +1,39 @@
+"""Fixtures for every test: a home of its own, and a real daemon that is gone afterwards."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import DaemonProcess
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and with them all that they
+# start: the tests of Ctrl-C need its usual meaning.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    monkeypatch.setenv("SAFETRAIN_LANG", "en")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for `SAFETRAIN_HOME`, which is set to it; not made yet."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SAFETRAIN_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def daemon(home: Path) -> Iterator[DaemonProcess]:
+    """`safetraind` serving `home`."""
+    process = DaemonProcess(home)
+    try:
+        yield process.start()
+    finally:
+        process.end()

@@ -1,0 +1,147 @@
+"""A daemon whose workers and checks are play: `python tests/daemon/fakes.py` serves the home;
+with `real` as its argument the workers are real and only the checks are play.
+
+The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
+dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def play_of(name: str) -> dict[str, str]:
+    """The play that a job's name tells."""
+    return dict(part.split("=", 1) for part in name.split(",") if "=" in part)
+
+
+def serve(*, real_worker: bool = False) -> None:
+    from safetrain_shared.findings import Finding, Status
+    from safetrain_shared.jobs import JobSpec, Plan
+    from safetrain_shared.paths import home
+    from safetrain_shared.settings import TrainingSettings
+    from safetraind import app
+    from safetraind.processes.launcher import Launcher
+
+    class PlayChecks:
+        async def quick(self, spec: JobSpec) -> list[Finding]:
+            return []
+
+        async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
+            play = play_of(spec.name)
+            if "check" in play:
+                await launcher.run_worker("probe", {"seconds": play["check"]}, lease=True)
+            if "refuse" in play:
+                return Finding(play["refuse"], Status.FAILED, True)
+            return _plan(spec)
+
+    def _plan(spec: JobSpec) -> Plan:
+        settings = TrainingSettings().with_overrides(spec.settings)
+        steps = settings.num_epochs * 10
+        return Plan(settings, spec.model, total_steps=steps, expected_seconds=steps * 0.1)
+
+    command = () if real_worker else (sys.executable, __file__)
+    parts = app.Parts(worker_command=command, checks=PlayChecks())
+    app.run(home(), parts)
+
+
+class Trainee:
+    """Counts steps as a training would, with checkpoints that it goes on from."""
+
+    def __init__(self, folder: str) -> None:
+        from safetrain_shared.paths import RunFolder
+        from safetraind.files.eventlog import EventWriter
+
+        for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD"):
+            os.set_inheritable(int(os.environ[name]), False)
+        self.run = RunFolder(Path(folder))
+        document = json.loads(self.run.spec.read_text())
+        self.output = Path(document["spec"]["output"])
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.play = play_of(document["spec"]["name"])
+        plan = json.loads(self.run.plan.read_text())
+        self.steps, self.save_steps = plan["total_steps"], plan["settings"]["save_steps"]
+        launch = json.loads(self.run.launch.read_text())
+        self.writer = EventWriter(self.run.events, launch["attempt"], launch["seq_floor"])
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+
+    def train(self) -> int:
+        from safetrain_shared.events import PhaseChanged, StepDone
+
+        checkpoint = self.output / "checkpoint.json"
+        step, total = json.loads(checkpoint.read_text()) if checkpoint.exists() else (0, 0)
+        self.writer.append(PhaseChanged("training"))
+        while step < self.steps:
+            time.sleep(float(self.play.get("pace", "0.01")))
+            step, total = step + 1, (total * 31 + step + 1) % 1_000_003
+            if step == int(self.play.get("die", "-1")):
+                self._die()
+            body = StepDone(
+                step, 0, step, self.steps, 1 / step, 0.1, 1.0, 1, 1.0, 1, 1, self.steps - step
+            )
+            self.writer.append(body)
+            intent = self._intent()
+            if intent or step % self.save_steps == 0 or step == self.steps:
+                self._save(checkpoint, step, total)
+            if intent:
+                return self._end({"pause": "paused", "cancel": "cancelled"}[intent])
+        (self.output / "result.json").write_text(json.dumps([step, total]))
+        return self._end("succeeded")
+
+    def _intent(self) -> str:
+        if self.stopped:
+            return "pause"
+        return self.run.intent.read_text() if self.run.intent.exists() else ""
+
+    def _save(self, checkpoint: Path, step: int, total: int) -> None:
+        from safetrain_shared.events import CheckpointSaved
+        from safetraind.files.durable import write_json
+
+        write_json(checkpoint, [step, total])
+        self.writer.append(CheckpointSaved(step, 0, step, str(checkpoint), 1, 0.0))
+
+    def _end(self, outcome: str) -> int:
+        from safetrain_shared.events import Outcome
+        from safetrain_shared.findings import Finding
+
+        cause = Finding("train.stopped") if self.stopped else None
+        self.writer.append(Outcome(outcome, cause))
+        self.writer.sync()
+        return 0
+
+    def _die(self) -> None:
+        how: Any = self.play.get("how", "9")
+        if how == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), int(how))
+        time.sleep(10)
+
+
+def probe(folder: str) -> int:
+    """Takes its time, and says what it took."""
+    request = json.loads((Path(folder) / "probe_request.json").read_text())
+    time.sleep(float(request["seconds"]))
+    (Path(folder) / "probe.json").write_text(json.dumps({"took": request["seconds"]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    if len(sys.argv) == 1 or sys.argv[1] == "real":
+        serve(real_worker=len(sys.argv) > 1)
+    elif sys.argv[1] == "train":
+        sys.exit(Trainee(sys.argv[2]).train())
+    else:
+        sys.exit(probe(sys.argv[2]))

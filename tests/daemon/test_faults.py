@@ -1,0 +1,363 @@
+"""Starts, sockets, disks and noise: what a daemon meets, with the real binary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from safetrain_proto.v1 import control_pb2, jobs_pb2
+from safetrain_shared.errors import NoRoom, NotFound
+from safetrain_shared.events import Outcome, StateChanged
+from safetrain_shared.jobs import JobState
+from safetrain_shared.paths import Home
+from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
+from safetraind.files import eventlog
+from tests.daemon.conftest import PLAY, MakeSpec
+from tests.harness import DaemonProcess, wait_for
+
+
+def error_of(caught: pytest.ExceptionInfo[grpc.RpcError]) -> Any:
+    trailers = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    return error_from_wire(trailers[STATUS_DETAILS])
+
+
+def command(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "safetraind", *arguments],
+        env=daemon.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_many_starts_at_once_make_one_daemon(home: Path) -> None:
+    daemon = DaemonProcess(home)
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "safetraind", "start"],
+            env=daemon.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(20)
+    ]
+    try:
+        codes = [start.wait(120) for start in starts]
+        assert sorted(set(codes)) in ([0, 75], [0])
+        serving = [p for p in daemon.processes() if p.cmdline()[-1] == "run"]
+        assert [p.pid for p in serving] == [daemon.info().pid]
+        assert command(daemon, "stop").returncode == 0
+        wait_for(lambda: not daemon.processes())
+    finally:
+        daemon.end()
+
+
+def test_a_second_daemon_is_refused_and_the_first_untouched(daemon: DaemonProcess) -> None:
+    before = daemon.info()
+    socket_before = daemon.home.socket.stat().st_ino
+    for way in ("run", "start"):
+        refused = command(daemon, way)
+        assert refused.returncode == 75
+        assert str(before.pid) in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert daemon.home.socket.stat().st_ino == socket_before
+    assert daemon.info().pid == before.pid
+
+
+def test_a_stale_socket_and_pid_are_replaced_and_the_new_socket_is_ours_alone(home: Path) -> None:
+    home.mkdir(mode=0o755)
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(Home(home).socket))
+    stale.close()
+    Home(home).lock.write_text(str(os.getpid()))  # its pid is another program's now
+    daemon = DaemonProcess(home)
+    try:
+        daemon.start()
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert stat.S_IMODE(daemon.home.socket.stat().st_mode) & 0o077 == 0
+        listening = psutil.Process(daemon.info().pid).net_connections("tcp")
+        assert not listening
+    finally:
+        daemon.end()
+
+
+def test_a_home_with_a_path_of_two_hundred_characters_is_served(tmp_path: Path) -> None:
+    long = tmp_path / ("ç" * 60) / ("x" * 80)
+    daemon = DaemonProcess(long)
+    try:
+        daemon.start()
+        assert len(os.fsencode(daemon.home.socket)) <= 103
+        assert daemon.info().home == str(long)
+    finally:
+        daemon.end()
+
+
+def test_a_folder_that_is_not_a_home_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    daemon = DaemonProcess(tmp_path / "file")
+    refused = command(daemon, "run")
+    assert refused.returncode == 77
+    assert refused.stderr.startswith("safetraind: ")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_wrong_command_line_is_refused_in_the_users_language(home: Path) -> None:
+    done = command(DaemonProcess(home), "logs", "--lines", "x", "--lang", "pt")
+    assert done.returncode == 2
+    said = "safetraind: Valor inválido para '--lines' / '-n': 'x' não é um número inteiro.\n"
+    assert done.stderr == said + "Como se usa: safetraind logs --help\n"
+
+
+@pytest.mark.parametrize("verb", ["run", "start", "logs"])
+def test_a_folder_in_the_place_of_the_log_is_refused_with_a_sentence(home: Path, verb: str) -> None:
+    (home / "daemon.log").mkdir(parents=True)
+    done = command(DaemonProcess(home), verb)
+    assert done.returncode == 77
+    assert done.stderr.count("\n") == 1 and f"{home}/daemon.log cannot be" in done.stderr
+
+
+def test_a_damaged_database_is_refused_with_a_sentence_and_kept(home: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / "jobs.db").write_text("no database " * 1000)
+    refused = command(DaemonProcess(home), "run")
+    assert refused.returncode == 72
+    assert refused.stderr.startswith("safetraind: ")
+    assert (home / "jobs.db").read_text() == "no database " * 1000
+
+
+def test_noise_and_silence_on_the_socket_harm_nobody(daemon: DaemonProcess) -> None:
+    path = str(daemon.home.socket)
+    silent = []
+    for n in range(60):
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(path)
+        if n % 3:
+            with contextlib.suppress(OSError):
+                link.sendall(
+                    os.urandom(4096) if n % 2 else b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" * 50
+                )
+        silent.append(link)
+    call = daemon.channel.unary_unary("/safetrain.v1.Jobs/Submit")
+    with pytest.raises(grpc.RpcError):
+        call(os.urandom(1000), timeout=10)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"\x0a" * (2 << 20), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    assert daemon.info().pid
+    for link in silent:
+        link.close()
+
+
+def test_used_up_descriptors_delay_but_do_not_kill(daemon: DaemonProcess) -> None:
+    assert daemon.process is not None
+    process = psutil.Process(daemon.process.pid)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 10, hard))
+    links = []
+    for _ in range(40):
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(str(daemon.home.socket))
+        links.append(link)
+    for link in links:
+        link.close()
+    process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: daemon.info(timeout=5).pid == process.pid, 20)
+
+
+def test_unknown_fields_of_a_newer_client_are_passed_over(daemon: DaemonProcess) -> None:
+    """Field 999 is of a version to come; the call answers as if it were not there."""
+    info = daemon.channel.unary_unary(
+        "/safetrain.v1.Control/Info",
+        response_deserializer=control_pb2.InfoResponse.FromString,
+    )
+    answer = info(b"\xba\x3e\x03abc", timeout=10)
+    assert "ask-training" in answer.features
+    later = daemon.channel.unary_unary("/safetrain.v1.Jobs/FromTheFuture")
+    with pytest.raises(grpc.RpcError) as caught:
+        later(b"", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+
+
+def test_errors_travel_as_status_details(daemon: DaemonProcess) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        daemon.job(77)
+    error = error_of(caught)
+    assert isinstance(error, NotFound)
+    assert (error.code, error.args_by_name) == ("job.unknown", {"id": 77})
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+
+
+def test_a_generic_client_finds_health_and_every_service_by_reflection(
+    daemon: DaemonProcess,
+) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    health = health_pb2_grpc.HealthStub(daemon.channel).Check(
+        health_pb2.HealthCheckRequest(), timeout=5
+    )
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+    stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=5)))
+    names = {service.name for service in answer.list_services_response.service}
+    ours = ("Answers", "Control", "Data", "Events", "Jobs", "Models", "Preflight")
+    assert {f"safetrain.v1.{name}" for name in ours} <= names
+
+
+def test_a_watcher_that_stops_reading_costs_the_daemon_no_memory(
+    playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    job = playing.start().submit(make_spec(name="pace=0.0005", num_epochs=400)).job
+    assert playing.process is not None
+    process = psutil.Process(playing.process.pid)
+    idle = playing.watch(job.id, follow=True)
+    assert next(idle).seq == 1
+    before = process.memory_info().rss
+    playing.wait_for_state(job.id, JobState.SUCCEEDED, seconds=90)
+    assert process.memory_info().rss - before < 8 << 20
+    seqs = [event.seq for event in idle]
+    assert seqs == list(range(2, seqs[-1] + 1))
+    assert len(seqs) > 4000
+
+
+@pytest.mark.parametrize("moment", ["check", "train"])
+def test_cancel_twice_at_any_moment_is_one_cancel(
+    moment: str, playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    name = "check=20" if moment == "check" else "pace=0.05"
+    job = playing.start().submit(make_spec(name=name)).job
+    wait_for(lambda: playing.workers())
+    request = jobs_pb2.JobRequest(id=job.id)
+    playing.jobs.Cancel(request)
+    with contextlib.suppress(grpc.RpcError):  # it may have ended in between
+        playing.jobs.Cancel(request)
+    playing.wait_for_state(job.id, JobState.CANCELLED, seconds=10)
+    states = [e.body.state for e in playing.watch(job.id) if isinstance(e.body, StateChanged)]
+    assert states.count(JobState.CANCELLED) == 1
+    wait_for(lambda: not playing.workers())
+
+
+def test_cancel_against_finish_ends_in_one_of_both(
+    playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    playing.start()
+    for n in range(4):
+        job = playing.submit(make_spec(f"out{n}", name="pace=0.005", num_epochs=1)).job
+        wait_for(lambda job=job: playing.job(job.id).step >= 5 or playing.state(job.id) is None)
+        with contextlib.suppress(grpc.RpcError):
+            playing.jobs.Cancel(jobs_pb2.JobRequest(id=job.id))
+        state = playing.wait_for_state(job.id)
+        outcomes = [e.body.outcome for e in playing.watch(job.id) if isinstance(e.body, Outcome)]
+        assert outcomes == [state.value]
+
+
+def test_a_restart_of_the_machine_is_told_and_the_job_goes_on(
+    playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    """As the next boot finds it: daemon and worker gone, launch.json from another boot."""
+    job = playing.start().submit(make_spec(name="pace=0.05")).job
+    wait_for(lambda: playing.job(job.id).step > 6)
+    for process in [playing.process, *playing.keepers(), *playing.workers()]:
+        assert process is not None
+        process.send_signal(signal.SIGKILL)
+    playing.kill()
+    seen = eventlog.last_seq(playing.home.run(job.id).events)
+    launch = playing.home.run(job.id).launch
+    launch.write_text(launch.read_text().replace('"boot_id": "', '"boot_id": "before-'))
+    playing.start()
+    playing.wait_for_state(job.id, JobState.SUCCEEDED)
+    events = list(playing.watch(job.id))
+    causes = [e.body.cause.code for e in events if getattr(e.body, "cause", None)]
+    assert "job.machine_restarted" in causes
+    seqs = [event.seq for event in events]
+    assert seqs == sorted(set(seqs))
+    new = [seq for seq in seqs if seq > seen]
+    assert new[0] > seen + 1000, "a new block: watchers may have seen what the disk lost"
+    assert new == list(range(new[0], new[-1] + 1)), "one block, not one for each event"
+
+
+def test_an_idempotent_submit_is_one_job(playing: DaemonProcess, make_spec: MakeSpec) -> None:
+    playing.start()
+    spec = make_spec(name="pace=0.05")
+    answers: list[jobs_pb2.SubmitResponse] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(playing.submit(spec, idempotency_key="abc")))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert {answer.job.id for answer in answers} == {1}
+    playing.kill()
+    playing.start()
+    assert playing.submit(spec, idempotency_key="abc").job.id == 1
+    assert len(playing.jobs.List(jobs_pb2.ListJobsRequest()).jobs) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes, mounted; skipped where we may not mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def fill(folder: Path) -> Path:
+    """Leaves not a byte on the disk of `folder`; returns the file to delete."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+    return path
+
+
+def test_a_full_disk_is_said_and_with_room_everything_goes_on(
+    small_disk: Path, make_spec: MakeSpec
+) -> None:
+    playing = DaemonProcess(small_disk / "home", PLAY)
+    try:
+        playing.start()
+        first = playing.submit(make_spec("one", num_epochs=1)).job
+        playing.wait_for_state(first.id, JobState.SUCCEEDED)
+        running = playing.submit(make_spec("two", name="pace=0.05")).job
+        wait_for(lambda: playing.job(running.id).step > 2)
+        filler = fill(small_disk)
+        with pytest.raises(grpc.RpcError) as caught:
+            playing.submit(make_spec("three"))
+        assert isinstance(error_of(caught), NoRoom)
+        assert playing.info().pid, "it serves on"
+        wait_for(lambda: not playing.workers(), 60, "the worker has left")
+        assert playing.state(first.id) is JobState.SUCCEEDED
+        filler.unlink()
+        playing.wait_for_state(running.id, JobState.SUCCEEDED, seconds=60)
+        later = playing.submit(make_spec("three")).job
+        playing.wait_for_state(later.id, JobState.SUCCEEDED)
+    finally:
+        playing.end()

@@ -1,0 +1,158 @@
+"""The live page in a real browser: headless Chromium, where there is one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
+from safetrain_shared import i18n
+from safetrain_shared.jobs import JobState
+from safetrain_shared.paths import Home
+from tests.client.fake import FakeDaemon
+from tests.client.stories import event, job, step, whole_story
+from tests.dashboard.conftest import Served
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on the PATH")
+WIDTHS = (360, 800, 1280)
+NUMBERS = (0, 0.0002, 0.00002, 7.25, 999.5, 1234, 12_345, 1_234_567, 7_838_315_315, 900)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        options = ["--disable-gpu", "--disable-quic"]
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
+    """A daemon of paper with one job in training and one behind it."""
+    fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
+    running = job(1, name="Farense", last_seq=11, step=30, total_steps=100, train_loss=1.25)
+    fake.jobs = [running, job(2, JobState.QUEUED, queue_position=1)]
+    fake.events = whole_story()[:-2]
+    fake.start()
+    yield fake
+    fake.ended.set()
+    fake.stop()
+
+
+@pytest.fixture(scope="module")
+def served(paper: FakeDaemon) -> Iterator[Served]:
+    page = Served(home=paper.home)
+    yield page
+    page.end()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    """The page, opened with its address. Fails on an error in its scripts or a foreign request."""
+    context = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900})
+    opened, wrong = context.new_page(), []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    opened.on(
+        "request", lambda r: wrong.append(r.url) if f"//{served.host}/" not in r.url else None
+    )
+    opened.goto(served.url)
+    expect(opened.locator("#title")).to_have_text("Farense")
+    expect(opened.locator("#chart-memory svg")).to_be_visible()
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
+    assert page.title() == "30 % · Farense · safetrain"
+    assert "token" not in page.url
+    expect(page.locator("#state")).to_have_text("training")
+    expect(page.locator("#progress")).to_have_text("step 30 of 100")
+    expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "30")
+    expect(page.locator("#figures")).to_contain_text("1.250")
+    expect(page.locator("#figures")).to_contain_text("3.0 GB")
+    expect(page.locator("#chart-loss path.train")).to_have_count(1)
+    expect(page.locator("#chart-loss circle.best")).to_have_count(1)
+    expect(page.locator("#log")).to_contain_text("checkpoint_epoch_0_step_20")
+    expect(page.locator("#jobs a")).to_have_count(2)
+
+
+def test_a_new_step_is_drawn_without_a_reload(page: Page, paper: FakeDaemon) -> None:
+    before = page.locator("#chart-loss path.train").get_attribute("d")
+    paper.events.append(event(11, step(40, 0.5)))
+    expect(page.locator("#chart-loss path.train")).not_to_have_attribute("d", before or "")
+    paper.jobs[0].step = 40
+    expect(page.locator("#progress")).to_have_text("step 40 of 100")
+    paper.jobs[0].step = 30
+
+
+def test_a_daemon_that_goes_away_is_told_and_its_return_too(page: Page, paper: FakeDaemon) -> None:
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    paper.stop()
+    expect(page.locator("#link")).to_have_attribute("data-state", "away", timeout=10_000)
+    paper.start()
+    expect(page.locator("#link")).to_have_attribute("data-state", "live", timeout=10_000)
+
+
+def test_the_language_changes_at_a_click_and_stays(page: Page) -> None:
+    page.get_by_role("button", name="PT").click()
+    expect(page.locator("html")).to_have_attribute("lang", "pt")
+    expect(page.locator("#figures")).to_contain_text("1,250")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("lang", "pt")
+
+
+def test_the_keyboard_reads_a_curve_and_picks_a_job(page: Page) -> None:
+    page.locator("#chart-loss .plot").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#chart-loss .readout")).to_have_text("step 10 · training 3.000")
+    page.keyboard.press("ArrowRight")
+    read = "step 20 · training 2.000 · validation 2.250"
+    expect(page.locator("#chart-loss .readout")).to_have_text(read)
+    page.locator("#jobs a").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#title")).to_have_text("Job 2")
+    expect(page.locator("#jobs a").nth(1)).to_be_focused()
+
+
+def test_a_question_is_answered_and_what_the_model_says_stays_text(
+    page: Page, paper: FakeDaemon
+) -> None:
+    paper.answer = [
+        AskEvent(source=AnswerSource(model="demo")),
+        AskEvent(text="<img src=x onerror=alert(1)>"),
+        AskEvent(text=" Faro."),
+    ]
+    page.get_by_label("Your question").fill("Em que cidade joga o clube?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer")).to_have_text("<img src=x onerror=alert(1)> Faro.")
+    expect(page.locator(".answer img")).to_have_count(0)
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+
+
+def test_it_fits_a_phone_and_a_desktop(page: Page) -> None:
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert beyond <= 0, width
+        expect(page.locator("#chart-memory svg")).to_be_visible()
+
+
+def test_the_page_writes_numbers_as_the_rest_of_safetrain(page: Page) -> None:
+    script = """async ([lang, values]) => {
+        const f = await import("/static/format.js");
+        f.speak(lang);
+        return values.map((v) => [f.number(v), f.integer(v), f.size(v), f.decimal(v, 3)]);
+    }"""
+    for lang in i18n.LANGUAGES:
+        with i18n.speaking(lang):
+            ours = [
+                [i18n.number(v), i18n.integer(v), i18n.size(v), i18n.decimal(v, 3)] for v in NUMBERS
+            ]
+        assert page.evaluate(script, [lang, list(NUMBERS)]) == ours

@@ -1,0 +1,171 @@
+"""The live stream, over a real daemon with workers of play; questions, over one of paper."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
+from safetrain_shared.errors import Busy
+from safetrain_shared.jobs import JobState
+from tests.client.fake import FakeDaemon
+from tests.client.stories import event, job, step, whole_story
+from tests.daemon.conftest import MakeSpec
+from tests.dashboard.conftest import Serve, Served
+from tests.harness import DaemonProcess, wait_for
+
+
+def until(page: Served, name: str, holds: Callable[[Any], bool], query: str = "") -> Any:
+    """The first event of that name for which it holds."""
+    return next(data for event, data in page.live(query) if event == name and holds(data))
+
+
+def test_a_training_is_seen_as_it_goes(
+    playing: DaemonProcess, make_spec: MakeSpec, serve: Serve
+) -> None:
+    playing.start()
+    first = playing.submit(make_spec("one", name="pace=0.2", num_epochs=1)).job
+    playing.submit(make_spec("two", num_epochs=1))
+    seen: dict[str, list[Any]] = {}
+    for name, data in serve().live():
+        seen.setdefault(name, []).append(data)
+        if name == "overview" and data["chosen"] and data["chosen"]["state"] == "succeeded":
+            break
+    shares = [o["chosen"]["share"] for o in seen["overview"] if o["chosen"]["id"] == first.id]
+    assert shares == sorted(shares) and len(set(shares)) > 1
+    waiting = [o["jobs"][1]["label"] for o in seen["overview"] if len(o["jobs"]) == 2]
+    assert "waiting" in waiting
+    points = [len(c["loss"]) for c in seen["curves"] if c["loss"]]
+    assert len(set(points)) > 3
+    assert any("checkpoint" in e["text"] for e in seen["log"][-1])
+
+
+def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
+    playing: DaemonProcess, make_spec: MakeSpec, serve: Serve
+) -> None:
+    playing.start()
+    id_ = playing.submit(make_spec(name="pace=0.1", num_epochs=2)).job.id
+    page = serve()
+    until(page, "curves", lambda c: len(c["loss"]) >= 3)
+    playing.kill()
+    assert until(page, "link", lambda link: link["trouble"])["trouble"]
+    playing.start()
+    assert until(page, "link", lambda link: not link["trouble"]) == {"trouble": ""}
+    playing.wait_for_state(id_, JobState.SUCCEEDED)
+    curves = until(page, "curves", lambda c: len(c["loss"]) >= 20)
+    assert [step for step, _loss in curves["loss"]] == list(range(1, 21))
+    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "done")
+    saved = [entry["text"] for entry in log if "checkpoint" in entry["text"]]
+    assert len(saved) == 4
+
+
+def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
+    paper.jobs, paper.events = [job(1, last_seq=12)], whole_story()
+    page = serve()
+    for lang in ("en", "pt", "en"):
+        until(page, "curves", lambda c: bool(c["loss"]), f"?lang={lang}")
+    assert sum(type(r).__name__ == "WatchRequest" for r in paper.requests) == 1
+
+
+def test_a_job_that_had_ended_is_followed_on_after_a_retry(paper: FakeDaemon, serve: Serve) -> None:
+    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], whole_story()
+    paper.ended.set()
+    page = serve()
+    assert len(until(page, "curves", lambda c: bool(c["loss"]))["loss"]) == 3
+    paper.ended.clear()
+    paper.events.append(event(13, step(40), attempt=2))
+    paper.jobs = [job(1, last_seq=13)]
+    assert until(page, "curves", lambda c: len(c["loss"]) > 3)["loss"][-1][0] == 40
+
+
+def test_every_figure_and_sentence_is_in_the_language_asked_for(
+    paper: FakeDaemon, serve: Serve
+) -> None:
+    paper.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
+    paper.events = whole_story()
+    page = serve("--lang", "pt")
+
+    def loss(query: str) -> str:
+        seen = until(page, "overview", lambda o: o["chosen"]["figures"]["memory"]["value"], query)
+        return " ".join(f["value"] for f in seen["chosen"]["figures"].values())
+
+    assert loss("?lang=en") == "1.250  3.0 GB 250"
+    assert loss("?lang=pt") == loss("") == loss("?lang=xx") == "1,250  3,0 GB 250"
+    assert until(page, "words", lambda words: True)["lang"] == "pt"
+
+
+def test_the_job_that_is_asked_for_is_shown(paper: FakeDaemon, serve: Serve) -> None:
+    paper.jobs = [job(1, JobState.SUCCEEDED), job(2), job(3, JobState.QUEUED, queue_position=1)]
+    page = serve()
+    chosen = {q: until(page, "overview", bool, q)["chosen"]["id"] for q in ("", "?job=1", "?job=9")}
+    assert chosen == {"": 2, "?job=1": 1, "?job=9": 2}
+    assert [card["id"] for card in until(page, "overview", bool)["jobs"]] == [2, 3, 1]
+
+
+def test_a_home_without_jobs_is_an_empty_page(paper: FakeDaemon, serve: Serve) -> None:
+    assert until(serve(), "overview", bool)["chosen"] is None
+
+
+def ask(page: Served, body: str, query: str = "") -> tuple[int, list[dict[str, str]]]:
+    """The pieces of an answer."""
+    headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
+    answer = page.ask(f"/api/ask{query}", "POST", body, **headers)
+    return answer.status, [json.loads(line) for line in answer.read().splitlines()]
+
+
+def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
+    paper: FakeDaemon, serve: Serve
+) -> None:
+    paper.answer = [
+        AskEvent(waiting="loading"),
+        AskEvent(source=AnswerSource(model="demo", job_id=2, step=7, training=True)),
+        AskEvent(text="Em \x1b]0;Faro"),
+        AskEvent(text="."),
+        AskEvent(done=AnswerDone(tokens=3, seconds_to_first_token=0.5, cut=True)),
+    ]
+    page = serve()
+    question = "Em que cidade joga o clube?"
+    body = json.dumps({"question": question, "job": 2, "base": True})
+    status, pieces = ask(page, body, "?lang=pt")
+    assert status == 200
+    assert [next(iter(piece)) for piece in pieces] == ["waiting", "source", "text", "text", "done"]
+    assert pieces[2]["text"] == "Em ]0;Faro"
+    request = next(r for r in paper.requests if type(r).__name__ == "AskRequest")
+    assert request.messages[0].content == question
+    assert (request.job_id, request.base) == (2, True)
+    said = page.end()
+    assert question not in said and "Faro" not in said
+
+
+def test_a_question_that_cannot_be_answered_gets_one_sentence(
+    paper: FakeDaemon, serve: Serve
+) -> None:
+    page = serve()
+    for body in ("", "[]", "{}", '{"question": " "}', '{"question": 3}', "\x00"):
+        assert ask(page, body) == (400, [{"error": "The question is empty."}]), body
+    status, pieces = ask(page, json.dumps({"question": "a" * 20_000}))
+    assert status == 400 and "error" in pieces[0]
+    paper.error = Busy("client.port_taken", port=1)
+    status, pieces = ask(page, json.dumps({"question": "Olá?"}))
+    assert pieces == [{"error": pieces[0]["error"]}] and "Port 1" in pieces[0]["error"]
+
+
+def test_a_tab_that_is_closed_ends_its_question(paper: FakeDaemon, serve: Serve) -> None:
+    ended = threading.Event()
+
+    def slow(request: Any, context: Any) -> Any:
+        context.add_callback(ended.set)
+        yield AskEvent(text="Em")
+        ended.wait(20)
+
+    paper.Ask = slow  # type: ignore[method-assign]
+    paper.stop()
+    paper.start()
+    page = serve()
+    headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
+    answer = page.ask("/api/ask", "POST", json.dumps({"question": "Olá?"}), **headers)
+    assert b"Em" in answer.readline()
+    answer.close()
+    assert wait_for(ended.is_set, 5)

@@ -1,0 +1,75 @@
+"""The documents, as their tests read them: pages, their blocks of code, links and headings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+# Each page in English and its counterpart.
+COUNTERPARTS = {
+    "README.md": "README.pt.md",
+    "docs/comparison.md": "docs/pt/comparacao.md",
+    "docs/exit-codes.md": "docs/pt/codigos-de-saida.md",
+    "docs/faq.md": "docs/pt/perguntas-frequentes.md",
+    "docs/files-and-uninstalling.md": "docs/pt/ficheiros-e-desinstalacao.md",
+    "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
+    "docs/quick-start.md": "docs/pt/inicio-rapido.md",
+    "docs/recovery.md": "docs/pt/recuperacao.md",
+    "docs/settings.md": "docs/pt/definicoes.md",
+    "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
+    "docs/verified.md": "docs/pt/verificado.md",
+}
+PAGES = sorted([*COUNTERPARTS, *COUNTERPARTS.values(), "data/README.md"])
+
+_FENCE = re.compile(r"^ *```(\S*)(?: (\S+))?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, what is said after it (`tested`), and its lines."""
+
+    language: str
+    mark: str
+    text: str
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def blocks(page: str) -> list[Block]:
+    return [Block(*found) for found in _FENCE.findall(text_of(page))]
+
+
+def scripts(page: str) -> list[str]:
+    """The scripts that are run, in order."""
+    return [block.text for block in blocks(page) if block.mark == "tested"]
+
+
+def commands(page: str) -> list[str]:
+    """Every command line of ours on the page, in blocks of shell and within sentences."""
+    lines = [
+        line.strip() for b in blocks(page) if b.language == "sh" for line in b.text.split("\n")
+    ]
+    inline = _INLINE.findall(_FENCE.sub("", text_of(page)))
+    ours = re.compile(r"safetraind? ")
+    return [line for line in (*lines, *inline) if ours.match(line)]
+
+
+def links(page: str) -> list[str]:
+    """The targets of all links and pictures that are not on the network."""
+    found = _LINK.findall(_FENCE.sub("", text_of(page)))
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = _HEADING.findall(_FENCE.sub("", text_of(page)))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,130 @@
+"""What the documents say holds: commands parse, links lead somewhere, both languages are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+import pytest
+
+from safetrain.cli import group
+from safetraind import __main__ as service
+from safetraind.jobs import ending
+from safetraind.preflight import budget
+from tests.docs.pages import (
+    COUNTERPARTS,
+    DOCS,
+    PAGES,
+    ROOT,
+    anchors,
+    commands,
+    links,
+    scripts,
+    text_of,
+)
+
+WRITTEN = [page for page in PAGES if page not in ("docs/settings.md", "docs/pt/definicoes.md")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_line_parses(page: str) -> None:
+    wrong = {line: problem for line in commands(page) if (problem := _problem(line))}
+    assert not wrong
+
+
+def test_a_wrong_command_line_is_noticed() -> None:
+    assert _problem("safetrain submit --colour red") and _problem("safetrain teach")
+    assert _problem("safetraind stop --soon") and not _problem("safetrain models add demo")
+
+
+def test_the_pages_name_the_commands_they_promise() -> None:
+    named = {shlex.split(line)[1] for page in PAGES for line in commands(page)}
+    assert named >= {"preflight", "submit", "watch", "ask", "report", "validate", "diagnose"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_leads_somewhere(page: str) -> None:
+    lost = [target for target in links(page) if not _leads_somewhere(page, target)]
+    assert not lost
+
+
+def test_every_page_has_its_counterpart_and_each_links_to_the_other() -> None:
+    english = {f"docs/{file.name}" for file in DOCS.glob("*.md")}
+    portuguese = {f"docs/pt/{file.name}" for file in (DOCS / "pt").glob("*.md")}
+    assert {"README.md", *english} == COUNTERPARTS.keys()
+    assert {"README.pt.md", *portuguese} == set(COUNTERPARTS.values())
+    for one, other in COUNTERPARTS.items():
+        if one in WRITTEN:
+            assert _links_to(one, other) and _links_to(other, one), one
+
+
+@pytest.mark.parametrize("page", sorted(COUNTERPARTS))
+def test_both_languages_run_the_same_commands(page: str) -> None:
+    assert scripts(page) == scripts(COUNTERPARTS[page])
+
+
+def test_pictures_are_small_and_fetch_nothing() -> None:
+    pictures = list((DOCS / "images").iterdir())
+    assert pictures and all(picture.stat().st_size < 200_000 for picture in pictures)
+    assert not any("@font-face" in p.read_text() for p in pictures if p.suffix == ".svg")
+
+
+@pytest.mark.parametrize("page", ["docs/memory-plan.md", "docs/pt/plano-de-memoria.md"])
+def test_the_figures_of_the_memory_plan_are_the_codes(page: str) -> None:
+    shares = [
+        budget._SHARE,
+        budget._CACHE_SHARE,
+        budget._WORKING_SET_SHARE,
+        budget.MARGIN_MEASURED,
+        budget.MARGIN_PREDICTED,
+    ]
+    sizes = [budget.WORKER_BYTES, budget._MAX_CACHE]
+    text = text_of(page)
+    missing = [f"{share:.0%}".replace("%", " %") for share in shares]
+    missing += [f"{size >> 20} MB" for size in sizes]
+    assert not [figure for figure in missing if figure not in text]
+
+
+@pytest.mark.parametrize("page", ["docs/recovery.md", "docs/pt/recuperacao.md"])
+def test_the_share_that_counts_as_near_the_limit_is_the_codes(page: str) -> None:
+    assert f"{ending.NEAR_THE_LIMIT:.0%}".replace("%", " %") in text_of(page)
+
+
+def _problem(line: str) -> str:
+    """Why a command line would be refused; nothing is run."""
+    words = shlex.split(re.split(r"\\?\|", line)[0], comments=True)
+    command: click.Command = group() if words[0] == "safetrain" else service._cli()
+    if len(words) == 2:
+        words.append("--help")  # a command that is only named
+    try:
+        _parse(command, words[1:])
+    except click.exceptions.NoArgsIsHelpError:
+        return ""
+    except click.ClickException as error:
+        return error.format_message()
+    except click.exceptions.Exit:
+        return ""  # --help, --version
+    return ""
+
+
+def _parse(command: click.Command, words: list[str]) -> None:
+    context = command.make_context(command.name or "", list(words))
+    if isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        _name, found, rest = command.resolve_command(context, rest)
+        assert found is not None
+        _parse(found, rest)
+
+
+def _leads_somewhere(page: str, target: str) -> bool:
+    path, _, anchor = target.partition("#")
+    file = (ROOT / page).parent / path if path else ROOT / page
+    if not file.exists():
+        return False
+    return not anchor or anchor in anchors(str(file.resolve().relative_to(ROOT)))
+
+
+def _links_to(page: str, other: str) -> bool:
+    here = (ROOT / page).parent
+    return any((here / target.split("#")[0]).resolve() == ROOT / other for target in links(page))

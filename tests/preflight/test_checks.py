@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import safetraind.preflight
+from safetrain_shared.findings import SECTIONS, Finding, Status
+from safetrain_shared.i18n import translate
+from safetrain_shared.messages import SENTENCES, say
+from safetraind.host import HostFacts, macos
+from safetraind.preflight.check import carry_out
+from safetraind.preflight.checks import CHECKS, of_section
+from safetraind.preflight.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
+from safetraind.preflight.model_folder import ModelFacts
+from tests.preflight.facts import GB, LINUX, MAC, MB, MODEL, SPEC, data_file, facts
+from tests.preflight.macs import M1_AIR, UNDER_ROSETTA
+
+
+def judged(known: Facts, **spec: Any) -> list[Finding]:
+    return list(carry_out(CHECKS, dataclasses.replace(SPEC, **spec), known, set()))
+
+
+def codes(known: Facts, *statuses: Status, **spec: Any) -> set[str]:
+    return {f.code for f in judged(known, **spec) if not statuses or f.status in statuses}
+
+
+def test_nothing_is_wrong_where_everything_is_well() -> None:
+    assert codes(facts(), Status.FAILED, Status.WARNING, Status.SKIPPED) == set()
+
+
+def test_findings_come_in_the_documents_order_of_sections() -> None:
+    found = [SECTIONS.index(finding.section) for finding in judged(facts())]
+    assert found == sorted(found) and set(found) == set(range(6))
+    assert [c for section in SECTIONS for c in of_section(section)] == list(CHECKS)
+
+
+def test_a_check_needs_only_checks_before_it() -> None:
+    seen: set[str] = set()
+    for check in CHECKS:
+        assert set(check.needs) <= seen
+        assert check.name not in seen
+        seen.add(check.name)
+
+
+def test_the_lines_of_the_users_document_come_out() -> None:
+    said = {say(f, lang="pt").replace("\N{NO-BREAK SPACE}", " ") for f in judged(facts())}
+    memory = MAC.memory_available / GB
+    assert {
+        "Apple Silicon (M1 Pro) detectado",
+        f"Memória: {memory:.1f} GB disponível".replace(".", ","),
+        "CPU: 8 cores",
+        "Metal GPU detectado e ativado",
+        "Ficheiro de treino: train.jsonl (848 amostras)",
+        "Ficheiro de validação: valid.jsonl (95 amostras)",
+        "Modelo base encontrado (540,0 MB)",
+        "Modelo carregado com sucesso",
+        "Espaço em disco suficiente (100,0 GB)",
+    } <= said
+
+
+WRONG: dict[str, tuple[dict[str, Any], str, Status]] = {
+    "a Python under Rosetta": (
+        {"host": macos.gather(UNDER_ROSETTA.run())},
+        "hardware.rosetta",
+        Status.FAILED,
+    ),
+    "an Intel Mac": (
+        {"host": HostFacts("Darwin", architecture="x86_64", chip="Intel", memory_free=8 * GB)},
+        "hardware.intel_mac",
+        Status.FAILED,
+    ),
+    "a Linux machine": ({"host": LINUX}, "hardware.other", Status.WARNING),
+    "little memory": (
+        {"host": dataclasses.replace(LINUX, memory_free=MB)},
+        "hardware.memory_short",
+        Status.FAILED,
+    ),
+    "a tight control group": (
+        {"host": dataclasses.replace(LINUX, memory_limit=GB, limit_used=GB - MB)},
+        "hardware.memory_short",
+        Status.FAILED,
+    ),
+    "memory pressure": (
+        {"host": macos.gather(M1_AIR.run())},
+        "hardware.pressure",
+        Status.WARNING,
+    ),
+    "much swap": (
+        {"host": dataclasses.replace(LINUX, swap_used=3 * GB)},
+        "hardware.swap",
+        Status.WARNING,
+    ),
+    "an old macOS": (
+        {"host": dataclasses.replace(MAC, system_version="13.6.1")},
+        "hardware.old_macos",
+        Status.FAILED,
+    ),
+    "a battery": ({"host": macos.gather(M1_AIR.run())}, "hardware.battery", Status.WARNING),
+    "an old Python": ({"python": "3.10.12"}, "dependencies.old_python", Status.FAILED),
+    "a broken package": (
+        {"packages": {"mlx": Package("", "ImportError: no")}},
+        "dependencies.missing",
+        Status.FAILED,
+    ),
+    "an untried version": (
+        {"packages": {"mlx": Package("0.40.0")}},
+        "dependencies.untried",
+        Status.WARNING,
+    ),
+    "no compiler": ({"host": LINUX, "compiler": ""}, "dependencies.no_compiler", Status.WARNING),
+    "no BLAS": ({"host": LINUX, "openblas": ""}, "dependencies.no_blas", Status.WARNING),
+    "a CPU on a Mac": ({"device": Device("cpu")}, "gpu.cpu_on_mac", Status.WARNING),
+    "a device that miscounts": (
+        {"device": Device("metal", works=False, reason="2 + 2 = 5")},
+        "gpu.broken",
+        Status.FAILED,
+    ),
+    "no data": ({"data": None}, "data.not_read", Status.FAILED),
+    "an empty file": (
+        {"data": Data(data_file(samples=0), data_file())},
+        "data.no_samples",
+        Status.FAILED,
+    ),
+    "bad lines": ({"data": Data(data_file(errors=3), data_file())}, "data.errors", Status.FAILED),
+    "odd lines": (
+        {"data": Data(data_file(warnings=2), data_file())},
+        "data.warnings",
+        Status.WARNING,
+    ),
+    "repeats": (
+        {"data": Data(data_file(warnings=2, counts={"data.duplicate": 2}), data_file())},
+        "data.duplicates",
+        Status.WARNING,
+    ),
+    "leaks": (
+        {"data": Data(data_file(warnings=1, counts={"data.leak": 1}), data_file())},
+        "data.leaks",
+        Status.WARNING,
+    ),
+    "near leaks": (
+        {"data": Data(data_file(warnings=1, counts={"data.near_leak": 1}), data_file())},
+        "data.near_leaks",
+        Status.WARNING,
+    ),
+    "a template that refuses": (
+        {
+            "data": Data(
+                data_file(lengths=Lengths(((9, 1),), ((4, 1),), 9, failed=1, reason="no")),
+                data_file(),
+            )
+        },
+        "data.template",
+        Status.FAILED,
+    ),
+    "a broken tokenizer": (
+        {"data": Data(data_file(), data_file(), tokenizer_reason="no")},
+        "data.no_tokenizer",
+        Status.FAILED,
+    ),
+    "an incomplete model": (
+        {"model": ModelFacts("m", "/m", missing=("model.safetensors",))},
+        "model.incomplete",
+        Status.FAILED,
+    ),
+    "an unreadable model": (
+        {"model": ModelFacts("m", "/m", reason="cut off")},
+        "model.unreadable",
+        Status.FAILED,
+    ),
+    "an unknown architecture": (
+        {"model": dataclasses.replace(MODEL, model_type="x", known=False)},
+        "model.unknown_architecture",
+        Status.FAILED,
+    ),
+    "a model that needs its own code": (
+        {"model": dataclasses.replace(MODEL, known=False, own_code=True)},
+        "model.needs_code",
+        Status.FAILED,
+    ),
+    "code that is not needed": (
+        {"model": dataclasses.replace(MODEL, own_code=True)},
+        "model.code_unused",
+        Status.WARNING,
+    ),
+    "a model that doesn't load": (
+        {"loaded": Loaded(0.0, cause=Finding("model.unreadable", args={"path": "/m"}))},
+        "model.unreadable",
+        Status.FAILED,
+    ),
+    "an output that can't be written": (
+        {"disk": Disk("/d", GB, GB, same_disk=True, unwritable="denied")},
+        "path.unwritable",
+        Status.FAILED,
+    ),
+    "a full disk": ({"disk": Disk("/d", MB, MB, same_disk=True)}, "disk.short", Status.FAILED),
+    "no room for the download": (
+        {
+            "disk": Disk("/d", GB, GB, same_disk=True),
+            "model": ModelFacts("m", download=4 * GB),
+        },
+        "disk.no_room_for_model",
+        Status.FAILED,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_check_notices(what: str) -> None:
+    changes, code, status = WRONG[what]
+    found = [f for f in judged(facts(**changes)) if f.code == code]
+    assert found and {f.status for f in found} == {status}
+    assert code not in codes(facts())
+    soft = code == "disk.short"
+    assert all(f.blocks == (status is Status.FAILED and not soft) for f in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/Users/a/Documents/out", "disk.private_folder"),
+        ("/Users/a/Desktop/x/out", "disk.private_folder"),
+        ("/Users/a/Library/Mobile Documents/com~apple~CloudDocs/out", "disk.cloud_folder"),
+    ],
+)
+def test_folders_that_macos_closes_are_named(path: str, code: str) -> None:
+    assert code in codes(facts(), Status.WARNING, output=path)
+    assert code not in codes(facts(), output="/Users/a/work/out")
+    assert code not in codes(facts(host=LINUX), output=path)
+
+
+def test_dependents_of_a_failed_check_are_skipped_and_no_others() -> None:
+    known = facts(model=ModelFacts("m", "/m", missing=("config.json",)))
+    skipped = {f.args["check"] for f in judged(known) if f.status is Status.SKIPPED}
+    assert skipped == {"architecture", "code", "quantization", "licence", "loading"}
+
+
+def test_allowed_code_is_a_warning() -> None:
+    known = facts(model=dataclasses.replace(MODEL, known=False, own_code=True))
+    assert "model.code_trusted" in codes(known, Status.WARNING, trust_remote_code=True)
+
+
+def test_lengths_tell_what_each_common_length_would_cut() -> None:
+    lengths = Lengths(((100, 10), (300, 5)), ((60, 10), (260, 5)), 300, scale=2.0)
+    known = facts(data=Data(data_file(lengths=lengths), data_file()))
+    cuts = [f.args for f in judged(known) if f.code == "data.would_cut"]
+    assert [(c["length"], c["cut"], c["lost"]) for c in cuts] == [(128, 10, 10), (256, 10, 10)]
+
+
+def test_every_code_in_the_source_has_a_sentence_in_both_languages() -> None:
+    root = Path(safetraind.preflight.__file__).parent
+    texts = [path.read_text() for path in root.rglob("*.py")]
+    pattern = r'"((?:hardware|dependencies|gpu|data|disk|plan|tier|check)\.[a-z_]+)"'
+    used = {code for text in texts for code in re.findall(pattern, text)}
+    used |= {code for text in texts for code in re.findall(r'"(model\.[a-z_]+)"', text)}
+    used -= {"model.safetensors"}
+    assert len(used) > 70
+    for code in used:
+        assert code in SENTENCES
+        if not SENTENCES[code].startswith(
+            ("{name} {version}", "CPU: {cores", "GPU: {cores", "macOS")
+        ):
+            assert translate(SENTENCES[code], "pt") != SENTENCES[code], code

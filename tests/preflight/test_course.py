@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetrain_shared.findings import SECTIONS, Finding, Status
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.paths import Home
+from safetrain_shared.settings import checked
+from safetraind.preflight.course import Course, Recommendation, SectionStarted, Summary
+from safetraind.preflight.quick import quick
+from tests.preflight.direct import DirectWorkers
+from tests.tiny import make_chat_data, make_tiny_model
+
+
+@dataclasses.dataclass
+class Place:
+    """A model, data and a home of one test."""
+
+    root: Path
+    model: Path
+    spec: JobSpec
+
+    def run(self, workers: DirectWorkers | None = None, **changes: Any) -> tuple[Course, list[Any]]:
+        workers = workers or DirectWorkers(self.root / "runs")
+        spec = dataclasses.replace(self.spec, **changes)
+        course = Course(spec, workers, Home(self.root / "home"), self.model)
+
+        async def steps() -> list[Any]:
+            return [step async for step in course.run()]
+
+        return course, asyncio.run(steps())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    model = make_tiny_model(tmp_path / "model", quantized=True)
+    train, valid = make_chat_data(tmp_path / "data")
+    spec = JobSpec(str(model), str(train), str(valid), str(tmp_path / "out"))
+    return Place(tmp_path, model, spec)
+
+
+def failed(steps: list[Any]) -> set[str]:
+    return {s.code for s in steps if isinstance(s, Finding) and s.status is Status.FAILED}
+
+
+def check_files(place: Place, steps: list[Any]) -> None:
+    """Both files are there under the document's names, and say what was streamed."""
+    summary = steps[-1]
+    assert isinstance(summary, Summary)
+    config = json.loads((place.root / "out/recommended_config.json").read_text())
+    assert list(config)[:5] == [
+        "batch_size",
+        "gradient_accumulation",
+        "max_seq_length",
+        "learning_rate",
+        "num_epochs",
+    ]
+    assert all(checked(name, value) is not None for name, value in config.items())
+    report = json.loads((place.root / "out/preflight_report.json").read_text())
+    assert report["plan"]["settings"] == config
+    found = [s for s in steps if isinstance(s, Finding)]
+    assert [f["code"] for f in report["findings"]] == [f.code for f in found]
+    assert all(f["text"] for f in report["findings"])
+    counted = [sum(f.status is status for f in found) for status in (Status.PASSED, Status.WARNING)]
+    assert [summary.passed, summary.warnings] == counted
+
+
+def test_a_whole_preflight_recommends_what_it_measured_and_the_next_one_remembers(
+    place: Place,
+) -> None:
+    workers = DirectWorkers(place.root / "runs")
+    course, steps = place.run(workers)
+    assert [s.section for s in steps if isinstance(s, SectionStarted)] == list(SECTIONS)
+    assert failed(steps) == set() and not course.blocked
+    (recommended,) = (s for s in steps if isinstance(s, Recommendation))
+    plan = recommended.plan
+    assert recommended.measured and plan.measured_peak and plan.tokens_per_second > 0
+    assert plan.settings.dequantize
+    assert plan.total_steps == -(-24 // plan.settings.effective_batch) * 3
+    assert 0.9 < plan.predicted_peak / plan.measured_peak < 1.3
+    assert workers.roles == ["inspect", "probe"]
+    check_files(place, steps)
+
+    again, _ = place.run(workers)
+    assert workers.roles == ["inspect", "probe", "inspect"]
+    assert again.plan is not None and again.plan.settings == plan.settings
+    assert again.plan.measured_peak == plan.measured_peak
+
+
+def test_without_the_gpu_it_answers_and_says_that_nothing_was_measured(place: Place) -> None:
+    workers = DirectWorkers(place.root / "runs", has_lease=False)
+    course, steps = place.run(workers)
+    assert workers.roles == ["inspect"]
+    assert "gpu.busy" in {s.code for s in steps if isinstance(s, Finding)}
+    assert course.plan is not None and course.plan.measured_peak == 0
+    assert course.plan.predicted_peak > 0
+
+
+def test_bad_data_blocks_and_gives_no_recommendation(place: Place) -> None:
+    bad = place.root / "bad.jsonl"
+    bad.write_text('{"messages": []}\nnot json\n')
+    course, steps = place.run(train=str(bad))
+    assert course.blocked and course.plan is None
+    assert "data.no_samples" in failed(steps)
+    assert not (place.root / "out/recommended_config.json").exists()
+    assert (place.root / "out/preflight_report.json").exists()
+
+
+def test_a_budget_too_small_is_refused_and_one_that_is_enough_is_kept(place: Place) -> None:
+    blind = DirectWorkers(place.root / "blind", has_lease=False)
+    course, steps = place.run(blind, memory_budget=150 << 20)
+    assert course.blocked and course.plan is None
+    assert any(code.startswith("plan.refused") for code in failed(steps))
+    course, _ = place.run(memory_budget=600 << 20)
+    assert course.plan is not None and course.plan.memory_budget == 600 << 20
+
+
+def test_a_probe_that_dies_blocks_with_its_end(place: Place, monkeypatch: Any) -> None:
+    workers = DirectWorkers(place.root / "runs", environment={"PYTHONPATH": str(place.root)})
+    (place.root / "sitecustomize.py").write_text(
+        "import sys, os\nif 'probe' in sys.orig_argv: os._exit(9)\n"
+    )
+    course, steps = place.run(workers)
+    assert course.blocked and "gpu.broken" in failed(steps)
+
+
+def test_a_damaged_model_is_named(place: Place) -> None:
+    weights = place.model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    course, steps = place.run()
+    assert course.blocked and "model.unreadable" in failed(steps)
+
+
+def test_submitting_checks_at_once_what_needs_no_worker(place: Place) -> None:
+    home = Home(place.root / "home")
+    assert all(not f.blocks for f in quick(place.spec, home, place.model))
+    (place.model / "tokenizer.json").unlink()
+    found = quick(place.spec, home, place.model)
+    assert {f.code for f in found if f.blocks} == {"model.incomplete"}

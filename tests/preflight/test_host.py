@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from safetraind import host
+from safetraind.host import Pressure, linux, macos
+from tests.preflight.macs import (
+    M1_AIR,
+    M1_PRO,
+    M2_MINI,
+    M3_MAX,
+    M4_MAX,
+    MACS,
+    UNDER_ROSETTA,
+    Mac,
+)
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize("mac", MACS, ids=lambda mac: mac.model)
+def test_reads_chip_memory_and_cores_of_each_mac(mac: Mac) -> None:
+    facts = macos.gather(mac.run())
+    assert (facts.chip, facts.model) == (mac.chip, mac.model)
+    assert facts.memory_total == mac.memory_gb * GB
+    assert (facts.cpu_cores, facts.performance_cores, facts.gpu_cores) == (
+        mac.cores,
+        mac.performance,
+        mac.gpu,
+    )
+    assert facts.system_version == mac.version
+    assert facts.is_mac and facts.apple_silicon
+    assert 0 < facts.memory_available < facts.memory_total
+
+
+def test_available_memory_of_a_mac_is_free_speculative_inactive_and_purgeable() -> None:
+    facts = macos.gather(M1_AIR.run())
+    assert facts.memory_available == (4821 + 96310 + 1541 + 2210) * 16384
+
+
+def test_pressure_swap_and_battery_of_a_small_mac_in_trouble() -> None:
+    facts = macos.gather(M1_AIR.run())
+    assert facts.pressure is Pressure.WARNING
+    assert facts.swap_used == round(2410.25 * (1 << 20))
+    assert facts.on_battery is True
+    assert facts.battery_share == 0.62
+
+
+def test_power_of_plugged_desktop_and_saving_macs() -> None:
+    assert macos.gather(M1_PRO.run()).on_battery is False
+    assert macos.gather(M2_MINI.run()).on_battery is None
+    assert macos.gather(M3_MAX.run()).low_power
+    assert not macos.gather(M4_MAX.run()).low_power
+
+
+def test_rosetta_is_told_from_native() -> None:
+    assert macos.gather(UNDER_ROSETTA.run()).rosetta
+    assert not macos.gather(M4_MAX.run()).rosetta
+
+
+def test_a_mac_that_answers_nothing_gives_empty_facts() -> None:
+    facts = macos.gather(lambda command: "")
+    assert facts.memory_total == facts.memory_available == facts.gpu_cores == 0
+    assert facts.pressure is Pressure.UNKNOWN
+
+
+def test_a_missing_program_says_nothing() -> None:
+    assert macos.run(("/no/such/program",)) == ""
+
+
+def group_v2(root: Path, limit: str, used: int, cache: int) -> None:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("0::/user.slice/job\n")
+    inner = root / "sys/fs/cgroup/user.slice/job"
+    inner.mkdir(parents=True)
+    (inner.parent / "memory.max").write_text("max\n")
+    (inner / "memory.max").write_text(f"{limit}\n")
+    (inner / "memory.current").write_text(f"{used}\n")
+    (inner / "memory.stat").write_text(f"anon 1\ninactive_file {cache}\n")
+
+
+def test_control_group_of_version_2_limits_memory(tmp_path: Path) -> None:
+    group_v2(tmp_path, str(4 * GB), used=GB, cache=GB // 4)
+    assert linux.memory_group(tmp_path) == (4 * GB, GB - GB // 4)
+
+
+def test_control_group_without_a_limit_is_none(tmp_path: Path) -> None:
+    group_v2(tmp_path, "max", used=GB, cache=0)
+    assert linux.memory_group(tmp_path) == (0, 0)
+
+
+def test_control_group_of_version_1_takes_the_tightest_ancestor(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("5:cpuset:/\n4:memory:/docker/abc\n0::/\n")
+    outer = tmp_path / "sys/fs/cgroup/memory"
+    inner = outer / "docker/abc"
+    inner.mkdir(parents=True)
+    for folder, limit in ((outer, 9223372036854771712), (inner.parent, 2 * GB), (inner, 3 * GB)):
+        (folder / "memory.limit_in_bytes").write_text(str(limit))
+        (folder / "memory.usage_in_bytes").write_text(str(GB))
+    assert linux.memory_group(tmp_path) == (2 * GB, GB)
+
+
+def test_a_group_inside_a_container_is_read_at_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/not/visible/here\n")
+    mount = tmp_path / "sys/fs/cgroup/memory"
+    mount.mkdir(parents=True)
+    (mount / "memory.limit_in_bytes").write_text(str(GB))
+    (mount / "memory.usage_in_bytes").write_text("4096")
+    assert linux.memory_group(tmp_path) == (GB, 4096)
+
+
+def test_available_memory_is_what_the_group_leaves() -> None:
+    facts = host.HostFacts("Linux", memory_total=16 * GB, memory_free=8 * GB)
+    limited = host.HostFacts(
+        "Linux", memory_total=16 * GB, memory_free=8 * GB, memory_limit=4 * GB, limit_used=3 * GB
+    )
+    assert facts.memory_available == 8 * GB
+    assert limited.memory_available == GB
+
+
+def test_pressure_on_linux_reads_stall_information(tmp_path: Path) -> None:
+    file = tmp_path / "proc/pressure/memory"
+    file.parent.mkdir(parents=True)
+    line = "some avg10={} avg60=0.00 avg300=0.00 total=1\nfull avg10={} avg60=0.00 total=1\n"
+    for some, full, expected in (
+        ("0.00", "0.00", Pressure.NORMAL),
+        ("12.50", "1.00", Pressure.WARNING),
+        ("80.00", "30.00", Pressure.CRITICAL),
+    ):
+        file.write_text(line.format(some, full))
+        assert linux.pressure(tmp_path) is expected
+
+
+def test_openblas_can_be_chosen_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "libopenblas.so.0"
+    library.touch()
+    monkeypatch.setenv("SAFETRAIN_OPENBLAS", str(library))
+    assert linux.find_openblas() == str(library)
+    monkeypatch.setenv("SAFETRAIN_OPENBLAS", "")
+    assert linux.find_openblas() == ""
+
+
+def test_footprint_of_this_process_grows_with_what_it_touches() -> None:
+    before = host.footprint(os.getpid())
+    held = bytearray(os.urandom(64 << 20))
+    assert host.footprint(os.getpid()) - before > 60 << 20
+    assert len(held) == 64 << 20
+
+
+def test_footprint_of_nobody_is_zero() -> None:
+    assert host.footprint(2**22 + 1) == 0
+
+
+def test_boot_id_stays() -> None:
+    assert host.boot_id() == host.boot_id() != ""

@@ -1,0 +1,99 @@
+"""A daemon's face without a daemon: serves one made-up job and its story at a home's socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from safetrain_proto.v1 import (
+    answers_pb2,
+    answers_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
+from safetrain_shared.events import Event
+from safetrain_shared.jobs import Plan
+from safetrain_shared.paths import Home, private
+from safetrain_shared.wire import event_to_wire, plan_to_wire, settings_to_wire
+from tests.report import stories
+
+
+def a_job(output: str, **changes: Any) -> jobs_pb2.Job:
+    fields: dict[str, Any] = {
+        "id": 3,
+        "state": jobs_pb2.JOB_STATE_SUCCEEDED,
+        "attempt": 2,
+        "step": 636,
+        "total_steps": 636,
+        "created": stories.STARTED,
+        "started": stories.STARTED + 7,
+        "finished": stories.STARTED + 5400,
+        "spec": jobs_pb2.JobSpec(
+            model="mlx-community/Mistral-7B-Instruct-v0.3-4bit",
+            train="/data/train.jsonl",
+            valid="/data/valid.jsonl",
+            output=output,
+            name='leões <script>"&',
+            settings=settings_to_wire({"learning_rate": 2e-4, "num_epochs": 3}),
+            memory_budget=6 * stories.GB,
+        ),
+        "plan": plan_to_wire(a_plan()),
+    }
+    return jobs_pb2.Job(**{**fields, **changes})
+
+
+def a_plan() -> Plan:
+    return stories.plan(636, batch_size=1, gradient_accumulation=4, seed=7)
+
+
+@contextmanager
+def served(home: Home, job: jobs_pb2.Job, events: Sequence[Event]) -> Iterator[None]:
+    """A server at the home's socket, until the block ends."""
+    private(home.root)
+    server = grpc.server(ThreadPoolExecutor(4))
+    jobs_pb2_grpc.add_JobsServicer_to_server(_Jobs(job), server)
+    events_pb2_grpc.add_EventsServicer_to_server(_Events(events), server)
+    answers_pb2_grpc.add_AnswersServicer_to_server(_Answers(), server)
+    server.add_insecure_port(f"unix:{home.socket}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
+
+
+class _Jobs(jobs_pb2_grpc.JobsServicer):
+    def __init__(self, job: jobs_pb2.Job) -> None:
+        self.job = job
+
+    def List(self, request: Any, context: Any) -> jobs_pb2.ListJobsResponse:  # noqa: N802
+        waiting = jobs_pb2.Job(id=4, state=jobs_pb2.JOB_STATE_QUEUED, queue_position=1)
+        return jobs_pb2.ListJobsResponse(jobs=[self.job, waiting])
+
+
+class _Events(events_pb2_grpc.EventsServicer):
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+
+    def Watch(self, request: Any, context: Any) -> Iterator[events_pb2.EventBatch]:  # noqa: N802
+        assert not request.follow
+        known = self.events if request.job_id == 3 else []
+        for start in range(0, len(known), 256):
+            part = known[start : start + 256]
+            yield events_pb2.EventBatch(events=[event_to_wire(event) for event in part])
+
+
+class _Answers(answers_pb2_grpc.AnswersServicer):
+    def Ask(self, request: Any, context: Any) -> Iterator[answers_pb2.AskEvent]:  # noqa: N802
+        who = "base" if request.base else "adapter"
+        question = request.messages[0].content
+        yield answers_pb2.AskEvent(source=answers_pb2.AnswerSource(job_id=request.job_id))
+        yield answers_pb2.AskEvent(text=f"The {who} says <b>\x1b[31m ")
+        yield answers_pb2.AskEvent(text=f"to {question}\n\nFive.")
+        yield answers_pb2.AskEvent(done=answers_pb2.AnswerDone(tokens=5))

@@ -1,0 +1,123 @@
+"""Run folders made on the spot, and the training worker started on them as a real process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.events import Body, Outcome
+from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.paths import RunFolder
+from safetrain_shared.settings import TrainingSettings
+from safetraind.files import eventlog
+
+SMALL: dict[str, Any] = {
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+    "max_seq_length": 192,
+    "learning_rate": 1e-2,
+    "num_epochs": 2,
+    "lora_layers": 2,
+    "save_steps": 3,
+    "eval_steps": 4,
+    "log_steps": 1,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the output folder of its job."""
+
+    folder: RunFolder
+    output: Path
+
+    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the worker; its output goes to worker.log."""
+        launch = {"role": "train", "attempt": attempt, "seq_floor": 0, "boot_id": "test"}
+        self.folder.launch.write_text(json.dumps(launch))
+        with self.folder.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "MLX_DISABLE_COMPILE": "1", **environment},
+            )
+
+    def finish(self, attempt: int = 1, **environment: str) -> Outcome:
+        """Run the worker to its end and return what it said last."""
+        code = self.start(attempt, **environment).wait(120)
+        assert code == 0, self.folder.log.read_text()
+        outcome = self.bodies()[-1]
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    def bodies(self) -> list[Body]:
+        """All events so far."""
+        bodies = [read.event.body for read in eventlog.read(self.folder.events)]
+        return [body for body in bodies if body is not None]
+
+    def of(self, kind: type) -> list[Any]:
+        """The events of one kind."""
+        return [body for body in self.bodies() if isinstance(body, kind)]
+
+    def wait_for(self, kind: type, count: int = 1, seconds: float = 60) -> None:
+        """Return once the worker has written `count` events of a kind."""
+        deadline = time.monotonic() + seconds
+        while len(self.of(kind)) < count:
+            assert time.monotonic() < deadline, self.folder.log.read_text()
+            time.sleep(0.01)
+
+    def ask_for(self, wish: str) -> None:
+        """Leave the intent that the daemon leaves."""
+        new = self.folder.intent.with_suffix(".new")
+        new.write_text(wish)
+        new.replace(self.folder.intent)
+
+    def ask(self, text: str, **options: Any) -> list[dict[str, Any]]:
+        """Ask the worker, as the daemon does, and return its replies."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(60)
+            line.connect(str(self.folder.socket))
+            question = {"messages": [{"role": "user", "content": text}], **options}
+            line.sendall(json.dumps(question).encode() + b"\n")
+            with line.makefile(encoding="utf-8") as replies:
+                return [json.loads(reply) for reply in replies]
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the output folder."""
+        return json.loads((self.output / name).read_text(encoding="utf-8"))
+
+
+def make_run(
+    root: Path, model: Path, data: tuple[Path, Path], *, seed: int = 7, **settings: Any
+) -> Run:
+    """A run folder as the daemon makes it, with `settings` over `SMALL`."""
+    folder, output = RunFolder(root / "runs" / "1"), root / "out"
+    folder.root.mkdir(parents=True)
+    complete = TrainingSettings(**{**SMALL, **settings})
+    spec = JobSpec(str(model), str(data[0]), str(data[1]), str(output), settings=settings)
+    plan = Plan(complete, str(model))
+    frozen = {
+        "job": 1,
+        "spec": to_dict(spec),
+        "seed": seed,
+        "data": {"train": _facts(data[0]), "valid": _facts(data[1])},
+        "model": {"path": str(model)},
+    }
+    folder.spec.write_text(json.dumps(frozen))
+    folder.plan.write_text(json.dumps(to_dict(plan)))
+    return Run(folder, output)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {"path": str(path), "sha256": digest, "bytes": len(content)}
