@@ -1,0 +1,154 @@
+"""`python -m benchmarks.bench_preflight`: what preflight says, against what training then does.
+
+Over models of many shapes and four budgets each, drawn by a seed that it prints: the peak predicted
+before probing and measured by it, against the peak of the training itself; whether the training
+ends inside its budget; whether other settings would have been faster. Then the demo's preflight,
+cold and warm, and `validate` on a large file. A report is written as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.preflight import grid, validation
+from benchmarks.preflight.grid import Cell
+from benchmarks.preflight.models import SHAPES, make_data, make_model
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.paths import home
+
+# Budgets as shares of what the best plan takes where memory is ample.
+BUDGETS = (1.3, 0.9, 0.75, 0.6)
+SAMPLE = Path(__file__).parent.parent / "data"
+
+
+def main() -> None:
+    """Prints every figure with its goal; nothing is tuned to it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--cells", type=int, default=8, help="drawn from the grid; 0: all")
+    parser.add_argument("--validate-bytes", type=int, default=1_000_000_000)
+    parser.add_argument("--demo", type=Path, default=home().models / "demo")
+    parser.add_argument("--report", type=Path, default=Path("bench_preflight.json"))
+    parser.add_argument("--only", choices=("grid", "demo", "validate"), action="append")
+    chosen = parser.parse_args()
+    wanted = chosen.only or ("grid", "demo", "validate")
+    with tempfile.TemporaryDirectory(prefix="bench-preflight-") as name:
+        root = Path(name)
+        if "grid" in wanted:
+            _write(chosen.report, chosen.seed, _grid(chosen.seed, chosen.cells, root))
+        if "demo" in wanted and (chosen.demo / "config.json").exists():
+            _demo(chosen.demo, root / "demo")
+        if "validate" in wanted:
+            validation.report(root, chosen.validate_bytes)
+
+
+def _grid(seed: int, count: int, root: Path) -> list[Cell]:
+    draw = random.Random(seed)
+    places = [(shape, budget) for shape in range(len(SHAPES)) for budget in BUDGETS]
+    drawn = draw.sample(places, count) if count else places
+    print(f"grid: {len(drawn)} of {len(places)} cells, seed {seed}\n", flush=True)
+    cells = []
+    for number, (place, share) in enumerate(sorted(drawn)):
+        shape = SHAPES[place]
+        folder = root / f"cell-{number}"
+        model = make_model(shape, folder / "model")
+        longest = draw.choice((96, 160, 256))
+        train, valid = make_data(folder / "data", draw, samples=24, longest=longest)
+        settings = {"num_epochs": 1, "log_steps": 1}
+        spec = JobSpec(str(model), str(train), str(valid), str(folder / "out"), settings=settings)
+        cell = grid.run(shape.name, _budgeted(spec, share, folder), folder, speeds=True)
+        cells.append(cell)
+        _say(cell, share)
+        shutil.rmtree(folder)
+    _summarise(cells)
+    return cells
+
+
+def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
+    """The job with a budget of `share` of what MLX would use in ample memory, and the rest."""
+    course = grid.preflight(spec, folder)
+    assert course.plan is not None, [f.code for f in course.findings if f.blocks]
+    mlx = int(share * course.plan.measured_peak)
+    return JobSpec(
+        spec.model,
+        spec.train,
+        spec.valid,
+        f"{spec.output}-budget",
+        settings=spec.settings,
+        memory_budget=int((course.outside + mlx) / 0.95),  # the allocator's cache takes 5 %
+    )
+
+
+def _say(cell: Cell, share: float) -> None:
+    head = f"{cell.model:<22} × {share:<4}"
+    if cell.plan is None or cell.trained is None:
+        print(f"{head} refused at {cell.budget / 1e6:.0f} MB", flush=True)
+        return
+    settings, trained = cell.plan.settings, cell.trained
+    lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
+    print(
+        f"{head} {settings.batch_size}×{settings.gradient_accumulation}{lean}: "
+        f"peak {trained.peak / 1e6:.0f} MB, predicted {cell.predicted_error:+.1%}, "
+        f"measured {cell.measured_error:+.1%}; footprint {trained.footprint / 1e6:.0f} of "
+        f"{cell.budget / 1e6:.0f} MB, {'finished' if trained.finished else 'FAILED'}; "
+        f"speed {cell.speed_share:.0%} of the best",
+        flush=True,
+    )
+
+
+def _summarise(cells: Sequence[Cell]) -> None:
+    done = [cell for cell in cells if cell.plan is not None and cell.trained is not None]
+    if not done:
+        return
+    predicted = [cell.predicted_error for cell in done]
+    measured = [cell.measured_error for cell in done if cell.plan and cell.plan.measured_peak]
+    inside = [
+        cell.trained.finished and cell.trained.footprint <= cell.budget
+        for cell in done
+        if cell.trained
+    ]
+    median = statistics.median(map(abs, predicted))
+    print(f"\n{len(done)} trained, {len(cells) - len(done)} refused")
+    print(f"  predicted: median {median:.1%} (goal 5 %), worst {max(map(abs, predicted)):.1%}")
+    print(f"             (goal 15 %), most under {min(predicted):+.1%} (goal −5 %)")
+    if measured:
+        print(f"  measured: worst {max(map(abs, measured)):.1%} (goal 3 %), {len(measured)} cells")
+    print(f"  ended inside the budget: {sum(inside)} of {len(inside)} (goal all)")
+    print(f"  speed against the best: worst {min(c.speed_share for c in done):.0%} (goal 95 %)")
+
+
+def _demo(model: Path, root: Path) -> None:
+    train, valid = SAMPLE / "farense_train.jsonl", SAMPLE / "farense_valid.jsonl"
+    spec = JobSpec(str(model), str(train), str(valid), str(root / "out"))
+    for which, goal in (("cold", 60), ("warm", 5)):
+        began = time.monotonic()
+        grid.preflight(spec, root)
+        print(f"\ndemo, {which}: {time.monotonic() - began:.1f} s (goal {goal} s)", flush=True)
+
+
+def _write(path: Path, seed: int, cells: Sequence[Cell]) -> None:
+    rows = [
+        {
+            "model": cell.model,
+            "budget": cell.budget,
+            "predicted_error": cell.predicted_error if cell.plan else None,
+            "measured_error": cell.measured_error if cell.plan else None,
+            "footprint": cell.trained.footprint if cell.trained else None,
+            "finished": cell.trained.finished if cell.trained else None,
+            "speed_share": cell.speed_share,
+        }
+        for cell in cells
+    ]
+    path.write_text(json.dumps({"seed": seed, "cells": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What is right, computed in the plainest way: one sample at a time, no batch, no padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm import load
+
+from benchmarks.conformance.material import Conversation
+
+
+def answer_tokens(model: Path, sample: Conversation) -> int:
+    """The tokens of a conversation's last answer."""
+    tokens, start = _tokens(load(str(model))[1], sample)
+    return len(tokens) - start
+
+
+def mean_loss(model: Path, samples: list[Conversation]) -> float:
+    """The model's mean loss over the tokens of all last answers."""
+    network, tokenizer = load(str(model))
+    total, count = 0.0, 0
+    for sample in samples:
+        tokens, start = _tokens(tokenizer, sample)
+        logits = network(mx.array(tokens[:-1])[None])[0]
+        losses = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))[start - 1 :]
+        total, count = total + losses.sum().item(), count + losses.size
+    return total / count
+
+
+def _tokens(tokenizer: object, sample: Conversation) -> tuple[list[int], int]:
+    """A conversation's tokens, and where its last answer begins."""
+    render = tokenizer.apply_chat_template  # type: ignore[attr-defined]
+    messages = sample["messages"]
+    before = render(messages[:-1], add_generation_prompt=True)
+    return list(render(messages)), len(before)

@@ -1,0 +1,1 @@
+"""Parts of `bench_preflight`: models made on the spot, cells of the grid, speeds, validation."""

@@ -1,0 +1,109 @@
+"""Starts real workers without a daemon, and watches what a training costs the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.events import StepDone
+from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.paths import RunFolder
+from safetraind import host
+from safetraind.files import eventlog
+from safetraind.files.durable import read_json, write_json
+from safetraind.files.manifest import sha256
+
+_number = itertools.count(1)
+_SAMPLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a passing worker ended."""
+
+    exit: Mapping[str, Any]
+    result: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training ended: its exit code, MLX's own peak, and the highest footprint seen."""
+
+    finished: bool
+    peak: int
+    footprint: int
+    steps: int
+
+
+class Workers:
+    """What `Course` needs of a launcher; the machine is ours alone, so the lease is always had."""
+
+    has_lease = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def run_worker(
+        self,
+        role: str,
+        request: Mapping[str, Any],
+        *,
+        lease: bool,
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Ended:
+        """Runs a worker; its lines are handed on when it has ended."""
+        del lease
+        run = RunFolder(self._root / f"{role}-{next(_number)}")
+        run.root.mkdir(parents=True)
+        write_json(run.root / f"{role}_request.json", request)
+        process = await asyncio.create_subprocess_exec(*_command(role, run), env=environment())
+        code = await process.wait()
+        name = "inspect.jsonl" if role == "inspect" else "probe.json.partial"
+        if on_progress and (run.root / name).exists():
+            for line in (run.root / name).read_text().splitlines():
+                on_progress(json.loads(line))
+        return Ended({"code": code}, read_json(run.probe))
+
+
+def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:
+    """Trains a plan to its end in a worker of its own."""
+    run = RunFolder(root / f"train-{next(_number)}")
+    run.root.mkdir(parents=True)
+    data = {
+        name: {"path": path, "sha256": sha256(Path(path)), "bytes": Path(path).stat().st_size}
+        for name, path in (("train", spec.train), ("valid", spec.valid))
+    }
+    frozen = {"job": 1, "spec": to_dict(spec), "seed": 0, "data": data}
+    write_json(run.spec, {**frozen, "model": {"path": plan.model_path}})
+    write_json(run.plan, to_dict(plan))
+    write_json(run.launch, {"role": "train", "attempt": 1, "seq_floor": 0, "boot_id": ""})
+    process = subprocess.Popen(_command("train", run), env=environment(), stdout=subprocess.DEVNULL)
+    footprint = 0
+    while process.poll() is None:
+        footprint = max(footprint, host.footprint(process.pid))
+        time.sleep(_SAMPLE_SECONDS)
+    bodies = [read.event.body for read in eventlog.read(run.events)]
+    steps = [body for body in bodies if isinstance(body, StepDone)]
+    peak = max((body.peak_memory for body in steps), default=0)
+    outcome = getattr(bodies[-1], "outcome", "") if bodies else ""
+    done = outcome == "succeeded" and process.returncode == 0
+    return Trained(done, peak, footprint, steps[-1].step if steps else 0)
+
+
+def environment() -> dict[str, str]:
+    """As the daemon gives it to its workers."""
+    preload = {"LD_PRELOAD": host.find_openblas()} if host.find_openblas() else {}
+    return {**os.environ, **preload, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+def _command(role: str, run: RunFolder) -> tuple[str, ...]:
+    return sys.executable, "-m", "safetraind.worker", role, str(run.root)
