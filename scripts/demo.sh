@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The whole main job on a small real model: install it, check, train, watch, ask.
+# Everything lies in .demo (SAFETRAIN_HOME moves the state elsewhere); a second run repeats nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SAFETRAIN_HOME="${SAFETRAIN_HOME:-$PWD/.demo/home}"
+safetrain=.venv/bin/safetrain
+output="$PWD/.demo/checkpoints_qlora"
+question="Qual foi a melhor classificação do Farense?"
+job=(--model demo --train data/farense_train.jsonl --valid data/farense_valid.jsonl
+	--output "$output" --config data/demo_config.json)
+
+step() { printf '\n\033[1m» %s\033[0m\n' "$*"; }
+fail() { printf '\nsafetrain demo: %s\n' "$*" >&2; exit 1; }
+
+step "1. The service"
+.venv/bin/safetraind status 2>/dev/null || .venv/bin/safetraind start
+step "2. The model: SmolLM2-135M-Instruct"
+"$safetrain" models add demo
+if "$safetrain" --json status 2>/dev/null | grep -q '"state": *"succeeded"'; then
+	step "3. Preflight and training: done in an earlier run ($output)"
+else
+	step "3. Preflight: will it fit, and with which settings?"
+	"$safetrain" preflight "${job[@]}"
+	step "4. Training"
+	"$safetrain" submit "${job[@]}" --name farense --watch || fail "the training ended with exit code $?"
+fi
+step "5. The question: $question"
+base=$("$safetrain" ask --base --max-tokens 48 "$question")
+printf 'Base model:  %s\n' "$base"
+answer=$("$safetrain" ask --max-tokens 96 "$question")
+printf 'Trained:     %s\n' "$answer"
+
+names() { [[ "$1" == *"5.º lugar"* && "$1" == *"1994/95"* ]]; }
+names "$answer" || fail "the trained model's answer does not name the 5.º lugar of 1994/95"
+! names "$base" || fail "the base model already knows the answer, so this shows nothing"
+printf '\n\033[1m✓ The adapter knows it: %s\033[0m\n' "$output/adapters"
+echo "safetraind goes on in the background. To end it: SAFETRAIN_HOME=$SAFETRAIN_HOME .venv/bin/safetraind stop"

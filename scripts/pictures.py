@@ -1,0 +1,111 @@
+"""Takes the pictures in docs/images from a job at work: `python scripts/pictures.py`.
+
+The terminal is a real one (tmux), the browser headless Chromium. SAFETRAIN_HOME names the home.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+SAFETRAIN = str(Path(sys.executable).with_name("safetrain"))
+COLUMNS, ROWS = 92, 26
+WINDOW = {"width": 1100, "height": 800}
+TMUX = ("tmux", "-L", f"safetrain-pictures-{os.getpid()}")
+
+
+def terminal(lang: str) -> None:
+    """`safetrain watch` as a terminal of 92 × 26 shows it, as SVG."""
+    command = f"TERM=xterm-256color {SAFETRAIN} watch --lang {lang}"
+    size = ("-x", str(COLUMNS), "-y", str(ROWS))
+    subprocess.run([*TMUX, "new-session", "-d", *size, command], check=True)
+    try:
+        shown = _settled()
+    finally:
+        subprocess.run([*TMUX, "kill-server"], check=True)
+    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(Text.from_ansi(shown), no_wrap=True)
+    svg = console.export_svg(title="safetrain watch", theme=MONOKAI)
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # nothing is fetched
+    (IMAGES / f"watch-{lang}.svg").write_text(svg, encoding="utf-8")
+
+
+def _settled() -> str:
+    """The pane once it shows a curve; fails after twenty seconds."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        capture = [*TMUX, "capture-pane", "-e", "-p"]
+        shown = subprocess.run(capture, check=True, capture_output=True, text=True).stdout
+        if "loss" in shown and "│" in shown:
+            return shown
+        time.sleep(0.1)
+    raise SystemExit("no job at work has a curve to show")
+
+
+def dashboard(lang: str) -> None:
+    """The live page, as PNG."""
+    with _page() as page, _served(lang) as url:
+        page.goto(url)
+        page.wait_for_selector("svg path")
+        page.wait_for_timeout(1500)  # one round of live figures
+        page.screenshot(path=IMAGES / f"dashboard-{lang}.png")
+
+
+def report(lang: str) -> None:
+    """The top of the report, as PNG."""
+    with _page() as page, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        arguments = ["report", "--lang", lang, "--output", str(file)]
+        subprocess.run([SAFETRAIN, *arguments], check=True)
+        page.goto(file.as_uri())
+        page.screenshot(path=IMAGES / f"report-{lang}.png")
+
+
+@contextmanager
+def _page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        flags = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        started = playwright.chromium.launch(executable_path=found, args=flags)
+        yield started.new_page(viewport=WINDOW)  # type: ignore[arg-type]
+        started.close()
+
+
+@contextmanager
+def _served(lang: str) -> Iterator[str]:
+    command = [SAFETRAIN, "dashboard", "--port", "0", "--json", "--lang", lang]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield str(json.loads(server.stdout.readline())["url"])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Both languages of each picture, or of those named: terminal, dashboard, report."""
+    pictures = {"terminal": terminal, "dashboard": dashboard, "report": report}
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or pictures:
+        for lang in ("en", "pt"):
+            pictures[name](lang)
+
+
+if __name__ == "__main__":
+    main()
