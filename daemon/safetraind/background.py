@@ -24,7 +24,8 @@ _CALL_SECONDS = 5.0
 def start(home: Home) -> int:
     """Starts the service, detached from this terminal, waits until it answers, returns its pid.
 
-    Raises Busy where one runs already, and whatever the new one refused with.
+    Raises Busy where one runs already, or another start in the same moment was quicker, and
+    whatever the new one refused with. Of a start that was refused nothing is left running.
     """
     if home.root.is_dir() and is_held(home.lock):
         raise Busy("daemon.running", pid=_pid(home), home=str(home.root))
@@ -45,7 +46,8 @@ def _wait_for_answer(home: Home, process: subprocess.Popen[bytes], said: IO[str]
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            return int(info(home)["pid"])
+            if info(home)["pid"] == process.pid:
+                return process.pid
         except Unreachable:
             pass
         if process.poll() is not None:
