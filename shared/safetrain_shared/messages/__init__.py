@@ -1,7 +1,8 @@
 """Every sentence the product says, by its code; English here, other languages in `locale/`.
 
 One module an area. A sentence names its arguments as `{name}` or `{name:unit}`, with the units of
-`i18n`: bytes, num, int, pct, time. A test holds that every code has a Portuguese sentence.
+`i18n`: bytes, num, int, pct, time; names among the arguments are said as `words` has them. A test
+holds that every code has a Portuguese sentence.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from safetrain_shared.messages import (
     settings,
     training,
 )
+from safetrain_shared.words import spoken
 
 SENTENCES: dict[str, str] = {
     **client.SENTENCES,
@@ -45,7 +47,10 @@ def sentence(
     text = SENTENCES.get(code)
     if text is None:
         return fallback or f"{code} {dict(args)}"
-    return format_text(translate(text, lang), args, lang)
+    if args.get("cause") in SENTENCES:  # a sentence within this one, of the same arguments
+        rest = {name: value for name, value in args.items() if name != "cause"}
+        args = {**rest, "cause": sentence(str(args["cause"]), rest, lang=lang)}
+    return format_text(translate(text, lang), spoken(args, lang), lang)
 
 
 def say(finding: Finding, *, lang: str | None = None, fallback: str = "") -> str:

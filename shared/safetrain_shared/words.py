@@ -1,0 +1,131 @@
+"""Words for the names that arrive as arguments of a sentence: states, checks, types, reasons.
+
+Errors and findings carry names that never change (`succeeded`, `tuple`, `No space left on device`);
+`spoken` puts what people call them in their place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from safetrain_shared.i18n import marked as _
+from safetrain_shared.i18n import translate
+
+STATES = {
+    "queued": _("waiting"),
+    "checking": _("being checked"),
+    "running": _("training"),
+    "paused": _("paused"),
+    "interrupted": _("interrupted, goes on by itself"),
+    "succeeded": _("done"),
+    "failed": _("failed"),
+    "cancelled": _("cancelled"),
+}
+LEVELS = {"warning": _("raised"), "critical": _("critical")}
+# Python's types, as settings and training files know them.
+TYPES = {
+    "bool": _("yes or no (true, false)"),
+    "int": _("a whole number"),
+    "float": _("a number"),
+    "str": _("a text"),
+    "tuple": _("a list of names"),
+    "list": _("a list"),
+    "dict": _("an object"),
+    "NoneType": _("nothing (null)"),
+}
+CHECKS = {
+    "chip": _("chip"),
+    "memory": _("memory"),
+    "pressure": _("memory pressure"),
+    "cores": _("processor cores"),
+    "system": _("operating system"),
+    "power": _("power supply"),
+    "python": _("Python"),
+    "packages": _("packages"),
+    "compiler": _("compiler"),
+    "blas": _("OpenBLAS"),
+    "device": _("device that computes"),
+    "device_limits": _("limits of the device"),
+    "data_files": _("training files"),
+    "problems": _("problems in the training files"),
+    "repeats": _("repeated samples"),
+    "leakage": _("samples that stand in both files"),
+    "lengths": _("lengths of the samples"),
+    "repository": _("files of the model"),
+    "architecture": _("architecture of the model"),
+    "code": _("programs of the model"),
+    "quantization": _("quantization"),
+    "licence": _("licence"),
+    "loading": _("loading the model"),
+    "output": _("output folder"),
+    "disk_space": _("disk space"),
+    "folders": _("place of the folders"),
+}
+# What the system says is English wherever Python runs.
+_SYSTEM = {
+    errno.EPERM: _("the system forbids it"),
+    errno.ENOENT: _("there is no such file or folder"),
+    errno.EIO: _("the disk reports a fault"),
+    errno.EACCES: _("its rights do not allow it"),
+    errno.ENOTDIR: _("a part of the path is not a folder"),
+    errno.EISDIR: _("it is a folder"),
+    errno.EMFILE: _("too many files are open"),
+    errno.ENOSPC: _("the disk is full"),
+    errno.EROFS: _("the disk can only be read"),
+    errno.ENAMETOOLONG: _("the name is too long"),
+    errno.ELOOP: _("its links go round in a circle"),
+    errno.EDQUOT: _("your share of the disk is used up"),
+}
+# Of orjson 3.11 and SQLite 3. A text of another version stands as it came.
+_PARSERS = {
+    "unexpected character, expected a JSON value": _("a value should stand here"),
+    "unexpected character, expected a string key": _("a key in double quotes should stand here"),
+    "unexpected character, expected ':' after key": _("a colon is missing after the key"),
+    "unexpected character, expected ',' or '}'": _("a comma or the closing brace is missing"),
+    "unexpected character, expected ',' or ']'": _("a comma or the closing bracket is missing"),
+    "unexpected content after document": _("something follows after the end"),
+    "unexpected end of data": _("it ends in the middle"),
+    "trailing comma is not allowed": _("there is a comma too many"),
+    "unexpected control character in string": _("a control character stands in a text"),
+    "invalid escaped sequence in string": _("a backslash is followed by what may not follow"),
+    "no low surrogate in string": _("half of a character stands in a text"),
+    "invalid high surrogate in string": _("half of a character stands in a text"),
+    "number with leading zero is not allowed": _("a number begins with 0"),
+    "invalid literal, expected 'true'": _("a value should stand here"),
+    "invalid literal, expected 'false'": _("a value should stand here"),
+    "invalid literal, expected 'null'": _("a value should stand here"),
+    "no digit after sign": _("a number is unfinished"),
+    "no digit after decimal point": _("a number is unfinished"),
+    "no digit after exponent sign": _("a number is unfinished"),
+    "number is infinity when parsed as double": _("a number is too large"),
+    "depth limit exceeded": _("too many brackets within one another"),
+    "file is not a database": _("it is not a database"),
+    "database disk image is malformed": _("its inside is in disorder"),
+    "database or disk is full": _("the disk is full"),
+    "disk I/O error": _("the disk reports a fault"),
+}
+REASONS = {**{os.strerror(code): text for code, text in _SYSTEM.items()}, **_PARSERS, **TYPES}
+# The arguments whose values are such names.
+_TABLES: Mapping[str, Mapping[str, str]] = {
+    "state": STATES,
+    "level": LEVELS,
+    "check": CHECKS,
+    "needs": CHECKS,
+    "kind": TYPES,
+    "found": TYPES,
+    "reason": REASONS,
+}
+
+
+def word(table: Mapping[str, str], name: str, lang: str | None = None) -> str:
+    """The name in `lang`; itself where the table lacks it, as one of a newer version."""
+    return translate(table[name], lang) if name in table else name
+
+
+def spoken(args: Mapping[str, Any], lang: str | None = None) -> dict[str, Any]:
+    """The arguments of a sentence with words instead of names; all others as they are."""
+    tables = {name: _TABLES.get(name, {}) for name, value in args.items() if isinstance(value, str)}
+    return {**args, **{name: word(table, args[name], lang) for name, table in tables.items()}}
