@@ -2,7 +2,8 @@
 with `real` as its argument the workers are real and only the checks are play.
 
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
-dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code.
+dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code;
+`budget`, the plan's bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def serve(*, real_worker: bool = False) -> None:
     def _plan(spec: JobSpec) -> Plan:
         settings = TrainingSettings().with_overrides(spec.settings)
         steps = settings.num_epochs * 10
-        return Plan(settings, spec.model, total_steps=steps, expected_seconds=steps * 0.1)
+        plan = Plan(settings, spec.model, total_steps=steps, expected_seconds=steps * 0.1)
+        return replace(plan, memory_budget=int(play_of(spec.name).get("budget", "0")))
 
     command = () if real_worker else (sys.executable, __file__)
     parts = app.Parts(worker_command=command, checks=PlayChecks())

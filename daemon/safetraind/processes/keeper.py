@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     attempt = _attempt(run)
     command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
     exit_file = _reserve(run / "exit.json")
-    oom_before = _oom_kills()
+    kills = _KernelKills()
     stopped: list[int] = []
     for number in _FORWARDED:
         signal.signal(number, lambda number, _frame: stopped.append(number))
@@ -44,16 +44,16 @@ def main(arguments: list[str]) -> int:
         _keep_awake(worker.pid)
     else:
         threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
-    _, status, usage = os.wait4(worker.pid, 0)
+    _, status = os.waitpid(worker.pid, 0)
     worker.returncode = os.waitstatus_to_exitcode(status)
     ended = {
         "attempt": attempt,
         "role": role,
         "code": max(worker.returncode, 0),
         "signal": max(-worker.returncode, 0),
-        "oom_kills": _oom_kills() - oom_before,
+        "oom_kills": kills.since_then(),
         "footprint": sampler.last,
-        "peak_resident": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "pressure": sampler.pressure,
         "ended": time.time(),
     }
     _commit(exit_file, run / "exit.json", json.dumps(ended))
@@ -94,17 +94,30 @@ def _keep_awake(pid: int) -> None:
 
 
 class _Sampler:
-    """Takes the worker's footprint every two seconds; the last one tells how it died."""
+    """Takes the worker's footprint every two seconds, and on a Mac the system's memory pressure;
+    the last ones tell how it died.
+    """
 
     def __init__(self, pid: int) -> None:
         self.last = 0
+        self.pressure = 0
         self._pid = pid
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _sample(self) -> None:
         while (value := footprint(self._pid)) is not None:
             self.last = value or self.last
+            self.pressure = _pressure()
             time.sleep(_SAMPLE_SECONDS)
+
+
+def _pressure() -> int:
+    """The kernel's own level on macOS: 1 normal, 2 warning, 4 critical. 0 where there is none."""
+    level = ctypes.c_int(0)
+    if sys.platform == "darwin":
+        size, name = ctypes.c_size_t(ctypes.sizeof(level)), b"kern.memorystatus_vm_pressure_level"
+        ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(level), ctypes.byref(size), None, 0)
+    return level.value
 
 
 def footprint(pid: int) -> int | None:
@@ -126,12 +139,28 @@ def footprint(pid: int) -> int | None:
     return 0
 
 
-def _oom_kills() -> int:
-    """How often the kernel has killed for memory in this process's control group."""
+class _KernelKills:
+    """Kills for memory by the kernel, since this was made."""
+
+    def __init__(self) -> None:
+        self._in_group, self._anywhere = _kills_in_group(), _kills_anywhere()
+
+    def since_then(self) -> int | None:
+        """In this process's control group. Where that count can't be read, 0 if the kernel has
+        killed nobody at all, and None, not known, if it has.
+        """
+        now = _kills_in_group()
+        if now is not None and self._in_group is not None:
+            return now - self._in_group
+        anywhere = _kills_anywhere()
+        return 0 if anywhere is not None and anywhere == self._anywhere else None
+
+
+def _kills_in_group() -> int | None:
     try:
         groups = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return 0
+        return None
     for line in groups:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -140,12 +169,21 @@ def _oom_kills() -> int:
             file = Path(f"/sys/fs/cgroup{path}/memory.events")
         else:
             continue
-        try:
-            pairs = dict(pair.split() for pair in file.read_text().splitlines())
-            return int(pairs["oom_kill"])
-        except (OSError, KeyError, ValueError):
-            continue
-    return 0
+        if (count := _count_in(file)) is not None:
+            return count
+    return None
+
+
+def _kills_anywhere() -> int | None:
+    return _count_in(Path("/proc/vmstat"))
+
+
+def _count_in(file: Path) -> int | None:
+    """The `oom_kill` of a file of names and numbers."""
+    try:
+        return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _attempt(run: Path) -> int:
