@@ -56,8 +56,13 @@ def sync(descriptor: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    sync_path(folder)
+
+
+def sync_path(path: Path) -> None:
+    """`sync` of a file or folder by its name. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

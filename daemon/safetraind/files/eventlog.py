@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from safetrain_shared.events import Body, Damaged, Event, event_from_dict, event_to_dict
+from safetraind.files import durable
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -136,7 +137,7 @@ class EventWriter:
 
     def sync(self) -> None:
         """Brings all that was appended to the disk itself."""
-        os.fsync(self._fd)
+        durable.sync(self._fd)
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,0 +1,47 @@
+"""What is brought to the disk is brought there truly, on macOS through the drive's cache too."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from safetrain_shared.events import PhaseChanged
+from safetraind.files import durable
+from safetraind.files.eventlog import EventWriter
+
+FULL_SYNC = 51  # F_FULLFSYNC of macOS
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that macOS is asked to bring through the drive's cache, on a machine like it."""
+    paths: list[str] = []
+
+    def control(descriptor: int, command: int) -> int:
+        assert command == FULL_SYNC
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return 0
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", FULL_SYNC, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    return paths
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors have names on Linux")
+def test_a_file_is_synced_and_so_is_its_rename(tmp_path: Path, synced: list[str]) -> None:
+    durable.write_text(tmp_path / "state.json", "{}")
+    assert synced == [str(tmp_path / "state.json.new"), str(tmp_path)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors have names on Linux")
+def test_events_are_synced_truly(tmp_path: Path, synced: list[str]) -> None:
+    events = EventWriter(tmp_path / "events.log", 1)
+    events.append(PhaseChanged("saving"))
+    events.sync()
+    events.close()
+    assert synced == [str(tmp_path / "events.log")]
