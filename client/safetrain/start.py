@@ -103,4 +103,4 @@ def _refusal(home: Home, code: int, said: str) -> SafetrainError:
     cls = {error.exit_code: error for error in ERRORS}.get(code, Unreachable)
     if said:
         return cls("daemon.refused", sentence=said.removeprefix("safetraind: "))
-    return cls("daemon.start_failed", log=str(home.log), reason=f"exit {code}")
+    return cls("daemon.start_died", log=str(home.log), code=code)

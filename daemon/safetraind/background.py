@@ -61,8 +61,10 @@ def _refusal(home: Home, code: int, said: IO[str]) -> SafetrainError:
     if code == Busy.exit_code:
         return Busy("daemon.running", pid=_pid(home), home=str(home.root))
     said.seek(0)
-    lines = said.read().strip().splitlines() or [f"exit {code}"]
+    lines = said.read().strip().splitlines()
     cls = {error.exit_code: error for error in ERRORS}.get(code, Unreachable)
+    if not lines:
+        return cls("daemon.start_died", log=str(home.log), code=code)
     reason = lines[-1].removeprefix("safetraind: ")
     return cls("daemon.start_failed", log=str(home.log), reason=reason)
 

@@ -79,8 +79,9 @@ _SYSTEM = {
     errno.ELOOP: _("its links go round in a circle"),
     errno.EDQUOT: _("your share of the disk is used up"),
 }
-# Of orjson 3.11 and SQLite 3. A text of another version stands as it came.
+# Of Python's decoder, orjson 3.11 and SQLite 3. A text of another version stands as it came.
 _PARSERS = {
+    "utf-8": _("it is not text in UTF-8"),
     "unexpected character, expected a JSON value": _("a value should stand here"),
     "unexpected character, expected a string key": _("a key in double quotes should stand here"),
     "unexpected character, expected ':' after key": _("a colon is missing after the key"),

@@ -12,6 +12,7 @@ SENTENCES: dict[str, str] = {
         "'safetrain[daemon]'"
     ),
     "daemon.start_failed": _("safetraind did not start. Its log is in {log}: {reason}"),
+    "daemon.start_died": _("safetraind ended at once (exit code {code}). Its log is in {log}."),
     "daemon.starting": _("Starting safetraind …"),
     "daemon.stopping": _("safetraind is stopping; try again in a moment."),
     "daemon.incompatible": _(

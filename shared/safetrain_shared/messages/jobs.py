@@ -27,7 +27,6 @@ SENTENCES: dict[str, str] = {
         "{output} holds an interrupted training that began with other values ({differences}). "
         "Submit it with those to go on, or add --fresh to begin anew."
     ),
-    "job.blocked": _("This training cannot start: {reason}"),
     "job.data_changed": _(
         "{path} has changed since the job was submitted. Submit it again with --fresh."
     ),
@@ -38,7 +37,7 @@ SENTENCES: dict[str, str] = {
     "job.gpu_watchdog": _(
         "macOS ended the training because it held the GPU for too long at a time."
     ),
-    "job.gave_up": _("Three attempts ended without a new checkpoint. The last cause: {reason}"),
+    "job.gave_up": _("Three attempts ended without a new checkpoint. The last cause: {cause}"),
     "job.machine_restarted": _("The machine restarted while the job was training."),
     "job.lease_busy": _("Another process holds the GPU."),
     "job.paused_by_user": _("Paused as asked."),

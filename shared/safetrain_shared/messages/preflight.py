@@ -3,7 +3,7 @@
 from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
-    "check.skipped": _("Not checked, because something it needs failed ({check} needs {needs})"),
+    "check.skipped": _("Not checked: {check}, because this failed: {needs}"),
     # hardware
     "hardware.apple_silicon": _("Apple Silicon ({chip}) detected"),
     "hardware.rosetta": _(

@@ -93,4 +93,5 @@ def _open(path: str) -> BinaryIO:
     except PermissionError as error:
         raise NotAllowed("path.unreadable", path=path, reason=error.strerror) from None
     except (OSError, ValueError) as error:
-        raise InvalidInput("path.unreadable", path=path, reason=str(error)) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidInput("path.unreadable", path=path, reason=reason) from None
