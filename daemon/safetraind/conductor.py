@@ -419,8 +419,11 @@ class Conductor:
         folders = (self._run(job_id).root, Path(self._records[job_id].output))
 
         async def wait() -> None:
-            await room.found(folders)
-            await self._happened(moves.RoomFound(job_id))
+            if instruction.memory:
+                enough = await room.in_memory(instruction.memory)
+            else:
+                enough = await room.on_disk(folders)
+            await self._happened(moves.RoomFound(job_id, enough))
 
         self._begin(wait())
 

@@ -30,7 +30,10 @@ ArgValue = str | int | float | bool | None
 
 
 class SafetrainError(Exception):
-    """An error with a code from `messages`, and arguments that its sentence names."""
+    """An error with a code from `messages`, and arguments that its sentence names.
+
+    `str()` is the sentence, in the language in use.
+    """
 
     grpc_status: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 70
@@ -41,7 +44,17 @@ class SafetrainError(Exception):
         self.args_by_name = args
 
     def __str__(self) -> str:
-        return f"{self.code} {self.args_by_name}" if self.args_by_name else self.code
+        return self.sentence()
+
+    def sentence(self, lang: str | None = None) -> str:
+        """What is wrong, in `lang`, else in the language in use.
+
+        For a code that only a newer daemon knows: the English sentence that came with it.
+        """
+        from safetrain_shared.messages import sentence  # they know findings, which know errors
+
+        came_with_it = next(iter(getattr(self, "__notes__", ())), "")
+        return sentence(self.code, self.args_by_name, lang=lang, fallback=came_with_it)
 
 
 class InvalidInput(SafetrainError):
@@ -137,6 +150,7 @@ EXIT_USAGE = 2
 EXIT_CANCELLED = 5
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+EXIT_MEMORY = 71  # of a worker that left in mid-step, at critical memory pressure
 
 ERRORS: tuple[type[SafetrainError], ...] = (
     InvalidInput,

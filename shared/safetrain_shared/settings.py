@@ -63,6 +63,9 @@ class TrainingSettings:
     keep_checkpoints: int = _setting(3, low=1, high=10_000)
     early_stopping: int = _setting(0, low=0, high=10_000)
     eval_samples: int = _setting(0, low=0, high=10_000_000)
+    memory_high: float = _setting(0.95, low=0.1, high=1.0)
+    calm_seconds: int = _setting(5, low=0, high=3600)
+    hold_seconds: int = _setting(60, low=0, high=86_400)
 
     @property
     def effective_batch(self) -> int:
@@ -113,7 +116,8 @@ def checked(name: str, value: object) -> SettingValue:
 def parse(name: str, text: str) -> SettingValue:
     """The setting `name` from its written form, as in `--set learning_rate=2e-4`.
 
-    Raises InvalidSetting as `checked` does.
+    A decimal comma is read as well, for that is how Portuguese sheets show 0,0002. Raises
+    InvalidSetting as `checked` does.
     """
     kind = TYPES.get(name)
     if kind is bool:
@@ -124,7 +128,7 @@ def parse(name: str, text: str) -> SettingValue:
         return checked(name, [part.strip() for part in text.split(",") if part.strip()])
     if kind in (int, float):
         try:
-            return checked(name, float(text) if kind is float else _whole(text))
+            return checked(name, float(text.replace(",", ".")) if kind is float else _whole(text))
         except ValueError:
             pass
     return checked(name, text)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safetrain_shared.errors import AlreadyFinished, Conflict, NotFound, SafetrainError
+from safetrain_shared.errors import EXIT_MEMORY, AlreadyFinished, Conflict, NotFound, SafetrainError
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import FINAL, JobState, Plan
 from safetrain_shared.settings import TrainingSettings
@@ -205,6 +205,33 @@ def test_a_full_disk_holds_the_job_until_there_is_room_and_lets_others_pass(
     assert decide(after, moves.LeaseTaken())[1][-1] == moves.Check(2)
     after, _ = decide(after, moves.RoomFound(1))
     assert decide(after, moves.LeaseTaken())[1][-1] == moves.Train(1, 1)
+
+
+def test_a_run_that_left_the_memory_waits_for_what_it_needs_and_comes_back_alike() -> None:
+    short = Finding("train.memory_short", args={"needed": 5})
+    after, instructions = ended(running(), outcome="paused", cause=short, checkpointed=True)
+    assert moves.AwaitRoom(1, memory=5) in instructions
+    after, instructions = decide(after, moves.RoomFound(1))
+    assert instructions == [moves.TakeLease()]
+    assert after.jobs[1].plan == PLAN
+
+
+def test_where_no_memory_comes_back_it_goes_on_smaller() -> None:
+    short = Finding("train.memory_short", args={"needed": 5})
+    after, _ = ended(running(), outcome="paused", cause=short, checkpointed=True)
+    after, instructions = decide(after, moves.RoomFound(1, enough=False))
+    assert [type(i) for i in instructions] == [moves.Freeze, moves.TakeLease]
+    assert after.jobs[1].plan != PLAN
+
+
+def test_a_step_that_is_broken_off_twice_comes_back_smaller() -> None:
+    after, instructions = ended(running(), code=EXIT_MEMORY)
+    assert told(instructions) == [(1, S.INTERRUPTED)]
+    assert not [i for i in instructions if isinstance(i, moves.Freeze)]
+    after, _ = decide(after, moves.RoomFound(1))
+    after, _ = decide(after, moves.LeaseTaken())
+    _, instructions = ended(after, code=EXIT_MEMORY)
+    assert [i for i in instructions if isinstance(i, moves.Freeze)]
 
 
 def test_a_failure_that_the_worker_explains_is_final_and_may_be_retried() -> None:

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import sys
 
+import psutil
+
 from safetraind.host import linux, macos
 from safetraind.host.facts import HostFacts, Pressure
 from safetraind.host.footprint import footprint
 from safetraind.host.linux import find_openblas
 
-__all__ = ["HostFacts", "Pressure", "boot_id", "find_openblas", "footprint", "gather", "pressure"]
+__all__ = [
+    "HostFacts",
+    "Pressure",
+    "boot_id",
+    "find_openblas",
+    "footprint",
+    "gather",
+    "pressure",
+    "swap_used",
+]
 
 _ON_MACOS = sys.platform == "darwin"
 
@@ -26,6 +37,11 @@ def gather() -> HostFacts:
 def pressure() -> Pressure:
     """How short of memory the system itself says it is."""
     return macos.pressure() if _ON_MACOS else linux.pressure()
+
+
+def swap_used() -> int:
+    """Bytes of swap in use on the machine."""
+    return int(psutil.swap_memory().used)
 
 
 def boot_id() -> str:

@@ -16,6 +16,9 @@ _NO_LIMIT = 1 << 60
 # Share of the last 10 s in which some (all) tasks waited for memory, in percent.
 _PRESSURE_WARNING = 10.0
 _PRESSURE_CRITICAL = 10.0
+# Share of the memory, or of a control group's, that is left; where it ends the kernel kills.
+_ROOM_WARNING = 0.05
+_ROOM_CRITICAL = 0.02
 _OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 _LIBRARY_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/OpenBLAS/lib", "/lib")
 
@@ -48,14 +51,30 @@ def boot_id(root: Path = Path("/")) -> str:
 
 
 def pressure(root: Path = Path("/")) -> Pressure:
-    """Memory pressure by the kernel's stall information (PSI), where the kernel keeps it."""
+    """How short memory is, by the kernel's stall information (PSI) and by the room that is left."""
     text = _text(root / "proc/pressure/memory")
     stalls = {kind: float(share) for kind, share in re.findall(r"(some|full) avg10=([\d.]+)", text)}
-    if not stalls:
+    left = _share_left(root)
+    if not stalls and left is None:
         return Pressure.UNKNOWN
-    if stalls.get("full", 0.0) >= _PRESSURE_CRITICAL:
+    left = 1.0 if left is None else left
+    if stalls.get("full", 0.0) >= _PRESSURE_CRITICAL or left < _ROOM_CRITICAL:
         return Pressure.CRITICAL
-    return Pressure.WARNING if stalls["some"] >= _PRESSURE_WARNING else Pressure.NORMAL
+    if stalls.get("some", 0.0) >= _PRESSURE_WARNING or left < _ROOM_WARNING:
+        return Pressure.WARNING
+    return Pressure.NORMAL
+
+
+def _share_left(root: Path) -> float | None:
+    """The part of the memory that can still be had, here or in the control group, the lesser."""
+    shares = []
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.M))
+    if int(found.get("MemTotal", 0)) and "MemAvailable" in found:
+        shares.append(int(found["MemAvailable"]) / int(found["MemTotal"]))
+    limit, used = memory_group(root)
+    if limit:
+        shares.append(max(0, limit - used) / limit)
+    return min(shares, default=None)
 
 
 def memory_group(root: Path = Path("/")) -> tuple[int, int]:

@@ -12,14 +12,12 @@ wish or something that happened; the instructions are carried out, in their orde
 from __future__ import annotations
 
 import dataclasses
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from safetrain_shared.errors import AlreadyFinished, Conflict, NoRoom, NotFound
+from safetrain_shared.errors import EXIT_MEMORY, AlreadyFinished, Conflict, NoRoom, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobState
-from safetrain_shared.messages import say
 from safetraind.jobs.ladder import step_down
 from safetraind.jobs.moves import (
     ASKED,
@@ -176,6 +174,8 @@ def _worker_ended(house: House, stimulus: WorkerEnded) -> Decision:
     if _is_disk(end):
         cause = end.cause or Finding("train.disk_full", Status.WARNING)
         return _released(*_held(house, job, cause))
+    if _left_memory(end):
+        return _released(*_short_of_memory(house, job, end))
     if end.outcome == "paused":  # by a signal: of this daemon's stop, or of somebody else
         return _released(*_moved(house, job, JobState.INTERRUPTED, end.cause, fruitless=0))
     cause = _cause(end)
@@ -195,7 +195,7 @@ def _after_death(house: House, job: Job, end: End, cause: Finding) -> Decision:
         house, told = _moved(house, job, JobState.INTERRUPTED, cause, plan=plan, fruitless=0)
         return _released(house, [*told, Freeze(job.id, plan, notice)])
     if job.fruitless >= ATTEMPTS_WITHOUT_PROGRESS:
-        gave_up = Finding("job.gave_up", Status.FAILED, args={"reason": say(cause, lang="en")})
+        gave_up = Finding("job.gave_up", Status.FAILED, args={**cause.args, "cause": cause.code})
         return _released(*_moved(house, job, JobState.FAILED, gave_up))
     return _released(*_moved(house, job, JobState.INTERRUPTED, cause))
 
@@ -210,15 +210,12 @@ def _fruitless(job: Job, end: End) -> int:
 def _is_memory(end: End) -> bool:
     """Whether the worker died of memory.
 
-    A failed allocation of MLX on a CPU is a SIGSEGV, a Metal abort a SIGABRT: told apart from a
-    crash by the footprint just before.
+    By the kernel's own count, or by what was seen just before: a failed allocation of MLX on a
+    CPU is a SIGSEGV, a Metal abort a SIGABRT.
     """
     if end.outcome == "failed":
         return end.cause is not None and end.cause.code in _MEMORY_CODES
-    if end.oom_kills > 0:
-        return True
-    suspects = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
-    return end.signal in suspects and end.memory_short
+    return end.oom_kills > 0 or end.memory_short
 
 
 def _is_disk(end: End) -> bool:
@@ -254,20 +251,50 @@ def _cause(end: End) -> Finding:
     return Finding("job.worker_lost", Status.WARNING)
 
 
+def _short_of_memory(house: House, job: Job, end: End) -> Decision:
+    """Waits for memory. A step that had to be broken off twice comes back smaller."""
+    cause = end.cause or Finding("train.broke_off", Status.WARNING)
+    job = dataclasses.replace(job, fruitless=_fruitless(job, end))
+    peak = 0 if job.plan is None else job.plan.measured_peak or job.plan.predicted_peak
+    needed = int(str(cause.args.get("needed", peak)))
+    house, told = _held(house, job, cause, memory=needed)
+    return _smaller(house, job.id, told) if job.fruitless > 1 else (house, told)
+
+
+def _smaller(house: House, job_id: int, told: list[Instruction]) -> Decision:
+    """One rung down, where there is one."""
+    job = house.jobs[job_id]
+    lower = job.plan and step_down(job.plan, allow_shorter=job.allow_shorter)
+    if not lower:
+        return house, told
+    plan, notice = lower
+    return _with(house, job, plan=plan), [*told, Freeze(job.id, plan, notice)]
+
+
+def _left_memory(end: End) -> bool:
+    """Whether the worker left because the system was short of memory, at a step's end or in one."""
+    if end.outcome == "paused":
+        return end.cause is not None and end.cause.code == "train.memory_short"
+    return not end.outcome and end.code == EXIT_MEMORY
+
+
 def _launch_failed(house: House, stimulus: LaunchFailed) -> Decision:
     job = house.jobs[stimulus.id]
     house, instructions = _held(house, job, stimulus.cause)
     return _released(house, instructions)
 
 
-def _held(house: House, job: Job, cause: Finding) -> Decision:
+def _held(house: House, job: Job, cause: Finding, memory: int = 0) -> Decision:
     house, told = _moved(house, job, JobState.INTERRUPTED, cause, held=True)
-    return house, [*told, AwaitRoom(job.id)]
+    return house, [*told, AwaitRoom(job.id, memory)]
 
 
 def _room_found(house: House, stimulus: RoomFound) -> Decision:
     job = house.jobs.get(stimulus.id)
-    return _go_on(house if job is None else _with(house, job, held=False), [])
+    if job is None or not job.held:
+        return _go_on(house, [])
+    house = _with(house, job, held=False)
+    return _go_on(*((house, []) if stimulus.enough else _smaller(house, job.id, [])))
 
 
 def _woken(house: House, _: Woken) -> Decision:

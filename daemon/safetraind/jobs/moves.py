@@ -17,7 +17,7 @@ class Job:
 
     `position` orders the queue, the lowest first. `fruitless` counts the attempts in a row that
     died without a new checkpoint. `plan` is there once it is frozen. `held`: an interrupted job
-    that waits for room on a disk.
+    that waits for room on a disk or in memory.
     """
 
     id: int
@@ -62,7 +62,7 @@ class End:
     """How a worker ended: its last word, if it had one, and what its keeper wrote.
 
     `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
-    `memory_short`: its last footprint was near what it was allowed.
+    `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
     """
 
     outcome: str = ""
@@ -169,9 +169,10 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class RoomFound:
-    """A held job may be tried again."""
+    """A held job may be tried again; `enough`: what it waited for has come."""
 
     id: int
+    enough: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +269,10 @@ class Intend:
 
 @dataclass(frozen=True, slots=True)
 class AwaitRoom:
-    """Tell when the disks of a held job have room again."""
+    """Tell when a held job has room again: `memory` bytes of it, or with 0 on its disks."""
 
     id: int
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,9 @@ class TrainingSettings(_message.Message):
     KEEP_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     EVAL_SAMPLES_FIELD_NUMBER: _builtins.int
+    MEMORY_HIGH_FIELD_NUMBER: _builtins.int
+    CALM_SECONDS_FIELD_NUMBER: _builtins.int
+    HOLD_SECONDS_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """micro-batch, samples"""
     gradient_accumulation: _builtins.int
@@ -112,6 +115,10 @@ class TrainingSettings(_message.Message):
     """evaluations without improvement; 0: off"""
     eval_samples: _builtins.int
     """0: the whole validation file"""
+    memory_high: _builtins.float
+    """share of the budget"""
+    calm_seconds: _builtins.int
+    hold_seconds: _builtins.int
     @_builtins.property
     def lora_targets(self) -> Global___StringList:
         """empty: every linear layer"""
@@ -146,13 +153,18 @@ class TrainingSettings(_message.Message):
         keep_checkpoints: _builtins.int | None = ...,
         early_stopping: _builtins.int | None = ...,
         eval_samples: _builtins.int | None = ...,
+        memory_high: _builtins.float | None = ...,
+        calm_seconds: _builtins.int | None = ...,
+        hold_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__calm_seconds: _TypeAlias = _typing.Literal["calm_seconds"]  # noqa: Y015
+    _WhichOneofArgType__calm_seconds: _TypeAlias = _typing.Literal["_calm_seconds", b"_calm_seconds"]  # noqa: Y015
     _WhichOneofReturnType__dequantize: _TypeAlias = _typing.Literal["dequantize"]  # noqa: Y015
     _WhichOneofArgType__dequantize: _TypeAlias = _typing.Literal["_dequantize", b"_dequantize"]  # noqa: Y015
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
@@ -167,6 +179,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__gradient_accumulation: _TypeAlias = _typing.Literal["_gradient_accumulation", b"_gradient_accumulation"]  # noqa: Y015
     _WhichOneofReturnType__gradient_checkpointing: _TypeAlias = _typing.Literal["gradient_checkpointing"]  # noqa: Y015
     _WhichOneofArgType__gradient_checkpointing: _TypeAlias = _typing.Literal["_gradient_checkpointing", b"_gradient_checkpointing"]  # noqa: Y015
+    _WhichOneofReturnType__hold_seconds: _TypeAlias = _typing.Literal["hold_seconds"]  # noqa: Y015
+    _WhichOneofArgType__hold_seconds: _TypeAlias = _typing.Literal["_hold_seconds", b"_hold_seconds"]  # noqa: Y015
     _WhichOneofReturnType__keep_checkpoints: _TypeAlias = _typing.Literal["keep_checkpoints"]  # noqa: Y015
     _WhichOneofArgType__keep_checkpoints: _TypeAlias = _typing.Literal["_keep_checkpoints", b"_keep_checkpoints"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -191,6 +205,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__max_grad_norm: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm"]  # noqa: Y015
     _WhichOneofReturnType__max_seq_length: _TypeAlias = _typing.Literal["max_seq_length"]  # noqa: Y015
     _WhichOneofArgType__max_seq_length: _TypeAlias = _typing.Literal["_max_seq_length", b"_max_seq_length"]  # noqa: Y015
+    _WhichOneofReturnType__memory_high: _TypeAlias = _typing.Literal["memory_high"]  # noqa: Y015
+    _WhichOneofArgType__memory_high: _TypeAlias = _typing.Literal["_memory_high", b"_memory_high"]  # noqa: Y015
     _WhichOneofReturnType__num_epochs: _TypeAlias = _typing.Literal["num_epochs"]  # noqa: Y015
     _WhichOneofArgType__num_epochs: _TypeAlias = _typing.Literal["_num_epochs", b"_num_epochs"]  # noqa: Y015
     _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
@@ -208,6 +224,8 @@ class TrainingSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calm_seconds) -> _WhichOneofReturnType__calm_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dequantize) -> _WhichOneofReturnType__dequantize | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
@@ -221,6 +239,8 @@ class TrainingSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_accumulation) -> _WhichOneofReturnType__gradient_accumulation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_checkpointing) -> _WhichOneofReturnType__gradient_checkpointing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_seconds) -> _WhichOneofReturnType__hold_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_checkpoints) -> _WhichOneofReturnType__keep_checkpoints | None: ...
     @_typing.overload
@@ -245,6 +265,8 @@ class TrainingSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_grad_norm) -> _WhichOneofReturnType__max_grad_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_seq_length) -> _WhichOneofReturnType__max_seq_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_high) -> _WhichOneofReturnType__memory_high | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_epochs) -> _WhichOneofReturnType__num_epochs | None: ...
     @_typing.overload

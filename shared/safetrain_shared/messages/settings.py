@@ -4,12 +4,16 @@ from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
     "setting.unknown": _("There is no setting {name}. The settings are: {known}."),
-    "setting.type": _("{name} cannot be {value}: give a value of type {kind}."),
+    "setting.type": _("{name} cannot be {value}: give {kind}."),
     "setting.choice": _("{name} cannot be {value}: choose one of {choices}."),
     "setting.range": _("{name} cannot be {value:num}: it goes from {low:num} to {high:num}."),
     "setting.config_unreadable": _(
         "{path} is not a configuration that can be read ({reason}). Give a JSON or YAML file of "
         "settings, such as recommended_config.json."
+    ),
+    "setting.config_malformed": _(
+        "{path} is not well-formed: see line {line:int}, column {column:int}. Give a JSON or YAML "
+        "file of settings, such as recommended_config.json."
     ),
     "explain.batch_size": _(
         "Samples in a micro-batch: how many go through the model at once. More is faster and "
@@ -111,5 +115,17 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.eval_samples": _(
         "Evaluates on this many samples of the validation file, always the same ones; 0 means all."
+    ),
+    "explain.memory_high": _(
+        "The share of the memory budget from which on the training gives its caches back after a "
+        "step. Lower keeps the process smaller and makes steps a little slower."
+    ),
+    "explain.calm_seconds": _(
+        "Seconds without memory pressure after which a training that was holding goes on. No "
+        "effect on memory; it only waits."
+    ),
+    "explain.hold_seconds": _(
+        "Seconds a training holds under memory pressure before it saves a checkpoint and leaves "
+        "the memory; it comes back by itself. Less gives the memory back sooner."
     ),
 }

@@ -43,6 +43,18 @@ SENTENCES: dict[str, str] = {
     "train.no_samples": _("No sample in {path} can be trained at {length:int} tokens."),
     "train.early_stop": _("Stopped early: {count:int} evaluations brought no improvement."),
     "train.paused": _("Paused at step {step:int}, with a checkpoint."),
+    "train.holding": _(
+        "The system is short of memory (the training takes {footprint:bytes}, {swap:bytes} of swap "
+        "are in use): holding until that has passed."
+    ),
+    "train.memory_short": _(
+        "The system stayed short of memory: the training left it, with a checkpoint, and goes on "
+        "when {needed:bytes} are free."
+    ),
+    "train.broke_off": _(
+        "The system was critically short of memory in the middle of a step: the training left it "
+        "and goes on from its last checkpoint when there is room."
+    ),
     "train.disk_full": _("The disk is full: the run waits at its last checkpoint for room."),
     "ask.busy_other_job": _(
         "Job {training} is training, so only it can answer now. Ask without --job, or add --wait."

@@ -12,6 +12,7 @@ from safetraind.worker import loading
 from safetraind.worker.training import blame, memory, task
 from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.ending import granted, spoken, waiting_for_room
+from safetraind.worker.training.guard import Guard
 from safetraind.worker.training.link import Link
 from safetraind.worker.training.pace import Pace
 from safetraind.worker.training.progress import Progress
@@ -60,10 +61,13 @@ def train(job: Task, link: Link) -> Outcome:
     pace = Pace()
     outcome = Outcome("succeeded")
 
-    with Questions(job, link, loaded) as questions:
+    with Questions(job, link, loaded) as questions, Guard(plan, link) as guard:
         while progress.step < total_steps and not enough(settings, progress):
             if wish := link.wish():
                 outcome = granted(wish, progress.step)
+                break
+            if left := guard.before_step():
+                outcome = left
                 break
 
             link.phase("training")
