@@ -136,6 +136,25 @@ def test_pressure_on_linux_reads_stall_information(tmp_path: Path) -> None:
         assert linux.pressure(tmp_path) is expected
 
 
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [(0.90, Pressure.NORMAL), (0.96, Pressure.WARNING), (0.99, Pressure.CRITICAL)],
+)
+def test_a_group_with_little_room_left_is_under_pressure(
+    tmp_path: Path, used: float, expected: Pressure
+) -> None:
+    group_v2(tmp_path, str(GB), used=int(used * GB) + 4096, cache=4096)
+    assert linux.pressure(tmp_path) is expected
+
+
+def test_a_machine_with_little_room_left_is_under_pressure(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    text = "MemTotal:       16000000 kB\nMemFree:          100000 kB\nMemAvailable:  {} kB\n"
+    for left, expected in ((4_000_000, Pressure.NORMAL), (600_000, Pressure.WARNING)):
+        (tmp_path / "proc/meminfo").write_text(text.format(left))
+        assert linux.pressure(tmp_path) is expected
+
+
 def test_openblas_can_be_chosen_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "libopenblas.so.0"
     library.touch()
