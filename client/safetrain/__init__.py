@@ -8,6 +8,8 @@
         print(step.step, step.loss)
     print(job.wait(), safetrain.ask("Qual foi a melhor classificação do Farense?"))
 
+What goes wrong is a `safetrain.SafetrainError`; `str()` of it is a sentence.
+
 With asyncio: `async with safetrain.AsyncClient() as client`, and the same names on it.
 
 The parts live in `safetrain.api` and are loaded when first used, so that the command stays quick.
@@ -19,13 +21,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safetrain.api import (
+        AlreadyFinished,
         Answer,
         AsyncClient,
         AsyncJob,
+        Blocked,
+        Broken,
+        Busy,
         Client,
+        Conflict,
+        Damaged,
+        Incompatible,
+        InvalidInput,
+        InvalidSetting,
         Job,
         Metrics,
+        NoRoom,
+        NotAllowed,
+        NotFound,
         Preflight,
+        Question,
+        SafetrainError,
+        Unreachable,
+        Wanted,
         ask,
         connect,
         jobs,
@@ -35,13 +53,29 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AlreadyFinished",
     "Answer",
     "AsyncClient",
     "AsyncJob",
+    "Blocked",
+    "Broken",
+    "Busy",
     "Client",
+    "Conflict",
+    "Damaged",
+    "Incompatible",
+    "InvalidInput",
+    "InvalidSetting",
     "Job",
     "Metrics",
+    "NoRoom",
+    "NotAllowed",
+    "NotFound",
     "Preflight",
+    "Question",
+    "SafetrainError",
+    "Unreachable",
+    "Wanted",
     "ask",
     "connect",
     "jobs",
@@ -50,10 +84,11 @@ __all__ = [
     "validate",
 ]
 
+if not TYPE_CHECKING:  # a checker would take any name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'safetrain' has no attribute {name!r}")
-    from safetrain import api
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'safetrain' has no attribute {name!r}")
+        from safetrain import api
 
-    return getattr(api, name)
+        return getattr(api, name)

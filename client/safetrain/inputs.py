@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetrain.lora_yaml import from_mlx_lm, is_mlx_lm
+from safetrain.lora_yaml import Config, from_mlx_lm, is_mlx_lm
+from safetrain.whole import MOST
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import SettingValue, checked, parse
 
 DEFAULT_MODEL = "mlx-community/Mistral-7B-Instruct-v0.3-4bit"
@@ -31,15 +34,22 @@ def model(text: str) -> str:
     return absolute(text) if looks_like_path or (Path(text) / "config.json").exists() else text
 
 
-def data(train: str | None, valid: str | None) -> tuple[str, str]:
-    """The training and the validation file: those given, else ./data's full set, else the sample.
+def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
+    """The training and the validation file: those given, else those of `folder` where a
+    configuration names one, else ./data's full set, else the sample.
 
-    Raises InvalidInput where only one is given, NotFound where there is not even the sample.
+    Raises InvalidInput where only one is given or `folder` is none, NotFound where there is not
+    even the sample.
     """
     if train and valid:
         return absolute(train), absolute(valid)
     if train or valid:
         raise InvalidInput("client.half_of_the_data")
+    if folder:
+        place = Path(absolute(folder))
+        if not place.is_dir():
+            raise InvalidInput("config.data_set", data=folder)
+        return str(place / "train.jsonl"), str(place / "valid.jsonl")
     here = Path.cwd() / "data"
     places = [(here, _FULL_DATA), (here, _SAMPLE_DATA), (_packaged_sample(), _SAMPLE_DATA)]
     for folder, names in places:
@@ -55,12 +65,9 @@ def _packaged_sample() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "data"
 
 
-def settings(config: str | None, pairs: Sequence[str]) -> dict[str, SettingValue]:
-    """The settings of a configuration file, then those of `--set KEY=VALUE`, each checked.
-
-    Raises InvalidInput for a file that cannot be read, InvalidSetting for a name or value.
-    """
-    chosen = read_config(absolute(config)) if config else {}
+def settings(config: Mapping[str, SettingValue], pairs: Sequence[str]) -> dict[str, SettingValue]:
+    """The settings of a configuration, then those of `--set KEY=VALUE`. Raises InvalidSetting."""
+    chosen = dict(config)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
@@ -69,46 +76,88 @@ def settings(config: str | None, pairs: Sequence[str]) -> dict[str, SettingValue
     return chosen
 
 
-def read_config(path: str) -> dict[str, SettingValue]:
-    """The settings in a JSON or YAML file; one of `mlx_lm.lora` is read in our names."""
+def read_config(file: str) -> Config:
+    """What a JSON or YAML file says; one of `mlx_lm.lora` is read in our names.
+
+    Raises NotFound, InvalidInput for what cannot be read, InvalidSetting for a name or value.
+    """
+    path = absolute(file)
     try:
         text = Path(path).read_text("utf-8")
     except FileNotFoundError:
         raise NotFound("path.missing", path=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidInput("path.unreadable", path=path, reason=reason) from None
+    except OSError as error:
+        raise InvalidInput("path.unreadable", path=path, reason=error.strerror) from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput("path.unreadable", path=path, reason=error.encoding) from None
     values = _parsed(path, text)
     if not isinstance(values, dict):
         raise InvalidInput("setting.config_unreadable", path=path, reason=type(values).__name__)
     if is_mlx_lm(values):
-        values = from_mlx_lm(values)
-    return {str(name): checked(str(name), value) for name, value in values.items()}
+        return from_mlx_lm(values)
+    return Config({str(name): checked(str(name), value) for name, value in values.items()})
 
 
 def _parsed(path: str, text: str) -> Any:
     if path.endswith((".yaml", ".yml")):
-        try:
-            import yaml  # type: ignore[import-untyped,unused-ignore]
-        except ImportError:
-            raise InvalidInput("client.yaml_missing", path=path) from None
+        import yaml
+
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise InvalidInput("setting.config_unreadable", path=path, reason=reason) from None
+            mark = getattr(error, "problem_mark", None)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            raise InvalidInput(
+                "setting.config_malformed", path=path, line=line, column=column
+            ) from None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        raise InvalidInput(
+            "setting.config_malformed", path=path, line=error.lineno, column=error.colno
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("setting.config_unreadable", path=path, reason=str(error)) from None
 
 
+def with_epochs(config: Config, train: str) -> Config:
+    """The configuration with its micro-batches as epochs of the samples in `train`."""
+    if not config.micro_batches or "num_epochs" in config.settings:
+        return config
+    try:
+        with Path(train).open("rb") as file:
+            samples = sum(1 for line in file if line.strip())
+    except OSError:  # the daemon says what is wrong with it
+        return config
+    iters, batch = config.micro_batches, config.batch_size
+    epochs = iters * batch / max(1, samples)
+    chosen = checked("num_epochs", max(1, round(epochs)))
+    args = {"iters": iters, "batch": batch, "samples": samples, "path": train}
+    args |= {"epochs": round(epochs, 1), "chosen": chosen}
+    told = Finding("config.epochs", Status.INFO, args=args)
+    settings = {**config.settings, "num_epochs": chosen}
+    return replace(config, settings=settings, notes=(*config.notes, told))
+
+
+def job_number(number: int) -> int:
+    """The number of a job, 0 for none. Raises NotFound for one that no job can have."""
+    if not 0 <= number <= MOST:
+        raise NotFound("job.unknown", id=str(number))
+    return number
+
+
 def memory(text: str | None) -> int:
-    """Bytes of an amount such as 6GB, 6,5 GB or 800M (1 GB = 2**30); 0 where none is given."""
+    """Bytes of an amount such as 6GB, 6,5 GB or 800M (1 GB = 2**30); 0 where none is given.
+
+    Raises InvalidSetting for what is no amount, or more than any machine has.
+    """
     if not text:
         return 0
     match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([KMGT]?)(?:I?B)?\s*", text.upper())
     if not match:
         raise InvalidSetting("client.size_form", text=text)
     amount, unit = match.groups()
-    return int(float(amount.replace(",", ".")) * _UNITS[unit])
+    count = float(amount.replace(",", ".")) * _UNITS[unit]
+    if count > MOST:
+        raise InvalidSetting("client.size_form", text=text)
+    return int(count)

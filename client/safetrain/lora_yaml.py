@@ -1,13 +1,20 @@
 """Configurations of `mlx_lm.lora`, in our names.
 
-Source of theirs: `CONFIG_DEFAULTS` in mlx_lm/lora.py, 0.32. Its `iters` has no counterpart, since
-we count epochs; neither have paths and reports, which `submit` takes as options.
+Source of theirs: `CONFIG_DEFAULTS` in mlx_lm/lora.py, 0.32. What the file leaves out is left to the
+planner, not to their defaults. Nothing is dropped without a word: a key that has no counterpart
+here is noted, and one that would make it another training is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from safetrain_shared.errors import InvalidInput
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.settings import FIELDS, SettingValue, checked
 
 # theirs → ours, where only the name differs
 _RENAMED = {
@@ -28,47 +35,160 @@ _COUNTED = {
 }
 _LORA = {"rank": "lora_rank", "scale": "lora_scale", "dropout": "lora_dropout"}
 _SCHEDULES = {"cosine_decay": "cosine", "linear_schedule": "linear"}
-_ONLY_THEIRS = {
-    "adapter_path",
-    "grad_checkpoint",
-    "iters",
-    "lora_parameters",
-    "lr_schedule",
-    "num_layers",
-    "val_batches",
-    *_COUNTED,
-}
+_OPTIMIZERS = ("adam", "adamw")
+_ADAMW_DECAY = 0.01  # mlx's default; their Adam has none
+_BATCH_SIZE = 4  # theirs, where a file leaves it out
+_READ = {"model", "data", "adapter_path", "trust_remote_code", "iters", "num_layers", "val_batches"}
+_READ |= {"lora_parameters", "lr_schedule", "optimizer", "optimizer_config", *_RENAMED, *_COUNTED}
+_NEEDLESS = {"train", "config", "test_batches"}  # they change nothing here
+_MISSING_HERE = {"hf_dataset", "resume_adapter_file", "test", "report_to", "project_name"}
+_MISSING_HERE |= {"clear_cache_threshold"}
+_THEIRS = (_READ | _NEEDLESS | _MISSING_HERE) - FIELDS.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a configuration file says; empty where it says nothing.
+
+    `data`: a folder with train.jsonl and valid.jsonl. `micro_batches`: how many of `batch_size`
+    samples are to be trained, 0 where epochs say it. `notes`: what the user should know.
+    """
+
+    settings: dict[str, SettingValue] = field(default_factory=dict)
+    model: str = ""
+    data: str = ""
+    output: str = ""
+    trust_remote_code: bool = False
+    micro_batches: int = 0
+    batch_size: int = _BATCH_SIZE
+    notes: tuple[Finding, ...] = ()
 
 
 def is_mlx_lm(values: Mapping[str, Any]) -> bool:
     """Whether the names are those of `mlx_lm.lora`."""
-    return bool(_ONLY_THEIRS & values.keys())
+    return bool(_THEIRS & values.keys())
 
 
-def from_mlx_lm(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What has a counterpart here, by our names; not yet checked."""
-    ours = {_RENAMED[name]: _number(value) for name, value in values.items() if name in _RENAMED}
-    accumulation = int(values.get("grad_accumulation_steps") or 1)
-    for name, mine in _COUNTED.items():
-        if name in values:
-            ours[mine] = max(1, round(values[name] / accumulation))
-    if "num_layers" in values:  # theirs: -1 for all layers; ours: 0
-        ours["lora_layers"] = max(0, values["num_layers"])
-    return ours | _adapter(values.get("lora_parameters") or {}) | _schedule(values)
+def from_mlx_lm(given: Mapping[str, Any]) -> Config:
+    """What the file says, by our names.
+
+    Raises InvalidInput for a value that cannot be meant, or a training that is none of ours.
+    """
+    values = {str(name): value for name, value in given.items() if value is not None}
+    if "hf_dataset" in values:
+        raise InvalidInput("config.data_set", data="hf_dataset")
+    lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
+    settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
+    settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
+    settings |= _counted(values) | _layers(values) | _adapter(lora) | _optimizer(values)
+    settings |= _schedule(schedule, constant="learning_rate" in values or "lr_schedule" in given)
+    return Config(
+        settings={name: checked(name, value) for name, value in settings.items()},
+        model=_text(values, "model"),
+        data=_text(values, "data"),
+        output=_text(values, "adapter_path"),
+        trust_remote_code=values.get("trust_remote_code") is True,
+        micro_batches=_count(values, "iters", 0),
+        batch_size=_count(values, "batch_size", _BATCH_SIZE),
+        notes=tuple(_notes(values, lora, schedule)),
+    )
+
+
+def _counted(values: Mapping[str, Any]) -> dict[str, Any]:
+    accumulation = _count(values, "grad_accumulation_steps", 1)
+    ours: dict[str, Any] = {
+        mine: max(1, round(_count(values, name, 1) / accumulation))
+        for name, mine in _COUNTED.items()
+        if name in values
+    }
+    if values.get("val_batches"):  # theirs: -1 for the whole file; ours: 0
+        batches = _whole("val_batches", values["val_batches"], low=-1)
+        ours["eval_samples"] = max(0, batches) * _count(values, "batch_size", _BATCH_SIZE)
+    return ours
+
+
+def _layers(values: Mapping[str, Any]) -> dict[str, Any]:
+    if "num_layers" not in values:
+        return {}
+    return {"lora_layers": max(0, _whole("num_layers", values["num_layers"], low=-1))}  # -1: all
 
 
 def _adapter(lora: Mapping[str, Any]) -> dict[str, Any]:
     ours = {_LORA[name]: _number(value) for name, value in lora.items() if name in _LORA}
-    return ours | ({"lora_targets": list(lora["keys"])} if lora.get("keys") else {})
+    return ours | ({"lora_targets": lora["keys"]} if lora.get("keys") else {})
 
 
-def _schedule(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Their schedules move once an optimizer step, as ours do; without one the rate is constant."""
-    schedule = values.get("lr_schedule")
+def _optimizer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Ours is AdamW, which without weight decay is Adam."""
+    if "optimizer" not in values:
+        return {}
+    name = str(values["optimizer"]).lower()
+    if name not in _OPTIMIZERS:
+        raise InvalidInput("config.optimizer", name=name, known=", ".join(_OPTIMIZERS))
+    own = _group(_group(values, "optimizer_config"), name)
+    default = _ADAMW_DECAY if name == "adamw" else 0.0
+    return {"weight_decay": _number(own.get("weight_decay", default))}
+
+
+def _schedule(schedule: Mapping[str, Any], *, constant: bool) -> dict[str, Any]:
+    """Their schedules move once an optimizer step, as ours do; a rate alone is constant."""
     if not schedule:
-        return {"schedule": "constant", "warmup_steps": 0}
+        return {"schedule": "constant", "warmup_steps": 0} if constant else {}
     name = str(schedule.get("name"))
-    return {"schedule": _SCHEDULES.get(name, name), "warmup_steps": schedule.get("warmup", 0)}
+    warmup = _number(schedule.get("warmup") or 0)
+    ours = {"schedule": _SCHEDULES.get(name, name), "warmup_steps": warmup}
+    arguments = schedule.get("arguments") or []
+    if not isinstance(arguments, list):
+        raise InvalidInput("config.type", name="lr_schedule.arguments", value=str(arguments))
+    return ours | ({"learning_rate": _number(arguments[0])} if arguments else {})
+
+
+def _notes(
+    values: Mapping[str, Any], lora: Mapping[str, Any], schedule: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """One for each key that is passed over, and one where a schedule ends otherwise."""
+    if len(schedule.get("arguments") or []) > 1:
+        yield Finding("config.schedule", Status.INFO)
+    own = _group(_group(values, "optimizer_config"), str(values.get("optimizer", "adam")).lower())
+    groups = {
+        "": (values, {*_READ, *_NEEDLESS, *FIELDS}),
+        "lora_parameters.": (lora, {*_LORA, "keys"}),
+        "lr_schedule.": (schedule, {"name", "arguments", "warmup"}),
+        "optimizer_config.": (own, {"weight_decay"}),
+    }
+    for group, (given, known) in groups.items():
+        # What is off there does nothing: a file that names every key gets no note for it.
+        for name in (n for n, value in given.items() if n not in known and value):
+            yield Finding("config.ignored", Status.INFO, args={"name": f"{group}{name}"})
+
+
+def _group(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = values.get(name)
+    if group is None:
+        return {}
+    if not isinstance(group, Mapping):
+        raise InvalidInput("config.group", name=name, value=str(group))
+    return {str(key): value for key, value in group.items() if value is not None}
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidInput("config.type", name=name, value=str(value))
+    return value
+
+
+def _count(values: Mapping[str, Any], name: str, default: int) -> int:
+    return _whole(name, values[name], low=1) if name in values else default
+
+
+def _whole(name: str, value: Any, *, low: int) -> int:
+    number = _number(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise InvalidInput("config.type", name=name, value=str(value))
+    if not (math.isfinite(number) and number == int(number) and number >= low):
+        raise InvalidInput("config.type", name=name, value=str(value))
+    return int(number)
 
 
 def _number(value: Any) -> Any:

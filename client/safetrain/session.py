@@ -1,4 +1,4 @@
-"""What every command shares: its options `--json`, `--lang`, `--no-autostart`, and its help."""
+"""What every command shares: `--json`, `--quiet`, `--lang`, `--no-autostart`, and its help."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ class Session:
 
     json: bool = False
     autostart: bool = True
+    quiet: bool = False
+
+    @property
+    def terse(self) -> bool:
+        """Nothing but results and errors: no progress, no pictures."""
+        return self.json or self.quiet
+
+    def note(self, text: str) -> None:
+        """Something by the way, for people: on standard error, unless they want quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
 
 
 C = TypeVar("C", bound=click.Command)
@@ -53,6 +64,7 @@ def shared_options(target: C) -> C:
     """Adds the options that every command has."""
     target.params += [
         _flag("--json", _("Print JSON, for programs."), _json),
+        _flag("--quiet", _("Only results and errors: no notes, no progress."), _quiet),
         click.Option(
             ["--lang"],
             type=click.Choice(i18n.LANGUAGES),
@@ -75,6 +87,10 @@ def _flag(name: str, text: str, callback: Callable[[Session], None]) -> click.Op
 
 def _json(session: Session) -> None:
     session.json = True
+
+
+def _quiet(session: Session) -> None:
+    session.quiet = True
 
 
 def _no_autostart(session: Session) -> None:

@@ -26,7 +26,7 @@ from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, speak
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import complaint
+from safetrain_shared.usage import complaint, wrong
 
 # Each command imports what it needs when it runs: `status` and `--help` stay quick.
 
@@ -41,7 +41,7 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:
-        click.echo(complaint("safetraind", error), err=True)
+        click.echo(_misused(error, as_json="--json" in sys.argv), err=True)
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -106,11 +106,23 @@ def _refuse(error: SafetrainError, *, as_json: bool) -> int:
     """Says what is wrong on standard error and returns the exit code."""
     text = sentence(error.code, error.args_by_name)
     if as_json:
-        body = {"code": error.code, "args": error.args_by_name, "text": text}
-        click.echo(json.dumps({"error": body, "exit_code": error.exit_code}), err=True)
+        click.echo(_object(error.code, error.args_by_name, text, error.exit_code), err=True)
     else:
         click.echo(f"safetraind: {text}", err=True)
     return error.exit_code
+
+
+def _misused(error: click.UsageError, *, as_json: bool) -> str:
+    """What is said of a wrong command line."""
+    if as_json:
+        return _object("usage", {}, wrong(error), EXIT_USAGE)
+    return complaint("safetraind", error)
+
+
+def _object(code: str, args: dict[str, Any], text: str, exit_code: int) -> str:
+    """An error as `safetrain --json` prints it, too."""
+    body = {"code": code, "args": args, "text": text}
+    return json.dumps({"error": body, "exit_code": exit_code})
 
 
 def _cli() -> click.Command:

@@ -51,11 +51,18 @@ def complaint(program: str, error: click.UsageError) -> str:
     """
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message()
-    text = f"{program}: {reworded(error.format_message())}"
+    text = f"{program}: {wrong(error)}"
     if error.ctx is None:
         return text
     command = f"{error.ctx.command_path} --help"
     return f"{text}\n" + translate(_("How to use it: {command}")).format(command=command)
+
+
+def wrong(error: click.UsageError) -> str:
+    """What is wrong with a command line, alone; with one that lacks its command, just that."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return translate("Missing command.")
+    return reworded(error.format_message())
 
 
 def reworded(message: str) -> str:

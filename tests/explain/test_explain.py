@@ -40,7 +40,7 @@ def test_the_example_of_every_setting_can_be_set(capsys: pytest.CaptureFixture[s
     for one in json.loads(capsys.readouterr().out):
         main(["--lang", "en", "explain", one["name"]])
         example = capsys.readouterr().out.split("--set ")[1].strip()
-        assert list(settings(None, [example])) == [one["name"]]
+        assert list(settings({}, [example])) == [one["name"]]
 
 
 def test_the_list_names_all_settings_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,7 +196,7 @@ def test_the_exact_command_gives_the_plan_back() -> None:
     spec = spec_from_wire(a_job("/out").spec)
     words = rerun.pinned(spec, a_plan().settings).replace("\\\n", "").split()
     pairs = [after for word, after in itertools.pairwise(words) if word == "--set"]
-    assert inputs.settings(None, pairs) == to_dict(a_plan().settings) | {"lora_targets": ()}
+    assert inputs.settings({}, pairs) == to_dict(a_plan().settings) | {"lora_targets": ()}
     assert inputs.memory(words[words.index("--memory-budget") + 1]) == spec.memory_budget
 
 

@@ -10,6 +10,7 @@ from safetrain_shared.settings import checked, parse
     ("name", "text", "value"),
     [
         ("learning_rate", "2e-4", 2e-4),
+        ("learning_rate", "0,0002", 2e-4),
         ("batch_size", "4", 4),
         ("batch_size", "4.0", 4),
         ("packing", "true", True),
@@ -31,6 +32,8 @@ def test_a_written_value_is_read(name: str, text: str, value: object) -> None:
         ("batch_size", "four", "setting.type"),
         ("batch_size", "4.5", "setting.type"),
         ("learning_rate", "nan", "setting.type"),
+        ("learning_rate", "0,000,2", "setting.type"),
+        ("batch_size", "4,5", "setting.type"),
         ("learning_rate", "2", "setting.range"),
         ("packing", "perhaps", "setting.type"),
         ("schedule", "square", "setting.choice"),

@@ -1,31 +1,64 @@
 """The Python API: what the commands do, for programs and notebooks.
 
-Every call raises a `safetrain_shared.errors.SafetrainError` where the command would print a
-sentence; `str(error)` is its code, `safetrain.failure.explained(error)` the sentence.
+Every call raises a `SafetrainError` where the command would print a sentence; `str(error)` is that
+sentence, `error.code` the name of what went wrong, and the classes are told by
+`safetrain_shared.errors`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Unpack
 
 from safetrain.api.aio import AsyncClient, AsyncJob
-from safetrain.api.answer import Answer
-from safetrain.api.client import Client
+from safetrain.api.answer import Answer, Question
+from safetrain.api.client import Client, Wanted
 from safetrain.api.job import Job
 from safetrain.api.metrics import Metrics
 from safetrain.api.sheet import Preflight
+from safetrain_shared.errors import (
+    AlreadyFinished,
+    Blocked,
+    Broken,
+    Busy,
+    Conflict,
+    Damaged,
+    Incompatible,
+    InvalidInput,
+    InvalidSetting,
+    NoRoom,
+    NotAllowed,
+    NotFound,
+    SafetrainError,
+    Unreachable,
+)
 from safetrain_shared.findings import Finding
 
 __all__ = [
+    "AlreadyFinished",
     "Answer",
     "AsyncClient",
     "AsyncJob",
+    "Blocked",
+    "Broken",
+    "Busy",
     "Client",
+    "Conflict",
+    "Damaged",
+    "Incompatible",
+    "InvalidInput",
+    "InvalidSetting",
     "Job",
     "Metrics",
+    "NoRoom",
+    "NotAllowed",
+    "NotFound",
     "Preflight",
+    "Question",
+    "SafetrainError",
+    "Unreachable",
+    "Wanted",
     "ask",
     "connect",
     "jobs",
@@ -35,13 +68,14 @@ __all__ = [
 ]
 
 
-def connect(home: str | None = None, *, autostart: bool = True) -> Client:
+def connect(home: str | None = None, *, autostart: bool = True, lang: str | None = None) -> Client:
     """A connection to the daemon of `home` (a folder; by default `$SAFETRAIN_HOME`, else the
     platform's), started where none runs and `autostart` allows it.
 
-    Raises Unreachable where there is none, NotAllowed where its socket is not ours.
+    `lang`: `en` or `pt`; by default the locale's. Raises Unreachable where there is no daemon,
+    NotAllowed where its socket is not ours.
     """
-    return Client(home, autostart=autostart)
+    return Client(home, autostart=autostart, lang=lang)
 
 
 @cache
@@ -49,17 +83,17 @@ def _default() -> Client:
     return connect()
 
 
-def preflight(**options: Any) -> Preflight:
+def preflight(*, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
     """`Client.preflight` on the default connection."""
-    return _default().preflight(**options)
+    return _default().preflight(wait=wait, **wanted)
 
 
-def submit(**options: Any) -> Job:
+def submit(*, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]) -> Job:
     """`Client.submit` on the default connection."""
-    return _default().submit(**options)
+    return _default().submit(fresh=fresh, after=after, **wanted)
 
 
-def ask(question: str, **options: Any) -> Answer:
+def ask(question: str, **options: Unpack[Question]) -> Answer:
     """`Client.ask` on the default connection."""
     return _default().ask(question, **options)
 

@@ -31,8 +31,10 @@ T = TypeVar("T")
 class AsyncClient:
     """`Client` for asyncio. Await it to connect, or use it in an `async with` block."""
 
-    def __init__(self, home: str | None = None, *, autostart: bool = True) -> None:
-        self._connect = partial(Client, home, autostart=autostart)
+    def __init__(
+        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+    ) -> None:
+        self._connect = partial(Client, home, autostart=autostart, lang=lang)
         self._threads = ThreadPoolExecutor(_THREADS, "safetrain")
         self._client: Client | None = None
 

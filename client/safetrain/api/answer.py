@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from safetrain import inputs
+from safetrain.whole import MOST
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_shared.errors import InvalidInput
 
@@ -85,16 +86,22 @@ class Answer:
 
 
 def request(question: str, options: Question) -> AskRequest:
-    """The question as the daemon takes it. Raises InvalidInput where it is empty."""
+    """The question as the daemon takes it.
+
+    Raises InvalidInput where it is empty or a number is out of range, NotFound for a job's number.
+    """
     if not question.strip():
         raise InvalidInput("client.question_empty")
     messages = [Message(role="user", content=question)]
     if options.get("system"):
         messages.insert(0, Message(role="system", content=options["system"]))
     model = options.get("model", "")
+    for name in ("seed", "max_tokens"):
+        if not 0 <= int(options.get(name) or 0) <= MOST:
+            raise InvalidInput("ask.out_of_range", field=name, low=0, high=MOST)
     return AskRequest(
         messages=messages,
-        job_id=options.get("job", 0),
+        job_id=inputs.job_number(options.get("job", 0)),
         checkpoint=options.get("checkpoint", ""),
         base=options.get("base", False),
         model=inputs.model(model) if model else "",

@@ -16,6 +16,7 @@ from safetrain.connection import Daemon
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
+from safetrain_shared import i18n
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
@@ -45,9 +46,16 @@ class Wanted(TypedDict, total=False):
 
 
 class Client:
-    """A connection to the daemon of a home. Close it, or use it in a `with` block."""
+    """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
-    def __init__(self, home: str | None = None, *, autostart: bool = True) -> None:
+    `lang`: what errors, sheets and findings are told in, `en` or `pt`; by default the locale's,
+    as for the commands. It holds for the whole program.
+    """
+
+    def __init__(
+        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+    ) -> None:
+        i18n.use(lang)
         chosen = Home(Path(home).expanduser().absolute()) if home else None
         self.daemon = Daemon(chosen, autostart=autostart)
 
@@ -90,7 +98,7 @@ class Client:
             spec=spec_to_wire(spec_of(wanted)),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
-            after=after.id if isinstance(after, Job) else after or 0,
+            after=after.id if isinstance(after, Job) else inputs.job_number(after or 0),
         )
         daemon = self.daemon
         answer = daemon.call(daemon.jobs.Submit, message, seconds=_SUBMIT_SECONDS, again=True)
@@ -99,7 +107,8 @@ class Client:
     def job(self, number: int) -> Job:
         """The job of that number. Raises NotFound."""
         daemon = self.daemon
-        return Job(daemon, daemon.call(daemon.jobs.Get, JobRequest(id=number), again=True))
+        request = JobRequest(id=inputs.job_number(number))
+        return Job(daemon, daemon.call(daemon.jobs.Get, request, again=True))
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from safetrain.commands.common import note
 from safetrain.connection import Daemon
 from safetrain.inputs import model as model_path
 from safetrain.render.answers import Answer, harmless, numbers, source
 from safetrain.render.plain import write
 from safetrain.render.ticker import Ticker
 from safetrain.session import Session
+from safetrain.whole import Whole
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_shared.i18n import translate as _
 
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def model_options(function: F) -> F:
     """Adds the options that say who answers and how; `request_of` reads all but `--system`."""
     options = [
-        click.option("--job", type=int, default=0, help=_("The job whose adapter answers.")),
+        click.option("--job", type=Whole(0), default=0, help=_("The job whose adapter answers.")),
         click.option(
             "--checkpoint", default="", help=_("A checkpoint's folder name; else the best.")
         ),
@@ -32,7 +32,7 @@ def model_options(function: F) -> F:
         click.option("--base", is_flag=True, help=_("The base model, without the adapter.")),
         click.option(
             "--max-tokens",
-            type=click.IntRange(1),
+            type=Whole(1),
             default=256,
             show_default=True,
             help=_("The longest answer, in tokens."),
@@ -51,9 +51,7 @@ def model_options(function: F) -> F:
             help=_("Only the likeliest share; 0: all."),
         ),
         click.option("--system", default="", help=_("A system message before the question.")),
-        click.option(
-            "--seed", type=click.IntRange(0), help=_("The same seed draws the same answer.")
-        ),
+        click.option("--seed", type=Whole(0), help=_("The same seed draws the same answer.")),
         click.option(
             "--keep-alive",
             "keep_alive_seconds",
@@ -86,7 +84,7 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
 
     `brief`: the text alone. Returns the whole answer. Raises SafetrainError.
     """
-    ticker, answer = Ticker(silent=session.json), Answer()
+    ticker, answer = Ticker(silent=session.terse), Answer()
     for event in daemon.stream(daemon.answers.Ask, request):
         ticker.clear()
         answer.take(event)
@@ -94,7 +92,7 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
             ticker.show(event.waiting)
         elif event.HasField("source") and not (session.json or brief):
             for line in source(event.source):
-                note(line)
+                session.note(line)
         elif event.HasField("text") and not session.json:
             click.echo(harmless(event.text), nl=False)
             sys.stdout.flush()
@@ -104,5 +102,5 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
         return answer
     click.echo()
     if answer.done.cut or not brief:
-        note(numbers(answer.done))
+        session.note(numbers(answer.done))
     return answer

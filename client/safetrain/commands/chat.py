@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from safetrain.commands.asking import model_options, opening, request_of, show
-from safetrain.commands.common import connected, note
+from safetrain.commands.common import connected
 from safetrain.connection import Daemon
 from safetrain.session import Session, command
 from safetrain_proto.v1.answers_pb2 import Message
@@ -35,14 +35,14 @@ def chat(session: Session, system: str, **given: Any) -> None:
     said = opening(system)
     if sys.stdin.isatty():
         _edit_lines()
-        note(_help())
+        session.note(_help())
     with connected(session) as daemon:
         while (question := _read()) is not None:
             if question in _ANEW:
                 said = opening(system)
-                note(_("What was said is forgotten."))
+                session.note(_("What was said is forgotten."))
             elif _ORDER.fullmatch(question):
-                note(_help())
+                session.note(_help())
             elif question:
                 said = _turn(session, daemon, said, question, given)
 
@@ -86,7 +86,7 @@ def _turn(
         answer = show(session, daemon, request_of(asked, **given), brief=brief)
     except KeyboardInterrupt:
         click.echo()
-        note(_("Stopped; this question is forgotten."))
+        session.note(_("Stopped; this question is forgotten."))
         return said
     except SafetrainError as error:
         report(error, as_json=session.json)

@@ -18,12 +18,7 @@ EXIT_CODES = {"succeeded": EXIT_OK, "failed": EXIT_FAILED, "cancelled": EXIT_CAN
 
 def connected(session: Session) -> Daemon:
     """The daemon; that one is being started is said on standard error."""
-    return Daemon(autostart=session.autostart, say=note)
-
-
-def note(text: str) -> None:
-    """Something by the way, for people: on standard error."""
-    click.echo(text, err=True)
+    return Daemon(autostart=session.autostart, say=session.note)
 
 
 def current(jobs: Iterable[Job], wanted: int | None) -> Job:

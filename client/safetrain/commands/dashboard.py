@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safetrain.commands.common import connected, note
+from safetrain.commands.common import connected
 from safetrain.render.plain import write
 from safetrain.session import Session, command
 from safetrain_shared.errors import Unreachable
@@ -42,7 +42,7 @@ def dashboard(session: Session, port: int | None, no_open: bool) -> None:
             write({"url": keys.address(), "port": keys.port})
             return
         click.echo(keys.address())
-        note(_("Open that address here. Ctrl-C ends the page; training goes on."))
+        session.note(_("Open that address here. Ctrl-C ends the page; training goes on."))
 
     with connected(session) as daemon:
         serve(daemon, port, open_page=not (no_open or session.json), told=told)

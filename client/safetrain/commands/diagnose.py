@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import connected, note
+from safetrain.commands.common import connected
 from safetrain.inputs import absolute
 from safetrain.render.diagnosis import lines, to_json
 from safetrain.render.jobs import short_path
 from safetrain.render.plain import message_to_json, write
 from safetrain.render.ticker import Ticker
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
 from safetrain_shared import paths
 from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, SafetrainError, error_to_dict
@@ -34,7 +35,7 @@ _SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
         "safetrain diagnose\nsafetrain diagnose --bundle report.zip\nsafetrain diagnose --selftest"
     ),
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 @click.option(
     "--bundle",
     metavar="FILE",
@@ -73,7 +74,7 @@ def _selftest(session: Session) -> int:
     from safetrain.render.selftest import conclusion, doing, verdict
     from safetrain.selftest import selftest
 
-    ticker, passed = Ticker(silent=session.json), False
+    ticker, passed = Ticker(silent=session.terse), False
     for said in selftest():
         ticker.clear()
         passed = passed or bool(said.get("done", {}).get("passed"))
@@ -89,7 +90,7 @@ def _selftest(session: Session) -> int:
 
 
 def _examined(session: Session, job: int) -> ExamineResponse:
-    ticker = Ticker(silent=session.json)
+    ticker = Ticker(silent=session.terse)
     ticker.show("checking")
     try:
         with connected(session) as daemon:
@@ -115,4 +116,4 @@ def _report(session: Session, bundle: str, told: dict[str, Any]) -> None:
     written = collect.write(path, paths.home(), told)
     if not session.json:
         text = _("The report is in {path} ({size}). Read it before you send it.")
-        note(text.format(path=short_path(str(path)), size=size(written)))
+        session.note(text.format(path=short_path(str(path)), size=size(written)))

@@ -10,6 +10,7 @@ from safetrain.render.exports import told
 from safetrain.render.plain import message_to_json, write
 from safetrain.render.ticker import Ticker
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.exports_pb2 import ExportRequest
 from safetrain_shared.i18n import translate as _
 
@@ -24,7 +25,7 @@ from safetrain_shared.i18n import translate as _
         "safetrain export --output farense-model\nsafetrain export 3 --output farense-gguf --gguf"
     ),
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 @click.option(
     "--output", metavar="FOLDER", required=True, help=_("A folder that is new, or empty.")
 )
@@ -52,7 +53,7 @@ def export(
         dequantize=dequantize,
         wait=wait,
     )
-    ticker = Ticker(silent=session.json)
+    ticker = Ticker(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):

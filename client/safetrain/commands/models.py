@@ -37,7 +37,7 @@ models = shared_options(
 @click.argument("name")
 def add(session: Session, name: str) -> None:
     """Shows the progress, then the model with its licence."""
-    ticker = Ticker(silent=session.json)
+    ticker = Ticker(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
             ticker.clear()

@@ -6,6 +6,7 @@ import click
 
 from safetrain.commands.common import connected, show
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import MoveJobRequest
 from safetrain_shared.i18n import translate as _
 
@@ -14,7 +15,7 @@ from safetrain_shared.i18n import translate as _
     _("Moves a waiting job to the front or the end of the queue."),
     example="safetrain move 3 --first",
 )
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--first/--last", default=True, help=_("The front (default), or the end."))
 def move(session: Session, job: int, first: bool) -> None:
     """Asks the daemon for it and shows the job."""

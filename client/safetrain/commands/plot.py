@@ -15,6 +15,7 @@ from safetrain.render.jobs import short_path
 from safetrain.render.plain import write
 from safetrain.render.series import series
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotFound, Unreachable
 from safetrain_shared.i18n import translate as _
@@ -28,7 +29,7 @@ from safetrain_shared.paths import PLOTS
     ),
     example="safetrain plot\nsafetrain plot 3 --lang pt",
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 def plot(session: Session, job: int | None) -> None:
     """Writes the pictures and prints their paths."""
     if importlib.util.find_spec("matplotlib") is None:

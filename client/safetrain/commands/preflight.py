@@ -29,8 +29,8 @@ from safetrain_shared.wire import spec_to_wire
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))
 def preflight(session: Session, wait: bool, **given: Any) -> int:
     """Prints the seven sections as they finish; exit code 4 where something blocks."""
-    request = PreflightRequest(spec=spec_to_wire(spec_of(**given)), wait=wait)
-    sheet, ticker, blocked = Sheet(), Ticker(silent=session.json), False
+    request = PreflightRequest(spec=spec_to_wire(spec_of(session, **given)), wait=wait)
+    sheet, ticker, blocked = Sheet(), Ticker(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:
             click.echo("\n".join(sheet.opening()))

@@ -8,6 +8,7 @@ from safetrain.commands.common import connected
 from safetrain.render.jobs import short_path
 from safetrain.render.plain import write
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest
 from safetrain_shared.i18n import translate as _
 
@@ -16,7 +17,7 @@ from safetrain_shared.i18n import translate as _
     _("Forgets a job that has ended. Its output folder stays, unless you say --files."),
     example="safetrain remove 3\nsafetrain remove 3 --files",
 )
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option(
     "--files", is_flag=True, help=_("Delete what the job wrote to its output folder, too.")
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import connected, note
+from safetrain.commands.common import connected
 from safetrain.commands.drawn import begun, story, write_whole
 from safetrain.connection import Daemon
 from safetrain.inputs import absolute
@@ -21,6 +21,7 @@ from safetrain.render.measured import Measured, measured
 from safetrain.render.plain import write
 from safetrain.render.report import Contents, Sample, page
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.events import CheckpointSaved, Event
@@ -40,7 +41,7 @@ from safetrain_shared.wire import spec_from_wire
         'safetrain report 3 --output farense.html --ask "Quem é o rival principal?"'
     ),
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 @click.option(
     "--output",
     metavar="FILE",
@@ -60,7 +61,7 @@ def report(
     with connected(session) as daemon:
         chosen = begun(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
         events = story(daemon, chosen)
-        samples = [_sample(daemon, chosen, question) for question in questions]
+        samples = [_sample(session, daemon, chosen, question) for question in questions]
     path = Path(absolute(output)) if output else Path(chosen.spec.output) / PLOTS / REPORT
     contents = Contents(
         job=chosen,
@@ -79,8 +80,8 @@ def report(
         click.echo(short_path(str(path)))
 
 
-def _sample(daemon: Daemon, job: Job, question: str) -> Sample:
-    note(_("Asking: {question}").format(question=question))
+def _sample(session: Session, daemon: Daemon, job: Job, question: str) -> Sample:
+    session.note(_("Asking: {question}").format(question=question))
     return Sample(
         question, _answer(daemon, job, question, base=True), _answer(daemon, job, question)
     )

@@ -6,6 +6,7 @@ import click
 
 from safetrain.commands.common import connected, show
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import JobRequest
 from safetrain_shared.i18n import translate as _
 
@@ -14,7 +15,7 @@ from safetrain_shared.i18n import translate as _
     _("Tries a failed or cancelled job again, from its last checkpoint."),
     example="safetrain retry 3",
 )
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 def retry(session: Session, job: int) -> None:
     """Asks the daemon for it and shows the job."""
     with connected(session) as daemon:

@@ -7,6 +7,7 @@ import click
 from safetrain.commands.common import connected, current
 from safetrain.render.jobs import glance
 from safetrain.session import Session, command
+from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
@@ -15,7 +16,7 @@ from safetrain_shared.i18n import translate as _
     _("Shows one job at a glance: the one at work, or the one you name."),
     example="safetrain status\nsafetrain status 3 --json",
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 def status(session: Session, job: int | None) -> None:
     """Prints the job and the queue behind it."""
     with connected(session) as daemon:

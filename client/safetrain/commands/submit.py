@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import connected, note
+from safetrain.commands.common import connected
 from safetrain.commands.training import job_options, spec_of
 from safetrain.commands.watch import attend
 from safetrain.connection import Daemon
@@ -15,6 +15,7 @@ from safetrain.render.jobs import time_left
 from safetrain.render.plain import message_to_json, write
 from safetrain.render.words import sign
 from safetrain.session import Session, command
+from safetrain.whole import Whole
 from safetrain_proto.v1.jobs_pb2 import Job, SubmitRequest, SubmitResponse
 from safetrain_shared.errors import EXIT_OK
 from safetrain_shared.findings import Status
@@ -44,13 +45,13 @@ _SAID = {
 @job_options
 @click.option("--name", default="", help=_("A name for people."))
 @click.option("--fresh", is_flag=True, help=_("Train anew; an old run there is moved aside."))
-@click.option("--after", metavar="JOB", type=int, default=0, help=_("Start after this job."))
+@click.option("--after", metavar="JOB", type=Whole(0), default=0, help=_("Start after this job."))
 @click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))
 @click.option("--watch", is_flag=True, help=_("Watch the training, as `safetrain watch` does."))
 def submit(session: Session, fresh: bool, after: int, wait: bool, watch: bool, **given: Any) -> int:
     """Prints the job's id, then does as --wait or --watch say."""
     request = SubmitRequest(
-        spec=spec_to_wire(spec_of(**given)),
+        spec=spec_to_wire(spec_of(session, **given)),
         idempotency_key=uuid.uuid4().hex,
         fresh=fresh,
         after=after,
@@ -75,7 +76,7 @@ def _show(session: Session, answer: SubmitResponse) -> None:
     for message in answer.findings:
         finding = finding_from_wire(message)
         if finding.status in (Status.WARNING, Status.FAILED, Status.INFO):
-            note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
+            session.note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
 
 
 def _stay(session: Session, daemon: Daemon, job: Job, *, quiet: bool) -> int:
@@ -83,5 +84,5 @@ def _stay(session: Session, daemon: Daemon, job: Job, *, quiet: bool) -> int:
         return attend(session, daemon, job, quiet=quiet)
     except KeyboardInterrupt:
         text = _("Job {id} goes on. Watch it with: safetrain watch {id}")
-        note(text.format(id=job.id))
+        session.note(text.format(id=job.id))
         raise

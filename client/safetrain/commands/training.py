@@ -6,10 +6,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from safetrain import inputs
+from safetrain.lora_yaml import Config
+from safetrain.render.words import sign
+from safetrain.session import Session
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.messages import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +40,9 @@ def job_options(function: F) -> F:
         click.option(
             "--config",
             metavar="FILE",
-            help=_("Settings from a file, such as recommended_config.json."),
+            help=_(
+                "Settings from a file, such as recommended_config.json, or a YAML of mlx_lm.lora."
+            ),
         ),
         click.option(
             "--set",
@@ -64,6 +71,7 @@ def job_options(function: F) -> F:
 
 
 def spec_of(
+    session: Session,
     *,
     model: str,
     train: str | None,
@@ -76,16 +84,31 @@ def spec_of(
     trust_remote_code: bool,
     name: str = "",
 ) -> JobSpec:
-    """The job that the options describe, its paths absolute. Raises InvalidInput, NotFound."""
-    train_file, valid_file = inputs.data(train, valid)
+    """The job that the options and the configuration file describe, its paths absolute.
+
+    An option goes before the file. What the file says otherwise than it is done here is noted.
+    Raises InvalidInput, NotFound.
+    """
+    file = inputs.read_config(config) if config else Config()
+    train_file, valid_file = inputs.data(train, valid, file.data)
+    file = inputs.with_epochs(file, train_file)
+    for said in file.notes:
+        session.note(f"  {sign(said.status)} {say(said)}")
     return JobSpec(
-        model=inputs.model(model),
+        model=inputs.model(_given("model") or file.model or model),
         train=train_file,
         valid=valid_file,
-        output=inputs.absolute(output),
+        output=inputs.absolute(_given("output") or file.output or output),
         name=name,
-        settings=inputs.settings(config, pairs),
+        settings=inputs.settings(file.settings, pairs),
         memory_budget=inputs.memory(memory_budget),
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
     )
+
+
+def _given(option: str) -> str:
+    """What the user wrote for an option that has a default; empty where it stands."""
+    context = click.get_current_context()
+    written = context.get_parameter_source(option) is not ParameterSource.DEFAULT
+    return str(context.params[option]) if written else ""

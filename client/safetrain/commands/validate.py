@@ -29,7 +29,7 @@ from safetrain_shared.wire import finding_from_wire
 def validate(session: Session, files: tuple[str, ...]) -> int:
     """Prints each problem as it is found, then a line a file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-    ticker, wrong = Ticker(silent=session.json), set()
+    ticker, wrong = Ticker(silent=session.terse), set()
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
             ticker.clear()

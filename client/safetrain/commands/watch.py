@@ -6,11 +6,12 @@ import sys
 
 import click
 
-from safetrain.commands.common import EXIT_CODES, connected, current, note
+from safetrain.commands.common import EXIT_CODES, connected, current
 from safetrain.connection import Daemon
 from safetrain.follow import Follower
 from safetrain.render.lines import line
 from safetrain.session import Session, command
+from safetrain.whole import JOB, Whole
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import EXIT_FAILED, EXIT_OK
 from safetrain_shared.events import Event
@@ -25,7 +26,7 @@ from safetrain_shared.jobs import JobState
     ),
     example="safetrain watch\nsafetrain watch 3 --json",
 )
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 @click.option(
     "--refresh",
     metavar="SECONDS",
@@ -35,7 +36,7 @@ from safetrain_shared.jobs import JobState
     help=_("How often the screen is drawn anew."),
 )
 @click.option(
-    "--after", metavar="SEQ", type=int, default=0, help=_("Only events after this number.")
+    "--after", metavar="SEQ", type=Whole(0), default=0, help=_("Only events after this number.")
 )
 def watch(session: Session, job: int | None, refresh: float, after: int) -> int:
     """Follows the job to its end, across restarts of the daemon."""
@@ -64,7 +65,7 @@ def attend(
         for event in events:
             tell(event)
     if quiet and follower.state:
-        note(_("Job {id}: {state}").format(id=job.id, state=follower.state))
+        session.note(_("Job {id}: {state}").format(id=job.id, state=follower.state))
     return _code(follower.state)
 
 

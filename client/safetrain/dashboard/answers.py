@@ -11,7 +11,6 @@ from typing import Any
 import grpc.aio
 
 from safetrain.connection import error_of
-from safetrain.failure import explained
 from safetrain.render.answers import harmless, numbers, source
 from safetrain.render.words import PHASES, word
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
@@ -53,14 +52,14 @@ async def answered(home: Home, request: AskRequest, lang: str) -> AsyncIterator[
                     piece = _piece(event)
                 yield piece
         except grpc.aio.AioRpcError as error:
-            yield {"error": explained(error_of(error, home), lang)}
+            yield {"error": error_of(error, home).sentence(lang)}
         finally:
             call.cancel()
 
 
 def refused(error: SafetrainError, lang: str) -> dict[str, str]:
     """A question that cannot be asked, as a piece of an answer."""
-    return {"error": explained(error, lang)}
+    return {"error": error.sentence(lang)}
 
 
 def _piece(event: AskEvent) -> dict[str, str]:

@@ -19,7 +19,6 @@ from safetrain.dashboard.answers import answered, refused, request_from
 from safetrain.dashboard.guard import Guard, Keys
 from safetrain.dashboard.hub import Hub, compact
 from safetrain.dashboard.words import words
-from safetrain.failure import explained
 from safetrain.render.story import Story
 from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.i18n import LANGUAGES, language, speaking
@@ -82,7 +81,7 @@ class Tab:
         hub = self._hub
         yield "words", compact(words())
         trouble = hub.trouble
-        yield "link", compact({"trouble": explained(trouble) if trouble else ""})
+        yield "link", compact({"trouble": str(trouble) if trouble else ""})
         jobs = hub.look()
         if jobs is None:
             return

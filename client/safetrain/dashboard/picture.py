@@ -15,15 +15,16 @@ from safetrain.render.jobs import clock, name_of, short_path, time_left
 from safetrain.render.lines import told
 from safetrain.render.series import Curves, Points, smoothed, thinned
 from safetrain.render.story import Story
-from safetrain.render.words import PHASES, STATES, word
+from safetrain.render.words import PHASES, word
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
 from safetrain_shared.findings import Status
-from safetrain_shared.i18n import decimal, duration, integer, number, size
+from safetrain_shared.i18n import decimal, duration, integer, rate, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
+from safetrain_shared.words import STATES
 
 COLUMNS = 240  # a curve is thinned to what this many columns can show
 _AT_WORK = ("running", "checking", "interrupted")
@@ -213,8 +214,8 @@ def _speed(story: Story) -> Json:
     if not story.steps:
         return {"label": _("tokens/s"), "value": "", "below": []}
     last = story.steps[-1]
-    rate = _("learning rate {rate}").format(rate=number(float(f"{last.learning_rate:.3g}")))
-    return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": [rate]}
+    below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
+    return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": below}
 
 
 def _settings(job: Job) -> str:

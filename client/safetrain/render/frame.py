@@ -10,12 +10,13 @@ from rich.text import Text
 from safetrain.render.curve import MARK, curve
 from safetrain.render.jobs import clock, name_of, progress, queue, short_path
 from safetrain.render.story import Story
-from safetrain.render.words import PHASES, SIGNS, STATE_COLOURS, STATES, word
+from safetrain.render.words import PHASES, SIGNS, STATE_COLOURS, word
 from safetrain_proto.v1.jobs_pb2 import Job
-from safetrain_shared.i18n import decimal, duration, integer, number, size
+from safetrain_shared.i18n import decimal, duration, integer, percent, rate, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.messages import say
+from safetrain_shared.words import STATES
 
 _NOTICES = 3
 _LABEL = 14
@@ -70,8 +71,10 @@ def _progress(scene: Scene, width: int) -> Text:
     last = story.steps[-1]
     share = min(1.0, last.step / max(1, last.total_steps))
     words = [
-        f"{round(100 * share)} %",
-        _("step {step} of {total}").format(step=last.step, total=last.total_steps),
+        percent(share, digits=0),
+        _("step {step} of {total}").format(
+            step=integer(last.step), total=integer(last.total_steps)
+        ),
     ]
     if story.plan:
         epochs = story.plan.settings.num_epochs
@@ -110,7 +113,8 @@ def _legend(story: Story) -> Text:
         text.append(_("validation") + f" {decimal(story.evaluations[-1].loss, 4)}   ")
     if story.best:
         best = _("best {loss} at step {step}")
-        text.append(best.format(loss=decimal(story.best.loss, 4), step=story.best.step), "bold")
+        at = integer(story.best.step)
+        text.append(best.format(loss=decimal(story.best.loss, 4), step=at), "bold")
     return text
 
 
@@ -120,7 +124,7 @@ def _numbers(scene: Scene, width: int) -> list[Text]:
     if story.steps:
         last = story.steps[-1]
         speed = _("{count} tokens/s").format(count=integer(last.tokens_per_second))
-        rows.append((_("learning rate"), f"{number(last.learning_rate)} · {speed}"))
+        rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(story, width)))
     if story.checkpoint:
         rows.append((_("checkpoint"), short_path(story.checkpoint.path)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from safetrain.render.jobs import clock
-from safetrain.render.words import PHASES, STATES, sign, word
+from safetrain.render.words import PHASES, sign, word
 from safetrain_shared import events
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.i18n import decimal, duration, integer, number, size
+from safetrain_shared.i18n import decimal, duration, integer, rate, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
+from safetrain_shared.words import STATES
 
 
 def line(event: events.Event) -> str:
@@ -34,7 +35,7 @@ def told(event: events.Event) -> str:
             return _step(step)
         case events.Evaluated() as evaluated:
             text = _("step {step} · validation loss {loss}")
-            text = text.format(step=evaluated.step, loss=decimal(evaluated.loss, 4))
+            text = text.format(step=integer(evaluated.step), loss=decimal(evaluated.loss, 4))
             return text + (" · " + _("the best so far") if evaluated.best else "")
         case events.CheckpointSaved() as saved:
             name = saved.path.rstrip("/").rpartition("/")[2]
@@ -52,9 +53,11 @@ def told(event: events.Event) -> str:
 
 def _step(step: events.StepDone) -> str:
     parts = [
-        _("step {step} of {total}").format(step=step.step, total=step.total_steps),
+        _("step {step} of {total}").format(
+            step=integer(step.step), total=integer(step.total_steps)
+        ),
         _("loss {loss}").format(loss=decimal(step.loss, 4)),
-        f"lr {number(step.learning_rate)}",
+        _("learning rate {rate}").format(rate=rate(step.learning_rate)),
         _("{count} tokens/s").format(count=integer(step.tokens_per_second)),
         size(step.peak_memory),
         _("{time} left").format(time=duration(step.eta_seconds)),

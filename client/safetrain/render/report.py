@@ -29,7 +29,7 @@ from safetrain.render.lines import told
 from safetrain.render.measured import DataFile, Measured
 from safetrain.render.series import Curves, series
 from safetrain.render.svg import NARROW, WIDE
-from safetrain.render.words import STATES, word
+from safetrain.render.words import word
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared import i18n
 from safetrain_shared.events import (
@@ -47,6 +47,7 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.settings import FIELDS, SettingValue, TrainingSettings
 from safetrain_shared.wire import finding_from_wire, plan_from_wire, spec_from_wire
+from safetrain_shared.words import STATES
 
 MOST_CHECKPOINTS = 60  # rows; the newest are shown
 MOST_EVALUATIONS = 100
@@ -313,7 +314,7 @@ def _files(files: Sequence[DataFile]) -> Markup:
         _("samples"),
         _("size"),
         _("median"),
-        _("90 % up to"),
+        _("nine in ten up to"),
         _("longest"),
     ]
     rows = []

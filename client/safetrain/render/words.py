@@ -7,17 +7,8 @@ import click
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import marked as _
 from safetrain_shared.i18n import translate
+from safetrain_shared.words import STATES
 
-STATES = {
-    "queued": _("waiting"),
-    "checking": _("being checked"),
-    "running": _("training"),
-    "paused": _("paused"),
-    "interrupted": _("interrupted, goes on by itself"),
-    "succeeded": _("done"),
-    "failed": _("failed"),
-    "cancelled": _("cancelled"),
-}
 STATE_COLOURS = {
     "running": "green",
     "checking": "cyan",

@@ -6,8 +6,25 @@ SENTENCES: dict[str, str] = {
     "client.broken": _(
         "Something went wrong in safetrain itself ({reason}). To see where, set SAFETRAIN_DEBUG=1."
     ),
-    "client.yaml_missing": _(
-        "{path} is YAML; to read it, install PyYAML (pip install pyyaml), or give JSON."
+    "client.not_utf8": _("{text} is not text in UTF-8, so it cannot be passed on. Rename it."),
+    "config.ignored": _("{name} in the configuration is passed over: it has no counterpart here."),
+    "config.schedule": _(
+        "Of lr_schedule.arguments the first is the learning rate; whatever the others say, the "
+        "rate ends at zero with the last step here."
+    ),
+    "config.epochs": _(
+        "{iters:int} iterations of {batch:int} samples are about {epochs:num} times the "
+        "{samples:int} samples of {path}: num_epochs is {chosen:int}."
+    ),
+    "config.group": _("{name} cannot be {value}: it is a group of names with values below it."),
+    "config.type": _("{name} cannot be {value}."),
+    "config.optimizer": _(
+        "The optimizer {name} is not here; safetrain trains with AdamW. In the configuration, "
+        "choose one of {known}."
+    ),
+    "config.data_set": _(
+        "{data} names a data set of the hub, which safetrain does not fetch. Save it as "
+        "train.jsonl and valid.jsonl, and name their folder or give --train and --valid."
     ),
     "client.half_of_the_data": _("Give both --train and --valid, or neither."),
     "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
