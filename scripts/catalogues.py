@@ -1,13 +1,16 @@
 """Collects the user-facing sentences from the code and compiles the catalogues.
 
 `--check` changes nothing and exits 1 naming each sentence without a translation, each translation
-that names other arguments than its original, and a compiled file that is out of date.
+that names other arguments than its original, a compiled file that is out of date, and each
+sentence that is marked inside an f-string, where Babel does not find it.
 """
 
 from __future__ import annotations
 
+import ast
 import string
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -31,6 +34,29 @@ def collected() -> Catalog:
             if message:
                 catalogue.add(message)
     return catalogue
+
+
+def hidden(source: str) -> Iterator[int]:
+    """The lines of Python source where a sentence is marked inside an f-string."""
+    for text in ast.walk(ast.parse(source)):
+        if isinstance(text, ast.JoinedStr):
+            yield from (node.lineno for node in ast.walk(text) if _marks(node))
+
+
+def _marks(node: ast.AST) -> bool:
+    """Whether it is a sentence with a mark, and not a name that is translated."""
+    called = isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
+    return called and any(isinstance(argument, ast.Constant) for argument in node.args[:1])
+
+
+def overlooked() -> list[str]:
+    """What the collection cannot see."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: a sentence inside an f-string is not collected"
+        for source in SOURCES
+        for path in sorted((ROOT / source).rglob("*.py"))
+        for line in hidden(path.read_text("utf-8"))
+    ]
 
 
 def po_path(lang: str) -> Path:
@@ -102,7 +128,7 @@ def main() -> int:
         for lang in LANGUAGES:
             renew(lang, wanted)
         return 0
-    found = [line for lang in LANGUAGES for line in complaints(lang, wanted)]
+    found = overlooked() + [line for lang in LANGUAGES for line in complaints(lang, wanted)]
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

@@ -11,6 +11,7 @@ import click
 
 from safetrain_shared import i18n
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.usage import worded
 
 COMPLETE = "_SAFETRAIN_COMPLETE"  # set by a shell that asks how a line may go on
 
@@ -74,7 +75,7 @@ def shared_options(target: C) -> C:
         ),
         _flag("--no-autostart", _("Do not start safetraind where none runs."), _no_autostart),
     ]
-    return target
+    return worded(target)
 
 
 def _flag(name: str, text: str, callback: Callable[[Session], None]) -> click.Option:

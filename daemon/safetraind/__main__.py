@@ -26,7 +26,7 @@ from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, speak
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import complaint, wrong
+from safetrain_shared.usage import complaint, worded, wrong
 
 # Each command imports what it needs when it runs: `status` and `--help` stay quick.
 
@@ -132,8 +132,8 @@ def _cli() -> click.Command:
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
     for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
-        group.add_command(make())
-    return _speaking(group)
+        group.add_command(worded(make()))
+    return worded(_speaking(group))
 
 
 def _run() -> click.Command:

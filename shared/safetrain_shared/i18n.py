@@ -17,13 +17,13 @@ from typing import Any
 LANGUAGES = ("en", "pt")
 CATALOGUES = Path(__file__).parent / "locale"
 _UNITS = ("B", "KB", "MB", "GB", "TB")
-_current = "en"
+_current: str | None = None  # until it is first asked for, or chosen
 _spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
 
 
 def language() -> str:
     """The language in use, `en` or `pt`."""
-    return _spoken.get() or _current
+    return _spoken.get() or _current or use()
 
 
 @contextmanager
@@ -39,16 +39,16 @@ def speaking(lang: str) -> Iterator[None]:
 def use(lang: str | None = None) -> str:
     """Sets the language: `lang`, else the environment's. Returns it."""
     global _current
-    _current = lang if lang in LANGUAGES else detected()
+    _current = lang if lang is not None and lang in LANGUAGES else detected()
     return _current
 
 
 def speak(lang: str | None = None) -> str:
     """As `use`, and for the libraries that ask gettext, such as click, from our catalogue too."""
-    os.environ["LANGUAGE"] = use(lang)
+    os.environ["LANGUAGE"] = chosen = use(lang)
     _gettext.bindtextdomain("safetrain", str(CATALOGUES))
     _gettext.textdomain("safetrain")
-    return _current
+    return chosen
 
 
 def lang_option(arguments: Sequence[str]) -> str | None:
@@ -103,7 +103,8 @@ class _Formatter(string.Formatter):
     def format_field(self, value: Any, spec: str) -> str:
         if spec in _WRITERS:
             try:
-                return _WRITERS[spec](float(value), self._lang)
+                exact = value if isinstance(value, int) else float(value)
+                return _WRITERS[spec](exact, self._lang)
             except (TypeError, ValueError):
                 return str(value)
         if not spec and isinstance(value, float):
@@ -123,17 +124,28 @@ def decimal(value: float, digits: int, lang: str | None = None) -> str:
 
 
 def number(value: float, lang: str | None = None) -> str:
-    """A short form of any number: 0.0002, 3, 7.25."""
-    text = f"{int(value)}" if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
+    """A short form of any number: 0.0002, 3, 7.25. A whole number keeps all its digits."""
+    whole = isinstance(value, int) or (value == int(value) and abs(value) < 1e15)
+    text = f"{int(value)}" if whole else f"{value:.6g}"
     if "e" in text and 1e-9 < abs(value) < 1:
         text = f"{value:.10f}".rstrip("0")
     return text.replace(".", ",") if (lang or language()) == "pt" else text
 
 
+def rate(value: float, lang: str | None = None) -> str:
+    """A learning rate, to three digits that count: 0.0000182, in Portuguese 0,0000182."""
+    return number(float(f"{value:.3g}"), lang)
+
+
 def integer(value: float, lang: str | None = None) -> str:
-    """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space)."""
-    text = f"{round(value):,}"
-    return text.replace(",", "\N{NO-BREAK SPACE}") if (lang or language()) == "pt" else text
+    """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
+
+    Portuguese writes four digits together, 1234; Unicode's CLDR for Portugal says the same.
+    """
+    if (lang or language()) != "pt":
+        return f"{round(value):,}"
+    apart = "," if abs(round(value)) >= 10_000 else ""
+    return f"{round(value):{apart}}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def size(value: float, lang: str | None = None) -> str:
@@ -145,9 +157,10 @@ def size(value: float, lang: str | None = None) -> str:
     return f"{decimal(amount, digits, lang)} {_UNITS[unit]}"
 
 
-def percent(value: float, lang: str | None = None) -> str:
-    """A share, 0.125 → 12.5 %."""
-    return f"{decimal(100 * value, 1, lang)}\N{NO-BREAK SPACE}%"
+def percent(value: float, lang: str | None = None, digits: int = 1) -> str:
+    """A share: 0.125 is 12.5%, in Portuguese 12,5 % (no-break space)."""
+    space = "\N{NO-BREAK SPACE}" if (lang or language()) == "pt" else ""
+    return f"{decimal(100 * value, digits, lang)}{space}%"
 
 
 def duration(seconds: float, lang: str | None = None) -> str:

@@ -34,7 +34,7 @@ def test_status_shows_the_job_at_work_and_the_queue_behind(capsys: Capture) -> N
     assert main(["status"]) == 0
     out = capsys.readouterr().out
     assert "Job 2 · farense · training" in out
-    assert "40 % · step 40 of 100" in out
+    assert "40% · step 40 of 100" in out
     assert "waiting behind: 3 (starts in 2 min)" in out
 
 

@@ -82,7 +82,7 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
     text = "\n".join(line.plain for line in frame(scene, 80, 24))
     for part in (
         "Job 1 farense · training",
-        "30 % · step 30 of 100 · epoch 1 of 3 · 2 min left",
+        "30% · step 30 of 100 · epoch 1 of 3 · 2 min left",
         "training 1.0000",
         "validation 2.2500",
         "best 2.2500 at step 20",
@@ -105,7 +105,7 @@ def test_a_frame_before_the_first_event_shows_the_job() -> None:
 def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:
     halfway = job(1, step=50, total_steps=100)
     text = "\n".join(line.plain for line in frame(Scene(halfway, Story()), 80, 24))
-    assert "50 % · step 50 of 100" in text and "no step yet" not in text
+    assert "50% · step 50 of 100" in text and "no step yet" not in text
 
 
 def test_a_falling_curve_falls() -> None:

@@ -1,8 +1,13 @@
 """Numbers and sentences as each language writes them."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from safetrain_shared import i18n
+from scripts import catalogues
 
 GB = 1 << 30
 
@@ -16,7 +21,9 @@ GB = 1 << 30
         ("{x:num}", 0.00002, "0.00002", "0,00002"),
         ("{x:num}", 512, "512", "512"),
         ("{x:int}", 12345, "12,345", "12\N{NO-BREAK SPACE}345"),
-        ("{x:pct}", 0.125, "12.5\N{NO-BREAK SPACE}%", "12,5\N{NO-BREAK SPACE}%"),
+        ("{x:int}", 1234, "1,234", "1234"),
+        ("{x:num}", 2**63 - 1, "9223372036854775807", "9223372036854775807"),
+        ("{x:pct}", 0.125, "12.5%", "12,5\N{NO-BREAK SPACE}%"),
         ("{x:time}", 7500, "2 h 05 min", "2 h 05 min"),
         ("{x:time}", 7195, "2 h 00 min", "2 h 00 min"),
         ("{x}", 1.5, "1.5", "1,5"),
@@ -46,6 +53,35 @@ def test_a_missing_argument_does_not_raise() -> None:
 )
 def test_the_locale_chooses_the_language(environ: dict[str, str], lang: str) -> None:
     assert i18n.detected(environ) == lang
+
+
+def test_the_language_is_the_locales_until_one_is_chosen() -> None:
+    """For a program or notebook that imports safetrain and chooses none."""
+    code = "from safetrain_shared import i18n; print(i18n.language(), i18n.decimal(1.5, 1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SAFETRAIN_LANG": "pt"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "pt 1,5\n"
+
+
+@pytest.mark.parametrize(
+    ("rate", "english", "portuguese"),
+    [(2e-4, "0.0002", "0,0002"), (1.8181818e-5, "0.0000182", "0,0000182"), (0.0, "0", "0")],
+)
+def test_a_learning_rate_has_three_digits_that_count(
+    rate: float, english: str, portuguese: str
+) -> None:
+    assert (i18n.rate(rate, "en"), i18n.rate(rate, "pt")) == (english, portuguese)
+
+
+def test_a_sentence_marked_inside_an_f_string_is_noticed() -> None:
+    source = "a = f'{_(\"values\")}: {x}'\nb = f'{translate(name)}: {_hidden(1)}'\n"
+    assert list(catalogues.hidden(source)) == [1]
+    assert catalogues.overlooked() == []
 
 
 def test_a_sentence_is_translated() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from safetrain_shared.events import Evaluated, Event, StepDone
+from safetrain_shared.i18n import number
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -84,6 +85,6 @@ def _values(body: StepDone | Evaluated) -> Row:
     return {"train_loss": body.loss, **{name: getattr(body, name) for name in _FROM_STEP}}
 
 
-def _cell(value: Any) -> str:
-    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+def _cell(value: float | None) -> str:
+    text = "" if value is None else number(value)
     return f"<td>{html.escape(text)}</td>"

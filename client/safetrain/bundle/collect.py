@@ -14,9 +14,10 @@ from typing import Any
 
 from safetrain.bundle.scrub import Scrubber, without_quotes
 from safetrain_shared.errors import Conflict, NoRoom
+from safetrain_shared.i18n import marked, translate
 from safetrain_shared.paths import Home, RunFolder
 
-ABOUT = """\
+ABOUT = marked("""\
 A report of `safetrain diagnose --bundle`, for an issue. All plain text: read it before you send it.
 
 diagnosis.json     what was found, and the kind of machine
@@ -27,7 +28,7 @@ runs/ID/           plan, attempts, events (losses, speed, memory) and, of the wo
 
 Left out: questions, answers, training data, tokens and other secrets, your name and the machine's.
 Paths below your home begin with ~.
-"""
+""")
 _JOBS = 3
 _TAIL_BYTES = 512 << 10
 _PACKAGES = ("safetrain", "click", "grpcio", "protobuf", "rich", "mlx", "mlx-lm", "transformers")
@@ -62,7 +63,7 @@ def write(path: Path, home: Home, diagnosis: Mapping[str, Any]) -> int:
 
 def files(home: Home, diagnosis: Mapping[str, Any], scrub: Scrubber) -> Iterator[tuple[str, str]]:
     """Name and text of each file of the report."""
-    yield "README.txt", ABOUT
+    yield "README.txt", translate(ABOUT)
     yield "diagnosis.json", _json(scrub.value(without_quotes(diagnosis)))
     yield "environment.json", _json(scrub.value(_environment()))
     yield "daemon.log", scrub.log(_tail(home.log))

@@ -52,7 +52,7 @@ def source(message: AnswerSource) -> list[str]:
     if message.job_id:
         parts.append(_("job {id}").format(id=message.job_id))
     if message.training:
-        parts.append(_("in training, after step {step}").format(step=message.step))
+        parts.append(_("in training, after step {step}").format(step=integer(message.step)))
     lines = [f"[{' · '.join(parts)}]"]
     if message.HasField("note"):
         lines.append(say(finding_from_wire(message.note), fallback=message.note.text))

@@ -11,8 +11,7 @@ import click
 
 from safetrain.render.words import PHASES, state, word
 from safetrain_proto.v1.jobs_pb2 import Job, JobState
-from safetrain_shared import i18n
-from safetrain_shared.i18n import decimal, duration
+from safetrain_shared.i18n import decimal, duration, integer, percent
 from safetrain_shared.i18n import translate as _
 
 _BAR = 24
@@ -89,12 +88,20 @@ def _title(job: Job) -> str:
     parts = [_("Job {id}").format(id=job.id), job.spec.name, state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":
         parts.append(word(PHASES, job.phase))
-    if job.intent:
-        asked = {"pause": _("will pause at the next step"), "cancel": _("will end soon")}
-        parts.append(asked.get(job.intent, job.intent))
-    if job.queue_position:
-        parts.append(_("number {place} in the queue").format(place=job.queue_position))
-    return " · ".join(part for part in parts if part)
+    return " · ".join(part for part in (*parts, asked(job), place(job)) if part)
+
+
+def asked(job: Job) -> str:
+    """What was asked of the job and is not yet done; empty where nothing was."""
+    words = {"pause": _("will pause at the next step"), "cancel": _("will end soon")}
+    return words.get(job.intent, job.intent)
+
+
+def place(job: Job) -> str:
+    """Its place in the queue; empty where it does not wait."""
+    if not job.queue_position:
+        return ""
+    return _("number {place} in the queue").format(place=job.queue_position)
 
 
 def progress(job: Job) -> str:
@@ -103,7 +110,9 @@ def progress(job: Job) -> str:
         return ""
     full = round(_BAR * min(1.0, job.step / job.total_steps))
     bar = "█" * full + "░" * (_BAR - full)
-    text = _("step {step} of {total}").format(step=job.step, total=job.total_steps)
+    text = _("step {step} of {total}").format(
+        step=integer(job.step), total=integer(job.total_steps)
+    )
     epochs = job.plan.settings.num_epochs
     if epochs:
         epoch = min(job.epoch + 1, epochs)
@@ -155,7 +164,7 @@ def clock(seconds: float) -> str:
 def _share(job: Job) -> str:
     if not job.total_steps:
         return ""
-    return f"{i18n.integer(100 * min(1.0, job.step / job.total_steps))} %"
+    return percent(min(1.0, job.step / job.total_steps), digits=0)
 
 
 def _width(text: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from safetrain_shared.i18n import number
+from safetrain_shared.i18n import integer, number
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.settings import FIELDS, PLANNED, TYPES, SettingValue
@@ -59,7 +59,7 @@ def default(of: Setting) -> str:
 
 
 def value(raw: SettingValue) -> str:
-    """A value as `--set` takes it, but for the decimal comma."""
+    """A value as `--set` takes it."""
     if isinstance(raw, bool):
         return "true" if raw else "false"
     if isinstance(raw, tuple):
@@ -72,20 +72,22 @@ def allowed(of: Setting) -> str:
     if of.choices:
         return ", ".join(of.choices)
     if of.low is not None and of.high is not None:
-        return _("{low} to {high}").format(low=number(of.low), high=number(of.high))
+        return _("{low} to {high}").format(low=_bound(of.low), high=_bound(of.high))
     return {"bool": "true, false", "tuple": _("names, with commas between")}.get(of.type, of.type)
+
+
+def _bound(value: float) -> str:
+    return integer(value) if value == int(value) else number(value)
 
 
 def page(of: Setting) -> list[str]:
     """One setting, as `explain SETTING` prints it."""
-    return [
-        of.name,
-        f"  {of.meaning}",
-        "",
-        f"  {_('default')}: {default(of)}",
-        f"  {_('values')}: {allowed(of)}",
-        f"  {_('set it with')}: --set {of.name}={_example(of)}",
+    told = [
+        (_("default"), default(of)),
+        (_("values"), allowed(of)),
+        (_("set it with"), f"--set {of.name}={_example(of)}"),
     ]
+    return [of.name, f"  {of.meaning}", "", *(f"  {label}: {text}" for label, text in told)]
 
 
 def overview() -> list[str]:

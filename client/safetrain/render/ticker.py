@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from safetrain.render.words import PHASES, word
+from safetrain_shared.i18n import percent
 
 _BAR = 20
 
@@ -21,7 +22,7 @@ class Ticker:
         text = f"  … {word(PHASES, phase)}"
         if 0.0 <= done <= 1.0:
             full = round(_BAR * done)
-            text += f" {'█' * full}{'░' * (_BAR - full)} {round(100 * done)} %"
+            text += f" {'█' * full}{'░' * (_BAR - full)} {percent(done, digits=0)}"
         self._write(text)
 
     def clear(self) -> None:

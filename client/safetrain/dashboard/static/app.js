@@ -3,7 +3,7 @@
 import { listen } from "./ask.js";
 import { Chart } from "./chart.js";
 import { at, make, say } from "./dom.js";
-import { decimal, number, size, speak } from "./format.js";
+import { decimal, number, percent, size, speak } from "./format.js";
 
 const GB = 2 ** 30;
 const charts = {
@@ -76,8 +76,8 @@ function overview({ jobs, chosen, about }) {
 }
 
 function hero(job) {
-  const percent = `${Math.floor(100 * job.share)} %`;
-  document.title = `${job.progress ? `${percent} · ` : ""}${job.title} · safetrain`;
+  const done = percent(job.share);
+  document.title = `${job.progress ? `${done} · ` : ""}${job.title} · safetrain`;
   say(at("title"), job.title);
   say(at("state"), job.label);
   at("state").dataset.state = job.state;
@@ -90,7 +90,7 @@ function hero(job) {
   bar.setAttribute("aria-valuenow", Math.floor(100 * job.share));
   bar.setAttribute("aria-valuetext", job.progress);
   bar.firstElementChild.style.inlineSize = `${100 * job.share}%`;
-  say(at("percent"), percent);
+  say(at("percent"), done);
   say(at("progress"), job.progress);
   at("figures").replaceChildren(...Object.values(job.figures).map(figure));
   at("facts").replaceChildren(...job.facts.map(([label, value]) =>

@@ -13,10 +13,17 @@ export function decimal(value, digits) {
   return lang === "pt" ? text.replace(".", ",") : text;
 }
 
-// A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
+// A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space), but 1234.
 export function integer(value) {
+  const whole = Math.round(value);
+  if (lang === "pt" && Math.abs(whole) < 10000) return String(whole);
   const apart = lang === "pt" ? "\u00a0" : ",";
-  return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, apart);
+  return String(whole).replace(/\B(?=(\d{3})+$)/g, apart);
+}
+
+// A share in whole percent: 12%, in Portuguese 12 % (no-break space).
+export function percent(share) {
+  return `${Math.floor(100 * share)}${lang === "pt" ? "\u00a0" : ""}%`;
 }
 
 // Bytes, 1 GB = 2**30 bytes: 7.3 GB.
