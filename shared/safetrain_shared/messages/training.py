@@ -7,8 +7,26 @@ SENTENCES: dict[str, str] = {
     "train.checkpoint_damaged": _(
         "Checkpoint {checkpoint} is damaged ({reason}); the one before it is used."
     ),
+    "train.checkpoint_unfinished": _(
+        "Checkpoint {checkpoint} has no manifest that can be read, so it is not whole; the one "
+        "before it is used."
+    ),
+    "train.checkpoint_withdrawn": _(
+        "Checkpoint {checkpoint} is taken back, because its weights give no finite loss."
+    ),
+    "train.best_damaged": _(
+        "The best checkpoint, {checkpoint}, is damaged or gone; adapters/ stays as it is."
+    ),
     "train.left_out": _(
         "{count:int} samples were left out: their whole answer lies beyond {length:int} tokens."
+    ),
+    "train.left_out_of_validation": _(
+        "{count:int} validation samples were left out: their whole answer lies beyond {length:int} "
+        "tokens."
+    ),
+    "train.no_evaluation": _(
+        "No sample in {path} can be evaluated at {length:int} tokens: nothing is evaluated, and "
+        "adapters/ holds the newest checkpoint."
     ),
     "train.non_finite_sample": _(
         "The loss was not a finite number at step {step:int}, because of the sample in line "
@@ -19,6 +37,16 @@ SENTENCES: dict[str, str] = {
         "The loss was not a finite number at step {step:int} (line {line:int} of {path}). The step "
         "was not applied. A learning rate that is too high is the likely cause: it was {rate:num}. "
         "Lower it and submit again with --fresh."
+    ),
+    "train.non_finite_validation": _(
+        "The validation loss was not a finite number at step {step:int}, because of the sample in "
+        "line {line:int} of {path}: it fails with the base model too. Correct or remove the "
+        "sample, then submit again."
+    ),
+    "train.non_finite_evaluation": _(
+        "The validation loss was not a finite number at step {step:int} (line {line:int} of "
+        "{path}). A learning rate that is too high is the likely cause: it was {rate:num}. Lower "
+        "it and submit again with --fresh."
     ),
     "train.bad_sample": _(
         "Line {line:int} of {path} holds no sample that can be trained. See why: "
@@ -56,6 +84,9 @@ SENTENCES: dict[str, str] = {
         "and goes on from its last checkpoint when there is room."
     ),
     "train.disk_full": _("The disk is full: the run waits at its last checkpoint for room."),
+    "train.disk_read_only": _(
+        "The disk can only be read: the run waits at its last checkpoint until it can be written."
+    ),
     "ask.busy_other_job": _(
         "Job {training} is training, so only it can answer now. Ask without --job, or add --wait."
     ),
