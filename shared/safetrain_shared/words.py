@@ -74,6 +74,7 @@ _SYSTEM = {
     errno.EISDIR: _("it is a folder"),
     errno.EMFILE: _("too many files are open"),
     errno.ENOSPC: _("the disk is full"),
+    errno.EXDEV: _("it lies on another disk"),
     errno.EROFS: _("the disk can only be read"),
     errno.ENAMETOOLONG: _("the name is too long"),
     errno.ELOOP: _("its links go round in a circle"),

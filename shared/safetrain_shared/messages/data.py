@@ -37,6 +37,9 @@ SENTENCES: dict[str, str] = {
     "data.not_listed": _("More than {limit:int} problems of one kind; the rest is only counted"),
     # whole files
     "data.not_read": _("The training files could not be inspected"),
+    "data.not_inspected": _(
+        "The training files are large: they are read to their end when the job's turn comes"
+    ),
     "data.train": _("Training file: {name} ({samples:int} samples)"),
     "data.valid": _("Validation file: {name} ({samples:int} samples)"),
     "data.no_samples": _("{path} holds no sample that can be trained"),

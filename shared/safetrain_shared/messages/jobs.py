@@ -8,6 +8,7 @@ SENTENCES: dict[str, str] = {
     "path.not_a_file": _("{path} is not a file."),
     "path.not_a_folder": _("{path} is not a folder."),
     "path.unreadable": _("{path} cannot be read ({reason})."),
+    "path.refused": _("The system refuses access to {path} ({reason}). Check who may use it."),
     "path.unwritable": _("{path} cannot be written ({reason}). Choose another folder: --output."),
     "job.unknown": _("There is no job {id}. See them all with: safetrain jobs"),
     "job.none": _("There is no job yet. Begin with: safetrain submit"),
@@ -19,6 +20,19 @@ SENTENCES: dict[str, str] = {
     "job.output_taken": _(
         "Job {id} already writes to {output}. Choose another folder, or wait for it to end."
     ),
+    "job.output_paused": _(
+        "Job {id} is paused in {output}; it began with other values ({differences}). Go on with "
+        "it: safetrain resume {id}. Or begin anew: safetrain cancel {id}, then submit with --fresh."
+    ),
+    "job.fresh_live": _(
+        "{output} belongs to job {id}, which is not over. To begin anew there, cancel it first: "
+        "safetrain cancel {id}"
+    ),
+    "job.not_aside": _(
+        "The run in {output} cannot be moved aside to {aside} ({reason}). Move it away yourself, "
+        "or choose another folder: --output."
+    ),
+    "job.waits_for_itself": _("Job {id} cannot wait for job {after}, which waits for it."),
     "job.output_finished": _(
         "{output} holds a finished training (job {id}). To train anew there and keep the old run "
         "aside, add --fresh."
@@ -26,6 +40,10 @@ SENTENCES: dict[str, str] = {
     "job.output_differs": _(
         "{output} holds an interrupted training that began with other values ({differences}). "
         "Submit it with those to go on, or add --fresh to begin anew."
+    ),
+    "job.output_data_differs": _(
+        "{output} holds an interrupted training, but {train} or {valid} has other content than "
+        "when it began. Bring it back to go on, or add --fresh to begin anew."
     ),
     "job.data_changed": _(
         "{path} has changed since the job was submitted. Submit it again with --fresh."

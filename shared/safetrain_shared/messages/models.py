@@ -5,6 +5,9 @@ from safetrain_shared.i18n import marked as _
 SENTENCES: dict[str, str] = {
     "model.not_known": _("There is no model {name} to add. Known models: {known}."),
     "model.not_installed": _("There is no model {name} under the home. See: safetrain models list"),
+    "model.in_use": _(
+        "Job {id} needs the model {name}. Wait for its end, or cancel it: safetrain cancel {id}"
+    ),
     "model.not_added": _("The model {name} is not here yet. Run: safetrain models add {name}"),
     "model.unknown": _(
         "{name} is no model known here. Give the name of an added model (safetrain models list), "

@@ -90,6 +90,20 @@ SENTENCES: dict[str, str] = {
     "ask.busy_other_job": _(
         "Job {training} is training, so only it can answer now. Ask without --job, or add --wait."
     ),
+    "ask.busy_other_model": _(
+        "Job {training} is training, so only it can answer now. Ask without --model, or add --wait."
+    ),
+    "ask.busy_checkpoint": _(
+        "Job {training} is training, so it answers with its weights as they are now. Ask without "
+        "--checkpoint, or add --wait."
+    ),
+    "ask.busy_checking": _(
+        "Job {training} is being checked and holds the GPU. Ask again once it trains, or add "
+        "--wait."
+    ),
+    "ask.adapter_replaced": _(
+        "{output} holds the training of job {other} by now, and job {id} has no adapter there."
+    ),
     "ask.no_adapter": _("Job {id} has no adapter yet."),
     "ask.base_only": _("There is no trained job yet: this is the base model's answer."),
     "ask.prompt_too_long": _(
