@@ -95,6 +95,14 @@ def test_remove_names_the_files_it_left(daemon: FakeDaemon, capsys: Capture) -> 
     assert "/out/1/notes.txt" in capsys.readouterr().out
 
 
+def test_a_wait_tells_the_end_in_words(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.jobs = [job(7, JobState.SUCCEEDED)]
+    daemon.submitted = jobs_pb2.SubmitResponse(job=job(7))
+    daemon.ended.set()
+    assert main(["submit", "--wait"]) == 0
+    assert capsys.readouterr().err.endswith("Job 7: done\n")
+
+
 @pytest.mark.parametrize("cls", errors.ERRORS)
 def test_every_error_of_the_daemon_has_its_exit_code(
     cls: type[errors.SafetrainError], daemon: FakeDaemon, capsys: Capture
