@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def test_the_notebook_checks_trains_and_asks(
     model = make_tiny_model(tmp_path / "model", layers=2)
     for name, path in (("MODEL", model), ("TRAIN", train), ("VALID", valid), ("OUTPUT", output)):
         monkeypatch.setenv(f"SAFETRAIN_{name}", str(path))
+    monkeypatch.delenv("SAFETRAIN_LANG")
     notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
@@ -44,7 +46,9 @@ def test_the_notebook_checks_trains_and_asks(
     recommended = json.loads((output / "recommended_config.json").read_text())
     chosen = eval(config)  # the cell's value, a dict of plain numbers
     assert chosen.keys() == DOCUMENTED and chosen == {name: recommended[name] for name in chosen}
-    assert "PREFLIGHT CHECK" in sheet and "Terminou: succeeded" in steps and "passo 18" in steps
+    assert "VERIFICAÇÃO DE HARDWARE" in sheet
+    assert "Terminou: concluído" in steps and "passo 18" in steps
+    assert re.search(r"loss \d,\d{4} · .* pico \d+,\d\d GB", steps)
     assert "train_loss" in table and (output / "plots" / "report.html").is_file(), report
     assert "Base:" in answers and "Treinado:" in answers
     assert (output / "adapters" / "adapters.safetensors").is_file()
