@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from safetrain.bundle.collect import files
 from safetrain.bundle.scrub import LEFT_OUT, SECRET, Scrubber, without_quotes
+from safetrain_shared import i18n
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.paths import Home
 from tests.harness import DaemonProcess
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -32,6 +35,13 @@ def run(daemon: DaemonProcess, *arguments: str, **env: str) -> subprocess.Comple
         timeout=120,
         env={**daemon.environment(), **env},
     )
+
+
+def test_the_reports_own_guide_is_in_the_users_language(tmp_path: Path) -> None:
+    with i18n.speaking("pt"):
+        named = dict(files(Home(tmp_path), {}, Scrubber()))
+    assert named["README.txt"].startswith("Um relatório de `safetrain diagnose --bundle`")
+    assert "Ficaram de fora: perguntas" in named["README.txt"]
 
 
 @pytest.fixture

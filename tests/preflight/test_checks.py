@@ -47,13 +47,14 @@ def test_a_check_needs_only_checks_before_it() -> None:
 
 
 def test_the_lines_of_the_users_document_come_out() -> None:
+    """In their order and form; a word or two is spelt as in Portugal today."""
     said = {say(f, lang="pt").replace("\N{NO-BREAK SPACE}", " ") for f in judged(facts())}
     memory = MAC.memory_available / GB
     assert {
-        "Apple Silicon (M1 Pro) detectado",
+        "Apple Silicon (M1 Pro) detetado",
         f"Memória: {memory:.1f} GB disponível".replace(".", ","),
-        "CPU: 8 cores",
-        "Metal GPU detectado e ativado",
+        "CPU: 8 núcleos",
+        "Metal GPU detetado e ativado",
         "Ficheiro de treino: train.jsonl (848 amostras)",
         "Ficheiro de validação: valid.jsonl (95 amostras)",
         "Modelo base encontrado (540,0 MB)",
