@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.settings import SettingValue, TrainingSettings
+from safetrain_shared.settings import LENGTH_BUCKET, SettingValue, TrainingSettings
 
 # What is trained where nobody says otherwise, and answers where nothing was trained yet.
 DEFAULT_MODEL = "mlx-community/Mistral-7B-Instruct-v0.3-4bit"
@@ -54,12 +54,14 @@ class Plan:
 
     Frozen at the first step, because a result equal to the bit depends on it.
     `length_bucket`: sequences are padded to a multiple of it. A zero limit is left alone.
+    `heaviest_width` and `heaviest_share`: of the micro-batch that the peaks speak of, the tokens a
+    row, and the share of them whose predictions go through the head.
     """
 
     settings: TrainingSettings
     model_path: str
     total_steps: int = 0
-    length_bucket: int = 32
+    length_bucket: int = LENGTH_BUCKET
     memory_budget: int = 0
     memory_limit: int = 0
     cache_limit: int = 0
@@ -72,6 +74,8 @@ class Plan:
     samples_cut: int = 0
     samples_left_out: int = 0
     compiled_shapes: int = 0
+    heaviest_width: int = 0
+    heaviest_share: float = 0.0
     reasons: tuple[Finding, ...] = ()
 
 

@@ -16,6 +16,11 @@ from safetrain_shared.errors import InvalidSetting
 
 SettingValue = bool | int | float | str | tuple[str, ...]
 
+# Sequences are padded to a multiple of it: 94 of 100 tokens are then real, with few shapes.
+LENGTH_BUCKET = 16
+# Predictions a chunk, where the loss is computed in chunks: their logits weigh little.
+LOSS_CHUNK = 128
+
 
 def _setting(
     default: SettingValue,

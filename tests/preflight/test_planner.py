@@ -7,12 +7,12 @@ import pytest
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
+from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK
 from safetraind.preflight import planner
 from safetraind.preflight.budget import Budget, budget_for
 from safetraind.preflight.facts import Device
-from safetraind.preflight.option import Measure
-from safetraind.preflight.shapes import compiled_shapes, heaviest_step, padded, padded_tokens
-from safetraind.worker.training import batches
+from safetraind.preflight.option import Measure, Option
+from safetraind.preflight.shapes import counted_rows
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
 
@@ -71,7 +71,23 @@ def test_the_users_choices_stand() -> None:
 
 def test_a_chosen_batch_keeps_the_rest_of_the_effective_batch() -> None:
     settings = planned(available=20 * GB, samples=4000, spec=spec(batch_size=1)).settings
-    assert (settings.batch_size, settings.gradient_accumulation) == (1, 2)
+    assert (settings.batch_size, settings.gradient_accumulation) == (1, 8)
+
+
+def test_a_chosen_accumulation_keeps_the_rest_of_the_effective_batch() -> None:
+    settings = planned(available=20 * GB, spec=spec(gradient_accumulation=4)).settings
+    assert (settings.batch_size, settings.gradient_accumulation) == (2, 4)
+    plan = planned(available=12 * GB, spec=spec(gradient_accumulation=8))
+    assert (plan.settings.batch_size, plan.settings.gradient_accumulation) == (1, 8)
+    assert "plan.other_batch" in {reason.code for reason in plan.reasons}
+
+
+def test_the_effective_batch_is_given_up_only_where_it_does_not_fit() -> None:
+    chosen = spec(gradient_accumulation=1, loss_chunk=0, gradient_checkpointing=False)
+    roomy = planned(spec=chosen, lengths=lengths((400, 848)))
+    assert roomy.settings.batch_size == 4
+    tight = planned(spec=chosen, lengths=lengths((400, 848)), budget=budget(int(2.2 * GB)))
+    assert tight.settings.batch_size < 4
 
 
 def test_less_memory_gives_smaller_micro_batches_of_the_same_effective_batch() -> None:
@@ -94,15 +110,22 @@ def test_shorter_sequences_come_only_where_the_longest_do_not_fit() -> None:
 
 
 def test_sequences_below_the_tiers_length_need_the_users_leave() -> None:
-    asked = question(budget=budget(800 * MB), lengths=lengths((500, 848)))
+    asked = question(budget=budget(700 * MB), lengths=lengths((500, 848)))
     assert isinstance(planner.plan(asked), Finding)
     allowed = dataclasses.replace(asked, spec=dataclasses.replace(SPEC, allow_shorter=True))
     plan = planner.plan(allowed)
     assert isinstance(plan, Plan) and plan.settings.max_seq_length < 500
 
 
-def test_what_cannot_fit_is_refused_with_a_change_that_would() -> None:
-    refused = planner.plan(question(budget=budget(800 * MB), lengths=lengths((500, 848))))
+# What the prediction was off by, where the leanest way was rehearsed.
+@pytest.mark.parametrize("factor", [None, 1.0, 1.2])
+def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | None) -> None:
+    asked = question(budget=budget(700 * MB), lengths=lengths((500, 848)))
+    least = planner.smallest(asked)
+    seen = (
+        () if factor is None else (Measure(least.settings, least.step, int(factor * least.peak)),)
+    )
+    refused = planner.plan(asked, seen)
     assert isinstance(refused, Finding)
     assert refused.blocks and refused.status is Status.FAILED
     assert refused.code in ("plan.refused_layers", "plan.refused_length", "plan.refused_both")
@@ -111,8 +134,8 @@ def test_what_cannot_fit_is_refused_with_a_change_that_would() -> None:
         for name, value in refused.args.items()
         if name in ("layers", "length")
     }
-    changed = question(budget=budget(800 * MB), lengths=lengths((500, 848)), spec=spec(**changes))
-    assert isinstance(planner.plan(changed), Plan)
+    followed = dataclasses.replace(asked, spec=spec(**changes))
+    assert isinstance(planner.plan(followed, seen), Plan)
 
 
 def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
@@ -143,6 +166,142 @@ def test_a_measure_decides_over_a_rehearsal_and_that_over_an_estimate() -> None:
     assert plan.expected_seconds > 0
 
 
+def test_the_peak_before_probing_is_not_the_measured_one() -> None:
+    best = planner.options(question())[0]
+    plan = planned((Measure(best.settings, best.step, GB, tokens_per_second=100.0),))
+    assert plan.measured_peak == GB
+    assert plan.predicted_peak == best.peak != GB
+
+
+def test_a_death_rules_out_the_same_work_and_what_is_heavier_but_nothing_leaner() -> None:
+    asked = question(lengths=lengths((400, 848)), budget=budget(8 * GB))
+    before = planner.options(asked)
+    died = next(o for o in before if o.settings.batch_size == 2)
+    death = Measure(died.settings, died.step, asked.budget.mlx, died=True)
+    after = {_what(o): o for o in planner.options(asked, (death,))}
+    out = {_what(o) for o in after.values() if not planner.fits(asked, o)}
+    assert out == {
+        _what(o)
+        for o in before
+        if o.settings.batch_size >= 2 and planner.same_work(o.settings, died.settings)
+    }
+    assert all(after[_what(o)].peak == o.peak for o in before if _what(o) not in out)
+
+
+def test_a_death_is_forgiven_where_there_is_a_good_deal_more_memory() -> None:
+    asked = question()
+    best = planner.options(asked)[0]
+    tight = Measure(best.settings, best.step, asked.budget.mlx, died=True)
+    early = Measure(best.settings, best.step, asked.budget.mlx // 2, died=True)
+    assert planned((tight,)).settings != best.settings
+    assert planned((early,)).settings.batch_size == best.settings.batch_size
+
+
+def _what(option: Option) -> tuple[object, ...]:
+    names = ("batch_size", "gradient_checkpointing", "loss_chunk", "max_seq_length")
+    return tuple(getattr(option.settings, name) for name in names)
+
+
+def test_a_lean_plan_that_was_measured_is_not_settled_where_faster_ones_may_fit() -> None:
+    asked = question()
+    best, *_, lean = planner.options(asked)
+    measured = Measure(lean.settings, lean.step, lean.peak, tokens_per_second=100.0)
+    assert not planner.is_settled(asked, (measured,))
+    fast = Measure(best.settings, best.step, best.peak, tokens_per_second=100.0)
+    assert planner.is_settled(asked, (measured, fast))
+
+
+def test_a_probe_never_loads_weights_that_are_too_large() -> None:
+    shape = dataclasses.replace(question().shape, weight_bytes=100 * MB)
+    asked = question(quantized=True, shape=shape, budget=budget(500 * MB))
+    tried = planner.to_try(asked, (), 24)
+    assert tried and not any(option.settings.dequantize for option in tried)
+
+
+def test_likely_ways_are_tried_before_hopeless_ones() -> None:
+    asked = question(budget=budget(int(1.3 * GB)), lengths=lengths((100, 800), (4000, 48)))
+    first = planner.to_try(asked, (), 4)[0]
+    assert first.peak < 1.3 * asked.budget.mlx
+
+
+def test_large_logits_go_through_the_head_in_chunks_and_small_ones_whole() -> None:
+    large = planned(lengths=lengths((400, 848)))  # 4 × 49152 × 4 × 200 bytes
+    assert large.settings.loss_chunk == LOSS_CHUNK
+    assert "plan.loss_chunk" in {reason.code for reason in large.reasons}
+    small = planned(shape=dataclasses.replace(question().shape, vocabulary=1000))
+    assert small.settings.loss_chunk == 0
+    assert planned(lengths=lengths((400, 848)), spec=spec(loss_chunk=0)).settings.loss_chunk == 0
+
+
+def test_no_array_is_larger_than_a_buffer_of_the_device() -> None:
+    asked = question(device="metal", lengths=lengths((400, 848)), spec=spec(loss_chunk=0))
+    usual = planner.plan(asked)
+    held = planner.plan(dataclasses.replace(asked, largest_buffer=100 * MB))
+    assert isinstance(usual, Plan) and isinstance(held, Plan)
+    assert (usual.settings.batch_size, held.settings.batch_size) == (4, 2)
+    assert held.settings.effective_batch == usual.settings.effective_batch
+    assert "plan.largest_buffer" in {reason.code for reason in held.reasons}
+    assert "plan.largest_buffer" not in {reason.code for reason in usual.reasons}
+    refused = planner.plan(dataclasses.replace(asked, largest_buffer=20 * MB))
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_buffer"
+
+
+def test_few_resources_give_coarser_padding_and_so_fewer_shapes() -> None:
+    spread = lengths(*((n, 10) for n in range(20, 2000, 7)))
+    asked = question(device="metal", lengths=spread)
+    fine = planner.plan(dataclasses.replace(asked, resources=10_000_000))
+    coarse = planner.plan(dataclasses.replace(asked, resources=100_000))
+    assert isinstance(fine, Plan) and isinstance(coarse, Plan)
+    assert fine.length_bucket == LENGTH_BUCKET < coarse.length_bucket
+    assert coarse.compiled_shapes < fine.compiled_shapes
+    assert "plan.fewer_shapes" in {reason.code for reason in coarse.reasons}
+
+
+def test_packing_counts_rows_and_not_samples() -> None:
+    counted = lengths((40, 400), (90, 448))
+    packed = planned(spec=spec(packing=True, max_seq_length=512))
+    rows = counted_rows(counted, packed.settings)
+    assert 400 * 39 + 448 * 89 <= rows * 512 < 1.1 * (400 * 39 + 448 * 89)
+    assert packed.total_steps == -(-rows // packed.settings.effective_batch) * 3
+    assert packed.samples == 848
+    assert packed.heaviest_width == 512
+
+
+def test_packed_time_is_that_of_the_rows() -> None:
+    asked = question(spec=spec(packing=True, max_seq_length=512))
+    best = planner.options(asked)[0]
+    plan = planner.plan(asked, (Measure(best.settings, best.step, GB, tokens_per_second=1000.0),))
+    assert isinstance(plan, Plan)
+    rows = counted_rows(asked.lengths, best.settings)
+    assert plan.expected_seconds == pytest.approx(3 * 512 * rows / 1000, rel=0.1)
+
+
+def test_longer_validation_samples_count_for_memory_and_are_told() -> None:
+    chosen = spec(max_seq_length=2048, loss_chunk=0, lora_layers=1)
+    short, long = lengths((60, 848)), lengths((60, 90), (1900, 5), (3000, 2))
+    alone = planned(spec=chosen, lengths=short)
+    both = planned(spec=chosen, lengths=short, valid=long)
+    assert both.predicted_peak > 1.5 * alone.predicted_peak
+    cut = next(r for r in both.reasons if r.code == "plan.cuts_valid")
+    assert cut.args == {"count": 2, "length": 2048}
+    same = planned(spec=chosen, lengths=short, valid=lengths((55, 90)))
+    assert same.predicted_peak == alone.predicted_peak
+
+
+def test_the_plan_names_all_that_it_was_decided_by() -> None:
+    asked = question()
+    best = planner.options(asked)[0]
+    plan = planner.plan(asked, (Measure(best.settings, best.step, GB, tokens_per_second=100.0),))
+    assert isinstance(plan, Plan)
+    last = plan.reasons[-1]
+    assert last.code == "plan.measured"
+    assert last.args["peak"] == GB and last.args["predicted"] == best.peak
+    assert last.args["margin"] == pytest.approx(1 - GB / asked.budget.mlx)
+    assert last.args["speed"] == 100
+    assert plan.expected_seconds > 0
+    assert {"plan.no_cuts", "plan.cuts"} & {reason.code for reason in plan.reasons}
+
+
 def test_a_setup_that_was_measured_too_large_is_not_planned() -> None:
     best = planner.options(question())[0]
     plan = planned((Measure(best.settings, best.step, 11 * GB, tokens_per_second=1e6),))
@@ -159,6 +318,13 @@ def test_plain_text_is_learned_whole() -> None:
     assert planned().settings.mask_prompt
 
 
+def test_a_budget_above_the_machine_is_cut_to_it() -> None:
+    machine = facts(host=LINUX)
+    found = budget_for(dataclasses.replace(SPEC, memory_budget=64 * GB), machine, 400 * MB)
+    assert found.worker == LINUX.memory_available
+    assert budget_for(SPEC, machine, 400 * MB).worker < LINUX.memory_available
+
+
 def test_a_budget_leaves_room_for_the_worker_and_the_cache() -> None:
     found = budget_for(dataclasses.replace(SPEC, memory_budget=2 * GB), facts(host=LINUX), 400 * MB)
     assert found.worker == 2 * GB
@@ -171,30 +337,3 @@ def test_a_budget_on_metal_stays_below_the_working_set() -> None:
     found = budget_for(SPEC, facts(device=small))
     assert found.mlx < 2 * GB and found.wired <= 2 * GB
     assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
-
-
-@pytest.mark.parametrize("length", [1, 31, 32, 33, 255, 256, 257, 511, 1000, 4097])
-def test_padding_is_the_trainers(length: int) -> None:
-    assert padded(length) == batches.padded(length, 32)
-
-
-def test_tokens_with_padding_are_counted_as_batches_make_them() -> None:
-    # Widths 96 (3 samples) and 32 (5): with 2 rows 96|96, 96|32, 32|32, 32|32.
-    counted = lengths((20, 5), (90, 3))
-    assert padded_tokens(counted, 512, 2) == (2 * (96 + 96 + 32 + 32), 4)
-    assert padded_tokens(counted, 512, 1) == (3 * 96 + 5 * 32, 8)
-
-
-def test_the_heaviest_step_is_the_widest_with_the_most_to_learn() -> None:
-    step = heaviest_step(lengths((20, 50), (200, 3)), 512, 2, fused=False)
-    assert (step.rows, step.width) == (2, 224)
-    assert step.learned == 224  # 2 × 100 answers, rounded up to quarters of 448
-    cut = heaviest_step(lengths((20, 50), (200, 3)), 64, 2, fused=False)
-    assert cut.width == 64
-
-
-def test_compiled_shapes_are_bounded_by_the_lengths_there_are() -> None:
-    settings = planned().settings
-    assert compiled_shapes(lengths((20, 5), (90, 3)), settings) <= 4
-    packed = dataclasses.replace(settings, packing=True)
-    assert compiled_shapes(lengths((20, 5), (90, 3)), packed) == 1

@@ -13,7 +13,6 @@ from safetraind.worker.probing.graph import FUSED, fused, trace
 from safetraind.worker.probing.playback import evaluation_order, peak
 from safetraind.worker.probing.probe import made_up
 from safetraind.worker.probing.rehearse import Rehearsal, will_compile
-from safetraind.worker.training import heads
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 from tests.tiny import make_tiny_model
@@ -92,18 +91,16 @@ def test_a_rehearsed_peak_is_close_to_the_one_that_is_run(
 
 
 def rehearsed(folder: str, settings: TrainingSettings, batch: Batch) -> int:
-    model = load(folder).model
-    Stepper(model, dataclasses.replace(settings, gradient_checkpointing=False), seed=0)
-    return Rehearsal(model, heads.split(model)).peak(settings, batch)
+    return Rehearsal(load(folder).model, settings).peak(settings, batch)
 
 
 def test_a_rehearsal_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = load(str(make_tiny_model(tmp_path / "m"))).model
-    Stepper(model, TrainingSettings(), seed=0)
+    rehearsal = Rehearsal(model, TrainingSettings())
     tokens = mx.arange(16)[None]
     before, kinds = model(tokens), [type(layer) for layer in model.layers]
     settings = dataclasses.replace(TrainingSettings(), gradient_checkpointing=True)
-    Rehearsal(model, heads.split(model)).peak(settings, made_up(2, 32, 32, 512))
+    rehearsal.peak(settings, made_up(2, 32, 32, 512))
     assert mx.array_equal(model(tokens), before)
     assert [type(layer) for layer in model.layers] == kinds
 

@@ -6,10 +6,8 @@ import dataclasses
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 
-# Tokens a chunk: the logits of a chunk then weigh little beside the activations.
-LOSS_CHUNK = 128
 # Below it hardly a conversation is left whole.
 SHORTEST = 64
 
@@ -50,4 +48,5 @@ def step_down(plan: Plan, *, allow_shorter: bool) -> tuple[Plan, Finding] | None
 def _changed(plan: Plan, code: str, **settings: int | bool) -> tuple[Plan, Finding]:
     new: TrainingSettings = dataclasses.replace(plan.settings, **settings)  # type: ignore[arg-type]
     finding = Finding(code, Status.WARNING, args=settings)
-    return dataclasses.replace(plan, settings=new), finding
+    # What was measured was measured of the settings that died.
+    return dataclasses.replace(plan, settings=new, measured_peak=0), finding

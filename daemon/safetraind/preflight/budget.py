@@ -42,10 +42,17 @@ class Budget:
         return int(self.mlx * (1 - (MARGIN_MEASURED if measured else MARGIN_PREDICTED)))
 
 
+def available(spec: JobSpec, facts: Facts) -> int:
+    """Bytes that the job may have: what the machine has now, or less where less was asked for."""
+    return min(spec.memory_budget or facts.host.memory_available, facts.host.memory_available)
+
+
 def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:
     """The budget of a job on this machine. `worker_bytes`: what it costs beside arrays."""
     device = facts.device
-    worker = spec.memory_budget or int(_SHARE * facts.host.memory_available)
+    worker = int(_SHARE * facts.host.memory_available)
+    if spec.memory_budget:
+        worker = available(spec, facts)
     cache = min(_MAX_CACHE, max(_LEAST_CACHE, int(_CACHE_SHARE * worker)))
     mlx = max(0, worker - worker_bytes - cache)
     if device is not None and device.kind == "metal" and device.working_set:

@@ -11,23 +11,30 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status
-from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict
+from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, to_dict
 from safetrain_shared.paths import Home
 from safetraind import host
 from safetraind.preflight import planner, report
-from safetraind.preflight.budget import LEAST_WORKER_BYTES, WORKER_BYTES, budget_for
+from safetraind.preflight.budget import (
+    LEAST_WORKER_BYTES,
+    WORKER_BYTES,
+    available,
+    budget_for,
+)
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.facts import Disk, Facts, packages_from
 from safetraind.preflight.learned import Learned, key_of
 from safetraind.preflight.model_folder import read_model
-from safetraind.preflight.option import ESTIMATED, Measure, Option, Question
+from safetraind.preflight.option import Measure, Question
 from safetraind.preflight.workers import (
     Ended,
     Workers,
@@ -43,6 +50,7 @@ from safetraind.preflight.workers import (
 _MOST_PROBES = 3
 _MOST_REHEARSED = 24
 _PROBE_SECONDS = 30.0
+_MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,9 @@ class Progress:
 
     phase: str
     done: float = -1.0
+
+
+PROBING = Progress("probing")  # next comes what needs the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +92,30 @@ class Summary:
 
 
 Step = SectionStarted | Finding | Progress | Recommendation | Summary
+# Brings the model here: its bytes once they are known, progress, and last its folder. Raises
+# SafetrainError.
+Bring = Callable[[], AsyncGenerator[Progress | int | Path, None]]
 
 
 class Course:
     """One preflight of one job's specification; `run` may be iterated once."""
 
     def __init__(
-        self, spec: JobSpec, workers: Workers, home: Home, model: Path | None, download: int = 0
+        self,
+        spec: JobSpec,
+        workers: Workers,
+        home: Home,
+        model: Path | None,
+        *,
+        facts: Facts | None = None,
+        bring: Bring | None = None,
+        effective_batch: int = 0,
     ) -> None:
-        """`model`: the folder on this machine, None for one to be downloaded (`download` bytes)."""
+        """`model`: the folder on this machine, None for one that `bring` downloads.
+
+        `facts`: of `gather`, where they are known already. `effective_batch`: that of a training
+        that goes on; 0: the planner decides.
+        """
         self.spec = spec
         self.plan: Plan | None = None
         self.findings: list[Finding] = []
@@ -97,7 +123,10 @@ class Course:
         self._home = home
         self._failed: set[str] = set()
         self.measures: list[Measure] = []
-        self._facts = gather(spec, home, model, download)
+        self._facts: Facts  # as given, else gathered when it runs
+        self._gathered, self._model = facts, model
+        self._bring = bring
+        self._effective_batch = effective_batch
 
     @property
     def blocked(self) -> bool:
@@ -110,11 +139,22 @@ class Course:
 
         The least that was seen: a probe that tries several setups keeps scraps of each.
         """
-        seen = [m.outside for m in self.measures if m.outside]
+        seen = [measure.outside for measure in self.measures if measure.outside]
         return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
 
-    async def run(self) -> AsyncIterator[Step]:
-        """The sections in order, each followed by its findings; last the summary."""
+    async def run(self) -> AsyncGenerator[Step, None]:
+        """`judged`, then the two files and the summary."""
+        async with aclosing(self.judged()) as judged:
+            async for step in judged:
+                yield step
+        yield self._summarise()
+
+    async def judged(self) -> AsyncGenerator[Step, None]:
+        """The sections in order, each followed by its findings. Writes nothing."""
+        facts = self._gathered
+        if facts is None:
+            facts = await asyncio.to_thread(gather, self.spec, self._home, self._model)
+        self._facts = facts
         inspection = asyncio.create_task(self._inspect())
         try:
             for section in SECTIONS:
@@ -123,8 +163,12 @@ class Course:
                     yield Progress("inspecting")
                     await inspection
                 if section == "gpu":
-                    yield Progress("probing")
+                    yield PROBING
                     await self._probe()
+                if section == "model":
+                    async with aclosing(self._fetched()) as fetched:
+                        async for step in fetched:
+                            yield step
                 for finding in self._judge(section):
                     yield finding
                 if section == "recommendation":
@@ -132,12 +176,43 @@ class Course:
                         yield step
         finally:
             inspection.cancel()
-        yield self._summarise()
 
     def _judge(self, section: str) -> list[Finding]:
+        """The findings of a section; where it is judged once more, those that are new."""
         found = list(carry_out(of_section(section), self.spec, self._facts, self._failed))
+        found = [finding for finding in found if finding not in self.findings]
         self.findings += found
         return found
+
+    async def _fetched(self) -> AsyncGenerator[Step, None]:
+        """Downloads the model, then looks again at what only the model tells: lengths, speed.
+
+        Not where something blocks already: gigabytes would come for nothing.
+        """
+        if self._bring is None or self._facts.model.path or self.blocked:
+            return
+        model = self._facts.model
+        try:
+            async with aclosing(self._bring()) as brought:
+                async for step in brought:
+                    if isinstance(step, Path):
+                        model = read_model(self.spec.model, step)
+                    elif isinstance(step, int):
+                        model = dataclasses.replace(model, download=step)
+                    else:
+                        yield step
+        except SafetrainError as error:
+            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            model = dataclasses.replace(model, cause=cause)
+        self._facts = dataclasses.replace(self._facts, model=model)
+        if not model.path:
+            return
+        yield Progress("inspecting")
+        await self._inspect()
+        for finding in self._judge("data"):
+            yield finding
+        yield PROBING
+        await self._probe()
 
     def _recommend(self) -> list[Finding | Recommendation]:
         question = self.question
@@ -154,9 +229,11 @@ class Course:
 
     async def _inspect(self) -> None:
         problems: list[Finding] = []
+        packages: dict[str, Any] = {}
 
         def note(line: Mapping[str, Any]) -> None:
-            if "problem" in line and len(problems) < 100:
+            packages.update(line.get("packages", {}))
+            if "problem" in line and len(problems) < _MOST_PROBLEMS:
                 problems.append(finding_from_dict(line["problem"]))
 
         model = self._facts.model
@@ -164,9 +241,10 @@ class Course:
         request = inspect_request(self.spec, whole)
         ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
         result = ended.result or {}
-        packages = packages_from(result.get("packages", {}))
         data = data_from(result, problems) if ended.result else None
-        self._facts = dataclasses.replace(self._facts, packages=packages, data=data)
+        # They come first, so that they are known though the worker dies for want of one.
+        packages = result.get("packages") or packages
+        self._facts = dataclasses.replace(self._facts, packages=packages_from(packages), data=data)
 
     async def _probe(self) -> None:
         """Fills in device, loading and measures: from what was learned, else by probing."""
@@ -174,28 +252,31 @@ class Course:
         known = learned.recall()
         if known is not None:
             self._take(known)
-            answer = self._answer()
-            if answer is None or (isinstance(answer, Plan) and answer.measured_peak):
+            if "loaded" in known and self._is_answered():
                 return
         if not self._workers.has_lease:
             self._facts = dataclasses.replace(self._facts, busy=True)
             return
         for _ in range(_MOST_PROBES):
             found, ended = await self._run_probe()
-            if "device" not in found:
-                found["device"] = {"kind": "?", "works": False, "reason": _how(ended)}
             self._take(found)
-            if "loaded" in found and found["measures"]:
+            if found["measures"] or found["died"]:
                 learned.keep(found)
-            if ended.result is None and "trying" in found:
-                self._note_death(found["trying"])
-                continue
-            answer = self._answer()
-            if ended.result is None or not isinstance(answer, Plan) or answer.measured_peak:
+            if not found["died"] and (ended.result is None or self._is_answered()):
                 return
 
+    def _is_answered(self) -> bool:
+        """Whether another probe would change nothing: nothing to ask, a plan that was measured, or
+        nothing left that may fit.
+        """
+        question = self.question
+        if question is None or isinstance(planner.plan(question, self.measures), Finding):
+            return True
+        return planner.is_settled(question, self.measures)
+
     async def _run_probe(self) -> tuple[dict[str, Any], Ended]:
-        found: dict[str, Any] = {"measures": [], "rehearsed": []}
+        """What a probe found, and how it ended. Where it died, what it died of is among it."""
+        found: dict[str, Any] = {"measures": [], "rehearsed": [], "died": []}
 
         def note(line: Mapping[str, Any]) -> None:
             for kind, value in line.items():
@@ -210,32 +291,28 @@ class Course:
             request = probe_request(
                 self.spec,
                 self._facts.model.path,
-                self._to_try(question),
+                planner.to_try(question, self.measures, _MOST_REHEARSED),
                 question.budget,
                 _PROBE_SECONDS,
             )
         ended = await self._workers.run_worker("probe", request, lease=True, on_progress=note)
+        if ended.result is None:
+            self._note_death(found, _how(ended))
         return found, ended
 
-    def _to_try(self, question: Question) -> Sequence[Option]:
-        """The best ways first, the leanest one last: it may fit after all."""
-        options = planner.options(question, self.measures)
-        untried = [option for option in options if option.sureness == ESTIMATED]
-        return [*untried[:_MOST_REHEARSED], planner.smallest(question, self.measures)]
-
-    def _answer(self) -> Plan | Finding | None:
-        """What the planner says by now; None while there is nothing to ask it."""
-        question = self.question
-        return None if question is None else planner.plan(question, self.measures)
-
-    def _note_death(self, tried: Mapping[str, Any]) -> None:
-        """A probe that died measured one thing all the same: this much does not fit."""
-        question = self.question
-        for option in planner.options(question, self.measures) if question else []:
-            step = option.step
-            if question and (step.rows, step.width) == (tried["rows"], tried["width"]):
-                peak = max(option.peak, question.budget.mlx + 1)
-                self.measures.insert(0, Measure(option.settings, step, peak))
+    def _note_death(self, found: dict[str, Any], how: str) -> None:
+        """A probe that died tells one thing all the same: what it was about to try does not fit, or
+        the device or the model is not fit for anything.
+        """
+        tried, question = found.pop("trying", None), self.question
+        if "device" not in found:
+            found["device"] = {"kind": "?", "works": False, "reason": how}
+        elif tried is not None and question is not None:
+            found["died"] = [{**tried, "peak": question.budget.mlx}]
+        elif "loaded" not in found and self._facts.model.path:
+            path = self._facts.model.path
+            cause = Finding("model.loading_died", args={"path": path, "reason": how})
+            found["failed"] = to_dict(cause)
 
     def _take(self, found: Mapping[str, Any]) -> None:
         device = device_from(found["device"]) if "device" in found else self._facts.device
@@ -243,6 +320,7 @@ class Course:
         fused = device is not None and device.kind != "cpu"
         seen = [*found["measures"], *found["rehearsed"]]
         self.measures += [measure_from(m, fused=fused) for m in seen]
+        self.measures += [measure_from(m, fused=fused, died=True) for m in found["died"]]
         self._facts = dataclasses.replace(self._facts, device=device, loaded=loaded)
 
     @property
@@ -262,9 +340,13 @@ class Course:
             lengths=data.train.lengths,
             samples=data.train.samples,
             text_only=data.train.format == "text",
-            available=self.spec.memory_budget or self._facts.host.memory_available,
+            available=available(self.spec, self._facts),
             budget=budget_for(self.spec, self._facts, self.outside),
             device=device.kind if device else ("metal" if self._facts.host.is_mac else "cpu"),
+            valid=data.valid.lengths if data.valid else None,
+            largest_buffer=device.largest_buffer if device else 0,
+            resources=device.resources if device else 0,
+            effective_batch=self._effective_batch,
         )
 
     def _summarise(self) -> Summary:
@@ -286,12 +368,15 @@ class Course:
         )
 
 
-def gather(spec: JobSpec, home: Home, model: Path | None, download: int = 0) -> Facts:
-    """The facts that need no worker. Takes some milliseconds, on macOS some hundreds."""
+def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:
+    """The facts that need no worker; `model`: its folder, None for one that is not here yet.
+
+    Takes some milliseconds, on macOS some hundreds.
+    """
     return Facts(
         host=host.gather(),
         disk=_disk(spec.output, home),
-        model=read_model(spec.model, model, download),
+        model=read_model(spec.model, model),
         python=platform.python_version(),
         compiler=shutil.which("g++") or "",
         openblas=host.find_openblas(),
@@ -318,5 +403,5 @@ def _how(ended: Ended) -> str:
 
 
 def _existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """`path`, or the nearest folder above it that exists and may be seen."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110

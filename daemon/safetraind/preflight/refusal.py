@@ -3,53 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import TrainingSettings
-from safetraind.preflight.budget import Budget
 from safetraind.preflight.memory import predict
 from safetraind.preflight.model_folder import ModelShape
-from safetraind.preflight.option import Option
+from safetraind.preflight.option import Option, Question
 
 _LENGTHS = (2048, 1024, 512, 256, 128, 64)
 
+Change = Callable[[Option, int], Option]
 
-def refuse(shape: ModelShape, budget: Budget, least: Option) -> Finding:
+
+def refuse(question: Question, least: Option, correction: float) -> Finding:
     """The blocking finding: what the leanest way would take, what there is, and what would fit.
 
     The changes are tried from the one that costs least: fewer LoRA layers, then a shorter sequence,
-    then both; where even that is too much, how large a model may be.
+    then both; where even that is too much, how large a model may be. They are predicted with what
+    is known to be missing: `correction`, or what the leanest way itself was off by.
     """
-    room = budget.room(measured=False)
-    args: dict[str, int] = {"needed": least.peak, "room": room, "budget": budget.worker}
-    layers = _largest(range(_layers(shape, least.settings) - 1, 0, -1), room, shape, least, _on)
-    if layers:
+    if 0 < question.largest_buffer < least.largest:
+        args = {"needed": least.largest, "room": question.largest_buffer}
+        return _finding("plan.refused_buffer", args)
+    fits = _judge(question, least, correction)
+    room = question.budget.room(measured=False)
+    args = {"needed": least.peak, "room": room, "budget": question.budget.worker}
+    fewer = range(_layers(question.shape, least.settings) - 1, 0, -1)
+    if layers := _first(fewer, least, _on, fits):
         return _finding("plan.refused_layers", args | {"layers": layers})
     shorter = [n for n in _LENGTHS if n < least.step.width]
-    length = _largest(shorter, room, shape, least, _cut)
-    if length:
+    if length := _first(shorter, least, _cut, fits):
         return _finding("plan.refused_length", args | {"length": length})
-    single = dataclasses.replace(least, settings=_on(least, 1).settings)
-    length = _largest(shorter, room, shape, single, _cut)
-    if length:
+    if length := _first(shorter, _on(least, 1), _cut, fits):
         return _finding("plan.refused_both", args | {"layers": 1, "length": length})
-    return _finding("plan.refused_model", args | {"weights": shape.weight_bytes})
+    return _finding("plan.refused_model", args | {"weights": question.shape.weight_bytes})
 
 
-def _largest(
-    values: range | list[int],
-    room: int,
-    shape: ModelShape,
-    least: Option,
-    change: Callable[[Option, int], Option],
+def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:
+    """Whether a changed option would fit, by a prediction that is right for the leanest one."""
+    room = question.budget.room(measured=False)
+    factor = predict(question.shape, least.settings, least.step).off_by(least.peak)
+    factor = max(correction, factor)
+
+    def fits(option: Option) -> bool:
+        peak = predict(question.shape, option.settings, option.step)
+        return peak.corrected(factor) <= room
+
+    return fits
+
+
+def _first(
+    values: Sequence[int], option: Option, change: Change, fits: Callable[[Option], bool]
 ) -> int:
     """The first of `values` with which it fits; 0 where none does."""
-    for value in values:
-        option = change(least, value)
-        if predict(shape, option.settings, option.step).total <= room:
-            return value
-    return 0
+    return next((value for value in values if fits(change(option, value))), 0)
 
 
 def _on(option: Option, layers: int) -> Option:
@@ -58,9 +66,12 @@ def _on(option: Option, layers: int) -> Option:
 
 
 def _cut(option: Option, length: int) -> Option:
-    rows = option.step.rows
-    step = dataclasses.replace(option.step, width=length, learned=rows * length)
-    return dataclasses.replace(option, step=step)
+    rows, step = option.step.rows, option.step
+    width, learned = min(step.valid_width, length), min(step.valid_learned, rows * length)
+    cut = dataclasses.replace(
+        step, width=length, learned=rows * length, valid_width=width, valid_learned=learned
+    )
+    return dataclasses.replace(option, step=cut)
 
 
 def _layers(shape: ModelShape, settings: TrainingSettings) -> int:

@@ -1,18 +1,19 @@
 """The shapes that a run computes on, counted from the lengths of its samples alone.
 
 Follows `worker.batches`: samples sorted by length, cut into windows and micro-batches, each padded
-to a multiple of the bucket.
+to a multiple of the bucket. With packing a row holds several samples, and all rows are one width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from functools import lru_cache
 
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.preflight.facts import Lengths
 from safetraind.preflight.memory import Step
 
-LENGTH_BUCKET = 32
+QUARTERS = 4  # the predictions of a micro-batch are filled up to quarters of its tokens
 
 
 def padded(length: int, bucket: int = LENGTH_BUCKET) -> int:
@@ -21,17 +22,39 @@ def padded(length: int, bucket: int = LENGTH_BUCKET) -> int:
     return -(-max(length, 1) // step) * step
 
 
-def heaviest_step(lengths: Lengths, max_seq_length: int, rows: int, *, fused: bool) -> Step:
-    """The micro-batch of `rows` samples that needs most memory: the widest one, with as many
-    predictions through the head as samples of that width can have.
+def heaviest_step(
+    lengths: Lengths,
+    settings: TrainingSettings,
+    *,
+    fused: bool,
+    bucket: int = LENGTH_BUCKET,
+    valid: Lengths | None = None,
+) -> Step:
+    """The micro-batch that needs most memory: the widest one, with as many predictions through the
+    head as samples of that width can have. `valid`: where its samples are wider than those that are
+    trained on, the widest batch of an evaluation belongs to the step.
     """
+    rows, longest = settings.batch_size, settings.max_seq_length
+    if settings.packing:
+        width = padded(longest - 1, bucket)
+        learned = rows * width  # full rows; how much of them counts, nobody knows beforehand
+    else:
+        width, learned = _widest(lengths, longest, rows, bucket)
+    valid_width, valid_learned = _widest(valid, longest, rows, bucket) if valid else (0, 0)
+    if valid_width <= width:
+        valid_width = valid_learned = 0
+    return Step(rows, width, learned, fused, valid_width, valid_learned)
+
+
+def _widest(lengths: Lengths, max_seq_length: int, rows: int, bucket: int) -> tuple[int, int]:
+    """Width and predictions of the widest micro-batch of `rows` samples."""
     longest = max(1, min(lengths.longest, max_seq_length))
-    width = padded(longest - 1)
+    width = padded(longest - 1, bucket)
     kept = [_kept(tokens, learned, max_seq_length) for tokens, learned in lengths.tops]
-    widest = sorted((n for tokens, n in kept if padded(tokens - 1) == width), reverse=True)
-    others = sorted((n for tokens, n in kept if padded(tokens - 1) < width), reverse=True)
+    widest = sorted((n for tokens, n in kept if padded(tokens - 1, bucket) == width), reverse=True)
+    others = sorted((n for tokens, n in kept if padded(tokens - 1, bucket) < width), reverse=True)
     predictions = sum([*widest, *others, *[width] * rows][:rows])
-    return Step(rows, width, _quarters(predictions, rows * width), fused)
+    return width, quarters(predictions, rows * width)
 
 
 def _kept(tokens: int, learned: int, length: int) -> tuple[int, int]:
@@ -39,16 +62,26 @@ def _kept(tokens: int, learned: int, length: int) -> tuple[int, int]:
     return min(tokens, length), max(0, learned - max(0, tokens - length))
 
 
-def _quarters(count: int, whole: int) -> int:
+def quarters(count: int, whole: int) -> int:
     """As `worker.batches` rounds the number of predictions: to quarters of all tokens."""
-    quarter = -(-whole // 4)
-    return min(whole, max(1, -(-count // quarter)) * quarter)
+    return in_quarters(max(1, -(-count // -(-whole // QUARTERS))), whole)
 
 
-def padded_tokens(lengths: Lengths, max_seq_length: int, rows: int) -> tuple[int, int]:
+def in_quarters(number: int, whole: int) -> int:
+    """So many quarters of `whole` tokens."""
+    return min(whole, number * -(-whole // QUARTERS))
+
+
+def padded_tokens(
+    lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET
+) -> tuple[int, int]:
     """Tokens with padding, and micro-batches, of one pass over the samples that were counted."""
+    rows = settings.batch_size
+    if settings.packing:
+        packed = counted_rows(lengths, settings, bucket)
+        return packed * padded(settings.max_seq_length - 1, bucket), -(-packed // rows)
     tokens, batches, filled = 0, 0, 0
-    for width, count in _widths(lengths, max_seq_length):
+    for width, count in _widths(lengths, settings.max_seq_length, bucket):
         rest = min(count, -filled % rows)  # these join a micro-batch of a longer sample
         filled += count
         whole = -(-(count - rest) // rows)
@@ -57,18 +90,51 @@ def padded_tokens(lengths: Lengths, max_seq_length: int, rows: int) -> tuple[int
     return tokens, batches
 
 
-def compiled_shapes(lengths: Lengths, settings: TrainingSettings) -> int:
-    """Upper bound of the shapes (rows, width) that a run compiles; one with packing."""
-    if settings.packing:
-        return 1
-    widths = len(list(_widths(lengths, settings.max_seq_length)))
-    return 2 * widths if settings.batch_size > 1 else widths
+def counted_rows(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
+    """Rows of one pass over the samples that were counted: samples, or with packing full rows."""
+    if not settings.packing:
+        return lengths.counted
+    return _packed_rows(lengths.tokens, settings.max_seq_length, bucket)
 
 
-def _widths(lengths: Lengths, max_seq_length: int) -> Iterator[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def _packed_rows(tokens: tuple[tuple[int, int], ...], max_seq_length: int, bucket: int) -> int:
+    """As `worker.batches.packed_rows` fills them: always the longest sample that still fits."""
+    waiting: dict[int, int] = {}
+    for length, count in tokens:
+        inputs = min(length, max_seq_length) - 1
+        waiting[inputs] = waiting.get(inputs, 0) + count
+    left, rows = sorted(waiting), 0
+    while left:
+        rows, room = rows + 1, max(padded(max_seq_length - 1, bucket), left[-1])
+        while (fitting := bisect_right(left, room)) > 0:
+            length = left[fitting - 1]
+            room -= length
+            waiting[length] -= 1
+            if not waiting[length]:
+                left.remove(length)
+    return rows
+
+
+def compiled_shapes(
+    lengths: Lengths,
+    settings: TrainingSettings,
+    bucket: int = LENGTH_BUCKET,
+    valid: Lengths | None = None,
+) -> int:
+    """Upper bound of the shapes of a micro-batch (rows, width, predictions) that a run meets, those
+    of its evaluations included. Each full width, and the last, smaller micro-batch of an epoch.
+    """
+    widths = 1 if settings.packing else len(_widths(lengths, settings.max_seq_length, bucket))
+    evaluated = len(_widths(valid, settings.max_seq_length, bucket)) if valid else 0
+    last = settings.batch_size > 1
+    return QUARTERS * (widths + last + (evaluated + last if evaluated else 0))
+
+
+def _widths(lengths: Lengths, max_seq_length: int, bucket: int) -> list[tuple[int, int]]:
     """Padded widths with their number of samples, the widest first."""
     counts: dict[int, int] = {}
     for tokens, count in lengths.tokens:
-        width = padded(min(tokens, max_seq_length) - 1)
+        width = padded(min(tokens, max_seq_length) - 1, bucket)
         counts[width] = counts.get(width, 0) + count
-    yield from sorted(counts.items(), reverse=True)
+    return sorted(counts.items(), reverse=True)

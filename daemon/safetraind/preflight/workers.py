@@ -13,6 +13,9 @@ from safetraind.preflight.facts import Data, Device, Loaded, data_file_from
 from safetraind.preflight.memory import Step
 from safetraind.preflight.option import Measure, Option
 
+# A step's shape, by the names under which it travels and is kept.
+SHAPE = ("rows", "width", "learned", "valid_width", "valid_learned")
+
 OnProgress = Callable[[Mapping[str, Any]], None]
 
 
@@ -74,9 +77,8 @@ def probe_request(
     setups = [
         {
             "settings": to_dict(option.settings),
-            "rows": option.step.rows,
-            "width": option.step.width,
-            "learned": option.step.learned,
+            **shape_of(option.step),
+            "estimate": option.peak,
         }
         for option in options
     ]
@@ -103,9 +105,14 @@ def loaded_from(found: Mapping[str, Any]) -> Loaded | None:
     return Loaded(**found["loaded"]) if "loaded" in found else None
 
 
-def measure_from(value: Mapping[str, Any], *, fused: bool) -> Measure:
-    """One measure or rehearsal of the probe."""
+def measure_from(value: Mapping[str, Any], *, fused: bool, died: bool = False) -> Measure:
+    """One measure, rehearsal or death."""
     settings: TrainingSettings = settings_from_dict(value["settings"])
-    step = Step(value["rows"], value["width"], value["learned"], fused)
+    shape = {name: value[name] for name in SHAPE}
     speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
-    return Measure(settings, step, value["peak"], speed, outside)
+    return Measure(settings, Step(fused=fused, **shape), value["peak"], speed, outside, died)
+
+
+def shape_of(step: Step) -> dict[str, int]:
+    """A step's shape as it travels and is kept."""
+    return {name: getattr(step, name) for name in SHAPE}

@@ -127,6 +127,8 @@ class Plan(_message.Message):
     SAMPLES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     COMPILED_SHAPES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    HEAVIEST_WIDTH_FIELD_NUMBER: _builtins.int
+    HEAVIEST_SHARE_FIELD_NUMBER: _builtins.int
     model_path: _builtins.str
     """the snapshot that is trained"""
     total_steps: _builtins.int
@@ -154,6 +156,10 @@ class Plan(_message.Message):
     samples_left_out: _builtins.int
     """their whole answer would be cut away"""
     compiled_shapes: _builtins.int
+    heaviest_width: _builtins.int
+    """of the micro-batch that the peaks speak of: tokens a row"""
+    heaviest_share: _builtins.float
+    """and the share of them whose predictions go through the head"""
     @_builtins.property
     def settings(self) -> _settings_pb2.TrainingSettings:
         """complete"""
@@ -180,10 +186,12 @@ class Plan(_message.Message):
         samples_left_out: _builtins.int = ...,
         compiled_shapes: _builtins.int = ...,
         reasons: _abc.Iterable[_findings_pb2.Finding] | None = ...,
+        heaviest_width: _builtins.int = ...,
+        heaviest_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_limit", b"cache_limit", "compiled_shapes", b"compiled_shapes", "expected_seconds", b"expected_seconds", "length_bucket", b"length_bucket", "measured_peak", b"measured_peak", "memory_budget", b"memory_budget", "memory_limit", b"memory_limit", "model_path", b"model_path", "predicted_peak", b"predicted_peak", "reasons", b"reasons", "samples", b"samples", "samples_cut", b"samples_cut", "samples_left_out", b"samples_left_out", "settings", b"settings", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "wired_limit", b"wired_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_limit", b"cache_limit", "compiled_shapes", b"compiled_shapes", "expected_seconds", b"expected_seconds", "heaviest_share", b"heaviest_share", "heaviest_width", b"heaviest_width", "length_bucket", b"length_bucket", "measured_peak", b"measured_peak", "memory_budget", b"memory_budget", "memory_limit", b"memory_limit", "model_path", b"model_path", "predicted_peak", b"predicted_peak", "reasons", b"reasons", "samples", b"samples", "samples_cut", b"samples_cut", "samples_left_out", b"samples_left_out", "settings", b"settings", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "wired_limit", b"wired_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +226,9 @@ class Job(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     LOG_PATH_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    START_ETA_LOW_SECONDS_FIELD_NUMBER: _builtins.int
+    START_ETA_HIGH_SECONDS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     state: Global___JobState.ValueType
     queue_position: _builtins.int
@@ -247,6 +258,8 @@ class Job(_message.Message):
     log_path: _builtins.str
     after: _builtins.int
     """waits for this job to end; 0: none"""
+    start_eta_low_seconds: _builtins.float
+    start_eta_high_seconds: _builtins.float
     @_builtins.property
     def spec(self) -> Global___JobSpec: ...
     @_builtins.property
@@ -256,6 +269,10 @@ class Job(_message.Message):
     @_builtins.property
     def cause(self) -> _findings_pb2.Finding:
         """why it failed, was interrupted or waits"""
+
+    @_builtins.property
+    def forecast(self) -> Global___Plan:
+        """as predicted at submit; absent once the plan is frozen"""
 
     def __init__(
         self,
@@ -285,10 +302,13 @@ class Job(_message.Message):
         cause: _findings_pb2.Finding | None = ...,
         log_path: _builtins.str = ...,
         after: _builtins.int = ...,
+        start_eta_low_seconds: _builtins.float | None = ...,
+        start_eta_high_seconds: _builtins.float | None = ...,
+        forecast: Global___Plan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "plan", b"plan", "spec", b"spec", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "forecast", b"forecast", "plan", b"plan", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "finished", b"finished", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "queue_position", b"queue_position", "spec", b"spec", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_high_seconds: _TypeAlias = _typing.Literal["eta_high_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_high_seconds: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds"]  # noqa: Y015
@@ -296,6 +316,10 @@ class Job(_message.Message):
     _WhichOneofArgType__eta_low_seconds: _TypeAlias = _typing.Literal["_eta_low_seconds", b"_eta_low_seconds"]  # noqa: Y015
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__start_eta_high_seconds: _TypeAlias = _typing.Literal["start_eta_high_seconds"]  # noqa: Y015
+    _WhichOneofArgType__start_eta_high_seconds: _TypeAlias = _typing.Literal["_start_eta_high_seconds", b"_start_eta_high_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__start_eta_low_seconds: _TypeAlias = _typing.Literal["start_eta_low_seconds"]  # noqa: Y015
+    _WhichOneofArgType__start_eta_low_seconds: _TypeAlias = _typing.Literal["_start_eta_low_seconds", b"_start_eta_low_seconds"]  # noqa: Y015
     _WhichOneofReturnType__start_eta_seconds: _TypeAlias = _typing.Literal["start_eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__start_eta_seconds: _TypeAlias = _typing.Literal["_start_eta_seconds", b"_start_eta_seconds"]  # noqa: Y015
     @_typing.overload
@@ -304,6 +328,10 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eta_low_seconds) -> _WhichOneofReturnType__eta_low_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eta_seconds) -> _WhichOneofReturnType__eta_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_eta_high_seconds) -> _WhichOneofReturnType__start_eta_high_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_eta_low_seconds) -> _WhichOneofReturnType__start_eta_low_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_eta_seconds) -> _WhichOneofReturnType__start_eta_seconds | None: ...
 

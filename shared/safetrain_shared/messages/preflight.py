@@ -19,6 +19,10 @@ SENTENCES: dict[str, str] = {
     ),
     "hardware.memory_limit": _("A control group allows {limit:bytes} of memory"),
     "hardware.memory_budget": _("Planned for at most {budget:bytes} of memory, as asked"),
+    "hardware.budget_above": _(
+        "{budget:bytes} of memory were asked for, but only {available:bytes} are available: planned "
+        "for those"
+    ),
     "hardware.pressure": _(
         "The system is short of memory (pressure: {level}). Close other applications before you "
         "train"
@@ -61,7 +65,10 @@ SENTENCES: dict[str, str] = {
     "gpu.broken": _("The device ({kind}) does not compute rightly: {reason}"),
     "gpu.busy": _("The GPU is busy: nothing was measured. Wait for it with --wait"),
     "gpu.not_tried": _("The device was not tried"),
-    "gpu.limits": _("Recommended working set: {working_set:bytes}; largest buffer: {buffer:bytes}"),
+    "gpu.limits": _(
+        "Recommended working set: {working_set:bytes}; largest buffer: {buffer:bytes}; at most "
+        "{resources:int} buffers at once"
+    ),
     # model
     "model.download": _("The base model {name} will be downloaded ({bytes:bytes})"),
     "model.download_unknown": _("The base model {name} will be downloaded"),
@@ -85,6 +92,8 @@ SENTENCES: dict[str, str] = {
     "model.licence": _("Licence of the model: {licence}"),
     "model.loaded": _("Model loaded successfully"),
     "model.not_tried": _("The model was not loaded"),
+    "model.loading_died": _("The worker died while it loaded the model in {path} ({reason})"),
+    "model.does_not_train": _("The model in {path} cannot be trained: {reason}"),
     # disk
     "disk.enough": _("Enough disk space ({free:bytes})"),
     "disk.tight": _("Disk space is tight: {free:bytes} free, about {needed:bytes} will be written"),
@@ -109,6 +118,9 @@ SENTENCES: dict[str, str] = {
     "plan.tiny_data": _(
         "Few samples ({samples:int}): an effective batch of {batch}, so that there are enough steps"
     ),
+    "plan.other_batch": _(
+        "With what you chose the effective batch is {batch}, not {usual} as usual in so much memory"
+    ),
     "plan.length_of_data": _(
         "Sequences of {length:int} tokens: the longest sample has {longest:int}"
     ),
@@ -118,11 +130,28 @@ SENTENCES: dict[str, str] = {
     "plan.cuts": _(
         "{count:int} samples are cut at {length:int} tokens; {lost:int} of them lose their answer"
     ),
+    "plan.no_cuts": _("No sample is cut at {length:int} tokens"),
+    "plan.cuts_valid": _("{count:int} validation samples are cut at {length:int} tokens"),
     "plan.checkpointing": _("Gradient checkpointing: less memory, about a third slower"),
-    "plan.loss_chunk": _("The loss is computed {tokens:int} tokens at a time, to save memory"),
+    "plan.loss_chunk": _(
+        "The loss is computed {tokens:int} tokens at a time: less memory, no slower"
+    ),
     "plan.dequantize": _("Quantized weights are computed as float32: much faster on the CPU"),
-    "plan.measured": _("Measured on this machine: {peak:bytes} at the peak, {margin:pct} free"),
-    "plan.predicted": _("Predicted, not measured: {peak:bytes} at the peak, {margin:pct} free"),
+    "plan.largest_buffer": _(
+        "Smaller micro-batches: one array would be larger than the {buffer:bytes} that a buffer of "
+        "this device holds"
+    ),
+    "plan.fewer_shapes": _(
+        "Padded to multiples of {bucket:int} tokens: at most {shapes:int} shapes are compiled, "
+        "because this device allows {resources:int} buffers"
+    ),
+    "plan.measured": _(
+        "Measured on this machine: {peak:bytes} at the peak ({predicted:bytes} predicted), "
+        "{margin:pct} kept free, {speed:int} tokens per second"
+    ),
+    "plan.predicted": _(
+        "Predicted, not measured: {peak:bytes} at the peak, {margin:pct} kept free"
+    ),
     "plan.refused_layers": _(
         "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
         "--set lora_layers={layers}"
@@ -134,6 +163,10 @@ SENTENCES: dict[str, str] = {
     "plan.refused_both": _(
         "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
         "--set lora_layers={layers} --set max_seq_length={length}"
+    ),
+    "plan.refused_buffer": _(
+        "This does not fit: one array would take {needed:bytes}, and a buffer of this device holds "
+        "{room:bytes}. Choose a smaller batch_size or max_seq_length, or set loss_chunk"
     ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "

@@ -2,24 +2,29 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
-from safetraind.preflight.check import Check, failed, info, passed
+from safetraind.preflight.check import Check, failed, info, passed, warning
 from safetraind.preflight.facts import Facts
 
 _LEAST = 1 << 30
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Less than 1 GB is too little for any model. A control group's limit is told."""
-    host = facts.host
+    """Less than 1 GB is too little for most models, unless less was asked for: then the planner
+    judges. A control group's limit is told.
+    """
+    host, budget = facts.host, spec.memory_budget
     args = {"available": host.memory_available, "total": host.memory_total}
     verdict = passed("hardware.memory", **args)
-    if host.memory_available < _LEAST:
+    if host.memory_available < _LEAST and not 0 < budget < _LEAST:
         verdict = failed("hardware.memory_short", least=_LEAST, **args)
     findings = [verdict]
     if host.memory_limit:
         findings.append(info("hardware.memory_limit", limit=host.memory_limit))
-    if spec.memory_budget:
-        findings.append(info("hardware.memory_budget", budget=spec.memory_budget))
+    if budget > host.memory_available:
+        args = {"budget": budget, "available": host.memory_available}
+        findings.append(warning("hardware.budget_above", **args))
+    elif budget:
+        findings.append(info("hardware.memory_budget", budget=budget))
     return findings
 
 

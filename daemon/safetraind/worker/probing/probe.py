@@ -1,19 +1,19 @@
 """The worker role `probe`: tries the device, the model, and real training steps, and measures them.
 
 Reads `probe_request.json` in its run folder: {"model", "trust_remote_code", "setups": [{"settings",
-"rows", "width", "learned"}], "room", "memory_limit", "cache_limit", "seconds"}. The setups come
-best first; they are rehearsed in turn until three fit into `room` bytes, and those are then run.
+"rows", "width", "learned", "valid_width", "valid_learned", "estimate"}], "room", "memory_limit",
+"cache_limit", "seconds"}. The setups come best first; they are rehearsed in turn until three fit
+into `room` bytes, and those are then run.
 Writes what it found to `probe.json`, and line by line, as it finds it, to `probe.json.partial`: the
 process may die of what it tries, and then the last line tells of what.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
 
-from safetrain_shared.errors import SafetrainError
+from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import settings_from_dict, to_dict
 from safetrain_shared.paths import RunFolder
@@ -31,7 +31,6 @@ from safetraind.host import footprint
 from safetraind.worker.loading import LoadedModel, load
 from safetraind.worker.probing.device import device_facts
 from safetraind.worker.probing.rehearse import Rehearsal
-from safetraind.worker.training import heads
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 
@@ -43,6 +42,7 @@ _ROWS = ("batch_size", "gradient_accumulation", "max_seq_length")
 _NOT_IN_THE_MODEL = ("gradient_checkpointing", "loss_chunk")
 # The first step compiles and reads about 5 % low; these come after it.
 MEASURED_STEPS = 3
+_PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
 class Findings:
@@ -101,9 +101,7 @@ def _probe_model(request: Mapping[str, Any], findings: Findings) -> None:
         for number, group in enumerate(_groups(chosen)):
             if number and time.monotonic() > deadline:
                 return
-            settings = settings_from_dict(group[0]["settings"])
-            for measure in _measures(_load(request, settings), group, deadline, findings):
-                findings.add("measures", measure)
+            _measure(request, group, deadline, findings)
     except SafetrainError as error:
         finding = Finding(error.code, Status.FAILED, True, error.args_by_name)
         findings.add("failed", to_dict(finding))
@@ -112,24 +110,22 @@ def _probe_model(request: Mapping[str, Any], findings: Findings) -> None:
 def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[str, Any]]:
     """The first setups that fit by rehearsal, and before them one that nearly does, which is faster
     and may fit when it is run. Each model as it would be trained is loaded once.
+
+    Where a setup cannot be rehearsed, its estimate decides whether it is run.
     """
     fitting: list[Mapping[str, Any]] = []
     close: list[Mapping[str, Any]] = []
     for group in _groups(request.get("setups", []), apart=_NOT_IN_THE_MODEL):
-        settings = settings_from_dict(group[0]["settings"])
-        began = time.monotonic()
-        loaded = _load(request, settings)
-        if "loaded" not in findings:
-            seconds = time.monotonic() - began
-            findings.add("loaded", {"seconds": seconds, "token": _first_token(loaded)})
-        plain = dataclasses.replace(settings, gradient_checkpointing=False)
-        Stepper(loaded.model, plain, seed=0)
-        rehearsal = Rehearsal(loaded.model, heads.split(loaded.model))
+        rehearsal, loaded = _ready(request, settings_from_dict(group[0]["settings"]), findings)
         for setup in group:
             if any(setup["rows"] == other["rows"] for other in fitting):
                 continue  # it would only save memory that there is
-            peak = rehearsal.peak(settings_from_dict(setup["settings"]), _batch(setup, loaded))
-            findings.add("rehearsed", {**setup, "peak": peak})
+            try:
+                peak = _rehearsed(rehearsal, setup, loaded)
+                findings.add("rehearsed", {**setup, "peak": peak})
+            except Exception as error:  # a model's own code may do anything while it is traced
+                findings.add("unrehearsed", f"{type(error).__name__}: {error}"[:200])
+                peak = setup["estimate"]
             if peak <= request["room"]:
                 fitting.append(setup)
             elif peak <= _CLOSE * request["room"] and not fitting and not close:
@@ -139,6 +135,35 @@ def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[st
         if fitting:
             break
     return close + fitting
+
+
+def _ready(
+    request: Mapping[str, Any], settings: TrainingSettings, findings: Findings
+) -> tuple[Rehearsal, LoadedModel]:
+    """The model with its adapter. The first time it also generates a token.
+
+    Raises InvalidInput where it does not get there, InvalidSetting where the settings don't suit.
+    """
+    began = time.monotonic()
+    try:
+        loaded = _load(request, settings)
+        if "loaded" not in findings:
+            seconds = time.monotonic() - began
+            findings.add("loaded", {"seconds": seconds, "token": _first_token(loaded)})
+    except RuntimeError as error:  # MLX's own, of memory or of a damaged file
+        reason = str(error).strip().splitlines()[:1]
+        args = {"path": request["model"], "reason": "".join(reason) or type(error).__name__}
+        raise InvalidInput("model.does_not_load", **args) from error
+    return Rehearsal(loaded.model, settings), loaded
+
+
+def _rehearsed(rehearsal: Rehearsal, setup: Mapping[str, Any], loaded: LoadedModel) -> int:
+    """The peak by rehearsal: of the step, or of the evaluation where that is more."""
+    settings = settings_from_dict(setup["settings"])
+    peak = rehearsal.peak(settings, _batch(setup, loaded))
+    if (evaluated := _evaluated(setup, loaded)) is None:
+        return peak
+    return max(peak, rehearsal.evaluation_peak(settings, evaluated))
 
 
 def _groups(
@@ -163,55 +188,91 @@ def _load(request: Mapping[str, Any], settings: TrainingSettings) -> LoadedModel
 
 
 def _first_token(loaded: LoadedModel) -> str:
-    prompt = mx.array(loaded.tokenizer.encode("1 2 3"))
+    """What the model says after a short prompt; a tokenizer may make nothing of the text."""
+    prompt = mx.array(loaded.tokenizer.encode("1 2 3") or [0])
     token, _ = next(iter(generate_step(prompt, loaded.model, max_tokens=1)))
     return str(loaded.tokenizer.decode([int(token)]))
 
 
-def _measures(
-    loaded: LoadedModel, group: Sequence[Mapping[str, Any]], deadline: float, findings: Findings
-) -> Iterator[dict[str, Any]]:
-    """Real steps of each setup. Each begins from an empty allocator cache and a fresh peak."""
-    stepper = Stepper(loaded.model, settings_from_dict(group[0]["settings"]), seed=0)
+def _measure(
+    request: Mapping[str, Any],
+    group: Sequence[Mapping[str, Any]],
+    deadline: float,
+    findings: Findings,
+) -> None:
+    """Real steps of each setup. Each begins from an empty allocator cache and a fresh peak.
+
+    What is being tried is told before the model is loaded: the process may die from there on.
+    """
+    findings.add("trying", group[0])
+    settings = settings_from_dict(group[0]["settings"])
+    loaded = _load(request, settings)
+    stepper = Stepper(loaded.model, settings, seed=0)
     for number, setup in enumerate(group):
         if number and time.monotonic() > deadline:
             return
-        findings.add("trying", {name: setup[name] for name in ("rows", "width", "learned")})
-        batch = _batch(setup, loaded)
-        window = [batch] * (2 if setup["settings"]["gradient_accumulation"] > 1 else 1)
-        stepper.step(window, 0, 0.0)
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        began = time.monotonic()
-        for step in range(1, 1 + MEASURED_STEPS):
-            stepper.step(window, step, 0.0)
-        seconds = time.monotonic() - began
-        held = mx.get_active_memory() + mx.get_cache_memory()
-        yield {
-            **setup,
-            "peak": mx.get_peak_memory(),
-            "tokens_per_second": MEASURED_STEPS * len(window) * batch.inputs.size / seconds,
-            "outside": max(0, footprint(os.getpid()) - held),
-        }
+        findings.add("trying", setup)
+        try:
+            findings.add("measures", {**setup, **_measured(stepper, setup, loaded)})
+        except (TypeError, ValueError, AttributeError) as error:  # RuntimeError is left to kill us
+            args = {"path": request["model"], "reason": str(error)[:200]}
+            raise InvalidInput("model.does_not_train", **args) from error
+
+
+def _measured(stepper: Stepper, setup: Mapping[str, Any], loaded: LoadedModel) -> dict[str, Any]:
+    batch = _batch(setup, loaded)
+    window = [batch] * (2 if setup["settings"]["gradient_accumulation"] > 1 else 1)
+    stepper.step(window, 0, 0.0)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    began = time.monotonic()
+    for step in range(1, 1 + MEASURED_STEPS):
+        stepper.step(window, step, 0.0)
+    seconds = time.monotonic() - began
+    if (evaluated := _evaluated(setup, loaded)) is not None:
+        stepper.evaluate([evaluated])
+    held = mx.get_active_memory() + mx.get_cache_memory()
+    return {
+        "peak": mx.get_peak_memory(),
+        "tokens_per_second": MEASURED_STEPS * len(window) * batch.inputs.size / seconds,
+        "outside": max(0, footprint(os.getpid()) - held),
+    }
 
 
 def _batch(setup: Mapping[str, Any], loaded: LoadedModel) -> Batch:
-    vocabulary = int(loaded.config.get("vocab_size", 256))
-    return made_up(setup["rows"], setup["width"], setup["learned"], vocabulary)
+    rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))
+    packed = setup["settings"]["packing"]
+    return made_up(rows, width, learned, _vocabulary(loaded), packed=packed)
 
 
-def made_up(rows: int, width: int, learned: int, vocabulary: int) -> Batch:
-    """A micro-batch of random tokens, every one real, `learned` predictions of which count."""
+def _evaluated(setup: Mapping[str, Any], loaded: LoadedModel) -> Batch | None:
+    """The widest batch of an evaluation, where it is wider than those that are trained on."""
+    width, learned = setup["valid_width"], setup["valid_learned"]
+    return made_up(setup["rows"], width, learned, _vocabulary(loaded)) if width else None
+
+
+def _vocabulary(loaded: LoadedModel) -> int:
+    text = loaded.config.get("text_config") or loaded.config
+    return int(text.get("vocab_size", 256))
+
+
+def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
+    """A micro-batch of random tokens, every one real, `learned` predictions of which count.
+
+    `packed`: each row holds a few samples.
+    """
     draw = np.random.default_rng(0)
     inputs = draw.integers(0, vocabulary, (rows, width), np.int32)
     places = np.sort(draw.permutation(rows * width)[:learned]).astype(np.int32)
+    segments = np.tile(np.arange(width, dtype=np.int32) * _PACKED_SAMPLES // width, (rows, 1))
+    positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
     return Batch(
         inputs=inputs,
         places=places,
         targets=draw.integers(0, vocabulary, learned, np.int32),
         weights=np.ones(learned, np.float32),
-        segments=None,
-        positions=None,
+        segments=segments if packed else None,
+        positions=positions if packed else None,
         samples=(),
         tokens=rows * width,
         learned=learned,

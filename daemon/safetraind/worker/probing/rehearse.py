@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -21,11 +21,11 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.probing.device import kind
 from safetraind.worker.probing.graph import Graph, fused, trace
 from safetraind.worker.probing.playback import peak
+from safetraind.worker.training import adapters, heads, packing
 from safetraind.worker.training.batches import Batch
-from safetraind.worker.training.heads import Split
 from safetraind.worker.training.loss import summed_loss
 
-Data = tuple[mx.array, mx.array, mx.array, mx.array]  # inputs, places, targets, weights
+Loss = Callable[[], mx.array]
 
 _ADAM_MOMENTS = 2
 # What the layout by hand misses of recomputed layers: measured steps took 4 to 6 % more.
@@ -33,23 +33,40 @@ _RECOMPUTING = 1.05
 
 
 class Rehearsal:
-    """Rehearses steps of a model that has its adapter on it (but no recomputing layers)."""
+    """Rehearses steps of one model with one adapter."""
 
-    def __init__(self, model: nn.Module, split: Split) -> None:
+    def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
+        """Puts the adapter of `settings` on `model`. Raises InvalidSetting as the trainer does."""
         self._model = model
-        self._split = split
+        self._keys = adapters.attach(model, settings, seed=0)
+        self._dropouts = adapters.dropouts(model)
+        self._split = heads.split(model)
+        self._positions = packing.prepare(model) if settings.packing else None
+        model.train()
         named = _named(model.parameters())
         self._names = [name for name, _ in named]
         self._arrays = [array for _, array in named]
-        self._trained = dict(_named(model.trainable_parameters()))
+        self._trained = [array for _, array in _named(model.trainable_parameters())]
         self._compiles = will_compile()
 
     def peak(self, settings: TrainingSettings, batch: Batch) -> int:
-        """Bytes of MLX's peak in a step whose largest micro-batch is `batch`. Evaluates nothing."""
-        graph = self._trace(settings, batch)
-        trained = sum(array.nbytes for array in self._trained.values())
-        there = sum(array.nbytes for array in self._arrays) + _ADAM_MOMENTS * trained
-        there += settings.gradient_accumulation > 1 and trained
+        """Bytes of MLX's peak in a step whose largest micro-batch is `batch`. Evaluates nothing.
+
+        `settings` may differ from the adapter's in what is not part of it: accumulation, gradient
+        checkpointing, the loss in chunks. Raises ValueError for a model that cannot be traced, and
+        whatever a model's own code raises.
+        """
+        gradient = self._recomputed if settings.gradient_checkpointing else self._straight
+        older = self._trained if settings.gradient_accumulation > 1 else []
+
+        def step(loss: Loss, older: Sequence[mx.array]) -> list[mx.array]:
+            value, gradients = gradient(loss)
+            added = [old + new for old, new in zip(older, gradients, strict=False)]
+            return [value, *(added or gradients)]
+
+        graph = self._trace(batch, settings.loss_chunk, step, older)
+        trained = sum(array.nbytes for array in self._trained)
+        there = self._there() + sum(array.nbytes for array in older)
         in_step = there + peak(fused(graph) if self._compiles else graph)
         if settings.gradient_checkpointing:
             in_step = round(in_step * _RECOMPUTING)
@@ -57,36 +74,128 @@ class Rehearsal:
         in_update = there + trained * (2 + _ADAM_MOMENTS + 1)
         return max(in_step, in_update)
 
-    def _trace(self, settings: TrainingSettings, batch: Batch) -> Graph:
-        learned = len(batch.places)
-        if settings.loss_chunk and self._split.chunks:
-            learned = min(learned, settings.loss_chunk)
-        data = [
-            mx.array(batch.inputs),
-            mx.array(batch.places[:learned]),
-            mx.array(batch.targets[:learned]),
-            mx.array(batch.weights[:learned]),
-        ]
-        accumulated = list(self._trained.values()) if settings.gradient_accumulation > 1 else []
+    def evaluation_peak(self, settings: TrainingSettings, batch: Batch) -> int:
+        """The same of a batch that is only evaluated, without a way back."""
+        self._model.eval()
+        try:
+            graph = self._trace(batch, settings.loss_chunk, lambda loss, _: [loss()], [])
+        finally:
+            self._model.train()
+        return self._there() + peak(fused(graph) if self._compiles else graph)
+
+    def _there(self) -> int:
+        """Bytes of what stays from step to step: weights, adapter, Adam's moments."""
+        moments = _ADAM_MOMENTS * sum(array.nbytes for array in self._trained)
+        return moments + sum(array.nbytes for array in self._arrays)
+
+    def _trace(
+        self,
+        batch: Batch,
+        chunk: int,
+        step: Callable[[Loss, Sequence[mx.array]], list[mx.array]],
+        older: Sequence[mx.array],
+    ) -> Graph:
+        """The graph of `step`, which is given the batch's loss and the gradients added up so far.
+
+        Of a loss in chunks only the first is traced: one chunk is alive at a time.
+        """
+        data = self._data(batch, chunk)
         weights = len(self._arrays)
 
-        def step(*given: mx.array) -> list[mx.array]:
+        def traced(*given: mx.array) -> list[mx.array]:
             self._put(given[:weights])
-            inputs = cast("Data", given[weights : weights + len(data)])
-            gradient = _recomputed if settings.gradient_checkpointing else _straight
-            loss, gradients = gradient(self._model, self._split, inputs)
-            older = given[weights + len(data) :]
-            added = [old + new for old, new in zip(older, gradients, strict=False)]
-            return [loss, *(added or gradients)]
+            arrays = dict(zip(data, given[weights:], strict=False))
+            with self._handing(arrays):
+                return step(lambda: self._loss(arrays), given[weights + len(data) :])
 
         try:
-            return trace(step, [*self._arrays, *data, *accumulated])
+            return trace(traced, [*self._arrays, *data.values(), *older])
         finally:
             self._put(self._arrays)
+
+    def _data(self, batch: Batch, chunk: int) -> dict[str, mx.array]:
+        learned = len(batch.places)
+        if chunk and self._split.chunks:
+            learned = min(learned, chunk)
+        data = {"inputs": mx.array(batch.inputs)}
+        for name in ("places", "targets", "weights"):
+            data[name] = mx.array(getattr(batch, name)[:learned])
+        if batch.segments is not None and batch.positions is not None:
+            data["segments"] = mx.array(batch.segments)
+            data["positions"] = mx.array(batch.positions)
+        if self._dropouts:
+            data["keys"] = mx.random.split(mx.random.key(0), self._dropouts)
+        return data
+
+    def _loss(self, arrays: dict[str, mx.array]) -> mx.array:
+        cache = None
+        if self._positions is not None and "segments" in arrays:
+            cache = [packing.PackedRows(arrays["segments"])] * len(self._model.layers)
+        rows = {name: arrays[name] for name in ("inputs", "places", "targets", "weights")}
+        return summed_loss(self._split, **rows, cache=cache)
+
+    @contextmanager
+    def _handing(self, arrays: dict[str, mx.array]) -> Iterator[None]:
+        """Hands the layers dropout keys and positions, as the trainer does."""
+        self._keys.rows = arrays.get("keys")
+        if self._positions is not None:
+            self._positions.now = arrays.get("positions")
+        try:
+            yield
+        finally:
+            self._keys.rows = None
+            if self._positions is not None:
+                self._positions.now = None
 
     def _put(self, arrays: Sequence[mx.array]) -> None:
         pairs = list(zip(self._names, arrays, strict=True))
         self._model.update(tree_unflatten(pairs))
+
+    def _straight(self, loss: Loss) -> tuple[mx.array, list[mx.array]]:
+        """Loss and gradients with all activations kept."""
+        value, gradients = nn.value_and_grad(self._model, loss)()
+        return value, [array for _, array in _named(gradients)]
+
+    def _recomputed(self, loss: Loss) -> tuple[mx.array, list[mx.array]]:
+        """Loss and gradients as `recompute` has them: a layer's input is kept, the rest made again.
+
+        On the way there the trained layers' results carry no gradient. What the last of them would
+        get is taken from a zero added to it; from there each layer is computed again from its
+        input, made to wait for the gradient behind it, as `mx.checkpoint` does.
+        """
+        with _recording(self._model) as recorded:
+            loss()  # only for the shape of what the last layer gives; nothing of it is traced
+            shape, dtype = recorded.last_result
+            recorded.calls.clear()
+
+            def from_zero(zero: mx.array) -> mx.array:
+                recorded.zero = zero
+                return loss()
+
+            probe = mx.zeros(shape, dtype)
+            (value,), (cotangent,) = mx.vjp(from_zero, [probe], [mx.array(1.0)])
+        gradients: list[mx.array] = []
+        for layer, hidden, args, kwargs in reversed(recorded.calls):
+            cotangent, own = _made_again(layer, hidden, args, kwargs, cotangent)
+            gradients = [*own, *gradients]
+        return value, gradients
+
+
+def _made_again(
+    layer: nn.Module, hidden: mx.array, args: Any, kwargs: Any, cotangent: mx.array
+) -> tuple[mx.array, list[mx.array]]:
+    """The gradients for a layer's input and for its adapter, the layer computed again."""
+    parameters = _named(layer.trainable_parameters())
+    names, own = [name for name, _ in parameters], [array for _, array in parameters]
+
+    def again(hidden: mx.array, *arrays: mx.array) -> mx.array:
+        layer.update(tree_unflatten(list(zip(names, arrays, strict=True))))
+        return cast("mx.array", layer(hidden, *args, **kwargs))
+
+    held = mx.depends([hidden, *own], [cotangent])
+    _, parts = mx.vjp(again, held, [cotangent.astype(hidden.dtype)])
+    layer.update(tree_unflatten(list(zip(names, own, strict=True))))
+    return parts[0], parts[1:]
 
 
 def _named(tree: Any) -> list[tuple[str, mx.array]]:
@@ -101,61 +210,13 @@ def will_compile() -> bool:
     return kind() != "cpu" or shutil.which("g++") is not None
 
 
-def _straight(model: nn.Module, split: Split, data: Data) -> tuple[mx.array, list[mx.array]]:
-    """Loss and gradients with all activations kept."""
-
-    def loss() -> mx.array:
-        return summed_loss(split, *data)
-
-    value, gradients = nn.value_and_grad(model, loss)()
-    return value, [array for _, array in _named(gradients)]
-
-
-def _recomputed(model: nn.Module, split: Split, data: Data) -> tuple[mx.array, list[mx.array]]:
-    """Loss and gradients as `recompute` has them: a layer's input is kept, the rest made again.
-
-    On the way there the trained layers' results carry no gradient. What the last of them would get
-    is taken from a zero added to it; from there each layer is computed again from its input, made
-    to wait for the gradient behind it, as `mx.checkpoint` does.
-    """
-    with _recording(model) as recorded:
-
-        def loss(zero: mx.array) -> mx.array:
-            recorded.zero = zero
-            return summed_loss(split, *data)
-
-        rows, width = data[0].shape
-        probe = mx.zeros((rows, width, _hidden(model)), _dtype(model))
-        (value,), (cotangent,) = mx.vjp(loss, [probe], [mx.array(1.0)])
-    gradients: list[mx.array] = []
-    for layer, hidden, args, kwargs in reversed(recorded.calls):
-        parameters = _named(layer.trainable_parameters())
-        names = [name for name, _ in parameters]
-
-        def again(
-            *given: mx.array,
-            layer: Any = layer,
-            names: list[str] = names,
-            args: Any = args,
-            kwargs: Any = kwargs,
-        ) -> mx.array:
-            layer.update(tree_unflatten(list(zip(names, given[1:], strict=True))))
-            return layer(given[0], *args, **kwargs)
-
-        own = [array for _, array in parameters]
-        held = mx.depends([hidden, *own], [cotangent])
-        _, parts = mx.vjp(again, held, [cotangent.astype(hidden.dtype)])
-        layer.update(tree_unflatten(list(zip(names, own, strict=True))))
-        cotangent, gradients = parts[0], [*parts[1:], *gradients]
-    return value, gradients
-
-
 class _Recorded:
     """The calls of trained layers on the way there, and the zero that the last one adds."""
 
     def __init__(self, last: nn.Module) -> None:
         self.last = last
-        self.zero = mx.array(0.0)
+        self.last_result: tuple[tuple[int, ...], mx.Dtype] = ((), mx.float32)
+        self.zero: mx.array | None = None
         self.calls: list[tuple[nn.Module, mx.array, Any, Any]] = []
 
 
@@ -177,17 +238,9 @@ def _recorder(original: type, recorded: _Recorded) -> type:
     def call(self: Any, hidden: mx.array, *args: Any, **kwargs: Any) -> mx.array:
         recorded.calls.append((self, hidden, args, kwargs))
         result = mx.stop_gradient(original.__call__(self, hidden, *args, **kwargs))
-        return result + recorded.zero if self is recorded.last else result
+        if self is not recorded.last:
+            return result
+        recorded.last_result = result.shape, result.dtype
+        return result if recorded.zero is None else result + recorded.zero
 
     return type(original.__name__, (original,), {"__call__": call})
-
-
-def _hidden(model: nn.Module) -> int:
-    return int(model.args.hidden_size)
-
-
-def _dtype(model: nn.Module) -> mx.Dtype:
-    """The type that the layers' results have: that of the norms' weights."""
-    vectors = [a for _, a in _named(model.parameters()) if a.ndim == 1]
-    floats = [a.dtype for a in vectors if mx.issubdtype(a.dtype, mx.floating)]
-    return mx.float32 if mx.float32 in floats or not floats else floats[0]
