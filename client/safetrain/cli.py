@@ -108,7 +108,10 @@ def _run(lazy: click.Group, given: list[str]) -> object:
     """What click's own `main` does, without its answers to errors: those are ours."""
     if COMPLETE in os.environ:
         lazy.main(given, "safetrain", complete_var=COMPLETE)  # answers the shell and exits
-    with lazy.make_context("safetrain", given, color=False if _colourless() else None) as context:
+    colour = False if _colourless() else None
+    with lazy.make_context(
+        "safetrain", list(given), color=colour
+    ) as context:  # it empties the list
         return lazy.invoke(context)
 
 

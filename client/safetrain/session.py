@@ -38,10 +38,16 @@ class Session:
 C = TypeVar("C", bound=click.Command)
 
 
-def command(text: str, *, example: str, name: str | None = None) -> Callable[..., click.Command]:
+def command(
+    text: str,
+    *,
+    example: str,
+    name: str | None = None,
+    cls: type[click.Command] = click.Command,
+) -> Callable[..., click.Command]:
     """Makes a function a command with help, an example and the shared options.
 
-    The function's first argument is the Session.
+    The function's first argument is the Session. `cls`: what shows more in its help.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:
@@ -49,7 +55,7 @@ def command(text: str, *, example: str, name: str | None = None) -> Callable[...
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(click.get_current_context().ensure_object(Session), *args, **kwargs)
 
-        made = click.command(name, help=text, epilog=shown(example))(call)
+        made = click.command(name, cls=cls, help=text, epilog=shown(example))(call)
         return shared_options(made)
 
     return wrap

@@ -23,6 +23,7 @@ SUMMARY = "training_summary.json"
 STATE = "training_state.json"
 PLOTS = "plots"
 REPORT = "report.html"  # in PLOTS
+TENSORBOARD = "tensorboard"
 
 
 def checkpoint_name(epoch: int, step_in_epoch: int) -> str:
@@ -88,6 +89,11 @@ class RunFolder:
     def probe(self) -> Path:
         """What a probe or inspection found, JSON."""
         return self.root / "probe.json"
+
+    @property
+    def rungs(self) -> Path:
+        """What would save this training memory, by its worker, JSON (see `jobs.ladder`)."""
+        return self.root / "rungs.json"
 
     @property
     def socket(self) -> Path:

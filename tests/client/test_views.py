@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import fcntl
+import io
 import os
 import pty
 import re
@@ -13,18 +14,24 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from safetrain.cli import main
+from safetrain.render import live
 from safetrain.render.curve import MARK, curve
 from safetrain.render.frame import Scene, frame
 from safetrain.render.lines import told
 from safetrain.render.story import Story
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from safetrain_shared.wire import event_from_wire
@@ -97,6 +104,59 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
     assert MARK in text and re.search(r"[\u2801-\u28ff]", text)
 
 
+@pytest.mark.parametrize("size", [(60, 12), (80, 10), (40, 9)])
+@pytest.mark.parametrize("lang", ["en", "pt"])
+def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str) -> None:
+    i18n.use(lang)
+    lines = frame(Scene(job(1), _story(whole_story()[:-2])), *size)
+    text = "\n".join(line.plain for line in lines).replace(",", ".")
+    assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GB" in text
+
+
+def _top(scene: Scene) -> str:
+    return "\n".join(line.plain for line in frame(scene, 100, 24)[:4])
+
+
+def test_a_waiting_job_tells_its_place_and_its_start() -> None:
+    waiting = job(3, JobState.QUEUED, queue_position=2, start_eta_seconds=90)
+    story = _story([event(1, events.StateChanged(JobState.QUEUED))])
+    assert "Job 3 · waiting · number 2 in the queue · starts in 2 min" in _top(
+        Scene(waiting, story)
+    )
+    running = _story([event(1, events.StateChanged(JobState.RUNNING))])
+    assert "in the queue" not in _top(Scene(waiting, running))
+
+
+def test_what_was_asked_of_a_job_is_told_until_it_is_done() -> None:
+    asked = job(1, intent="pause")
+    assert "will pause at the next step" in _top(Scene(asked, _story(whole_story()[:-2])))
+    assert "will pause" not in _top(Scene(asked, _story(whole_story())))
+
+
+def test_a_training_that_holds_says_why_as_long_as_it_does() -> None:
+    why = Finding("train.holding", Status.WARNING, args={"footprint": 3 << 30, "swap": 1 << 30})
+    holding = [event(10, events.PhaseChanged("holding")), event(11, events.Notice(why))]
+    story = _story([*whole_story()[:-2], *holding])
+    text = _top(Scene(job(1), story))
+    assert "· holding" in text and "⚠ The system is short of memory" in text
+    whole = "\n".join(line.plain for line in frame(Scene(job(1), story), 100, 24))
+    assert whole.count("The system is short of memory") == 1
+    story.take(event_from_wire(event(12, events.PhaseChanged("training"))))
+    assert "The system is short" not in _top(Scene(job(1), story))
+
+
+def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
+    never = threading.Event()
+    daemon = Mock(call=lambda *_args, **_more: never.wait())
+    reader = live._Reader(daemon, job(1), lambda _event: None)
+    reader.is_alive = lambda: True  # type: ignore[method-assign]
+    reader.queue.start()
+    console = Console(file=io.StringIO(), width=80, height=24)
+    with Live(console=console, auto_refresh=False) as screen:
+        assert not live._show(reader, console, screen, lambda: "q", 1.0)
+    never.set()
+
+
 def test_a_frame_before_the_first_event_shows_the_job() -> None:
     text = "\n".join(line.plain for line in frame(Scene(job(1), Story()), 80, 24))
     assert "Job 1 · training" in text and "no step yet" in text
@@ -136,10 +196,10 @@ def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
 class Terminal:
     """`safetrain` in a real terminal of 80 × 24."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, term: str = "xterm-256color") -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, "TERM": term}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "safetrain", *arguments],
             stdin=slave,
@@ -224,6 +284,15 @@ def test_the_live_view_goes_on_after_a_restart_of_the_daemon(training: FakeDaemo
     terminal.wait_for(lambda seen: "training 0.5000" in seen)
     terminal.type("q")
     assert terminal.end() == 0
+
+
+def test_a_terminal_without_a_cursor_gets_lines(training: FakeDaemon) -> None:
+    training.ended.set()
+    training.jobs = [job(1, JobState.SUCCEEDED)]
+    terminal = Terminal("watch", term="dumb")
+    terminal.wait_for(lambda seen: "validation loss 2.2500" in seen)
+    assert terminal.end() == 0
+    assert "\x1b" not in terminal.seen
 
 
 def test_no_color_leaves_out_colour(training: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

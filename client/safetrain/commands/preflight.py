@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from safetrain.commands.common import connected
-from safetrain.commands.training import job_options, spec_of
+from safetrain.commands.training import Settled, job_options, spec_of
 from safetrain.render.plain import message_to_json, write
 from safetrain.render.preflight import Sheet
 from safetrain.render.ticker import Ticker
@@ -24,6 +24,7 @@ from safetrain_shared.wire import spec_to_wire
         "Writes preflight_report.json and recommended_config.json to the output folder."
     ),
     example="safetrain preflight\nsafetrain preflight --model demo --train a.jsonl --valid b.jsonl",
+    cls=Settled,
 )
 @job_options
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))

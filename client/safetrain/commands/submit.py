@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from safetrain.commands.common import connected
-from safetrain.commands.training import job_options, spec_of
-from safetrain.commands.watch import attend
+from safetrain.commands.following import Reporting, attend, report_options
+from safetrain.commands.training import Settled, job_options, spec_of
 from safetrain.connection import Daemon
 from safetrain.render.jobs import time_left
 from safetrain.render.plain import message_to_json, write
@@ -41,6 +41,7 @@ _SAID = {
         "safetrain submit --watch\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
+    cls=Settled,
 )
 @job_options
 @click.option("--name", default="", help=_("A name for people."))
@@ -48,8 +49,20 @@ _SAID = {
 @click.option("--after", metavar="JOB", type=Whole(0), default=0, help=_("Start after this job."))
 @click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))
 @click.option("--watch", is_flag=True, help=_("Watch the training, as `safetrain watch` does."))
-def submit(session: Session, fresh: bool, after: int, wait: bool, watch: bool, **given: Any) -> int:
-    """Prints the job's id, then does as --wait or --watch say."""
+@report_options
+def submit(
+    session: Session,
+    fresh: bool,
+    after: int,
+    wait: bool,
+    watch: bool,
+    report_to: str | None,
+    log_dir: str | None,
+    **given: Any,
+) -> int:
+    """Prints the job's id, then does as --wait, --watch or --report-to say."""
+    reporting = Reporting(report_to, log_dir)
+    reporting.needed()
     request = SubmitRequest(
         spec=spec_to_wire(spec_of(session, **given)),
         idempotency_key=uuid.uuid4().hex,
@@ -59,8 +72,8 @@ def submit(session: Session, fresh: bool, after: int, wait: bool, watch: bool, *
     with connected(session) as daemon:
         answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
         _show(session, answer)
-        if wait or watch:
-            return _stay(session, daemon, answer.job, quiet=not watch)
+        if wait or watch or report_to:
+            return _stay(session, daemon, answer.job, reporting, quiet=not watch)
     return EXIT_OK
 
 
@@ -79,9 +92,9 @@ def _show(session: Session, answer: SubmitResponse) -> None:
             session.note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
 
 
-def _stay(session: Session, daemon: Daemon, job: Job, *, quiet: bool) -> int:
+def _stay(session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool) -> int:
     try:
-        return attend(session, daemon, job, quiet=quiet)
+        return attend(session, daemon, job, quiet=quiet, reporting=reporting)
     except KeyboardInterrupt:
         text = _("Job {id} goes on. Watch it with: safetrain watch {id}")
         session.note(text.format(id=job.id))

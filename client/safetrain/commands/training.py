@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from safetrain import inputs
 from safetrain.lora_yaml import Config
+from safetrain.render.settings import every, first_sentence
 from safetrain.render.words import sign
 from safetrain.session import Session
 from safetrain_shared.i18n import translate as _
@@ -17,6 +18,16 @@ from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Settled(click.Command):
+    """A command whose help tells the settings, from the same source as `explain`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, then a line a setting."""
+        super().format_options(ctx, formatter)
+        with formatter.section(_("Settings (in full: safetrain explain SETTING)")):
+            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in every()])
 
 
 def job_options(function: F) -> F:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 from rich.text import Text
 
 from safetrain.render.curve import MARK, curve
-from safetrain.render.jobs import clock, name_of, progress, queue, short_path
+from safetrain.render.jobs import (
+    asked,
+    clock,
+    name_of,
+    place,
+    progress,
+    queue,
+    short_path,
+    time_left,
+)
 from safetrain.render.story import Story
 from safetrain.render.words import PHASES, SIGNS, STATE_COLOURS, word
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -19,6 +29,7 @@ from safetrain_shared.messages import say
 from safetrain_shared.words import STATES
 
 _NOTICES = 3
+_AT_WORK = (JobState.RUNNING, JobState.CHECKING)
 _LABEL = 14
 
 
@@ -35,13 +46,17 @@ class Scene:
 
 def frame(scene: Scene, width: int, height: int) -> list[Text]:
     """Exactly `height` lines of at most `width` characters."""
-    above = [_title(scene), _progress(scene, width), Text()]
-    below = [*_numbers(scene, width), *_notices(scene), *_queue(scene)]
+    head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
+    legend, numbers, queue = _legend(scene.story, width), _numbers(scene, width), _queue(scene)
     foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
-    room = height - len(above) - len(below) - 2
-    lines = above + (_curve(scene, width, room) if room >= 4 else []) + [Text(), *below]
-    lines = lines[: height - 1]
-    lines += [Text()] * (height - 1 - len(lines)) + [foot]
+    free = height - len([*head, *legend, *numbers, *queue, foot])
+    notices = _notices(scene)[-free:] if free > 0 else []
+    gap = [Text()]
+    free -= len(notices)  # for the curve and a line above and below it
+    picture = _curve(scene, width, free - 2) if free >= 5 else []
+    lines = [*head, *gap * (free > 0), *picture, *legend, *gap * (free > 1)]
+    lines = [*lines, *numbers, *notices, *queue][: height - 1]
+    lines += gap * (height - 1 - len(lines)) + [foot]
     for text in lines:
         text.truncate(width, overflow="ellipsis")
     return lines
@@ -59,9 +74,28 @@ def _title(scene: Scene) -> Text:
     )
     if scene.story.phase not in ("", "training") and scene.story.state not in FINAL:
         title.append(f" · {word(PHASES, scene.story.phase)}")
+    for text in _outlook(scene.job, state):
+        title.append(f" · {text}")
     if scene.story.attempt > 1:
         title.append(" · " + _("attempt {count}").format(count=scene.story.attempt), "dim")
     return title
+
+
+def _outlook(job: Job, state: str) -> list[str]:
+    """A waiting job's place and start; what was asked of one at work."""
+    if state == JobState.QUEUED:
+        return [text for text in (place(job), time_left(job)) if text]
+    return [text for text in (asked(job),) if text and state in _AT_WORK]
+
+
+def _holding(scene: Scene, width: int) -> list[Text]:
+    """Why it holds, on two lines at most."""
+    why = scene.story.holding
+    if why is None:
+        return []
+    mark, colour = SIGNS[why.status]
+    text = f"{mark} {say(why)}"
+    return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
 def _progress(scene: Scene, width: int) -> Text:
@@ -94,28 +128,31 @@ def _curve(scene: Scene, width: int, height: int) -> list[Text]:
     story = scene.story
     train = [(step.step, step.loss) for step in story.steps]
     valid = [(evaluated.step, evaluated.loss) for evaluated in story.evaluations]
-    lines = [Text(row) for row in curve(train, valid, width, height - 1)]
+    lines = [Text(row) for row in curve(train, valid, width, height)]
     for line in lines:
         line.highlight_regex(r"[\u2800-\u28ff]+", "cyan")
         line.highlight_regex(MARK, "bold magenta")
-    return [*lines, _legend(story)]
+    return lines
 
 
-def _legend(story: Story) -> Text:
-    text = Text()
-    if story.steps or story.evaluations:
-        text.append(_("loss") + ":  ")
+def _legend(story: Story, width: int) -> list[Text]:
+    """The losses as numbers, on as many lines as they need."""
+    parts = []
     if story.steps:
-        text.append("⠤⠤ ", "cyan")
-        text.append(_("training") + f" {decimal(story.steps[-1].loss, 4)}   ")
+        value = decimal(story.steps[-1].loss, 4)
+        parts.append(Text.assemble(("⠤⠤ ", "cyan"), _("training"), f" {value}"))
     if story.evaluations:
-        text.append(f"{MARK} ", "bold magenta")
-        text.append(_("validation") + f" {decimal(story.evaluations[-1].loss, 4)}   ")
+        value = decimal(story.evaluations[-1].loss, 4)
+        parts.append(Text.assemble((f"{MARK} ", "bold magenta"), _("validation"), f" {value}"))
     if story.best:
-        best = _("best {loss} at step {step}")
-        at = integer(story.best.step)
-        text.append(best.format(loss=decimal(story.best.loss, 4), step=at), "bold")
-    return text
+        value, step = decimal(story.best.loss, 4), integer(story.best.step)
+        parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
+    lines = [Text(_("loss") + ":")] if parts else []
+    for part in parts:
+        if lines[-1].cell_len + 3 + part.cell_len > width:
+            lines.append(Text(" "))
+        lines[-1].append("  ").append_text(part)
+    return lines
 
 
 def _numbers(scene: Scene, width: int) -> list[Text]:
@@ -145,7 +182,8 @@ def _memory(story: Story, width: int) -> str:
 
 def _notices(scene: Scene) -> list[Text]:
     lines = []
-    for when, finding in scene.story.notices[-_NOTICES:]:
+    told = [n for n in scene.story.notices if n[1] is not scene.story.holding]
+    for when, finding in told[-_NOTICES:]:
         mark, colour = SIGNS[finding.status]
         lines.append(Text.assemble((mark, colour or ""), f" {clock(when)} {say(finding)}"))
     if scene.story.cause:

@@ -133,9 +133,7 @@ def losses(job: Job) -> str:
 def time_left(job: Job) -> str:
     """Until the job ends, as a range where one is known; until it starts, where it waits."""
     if job.queue_position:
-        if job.start_eta_seconds < 1.0:
-            return ""
-        return _("starts in {time}").format(time=duration(job.start_eta_seconds))
+        return _start(job)
     if job.HasField("eta_low_seconds") and job.HasField("eta_high_seconds"):
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
@@ -145,6 +143,19 @@ def time_left(job: Job) -> str:
     if job.finished and job.started:
         return _("took {time}").format(time=duration(job.finished - job.started))
     return ""
+
+
+def _start(job: Job) -> str:
+    """When a waiting job starts, as far as anybody can say."""
+    if not job.HasField("start_eta_seconds"):
+        return _("after job {id}").format(id=job.after) if job.after else ""
+    low = duration(job.start_eta_low_seconds or job.start_eta_seconds)
+    high = duration(job.start_eta_high_seconds or job.start_eta_seconds)
+    if job.start_eta_seconds < 1.0:
+        return ""
+    if low == high:
+        return _("starts in {time}").format(time=high)
+    return _("starts in {low} to {high}").format(low=low, high=high)
 
 
 def short_path(path: str) -> str:

@@ -31,6 +31,7 @@ class Story:
     evaluations: list[Evaluated] = field(default_factory=list)
     checkpoint: CheckpointSaved | None = None
     notices: list[tuple[float, Finding]] = field(default_factory=list)
+    holding: Finding | None = None  # why it holds, as long as it does
 
     @property
     def best(self) -> Evaluated | None:
@@ -43,9 +44,9 @@ class Story:
         match event.body:
             case events.StateChanged(state, cause):
                 self.state, self.cause = state, cause
-                self.phase = "" if state is not JobState.RUNNING else self.phase
+                self._enter("" if state is not JobState.RUNNING else self.phase)
             case events.PhaseChanged(phase):
-                self.phase = phase
+                self._enter(phase)
             case events.Planned(plan):
                 self.plan = plan
             case StepDone() as step:
@@ -56,6 +57,11 @@ class Story:
                 self.checkpoint = saved
             case events.Notice(finding):
                 self.notices.append((event.time, finding))
+                self.holding = finding if self.phase == "holding" else None
+
+    def _enter(self, phase: str) -> None:
+        self.phase = phase
+        self.holding = self.holding if phase == "holding" else None
 
 
 def _append(known: list[_Entry], new: _Entry) -> None:

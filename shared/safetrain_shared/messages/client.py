@@ -7,6 +7,9 @@ SENTENCES: dict[str, str] = {
         "Something went wrong in safetrain itself ({reason}). To see where, set SAFETRAIN_DEBUG=1."
     ),
     "client.not_utf8": _("{text} is not text in UTF-8, so it cannot be passed on. Rename it."),
+    "client.tensorboard_missing": _(
+        "To report to TensorBoard, its library is needed: pip install 'safetrain[tensorboard]'"
+    ),
     "config.ignored": _("{name} in the configuration is passed over: it has no counterpart here."),
     "config.schedule": _(
         "Of lr_schedule.arguments the first is the learning rate; whatever the others say, the "
