@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import safetrain
 from safetrain_proto.v1 import answers_pb2, data_pb2, preflight_pb2
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest, SubmitResponse
-from safetrain_shared import wire
+from safetrain_shared import errors, i18n, wire
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
@@ -31,6 +33,41 @@ def client(daemon: FakeDaemon) -> safetrain.Client:
 def test_without_a_daemon_connect_raises(home: Home) -> None:
     with pytest.raises(Unreachable):
         safetrain.connect(autostart=False)
+
+
+def test_an_error_is_a_sentence_in_the_language_of_the_locale(
+    client: safetrain.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import safetrain; safetrain.connect(autostart=False).job(9)"
+    monkeypatch.setenv("LC_ALL", "pt_PT.UTF-8")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "NotFound: Não existe o trabalho 9." in done.stderr
+    with pytest.raises(safetrain.NotFound, match=r"^There is no job 9\."):
+        client.job(9)
+
+
+def test_the_language_can_be_chosen(client: safetrain.Client) -> None:
+    try:
+        other = safetrain.connect(autostart=False, lang="pt")
+        with other, pytest.raises(safetrain.NotFound, match="trabalho 9"):
+            other.job(9)
+    finally:
+        i18n.use("en")
+
+
+def test_every_error_can_be_caught_by_its_name() -> None:
+    for cls in (errors.SafetrainError, *errors.ERRORS):
+        assert getattr(safetrain, cls.__name__) is cls
+
+
+@pytest.mark.parametrize("number", [-1, 2**63])
+def test_a_number_that_cannot_be_meant_is_refused(client: safetrain.Client, number: int) -> None:
+    for call in (client.job, lambda n: client.submit(after=n), lambda n: client.ask("?", job=n)):
+        with pytest.raises(NotFound):
+            call(number)
+    for option in ("seed", "max_tokens"):
+        with pytest.raises(InvalidInput):
+            client.ask("?", **{option: number})  # type: ignore[arg-type]
 
 
 def test_another_home_can_be_named(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

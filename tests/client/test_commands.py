@@ -262,7 +262,8 @@ def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
     assert (
-        "step 10 of 100 · loss 3.0000 · lr 0.0002 · 250 tokens/s · 2.0 GB · 2 min left" in lines[4]
+        "step 10 of 100 · loss 3.0000 · learning rate 0.0002 · 250 tokens/s · 2.0 GB · 2 min left"
+        in lines[4]
     )
     assert lines[6].endswith("step 20 · validation loss 2.2500 · the best so far")
     assert lines[7].endswith("saved checkpoint_epoch_0_step_20 (5.0 MB)")
@@ -286,6 +287,9 @@ def test_watch_as_json_gives_every_event_its_number(daemon: FakeDaemon, capsys: 
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["seq"] for event in events] == list(range(1, 13))
     assert events[4]["kind"] == "step" and events[4]["loss"] == 3.0
+    assert events[8]["finding"]["text"].startswith("3 samples were left out")
+    assert events[2]["plan"]["reasons"][0]["text"].startswith("Stopped early")
+    assert events[0]["cause"] is None
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models add"])

@@ -55,7 +55,8 @@ class Client:
     def __init__(
         self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
     ) -> None:
-        i18n.use(lang)
+        if lang is not None:
+            i18n.use(lang)
         chosen = Home(Path(home).expanduser().absolute()) if home else None
         self.daemon = Daemon(chosen, autostart=autostart)
 

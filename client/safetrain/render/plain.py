@@ -13,7 +13,8 @@ from google.protobuf.struct_pb2 import Struct
 
 from safetrain_proto.v1.findings_pb2 import Finding
 from safetrain_proto.v1.settings_pb2 import TrainingSettings
-from safetrain_shared.events import Event
+from safetrain_shared import findings
+from safetrain_shared.events import Event, Notice, Outcome, Planned, StateChanged
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire, settings_from_wire
@@ -40,9 +41,28 @@ def finding_to_json(message: Finding) -> dict[str, Any]:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """An event as the event file has it: its number, time and kind, then the body's fields."""
+    """An event as the event file has it: its number, time and kind, then the body's fields.
+
+    Its findings have their sentences, too.
+    """
     head = {"seq": event.seq, "attempt": event.attempt, "time": event.time, "kind": event.kind}
-    return head if event.body is None else {**head, **to_dict(event.body)}
+    match event.body:
+        case None:
+            return head
+        case Notice(finding):
+            told: dict[str, Any] = {"finding": _worded(finding)}
+        case StateChanged(_, cause) | Outcome(_, cause):
+            told = {"cause": _worded(cause) if cause else None}
+        case Planned(plan):
+            reasons = [_worded(reason) for reason in plan.reasons]
+            told = {"plan": {**to_dict(plan), "reasons": reasons}}
+        case _:
+            told = {}
+    return {**head, **to_dict(event.body), **told}
+
+
+def _worded(finding: findings.Finding) -> dict[str, Any]:
+    return {**to_dict(finding), "text": say(finding)}
 
 
 def _field(message: Message, field: Any) -> Any:
