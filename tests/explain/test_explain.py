@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from safetrain.cli import main
 from safetrain_shared import i18n
-from safetrain_shared.messages import SENTENCES
+from safetrain_shared.messages import SENTENCES, sentence
 from safetrain_shared.settings import FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,29 @@ def test_a_setting_tells_its_meaning_default_and_values(
     words = SENTENCES[f"explain.{name}"].split()
     assert " ".join(words[:5]) in " ".join(out.split())
     assert "default: " in out and "values: " in out and f"--set {name}=" in out
+
+
+@pytest.mark.parametrize(
+    ("lang", "memory", "speed"),
+    [("en", "memory", "time|speed|fast|slow"), ("pt", "memória", "tempo|velocidade|rápid|lent")],
+)
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_setting_tells_what_it_does_to_memory_and_to_speed(
+    name: str, lang: str, memory: str, speed: str
+) -> None:
+    told = sentence(f"explain.{name}", {}, lang=lang).lower()
+    assert memory in told.replace("memory_budget", "") and re.search(speed, told), told
+
+
+@pytest.mark.parametrize("verb", ["submit", "preflight"])
+def test_the_help_tells_the_settings_from_the_same_source(
+    capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert main(["--lang", "en", verb, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.partition("safetrain explain SETTING")[2].split())
+    for name in FIELDS:
+        meaning = " ".join(SENTENCES[f"explain.{name}"].split()[:4]).split(":")[0]
+        assert f"{name} {meaning}" in told
 
 
 def test_the_example_of_every_setting_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,78 +21,84 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.gradient_accumulation": _(
         "Micro-batches whose gradients are added up before one optimizer step. It raises the "
-        "effective batch (batch_size × gradient_accumulation) at no cost in memory; raise it "
-        "before anything else when memory is short, and lower batch_size in turn."
+        "effective batch (batch_size × gradient_accumulation) at no cost in memory or speed; "
+        "raise it before anything else when memory is short, and lower batch_size in turn."
     ),
     "explain.max_seq_length": _(
-        "The longest sample in tokens; what lies beyond is cut. Memory grows with it. 128 is very"
-        " short, 256 suits little memory, 512 most data."
+        "The longest sample in tokens; what lies beyond is cut. Memory and the time of a step "
+        "grow with it. 128 is very short, 256 suits little memory, 512 most data."
     ),
     "explain.learning_rate": _(
-        "How far a step moves the adapter. 0.0001 converges slowly, 0.0003 is a middle, 0.0005 is"
-        " high and may become unstable. No effect on memory."
+        "How far a step moves the adapter. 0.0001 converges slowly, 0.0003 is a middle, 0.0005 is "
+        "high and may become unstable. Neither memory nor speed change."
     ),
     "explain.num_epochs": _(
-        "How many times each sample is seen. 3 is usual; more on little data learns it by heart."
+        "How many times each sample is seen. 3 is usual; more on little data learns it by heart. "
+        "Memory stays the same; the time grows in proportion."
     ),
     "explain.warmup_steps": _(
         "Optimizer steps over which the learning rate rises from zero, against unsteadiness at "
-        "the start. At most a tenth of the run is used."
+        "the start. At most a tenth of the run is used. Neither memory nor speed change."
     ),
     "explain.save_steps": _(
         "Optimizer steps between checkpoints, counted inside the epoch. Each epoch's end and "
-        "every ten minutes are saved as well."
+        "every ten minutes are saved as well. A checkpoint takes no memory and a moment of time."
     ),
     "explain.eval_steps": _(
         "Optimizer steps between evaluations on the whole validation file, counted inside the "
-        "epoch. Each epoch's end is evaluated as well."
+        "epoch. Each epoch's end is evaluated as well. An evaluation takes less memory than a "
+        "step, and time: the more often, the longer the training."
     ),
-    "explain.log_steps": _("Optimizer steps between two lines of metrics."),
+    "explain.log_steps": _(
+        "Optimizer steps between two lines of metrics. Neither memory nor speed change."
+    ),
     "explain.seed": _(
-        "Fixes the adapter's start, the order of the samples and dropout: the same seed gives the"
-        " same run."
+        "Fixes the adapter's start, the order of the samples and dropout: the same seed gives the "
+        "same run. Neither memory nor speed change."
     ),
     "explain.schedule": _(
-        "How the learning rate goes on after warm-up: constant, linear to zero, or cosine to zero."
+        "How the learning rate goes on after warm-up: constant, linear to zero, or cosine to "
+        "zero. Neither memory nor speed change."
     ),
     "explain.weight_decay": _(
-        "How strongly AdamW pulls the adapter towards zero at each step. 0 is usual for LoRA."
+        "How strongly AdamW pulls the adapter towards zero at each step. 0 is usual for LoRA. "
+        "Neither memory nor speed change."
     ),
     "explain.max_grad_norm": _(
         "Gradients longer than this are shortened to it, against single bad batches. 0 turns it "
-        "off."
+        "off. Neither memory nor speed change."
     ),
     "explain.fine_tune_type": _(
         "lora, or dora, which also learns the length of each weight column: a little better at "
-        "low rank, slower and larger."
+        "low rank, slower and with more memory."
     ),
     "explain.lora_rank": _(
         "The width of the adapter. More can learn more and takes more memory: about three times "
-        "its bytes again for gradients and optimizer."
+        "its bytes again for gradients and optimizer. Speed hardly changes."
     ),
     "explain.lora_scale": _(
         "The factor on the adapter's output. 20 is mlx-lm's default; a larger one acts like a "
-        "higher learning rate."
+        "higher learning rate. Neither memory nor speed change."
     ),
     "explain.lora_dropout": _(
-        "The share of the adapter's input that is dropped at random in training, against learning"
-        " by heart on little data."
+        "The share of the adapter's input that is dropped at random in training, against learning "
+        "by heart on little data. Above 0 it takes a little more memory and time."
     ),
     "explain.lora_layers": _(
         "How many layers get an adapter, counted from the top; 0 means all. Layers below the "
-        "first cost no activations, so fewer save much memory."
+        "first cost no activations, so fewer save much memory and time."
     ),
     "explain.lora_targets": _(
         "Which linear layers get an adapter, by name, such as self_attn.q_proj; empty means all "
-        "of them."
+        "of them. Fewer take less memory and are a little faster."
     ),
     "explain.mask_prompt": _(
         "Only the assistant's turns are learned, not the questions. Turn it off to learn the "
-        "whole text."
+        "whole text. Neither memory nor speed change."
     ),
     "explain.packing": _(
         "Puts several short samples into one row, each seeing only itself. Faster on short "
-        "samples, and no padding."
+        "samples, and no padding. A row takes the memory of a sample of max_seq_length."
     ),
     "explain.gradient_checkpointing": _(
         "Keeps no activations and computes them again on the way back: much less memory, about a "
@@ -107,14 +113,16 @@ SENTENCES: dict[str, str] = {
         "takes eight times the model's memory; on Metal leave it off."
     ),
     "explain.keep_checkpoints": _(
-        "How many of the last checkpoints stay on the disk. The best adapter is always kept."
+        "How many of the last checkpoints stay on the disk. The best adapter is always kept. They "
+        "take room on the disk; neither memory nor speed change."
     ),
     "explain.early_stopping": _(
         "Stops after this many evaluations in a row without a lower validation loss. 0 turns it "
-        "off."
+        "off. Memory and speed stay the same; the training may end sooner."
     ),
     "explain.eval_samples": _(
-        "Evaluates on this many samples of the validation file, always the same ones; 0 means all."
+        "Evaluates on this many samples of the validation file, always the same ones; 0 means "
+        "all. Fewer make an evaluation faster; memory stays the same."
     ),
     "explain.memory_high": _(
         "The share of the memory budget from which on the training gives its caches back after a "
@@ -122,10 +130,11 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.calm_seconds": _(
         "Seconds without memory pressure after which a training that was holding goes on. No "
-        "effect on memory; it only waits."
+        "effect on memory; it only costs time."
     ),
     "explain.hold_seconds": _(
         "Seconds a training holds under memory pressure before it saves a checkpoint and leaves "
-        "the memory; it comes back by itself. Less gives the memory back sooner."
+        "the memory; it comes back by itself. Less gives the memory back sooner, at the cost of "
+        "the time to load again."
     ),
 }
