@@ -109,14 +109,21 @@ class Daemon:
             raise error_of(error, self.home, seconds) from None
 
     def stream(
-        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        seconds: float | None = None,
     ) -> Generator[Response, None, None]:
-        """The answers to one request as they come. Closing the iterator ends the call."""
-        call = method(request)
+        """The answers to one request as they come. Closing the iterator ends the call.
+
+        `seconds`: after which it is given up, with Unreachable.
+        """
+        call = method(request, timeout=seconds)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise error_of(error, self.home) from None
+            raise error_of(error, self.home, seconds or 0.0) from None
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
 

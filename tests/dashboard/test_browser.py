@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
@@ -70,7 +72,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
 
 
 def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
-    assert page.title() == "30 % · Farense · safetrain"
+    assert page.title() == "30% · Farense · safetrain"
     assert "token" not in page.url
     expect(page.locator("#state")).to_have_text("training")
     expect(page.locator("#progress")).to_have_text("step 30 of 100")
@@ -142,6 +144,19 @@ def test_it_fits_a_phone_and_a_desktop(page: Page) -> None:
         beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert beyond <= 0, width
         expect(page.locator("#chart-memory svg")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lang", i18n.LANGUAGES)
+def test_axe_finds_nothing_that_shuts_anybody_out(
+    page: Page, lang: str, scheme: Literal["light", "dark"]
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.get_by_role("button", name=lang.upper(), exact=True).click()
+    expect(page.locator("html")).to_have_attribute("lang", lang)
+    expect(page.locator("#chart-memory svg")).to_be_visible()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def test_the_page_writes_numbers_as_the_rest_of_safetrain(page: Page) -> None:

@@ -53,28 +53,34 @@ def a_plan() -> Plan:
 
 
 @contextmanager
-def served(home: Home, job: jobs_pb2.Job, events: Sequence[Event]) -> Iterator[None]:
-    """A server at the home's socket, until the block ends."""
+def served(
+    home: Home, job: jobs_pb2.Job, events: Sequence[Event], *others: jobs_pb2.Job
+) -> Iterator[list[Any]]:
+    """A server at the home's socket, until the block ends; gives the questions that it is asked.
+
+    Asked `gone`, it refuses to answer.
+    """
     private(home.root)
     server = grpc.server(ThreadPoolExecutor(4))
-    jobs_pb2_grpc.add_JobsServicer_to_server(_Jobs(job), server)
+    asked: list[Any] = []
+    jobs_pb2_grpc.add_JobsServicer_to_server(_Jobs(job, *others), server)
     events_pb2_grpc.add_EventsServicer_to_server(_Events(events), server)
-    answers_pb2_grpc.add_AnswersServicer_to_server(_Answers(), server)
+    answers_pb2_grpc.add_AnswersServicer_to_server(_Answers(asked), server)
     server.add_insecure_port(f"unix:{home.socket}")
     server.start()
     try:
-        yield
+        yield asked
     finally:
         server.stop(None).wait()
 
 
 class _Jobs(jobs_pb2_grpc.JobsServicer):
-    def __init__(self, job: jobs_pb2.Job) -> None:
-        self.job = job
+    def __init__(self, *jobs: jobs_pb2.Job) -> None:
+        self.jobs = jobs
 
     def List(self, request: Any, context: Any) -> jobs_pb2.ListJobsResponse:  # noqa: N802
         waiting = jobs_pb2.Job(id=4, state=jobs_pb2.JOB_STATE_QUEUED, queue_position=1)
-        return jobs_pb2.ListJobsResponse(jobs=[self.job, waiting])
+        return jobs_pb2.ListJobsResponse(jobs=[*self.jobs, waiting])
 
 
 class _Events(events_pb2_grpc.EventsServicer):
@@ -90,9 +96,15 @@ class _Events(events_pb2_grpc.EventsServicer):
 
 
 class _Answers(answers_pb2_grpc.AnswersServicer):
+    def __init__(self, asked: list[Any]) -> None:
+        self.asked = asked
+
     def Ask(self, request: Any, context: Any) -> Iterator[answers_pb2.AskEvent]:  # noqa: N802
         who = "base" if request.base else "adapter"
-        question = request.messages[0].content
+        question = request.messages[-1].content
+        self.asked.append(request)
+        if question == "gone":
+            context.abort(grpc.StatusCode.UNAVAILABLE, "")
         yield answers_pb2.AskEvent(source=answers_pb2.AnswerSource(job_id=request.job_id))
         yield answers_pb2.AskEvent(text=f"The {who} says <b>\x1b[31m ")
         yield answers_pb2.AskEvent(text=f"to {question}\n\nFive.")

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from safetrain.render.report import page
+from safetrain_shared import i18n
 from tests.report.test_report import contents
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # WCAG 2.2, 1.4.3: the contrast of each text against the first opaque ground behind it.
@@ -70,6 +72,20 @@ def test_text_can_be_read(browser: Any, file: str, scheme: str) -> None:
         seen, poor = tab.evaluate(CONTRAST)
         assert seen > 200
         assert not poor
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lang", i18n.LANGUAGES)
+def test_axe_finds_nothing_that_shuts_anybody_out(
+    browser: Any, tmp_path: Path, lang: str, scheme: str
+) -> None:
+    path = tmp_path / "report.html"
+    with i18n.speaking(lang):
+        path.write_text(page(contents()), "utf-8")
+    with browser.new_page(color_scheme=scheme) as tab:
+        tab.goto(path.as_uri())
+        found = axe.Axe().run(tab)
+        assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("width", [390, 1100])

@@ -6,10 +6,13 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from safetrain.cli import main
+from safetrain.samples import Asked, spread
+from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.paths import Home
 from tests.report import stories
 from tests.report.served import a_job, served
@@ -24,6 +27,15 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "home"))
     with served(Home(tmp_path / "home"), a_job(str(folder)), stories.eventful()):
         yield folder
+
+
+@pytest.fixture
+def validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What is asked about a job that has validation data."""
+    monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "mine"))
+    job = _with_data(tmp_path)
+    with served(Home(tmp_path / "mine"), job, stories.eventful()) as asked:
+        yield asked
 
 
 def run(*arguments: str) -> int:
@@ -97,6 +109,69 @@ def test_report_asks_base_and_adapter(output: Path) -> None:
     assert text.count("The base says &lt;b&gt;") == 2
     assert "The adapter says &lt;b&gt;[31m to Who &amp; why?</p><p>Five.</p>" in text
     assert text.count("\x1b") == 0
+
+
+def test_report_asks_a_few_questions_of_the_validation_data(
+    validated: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("report") == 0
+    said = [(request.messages[-1].content, request.base) for request in validated]
+    assert said == [(f"Question {n}?", base) for n in (0, 4, 9) for base in (True, False)]
+    assert [m.role for m in validated[0].messages] == ["system", "user"]
+    text = _page(tmp_path / "out")
+    assert "In the data: Answer 4 &lt;b&gt;" in text and "The adapter says" in text
+    assert "Asking: Question 4?" in capsys.readouterr().err
+
+
+def test_report_asks_nothing_where_it_is_told_so(validated: list[Any], tmp_path: Path) -> None:
+    assert run("report", "--no-answers") == 0
+    assert validated == [] and 'id="answers"' not in _page(tmp_path / "out")
+
+
+def test_report_asks_nothing_while_something_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "home"))
+    other = a_job("/other", id=5, state=jobs_pb2.JOB_STATE_RUNNING)
+    job = _with_data(tmp_path)
+    with served(Home(tmp_path / "home"), job, stories.eventful(), other) as asked:
+        assert run("report", "3") == 0
+    assert asked == [] and _page(tmp_path / "out")
+
+
+def test_a_report_comes_without_the_answers_that_cannot_be_had(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("report", "--ask", "When?", "--ask", "gone", "--ask", "Never?") == 0
+    assert "No more sample answers: No safetraind answers" in capsys.readouterr().err
+    text = _page(output)
+    assert "The base says" in text and "Never?" not in text
+
+
+def test_a_file_that_asks_nothing_gives_no_questions(tmp_path: Path) -> None:
+    file = tmp_path / "valid.jsonl"
+    lines = ['{"text": "a"}', "{", "[1]", '{"messages": []}', '{"messages": [{"role": "user"}]}']
+    file.write_text("\n".join([*lines, '{"messages": 3}', f'{{"prompt": "{"x" * 500}"}}']))
+    assert spread(str(file), 3) == spread(str(tmp_path / "none"), 3) == []
+    file.write_text('{"prompt": "Q", "completion": "A"}\n' * 2)
+    assert spread(str(file), 3) == [Asked("Q", "", "A")]
+
+
+def _page(output: Path) -> str:
+    return (output / "plots" / "report.html").read_text("utf-8")
+
+
+def _with_data(folder: Path) -> jobs_pb2.Job:
+    """The job, its validation file with ten questions, in `folder`."""
+    job = a_job(str(folder / "out"))
+    job.spec.valid = str(folder / "valid.jsonl")
+    turns = [("system", "S"), ("user", "Question {}?"), ("assistant", "Answer {} <b>")]
+    samples = [
+        {"messages": [{"role": role, "content": text.format(n)} for role, text in turns]}
+        for n in range(10)
+    ]
+    Path(job.spec.valid).write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    return job
 
 
 def test_report_knows_which_checkpoints_are_left(output: Path) -> None:

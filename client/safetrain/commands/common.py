@@ -12,7 +12,7 @@ from safetrain.session import Session
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, NotFound
 
-_AT_WORK = ("running", "checking", "interrupted")
+AT_WORK = ("running", "checking", "interrupted")
 EXIT_CODES = {"succeeded": EXIT_OK, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
 
@@ -37,7 +37,7 @@ def current(jobs: Iterable[Job], wanted: int | None) -> Job:
 
 
 def _rank(job: Job) -> tuple[int, int, int]:
-    if name_of(job) in _AT_WORK:
+    if name_of(job) in AT_WORK:
         return 0, 0, job.id
     if job.queue_position:
         return 1, job.queue_position, job.id

@@ -5,29 +5,37 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from safetrain.commands.common import connected
+from safetrain.commands.common import AT_WORK, connected
 from safetrain.commands.drawn import begun, story, write_whole
 from safetrain.connection import Daemon
 from safetrain.inputs import absolute
 from safetrain.render.answers import Answer
-from safetrain.render.jobs import short_path
+from safetrain.render.jobs import name_of, short_path
 from safetrain.render.measured import Measured, measured
 from safetrain.render.plain import write
 from safetrain.render.report import Contents, Sample, page
+from safetrain.samples import Asked, spread
 from safetrain.session import Session, command
 from safetrain.whole import JOB
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
+from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import CheckpointSaved, Event
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import PLOTS, PREFLIGHT_REPORT, REPORT
 from safetrain_shared.wire import spec_from_wire
+
+_QUESTIONS = 3
+_TOKENS = 160  # of an answer
+_PATIENCE_SECONDS = 120.0  # for all answers together: a report is not worth more waiting
+_KEEP_ALIVE_SECONDS = 20.0  # from one question to the next
 
 
 @command(
@@ -52,16 +60,28 @@ from safetrain_shared.wire import spec_from_wire
     "questions",
     metavar="QUESTION",
     multiple=True,
-    help=_("Show the answers of base model and adapter; again for more."),
+    help=_(
+        "What base model and adapter are to answer, again for more; by default a few questions of "
+        "the validation data, while nothing trains."
+    ),
 )
+@click.option("--no-answers", is_flag=True, help=_("Leave out the sample answers."))
 def report(
-    session: Session, job: int | None, output: str | None, questions: tuple[str, ...]
+    session: Session,
+    job: int | None,
+    output: str | None,
+    questions: tuple[str, ...],
+    no_answers: bool,
 ) -> None:
     """Writes the page and prints its path."""
     with connected(session) as daemon:
-        chosen = begun(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
+        jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+        chosen = begun(jobs, job)
         events = story(daemon, chosen)
-        samples = [_sample(session, daemon, chosen, question) for question in questions]
+        asked = [Asked(question) for question in questions]
+        if not asked and chosen.step and not any(name_of(one) in AT_WORK for one in jobs):
+            asked = spread(chosen.spec.valid, _QUESTIONS)
+        samples = [] if no_answers else list(_samples(session, daemon, chosen, asked))
     path = Path(absolute(output)) if output else Path(chosen.spec.output) / PLOTS / REPORT
     contents = Contents(
         job=chosen,
@@ -80,18 +100,35 @@ def report(
         click.echo(short_path(str(path)))
 
 
-def _sample(session: Session, daemon: Daemon, job: Job, question: str) -> Sample:
-    session.note(_("Asking: {question}").format(question=question))
-    return Sample(
-        question, _answer(daemon, job, question, base=True), _answer(daemon, job, question)
-    )
+def _samples(
+    session: Session, daemon: Daemon, job: Job, asked: Iterable[Asked]
+) -> Iterator[Sample]:
+    """Each question answered twice, until the answers cannot be had: the page comes without."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        for one in asked:
+            session.note(_("Asking: {question}").format(question=one.question))
+            base = _answer(daemon, job, one, deadline, base=True)
+            adapter = _answer(daemon, job, one, deadline, base=False)
+            yield Sample(one.question, base, adapter, one.expected)
+    except SafetrainError as error:
+        session.note(_("No more sample answers: {reason}").format(reason=error))
 
 
-def _answer(daemon: Daemon, job: Job, question: str, *, base: bool = False) -> Answer:
+def _answer(daemon: Daemon, job: Job, asked: Asked, deadline: float, *, base: bool) -> Answer:
     answer = Answer()
-    messages = [Message(role="user", content=question)]
-    request = AskRequest(messages=messages, job_id=job.id, base=base)
-    for event in daemon.stream(daemon.answers.Ask, request):
+    messages = [Message(role="user", content=asked.question)]
+    if asked.system:
+        messages.insert(0, Message(role="system", content=asked.system))
+    request = AskRequest(
+        messages=messages,
+        job_id=job.id,
+        base=base,
+        max_tokens=_TOKENS,
+        keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+    )
+    seconds = max(0.0, deadline - time.monotonic())
+    for event in daemon.stream(daemon.answers.Ask, request, seconds=seconds):
         answer.take(event)
     return answer
 

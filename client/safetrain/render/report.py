@@ -58,11 +58,12 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A question, answered by the base model and with the adapter."""
+    """A question, answered by the base model and with the adapter, and as the data answers it."""
 
     question: str
     base: Answer
     adapter: Answer
+    expected: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +201,11 @@ def _evaluations(evaluations: Sequence[Evaluated]) -> Markup:
 def _answers(samples: Sequence[Sample]) -> Markup:
     return EMPTY.join(
         Markup(
-            '<h3>{question}</h3><div class="answers"><div><h4>{base}</h4>{before}</div>'
+            '<h3>{question}</h3>{expected}<div class="answers"><div><h4>{base}</h4>{before}</div>'
             '<div class="trained"><h4>{adapter}</h4>{after}</div></div>'
         ).format(
             question=sample.question,
+            expected=_expected(sample.expected),
             base=_("Base model"),
             before=_answer(sample.base),
             adapter=_adapter(sample.adapter),
@@ -211,6 +213,10 @@ def _answers(samples: Sequence[Sample]) -> Markup:
         )
         for sample in samples
     )
+
+
+def _expected(text: str) -> Markup:
+    return paragraph(_("In the data: {answer}").format(answer=harmless(text))) if text else EMPTY
 
 
 def _adapter(answer: Answer) -> str:
