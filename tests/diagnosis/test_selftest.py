@@ -6,12 +6,16 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from safetrain.cli import main
 from safetrain.render.selftest import conclusion, machine
+from safetrain_shared.errors import Unreachable
 from safetrain_shared.events import StepDone
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import TrainingSettings
@@ -22,8 +26,9 @@ def test_this_machine_passes_and_its_verdict_can_be_posted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "mine"))
+    bundle = tmp_path / "report.zip"
     done = subprocess.run(
-        [sys.executable, "-m", "safetrain", "diagnose", "--selftest"],
+        [sys.executable, "-m", "safetrain", "diagnose", "--selftest", "--bundle", str(bundle)],
         capture_output=True,
         text=True,
         timeout=170,
@@ -38,6 +43,39 @@ def test_this_machine_passes_and_its_verdict_can_be_posted(
     ):
         assert sentence in done.stdout
     assert not (tmp_path / "mine").exists()
+    told = diagnosis(bundle)["selftest"]
+    assert told[-1]["done"]["passed"]
+    verdicts = [said["finding"]["status"] for said in told if "finding" in said]
+    assert verdicts.count("passed") >= 4 and "failed" not in verdicts
+
+
+def diagnosis(bundle: Path) -> Any:
+    with zipfile.ZipFile(bundle) as files:
+        return json.loads(files.read("diagnosis.json"))
+
+
+def test_a_selftest_that_breaks_off_is_reported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off() -> Iterator[dict[str, Any]]:
+        yield {"doing": "making"}
+        raise Unreachable("daemon.not_installed")
+
+    monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr("safetrain.selftest.selftest", breaks_off)
+    bundle = tmp_path / "report.zip"
+    assert main(["diagnose", "--selftest", "--bundle", str(bundle)]) == 69
+    told = diagnosis(bundle)
+    assert told["selftest"] == [{"doing": "making"}]
+    assert told["error"]["code"] == "daemon.not_installed"
+
+
+def test_a_report_that_is_there_already_is_told_before_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safetrain.selftest.selftest", lambda: 1 / 0)
+    (tmp_path / "report.zip").touch()
+    assert main(["diagnose", "--selftest", "--bundle", str(tmp_path / "report.zip")]) == 73
 
 
 def step(number: int, loss: float, peak: int = 100) -> StepDone:

@@ -42,8 +42,7 @@ def write(path: Path, home: Home, diagnosis: Mapping[str, Any]) -> int:
 
     Raises Conflict where something is there already, NoRoom where the disk refuses.
     """
-    if path.exists():
-        raise Conflict("diagnosis.bundle_taken", path=str(path))
+    refuse_taken(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -59,6 +58,12 @@ def write(path: Path, home: Home, diagnosis: Mapping[str, Any]) -> int:
         reason = error.strerror or str(error)
         raise NoRoom("disk.refused", path=str(path), reason=reason) from error
     return path.stat().st_size
+
+
+def refuse_taken(path: Path) -> None:
+    """Raises Conflict where something is there already."""
+    if path.exists():
+        raise Conflict("diagnosis.bundle_taken", path=str(path))
 
 
 def files(home: Home, diagnosis: Mapping[str, Any], scrub: Scrubber) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from safetrain.bundle import collect
 from safetrain.commands.common import connected
 from safetrain.inputs import absolute
 from safetrain.render.diagnosis import lines, to_json
@@ -51,8 +53,10 @@ _SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
 )
 def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bool) -> int:
     """Prints the findings of every topic, and writes the report; or runs the self-test."""
+    if bundle is not None:
+        collect.refuse_taken(Path(absolute(bundle)))
     if selftest:
-        return _selftest(session)
+        return _selftest(session, bundle)
     try:
         found = _examined(session, job or 0)
     except SafetrainError as error:
@@ -70,14 +74,30 @@ def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bo
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _selftest(session: Session) -> int:
+def _selftest(session: Session, bundle: str | None) -> int:
+    """Shows the self-test; the report tells how it went, also where it could not go on."""
+    told: dict[str, Any] = {"selftest": []}
+    try:
+        for said in _tested(session):
+            told["selftest"].append(said)
+    except SafetrainError as error:
+        told["error"] = error_to_dict(error)
+        raise
+    finally:
+        if bundle is not None:
+            _report(session, bundle, told)
+    passed = any(said.get("done", {}).get("passed") for said in told["selftest"])
+    return EXIT_OK if passed else EXIT_FAILED
+
+
+def _tested(session: Session) -> Iterator[dict[str, Any]]:
+    """What the self-test says, each shown as it comes."""
     from safetrain.render.selftest import conclusion, doing, verdict
     from safetrain.selftest import selftest
 
-    ticker, passed = Ticker(silent=session.terse), False
+    ticker = Ticker(silent=session.terse)
     for said in selftest():
         ticker.clear()
-        passed = passed or bool(said.get("done", {}).get("passed"))
         if session.json:
             write(said)
         elif "finding" in said:
@@ -86,7 +106,8 @@ def _selftest(session: Session) -> int:
             click.echo("\n".join(conclusion(said["done"])))
         else:
             ticker.show(doing(said["doing"]))
-    return EXIT_OK if passed else EXIT_FAILED
+        yield said
+    ticker.clear()
 
 
 def _examined(session: Session, job: int) -> ExamineResponse:
@@ -110,8 +131,6 @@ def _told(found: ExamineResponse) -> dict[str, Any]:
 
 
 def _report(session: Session, bundle: str, told: dict[str, Any]) -> None:
-    from safetrain.bundle import collect
-
     path = Path(absolute(bundle))
     written = collect.write(path, paths.home(), told)
     if not session.json:
