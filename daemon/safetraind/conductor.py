@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
@@ -25,6 +25,7 @@ from safetraind.jobs import machine, moves, room, story
 from safetraind.jobs.ending import read_end
 from safetraind.jobs.moves import House, Job
 from safetraind.jobs.progress import Progress
+from safetraind.jobs.seqs import Seqs
 from safetraind.jobs.store import Record, Store
 from safetraind.processes.launcher import Launcher
 from safetraind.processes.lease import Lease, is_held, try_lock
@@ -37,10 +38,12 @@ from safetraind.processes.supervisor import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
 _LEASE_SECONDS = 0.25  # flock cannot be awaited: another holder is asked again
-_AGAIN_SECONDS = 2.0  # when the disk refused
+_AGAIN_SECONDS = 2.0  # when the disk refused, or descriptors were used up
+_PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
 
 
 class Checker(Protocol):
@@ -66,6 +69,7 @@ class Conductor:
         self.home = home
         self.guests: list[Guest] = []
         self._store = store
+        self._seqs = Seqs(store)
         self._supervisor = supervisor
         self._lease = lease
         self._checker = checker
@@ -131,7 +135,12 @@ class Conductor:
         """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
         if self.stopping:
             raise Busy("daemon.stopping")
+        self.note_seq(job_id, progress.last_seq)
         self._apply(stimulus)
+
+    def note_seq(self, job_id: int, seq: int) -> None:
+        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
+        self._seqs.note(job_id, seq)
 
     def accept(
         self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
@@ -159,7 +168,14 @@ class Conductor:
         while True:
             for guest in self.guests:
                 await guest.leave()
-            descriptor = await self._lease.take_soon()
+            try:
+                descriptor = await self._lease.take_soon()
+            except OSError as error:
+                if not wait:
+                    raise
+                log.warning("the lease cannot be asked for: %s; trying again", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
             if descriptor is not None or not wait:
                 return descriptor
             await asyncio.sleep(_LEASE_SECONDS)
@@ -178,7 +194,7 @@ class Conductor:
             jobs = {**self._house.jobs, job.id: job}
             self._house = House(jobs, self._house.lease)
         for job in list(self._house.jobs.values()):
-            self._take_over(job)
+            await self._take_over(job)
         self._apply(moves.Woken())
 
     async def close(self, *, now: bool) -> None:
@@ -197,27 +213,35 @@ class Conductor:
         for feed in self._feeds.values():
             feed.wake()
 
-    def _take_over(self, job: Job) -> None:
+    async def _take_over(self, job: Job) -> None:
         run = self._run(job.id)
+            self._seqs.begin(job.id, record.last_seq)
         if job.state in LIVE:
-            self._restore(run, job.id)
+            self._persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
         if job.state is JobState.RUNNING and is_held(run.lock):
             log.info("job %d: its worker is at work, adopted", job.id)
             self._house = House(self._house.jobs, moves.HELD)
             self._intend(job.id, job.intent)
             self._begin(self._accompany(job.id, self._supervisor.adopt(run)))
             return
-        # First its end, while launch.json still says in which boot it was started.
-        end = self._end(job) if job.state is JobState.RUNNING else None
-        self._reconcile(job.id)
+        # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
+        await asyncio.wait({self._begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+
+    async def _catch_up(self, job: Job) -> None:
+        """Tells what happened while no daemon was there."""
+        end = None
+        if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
+            end = await self._insist(lambda: self._end(job))
+        self._persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
         if end is not None:
-            self._apply(moves.WorkerEnded(job.id, end))
+            await self._happened(moves.WorkerEnded(job.id, end))
         elif job.state is JobState.CHECKING:
-            self._apply(moves.CheckEnded(job.id))
+            await self._happened(moves.CheckEnded(job.id))
 
     def _with_plan(self, job: Job) -> Job:
         plan = read_json(self._run(job.id).plan)
         return dataclasses.replace(job, plan=plan_from_dict(plan)) if plan else job
+        self._seqs.settle()
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
@@ -247,8 +271,8 @@ class Conductor:
         """What happened can't be refused: a full disk only delays it."""
         while True:
             try:
-                return self._apply(stimulus)
-            except NoRoom as error:
+                return act()
+            except (OSError, NoRoom) as error:
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -263,12 +287,16 @@ class Conductor:
         """Does it now, or again and again until the disk takes it."""
         try:
             act()
-        except (OSError, NoRoom) as error:
+        except (OSError, NoRoom, Busy) as error:
             log.warning("%s: %s; trying again", what, error)
             self._begin(self._again(what, act))
 
     async def _again(self, what: str, act: Callable[[], object]) -> None:
         while True:
+        await self._insist(lambda: self._apply(stimulus))
+
+    async def _insist(self, act: Callable[[], T]) -> T:
+        """What it returns, once disk and descriptors allow it. It must be whole or not begun."""
             await asyncio.sleep(_AGAIN_SECONDS)
             with contextlib.suppress(OSError, NoRoom, Busy):
                 act()
@@ -288,19 +316,14 @@ class Conductor:
 
         try:
             act()
-        except (OSError, NoRoom) as error:
+        except (OSError, NoRoom, Busy) as error:
             log.warning("job %d: its state could not be told: %s", job_id, error)
             self._begin(self._again(f"job {job_id}: telling", lambda: self._reconcile(job_id)))
 
     def _say(self, job_id: int, *bodies: Body) -> None:
-        job = self._house.jobs[job_id]
-        seen = max(self._records[job_id].last_seq, self._seen(job_id))
-        seq = story.tell(self._run(job_id), job.attempt, seen, *bodies)
-        self._store.note_seq(job_id, seq)
+        attempt, known = self._house.jobs[job_id].attempt, self._seqs.known(job_id)
+        self.note_seq(job_id, story.tell(self._run(job_id), attempt, known, *bodies))
         self.feed(job_id).look()
-
-    def _seen(self, job_id: int) -> int:
-        return self._progress[job_id][1].last_seq if job_id in self._progress else 0
 
     def _reconcile(self, job_id: int) -> None:
         """Tells the job's state where a crash or a full disk kept it from being told."""
@@ -333,22 +356,23 @@ class Conductor:
 
     async def _checked(self, job_id: int) -> None:
         launcher = Launcher(self.home, self._supervisor, self._lease_fd)
-        verdict: Plan | Finding | None
+        ended: moves.Stimulus
         try:
             verdict = await self._checker.check(self._records[job_id].spec, launcher)
         except asyncio.CancelledError:
-            verdict = None
+            ended = moves.CheckEnded(job_id)
+        except (OSError, NoRoom) as error:
+            log.warning("job %d: its check could not go on: %s", job_id, error)
+            ended = moves.LaunchFailed(job_id, _refused(self._run(job_id), error))
         except SafetrainError as error:
-            verdict = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            ended = moves.CheckEnded(job_id, cause)
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
             args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
-            verdict = Finding("daemon.broken", Status.FAILED, True, args)
+            ended = moves.CheckEnded(job_id, Finding("daemon.broken", Status.FAILED, True, args))
         self._check = None
-        if isinstance(verdict, Plan):
-            await self._happened(moves.CheckPassed(job_id, verdict))
-        else:
-            await self._happened(moves.CheckEnded(job_id, verdict))
+        await self._happened(ended)
 
     def _freeze(self, instruction: moves.Freeze) -> None:
         job_id, plan = instruction.id, instruction.plan
@@ -360,10 +384,15 @@ class Conductor:
             write_json(self._run(job_id).plan, to_dict(plan))
             self._say(job_id, *bodies)
 
+            if isinstance(verdict, Plan):
+                ended = moves.CheckPassed(job_id, verdict)
+            else:
+                ended = moves.CheckEnded(job_id, verdict)
         self._persist(f"job {job_id}: freezing the plan", act)
 
     def _train(self, instruction: moves.Train) -> None:
-        self._run(instruction.id).intent.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # then the worker can't be started either
+            self._run(instruction.id).intent.unlink(missing_ok=True)
         self._begin(self._launch(instruction.id, instruction.attempt))
 
     async def _launch(self, job_id: int, attempt: int) -> None:
@@ -372,10 +401,7 @@ class Conductor:
             worker = await self._start(run, job_id, attempt)
         except (OSError, SafetrainError) as error:
             log.warning("job %d: its worker could not be started: %s", job_id, error)
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            args = {"path": str(run.root), "reason": reason}
-            cause = Finding("disk.refused", Status.WARNING, args=args)
-            await self._happened(moves.LaunchFailed(job_id, cause))
+            await self._happened(moves.LaunchFailed(job_id, _refused(run, error)))
         else:
             self._drop_lease()
             await self._accompany(job_id, worker)
@@ -385,10 +411,9 @@ class Conductor:
         if lock is None:
             raise Busy("job.live", id=job_id)
         try:
-            in_file = eventlog.last_seq(run.events)
-            seen = max(self._records[job_id].last_seq, self._seen(job_id))
+            floor = seq_floor(run, self._seqs.known(job_id), eventlog.last_seq(run.events))
             write_json(run.plan, to_dict(self._house.jobs[job_id].plan))
-            write_launch(run, "train", attempt, seq_floor(run, seen, in_file))
+            write_launch(run, "train", attempt, floor)
             return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
         finally:
             os.close(lock)
@@ -398,21 +423,17 @@ class Conductor:
         feed = self.feed(job_id)
         ended = asyncio.ensure_future(worker.ended())
         try:
-            done: set[asyncio.Future[None]] = set()
-            while not done:
-                done, _ = await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
                 feed.look()
         finally:
             ended.cancel()
-        end = self._end(self._house.jobs[job_id])
+        end = await self._insist(lambda: self._end(self._house.jobs[job_id]))
         log.info("job %d: its worker has ended: %s", job_id, end)
         await self._happened(moves.WorkerEnded(job_id, end))
 
     def _end(self, job: Job) -> moves.End:
-        progress = self.progress(job.id)
-        with contextlib.suppress(NoRoom):
-            self._store.note_seq(job.id, progress.last_seq)
-        return read_end(self._run(job.id), job, progress)
+        return read_end(self._run(job.id), job, self.progress(job.id))
 
     def _await_room(self, instruction: moves.AwaitRoom) -> None:
         job_id = instruction.id
@@ -426,20 +447,28 @@ class Conductor:
             await self._happened(moves.RoomFound(job_id, enough))
 
         self._begin(wait())
+            await ended
 
     def _write_intent(self, instruction: moves.Intend) -> None:
         self._intend(instruction.id, instruction.intent)
 
     def _intend(self, job_id: int, intent: str) -> None:
         file = self._run(job_id).intent
-        if intent:
-            self._persist(f"job {job_id}: {intent}", lambda: write_text(file, intent))
-        else:
-            file.unlink(missing_ok=True)
+
+        def act() -> None:
+            job = self._house.jobs.get(job_id)
+            if job is None or job.state is not JobState.RUNNING:
+                return
+            wish = job.intent or (intent if self.stopping else "")
+            if wish:
+                write_text(file, wish)
+            else:
+                file.unlink(missing_ok=True)
+
+        self._persist(f"job {job_id}: {intent or 'no wish'}", act)
 
     def _forget(self, instruction: moves.Forget) -> None:
         job_id = instruction.id
-        self._store.forget(job_id)
         for known in (self._records, self._feeds, self._progress):
             known.pop(job_id, None)
         shutil.rmtree(self._run(job_id).root, ignore_errors=True)
@@ -455,6 +484,7 @@ class Conductor:
         moves.StopCheck: _stop_check,
         moves.Freeze: _freeze,
         moves.Train: _train,
+        """Writes down what the job's worker is to do, by what is wished once the disk takes it."""
         moves.Intend: _write_intent,
         moves.AwaitRoom: _await_room,
         moves.Forget: _forget,
@@ -466,6 +496,8 @@ async def _sweep(home: Home) -> None:
     for folder in (home.root / "runs").iterdir():
         if folder.name.isdigit() or not folder.is_dir():
             continue
+        self._seqs.forget(job_id)
+        self._persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
         run = RunFolder(folder)
         while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
             kill_workers(run)
@@ -476,3 +508,11 @@ async def _sweep(home: Home) -> None:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("a task broke", exc_info=task.exception())
+def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
+    """Why a worker could not be started, as a cause."""
+    if isinstance(error, SafetrainError):
+        return Finding(error.code, Status.WARNING, args=error.args_by_name)
+    args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
+    return Finding("disk.refused", Status.WARNING, args=args)
+
+

@@ -3,7 +3,8 @@ with `real` as its argument the workers are real and only the checks are play.
 
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code;
-`budget`, the plan's bytes.
+`budget`, the plan's bytes; `listen`, its worker opens its socket. `PLAY_RUNTIME` in the environment
+takes the place of the folder for sockets of long homes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import replace
@@ -77,6 +79,13 @@ class Trainee:
         self.stopped = False
         signal.signal(signal.SIGTERM, self._stop)
 
+        if "listen" in self.play:
+            self._listen()
+
+    def _listen(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.run.socket))
+        (self.output / "socket").write_text(str(self.run.socket))
     def _stop(self, *_: object) -> None:
         self.stopped = True
 
@@ -141,8 +150,16 @@ def probe(folder: str) -> int:
 
 
 if __name__ == "__main__":
+def move_runtime(folder: Path) -> None:
+    from safetrain_shared import paths
+
+    paths.runtime_folder = lambda: folder
+
+
     sys.path.insert(0, str(ROOT))
     if len(sys.argv) == 1 or sys.argv[1] == "real":
+    if "PLAY_RUNTIME" in os.environ:
+        move_runtime(Path(os.environ["PLAY_RUNTIME"]))
         serve(real_worker=len(sys.argv) > 1)
     elif sys.argv[1] == "train":
         sys.exit(Trainee(sys.argv[2]).train())

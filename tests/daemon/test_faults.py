@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ import psutil
 import pytest
 
 from safetrain_proto.v1 import control_pb2, jobs_pb2
-from safetrain_shared.errors import NoRoom, NotFound
+from safetrain_shared.errors import NotFound
 from safetrain_shared.events import Outcome, StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 from safetraind.files import eventlog
-from tests.daemon.conftest import PLAY, MakeSpec
+from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess, wait_for
 
 
@@ -162,22 +161,6 @@ def test_noise_and_silence_on_the_socket_harm_nobody(daemon: DaemonProcess) -> N
         link.close()
 
 
-def test_used_up_descriptors_delay_but_do_not_kill(daemon: DaemonProcess) -> None:
-    assert daemon.process is not None
-    process = psutil.Process(daemon.process.pid)
-    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
-    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 10, hard))
-    links = []
-    for _ in range(40):
-        link = socket.socket(socket.AF_UNIX)
-        link.connect(str(daemon.home.socket))
-        links.append(link)
-    for link in links:
-        link.close()
-    process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
-    wait_for(lambda: daemon.info(timeout=5).pid == process.pid, 20)
-
-
 def test_unknown_fields_of_a_newer_client_are_passed_over(daemon: DaemonProcess) -> None:
     """Field 999 is of a version to come; the call answers as if it were not there."""
     info = daemon.channel.unary_unary(
@@ -309,55 +292,3 @@ def test_an_idempotent_submit_is_one_job(playing: DaemonProcess, make_spec: Make
     playing.start()
     assert playing.submit(spec, idempotency_key="abc").job.id == 1
     assert len(playing.jobs.List(jobs_pb2.ListJobsRequest()).jobs) == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes, mounted; skipped where we may not mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small disk is not allowed here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-def fill(folder: Path) -> Path:
-    """Leaves not a byte on the disk of `folder`; returns the file to delete."""
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
-    return path
-
-
-def test_a_full_disk_is_said_and_with_room_everything_goes_on(
-    small_disk: Path, make_spec: MakeSpec
-) -> None:
-    playing = DaemonProcess(small_disk / "home", PLAY)
-    try:
-        playing.start()
-        first = playing.submit(make_spec("one", num_epochs=1)).job
-        playing.wait_for_state(first.id, JobState.SUCCEEDED)
-        running = playing.submit(make_spec("two", name="pace=0.05")).job
-        wait_for(lambda: playing.job(running.id).step > 2)
-        filler = fill(small_disk)
-        with pytest.raises(grpc.RpcError) as caught:
-            playing.submit(make_spec("three"))
-        assert isinstance(error_of(caught), NoRoom)
-        assert playing.info().pid, "it serves on"
-        wait_for(lambda: not playing.workers(), 60, "the worker has left")
-        assert playing.state(first.id) is JobState.SUCCEEDED
-        filler.unlink()
-        playing.wait_for_state(running.id, JobState.SUCCEEDED, seconds=60)
-        later = playing.submit(make_spec("three")).job
-        playing.wait_for_state(later.id, JobState.SUCCEEDED)
-    finally:
-        playing.end()

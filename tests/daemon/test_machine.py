@@ -252,14 +252,28 @@ def test_cancel_and_pause_in_a_check_break_it_off() -> None:
 def test_wishes_that_cannot_be_granted_are_refused_with_a_reason() -> None:
     with pytest.raises(NotFound):
         decide(House(), moves.PauseAsked(1))
-    with pytest.raises(Conflict, match=r"job\.not_paused"):
-        decide(house(Job(1)), moves.ResumeAsked(1))
-    with pytest.raises(Conflict, match=r"job\.not_retryable"):
-        decide(house(Job(1, S.SUCCEEDED)), moves.RetryAsked(1))
-    with pytest.raises(Conflict, match=r"job\.live"):
-        decide(house(Job(1, S.PAUSED)), moves.Removed(1))
-    with pytest.raises(Conflict, match=r"job\.not_queued"):
-        decide(running(), moves.MoveAsked(1, first=True))
+    refused: list[tuple[House, moves.Stimulus, str]] = [
+        (house(Job(1)), moves.ResumeAsked(1), "job.not_paused"),
+        (house(Job(1, S.SUCCEEDED)), moves.RetryAsked(1), "job.not_retryable"),
+        (house(Job(1, S.PAUSED)), moves.Removed(1), "job.live"),
+        (running(), moves.MoveAsked(1, first=True), "job.not_queued"),
+    ]
+    for before, wish, code in refused:
+        with pytest.raises(Conflict) as caught:
+            decide(before, wish)
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("state", [S.CHECKING, S.RUNNING])
+def test_a_wish_is_granted_though_the_worker_could_not_be_started(state: JobState) -> None:
+    failed = moves.LaunchFailed(1, Finding("disk.refused"))
+    before = house(Job(1, state, attempt=1), lease=moves.HELD)
+    after, instructions = decide(before, failed)
+    assert (after.jobs[1].state, after.jobs[1].held) == (S.INTERRUPTED, True)
+    assert moves.AwaitRoom(1) in instructions
+    for wish, end in ((moves.CancelAsked(1), S.CANCELLED), (moves.PauseAsked(1), S.PAUSED)):
+        wished, _ = decide(before, wish)
+        assert told(decide(wished, failed)[1]) == [(1, end)]
 
 
 _IDS = st.integers(1, 3)
@@ -282,6 +296,7 @@ _STIMULI = st.one_of(
     st.builds(moves.CheckPassed, _IDS, st.just(PLAN)),
     st.builds(moves.CheckEnded, _IDS, st.sampled_from([None, Finding("path.missing")])),
     st.builds(moves.WorkerEnded, _IDS, _ENDS),
+    st.builds(moves.LaunchFailed, _IDS, st.just(Finding("disk.refused"))),
     st.builds(moves.RoomFound, _IDS),
 )
 
@@ -291,6 +306,8 @@ def _can_happen(state: House, stimulus: moves.Stimulus) -> bool:
     match stimulus:
         case moves.LeaseTaken():
             return state.lease == moves.ASKED
+        case moves.LaunchFailed(job_id, _):
+            return job_id in state.jobs and state.jobs[job_id].state in (S.CHECKING, S.RUNNING)
         case moves.WorkerEnded(job_id, _):
             return job_id in state.jobs and state.jobs[job_id].state is S.RUNNING
         case moves.CheckPassed(job_id, _) | moves.CheckEnded(job_id, _):

@@ -151,10 +151,8 @@ def _check_passed(house: House, stimulus: CheckPassed) -> Decision:
 
 def _check_ended(house: House, stimulus: CheckEnded) -> Decision:
     job = house.jobs[stimulus.id]
-    if job.intent == "cancel":
-        moved = _moved(house, job, JobState.CANCELLED, Finding("job.cancelled_by_user"))
-    elif job.intent == "pause":
-        moved = _moved(house, job, JobState.PAUSED, Finding("job.paused_by_user"))
+    if job.intent:
+        moved = _granted(house, job)
     elif stimulus.cause is not None:
         moved = _moved(house, job, JobState.FAILED, stimulus.cause)
     else:
@@ -167,10 +165,8 @@ def _worker_ended(house: House, stimulus: WorkerEnded) -> Decision:
     if end.outcome in ("succeeded", "cancelled"):
         cause = Finding("job.cancelled_by_user") if end.outcome == "cancelled" else end.cause
         return _released(*_moved(house, job, JobState(end.outcome), cause))
-    if job.intent == "cancel":
-        return _released(*_moved(house, job, JobState.CANCELLED, Finding("job.cancelled_by_user")))
-    if job.intent == "pause":
-        return _released(*_moved(house, job, JobState.PAUSED, Finding("job.paused_by_user")))
+    if job.intent:
+        return _released(*_granted(house, job))
     if _is_disk(end):
         cause = end.cause or Finding("train.disk_full", Status.WARNING)
         return _released(*_held(house, job, cause))
@@ -183,6 +179,13 @@ def _worker_ended(house: House, stimulus: WorkerEnded) -> Decision:
     if end.outcome == "failed" and not _is_memory(end):
         return _released(*_moved(house, job, JobState.FAILED, cause))
     return _after_death(house, job, end, cause)
+
+
+def _granted(house: House, job: Job) -> Decision:
+    """What was wished of a job that is no longer at work."""
+    if job.intent == "cancel":
+        return _moved(house, job, JobState.CANCELLED, Finding("job.cancelled_by_user"))
+    return _moved(house, job, JobState.PAUSED, Finding("job.paused_by_user"))
 
 
 def _after_death(house: House, job: Job, end: End, cause: Finding) -> Decision:
@@ -280,8 +283,8 @@ def _left_memory(end: End) -> bool:
 
 def _launch_failed(house: House, stimulus: LaunchFailed) -> Decision:
     job = house.jobs[stimulus.id]
-    house, instructions = _held(house, job, stimulus.cause)
-    return _released(house, instructions)
+    moved = _granted(house, job) if job.intent else _held(house, job, stimulus.cause)
+    return _released(*moved)
 
 
 def _held(house: House, job: Job, cause: Finding, memory: int = 0) -> Decision:

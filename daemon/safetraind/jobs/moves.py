@@ -161,7 +161,7 @@ class WorkerEnded:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """The worker could not be started, e.g. for a full disk. The job is held."""
+    """Its worker, or its check, could not go on, e.g. for a full disk. The job is held."""
 
     id: int
     cause: Finding

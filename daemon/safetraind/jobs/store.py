@@ -124,7 +124,15 @@ class Store:
     def note_seq(self, job_id: int, seq: int) -> None:
         """Remembers the highest `seq` seen, so that a file cut short makes none be used again."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
+            db.execute(
+                "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
+            )
+        return self.get(job_id)
+
+    def keep_seq(self, job_id: int, seq: int) -> None:
+        """Remembers the `seq` above which the next event begins where its file ends below."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET last_seq = ? WHERE id = ?", (seq, job_id))
 
     def forget(self, job_id: int) -> None:
         """Deletes a job; its id is not used again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from safetrain_shared.paths import Home, RunFolder
+from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.files.durable import read_json, write_json
 from safetraind.processes.lease import is_held
+
+log = logging.getLogger(__name__)
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _ADOPTED_SECONDS = 0.25  # a worker that is not our child cannot be waited for
@@ -37,9 +40,11 @@ class Supervisor:
     ) -> Worker:
         """Starts keeper and worker, which inherit the locks; the caller closes its own copies.
 
-        `launch.json` must have been written. Raises OSError.
+        `launch.json` must have been written. Raises OSError, and NotAllowed where the worker's
+        socket would be open to others.
         """
         run.exit.unlink(missing_ok=True)
+        private(run.socket.parent)  # of a long path it is another folder, which may be gone
         held = {"SAFETRAIN_RUN_FD": lock, "SAFETRAIN_LEASE_FD": lease}
         locks = {name: fd for name, fd in held.items() if fd is not None}
         log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -86,8 +91,15 @@ class Worker:
         """Waits until keeper and worker are both gone."""
         if self._keeper is not None:
             await self._keeper.wait()
-        while is_held(self.run.lock):
+        while self._lives():
             await asyncio.sleep(_ADOPTED_SECONDS)
+
+    def _lives(self) -> bool:
+        try:
+            return is_held(self.run.lock)
+        except OSError as error:  # descriptors used up: who can't ask knows nothing
+            log.warning("%s: %s; asking again", self.run.root, error)
+            return True
 
     def terminate(self) -> None:
         """Asks our own worker to end: the keeper passes the signal on."""
@@ -123,9 +135,9 @@ def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:
 def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
     """The `seq` that a new writer must stay above.
 
-    `seen`: the highest that this daemon knows of; `in_file`: the highest in the file. Where the
-    file lost some of them, or may have, because the machine restarted, a new block begins; for a
-    restart that is noted in `launch.json`, so that it begins once. Raises OSError.
+    `seen`: the highest that may be known to somebody; `in_file`: the highest in the file, which may
+    have lost some. After a restart of the machine a new block begins; that is noted in
+    `launch.json`, so that it begins once. Raises OSError.
     """
     launch = read_json(run.launch) or {}
     floor = int(launch.get("seq_floor", 0))
@@ -133,7 +145,7 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
         floor = max(seen, in_file, floor) + SEQ_BLOCK
         write_json(run.launch, {**launch, "seq_floor": floor, "boot_id": boot_id()})
     elif in_file < seen:
-        floor = max(seen, floor) + SEQ_BLOCK
+        floor = max(seen, floor)
     return floor
 
 

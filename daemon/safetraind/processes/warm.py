@@ -81,7 +81,6 @@ class WarmWorker:
             private(self._run.root.parent)
             private(self._run.root)
             self._run.socket.unlink(missing_ok=True)
-            private(self._run.socket.parent)
             write_json(self._run.root / "serve_request.json", dict(request))
             write_launch(self._run, _NAME, 1, 0)
             lock = try_lock(self._run.lock)

@@ -38,6 +38,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             chunk = feed.read(offset)
             batch = _batch(chunk, seen)
             offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
+            self._conductor.note_seq(job_id, seen)
             if batch.events or (not told and not chunk.more):
                 told = True
                 yield batch
