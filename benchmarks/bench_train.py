@@ -7,30 +7,32 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.train import durability, memory, speed
+from benchmarks.train import durability, memory, speed, telemetry
 from safetrain_shared.paths import home
 from safetraind import host
 
-SECTIONS = ("speed", "memory", "durability")
+SECTIONS = ("speed", "memory", "durability", "telemetry")
 
 
 def main() -> None:
     """Prints every figure with the settings it was measured at."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=home().models / "demo")
-    parser.add_argument("--samples", type=int, default=64, help="of each length distribution")
-    parser.add_argument("--rounds", type=int, default=5, help="through all samples")
+    parser.add_argument("--rounds", type=int, default=3, help="of the speed, at least 2")
     parser.add_argument("--layers", type=int, default=4, help="with an adapter, for the speed")
+    parser.add_argument("--peaks", type=int, default=2, help="that each variant's memory is taken")
     parser.add_argument("--only", choices=SECTIONS, action="append")
     chosen = parser.parse_args()
     _with_fast_matrices()
-    wanted = chosen.only or SECTIONS
+    model, wanted = chosen.model.resolve(), chosen.only or SECTIONS
     if "speed" in wanted:
-        speed.report(chosen.model, chosen.samples, chosen.rounds, chosen.layers)
+        speed.report(model, chosen.rounds, chosen.layers)
     if "memory" in wanted:
-        memory.report(chosen.model)
+        memory.report(model, chosen.peaks)
     if "durability" in wanted:
-        durability.report(chosen.model)
+        durability.report(model)
+    if "telemetry" in wanted:
+        telemetry.report(model)
 
 
 def _with_fast_matrices() -> None:

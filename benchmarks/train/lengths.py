@@ -1,20 +1,20 @@
-"""Samples of three length distributions, as random tokens, every one of them learned."""
+"""Samples of three length distributions, as texts of random words."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from typing import Any
 
 import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from numpy.typing import NDArray
 
-from safetraind.worker.corpus.chat import Encoded
-from safetraind.worker.training.dataset import Samples, write
-
+DISTRIBUTIONS = ("uniform", "log-normal", "long tail")
 LONGEST = 1024
 FEWEST = 8
 
 
-def lengths(distribution: str, count: int, seed: int = 0) -> NDArray[np.int64]:
+def lengths(distribution: str, count: int, seed: int) -> NDArray[np.int64]:
     """`count` sample lengths in tokens: `uniform` (20 to 300), `log-normal` (median 90) or
     `long tail` (Pareto from 40, exponent 1.2), at most `LONGEST`.
     """
@@ -27,11 +27,17 @@ def lengths(distribution: str, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.clip(drawn, FEWEST, LONGEST).astype(np.int64)
 
 
-def samples(folder: Path, sizes: NDArray[np.int64], vocabulary: int, seed: int = 0) -> Samples:
-    """Samples of those lengths, tokenized as the trainer keeps them."""
+def texts(sizes: NDArray[np.int64], tokenizer: TokenizerWrapper, seed: int) -> list[dict[str, Any]]:
+    """Lines of a training file with texts of random words, of those lengths once tokenized.
+
+    A word is a token of its own, and the end of the text is the last token.
+    """
     draw = np.random.default_rng(seed)
-    made = (
-        Encoded(line, draw.integers(5, vocabulary, size).tolist(), [True] * int(size))
-        for line, size in enumerate(sizes, 1)
-    )
-    return write(folder, made, LONGEST, {})
+    likely = sorted(w[1:] for w in tokenizer.get_vocab() if re.fullmatch("Ġ[a-z]{3,}", w))
+    words = [word for word in likely if len(tokenizer.encode(f" {word}")) == 1]
+    made = [
+        {"text": "".join(f" {word}" for word in draw.choice(words, size - 1))} for size in sizes
+    ]
+    found = [len(tokenizer.encode(line["text"])) + 1 for line in made]
+    assert found == sizes.tolist(), "a word was cut into several tokens"
+    return made

@@ -19,10 +19,13 @@ from safetraind.worker import loading
 from safetraind.worker.training.step import Stepper
 
 SEED = 0
+NEVER = 10**6  # steps: longer than any run here
+
+Batches = Callable[..., Iterator[tuple[mx.array, mx.array]]]
 
 
 def settings(**chosen: Any) -> TrainingSettings:
-    """What both use: rank 8, constant rate, no clipping, which mlx-lm does not have."""
+    """What both use: rank 8, constant rate, float32, no clipping, which mlx-lm does not have."""
     common: dict[str, Any] = {
         "batch_size": 4,
         "learning_rate": 1e-5,
@@ -31,6 +34,10 @@ def settings(**chosen: Any) -> TrainingSettings:
         "max_grad_norm": 0.0,
         "lora_layers": 4,
         "max_seq_length": 1024,
+        "dequantize": True,
+        "save_steps": NEVER,
+        "eval_steps": NEVER,
+        "seed": SEED,
     }
     return TrainingSettings(**common | chosen)
 
@@ -46,13 +53,9 @@ def ours(model: Path, chosen: TrainingSettings) -> Stepper:
 
 
 def theirs(
-    model: Path,
-    chosen: TrainingSettings,
-    batches: Callable[..., Iterator[tuple[mx.array, mx.array]]],
-    steps: int,
+    network: nn.Module, chosen: TrainingSettings, dataset: Any, batches: Batches, steps: int
 ) -> None:
-    """Runs mlx-lm's own loop on a fresh copy of the model, over what `batches` yields."""
-    network = base(model)
+    """Runs mlx-lm's own loop on a model as it was loaded, over what `batches` yields."""
     mx.random.seed(SEED)
     network.freeze()
     parameters = {
@@ -64,19 +67,19 @@ def theirs(
     arguments = trainer.TrainingArgs(
         batch_size=chosen.batch_size,
         iters=steps,
-        steps_per_report=10**9,
-        steps_per_eval=10**9,
-        steps_per_save=10**9,
+        steps_per_report=chosen.log_steps,
+        steps_per_eval=NEVER,
+        steps_per_save=NEVER,
         max_seq_length=chosen.max_seq_length,
         adapter_file="/dev/null",
         grad_checkpoint=chosen.gradient_checkpointing,
     )
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train(
-            network,
-            optim.AdamW(chosen.learning_rate),
-            None,
-            None,
-            arguments,
-            iterate_batches=batches,
+            network, _optimizer(chosen), dataset, None, arguments, iterate_batches=batches
         )
+
+
+def _optimizer(chosen: TrainingSettings) -> optim.AdamW:
+    """The optimizer that our stepper makes: mlx's own defaults decay, and correct no bias."""
+    return optim.AdamW(chosen.learning_rate, weight_decay=chosen.weight_decay, bias_correction=True)

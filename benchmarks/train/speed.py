@@ -1,140 +1,118 @@
-"""Real tokens per second, ours and mlx-lm's, a step of one and a step of the other in turn."""
+"""Real tokens per second, ours and mlx-lm's: whole loops in processes of their own, a step of one
+and a step of the other in turn.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import mlx.core as mx
-import numpy as np
-from mlx_lm.tuner import trainer
+from mlx_lm.utils import load_tokenizer
 
 from benchmarks.train import lengths, setup
-from safetraind.worker.training.batches import Batch, Batches, batch
-from safetraind.worker.training.dataset import Samples
+from benchmarks.train.contestant import EQUAL_EVERY, LINES, NAMES
 
-VOCABULARY = 49152
-BUCKET = 16
-PACKED_TOKENS = 1280  # a step, about as many as four padded samples have
-DISTRIBUTIONS = ("uniform", "log-normal", "long tail")
+POOL = 256  # samples of each distribution; a race sees the first of the shuffled batches of them
+TURNS = 2  # steps of mlx-lm's in a round
+THEIRS, EQUAL, *OTHERS = NAMES
 
-
-@dataclass
-class Clock:
-    """Tokens and seconds of one trainer, by round."""
-
-    tokens: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def begin_round(self) -> None:
-        """What is added from now on counts for another round."""
-        self.tokens.append(0)
-        self.seconds.append(0.0)
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """One step."""
-        self.tokens[-1] += tokens
-        self.seconds[-1] += seconds
-
-    def rates(self) -> list[float]:
-        """Tokens per second of each round but the first, which compiles."""
-        return [t / s for t, s in zip(self.tokens[1:], self.seconds[1:], strict=True)]
+Step = tuple[int, float]  # real tokens, seconds of the loop's body
+Round = dict[str, list[Step]]  # by contestant
 
 
-def report(model: Path, count: int, rounds: int, layers: int) -> None:
-    """Prints a table: `count` samples of each distribution, `rounds` times over."""
+def report(model: Path, rounds: int, layers: int) -> None:
+    """Prints a table: speeds of each contestant, and ratios to mlx-lm's in the same round."""
+    print(f"\nReal tokens per second, batch 4, {layers} LoRA layers, float32, every token learned:")
     print(
-        f"\nReal tokens per second, batch 4, {layers} LoRA layers, {count} samples, {rounds} rounds"
+        f"{rounds} rounds of {TURNS} steps over {POOL} samples, seed {setup.SEED}; median", end=" "
     )
-    print(f"  {'':12} {'mlx_lm':>8}  {'equal batches':>20} {'by length':>20} {'packed':>20}")
-    for distribution in DISTRIBUTIONS:
-        with tempfile.TemporaryDirectory() as folder:
-            sizes = lengths.lengths(distribution, count)
-            samples = lengths.samples(Path(folder) / "t", sizes, VOCABULARY)
-            clocks = _race(model, samples, rounds, layers)
-        theirs = clocks.pop("mlx_lm").rates()
-        line = f"  {distribution:12} {statistics.median(theirs):8.0f}"
-        for clock in clocks.values():
-            ratios = [ours / base for ours, base in zip(clock.rates(), theirs, strict=True)]
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            line += f"  {statistics.median(ratios):5.2f}× ({spread})"
-        print(line, flush=True)
+    print("(least to most) of the rounds,\nand of the ratios to mlx_lm in the same round")
+    for distribution in lengths.DISTRIBUTIONS:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            sizes = lengths.lengths(distribution, POOL, setup.SEED)
+            lines = lengths.texts(sizes, load_tokenizer(model), setup.SEED)
+            (folder / LINES).write_text(json.dumps(lines))
+            raced = _race(model, folder, rounds, layers)
+        print(f"  {distribution}: {sizes.min()} to {sizes.max()} tokens, mean {sizes.mean():.0f}")
+        _print(raced)
 
 
-def _race(model: Path, samples: Samples, rounds: int, layers: int) -> dict[str, Clock]:
-    """mlx-lm's loop runs, and whenever it asks for a batch, our steppers do a step each."""
-    plain = setup.settings(lora_layers=layers)
-    width = max(PACKED_TOKENS // 4, int(max(samples.lengths)) - 1)
-    packed = setup.settings(
-        lora_layers=layers,
-        packing=True,
-        batch_size=PACKED_TOKENS // width,
-        max_seq_length=width + 1,
-    )
-    padding = setup.ours(model, plain)
-    packing = setup.ours(model, packed)
-    clocks = {name: Clock() for name in ("mlx_lm", "equal", "by length", "packed")}
-    chosen = (
-        (padding, Batches(samples, plain, BUCKET, setup.SEED), clocks["by length"]),
-        (packing, Batches(samples, packed, BUCKET, setup.SEED), clocks["packed"]),
-    )
-    steps = len(samples) // plain.batch_size
-
-    def race(*_: Any, **__: Any) -> Iterator[tuple[mx.array, mx.array]]:
-        for turn in range(rounds + 1):
-            for clock in clocks.values():
-                clock.begin_round()
-            own = [batches.steps_per_epoch for _, batches, _ in chosen]
-            done = [0, 0]
-            for place, (part, theirs) in enumerate(_mlx_batches(samples, plain.batch_size)):
-                _timed(padding, part, clocks["equal"])
-                for which, (stepper, batches, clock) in enumerate(chosen):
-                    while done[which] * steps < (place + 1) * own[which]:
-                        window = batches.window(turn, done[which])
-                        _timed(stepper, window[0], clock)
-                        done[which] += 1
-                start = time.perf_counter()
-                yield theirs
-                clocks["mlx_lm"].add(part.tokens, time.perf_counter() - start)
-
-    setup.theirs(model, plain, race, (rounds + 1) * steps)
-    return clocks
+def _race(model: Path, folder: Path, rounds: int, layers: int) -> list[Round]:
+    """The rounds, after a step of each that compiles and warms up."""
+    with ExitStack() as stack:
+        racing = {n: stack.enter_context(_started(n, model, folder, layers)) for n in NAMES}
+        for contestant in racing.values():
+            _answer(contestant)  # loaded and ready
+        for contestant in racing.values():
+            _step(contestant)
+        raced = [_round(racing) for _ in range(rounds)]
+        for contestant in racing.values():
+            contestant.communicate()  # it ends where its input does
+        return raced
 
 
-def _timed(stepper: Any, part: Batch, clock: Clock) -> None:
-    start = time.perf_counter()
-    stepper.step([part], 0, 1e-5)
-    clock.add(part.tokens, time.perf_counter() - start)
+def _round(racing: Mapping[str, subprocess.Popen[str]]) -> Round:
+    """Theirs does its steps; after each one, ours does as many tokens in each of its ways."""
+    done: Round = {name: [] for name in NAMES}
+    for turn in range(TURNS):
+        done[THEIRS].append(_step(racing[THEIRS]))
+        if turn % EQUAL_EVERY == 0:
+            done[EQUAL].append(_step(racing[EQUAL]))
+        for name in OTHERS:
+            while _tokens(done[name]) < _tokens(done[THEIRS]):
+                done[name].append(_step(racing[name]))
+    return done
 
 
-def _mlx_batches(samples: Samples, size: int) -> Iterator[tuple[Batch, tuple[mx.array, mx.array]]]:
-    """The batches that mlx-lm makes of the samples, and the same for us."""
-    tokens = [(samples.tokens(n)[0].tolist(), 0) for n in range(len(samples))]
-    dataset = _Dataset(tokens)
-    numbers = {tuple(ids): n for n, (ids, _) in enumerate(tokens)}
-    for rows, spans in trainer.iterate_batches(dataset, size, lengths.LONGEST):
-        table, ends = np.array(rows), np.array(spans)[:, 1]
-        found = [(numbers[tuple(r[:e].tolist())],) for r, e in zip(table, ends, strict=True)]
-        yield batch(samples, found, table.shape[1] - 1), (rows, spans)
+def _started(name: str, model: Path, folder: Path, layers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.train.contestant"]
+    command += [name, str(model), str(folder), str(layers)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ)
 
 
-class _Dataset(trainer.CacheDataset):
-    """Tokenized samples behind the class that mlx-lm's batches look for."""
+def _step(contestant: subprocess.Popen[str]) -> Step:
+    assert contestant.stdin is not None
+    contestant.stdin.write("step\n")
+    contestant.stdin.flush()
+    return _answer(contestant)
 
-    def __init__(self, tokens: list[tuple[list[int], int]]) -> None:
-        self._tokens = tokens
 
-    def itemlen(self, idx: int) -> int:
-        """What mlx-lm 0.32 takes for a sample's length: the number of its keys."""
-        return 2
+def _answer(contestant: subprocess.Popen[str]) -> Step:
+    assert contestant.stdout is not None
+    if not (line := contestant.stdout.readline()):
+        raise SystemExit(f"{contestant.args} ended")
+    tokens, seconds = json.loads(line)
+    return tokens, seconds
 
-    def __getitem__(self, idx: int) -> tuple[list[int], int]:
-        return self._tokens[idx]
 
-    def __len__(self) -> int:
-        return len(self._tokens)
+def _print(raced: Sequence[Round]) -> None:
+    whole = [_rate(done[THEIRS]) for done in raced]
+    some = [_rate(done[THEIRS][::EQUAL_EVERY]) for done in raced]
+    print(f"    {THEIRS:14} {_spread(whole, 0)}")
+    for name in (EQUAL, *OTHERS):
+        ours, theirs = [_rate(done[name]) for done in raced], some if name == EQUAL else whole
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        beside = f" against {_spread(theirs, 0)} on the same" if name == EQUAL else ""
+        print(f"    {name:14} {_spread(ours, 0)}{beside}: {_spread(ratios, 2)}×", flush=True)
+
+
+def _rate(steps: Sequence[Step]) -> float:
+    return _tokens(steps) / sum(seconds for _, seconds in steps)
+
+
+def _tokens(steps: Sequence[Step]) -> int:
+    return sum(tokens for tokens, _ in steps)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
