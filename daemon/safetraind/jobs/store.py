@@ -121,8 +121,9 @@ class Store:
                     (*_moving(job), running, now, job.state in FINAL, now, job.id),
                 )
 
-    def note_seq(self, job_id: int, seq: int) -> None:
-        """Remembers the highest `seq` seen, so that a file cut short makes none be used again."""
+    def revise(self, job_id: int, document: dict[str, Any], after: int) -> Record:
+        """Gives a job other options. Raises NoRoom."""
+        text = json.dumps(document, ensure_ascii=False)
         with self._transaction() as db:
             db.execute(
                 "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
