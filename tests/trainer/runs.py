@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.events import Body, Outcome
+from safetrain_shared.events import Body, Notice, Outcome
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
@@ -68,6 +68,24 @@ class Run:
         """The events of one kind."""
         return [body for body in self.bodies() if isinstance(body, kind)]
 
+    def replan(self, **settings: Any) -> None:
+        """Change the plan, as the daemon does after a back-off."""
+        plan = json.loads(self.folder.plan.read_text())
+        plan["settings"] |= settings
+        self.folder.plan.write_text(json.dumps(plan))
+
+    def checkpoints(self) -> list[str]:
+        """The names of the checkpoints in the output folder."""
+        return sorted(folder.name for folder in self.output.glob("checkpoint_*"))
+
+    def adapter(self, folder: str = "adapters") -> bytes:
+        """The adapter's weights in a folder of the output folder."""
+        return (self.output / folder / "adapters.safetensors").read_bytes()
+
+    def codes(self) -> list[str]:
+        """The codes of all notices so far."""
+        return [notice.finding.code for notice in self.of(Notice)]
+
     def wait_for(self, kind: type, count: int = 1, seconds: float = 60) -> None:
         """Return once the worker has written `count` events of a kind."""
         deadline = time.monotonic() + seconds
@@ -97,24 +115,42 @@ class Run:
 
 
 def make_run(
-    root: Path, model: Path, data: tuple[Path, Path], *, seed: int = 7, **settings: Any
+    root: Path,
+    model: Path,
+    data: tuple[Path, Path],
+    *,
+    seed: int = 7,
+    validated: bool = True,
+    **settings: Any,
 ) -> Run:
-    """A run folder as the daemon makes it, with `settings` over `SMALL`."""
+    """A run folder as the daemon makes it, with `settings` over `SMALL`.
+
+    Without `validated` the job has no validation set.
+    """
     folder, output = RunFolder(root / "runs" / "1"), root / "out"
     folder.root.mkdir(parents=True)
     complete = TrainingSettings(**{**SMALL, **settings})
-    spec = JobSpec(str(model), str(data[0]), str(data[1]), str(output), settings=settings)
+    files = {"train": data[0], "valid": data[1]} if validated else {"train": data[0]}
+    valid = str(files.get("valid", ""))
+    spec = JobSpec(str(model), str(data[0]), valid, str(output), settings=settings)
     plan = Plan(complete, str(model))
     frozen = {
         "job": 1,
         "spec": to_dict(spec),
         "seed": seed,
-        "data": {"train": _facts(data[0]), "valid": _facts(data[1])},
+        "data": {name: _facts(file) for name, file in files.items()},
         "model": {"path": str(model)},
     }
     folder.spec.write_text(json.dumps(frozen))
     folder.plan.write_text(json.dumps(to_dict(plan)))
     return Run(folder, output)
+
+
+def flip_a_bit(file: Path) -> None:
+    """Damage a file so that its size doesn't tell."""
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
 
 
 def _facts(path: Path) -> dict[str, Any]:

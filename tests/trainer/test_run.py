@@ -183,7 +183,7 @@ def test_without_a_whole_checkpoint_it_begins_again_and_says_so(
         manifest.unlink()
     assert run.finish(attempt=2).outcome == "succeeded"
     codes = [n.finding.code for n in run.of(Notice)]
-    assert codes == ["train.checkpoint_damaged", "train.from_the_beginning"]
+    assert codes == ["train.checkpoint_unfinished", "train.from_the_beginning"]
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(

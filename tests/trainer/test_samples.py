@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import pytest
 from mlx_lm.utils import load_tokenizer
 
 from safetrain_shared.errors import InvalidInput
-from safetrain_shared.events import Notice, Outcome, StepDone
+from safetrain_shared.events import Evaluated, Notice, Outcome
+from safetraind.files import durable, manifest
 from safetraind.worker.corpus.chat import Encoded, encode_file
 from safetraind.worker.training import dataset
 from tests.trainer.runs import make_run
@@ -94,8 +95,8 @@ def test_the_tokenized_file_is_mapped_and_holds_the_samples(tmp_path: Path) -> N
     assert learned.tolist() == [False, True, False, True]
     assert (samples.line(3), samples.cut, samples.left_out) == (3, 9, 0)
     assert "memmap" in type(samples._words).__name__
-    assert dataset.stored(tmp_path / "t", {"of": 1}) is not None
-    assert dataset.stored(tmp_path / "t", {"of": 2}) is None
+    assert dataset.stored(tmp_path / "t", {"of": 1}, 4) is not None
+    assert dataset.stored(tmp_path / "t", {"of": 2}, 4) is None
 
 
 def test_samples_with_nothing_left_to_learn_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -119,6 +120,32 @@ def test_a_run_tells_how_many_samples_it_left_out(tmp_path: Path, model: Path, d
     assert run.json("training_summary.json")["samples_left_out"] == 1
 
 
+def test_a_run_tells_how_much_of_its_validation_it_left_out(
+    tmp_path: Path, model: Path, data: Data
+) -> None:
+    valid = tmp_path / "valid.jsonl"
+    long = lines(tmp_path / "x", said(("user", "a " * 300), ("assistant", "b.")))
+    valid.write_text(Path(long).read_text() + data[1].read_text())
+    run = make_run(tmp_path / "run", model, (data[0], valid), num_epochs=1)
+    assert run.finish().outcome == "succeeded"
+    notices = [n.finding for n in run.of(Notice)]
+    assert [(f.code, f.args["count"]) for f in notices] == [("train.left_out_of_validation", 1)]
+    summary = run.json("training_summary.json")
+    assert (summary["validation_samples"], summary["validation_samples_left_out"]) == (6, 1)
+
+
+def test_a_run_tells_that_nothing_of_its_validation_is_left(
+    tmp_path: Path, model: Path, data: Data
+) -> None:
+    valid = lines(tmp_path / "x", said(("user", "a " * 300), ("assistant", "b.")))
+    run = make_run(tmp_path / "run", model, (data[0], Path(valid)), num_epochs=1)
+    assert run.finish().outcome == "succeeded"
+    notices = [n.finding for n in run.of(Notice)]
+    assert [(f.code, f.args["path"]) for f in notices] == [("train.no_evaluation", valid)]
+    assert run.of(Evaluated) == []
+    assert run.adapter() == run.adapter(run.checkpoints()[-1])
+
+
 def test_tokens_are_made_once(tmp_path: Path, model: Path, data: Data) -> None:
     run = make_run(tmp_path, model, data, num_epochs=1)
     run.finish()
@@ -126,6 +153,65 @@ def test_tokens_are_made_once(tmp_path: Path, model: Path, data: Data) -> None:
     before = tokens.stat().st_mtime_ns
     run.finish(attempt=2)
     assert tokens.stat().st_mtime_ns == before
+
+
+def zeroed(file: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-16])
+
+
+@pytest.mark.parametrize("harm", [zeroed, cut_short, Path.unlink])
+@pytest.mark.parametrize("name", ["tokens.bin", "index.npy", "manifest.json"])
+def test_tokens_that_are_damaged_are_not_used(
+    name: str, harm: Callable[[Path], None], tmp_path: Path
+) -> None:
+    made = [Encoded(n, list(range(n, n + 5)), [True] * 5) for n in range(9)]
+    dataset.write(tmp_path / "t", made, 4, {})
+    harm(tmp_path / "t" / name)
+    assert dataset.stored(tmp_path / "t", {}, 4) is None
+
+
+def test_tokens_are_on_the_disk_before_what_vouches_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(manifest, "sync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    monkeypatch.setattr(durable, "sync", manifest.sync)
+    dataset.write(tmp_path / "t", [Encoded(1, [1, 2], [True, True])], 4, {})
+    tokens, index, vouching = (
+        (tmp_path / "t" / name).stat().st_ino
+        for name in ("tokens.bin", "index.npy", "manifest.json")
+    )
+    assert {tokens, index} <= set(synced[: synced.index(vouching)])
+
+
+def test_a_run_whose_tokens_are_damaged_makes_them_again(
+    tmp_path: Path, model: Path, data: Data
+) -> None:
+    run = make_run(tmp_path, model, data, num_epochs=1)
+    run.finish()
+    tokens = run.folder.root / "tokens" / "train" / "tokens.bin"
+    whole = tokens.read_bytes()
+    zeroed(tokens)
+    assert run.finish(attempt=2).outcome == "succeeded"
+    assert tokens.read_bytes() == whole
+
+
+def test_samples_can_be_read_shorter_and_keep_their_numbers(tmp_path: Path) -> None:
+    made = [
+        Encoded(1, [1, 2, 3, 4, 5], [False, True, True, True, True]),
+        Encoded(2, [1, 2, 3, 4], [False, False, False, True]),
+        Encoded(3, [1, 2], [False, True]),
+    ]
+    dataset.write(tmp_path / "t", made, 4, {})
+    shorter = dataset.Samples(tmp_path / "t", 3)
+    assert shorter.usable.tolist() == [True, False, True]
+    assert shorter.lengths.tolist() == [3, 3, 2]
+    assert shorter.tokens(0)[0].tolist() == [1, 2, 3]
+    assert (shorter.line(2), shorter.cut, shorter.left_out) == (3, 1, 1)
 
 
 def failed(run: Any) -> tuple[str, dict[str, Any]]:
@@ -164,35 +250,3 @@ def test_a_file_with_nothing_to_train_is_named(tmp_path: Path, model: Path, data
 def test_unknown_layers_to_train_are_named(tmp_path: Path, model: Path, data: Data) -> None:
     run = make_run(tmp_path, model, data, lora_targets=("no.such",))
     assert failed(run) == ("train.no_targets", {"targets": "no.such"})
-
-
-def test_a_learning_rate_that_is_too_high_is_blamed_and_nothing_is_spoilt(
-    tmp_path: Path, model: Path, data: Data
-) -> None:
-    run = make_run(tmp_path, model, data, learning_rate=1e18, max_grad_norm=0.0, save_steps=1)
-    code, args = failed(run)
-    assert (code, args["rate"]) == ("train.non_finite_weights", 1e18)
-    assert args["step"] == len(run.of(StepDone))
-    assert run.json("training_state.json")["state"] == "failed"
-
-
-def test_a_sample_that_the_base_model_cannot_compute_is_blamed(
-    tmp_path: Path, model: Path, data: Data
-) -> None:
-    broken = tmp_path / "model"
-    shutil.copytree(model, broken)
-    config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
-    weights = dict(mx.load(str(broken / "model.safetensors")))
-    embedding = weights["model.embed_tokens.weight"]
-    (word,) = load_tokenizer(broken).encode("$")
-    weights["lm_head.weight"] = embedding + 0
-    weights["model.embed_tokens.weight"] = mx.where(
-        (mx.arange(len(embedding)) == word)[:, None], mx.nan, embedding
-    )
-    mx.save_safetensors(str(broken / "model.safetensors"), weights, {"format": "mlx"})
-    train = tmp_path / "train.jsonl"
-    bad = json.dumps(said(("user", "Custa 5 $?"), ("assistant", "Sim.")))
-    train.write_text(data[0].read_text() + bad + "\n")
-    code, args = failed(make_run(tmp_path / "run", broken, (train, data[1])))
-    assert (code, args["line"]) == ("train.non_finite_sample", 23)

@@ -10,7 +10,12 @@ from safetrain_shared.findings import Finding
 from safetraind.diagnosis.facts import Facts, Story
 from safetraind.preflight.check import failed_softly, info, passed, warning
 
-NOT_FINITE = ("train.non_finite_sample", "train.non_finite_weights")
+NOT_FINITE = (
+    "train.non_finite_sample",
+    "train.non_finite_weights",
+    "train.non_finite_validation",
+    "train.non_finite_evaluation",
+)
 _FEW = 8
 """Logged losses below which nothing can be said."""
 

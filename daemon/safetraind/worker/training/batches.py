@@ -2,7 +2,9 @@
 
 An epoch is cut into *windows*, the samples of one optimizer step, and a window into
 *micro-batches*, which fit into memory. The windows don't depend on how they are cut: a run that
-goes on with smaller micro-batches sees the same samples in the same steps.
+goes on with smaller micro-batches sees the same samples in the same steps. So does one that goes on
+with shorter sequences, but for the samples that have nothing to learn left; its windows are those
+of the length that the samples were written at.
 
 Without packing a row is one sample. The samples of a window are of about equal length, and the
 windows are shuffled anew in each epoch. With packing a row holds several samples, which don't see
@@ -55,28 +57,58 @@ class Batches:
     """The windows of every epoch, and the batches of the validation set."""
 
     def __init__(
-        self, samples: Samples, settings: TrainingSettings, bucket: int, seed: int
+        self,
+        samples: Samples,
+        settings: TrainingSettings,
+        bucket: int,
+        seed: int,
+        first_length: int = 0,
     ) -> None:
-        """`bucket`: rows are padded to a multiple of it."""
+        """`bucket`: rows are padded to a multiple of it. `first_length`: the sequences' when the
+        run began, where `settings` have shorter ones now.
+        """
+        first_length = first_length or settings.max_seq_length
         self._samples = samples
         self._rows_at_once = settings.batch_size
         self._window = settings.effective_batch
         self._seed = seed
-        inputs = np.maximum(np.asarray(samples.lengths) - 1, 0)  # the last token predicts nothing
-        width = padded(settings.max_seq_length - 1, bucket)
-        self._packed = packed_rows(inputs, width) if settings.packing else None
-        rows = len(samples) if self._packed is None else len(self._packed)
+        self._bucket = bucket
+        self._shorter = settings.max_seq_length < first_length
+        self._usable = samples.usable
+        self._inputs = np.maximum(samples.lengths - 1, 0)  # the last token predicts nothing
+        self._packed_width = padded(settings.max_seq_length - 1, bucket)
+
+        first = np.maximum(np.minimum(samples.written_lengths, first_length) - 1, 0)
+        first_width = padded(first_length - 1, bucket)
+        self._packed = packed_rows(first, first_width) if settings.packing else None
         self._widths = (
-            _all_padded(inputs, bucket) if self._packed is None else np.full(rows, width, np.int32)
+            _all_padded(first, bucket)
+            if self._packed is None
+            else np.full(len(self._packed), first_width, np.int32)
         )
-        self.steps_per_epoch = -(-rows // self._window)
+        self.steps_per_epoch = -(-len(self._widths) // self._window)
         self._epoch = lru_cache(maxsize=1)(self._orders)
 
+    @property
+    def most_predictions(self) -> int:
+        """How many predictions a row computes at most: where samples are packed, all of them."""
+        if self._packed is not None:
+            return self._packed_width
+        widths = _all_padded(self._inputs, self._bucket)
+        learned = np.minimum(self._samples.most_learned, widths)
+        rooms = [
+            _quarters(*pair) for pair in set(zip(learned.tolist(), widths.tolist(), strict=True))
+        ]
+        return max(rooms, default=0)
+
     def window(self, epoch: int, place: int) -> list[Batch]:
-        """The micro-batches of optimizer step `place` of an epoch, both counted from 0."""
+        """The micro-batches of optimizer step `place` of an epoch, both counted from 0.
+
+        None at all where sequences became shorter and left the whole window nothing to learn.
+        """
         rows, windows = self._epoch(epoch)
         start = int(windows[place]) * self._window
-        window = rows[start : start + self._window]
+        window = self._rows(rows[start : start + self._window])
         cuts = range(0, len(window), self._rows_at_once)
         return [self._batch(window[cut : cut + self._rows_at_once]) for cut in cuts]
 
@@ -86,25 +118,36 @@ class Batches:
         rows = rows[np.argsort(-self._widths[rows], kind="stable")]
         return rows, chance.order(self.steps_per_epoch, self._seed, _WINDOWS, epoch)
 
-    def _batch(self, numbers: NDArray[np.int64]) -> Batch:
-        width = int(self._widths[numbers].max())
+    def _rows(self, numbers: NDArray[np.int64]) -> list[Row]:
+        """The rows of a window, of what there is to learn in them now."""
         if self._packed is None:
-            return batch(self._samples, [(int(n),) for n in numbers], width)
-        return batch(self._samples, [self._packed[n] for n in numbers], width, packed=True)
+            return [(int(n),) for n in numbers if self._usable[n]]
+        rows = [self._packed[n] for n in numbers]
+        if not self._shorter:
+            return rows
+        left = np.array([n for row in rows for n in row if self._usable[n]], np.int64)
+        packed = packed_rows(self._inputs[left], self._packed_width)
+        return [tuple(int(left[n]) for n in row) for row in packed]
+
+    def _batch(self, rows: Sequence[Row]) -> Batch:
+        if self._packed is not None:
+            return batch(self._samples, rows, self._packed_width, packed=True)
+        longest = max(int(self._inputs[number]) for (number,) in rows)
+        return batch(self._samples, rows, padded(longest, self._bucket))
 
 
 def evaluation_batches(
     samples: Samples, settings: TrainingSettings, bucket: int, seed: int
 ) -> Iterator[Batch]:
     """The whole validation set, or the fixed `eval_samples` of it, in batches by length."""
-    numbers = np.arange(len(samples))
-    if 0 < settings.eval_samples < len(samples):
-        numbers = np.sort(chance.order(len(samples), seed, _CHOSEN)[: settings.eval_samples])
-    lengths = np.asarray(samples.lengths)[numbers] - 1
-    numbers = numbers[np.argsort(-lengths, kind="stable")]
+    lengths, numbers = samples.lengths, np.flatnonzero(samples.usable)
+    if 0 < settings.eval_samples < len(numbers):
+        order = chance.order(len(samples), seed, _CHOSEN)
+        numbers = np.sort(order[samples.usable[order]][: settings.eval_samples])
+    numbers = numbers[np.argsort(-lengths[numbers], kind="stable")]
     for cut in range(0, len(numbers), settings.batch_size):
         chosen = numbers[cut : cut + settings.batch_size]
-        width = padded(int(samples.lengths[chosen[0]]) - 1, bucket)
+        width = padded(int(lengths[chosen[0]]) - 1, bucket)
         yield batch(samples, [(int(n),) for n in chosen], width)
 
 

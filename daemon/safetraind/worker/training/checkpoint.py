@@ -7,7 +7,6 @@ SHA-256. It is written under another name, brought to the disk, and renamed.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -42,6 +41,7 @@ class Checkpoints:
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings
         self._model = task.plan.model_path
+        self._damaged: set[str] = set()  # the names of those whose hashes were found wrong
         for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
             shutil.rmtree(left, ignore_errors=True)
 
@@ -62,7 +62,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         durable.sync_folder(self._output)
-        self._prune(progress.best_checkpoint)
+        self._damaged.discard(target.name)
+        self._prune(target.name, progress.best_checkpoint)
         return target
 
     def load(self, folder: Path, stepper: Stepper) -> Progress:
@@ -78,15 +79,36 @@ class Checkpoints:
                 "train.checkpoint_damaged", checkpoint=folder.name, reason=str(error)
             ) from error
 
-    def newest_first(self) -> Iterator[tuple[Path, str]]:
-        """The run's checkpoints; with each the reason why it is not whole, or an empty text."""
+    def progress(self, folder: Path) -> Progress:
+        """Where the run stood at a whole checkpoint."""
+        return from_json(durable.read_json(folder / STATE)["progress"])
+
+    def newest_first(self) -> Iterator[tuple[Path, list[str] | None]]:
+        """The run's checkpoints; with each the files that are damaged, or None: no manifest."""
         for folder in self._own():
-            damaged = damaged_files(folder)
-            yield folder, "no manifest" if damaged is None else ", ".join(damaged)
+            yield folder, self._examined(folder)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the checkpoint of that name is there and as its manifest says, by hashes."""
+        return self._examined(self._output / name) == []
 
     def names(self) -> list[str]:
-        """The names of the run's whole checkpoints, newest last; by sizes, not by hashes."""
-        return [f.name for f in self._own() if damaged_files(f, hashes=False) == []][::-1]
+        """The names of the run's whole checkpoints, newest last.
+
+        By sizes, and by hashes as far as they were looked at.
+        """
+        whole = [f.name for f in self._own() if damaged_files(f, hashes=False) == []]
+        return [name for name in whole if name not in self._damaged][::-1]
+
+    def drop(self, name: str) -> None:
+        """Deletes a checkpoint."""
+        shutil.rmtree(self._output / name, ignore_errors=True)
+
+    def _examined(self, folder: Path) -> list[str] | None:
+        damaged = damaged_files(folder)
+        if damaged != []:
+            self._damaged.add(folder.name)
+        return damaged
 
     def _fill(self, folder: Path, stepper: Stepper, progress: Progress) -> None:
         _write_arrays(folder / adapters.WEIGHTS, adapters.weights(stepper.model))
@@ -101,26 +123,30 @@ class Checkpoints:
             },
         )
         write_manifest(folder, {"checkpoint": FORMAT, "step": progress.step})
-        for file in folder.iterdir():
-            _sync_file(file)
-        durable.sync_folder(folder)
 
-    def _prune(self, best: str) -> None:
-        """Keeps the newest `keep_checkpoints` of this run and the best one."""
-        for name in self.names()[: -self._settings.keep_checkpoints]:
-            if name != best:
-                shutil.rmtree(self._output / name, ignore_errors=True)
+    def _prune(self, newest: str, best: str) -> None:
+        """Keeps this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
+
+        Damaged ones go, but not where nothing tells any more that they were this run's.
+        """
+        damaged = {f.name for f in self._own() if f.name in self._damaged and self._is_ours(f)}
+        old = self.names()[: -self._settings.keep_checkpoints]
+        for name in damaged.union(old) - {newest, best}:
+            self.drop(name)
 
     def _own(self) -> Iterator[Path]:
-        """Newest first, without the whole checkpoints of another run."""
+        """Newest first, without those of another run; one that doesn't tell its run is in it."""
         if not self._output.is_dir():
             return
         matches = [(_NAME.fullmatch(entry.name), entry) for entry in self._output.iterdir()]
         found = [((int(m[1]), int(m[2])), entry) for m, entry in matches if m]
         for _, folder in sorted(found, reverse=True):
-            state = durable.read_json(folder / STATE)
-            if state is None or state.get("fingerprint") == self._fingerprint:
+            if self._is_ours(folder) or durable.read_json(folder / STATE) is None:
                 yield folder
+
+    def _is_ours(self, folder: Path) -> bool:
+        state = durable.read_json(folder / STATE)
+        return isinstance(state, dict) and state.get("fingerprint") == self._fingerprint
 
 
 def publish(checkpoint: Path, folder: Path) -> None:
@@ -132,9 +158,15 @@ def publish(checkpoint: Path, folder: Path) -> None:
     for name in (adapters.CONFIG, adapters.WEIGHTS):
         new = folder / f".{name}.new"
         shutil.copyfile(checkpoint / name, new)
-        _sync_file(new)
+        durable.sync_path(new)
         new.replace(folder / name)
     durable.sync_folder(folder)
+
+
+def unpublish(folder: Path) -> None:
+    """Deletes the adapter that was published in `folder`."""
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _arrays_in(file: Path) -> dict[str, mx.array]:
@@ -143,19 +175,16 @@ def _arrays_in(file: Path) -> dict[str, mx.array]:
 
 
 def _write_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
-    """Writes safetensors. Raises OSError where MLX could not write all of it."""
-    try:
-        mx.save_safetensors(str(file), arrays, {"format": "mlx"})
-    except RuntimeError as error:
-        raise OSError(28, os.strerror(28), str(file)) from error
+    """Writes safetensors. Raises OSError, which names the file.
 
-
-def _sync_file(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
+    Through Python's file, because MLX's own says only that it failed, not why.
+    """
     try:
-        durable.sync(descriptor)
-    finally:
-        os.close(descriptor)
+        with file.open("wb") as out:
+            mx.save_safetensors(out, arrays, {"format": "mlx"})
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
 
 
 def _random_key() -> list[int]:

@@ -1,8 +1,8 @@
 """Tokenized samples in a mapped file: written once, read by page, never loaded as a whole.
 
 A folder `NAME` holds `tokens.bin`, one uint32 a token (its id shifted left by one; the lowest bit
-tells whether the token is to be learned), `index.npy`, one row a sample, and last of all
-`about.json`, which says what the files were made from.
+tells whether the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes
+and SHA-256, which also says what the files were made from. It is written last of all.
 """
 
 from __future__ import annotations
@@ -16,61 +16,85 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safetraind.files.durable import read_json, sync_folder, write_json
+from safetraind.files.manifest import damaged_files, read_manifest, write_manifest
 from safetraind.worker.corpus.chat import Encoded
 
-FORMAT = 1
-_COLUMNS = 4  # offset, length, tokens to learn, line
+FORMAT = 2
+_TOKENS, _INDEX = "tokens.bin", "index.npy"
+_OFFSET, _LENGTH, _FIRST, _LINE = range(4)  # the index; first: where the first token to learn is
 
 
 class Samples:
-    """The samples of one tokenized file, numbered from 0 in the file's order."""
+    """The samples of one tokenized file, numbered from 0 in the file's order.
 
-    def __init__(self, folder: Path) -> None:
-        """Maps what `write` left in `folder`."""
-        self.about: dict[str, Any] = read_json(folder / "about.json")
-        self._index = np.load(folder / "index.npy", mmap_mode="r")
-        tokens = folder / "tokens.bin"
+    They may be read shorter than they were written. Their numbers stay, so that a training which
+    goes on with shorter sequences still knows which samples it has seen.
+    """
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        """Maps what `write` left in `folder`, each sample cut to `max_length` tokens."""
+        self._about: dict[str, Any] = read_manifest(folder) or {}
+        self._index = np.load(folder / _INDEX, mmap_mode="r")
+        self._max_length = max_length
+        tokens = folder / _TOKENS
         empty = tokens.stat().st_size == 0  # which can't be mapped
         self._words = (
             np.zeros(0, np.uint32) if empty else np.memmap(tokens, dtype=np.uint32, mode="r")
         )
 
     def __len__(self) -> int:
+        """How many were written."""
         return len(self._index)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sample, shape (samples,)."""
-        return self._index[:, 1]
+        return np.minimum(self._index[:, _LENGTH], self._max_length)
+
+    @property
+    def written_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sample as it was written, shape (samples,)."""
+        return self._index[:, _LENGTH]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which samples have a token to learn within their length, shape (samples,)."""
+        return self._index[:, _FIRST] < self._max_length
+
+    @property
+    def most_learned(self) -> NDArray[np.int64]:
+        """At most how many tokens there are to learn of each sample, shape (samples,)."""
+        return np.maximum(self.lengths - self._index[:, _FIRST], 0)
 
     @property
     def cut(self) -> int:
-        """Samples that were longer than allowed and lost their end."""
-        return int(self.about["cut"])
+        """Usable samples that were longer than allowed and lost their end."""
+        if self._max_length >= self._about["max_length"]:
+            return int(self._about["cut"])
+        return int((self.usable & (self.written_lengths > self._max_length)).sum())
 
     @property
     def left_out(self) -> int:
-        """Samples that are not here, because nothing to learn was left of them."""
-        return int(self.about["left_out"])
+        """Samples that are not used, because nothing to learn was left of them."""
+        return int(self._about["left_out"] + np.count_nonzero(~self.usable))
 
     def line(self, number: int) -> int:
         """The line of the original file that a sample came from, counted from 1."""
-        return int(self._index[number, 3])
+        return int(self._index[number, _LINE])
 
     def tokens(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """A sample's token ids and which of them are to be learned, both of shape (length,)."""
-        offset, length = self._index[number, :2]
-        words = self._words[offset : offset + length]
+        offset, length = self._index[number, [_OFFSET, _LENGTH]]
+        words = self._words[offset : offset + min(length, self._max_length)]
         return (words >> 1).astype(np.int32), (words & 1).astype(np.bool_)
 
 
-def stored(folder: Path, origin: Mapping[str, Any]) -> Samples | None:
-    """The samples in `folder` if they are whole and were made from `origin`; else None."""
-    about = read_json(folder / "about.json")
-    if about is None or about.get("format") != FORMAT or about.get("origin") != dict(origin):
+def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples | None:
+    """The samples in `folder`, if they are whole and were made from `origin`; else None."""
+    about = read_manifest(folder)
+    if about is None or about.get("tokens") != FORMAT or about.get("origin") != dict(origin):
         return None
-    return Samples(folder)
+    return Samples(folder, max_length) if damaged_files(folder) == [] else None
 
 
 def write(
@@ -84,21 +108,21 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     index, offset, cut, left_out = array("q"), 0, 0, 0
-    with (folder / "tokens.bin").open("wb") as file:
+    with (folder / _TOKENS).open("wb") as file:
         for sample in samples:
             length = min(len(sample.tokens), max_length)
-            learned = sum(sample.learned[1:length])
-            if not learned:
+            try:
+                first = sample.learned.index(True, 1, length)
+            except ValueError:
                 left_out += 1
                 continue
             cut += len(sample.tokens) > length
             words = np.array(sample.tokens[:length], np.uint32) << 1
             words |= np.array(sample.learned[:length], np.uint32)
             file.write(words.tobytes())
-            index.extend((offset, length, learned, sample.line))
+            index.extend((offset, length, first, sample.line))
             offset += length
-    np.save(folder / "index.npy", np.array(index, np.int64).reshape(-1, _COLUMNS))
-    about = {"format": FORMAT, "origin": dict(origin), "cut": cut, "left_out": left_out}
-    write_json(folder / "about.json", about)
-    sync_folder(folder)
-    return Samples(folder)
+    np.save(folder / _INDEX, np.array(index, np.int64).reshape(-1, _LINE + 1))
+    about = {"tokens": FORMAT, "origin": dict(origin)}
+    write_manifest(folder, {**about, "max_length": max_length, "cut": cut, "left_out": left_out})
+    return Samples(folder, max_length)

@@ -18,6 +18,7 @@ class Progress:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions. `stale` counts evaluations since the
     best one; `best_step` is 0 before the first. `seconds` were spent in steps, over all attempts.
+    `first_length`: the sequences' when the run began; shorter ones come in the same windows.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     best_checkpoint: str = ""
     stale: int = 0
     seconds: float = 0.0
+    first_length: int = 0
 
     def advance(self, epoch: int, place: int, done: Stepped) -> None:
         """Takes in optimizer step `place` of `epoch`, both counted from 0."""

@@ -19,12 +19,17 @@ def recompute_layers(model: nn.Module) -> None:
     names of weights stay, and a second call does nothing. Raises InvalidSetting for a model with
     dropout of its own: it would draw another mask on the way back, and give wrong gradients.
     """
-    if any(isinstance(m, nn.Dropout) and m._p_1 < 1 for m in model.modules()):
+    if has_own_dropout(model):
         raise InvalidSetting("train.own_dropout")
     for layer in model.layers:
         if tree_flatten(layer.trainable_parameters()):
             kind: Any = type(layer)
             layer.__class__ = _recomputing(kind)
+
+
+def has_own_dropout(model: nn.Module) -> bool:
+    """Whether the model drops values by itself, beside its adapter."""
+    return any(isinstance(m, nn.Dropout) and m._p_1 < 1 for m in model.modules())
 
 
 @cache

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, Outcome, StepDone
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.files import durable, training_state
 from safetraind.files.training_state import TrainingState
-from safetraind.worker.training import memory
-from safetraind.worker.training.checkpoint import Checkpoints, publish
+from safetraind.worker.training import blame, memory
+from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.link import Link
 from safetraind.worker.training.metrics import Metrics
 from safetraind.worker.training.pace import Pace
 from safetraind.worker.training.progress import Progress
 from safetraind.worker.training.step import Stepped, Stepper
+from safetraind.worker.training.summary import best_of, summary
 from safetraind.worker.training.task import Task
 
 SAVE_SECONDS = 600.0
@@ -26,12 +28,9 @@ SAVE_SECONDS = 600.0
 class Records:
     """Writes down how one run goes, and finds again where it stood."""
 
-    def __init__(
-        self, task: Task, link: Link, stepper: Stepper, samples: Samples, total_steps: int
-    ) -> None:
-        """`total_steps`: optimizer steps of the whole run."""
-        self._task, self._link, self._stepper, self._samples = task, link, stepper, samples
-        self._total_steps = total_steps
+    def __init__(self, task: Task, link: Link, stepper: Stepper) -> None:
+        self._task, self._link, self._stepper = task, link, stepper
+        self._total_steps = 0
         self._checkpoints = Checkpoints(task)
         self._metrics = Metrics(task.run.events)
         self._saved_step = 0
@@ -42,26 +41,35 @@ class Records:
 
         A damaged checkpoint is passed over with a notice.
         """
+        length = self._task.plan.settings.max_seq_length
         passed_over = False
-        for folder, damage in self._checkpoints.newest_first():
-            if damage:
+        for folder, damaged in self._checkpoints.newest_first():
+            if damaged != []:
                 passed_over = True
-                self._link.notice("train.checkpoint_damaged", checkpoint=folder.name, reason=damage)
+                self._say_damaged(folder.name, damaged)
                 continue
             progress = self._checkpoints.load(folder, self._stepper)
+            progress.first_length = progress.first_length or length
             self._saved_step = progress.step
-            self._republish(progress)
+            self._republish(progress, folder)
             self._link.notice("train.resumed", checkpoint=folder.name, step=progress.step)
             return progress
         if passed_over:
             self._link.notice("train.from_the_beginning")
-        return Progress()
+        return Progress(first_length=length)
 
-    def begin(self, progress: Progress) -> None:
-        """Writes that the run is under way, and says once what was left out of the data."""
-        if self._samples.left_out and not progress.step:
-            length = self._task.plan.settings.max_seq_length
-            self._link.notice("train.left_out", count=self._samples.left_out, length=length)
+    def begin(
+        self, progress: Progress, samples: Samples, validation: Samples, total_steps: int
+    ) -> None:
+        """Writes that the run is under way, and says once what is left out of the data.
+
+        `total_steps`: optimizer steps of the whole run.
+        """
+        self._samples, self._validation = samples, validation
+        self._total_steps = total_steps
+        length = self._task.plan.settings.max_seq_length
+        if not progress.step or length < progress.first_length:
+            self._say_left_out(length)
         self._task.output.mkdir(parents=True, exist_ok=True)
         self._write_state(progress, "training")
 
@@ -70,7 +78,9 @@ class Records:
         return time.monotonic() - self._saved_at >= SAVE_SECONDS
 
     def log(self, progress: Progress, done: Stepped, learning_rate: float, pace: Pace) -> None:
-        """Logs the step that was just done."""
+        """Logs the step that was just done, if anything was learned since the last one logged."""
+        if not progress.learned:
+            return
         body = StepDone(
             step=progress.step,
             epoch=progress.epoch,
@@ -108,7 +118,7 @@ class Records:
         self._link.phase("saving")
         start = time.perf_counter()
         folder = self._checkpoints.save(self._stepper, progress)
-        if progress.best_checkpoint in ("", folder.name):  # without validation the newest is best
+        if progress.best_checkpoint in ("", folder.name):  # without evaluation the newest is best
             publish(folder, self._task.adapters)
         self._write_state(progress, "training")
         self._metrics.write(self._task.output)
@@ -119,40 +129,23 @@ class Records:
         self._link.emit(CheckpointSaved(*place, path=str(folder), bytes=size, seconds=seconds))
         self._link.sync()
 
+    def fail(self, progress: Progress, cause: Finding) -> Outcome:
+        """Ends a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
+        if cause.code == blame.ASTRAY and progress.step == self._saved_step:
+            progress = self._withdraw(progress)
+        return self.conclude(progress, Outcome("failed", cause))
+
     def conclude(self, progress: Progress, outcome: Outcome) -> Outcome:
         """Writes the tables, the state and the summary; returns `outcome`. Raises OSError."""
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
             self._link.notice("train.early_stop", count=progress.stale)
         self._metrics.write(self._task.output)
         self._write_state(progress, outcome.outcome)
-        durable.write_json(self._task.output / SUMMARY, self._summary(progress, outcome))
+        text = summary(
+            self._task, progress, outcome, self._total_steps, self._samples, self._validation
+        )
+        durable.write_json(self._task.output / SUMMARY, text)
         return outcome
-
-    def _summary(self, progress: Progress, outcome: Outcome) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "job": self._task.job,
-            "outcome": outcome.outcome,
-            "cause": to_dict(outcome.cause),
-            "steps": progress.step,
-            "total_steps": self._total_steps,
-            "epochs": progress.epoch + (progress.step > 0),
-            "seconds": progress.seconds,
-            "tokens": progress.tokens,
-            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
-            "samples": len(self._samples),
-            "samples_seen": progress.samples,
-            "samples_cut": self._samples.cut,
-            "samples_left_out": self._samples.left_out,
-            "first_loss": _finite(progress.first_loss),
-            "last_loss": _finite(progress.last_loss),
-            "best": _best(progress),
-            "adapters": str(self._task.adapters),
-            "peak_memory": memory.peak(),
-            "model": self._task.plan.model_path,
-            "settings": to_dict(self._task.plan.settings),
-            "seed": self._task.seed,
-        }
 
     def _write_state(self, progress: Progress, state: str) -> None:
         training_state.write(
@@ -165,7 +158,7 @@ class Records:
                 spec=self._task.frozen_spec,
                 plan=to_dict(self._task.plan),
                 checkpoints=tuple(self._checkpoints.names()),
-                best=_best(progress),
+                best=best_of(progress),
                 step=progress.step,
                 epoch=progress.epoch,
                 step_in_epoch=progress.step_in_epoch,
@@ -173,22 +166,50 @@ class Records:
             ),
         )
 
-    def _republish(self, progress: Progress) -> None:
-        """`adapters/` again, in case the last attempt ended between checkpoint and copy."""
-        best = self._task.output / progress.best_checkpoint
-        if progress.best_checkpoint and best.is_dir():
-            publish(best, self._task.adapters)
+    def _withdraw(self, progress: Progress) -> Progress:
+        """Takes back the checkpoint of this very step, because its weights have gone astray.
 
+        What was the best before it is published again, or nothing. Returns the progress of the
+        last good checkpoint.
+        """
+        name = checkpoint_name(progress.epoch, progress.step_in_epoch)
+        self._checkpoints.drop(name)
+        self._link.notice("train.checkpoint_withdrawn", checkpoint=name)
+        left = (folder for folder, damaged in self._checkpoints.newest_first() if damaged == [])
+        newest = next(left, None)
+        if newest is None:
+            unpublish(self._task.adapters)
+            return Progress()
+        good = self._checkpoints.progress(newest)
+        best = good.best_checkpoint
+        whole = bool(best) and self._checkpoints.is_whole(best)
+        publish(self._task.output / best if whole else newest, self._task.adapters)
+        return good
 
-def _best(progress: Progress) -> dict[str, Any]:
-    if not progress.best_step:
-        return {}
-    return {
-        "checkpoint": progress.best_checkpoint,
-        "step": progress.best_step,
-        "loss": progress.best_loss,
-    }
+    def _say_damaged(self, name: str, damaged: list[str] | None) -> None:
+        if damaged is None:
+            self._link.notice("train.checkpoint_unfinished", checkpoint=name)
+        else:
+            reason = ", ".join(damaged)
+            self._link.notice("train.checkpoint_damaged", checkpoint=name, reason=reason)
 
+    def _republish(self, progress: Progress, folder: Path) -> None:
+        """`adapters/` again, in case the last attempt ended between checkpoint and copy.
 
-def _finite(value: float) -> float | None:
-    return value if value == value else None
+        `folder`: the newest checkpoint, which is the best where there is no evaluation.
+        """
+        best = progress.best_checkpoint or folder.name
+        if self._checkpoints.is_whole(best):
+            publish(self._task.output / best, self._task.adapters)
+        else:
+            self._link.notice("train.best_damaged", checkpoint=best)
+
+    def _say_left_out(self, length: int) -> None:
+        """What of the data is not used at `length` tokens."""
+        if count := self._samples.left_out:
+            self._link.notice("train.left_out", count=count, length=length)
+        if self._task.spec.valid and not self._validation.usable.any():
+            path = self._task.spec.valid
+            self._link.notice("train.no_evaluation", path=path, length=length)
+        elif count := self._validation.left_out:
+            self._link.notice("train.left_out_of_validation", count=count, length=length)

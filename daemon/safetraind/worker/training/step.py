@@ -15,11 +15,11 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_map_with_path, tree_reduce
 
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.worker.training import adapters, chance, heads, packing
-from safetraind.worker.training.batches import Batch
+from safetraind.worker.training.batches import Batch, Batches
 from safetraind.worker.training.loss import summed_loss
-from safetraind.worker.training.recompute import recompute_layers
+from safetraind.worker.training.recompute import has_own_dropout, recompute_layers
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 Arrays = dict[str, mx.array]  # what of a batch goes to the device
@@ -71,8 +71,10 @@ class Stepper:
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
         """Trains on one window as if it were one large batch; `number` counts optimizer steps.
 
-        A window whose loss or gradient is not finite changes nothing.
+        A window whose loss or gradient is not finite changes nothing, nor does an empty one.
         """
+        if not window:
+            return Stepped(True, 0.0, 0.0, learned=0, tokens=0, samples=0, seconds=0.0)
         start = time.perf_counter()
         loss, gradients = self.gradients(window, number)
         norm = _norm(gradients)
@@ -91,6 +93,19 @@ class Stepper:
             samples=sum(len(batch.samples) for batch in window),
             seconds=time.perf_counter() - start,
         )
+
+    def loss_and_norm(self, window: Sequence[Batch], number: int) -> tuple[float, float]:
+        """The mean loss of a window and the length of its gradient; changes nothing."""
+        loss, gradients = self.gradients(window, number)
+        return _number(loss), _number(_norm(gradients))
+
+    def rungs(self, batches: Batches) -> dict[str, bool]:
+        """By the settings' names: what would save memory if it were turned on (see `jobs.ladder`).
+
+        The loss in chunks does where the head can be computed in pieces, and has more to compute.
+        """
+        chunks = self._split.chunks and batches.most_predictions > LOSS_CHUNK
+        return {"gradient_checkpointing": not has_own_dropout(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
         """The mean loss of a window and its gradient, added up over its micro-batches.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
 from safetrain_shared.events import Outcome
@@ -48,15 +50,19 @@ def train(job: Task, link: Link) -> Outcome:
     )
     stepper = Stepper(loaded.model, settings, job.seed)
 
+    records = Records(job, link, stepper)
+    progress = records.resume()
+
     link.phase("tokenizing")
-    samples = training_samples(job, loaded.tokenizer)
-    validation = validation_samples(job, loaded.tokenizer)
-    batches = Batches(samples, settings, plan.length_bucket, job.seed)
+    samples = training_samples(job, loaded.tokenizer, progress.first_length)
+    validation = validation_samples(job, loaded.tokenizer, progress.first_length)
+    batches = Batches(samples, settings, plan.length_bucket, job.seed, progress.first_length)
+    evaluation = partial(evaluation_batches, validation, settings, plan.length_bucket, job.seed)
+    evaluates = bool(validation.usable.any())
     total_steps = settings.num_epochs * batches.steps_per_epoch
 
-    records = Records(job, link, stepper, samples, total_steps)
-    progress = records.resume()
-    records.begin(progress)
+    durable.write_json(job.run.rungs, stepper.rungs(batches))
+    records.begin(progress, samples, validation, total_steps)
     memory.begin_measuring()
     pace = Pace()
     outcome = Outcome("succeeded")
@@ -76,8 +82,9 @@ def train(job: Task, link: Link) -> Outcome:
             rate = learning_rate(settings, progress.step, total_steps)
             done = stepper.step(window, progress.step, rate)
             if not done.finite:
-                cause = blame.explain(stepper, window, samples, job.spec.train, progress.step, rate)
-                return records.conclude(progress, Outcome("failed", cause))
+                path = job.spec.train
+                cause = blame.step(stepper, window, samples, path, progress.step, rate)
+                return records.fail(progress, cause)
             progress.advance(epoch, place, done)
             pace.add(done)
 
@@ -87,10 +94,14 @@ def train(job: Task, link: Link) -> Outcome:
             epoch_ends = progress.step_in_epoch == batches.steps_per_epoch
             save_now = epoch_ends or progress.step_in_epoch % settings.save_steps == 0
 
-            if validation and (epoch_ends or progress.step_in_epoch % settings.eval_steps == 0):
+            if evaluates and (epoch_ends or progress.step_in_epoch % settings.eval_steps == 0):
                 link.phase("evaluating")
-                chosen = evaluation_batches(validation, settings, plan.length_bucket, job.seed)
-                save_now |= records.evaluated(progress, *stepper.evaluate(chosen))
+                loss, count = stepper.evaluate(evaluation())
+                if not math.isfinite(loss):
+                    path, parts = job.spec.valid, evaluation()
+                    cause = blame.evaluation(stepper, parts, validation, path, progress.step, rate)
+                    return records.fail(progress, cause)
+                save_now |= records.evaluated(progress, loss, count)
 
             if save_now or records.save_is_due():
                 records.save(progress)

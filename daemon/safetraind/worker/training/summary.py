@@ -1,0 +1,82 @@
+"""training_summary.json: how a run ended, what it was made of, and what happened on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.events import Notice, Outcome, StateChanged
+from safetrain_shared.jobs import JobState, to_dict
+from safetraind.files import eventlog
+from safetraind.worker.training import memory
+from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.progress import Progress
+from safetraind.worker.training.task import Task
+
+
+def summary(
+    task: Task,
+    progress: Progress,
+    outcome: Outcome,
+    total_steps: int,
+    samples: Samples,
+    validation: Samples,
+) -> dict[str, Any]:
+    """The file's content. Seconds, tokens, bytes; steps are optimizer steps."""
+    return {
+        "version": 1,
+        "job": task.job,
+        "outcome": outcome.outcome,
+        "cause": to_dict(outcome.cause),
+        "steps": progress.step,
+        "total_steps": total_steps,
+        "epochs": progress.epoch + (progress.step > 0),
+        "seconds": progress.seconds,
+        "tokens": progress.tokens,
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "samples": _used(samples),
+        "samples_seen": progress.samples,
+        "samples_cut": samples.cut,
+        "samples_left_out": samples.left_out,
+        "validation_samples": _used(validation),
+        "validation_samples_left_out": validation.left_out,
+        "first_loss": _finite(progress.first_loss),
+        "last_loss": _finite(progress.last_loss),
+        "best": best_of(progress),
+        "adapters": str(task.adapters),
+        "peak_memory": memory.peak(),
+        "model": task.plan.model_path,
+        "settings": to_dict(task.plan.settings),
+        "seed": task.seed,
+        "happened": list(_happened(task.run.events)),
+    }
+
+
+def best_of(progress: Progress) -> dict[str, Any]:
+    """The best checkpoint, its step and its loss; empty before the first evaluation."""
+    if not progress.best_step:
+        return {}
+    return {
+        "checkpoint": progress.best_checkpoint,
+        "step": progress.best_step,
+        "loss": progress.best_loss,
+    }
+
+
+def _used(samples: Samples) -> int:
+    """How many samples are used."""
+    return int(samples.usable.sum())
+
+
+def _happened(events: Path) -> Iterator[dict[str, Any]]:
+    """What the story tells beside steps: settings changed, holds, damage, interruptions."""
+    for read in eventlog.read(events):
+        match read.event.body:
+            case Notice(finding) | StateChanged(JobState.INTERRUPTED, finding) if finding:
+                when = {"time": read.event.time, "attempt": read.event.attempt}
+                yield {**when, "code": finding.code, "args": to_dict(finding.args)}
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value else None
