@@ -129,18 +129,18 @@ class Conductor:
                 progress.take(event)
             offset, more = chunk.end, chunk.more
         self._progress[job_id] = offset, progress
+        self.note_seq(job_id, progress.last_seq)
         return progress
+
+    def note_seq(self, job_id: int, seq: int) -> None:
+        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
+        self._seqs.note(job_id, seq)
 
     def wish(self, stimulus: moves.Stimulus) -> None:
         """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
         if self.stopping:
             raise Busy("daemon.stopping")
-        self.note_seq(job_id, progress.last_seq)
         self._apply(stimulus)
-
-    def note_seq(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
-        self._seqs.note(job_id, seq)
 
     def accept(
         self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
@@ -191,6 +191,7 @@ class Conductor:
         for record in self._store.all():
             job = self._with_plan(record.job)
             self._records[job.id] = record
+            self._seqs.begin(job.id, record.last_seq)
             jobs = {**self._house.jobs, job.id: job}
             self._house = House(jobs, self._house.lease)
         for job in list(self._house.jobs.values()):
@@ -210,12 +211,12 @@ class Conductor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._drop_lease()
+        self._seqs.settle()
         for feed in self._feeds.values():
             feed.wake()
 
     async def _take_over(self, job: Job) -> None:
         run = self._run(job.id)
-            self._seqs.begin(job.id, record.last_seq)
         if job.state in LIVE:
             self._persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
         if job.state is JobState.RUNNING and is_held(run.lock):
@@ -241,7 +242,6 @@ class Conductor:
     def _with_plan(self, job: Job) -> Job:
         plan = read_json(self._run(job.id).plan)
         return dataclasses.replace(job, plan=plan_from_dict(plan)) if plan else job
-        self._seqs.settle()
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
@@ -269,6 +269,10 @@ class Conductor:
 
     async def _happened(self, stimulus: moves.Stimulus) -> None:
         """What happened can't be refused: a full disk only delays it."""
+        await self._insist(lambda: self._apply(stimulus))
+
+    async def _insist(self, act: Callable[[], T]) -> T:
+        """What it returns, once disk and descriptors allow it. It must be whole or not begun."""
         while True:
             try:
                 return act()
@@ -293,10 +297,6 @@ class Conductor:
 
     async def _again(self, what: str, act: Callable[[], object]) -> None:
         while True:
-        await self._insist(lambda: self._apply(stimulus))
-
-    async def _insist(self, act: Callable[[], T]) -> T:
-        """What it returns, once disk and descriptors allow it. It must be whole or not begun."""
             await asyncio.sleep(_AGAIN_SECONDS)
             with contextlib.suppress(OSError, NoRoom, Busy):
                 act()
@@ -359,6 +359,10 @@ class Conductor:
         ended: moves.Stimulus
         try:
             verdict = await self._checker.check(self._records[job_id].spec, launcher)
+            if isinstance(verdict, Plan):
+                ended = moves.CheckPassed(job_id, verdict)
+            else:
+                ended = moves.CheckEnded(job_id, verdict)
         except asyncio.CancelledError:
             ended = moves.CheckEnded(job_id)
         except (OSError, NoRoom) as error:
@@ -384,10 +388,6 @@ class Conductor:
             write_json(self._run(job_id).plan, to_dict(plan))
             self._say(job_id, *bodies)
 
-            if isinstance(verdict, Plan):
-                ended = moves.CheckPassed(job_id, verdict)
-            else:
-                ended = moves.CheckEnded(job_id, verdict)
         self._persist(f"job {job_id}: freezing the plan", act)
 
     def _train(self, instruction: moves.Train) -> None:
@@ -426,6 +426,7 @@ class Conductor:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
                 feed.look()
+            await ended
         finally:
             ended.cancel()
         end = await self._insist(lambda: self._end(self._house.jobs[job_id]))
@@ -447,12 +448,12 @@ class Conductor:
             await self._happened(moves.RoomFound(job_id, enough))
 
         self._begin(wait())
-            await ended
 
     def _write_intent(self, instruction: moves.Intend) -> None:
         self._intend(instruction.id, instruction.intent)
 
     def _intend(self, job_id: int, intent: str) -> None:
+        """Writes down what the job's worker is to do, by what is wished once the disk takes it."""
         file = self._run(job_id).intent
 
         def act() -> None:
@@ -471,6 +472,8 @@ class Conductor:
         job_id = instruction.id
         for known in (self._records, self._feeds, self._progress):
             known.pop(job_id, None)
+        self._seqs.forget(job_id)
+        self._persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
         shutil.rmtree(self._run(job_id).root, ignore_errors=True)
 
     def _run(self, job_id: int) -> RunFolder:
@@ -484,11 +487,18 @@ class Conductor:
         moves.StopCheck: _stop_check,
         moves.Freeze: _freeze,
         moves.Train: _train,
-        """Writes down what the job's worker is to do, by what is wished once the disk takes it."""
         moves.Intend: _write_intent,
         moves.AwaitRoom: _await_room,
         moves.Forget: _forget,
     }
+
+
+def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
+    """Why a worker could not be started, as a cause."""
+    if isinstance(error, SafetrainError):
+        return Finding(error.code, Status.WARNING, args=error.args_by_name)
+    args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
+    return Finding("disk.refused", Status.WARNING, args=args)
 
 
 async def _sweep(home: Home) -> None:
@@ -496,8 +506,6 @@ async def _sweep(home: Home) -> None:
     for folder in (home.root / "runs").iterdir():
         if folder.name.isdigit() or not folder.is_dir():
             continue
-        self._seqs.forget(job_id)
-        self._persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
         run = RunFolder(folder)
         while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
             kill_workers(run)
@@ -508,11 +516,3 @@ async def _sweep(home: Home) -> None:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("a task broke", exc_info=task.exception())
-def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
-    """Why a worker could not be started, as a cause."""
-    if isinstance(error, SafetrainError):
-        return Finding(error.code, Status.WARNING, args=error.args_by_name)
-    args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
-    return Finding("disk.refused", Status.WARNING, args=args)
-
-

@@ -78,7 +78,6 @@ class Trainee:
         self.writer = EventWriter(self.run.events, launch["attempt"], launch["seq_floor"])
         self.stopped = False
         signal.signal(signal.SIGTERM, self._stop)
-
         if "listen" in self.play:
             self._listen()
 
@@ -86,6 +85,7 @@ class Trainee:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(self.run.socket))
         (self.output / "socket").write_text(str(self.run.socket))
+
     def _stop(self, *_: object) -> None:
         self.stopped = True
 
@@ -149,17 +149,17 @@ def probe(folder: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
 def move_runtime(folder: Path) -> None:
     from safetrain_shared import paths
 
     paths.runtime_folder = lambda: folder
 
 
+if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    if len(sys.argv) == 1 or sys.argv[1] == "real":
     if "PLAY_RUNTIME" in os.environ:
         move_runtime(Path(os.environ["PLAY_RUNTIME"]))
+    if len(sys.argv) == 1 or sys.argv[1] == "real":
         serve(real_worker=len(sys.argv) > 1)
     elif sys.argv[1] == "train":
         sys.exit(Trainee(sys.argv[2]).train())
