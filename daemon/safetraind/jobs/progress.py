@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from safetrain_shared.events import (
     CheckpointSaved,
@@ -14,6 +15,9 @@ from safetrain_shared.events import (
     StepDone,
 )
 from safetrain_shared.jobs import JobState
+
+
+_PACES = 10  # of the newest steps that were told
 
 
 @dataclass(slots=True)
@@ -39,8 +43,7 @@ class Progress:
     worker_attempt: int = 0
     outcome: Outcome | None = None
     outcome_attempt: int = 0
-    first_step: tuple[int, float] | None = None  # of this attempt: step, time
-    newest_step: tuple[int, float] | None = None
+    paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # seconds a step
 
     def take(self, event: Event) -> None:
         """Takes the next event in."""
@@ -56,14 +59,14 @@ class Progress:
         self.state = body.state
         self.phase = ""
         self.eta_seconds = None
-        self.first_step = self.newest_step = None
+        self.paces.clear()
 
     def _take_work(self, event: Event, body: object) -> None:
         match body:
             case PhaseChanged(phase):
                 self.phase = phase
             case StepDone():
-                self._take_step(event, body)
+                self._take_step(body)
             case Evaluated():
                 self.valid_loss = body.loss
                 if body.best:
@@ -74,24 +77,22 @@ class Progress:
             case Outcome():
                 self.outcome, self.outcome_attempt = body, event.attempt
 
-    def _take_step(self, event: Event, body: StepDone) -> None:
+    def _take_step(self, body: StepDone) -> None:
         self.step, self.epoch, self.total_steps = body.step, body.epoch, body.total_steps
         self.train_loss, self.eta_seconds = body.loss, body.eta_seconds
         self.footprint = body.footprint
-        self.first_step = self.first_step or (body.step, event.time)
-        self.newest_step = (body.step, event.time)
+        if body.step < body.total_steps:
+            self.paces.append(body.eta_seconds / (body.total_steps - body.step))
 
     def eta_range(self) -> tuple[float, float] | None:
         """From when to when the end is likely, seconds from the newest step.
 
-        Between the worker's own estimate and this attempt's mean pace so far, and a tenth more on
-        both sides for what neither has seen.
+        Between the slowest and the fastest pace that the worker has found of late, and a tenth more
+        on both sides for what it has not seen. Its clock counts no sleep and is never set back;
+        the times of the events are for people.
         """
-        if self.eta_seconds is None or self.first_step is None or self.newest_step is None:
+        if self.eta_seconds is None:
             return None
-        estimates = [self.eta_seconds]
-        steps = self.newest_step[0] - self.first_step[0]
-        if steps > 0:
-            pace = (self.newest_step[1] - self.first_step[1]) / steps
-            estimates.append(max(0.0, pace * (self.total_steps - self.step)))
+        left = self.total_steps - self.step
+        estimates = [self.eta_seconds, *(pace * left for pace in self.paces)]
         return 0.9 * min(estimates), 1.1 * max(estimates)
