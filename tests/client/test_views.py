@@ -31,6 +31,7 @@ from safetrain.render.lines import told
 from safetrain.render.story import Story
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
+from safetrain_shared.errors import Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
@@ -147,7 +148,12 @@ def test_a_training_that_holds_says_why_as_long_as_it_does() -> None:
 
 def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
     never = threading.Event()
-    daemon = Mock(call=lambda *_args, **_more: never.wait())
+
+    def silent(*_args: object, **_more: object) -> None:
+        never.wait()
+        raise Unreachable("daemon.unreachable", socket="")
+
+    daemon = Mock(call=silent)
     reader = live._Reader(daemon, job(1), lambda _event: None)
     reader.is_alive = lambda: True  # type: ignore[method-assign]
     reader.queue.start()

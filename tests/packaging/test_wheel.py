@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_the_wheel_carries_sample_and_catalogues(light: Path) -> None:
     lines, sentence = printed.stdout.splitlines()
     assert int(lines) >= 150
     assert sentence == "Em pausa, como pedido."
+
+
+def test_the_wheel_carries_the_types_of_every_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        marked = {name.split("/")[0] for name in packed.namelist() if name.endswith("/py.typed")}
+    assert marked == {"safetrain", "safetraind", "safetrain_shared", "safetrain_proto"}
 
 
 def test_with_the_extra_the_service_runs(wheel: Path, tmp_path: Path) -> None:
