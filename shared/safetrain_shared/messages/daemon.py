@@ -29,5 +29,13 @@ SENTENCES: dict[str, str] = {
     ),
     "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
     "disk.refused": _("{path} cannot be written ({reason})."),
+    "daemon.streams_full": _(
+        "safetraind already keeps {limit:int} streams open (watch, ask, chat), as many as it may. "
+        "End one of them, then try again."
+    ),
+    "socket.foreign": _(
+        "{path} is no socket that only you can open, so nothing is sent to it. Remove it, or give "
+        "another home with SAFETRAIN_HOME."
+    ),
     "message.too_large": _("That message is too large ({size:bytes}; at most {limit:bytes})."),
 }

@@ -136,5 +136,12 @@ SENTENCES: dict[str, str] = {
     # service
     "diagnosis.again": _("The same happened {count:int} times in all"),
     "diagnosis.jobs_failed": _("Failed jobs: {count:int}. See them with: safetrain jobs"),
+    "diagnosis.after_login": _(
+        "After a restart of this Mac, jobs go on once you have logged in; nothing starts before"
+    ),
+    "diagnosis.not_at_login": _(
+        "After a restart of this Mac, jobs wait until you have logged in and started safetraind"
+    ),
+    "diagnosis.not_at_login.fix": _("Start it at every login: safetraind install"),
     "diagnosis.service_well": _("safetraind {version} is well, and there is room on the disk"),
 }

@@ -58,6 +58,10 @@ SENTENCES: dict[str, str] = {
     "job.gave_up": _("Three attempts ended without a new checkpoint. The last cause: {cause}"),
     "job.machine_restarted": _("The machine restarted while the job was training."),
     "job.lease_busy": _("Another process holds the GPU."),
+    "job.lid": _(
+        "Keep the lid open: a closed lid puts the Mac to sleep, and the training waits until it is "
+        "opened again."
+    ),
     "job.paused_by_user": _("Paused as asked."),
     "job.cancelled_by_user": _("Cancelled as asked."),
     "backoff.micro_batch": _(
