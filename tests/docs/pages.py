@@ -23,11 +23,20 @@ COUNTERPARTS = {
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
     "docs/verified.md": "docs/pt/verificado.md",
 }
+# What stands in code and is a word all the same.
+_WORDS = {
+    "FILE": "FICHEIRO",
+    "MODEL": "MODELO",
+    "NAME=VALUE": "NOME=VALOR",
+    "./folder": "./pasta",
+    "job.metrics": "trabalho.metrics",
+}
 PAGES = sorted([*COUNTERPARTS, *COUNTERPARTS.values(), "data/README.md"])
 
 _FENCE = re.compile(r"^ *```(\S*)(?: (\S+))?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_BEGINS = (("headings", "#"), ("rows", r"\|"), ("bold", r"\*\*"), ("bullets", "- "))
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -61,6 +70,16 @@ def commands(page: str) -> list[str]:
     inline = _INLINE.findall(_FENCE.sub("", text_of(page)))
     ours = re.compile(r"safetraind? ")
     return [line for line in (*lines, *inline) if ours.match(line)]
+
+
+def shape(page: str) -> dict[str, object]:
+    """What a page and its counterpart have alike, whatever the words."""
+    text = _FENCE.sub("", text_of(page))
+    codes = " ".join(sorted(set(_INLINE.findall(text))))
+    for english, portuguese in _WORDS.items():
+        codes = codes.replace(portuguese, english)
+    begins = {name: len(re.findall(f"^{mark}", text, re.MULTILINE)) for name, mark in _BEGINS}
+    return {**begins, "codes": set(codes.split()), "blocks": [b.language for b in blocks(page)]}
 
 
 def links(page: str) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection
 
 import click
 import pytest
 
 from safetrain.cli import group
+from safetrain_shared.settings import TrainingSettings
 from safetraind import __main__ as service
 from safetraind.jobs import ending
 from safetraind.preflight import budget
@@ -21,6 +23,7 @@ from tests.docs.pages import (
     commands,
     links,
     scripts,
+    shape,
     text_of,
 )
 
@@ -64,6 +67,22 @@ def test_both_languages_run_the_same_commands(page: str) -> None:
     assert scripts(page) == scripts(COUNTERPARTS[page])
 
 
+@pytest.mark.parametrize("page", sorted(COUNTERPARTS))
+def test_both_languages_say_the_same(page: str) -> None:
+    """As far as it can be counted: headings, tables, questions, and all that stands in code."""
+    assert shape(page) == shape(COUNTERPARTS[page])
+
+
+@pytest.mark.parametrize("language", [COUNTERPARTS.keys(), COUNTERPARTS.values()])
+def test_the_pages_of_a_language_tell_of_every_shared_option_and_report(
+    language: Collection[str],
+) -> None:
+    text = " ".join(map(text_of, language))
+    told = ["NO_COLOR", "--quiet", "--json", "--lang", "--gguf", "Modelfile", "bash", "4.4", "zsh"]
+    told += ["safetrain completion", "--report-to tensorboard", "memory_high", "--selftest"]
+    assert not [word for word in told if word not in text]
+
+
 def test_pictures_are_small_and_fetch_nothing() -> None:
     pictures = list((DOCS / "images").iterdir())
     assert pictures and all(picture.stat().st_size < 200_000 for picture in pictures)
@@ -81,14 +100,30 @@ def test_the_figures_of_the_memory_plan_are_the_codes(page: str) -> None:
     ]
     sizes = [budget.WORKER_BYTES, budget._MAX_CACHE]
     text = text_of(page)
-    missing = [f"{share:.0%}".replace("%", " %") for share in shares]
+    missing = [_percent(share, page) for share in shares]
     missing += [f"{size >> 20} MB" for size in sizes]
     assert not [figure for figure in missing if figure not in text]
 
 
+@pytest.mark.parametrize("page", ["docs/memory-plan.md", "docs/pt/plano-de-memoria.md"])
+def test_the_figures_of_the_memory_guard_are_the_codes(page: str) -> None:
+    settings = TrainingSettings()
+    figures = [
+        f"`memory_high`, {_percent(settings.memory_high, page)}",
+        f"`calm_seconds` ({settings.calm_seconds})",
+        f"`hold_seconds` ({settings.hold_seconds})",
+    ]
+    assert not [figure for figure in figures if figure not in text_of(page)]
+
+
 @pytest.mark.parametrize("page", ["docs/recovery.md", "docs/pt/recuperacao.md"])
 def test_the_share_that_counts_as_near_the_limit_is_the_codes(page: str) -> None:
-    assert f"{ending.NEAR_THE_LIMIT:.0%}".replace("%", " %") in text_of(page)
+    assert _percent(ending.NEAR_THE_LIMIT, page) in text_of(page)
+
+
+def _percent(share: float, page: str) -> str:
+    """As the page's language writes it."""
+    return f"{share:.0%}" if "/pt/" not in page else f"{share:.0%}".replace("%", " %")
 
 
 def _problem(line: str) -> str:
