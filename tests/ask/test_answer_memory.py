@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from safetraind.worker.answering.answer_memory import Shape, longest, needed, shape_of
 from safetraind.worker.answering.generation import Question, generate
@@ -45,6 +47,14 @@ def test_without_room_not_even_one_token_fits_and_with_much_the_limit_holds():
     assert longest(shape, 1 << 40, 100) == 100
 
 
+def test_no_answer_is_longer_than_the_model_takes():
+    shape = shape_of({**MISTRAL, "max_position_embeddings": 2048}, 2)
+    assert longest(shape, 1 << 60, 4096) == 2048
+    assert longest(shape, 1 << 60, 1000) == 1000
+    nested = shape_of({"text_config": {**MISTRAL, "max_position_embeddings": 2048}}, 2)
+    assert longest(nested, 1 << 60, 4096) == 2048
+
+
 @pytest.mark.parametrize("tokens", [60, 700, 1400])
 def test_an_answer_takes_no_more_than_it_was_given(tmp_path, tokens: int):
     model = load(str(make_tiny_model(tmp_path / "m", layers=4, hidden=128)), dequantize=False)
@@ -62,4 +72,14 @@ def test_a_model_computes_in_the_widest_type_that_its_weights_have(tmp_path):
     model = load(str(make_tiny_model(tmp_path / "m", layers=1)), dequantize=False).model
     assert item_bytes(model) == 4
     model.set_dtype(mx.bfloat16)
+    assert item_bytes(model) == 2
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_does_not_change_the_type_that_the_model_computes_in(tmp_path, dora: bool):
+    model = load(str(make_tiny_model(tmp_path / "m", layers=1)), dequantize=False).model
+    model.set_dtype(mx.bfloat16)
+    parameters = {"rank": 4, "scale": 1.0, "dropout": 0.0}
+    linear_to_lora_layers(model, 1, parameters, use_dora=dora)
+    assert mx.float32 in {value.dtype for _, value in tree_flatten(model.parameters())}
     assert item_bytes(model) == 2

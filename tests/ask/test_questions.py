@@ -105,6 +105,16 @@ def test_a_question_beyond_the_plans_memory_is_refused_with_a_sentence(desk_of, 
     assert done["cut"] and done["prompt_tokens"] + done["tokens"] < 600
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 60])
+def test_a_training_answers_no_longer_than_the_model_takes(desk_of, loaded, limit):
+    most = loaded.config["max_position_embeddings"]
+    desk, _ = desk_of(limit)
+    asked = ask(desk._desk._path, messages=user("Farense " * 2 * most))
+    desk_answers(desk)
+    error = only(asked.result(20), "error")
+    assert (error["code"], error["args"]["limit"]) == ("ask.prompt_too_long", most - 1)
+
+
 def desk_answers(desk):
     wait_until(lambda: desk._desk._asked.qsize())
     desk._next = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,8 +94,17 @@ def test_an_idle_worker_unloads_itself(serve, tiny_model):
     assert not worker.run.socket.exists()
 
 
-def test_a_worker_that_is_asked_to_end_does_so_in_mid_answer(serve, tiny_model):
+def test_the_worker_answers_no_longer_than_the_model_takes(serve, tiny_model):
     worker = serve(model=str(tiny_model), context=1_000_000)
+    error = only(worker.ask(messages=user("Farense " * 2048)), "error")
+    assert (error["code"], error["args"]["limit"]) == ("ask.prompt_too_long", 1023)
+
+
+def test_a_worker_that_is_asked_to_end_does_so_in_mid_answer(serve, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "endless")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1 << 20}))
+    worker = serve(model=str(model), context=1_000_000)
     with Open(worker, max_tokens=900_000) as first:
         first.read_until("waiting")
         second = Open(worker)

@@ -24,6 +24,8 @@ from safetrain_shared.errors import InvalidInput, NotFound
 from safetraind import host
 from safetraind.worker.hub import snapshot
 
+_OF_ADAPTER = ("lora_a", "lora_b", "m")  # the weights of mlx-lm's LoRA and DoRA layers
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -73,9 +75,13 @@ def worth_dequantizing(model: nn.Module) -> bool:
 
 
 def item_bytes(model: nn.Module) -> int:
-    """Bytes of a number that the model computes with: float32 where any weight of its own is."""
+    """Bytes of a number that the model computes with: float32 where any weight of its own is.
+
+    An adapter's are not its own; DoRA's magnitudes are float32 whatever the model is.
+    """
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    own = [value.dtype for name, value in weights.items() if "lora_" not in name]
+    of_adapter = {f"{name}.{own}" for name, _, _ in _adapted(model) for own in _OF_ADAPTER}
+    own = [value.dtype for name, value in weights.items() if name not in of_adapter]
     return max((dtype.size for dtype in own if mx.issubdtype(dtype, mx.floating)), default=4)
 
 

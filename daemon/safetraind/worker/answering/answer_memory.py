@@ -1,4 +1,5 @@
-"""How long a question and its answer may be together: as long as their memory fits what is left.
+"""How long a question and its answer may be together: as long as the model takes, and as their
+memory fits what is left.
 
 An answer needs keys and values of all its tokens, which mlx-lm's cache allocates in steps, and
 while the prompt is computed, a part at a time, one layer's activations and attention scores.
@@ -21,7 +22,9 @@ _LOGIT_COPIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an answer's memory depends on; `item_bytes`: of a number the model computes with."""
+    """What an answer's memory and length depend on; `item_bytes`: of a number the model computes
+    with; `positions`: how many tokens the model takes, 0 where it doesn't tell.
+    """
 
     layers: int
     heads: int
@@ -31,6 +34,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     item_bytes: int
+    positions: int = 0
 
     @property
     def token_bytes(self) -> int:
@@ -51,6 +55,7 @@ def shape_of(config: Mapping[str, Any], item_bytes: int) -> Shape:
         intermediate=int(text.get("intermediate_size") or 4 * hidden),
         vocabulary=int(text.get("vocab_size") or 0),
         item_bytes=item_bytes,
+        positions=int(text.get("max_position_embeddings") or 0),
     )
 
 
@@ -69,8 +74,8 @@ def needed(shape: Shape, tokens: int) -> int:
 
 
 def longest(shape: Shape, room: int, most: int) -> int:
-    """How many tokens, at most `most`, fit into `room` bytes."""
-    fits, beyond = 0, most + 1
+    """How many tokens, at most `most` and what the model takes, fit into `room` bytes."""
+    fits, beyond = 0, min(most, shape.positions or most) + 1
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
         if needed(shape, middle) <= room:

@@ -12,6 +12,8 @@ from safetraind.worker.loading import LoadedModel, item_bytes
 from safetraind.worker.training.link import Link
 from safetraind.worker.training.task import Task
 
+_UNLIMITED = 1 << 60  # bytes
+
 
 class Questions:
     """The desk of one training. However many ask, the training has half of the time."""
@@ -52,10 +54,8 @@ class Questions:
 
     def _context(self) -> int:
         """Tokens for question and answer in what the plan leaves: a step's memory is free now."""
-        if not self._memory_limit:
-            return CONTEXT_TOKENS
-        room = self._memory_limit - mx.get_active_memory()
-        return longest(self._shape, room, CONTEXT_TOKENS)
+        limit = self._memory_limit or _UNLIMITED
+        return longest(self._shape, limit - mx.get_active_memory(), CONTEXT_TOKENS)
 
     def _stop(self) -> bool:
         return bool(self._link.wish())
