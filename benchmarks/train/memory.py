@@ -21,8 +21,7 @@ from mlx_lm.tuner import trainer
 from numpy.typing import NDArray
 
 from benchmarks.train import setup
-from safetrain_shared.settings import TrainingSettings
-from safetraind.jobs.ladder import LOSS_CHUNK
+from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.worker.corpus.chat import Encoded
 from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import write
@@ -41,12 +40,8 @@ MEASURED = {4: (THEIRS, WHOLE, CHUNKED), 16: (THEIRS, CHUNKED, RECOMPUTED)}
 
 def report(model: Path, rounds: int) -> None:
     """Prints the peaks for 4 and 16 LoRA layers, and how far gradients are apart."""
-    print(
-        f"\nPeak memory of a step above the weights, batch {ROWS} × {WIDTH}, float32; each", end=" "
-    )
-    print(
-        f"{rounds} times\nin a process of its own, in turn: ratio of medians, median (least to most)"
-    )
+    print(f"\nPeak memory of a step above the weights, batch {ROWS} × {WIDTH}, float32; each in a")
+    print(f"process of its own, {rounds} times in turn: ratio of medians, median (least to most)")
     for layers, names in MEASURED.items():
         peaks: dict[str, list[int]] = {name: [] for name in names}
         for _ in range(rounds):
@@ -101,7 +96,7 @@ def gradients(model: Path, _name: str, layers: int) -> list[float]:
     weights = tree_flatten(whole.model.trainable_parameters())
     found = dict(tree_flatten(whole.gradients([part], 1)[1]))
     chunks = setup.ours(model, setup.settings(lora_layers=layers, **VARIANTS[CHUNKED]))
-    chunks.model.load_weights(weights, strict=False)
+    chunks.model.load_weights(list(dict(weights).items()), strict=False)
     in_chunks = dict(tree_flatten(chunks.gradients([part], 1)[1]))
     loss = mx.value_and_grad(lambda parameters: _their_loss(whole.model, parameters))
     theirs = dict(tree_flatten(loss(whole.model.trainable_parameters())[1]))
@@ -117,7 +112,7 @@ def _their_loss(network: Any, parameters: Any) -> mx.array:
 
 def _greatest(ones: dict[str, mx.array], others: dict[str, mx.array]) -> float:
     def norm(value: mx.array) -> float:
-        return float(mx.sqrt(value.square().sum()).item())
+        return float(np.linalg.norm(np.array(value)))
 
     return max(norm(ones[name] - others[name]) / norm(others[name]) for name in others)
 

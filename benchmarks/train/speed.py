@@ -4,9 +4,9 @@ and a step of the other in turn.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,23 +17,23 @@ from pathlib import Path
 from mlx_lm.utils import load_tokenizer
 
 from benchmarks.train import lengths, setup
-from benchmarks.train.contestant import EQUAL_EVERY, LINES, NAMES
+from benchmarks.train.contestant import EQUAL, EVERY, LINES, NAMES, THEIRS, TURNS
 
-POOL = 256  # samples of each distribution; a race sees the first of the shuffled batches of them
-TURNS = 2  # steps of mlx-lm's in a round
-THEIRS, EQUAL, *OTHERS = NAMES
+POOL = 256  # samples of each distribution
 
 Step = tuple[int, float]  # real tokens, seconds of the loop's body
 Round = dict[str, list[Step]]  # by contestant
+Contestant = subprocess.Popen[str]
 
 
 def report(model: Path, rounds: int, layers: int) -> None:
-    """Prints a table: speeds of each contestant, and ratios to mlx-lm's in the same round."""
+    """Prints a table: the speed of each contestant, and its ratio to mlx-lm's."""
     print(f"\nReal tokens per second, batch 4, {layers} LoRA layers, float32, every token learned:")
     print(
-        f"{rounds} rounds of {TURNS} steps over {POOL} samples, seed {setup.SEED}; median", end=" "
+        f"{rounds} rounds of {TURNS} batches from all over an epoch of {POOL} samples, seed",
+        end=" ",
     )
-    print("(least to most) of the rounds,\nand of the ratios to mlx_lm in the same round")
+    print(f"{setup.SEED};\nall of it (the slowest and the fastest round)")
     for distribution in lengths.DISTRIBUTIONS:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -46,9 +46,12 @@ def report(model: Path, rounds: int, layers: int) -> None:
 
 
 def _race(model: Path, folder: Path, rounds: int, layers: int) -> list[Round]:
-    """The rounds, after a step of each that compiles and warms up."""
+    """The rounds, after a small step of each that compiles and warms up."""
     with ExitStack() as stack:
-        racing = {n: stack.enter_context(_started(n, model, folder, layers)) for n in NAMES}
+        racing = {
+            name: stack.enter_context(_started(name, model, folder, layers, rounds))
+            for name in NAMES
+        }
         for contestant in racing.values():
             _answer(contestant)  # loaded and ready
         for contestant in racing.values():
@@ -59,60 +62,60 @@ def _race(model: Path, folder: Path, rounds: int, layers: int) -> list[Round]:
         return raced
 
 
-def _round(racing: Mapping[str, subprocess.Popen[str]]) -> Round:
-    """Theirs does its steps; after each one, ours does as many tokens in each of its ways."""
+def _round(racing: Mapping[str, Contestant]) -> Round:
     done: Round = {name: [] for name in NAMES}
     for turn in range(TURNS):
-        done[THEIRS].append(_step(racing[THEIRS]))
-        if turn % EQUAL_EVERY == 0:
-            done[EQUAL].append(_step(racing[EQUAL]))
-        for name in OTHERS:
-            while _tokens(done[name]) < _tokens(done[THEIRS]):
-                done[name].append(_step(racing[name]))
+        for name, contestant in racing.items():
+            if turn % EVERY[name] == 0:
+                done[name].append(_step(contestant))
     return done
 
 
-def _started(name: str, model: Path, folder: Path, layers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.train.contestant"]
-    command += [name, str(model), str(folder), str(layers)]
+def _started(name: str, model: Path, folder: Path, layers: int, rounds: int) -> Contestant:
+    command = [sys.executable, "-m", "benchmarks.train.contestant", name, str(model), str(folder)]
+    command += [str(layers), str(rounds)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ)
 
 
-def _step(contestant: subprocess.Popen[str]) -> Step:
+def _step(contestant: Contestant) -> Step:
     assert contestant.stdin is not None
     contestant.stdin.write("step\n")
     contestant.stdin.flush()
     return _answer(contestant)
 
 
-def _answer(contestant: subprocess.Popen[str]) -> Step:
+def _answer(contestant: Contestant) -> Step:
     assert contestant.stdout is not None
     if not (line := contestant.stdout.readline()):
-        raise SystemExit(f"{contestant.args} ended")
+        raise SystemExit(f"{contestant.args!r} ended")
     tokens, seconds = json.loads(line)
     return tokens, seconds
 
 
 def _print(raced: Sequence[Round]) -> None:
-    whole = [_rate(done[THEIRS]) for done in raced]
-    some = [_rate(done[THEIRS][::EQUAL_EVERY]) for done in raced]
-    print(f"    {THEIRS:14} {_spread(whole, 0)}")
-    for name in (EQUAL, *OTHERS):
-        ours, theirs = [_rate(done[name]) for done in raced], some if name == EQUAL else whole
-        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        beside = f" against {_spread(theirs, 0)} on the same" if name == EQUAL else ""
-        print(f"    {name:14} {_spread(ours, 0)}{beside}: {_spread(ratios, 2)}×", flush=True)
+    theirs = [done[THEIRS] for done in raced]
+    print(f"    {THEIRS:14} {_summed(theirs)}")
+    for name in NAMES[1:]:
+        ours = [done[name] for done in raced]
+        same = [steps[:: EVERY[EQUAL]] for steps in theirs] if name == EQUAL else theirs
+        beside = f" against {_summed(same)} on the same" if name == EQUAL else ""
+        print(f"    {name:14} {_summed(ours)}{beside}: {_ratio(ours, same)}", flush=True)
+
+
+def _summed(rounds: Sequence[Sequence[Step]]) -> str:
+    rates = [_rate(steps) for steps in rounds]
+    return f"{_whole(rounds):.0f} ({min(rates):.0f} to {max(rates):.0f})"
+
+
+def _ratio(ours: Sequence[Sequence[Step]], theirs: Sequence[Sequence[Step]]) -> str:
+    ratios = [_rate(a) / _rate(b) for a, b in zip(ours, theirs, strict=True)]
+    return f"{_whole(ours) / _whole(theirs):.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _whole(rounds: Sequence[Sequence[Step]]) -> float:
+    return _rate(list(itertools.chain.from_iterable(rounds)))
 
 
 def _rate(steps: Sequence[Step]) -> float:
-    return _tokens(steps) / sum(seconds for _, seconds in steps)
-
-
-def _tokens(steps: Sequence[Step]) -> int:
-    return sum(tokens for tokens, _ in steps)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return sum(tokens for tokens, _ in steps) / sum(seconds for _, seconds in steps)
