@@ -12,7 +12,7 @@ from typing import Any
 
 from safetrain.lora_yaml import Config, from_mlx_lm, is_mlx_lm
 from safetrain.whole import MOST
-from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
+from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import SettingValue, checked, parse
 
@@ -46,15 +46,15 @@ def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, s
     if train or valid:
         raise InvalidInput("client.half_of_the_data")
     if folder:
-        place = Path(absolute(folder))
-        if not place.is_dir():
+        named = absolute(folder)
+        if not Path(named).is_dir():
             raise InvalidInput("config.data_set", data=folder)
-        return str(place / "train.jsonl"), str(place / "valid.jsonl")
+        return f"{named}/train.jsonl", f"{named}/valid.jsonl"
     here = Path.cwd() / "data"
     places = [(here, _FULL_DATA), (here, _SAMPLE_DATA), (_packaged_sample(), _SAMPLE_DATA)]
-    for folder, names in places:
-        if all((folder / name).is_file() for name in names):
-            return str(folder / names[0]), str(folder / names[1])
+    for place, names in places:
+        if all((place / name).is_file() for name in names):
+            return str(place / names[0]), str(place / names[1])
     raise NotFound("client.no_sample", path=str(here))
 
 
@@ -131,11 +131,11 @@ def with_epochs(config: Config, train: str) -> Config:
         return config
     iters, batch = config.micro_batches, config.batch_size
     epochs = iters * batch / max(1, samples)
-    chosen = checked("num_epochs", max(1, round(epochs)))
-    args = {"iters": iters, "batch": batch, "samples": samples, "path": train}
+    chosen = max(1, round(epochs))
+    args: dict[str, ArgValue] = {"iters": iters, "batch": batch, "samples": samples, "path": train}
     args |= {"epochs": round(epochs, 1), "chosen": chosen}
     told = Finding("config.epochs", Status.INFO, args=args)
-    settings = {**config.settings, "num_epochs": chosen}
+    settings = {**config.settings, "num_epochs": checked("num_epochs", chosen)}
     return replace(config, settings=settings, notes=(*config.notes, told))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,14 +37,14 @@ def test_without_a_daemon_connect_raises(home: Home) -> None:
 
 
 def test_an_error_is_a_sentence_in_the_language_of_the_locale(
-    client: safetrain.Client, monkeypatch: pytest.MonkeyPatch
+    client: safetrain.Client,
 ) -> None:
     code = "import safetrain; safetrain.connect(autostart=False).job(9)"
-    monkeypatch.setenv("LC_ALL", "pt_PT.UTF-8")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "NotFound: Não existe o trabalho 9." in done.stderr
-    with pytest.raises(safetrain.NotFound, match=r"^There is no job 9\."):
-        client.job(9)
+    for locale, sentence in [("pt_PT", "Não existe o trabalho 9."), ("C", "There is no job 9.")]:
+        env = {**os.environ, "LC_ALL": f"{locale}.UTF-8"}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        assert f"NotFound: {sentence}" in done.stderr
 
 
 def test_the_language_can_be_chosen(client: safetrain.Client) -> None:

@@ -96,8 +96,8 @@ def request(question: str, options: Question) -> AskRequest:
     if options.get("system"):
         messages.insert(0, Message(role="system", content=options["system"]))
     model = options.get("model", "")
-    for name in ("seed", "max_tokens"):
-        if not 0 <= int(options.get(name) or 0) <= MOST:
+    for name, number in (("seed", options.get("seed")), ("max_tokens", options.get("max_tokens"))):
+        if not 0 <= (number or 0) <= MOST:
             raise InvalidInput("ask.out_of_range", field=name, low=0, high=MOST)
     return AskRequest(
         messages=messages,
