@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
 from safetrain_shared.i18n import language
-from safetrain_shared.paths import Home, private
+from safetrain_shared.paths import Home, trusted
 
 START_SECONDS = 60.0  # how long a daemon may take until it answers
 _NEEDS = ("safetraind", "grpc_health", "psutil", "mlx", "mlx_lm")
@@ -42,11 +42,7 @@ def answers(home: Home) -> bool:
     """Whether somebody accepts connections at the home's socket. Raises NotAllowed."""
     path = home.socket
     try:
-        if not path.parent.exists():
-            return False
-        private(path.parent)
-        if path.lstat().st_uid != os.getuid():
-            raise NotAllowed("home.foreign", path=str(path))
+        trusted(path)
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(5)
             probe.connect(os.fspath(path))

@@ -17,6 +17,7 @@ from safetrain_shared.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE,
     EXIT_USAGE,
+    Busy,
     NoRoom,
     NotAllowed,
     SafetrainError,
@@ -67,6 +68,10 @@ def _command(
                 sys.exit(_refuse(error, as_json=json))
             except OSError as error:
                 sys.exit(_refuse(_of_the_home(error), as_json=json))
+            except ModuleNotFoundError as error:
+                if str(error.name).startswith("safetrain"):
+                    raise
+                sys.exit(_refuse(Unreachable("daemon.not_installed"), as_json=json))
             _print(said, as_json=json)
 
         command = click.command(
@@ -139,9 +144,13 @@ def _cli() -> click.Command:
 def _run() -> click.Command:
     @_command("safetraind run", _("Serve in the foreground until Ctrl-C."))
     def run() -> dict[str, Any]:
-        from safetraind import app
+        from safetraind import agent, app
 
-        app.run(home())
+        try:
+            app.run(home())
+        except Busy:
+            if not agent.is_agent():  # launchd would try again every ten seconds
+                raise
         return {}
 
     return run
@@ -150,9 +159,9 @@ def _run() -> click.Command:
 def _start() -> click.Command:
     @_command("safetraind start", _("Serve in the background."))
     def start() -> dict[str, Any]:
-        from safetraind import background
+        from safetraind import agent
 
-        pid = background.start(home())
+        pid = agent.start(home())
         text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
         return {"running": True, "pid": pid, "home": str(home().root), "text": text}
 
@@ -185,13 +194,9 @@ def _restart() -> click.Command:
         _("Stop the service and start it, as after an upgrade. A training goes on meanwhile."),
     )
     def restart() -> dict[str, Any]:
-        from safetraind import background
+        from safetraind import agent
 
-        try:
-            background.stop(home(), now=False)
-        except Unreachable:
-            pass
-        pid = background.start(home())
+        pid = agent.restart(home())
         text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
         return {"running": True, "pid": pid, "home": str(home().root), "text": text}
 
@@ -214,14 +219,22 @@ def _status() -> click.Command:
 
 
 def _logs() -> click.Command:
-    @click.option("--lines", "-n", default=50, show_default=True, help=_("How many lines."))
+    @click.option(
+        "--lines",
+        "-n",
+        type=click.IntRange(min=0),
+        default=50,
+        show_default=True,
+        help=_("How many lines."),
+    )
     @_command("safetraind logs -n 100", _("Print the end of the log."))
     def logs(lines: int) -> dict[str, Any]:
         path = home().log
         try:
-            tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+            said = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
-            tail = []
+            said = []
+        tail = said[-lines:] if lines else []
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
     return logs

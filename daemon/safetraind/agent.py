@@ -6,59 +6,118 @@ import os
 import plistlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetrain_shared.paths import Home, private
+from safetraind import background
+from safetraind.host.agents import LABEL, UNIT, agent_path
 
-LABEL = "org.safetrain.safetraind"
-UNIT = "safetraind.service"
+Ask = Callable[..., bool]  # a command of the service manager; whether it did as it was asked
 # An agent inherits nothing of the shell: what models and downloads need is written down.
 _KEPT = ("PATH", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
 _KEPT_UPPER = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
-def install(home: Home) -> Path:
-    """Writes the agent for this home and this Python, starts it, and returns its file.
+def ask(*command: str) -> bool:
+    """Asks the service manager; False where it refuses, or there is none (a container, ssh)."""
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=90).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
-    A token (HF_TOKEN) is a secret and is not written down: `hf auth login` keeps it where the
-    service finds it. Raises OSError.
+
+def install(home: Home, ask: Ask = ask) -> Path:
+    """Writes the agent for this home and this Python, and returns its file.
+
+    A service that runs already is handed over: it ends gently, and the service manager starts it
+    anew; where there is none to do so (a container, ssh), it is started as it was. A token
+    (HF_TOKEN) is a secret and is not written down: `hf auth login` keeps it where the service finds
+    it. Raises OSError, and what the service refused with.
     """
     private(home.root)
     path = agent_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     if sys.platform == "darwin":
         path.write_bytes(launchd_agent(home, environment(home)))
-        _tell("launchctl", "bootout", f"gui/{os.getuid()}/{LABEL}")
-        _tell("launchctl", "bootstrap", f"gui/{os.getuid()}", str(path))
+        ran = background.stop_if_running(home)
+        ask("launchctl", "bootout", _target())
+        begun = ask("launchctl", "bootstrap", _target().rpartition("/")[0], str(path))
     else:
         path.write_text(systemd_unit(environment(home)), encoding="utf-8")
-        _tell("systemctl", "--user", "daemon-reload")
-        _tell("systemctl", "--user", "enable", "--now", UNIT)
+        ran = background.stop_if_running(home)
+        ask("systemctl", "--user", "daemon-reload")
+        begun = ask("systemctl", "--user", "enable", "--now", UNIT)
+    if begun:
+        background.wait(home)
+    elif ran:
+        background.start(home)
     return path
 
 
-def uninstall() -> Path | None:
+def uninstall(ask: Ask = ask) -> Path | None:
     """Stops and removes the agent; a training goes on. Returns its file, None where none was."""
     path = agent_path()
     if not path.exists():
         return None
     if sys.platform == "darwin":
-        _tell("launchctl", "bootout", f"gui/{os.getuid()}/{LABEL}")
+        ask("launchctl", "bootout", _target())
         path.unlink()
     else:
-        _tell("systemctl", "--user", "disable", "--now", UNIT)
+        ask("systemctl", "--user", "disable", "--now", UNIT)
         path.unlink()
-        _tell("systemctl", "--user", "daemon-reload")
+        ask("systemctl", "--user", "daemon-reload")
     return path
 
 
-def agent_path() -> Path:
-    """Where the platform looks for agents of this user."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "systemd" / "user" / UNIT
+def start(home: Home, ask: Ask = ask) -> int:
+    """Starts the service, by the service manager where it is installed for this home, and returns
+    its pid. Raises Busy where one runs already, and what a new one refused with.
+    """
+    background.refuse_another(home)
+    command = ("launchctl", "kickstart", _target())
+    if sys.platform != "darwin":
+        command = ("systemctl", "--user", "start", UNIT)
+    return _begun(home, ask, *command)
+
+
+def restart(home: Home, ask: Ask = ask) -> int:
+    """Stops the service gently, where one runs, and starts it as `start` does."""
+    background.stop_if_running(home)
+    command = ("launchctl", "kickstart", "-k", _target())  # -k: the old one may just be leaving
+    if sys.platform != "darwin":
+        command = ("systemctl", "--user", "restart", UNIT)
+    return _begun(home, ask, *command)
+
+
+def is_agent() -> bool:
+    """Whether launchd started this very process as our agent."""
+    return os.environ.get("XPC_SERVICE_NAME") == LABEL
+
+
+def _begun(home: Home, ask: Ask, *command: str) -> int:
+    if _is_installed(home) and ask(*command):
+        return background.wait(home)
+    return background.start(home)
+
+
+def _is_installed(home: Home) -> bool:
+    """Whether the agent is there and serves this home."""
+    try:
+        data = agent_path().read_bytes()
+    except OSError:
+        return False
+    if sys.platform != "darwin":
+        return _quoted(f"SAFETRAIN_HOME={home.root}").encode() in data
+    try:
+        agent = plistlib.loads(data)
+    except ValueError:  # somebody else's, or damaged
+        return False
+    return bool(agent.get("EnvironmentVariables", {}).get("SAFETRAIN_HOME") == str(home.root))
+
+
+def _target() -> str:
+    return f"gui/{os.getuid()}/{LABEL}"
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -90,7 +149,9 @@ def launchd_agent(home: Home, variables: dict[str, str]) -> bytes:
 
 
 def systemd_unit(variables: dict[str, str]) -> str:
-    """The unit (systemd.service(5)). `KillMode=process`: the worker outlives a stopping daemon."""
+    """The unit (systemd.service(5)). `KillMode=process`: the worker outlives a stopping daemon.
+    `OOMPolicy=continue`: a worker that the kernel kills for memory does not take the daemon along.
+    """
     command = " ".join(_quoted(part).replace("$", "$$") for part in _command())
     environment = "\n".join(f"Environment={_quoted(f'{k}={v}')}" for k, v in variables.items())
     return f"""[Unit]
@@ -101,6 +162,7 @@ Type=notify
 ExecStart={command}
 {environment}
 KillMode=process
+OOMPolicy=continue
 Restart=on-failure
 RestartPreventExitStatus=75
 TimeoutStopSec=60
@@ -118,11 +180,3 @@ def _quoted(text: str) -> str:
     """A word of a unit file: quoted, with specifiers escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("%", "%%") + '"'
-
-
-def _tell(*command: str) -> None:
-    """Asks the service manager; where there is none (a container, ssh), the file alone is there."""
-    try:
-        subprocess.run(command, capture_output=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        pass

@@ -12,8 +12,8 @@ from typing import IO, Any
 import grpc
 
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
-from safetrain_shared.errors import ERRORS, Busy, SafetrainError, Unreachable
-from safetrain_shared.paths import Home
+from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
+from safetrain_shared.paths import Home, trusted
 from safetraind.processes.lease import is_held
 
 START_SECONDS = 60.0
@@ -27,8 +27,7 @@ def start(home: Home) -> int:
     Raises Busy where one runs already, or another start in the same moment was quicker, and
     whatever the new one refused with. Of a start that was refused nothing is left running.
     """
-    if home.root.is_dir() and is_held(home.lock):
-        raise Busy("daemon.running", pid=_pid(home), home=str(home.root))
+    refuse_another(home)
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "safetraind", "run"],
@@ -42,13 +41,35 @@ def start(home: Home) -> int:
         return _wait_for_answer(home, process, said)
 
 
+def refuse_another(home: Home) -> None:
+    """Raises Busy where a service runs for this home."""
+    if home.root.is_dir() and is_held(home.lock):
+        raise Busy("daemon.running", pid=_pid(home), home=str(home.root))
+
+
+def wait(home: Home) -> int:
+    """Waits until a service that somebody else starts answers, and returns its pid.
+
+    Raises Unreachable where none does in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return int(info(home)["pid"])
+        except (Unreachable, NotAllowed) as error:
+            if time.monotonic() > deadline:
+                args = {"log": str(home.log), "reason": f"{START_SECONDS} s"}
+                raise Unreachable("daemon.start_failed", **args) from error
+        time.sleep(_POLL_SECONDS)
+
+
 def _wait_for_answer(home: Home, process: subprocess.Popen[bytes], said: IO[str]) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
             if info(home)["pid"] == process.pid:
                 return process.pid
-        except Unreachable:
+        except (Unreachable, NotAllowed):  # what lies in the socket's place will be replaced
             pass
         if process.poll() is not None:
             raise _refusal(home, process.returncode, said)
@@ -70,7 +91,9 @@ def _refusal(home: Home, code: int, said: IO[str]) -> SafetrainError:
 
 
 def info(home: Home) -> dict[str, Any]:
-    """What the running service says of itself. Raises Unreachable."""
+    """What the running service says of itself. Raises Unreachable, and NotAllowed where something
+    else lies in the place of its socket.
+    """
     answer = _call(home, "Info", control_pb2.InfoRequest())
     return {
         "version": answer.version,
@@ -95,8 +118,21 @@ def stop(home: Home, *, now: bool) -> int:
     return int(answer.training_job)
 
 
+def stop_if_running(home: Home) -> bool:
+    """Stops the service gently, a training goes on; returns whether one ran."""
+    try:
+        stop(home, now=False)
+    except Unreachable:
+        return False
+    return True
+
+
 def _call(home: Home, method: str, request: Any) -> Any:
-    with grpc.insecure_channel(f"unix:{home.socket}") as channel:
+    try:
+        path = trusted(home.socket)
+    except OSError as error:
+        raise Unreachable("daemon.unreachable", socket=str(home.socket)) from error
+    with grpc.insecure_channel(f"unix:{path}") as channel:
         stub = control_pb2_grpc.ControlStub(channel)
         try:
             return getattr(stub, method)(request, timeout=_CALL_SECONDS)

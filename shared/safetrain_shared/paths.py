@@ -167,6 +167,20 @@ def runtime_folder() -> Path:
     return Path("/tmp") / f"safetrain-{os.getuid()}"
 
 
+def trusted(socket: Path) -> Path:
+    """Returns `socket` where it is one that only we can have opened, in a folder of ours alone.
+
+    Raises NotAllowed where it is anything else, FileNotFoundError where it is not there.
+    """
+    if socket.parent.exists():
+        private(socket.parent)
+    found = socket.lstat()
+    ours = stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid()
+    if not ours or stat.S_IMODE(found.st_mode) & 0o077:
+        raise NotAllowed("socket.foreign", path=str(socket))
+    return socket
+
+
 def private(folder: Path) -> Path:
     """Makes `folder` where it is missing and returns it.
 

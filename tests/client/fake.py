@@ -6,6 +6,7 @@ It keeps the requests it was given. What the real daemon does is tested elsewher
 # ruff: noqa: N802 (the services name their methods)
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -75,7 +76,9 @@ class FakeDaemon(
             models_pb2_grpc.add_ModelsServicer_to_server,
         ):
             add(self, self._server)
+        before = os.umask(0o177)
         self._server.add_insecure_port(f"unix:{self.home.socket}")
+        os.umask(before)
         self._server.start()
 
     def stop(self) -> None:

@@ -88,6 +88,19 @@ def test_a_socket_of_somebody_else_is_refused(daemon: FakeDaemon) -> None:
         start.answers(daemon.home)
 
 
+@pytest.mark.parametrize("what", ["open to all", "a file", "a link"])
+def test_what_is_no_socket_of_ours_alone_is_refused(daemon: FakeDaemon, what: str) -> None:
+    path = daemon.home.socket
+    if what == "open to all":
+        path.chmod(0o666)
+    else:
+        path.rename(path.with_name("aside"))
+        path.write_text("") if what == "a file" else path.symlink_to(path.with_name("aside"))
+    with pytest.raises(NotAllowed) as caught:
+        start.answers(daemon.home)
+    assert caught.value.code == "socket.foreign"
+
+
 def test_a_request_harmless_twice_is_sent_again_to_a_daemon_that_comes_back(
     daemon: FakeDaemon,
 ) -> None:

@@ -1,4 +1,7 @@
-"""What `safetraind install` writes for launchd and systemd."""
+"""What `safetraind install` writes for launchd and systemd, and what it asks of them.
+
+No test asks the service manager of whoever runs it: they are given one of paper.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,42 @@ import plistlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
-from safetraind import agent
+from safetraind import agent, background
+from tests.harness import DaemonProcess, wait_for
+
+MakeManager = Callable[..., "Manager"]
+
+
+class Manager:
+    """A service manager that notes what it is asked, and does what `does` says."""
+
+    def __init__(self, does: Callable[[], bool]) -> None:
+        self.asked: list[str] = []
+        self._does = does
+
+    def __call__(self, *command: str) -> bool:
+        self.asked.append(" ".join(command))
+        return self._does()
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+
+
+@pytest.fixture(params=["darwin", "linux"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name: str = request.param
+    monkeypatch.setattr("safetraind.agent.sys.platform", name)
+    return name
 
 
 def test_the_launchd_agent_leaves_workers_alone_and_is_not_throttled(tmp_path: Path) -> None:
@@ -34,12 +67,13 @@ def test_secrets_of_the_shell_are_not_written_down(
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
-def test_systemd_accepts_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    path = agent.install(Home(tmp_path / 'a "home" of 100 %'))
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    nobody = Manager(lambda: False)
+    path = agent.install(Home(tmp_path / 'a "home" of 100 %'), nobody)
     text = path.read_text()
-    assert "KillMode=process" in text
-    assert "Type=notify" in text
+    assert path.is_relative_to(tmp_path)
+    for line in ("KillMode=process", "OOMPolicy=continue", "Type=notify"):
+        assert line in text.splitlines()
     found = subprocess.run(
         ["systemd-analyze", "verify", "--user", str(path)],
         capture_output=True,
@@ -49,5 +83,101 @@ def test_systemd_accepts_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     assert path.name not in found.stderr, found.stderr
     assert found.returncode == 0, found.stderr
-    assert agent.uninstall() == path
-    assert agent.uninstall() is None
+    assert agent.uninstall(nobody) == path
+    assert agent.uninstall(nobody) is None
+    assert nobody.asked == [
+        "systemctl --user daemon-reload",
+        "systemctl --user enable --now safetraind.service",
+        "systemctl --user disable --now safetraind.service",
+        "systemctl --user daemon-reload",
+    ]
+
+
+def test_a_running_service_is_handed_over_and_its_successor_is_waited_for(
+    platform: str, daemon: DaemonProcess
+) -> None:
+    """The old one first: of two that start together one would end with 75, over and over."""
+    old = daemon.info().pid
+    new = DaemonProcess(daemon.home.root)
+
+    def begin() -> bool:
+        assert daemon.process is not None
+        if daemon.process.poll() is None:
+            assert daemon.process.wait(10) == 0, "it has been asked to stop, and stops gently"
+        if new.process is None:
+            new.spawn()
+        return True
+
+    try:
+        manager = Manager(begin)
+        agent.install(daemon.home, manager)
+        assert background.info(daemon.home)["pid"] != old
+        last = {"darwin": "launchctl bootstrap gui/", "linux": "systemctl --user enable --now"}
+        assert manager.asked[-1].startswith(last[platform])
+        with pytest.raises(Busy):
+            agent.start(daemon.home, manager)
+    finally:
+        new.end()
+
+
+def test_restart_and_start_ask_the_manager_where_the_service_is_installed(
+    platform: str, home: Path
+) -> None:
+    daemon = DaemonProcess(home)
+
+    def begin() -> bool:
+        if daemon.process is not None:
+            assert daemon.process.wait(10) == 0
+        daemon.spawn()
+        return True
+
+    manager = Manager(begin)
+    ways = {
+        "darwin": ["launchctl kickstart gui/", "launchctl kickstart -k gui/"],
+        "linux": ["systemctl --user start ", "systemctl --user restart "],
+    }
+    try:
+        agent.install(daemon.home, Manager(lambda: False))
+        first = agent.start(daemon.home, manager)
+        second = agent.restart(daemon.home, manager)
+        assert len({first, second}) == 2
+        assert second == background.info(daemon.home)["pid"]
+        for asked, way in zip(manager.asked, ways[platform], strict=True):
+            assert asked.startswith(way)
+    finally:
+        daemon.end()
+
+
+@pytest.mark.parametrize("installed", ["not at all", "for another home", "but there is no manager"])
+def test_without_an_agent_of_this_home_a_service_of_our_own_is_started(
+    installed: str, platform: str, home: Path, tmp_path: Path
+) -> None:
+    refuses = Manager(lambda: False)
+    if installed != "not at all":
+        agent.install(Home(tmp_path / "other" if "another" in installed else home), refuses)
+    refuses.asked.clear()
+    daemon = DaemonProcess(home)
+    try:
+        pid = agent.restart(daemon.home, refuses)
+        assert background.info(daemon.home)["pid"] == pid
+        assert len(refuses.asked) == (1 if "no manager" in installed else 0)
+        background.stop(daemon.home, now=False)
+        wait_for(lambda: not daemon.processes())
+    finally:
+        daemon.end()
+
+
+def test_a_service_that_ran_goes_on_where_there_is_no_manager(
+    platform: str, daemon: DaemonProcess
+) -> None:
+    old = daemon.info().pid
+    agent.install(daemon.home, Manager(lambda: False))
+    assert background.info(daemon.home)["pid"] not in (old, 0)
+
+
+def test_an_agent_that_comes_second_ends_without_a_complaint(daemon: DaemonProcess) -> None:
+    """Else launchd would start it again every ten seconds."""
+    command = [sys.executable, "-m", "safetraind", "run"]
+    environment = daemon.environment() | {"XPC_SERVICE_NAME": agent.LABEL}
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert subprocess.run(command, env=daemon.environment(), check=False).returncode == 75

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,7 +67,9 @@ def served(
     jobs_pb2_grpc.add_JobsServicer_to_server(_Jobs(job, *others), server)
     events_pb2_grpc.add_EventsServicer_to_server(_Events(events), server)
     answers_pb2_grpc.add_AnswersServicer_to_server(_Answers(asked), server)
+    before = os.umask(0o177)
     server.add_insecure_port(f"unix:{home.socket}")
+    os.umask(before)
     server.start()
     try:
         yield asked
