@@ -60,6 +60,7 @@ from safetraind.service.exports import ExportsService
 from safetraind.service.jobs import JobsService
 from safetraind.service.models import ModelsService
 from safetraind.service.preflight import PreflightService
+from safetraind.service.streams import MAX_STREAMS, Streams
 from safetraind.submission import QuickCheck, Submission
 
 log = logging.getLogger(__name__)
@@ -67,11 +68,12 @@ log = logging.getLogger(__name__)
 # A request holds settings, or a conversation; an answer a few hundred events.
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 16 << 20
-MAX_STREAMS = 256
+# More than all connections may have together: who is refused is told so, and not left waiting.
+MAX_CALLS = MAX_STREAMS + 56
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_REPLY_BYTES),
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_concurrent_streams", MAX_CALLS),  # of one connection
     ("grpc.server_handshake_timeout_ms", 5_000),  # connections that never speak
     ("grpc.so_reuseport", 0),
 )
@@ -117,6 +119,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
     lock = _take_home(home)
     try:
         _log_to(home.log)
+        _bound(home.log.with_suffix(".out"))
         _raise_descriptor_limit()
         asyncio.run(_Daemon(home, parts or Parts()).serve())
     finally:
@@ -152,6 +155,13 @@ def _log_to(path: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.raiseExceptions = False  # a full disk must not fill the terminal instead
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _bound(output: Path) -> None:
+    """Empties what launchd writes our standard output to, once it is large; it only appends."""
+    with contextlib.suppress(OSError):
+        if output.stat().st_size > _LOG_BYTES:
+            os.truncate(output, 0)
 
 
 def _raise_descriptor_limit() -> None:
@@ -215,11 +225,12 @@ class _Daemon:
         control = ControlService(conductor, device(), self._asked_to_stop)
         preflight = PreflightService(conductor, self._supervisor, self._planning)
         data = DataService(Launcher(self._home, self._supervisor))
-        answers = AnswersService(conductor, self._models, self._warm)
+        streams = Streams()
+        answers = AnswersService(conductor, self._models, self._warm, streams)
 
         server = grpc.aio.server(options=_OPTIONS)
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
-        events_pb2_grpc.add_EventsServicer_to_server(EventsService(conductor), server)
+        events_pb2_grpc.add_EventsServicer_to_server(EventsService(conductor, streams), server)
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
         data_pb2_grpc.add_DataServicer_to_server(data, server)
@@ -234,9 +245,11 @@ class _Daemon:
         return server
 
     def _bind(self, server: grpc.aio.Server) -> None:
-        """A socket that only we can open. A stale one may lie there; the lock says it is stale."""
+        """A socket (0600) that only we can open. A stale one may lie there; the lock says that it
+        is stale.
+        """
         self._home.socket.unlink(missing_ok=True)
-        before = os.umask(0o077)
+        before = os.umask(0o177)
         try:
             server.add_insecure_port(f"unix:{self._home.socket}")
         finally:

@@ -18,6 +18,7 @@ from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan, plan_from_dict, to_dict
 from safetrain_shared.paths import Home, RunFolder, private
+from safetraind import host
 from safetraind.files import eventlog
 from safetraind.files.durable import read_json, write_json, write_text
 from safetraind.files.feed import Feed
@@ -398,6 +399,9 @@ class Conductor:
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
+            warnings = power.warnings(await asyncio.to_thread(host.gather))
+            if warnings:
+                self._say(job_id, *map(Notice, warnings))
             worker = await self._start(run, job_id, attempt)
         except (OSError, SafetrainError) as error:
             log.warning("job %d: its worker could not be started: %s", job_id, error)

@@ -183,6 +183,23 @@ def test_each_kind_of_interruption_is_told_once_with_its_count() -> None:
     assert found == ["job.machine_restarted", "diagnosis.again", "job.worker_killed"]
 
 
+@pytest.mark.parametrize(
+    ("at_login", "code"), [(True, "diagnosis.after_login"), (False, "diagnosis.not_at_login")]
+)
+def test_on_a_mac_it_is_said_what_a_restart_waits_for(at_login: bool, code: str) -> None:
+    def told(host: HostFacts, state: JobState, waiting: int = 0) -> list[str]:
+        machine, story = replace(MACHINE, host=host), replace(WELL, state=state)
+        facts = Facts(SPEC, machine, story, waiting=waiting, at_login=at_login)
+        return [f.code for f in examine(facts) if f.section == "service"]
+
+    replace = dataclasses.replace
+    assert told(MAC, JobState.RUNNING) == ["diagnosis.service_well", code]
+    assert told(MAC, JobState.SUCCEEDED, waiting=1) == ["diagnosis.service_well", code]
+    assert told(MAC, JobState.SUCCEEDED) == ["diagnosis.service_well"]
+    linux = HostFacts("Linux", memory_total=16 * GB, memory_free=9 * GB)
+    assert code not in told(linux, JobState.RUNNING)
+
+
 def test_a_trouble_of_ours_has_a_fix_and_good_news_has_none() -> None:
     troubles = [c for c in SENTENCES if c.startswith("diagnosis.") and not c.endswith(".fix")]
     good = {
@@ -191,6 +208,7 @@ def test_a_trouble_of_ours_has_a_fix_and_good_news_has_none() -> None:
         "diagnosis.loss_falls", "diagnosis.loss_validated", "diagnosis.gpu_device",
         "diagnosis.gpu_at_work", "diagnosis.again", "diagnosis.jobs_failed",
         "diagnosis.service_well", "diagnosis.not_judged", "diagnosis.bundle_taken",
+        "diagnosis.after_login",
     }  # fmt: skip
     assert {c for c in troubles if f"{c}.fix" not in SENTENCES} == good
 

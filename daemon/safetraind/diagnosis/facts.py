@@ -38,13 +38,16 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `spec` is the job's, or what would be trained where there is none yet."""
+    """All of it. `spec` is the job's, or what would be trained where there is none yet; `at_login`:
+    the service starts when the user logs in.
+    """
 
     spec: JobSpec
     machine: preflight.Facts
     story: Story | None = None
     waiting: int = 0
     failed: int = 0
+    at_login: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
 from safetraind.conductor import Conductor
 from safetraind.diagnosis.facts import Facts, Story
 from safetraind.files import eventlog
+from safetraind.host.agents import agent_path
 from safetraind.jobs.moves import Job
 from safetraind.models import Models
 from safetraind.planning import located
@@ -47,6 +48,7 @@ async def gather(
         story=story,
         waiting=len(conductor.house.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
+        at_login=agent_path().exists(),
         versions={name: _version(name) for name in PACKAGES},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import LIVE
 from safetraind.diagnosis.facts import Facts, checked
 from safetraind.diagnosis.learning import NOT_FINITE
 from safetraind.diagnosis.memory import DEATHS
@@ -18,7 +19,18 @@ def judge(facts: Facts) -> list[Finding]:
     if facts.failed:
         found.append(info("diagnosis.jobs_failed", count=facts.failed))
     found += checked(("output", "disk_space", "folders"), facts)
-    return found or [passed("diagnosis.service_well", **_counted(facts))]
+    found = found or [passed("diagnosis.service_well", **_counted(facts))]
+    return found + _after_a_restart(facts)
+
+
+def _after_a_restart(facts: Facts) -> list[Finding]:
+    """What starts at login starts only then: until somebody logs in, a Mac that restarted waits."""
+    live = facts.waiting > 0 or (facts.story is not None and facts.story.state in LIVE)
+    if not facts.machine.host.is_mac or not live:
+        return []
+    if facts.at_login:
+        return [info("diagnosis.after_login")]
+    return [warning("diagnosis.not_at_login")]
 
 
 def _interruptions(facts: Facts) -> list[Finding]:

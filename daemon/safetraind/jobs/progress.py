@@ -16,7 +16,6 @@ from safetrain_shared.events import (
 )
 from safetrain_shared.jobs import JobState
 
-
 _PACES = 10  # of the newest steps that were told
 
 

@@ -9,6 +9,7 @@ pipe as its keeper's standard input and is ended when the daemon at the other en
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,6 +23,9 @@ from types import FrameType
 
 _SAMPLE_SECONDS = 2.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
+_LOG_BYTES = 8 << 20  # of worker.log; of a larger one the newest part is kept
+_LOG_KEPT = 1 << 20
+_AWAKE = ("train", "probe")  # roles that hold off the sleep of an idle Mac
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
 
 
@@ -30,6 +34,7 @@ def main(arguments: list[str]) -> int:
     run, role = Path(arguments[0]), arguments[1]
     attempt = _attempt(run)
     command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
+    _bound(run / "worker.log")
     exit_file = _reserve(run / "exit.json")
     kills = _KernelKills()
     stopped: list[int] = []
@@ -39,10 +44,10 @@ def main(arguments: list[str]) -> int:
         [*command, role, str(run)], stdin=subprocess.DEVNULL, pass_fds=_descriptors()
     )
     _forward_signals(worker, stopped)
-    sampler = _Sampler(worker.pid)
-    if role == "train":
+    sampler = _Sampler(worker.pid, run / "worker.log")
+    if role in _AWAKE:
         _keep_awake(worker.pid)
-    else:
+    if role != "train":
         threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
     _, status = os.waitpid(worker.pid, 0)
     worker.returncode = os.waitstatus_to_exitcode(status)
@@ -95,20 +100,36 @@ def _keep_awake(pid: int) -> None:
 
 class _Sampler:
     """Takes the worker's footprint every two seconds, and on a Mac the system's memory pressure;
-    the last ones tell how it died.
+    the last ones tell how it died. Keeps its log small, too.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, log: Path) -> None:
         self.last = 0
         self.pressure = 0
         self._pid = pid
+        self._log = log
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _sample(self) -> None:
         while (value := footprint(self._pid)) is not None:
             self.last = value or self.last
             self.pressure = _pressure()
+            _bound(self._log)
             time.sleep(_SAMPLE_SECONDS)
+
+
+def _bound(log: Path) -> None:
+    """Cuts a log that grew too large to its newest part. Whoever writes it appends, and goes on
+    behind that.
+    """
+    with contextlib.suppress(OSError):
+        size = log.stat().st_size
+        if size > _LOG_BYTES:
+            descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            newest = os.pread(descriptor, _LOG_KEPT, size - _LOG_KEPT).partition(b"\n")[2]
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, newest)
+            os.close(descriptor)
 
 
 def _pressure() -> int:

@@ -32,10 +32,13 @@ Reply = Mapping[str, Any]
 class AnswersService(answers_pb2_grpc.AnswersServicer):
     """One question, one connection to a worker's socket."""
 
-    def __init__(self, conductor: Conductor, models: Models, warm: WarmWorker) -> None:
+    def __init__(
+        self, conductor: Conductor, models: Models, warm: WarmWorker, streams: Streams
+    ) -> None:
         self._conductor = conductor
         self._models = models
         self._warm = warm
+        self._streams = streams
 
     @guarded
     async def Ask(  # noqa: N802
@@ -45,6 +48,14 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
 
         A worker may leave between being found and being asked: another one is then looked for.
         """
+        with self._streams.one():
+            async with contextlib.aclosing(self._persistently(request)) as events:
+                async for event in events:
+                    yield event
+
+    async def _persistently(
+        self, request: answers_pb2.AskRequest
+    ) -> AsyncGenerator[answers_pb2.AskEvent, None]:
         for tries_left in reversed(range(_TRIES)):
             heard = False
             try:

@@ -14,13 +14,15 @@ from safetrain_shared.wire import event_to_wire
 from safetraind.conductor import Conductor
 from safetraind.files.feed import Chunk
 from safetraind.service.guard import guarded
+from safetraind.service.streams import Streams
 
 
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the event file for each watcher, from where that watcher stands."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, streams: Streams) -> None:
         self._conductor = conductor
+        self._streams = streams
 
     @guarded
     async def Watch(  # noqa: N802
@@ -30,25 +32,26 @@ class EventsService(events_pb2_grpc.EventsServicer):
         job_id, seen, told = request.job_id, request.after_seq, False
         feed = self._conductor.feed(job_id)
         offset = feed.start(seen)
-        while True:
-            changes = feed.changes
-            ended = self._ended(job_id)  # before reading: nothing comes behind the last state
-            if feed.size() < offset:
-                offset = 0  # cut short; what was delivered is not delivered again
-            chunk = feed.read(offset)
-            batch = _batch(chunk, seen)
-            offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
-            self._conductor.note_seq(job_id, seen)
-            if batch.events or (not told and not chunk.more):
-                told = True
-                yield batch
-            if chunk.more:
-                continue
-            if ended or not request.follow:
-                return
-            if self._conductor.stopping:
-                raise Unreachable("daemon.stopping")
-            await feed.changed(changes)
+        with self._streams.one():
+            while True:
+                changes = feed.changes
+                ended = self._ended(job_id)  # before reading: nothing comes behind the last state
+                if feed.size() < offset:
+                    offset = 0  # cut short; what was delivered is not delivered again
+                chunk = feed.read(offset)
+                batch = _batch(chunk, seen)
+                offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
+                self._conductor.note_seq(job_id, seen)
+                if batch.events or (not told and not chunk.more):
+                    told = True
+                    yield batch
+                if chunk.more:
+                    continue
+                if ended or not request.follow:
+                    return
+                if self._conductor.stopping:
+                    raise Unreachable("daemon.stopping")
+                await feed.changed(changes)
 
     def _ended(self, job_id: int) -> bool:
         return self._conductor.job(job_id).state in FINAL
