@@ -22,7 +22,7 @@ from safetraind import host
 from safetraind.files import eventlog
 from safetraind.files.durable import read_json, write_json, write_text
 from safetraind.files.feed import Feed
-from safetraind.jobs import machine, moves, room, story
+from safetraind.jobs import machine, moves, power, room, story
 from safetraind.jobs.ending import read_end
 from safetraind.jobs.moves import House, Job
 from safetraind.jobs.progress import Progress

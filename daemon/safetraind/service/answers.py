@@ -20,6 +20,7 @@ from safetraind.models import Models
 from safetraind.planning import located
 from safetraind.processes.warm import WarmWorker
 from safetraind.service.guard import guarded
+from safetraind.service.streams import Streams
 
 _LINE_BYTES = 4 << 20
 _AGAIN_SECONDS = 0.25
