@@ -12,6 +12,7 @@ from safetrain_shared.errors import Busy, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.paths import ADAPTERS
+from safetraind.files import training_state
 
 _ACTIVE = (JobState.RUNNING, JobState.CHECKING)
 _WEIGHTS = "adapters.safetensors"
@@ -27,11 +28,18 @@ class Candidate:
     output: Path
     finished: float = 0.0
 
+    @property
+    def owner(self) -> int:
+        """The job whose training the output folder holds now; 0 where it holds none."""
+        state = training_state.read(self.output)
+        return state.job if state is not None else 0
+
     def adapter(self, checkpoint: str = "") -> Path | None:
-        """The folder of its best adapter, or of a checkpoint's; None where there is none."""
-        name = Path(checkpoint).name or ADAPTERS
-        folder = self.output / name
-        return folder if (folder / _WEIGHTS).is_file() else None
+        """The folder of its best adapter, or of a checkpoint's; None where there is none of its
+        own: another job may have begun anew in the same output folder.
+        """
+        folder = self.output / (Path(checkpoint).name or ADAPTERS)
+        return folder if (folder / _WEIGHTS).is_file() and self.owner == self.id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +77,34 @@ def route(
     if chosen is not None and chosen.state is JobState.RUNNING and not checkpoint:
         return Training(chosen.id)
     if active is not None:
-        raise Busy("ask.busy_other_job", training=active.id)
+        raise Busy(_why_busy(active, chosen), training=active.id)
     if chosen is None:
         note = None if model or base else Finding("ask.base_only", Status.INFO)
         return Warm(model, note=note)
     if base:
         return Warm(chosen.model, job_id=chosen.id)
-    adapter = chosen.adapter(checkpoint)
-    if adapter is None and checkpoint:
-        raise NotFound("ask.checkpoint_unknown", id=chosen.id, checkpoint=checkpoint)
-    if adapter is None:
-        raise NotFound("ask.no_adapter", id=chosen.id)
-    return Warm(chosen.model, adapter, chosen.id)
+    return Warm(chosen.model, own_adapter(chosen, checkpoint), chosen.id)
+
+
+def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
+    """The folder of the job's best adapter, or of a checkpoint's. Raises NotFound."""
+    adapter = job.adapter(checkpoint)
+    if adapter is not None:
+        return adapter
+    if job.owner not in (0, job.id):
+        raise NotFound("ask.adapter_replaced", id=job.id, other=job.owner, output=str(job.output))
+    if checkpoint:
+        raise NotFound("ask.checkpoint_unknown", id=job.id, checkpoint=checkpoint)
+    raise NotFound("ask.no_adapter", id=job.id)
+
+
+def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
+    """Which sentence says why `chosen` (None: a model that was named) can't answer now."""
+    if active.state is JobState.CHECKING:
+        return "ask.busy_checking"
+    if chosen is None:
+        return "ask.busy_other_model"
+    return "ask.busy_checkpoint" if chosen.id == active.id else "ask.busy_other_job"
 
 
 def _chosen(

@@ -13,11 +13,12 @@ from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
 from safetrain_shared.errors import Blocked, Broken, Busy, NotFound, error_from_dict
 from safetraind.conductor import Conductor
 from safetraind.files.export_folder import check_free, partial_of
-from safetraind.jobs.routing import Candidate
+from safetraind.jobs.routing import Candidate, own_adapter
 from safetraind.processes.launcher import Launcher, WorkerResult
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.guard import guarded
 from safetraind.submission import checked_output
+from safetraind.view import model_of
 
 _SIGKILL = 9
 Line = Mapping[str, Any]
@@ -58,11 +59,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         output = checked_output(Path(request.output))
         check_free(output)
         job = self._job(request.job_id)
-        adapter = job.adapter(request.checkpoint)
-        if adapter is None and request.checkpoint:
-            raise NotFound("ask.checkpoint_unknown", id=job.id, checkpoint=request.checkpoint)
-        if adapter is None:
-            raise NotFound("ask.no_adapter", id=job.id)
+        adapter = own_adapter(job, request.checkpoint)
         spec = self._conductor.record(job.id).spec
         return {
             "model": job.model,
@@ -87,7 +84,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
 
     def _candidate(self, job_id: int) -> Candidate:
         record, job = self._conductor.record(job_id), self._conductor.job(job_id)
-        model = job.plan.model_path if job.plan else record.document["model"]["path"]
+        model = model_of(self._conductor, job_id)
         return Candidate(job_id, job.state, model, Path(record.output), record.finished)
 
 
