@@ -17,7 +17,8 @@ step "1. The service"
 .venv/bin/safetraind status 2>/dev/null || .venv/bin/safetraind start
 step "2. The model: SmolLM2-135M-Instruct"
 "$safetrain" models add demo
-if "$safetrain" --json status 2>/dev/null | grep -q '"state": *"succeeded"'; then
+if [ -e "$output/adapters/adapters.safetensors" ] &&
+	"$safetrain" --json status 2>/dev/null | grep -q '"state": *"succeeded"'; then
 	step "3. Preflight and training: done in an earlier run ($output)"
 else
 	step "3. Preflight: will it fit, and with which settings?"
