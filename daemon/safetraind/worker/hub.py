@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -31,8 +33,45 @@ def snapshot(repository: str) -> Path:
         raise _explained(error, repository) from error
 
 
+def bytes_to_come(repository: str) -> int:
+    """Bytes of `repository` that are not in the cache yet; what the hub gives no size for counts 0.
+
+    Raises as `snapshot` does, and NoRoom where the cache's disk has no room for them.
+    """
+    try:
+        files = snapshot_download(repository, allow_patterns=DEFAULT_ALLOW_PATTERNS, dry_run=True)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _explained(error, repository) from error
+    needed = sum(file.file_size or 0 for file in files if file.will_download)
+    free = shutil.disk_usage(_nearest(Path(constants.HF_HUB_CACHE).expanduser())).free
+    if free < needed:
+        raise NoRoom("disk.no_room_for_model", free=free, needed=needed)
+    return needed
+
+
+def bytes_in_cache(repository: str) -> int:
+    """Bytes of `repository` on this machine, those of unfinished files among them."""
+    folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{repository.replace('/', '--')}"
+    sizes = []
+    for file in (folder / "blobs").glob("*"):
+        try:
+            sizes.append(file.stat().st_size)
+        except OSError:  # renamed while we look
+            continue
+    return sum(sizes)
+
+
+def _nearest(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def _explained(error: Exception, repository: str) -> SafetrainError:
     """The most particular meaning first: the hub's errors are subclasses of one another."""
+    if isinstance(error, DryRunError):
+        cause = error.__cause__
+        if isinstance(cause, GatedRepoError | RepositoryNotFoundError):
+            return _explained(cause, repository)
+        return Unreachable("model.hub_offline", repository=repository)
     if isinstance(error, GatedRepoError):
         return NotAllowed("model.hub_gated", repository=repository)
     if isinstance(error, RepositoryNotFoundError | HFValidationError):

@@ -1,0 +1,82 @@
+"""A model hub of one repository on this machine, for tests of downloading without the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+REPOSITORY = "org/tiny"
+_SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def serving(folder: Path, sizes: dict[str, int] | None = None) -> Iterator[dict[str, str]]:
+    """Serves the files of `folder` as REPOSITORY; yields the environment that names this hub.
+
+    `sizes`: what it says of a file's size, where that is not the truth.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(folder, sizes or {}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "*",
+        }
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(folder: Path, sizes: dict[str, int]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            self._answer(body=True)
+
+        def do_HEAD(self) -> None:  # noqa: N802
+            self._answer(body=False)
+
+        def _answer(self, *, body: bool) -> None:
+            path = self.path.split("?")[0]
+            if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+                files = [_entry(file, sizes) for file in sorted(folder.iterdir())]
+                return self._send(json.dumps(files).encode(), "application/json", {}, body)
+            if path.startswith(f"/api/models/{REPOSITORY}"):
+                info = {"id": REPOSITORY, "sha": _SHA, "siblings": []}
+                return self._send(json.dumps(info).encode(), "application/json", {}, body)
+            file = folder / path.rpartition("/")[2]
+            if not path.startswith(f"/{REPOSITORY}/resolve/") or not file.is_file():
+                return self.send_error(404)
+            about = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": _SHA}
+            if file.name in sizes:
+                about["X-Linked-Size"] = str(sizes[file.name])
+            return self._send(file.read_bytes(), "application/octet-stream", about, body)
+
+        def _send(self, content: bytes, kind: str, about: dict[str, str], body: bool) -> None:
+            self.send_response(200)
+            for name, value in {"Content-Type": kind, **about}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def _entry(file: Path, sizes: dict[str, int]) -> dict[str, object]:
+    size = sizes.get(file.name, file.stat().st_size)
+    return {"type": "file", "path": file.name, "size": size, "oid": _digest(file)}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
