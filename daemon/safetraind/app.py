@@ -188,7 +188,7 @@ class _Daemon:
         self._store = Store(home.database)
         self._supervisor = Supervisor(home, parts.worker_command)
         self._models = Models(home)
-        self._planning = Planning(home, self._models)
+        self._planning = Planning(home, self._models, self._supervisor)
         checks = parts.checks or self._planning
         lease = Lease(home.lease(device()))
         self._conductor = Conductor(home, self._store, self._supervisor, lease, checks)
@@ -206,7 +206,8 @@ class _Daemon:
         server = self._server()
         self._bind(server)
         await server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        for service in ("", *_SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _notify("READY=1")
         log.info("serving %s, pid %d", self._home.socket, os.getpid())
         await self._stop.wait()
@@ -234,7 +235,7 @@ class _Daemon:
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
         data_pb2_grpc.add_DataServicer_to_server(data, server)
-        models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._models), server)
+        models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._models, conductor), server)
         answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
         exports = ExportsService(conductor, self._supervisor)
         exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)

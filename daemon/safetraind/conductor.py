@@ -23,7 +23,7 @@ from safetraind.files import eventlog
 from safetraind.files.durable import read_json, write_json, write_text
 from safetraind.files.feed import Feed
 from safetraind.jobs import machine, moves, power, room, story
-from safetraind.jobs.ending import read_end
+from safetraind.jobs.ending import read_end, useless_rungs
 from safetraind.jobs.moves import House, Job
 from safetraind.jobs.progress import Progress
 from safetraind.jobs.seqs import Seqs
@@ -95,6 +95,12 @@ class Conductor:
         return self._store
 
     @property
+    def idle(self) -> bool:
+        """Nobody has the GPU and nobody waits for it: what is free now is free for the next job."""
+        waits = self._house.lease != moves.FREE or bool(self._house.waiting)
+        return not waits and not self._lease.held
+
+    @property
     def stopping(self) -> bool:
         """Whether the daemon is on its way out."""
         return self._house.stopping
@@ -153,6 +159,24 @@ class Conductor:
         self._house = dataclasses.replace(self._house, jobs={**self._house.jobs, job.id: job})
         self._apply(moves.Submitted(job))
         return record
+
+    def revise(self, job_id: int, document: dict[str, Any], *, after: int, replan: bool) -> None:
+        """Gives a job that does not run other options; `replan`: its plan was made for others.
+
+        Raises NoRoom; the job is then as it was.
+        """
+        run, job = self._run(job_id), self.job(job_id)
+        record = self._records[job_id] = self._store.revise(job_id, document, after)
+        plan, shorter = None if replan else job.plan, record.job.allow_shorter
+        job = dataclasses.replace(job, after=after, allow_shorter=shorter, plan=plan)
+        self._house = dataclasses.replace(self._house, jobs={**self._house.jobs, job_id: job})
+
+        def act() -> None:
+            if replan:
+                run.plan.unlink(missing_ok=True)
+            write_json(run.spec, document)
+
+        self._persist(f"job {job_id}: its options", act)
 
     async def borrow_lease(self, *, wait: bool) -> int | None:
         """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
@@ -241,8 +265,11 @@ class Conductor:
             await self._happened(moves.CheckEnded(job.id))
 
     def _with_plan(self, job: Job) -> Job:
-        plan = read_json(self._run(job.id).plan)
-        return dataclasses.replace(job, plan=plan_from_dict(plan)) if plan else job
+        run = self._run(job.id)
+        plan = read_json(run.plan)
+        if not plan:
+            return job
+        return dataclasses.replace(job, plan=plan_from_dict(plan), useless=useless_rungs(run))
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""

@@ -1,39 +1,109 @@
-"""Between queue and preflight: checks at submit, the probe and the frozen plan at a job's turn."""
+"""Between queue and preflight: what a submit foresees, the probe and the plan at a job's turn."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from safetrain_shared.errors import Blocked, Broken, error_from_dict
+from safetrain_shared.errors import Blocked, Broken, SafetrainError, error_from_dict
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, plan_from_dict, to_dict
 from safetrain_shared.paths import Home
+from safetrain_shared.settings import FIELDS
+from safetraind.files import training_state
 from safetraind.models import Models, Source, hub_snapshot
-from safetraind.preflight.course import Course
-from safetraind.preflight.quick import quick
+from safetraind.preflight import planner
+from safetraind.preflight.course import Course, Progress, gather
+from safetraind.preflight.facts import Facts
+from safetraind.preflight.inspections import Inspections, Remembering
+from safetraind.preflight.quick import noteworthy, quick
+from safetraind.preflight.shapes import padded_tokens
 from safetraind.processes.launcher import Launcher
+from safetraind.processes.supervisor import Supervisor
+
+# A submit reads the data for at most so long; what it has not seen waits for the job's turn.
+FORESEE_SECONDS = 20.0
+# Predictions came out up to 30 % too high: only what is refused with so much more room is rejected
+# unmeasured.
+_SURELY = 1.4
+# They change how a step is computed, not what it computes.
+_FREE_IN_GOING_ON = frozenset(
+    {"batch_size", "gradient_accumulation", "gradient_checkpointing", "loss_chunk", "dequantize"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a submit foresees. `plan` is predicted, None where too little is known; `tokens`: with
+    padding, of the whole training by that plan.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+    tokens: float = 0.0
+
+    def to_document(self) -> dict[str, Any]:
+        """As a job's document keeps it."""
+        return {"forecast": {"plan": to_dict(self.plan), "tokens": self.tokens}}
+
+
+def forecast_from(document: Mapping[str, Any]) -> Forecast:
+    """The forecast that a job's document keeps; empty where it keeps none."""
+    kept = document.get("forecast") or {}
+    plan = plan_from_dict(kept["plan"]) if kept.get("plan") else None
+    return Forecast(plan=plan, tokens=kept.get("tokens", 0.0))
 
 
 class Planning:
     """Preflight as the queue needs it."""
 
-    def __init__(self, home: Home, models: Models) -> None:
+    def __init__(self, home: Home, models: Models, supervisor: Supervisor) -> None:
         self._home = home
         self._models = models
+        self._supervisor = supervisor
+        self._inspections = Inspections()
 
-    async def quick(self, spec: JobSpec) -> list[Finding]:
-        """What needs no worker. Raises Blocked with the first finding that blocks."""
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+        """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
+
+        `idle`: what is free now is what the job will find; else it is judged by what the machine
+        has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
+        """
         folder = located(self._models.resolve(spec.model))
-        findings = await asyncio.to_thread(quick, spec, self._home, folder)
-        for finding in findings:
-            if is_blocking(finding):
-                raise Blocked(finding.code, **finding.args)
-        return findings
+        facts = await asyncio.to_thread(gather, spec, self._home, folder)
+        if not idle:
+            facts = _left_alone(facts)
+        _reject(quick(spec, facts))
+        workers = self._inspections.through(Launcher(self._home, self._supervisor))
+        course = Course(spec, workers, self._home, folder, facts=facts)
+        try:
+            async with asyncio.timeout(FORESEE_SECONDS), aclosing(course.judged()) as judged:
+                async for _ in judged:
+                    pass
+        except TimeoutError:
+            _reject([finding_from_dict(problem) for problem in workers.problems])
+            return Forecast((*noteworthy(course.findings), Finding("data.not_inspected")))
+        return _forecast(course)
 
     async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
-        """The whole course: the plan, or what blocks the training."""
-        course = self.course(spec, launcher, await self.model(spec, launcher))
+        """The whole course: the plan, or what blocks the training.
+
+        A training that goes on under a new plan keeps all that its schedule depends on.
+        """
+        source = self._models.resolve(spec.model)
+        try:
+            model = located(source) or await _fetched(source.path, launcher)
+        except SafetrainError as error:  # no room either: it is not the job's disk that is full
+            return Finding(error.code, Status.FAILED, True, error.args_by_name)
+        spec, effective_batch = await asyncio.to_thread(_going_on, spec)
+        workers = self._inspections.through(launcher)
+        course = Course(spec, workers, self._home, model, effective_batch=effective_batch)
         async for _ in course.run():
             pass
         if course.plan is not None:
@@ -41,21 +111,15 @@ class Planning:
         blocking = [finding for finding in course.findings if is_blocking(finding)]
         return blocking[0] if blocking else course.findings[-1]
 
-    def course(self, spec: JobSpec, launcher: Launcher, model: Path) -> Course:
-        """The course of a job whose model is in the folder `model`."""
-        return Course(spec, launcher, self._home, model)
+    def course(self, spec: JobSpec, launcher: Launcher) -> Course:
+        """The course of a preflight; a model that is not here is fetched when it comes to it.
 
-    async def model(self, spec: JobSpec, launcher: Launcher) -> Path:
-        """The model's folder, fetched first where the hub has it and we do not.
-
-        Raises what `Models.resolve` and the hub raise.
+        Raises what `Models.resolve` raises.
         """
         source = self._models.resolve(spec.model)
-        return located(source) or await fetch(source.path, launcher)
-
-    def is_here(self, spec: JobSpec) -> bool:
-        """Whether the model is on this machine. Raises what `Models.resolve` raises."""
-        return located(self._models.resolve(spec.model)) is not None
+        bring = partial(fetch, source.path, launcher)
+        workers: Remembering = self._inspections.through(launcher)
+        return Course(spec, workers, self._home, located(source), bring=bring)
 
 
 def located(source: Source) -> Path | None:
@@ -63,16 +127,90 @@ def located(source: Source) -> Path | None:
     return hub_snapshot(source.path) if source.hub else Path(source.path)
 
 
-async def fetch(repository: str, launcher: Launcher) -> Path:
-    """Downloads a repository of the hub in a child process. Raises what the hub raised."""
-    ended = await launcher.run_worker("fetch", {"repository": repository}, lease=False)
+async def fetch(repository: str, launcher: Launcher) -> AsyncGenerator[Progress | int | Path, None]:
+    """Downloads a repository of the hub in a child process: its bytes, progress, its folder.
+
+    Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
+    """
+    lines: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+    request = {"repository": repository}
+    work = asyncio.create_task(
+        launcher.run_worker("fetch", request, lease=False, on_progress=lines.put_nowait)
+    )
+    work.add_done_callback(lambda _: lines.put_nowait(None))
+    try:
+        yield Progress("downloading")
+        while (line := await lines.get()) is not None:
+            if "bytes" in line:
+                yield int(line["bytes"])
+            elif "done" in line:
+                yield Progress("downloading", line["done"])
+        ended = await work
+    finally:
+        work.cancel()
     if ended.result is None:
         raise Broken("daemon.broken", reason=f"fetch: {dict(ended.exit)}", log=ended.log)
     if "error" in ended.result:
         raise error_from_dict(ended.result["error"])
-    return Path(ended.result["path"])
+    yield Path(ended.result["path"])
+
+
+async def _fetched(repository: str, launcher: Launcher) -> Path:
+    last = [step async for step in fetch(repository, launcher)][-1]
+    assert isinstance(last, Path)
+    return last
 
 
 def is_blocking(finding: Finding) -> bool:
     """Whether nothing can be trained until it is mended."""
     return finding.blocks and finding.status is Status.FAILED
+
+
+def _reject(findings: list[Finding]) -> None:
+    for finding in findings:
+        if is_blocking(finding):
+            raise Blocked(finding.code, **finding.args)
+
+
+def _left_alone(facts: Facts) -> Facts:
+    """As if nothing else used the machine's memory: what does so now may be gone by then."""
+    host = facts.host
+    free = dataclasses.replace(host, memory_free=host.memory_usable, limit_used=0, swap_used=0)
+    return dataclasses.replace(facts, host=free)
+
+
+def _forecast(course: Course) -> Forecast:
+    """What the course found and predicts. Raises Blocked."""
+    *others, last = course.findings
+    if last.code.startswith("plan.refused") and not _is_sure(course):
+        course.findings[:] = [*others, dataclasses.replace(last, status=Status.WARNING)]
+    _reject(course.findings)
+    findings, plan, question = noteworthy(course.findings), course.plan, course.question
+    if plan is None or question is None:
+        return Forecast(tuple(findings))
+    tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
+    scale = question.lengths.scale * plan.settings.num_epochs
+    return Forecast((*findings, *plan.reasons[-1:]), plan, tokens * scale)
+
+
+def _is_sure(course: Course) -> bool:
+    """Whether a refusal stands unmeasured: with more room it would not fit either."""
+    question = course.question
+    if question is None or course.measures:
+        return True
+    budget = dataclasses.replace(question.budget, mlx=int(_SURELY * question.budget.mlx))
+    return isinstance(planner.plan(dataclasses.replace(question, budget=budget)), Finding)
+
+
+def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
+    """The settings that stand, and the effective batch, where the output folder's training has
+    checkpoints to go on from; else as they are, and 0.
+    """
+    state = training_state.read(Path(spec.output))
+    if state is None or not state.checkpoints or not state.plan:
+        return spec, 0
+    settings = plan_from_dict(state.plan).settings
+    standing = {name: getattr(settings, name) for name in FIELDS if name not in _FREE_IN_GOING_ON}
+    chosen = {k: v for k, v in spec.settings.items() if getattr(settings, k) == v}
+    spec = dataclasses.replace(spec, settings={**chosen, **standing})
+    return spec, settings.effective_batch

@@ -17,7 +17,9 @@ from safetraind.conductor import Conductor
 from safetraind.files import training_state
 from safetraind.files.manifest import sha256
 from safetraind.jobs import moves, outputs
+from safetraind.jobs.store import Record
 from safetraind.models import Models
+from safetraind.planning import Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,15 @@ class Accepted:
 class QuickCheck(Protocol):
     """The checks that need no GPU."""
 
-    async def quick(self, spec: JobSpec) -> list[Finding]:
-        """What is worth knowing. Raises Blocked."""
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+        """What is worth knowing, and the plan as predicted. Raises Blocked.
+
+        `idle`: nothing else uses the machine's memory when the job's turn comes than does now.
+        """
 
 
 class Submission:
-    """Takes wishes one after the other, so that two never meet in one output folder."""
+    """Takes wishes. Those for one output folder are decided one after the other."""
 
     def __init__(self, conductor: Conductor, models: Models, checks: QuickCheck) -> None:
         self._conductor = conductor
@@ -60,14 +65,26 @@ class Submission:
 
         Raises InvalidInput, NotFound, NotAllowed, Conflict, Blocked or NoRoom.
         """
-        async with self._one:
-            known = self._conductor.store.by_key(wish.key) if wish.key else None
+        output = checked_paths(wish.spec)
+        if wish.after:
+            self._conductor.job(wish.after)
+        known = self._known(wish) or self._attached(wish, output)
+        if known is not None:
+            return known
+        document = await self._document(wish.spec)
+        known = self._begun(wish, output, document)
+        if known is not None:
+            return known
+        forecast = await self._checks.foresee(wish.spec, idle=self._conductor.idle)
+        async with self._one:  # the same may have been wished for meanwhile
+            known = self._known(wish) or self._attached(wish, output)
+            known = known or self._begun(wish, output, document)
             if known is not None:
-                return Accepted(known.job.id, "attached")
-            output = checked_paths(wish.spec)
-            if wish.after:
-                self._conductor.job(wish.after)
-            return self._attached(wish, output) or await self._new(wish, output)
+                return known
+            if wish.fresh:  # only now: a wish that is refused moves nothing
+                await asyncio.to_thread(outputs.move_aside, output)
+            record = self._accept(document | forecast.to_document(), output, wish)
+        return Accepted(record.job.id, "queued", forecast.findings)
 
     def check_retry(self, job_id: int) -> None:
         """Raises Conflict where another live job has the output folder meanwhile."""
@@ -76,44 +93,85 @@ class Submission:
             if record.job.id != job_id and record.job.state not in FINAL:
                 raise Conflict("job.output_taken", id=record.job.id, output=output)
 
+    def _known(self, wish: Wish) -> Accepted | None:
+        """The job that this very wish has made already."""
+        known = self._conductor.store.by_key(wish.key) if wish.key else None
+        return Accepted(known.job.id, "attached") if known is not None else None
+
     def _attached(self, wish: Wish, output: Path) -> Accepted | None:
-        """The live job of this output folder, if it asks for the same."""
+        """The live job of this output folder, if it asks for the same.
+
+        One that waits takes new options; one that is paused goes on.
+        """
         for record in self._conductor.store.by_output(str(output)):
             job = self._conductor.job(record.job.id)
             if job.state in FINAL:
                 continue
-            spec = to_dict(wish.spec) | {"output": record.document["spec"]["output"]}
-            if not outputs.same_spec(spec, record.document["spec"]):
-                raise Conflict("job.output_taken", id=job.id, output=str(output))
+            if wish.fresh:
+                raise Conflict("job.fresh_live", id=job.id, output=str(output))
+            self._check_same(wish, record, job)
             if job.state is JobState.PAUSED:
+                self._revise(wish, job.id, after=wish.after)
                 self._conductor.wish(moves.ResumeAsked(job.id))
                 return Accepted(job.id, "continued")
+            if job.state is JobState.QUEUED:
+                self._revise(wish, job.id, after=wish.after or job.after)
             return Accepted(job.id, "attached")
         return None
 
-    async def _new(self, wish: Wish, output: Path) -> Accepted:
-        document = await self._document(wish.spec)
-        if not wish.fresh and self._is_begun(output, document):
-            return self._continued(wish, output, document)
-        findings = await self._checks.quick(wish.spec)
-        if wish.fresh:  # only now: a wish that is refused moves nothing
-            await asyncio.to_thread(outputs.move_aside, output)
-        record = self._conductor.accept(document, str(output), key=wish.key, after=wish.after)
-        return Accepted(record.job.id, "queued", tuple(findings))
+    def _check_same(self, wish: Wish, record: Record, job: moves.Job) -> None:
+        """Raises Conflict where the live job is another training, or can't take new options."""
+        old, output = record.document["spec"], record.output
+        differences = outputs.differences(old, to_dict(wish.spec))
+        if differences and job.state is JobState.PAUSED:
+            args = {"output": output, "differences": differences}
+            raise Conflict("job.output_paused", id=job.id, **args)
+        waits = job.state in (JobState.PAUSED, JobState.QUEUED)
+        if differences or not (
+            waits or outputs.options(old) == outputs.options(to_dict(wish.spec))
+        ):
+            raise Conflict("job.output_taken", id=job.id, output=output)
 
-    def _is_begun(self, output: Path, document: dict[str, Any]) -> bool:
+    def _begun(self, wish: Wish, output: Path, document: dict[str, Any]) -> Accepted | None:
+        """What was begun in the folder goes on, by the same job, or, where this home does not know
+        it, by a new one.
+
+        Raises AlreadyFinished, and Conflict where it began with other values.
+        """
+        if wish.fresh:
+            return None
         begun = outputs.examine(output, document) is not None
-        return begun or bool(self._ended_job(output, document))
-
-    def _continued(self, wish: Wish, output: Path, document: dict[str, Any]) -> Accepted:
-        """The same job, or, where this home does not know it, a new one that goes on from there."""
         job_id = self._ended_job(output, document)
         if job_id:
+            self._revise(wish, job_id, after=wish.after)
             self._conductor.wish(moves.RetryAsked(job_id))
-        else:
-            record = self._conductor.accept(document, str(output), key=wish.key, after=wish.after)
-            job_id = record.job.id
-        return Accepted(job_id, "continued")
+            return Accepted(job_id, "continued")
+        if begun:
+            return Accepted(self._accept(document, output, wish).job.id, "continued")
+        return None
+
+    def _accept(self, document: dict[str, Any], output: Path, wish: Wish) -> Record:
+        return self._conductor.accept(document, str(output), key=wish.key, after=wish.after)
+
+    def _revise(self, wish: Wish, job_id: int, *, after: int) -> None:
+        """Gives a job that does not run the options of the wish."""
+        record = self._conductor.record(job_id)
+        old, options = record.document["spec"], outputs.options(to_dict(wish.spec))
+        self._check_chain(job_id, after)
+        if after == record.job.after and options == outputs.options(old):
+            return
+        document = record.document | {"spec": {**old, **options}}
+        replan = old.get("memory_budget", 0) != options["memory_budget"]
+        self._conductor.revise(job_id, document, after=after, replan=replan)
+
+    def _check_chain(self, job_id: int, after: int) -> None:
+        """Raises Conflict where the job would wait for itself."""
+        waits_for = after
+        while waits_for:
+            if waits_for == job_id:
+                raise Conflict("job.waits_for_itself", id=job_id, after=after)
+            other = self._conductor.house.jobs.get(waits_for)
+            waits_for = other.after if other is not None and other.state not in FINAL else 0
 
     def _ended_job(self, output: Path, document: Mapping[str, Any]) -> int:
         """The newest job of the folder, if it failed or was cancelled and was the same training."""

@@ -6,7 +6,11 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.conductor import Conductor
+from safetraind.jobs import turns
 from safetraind.jobs.moves import Job
+from safetraind.planning import forecast_from
+
+Seconds = tuple[float, float, float]  # likely, at best, at worst
 
 
 def view(conductor: Conductor, job_id: int) -> jobs_pb2.Job:
@@ -34,12 +38,21 @@ def view(conductor: Conductor, job_id: int) -> jobs_pb2.Job:
         log_path=str(conductor.home.run(job_id).log),
         after=job.after,
     )
+    forecast = forecast_from(record.document)
     if job.plan is not None:
         message.plan.CopyFrom(plan_to_wire(job.plan))
+    elif forecast.plan is not None:
+        message.forecast.CopyFrom(plan_to_wire(forecast.plan))
     if job.cause is not None:
         message.cause.CopyFrom(finding_to_wire(job.cause))
     _estimate(conductor, job, message)
     return message
+
+
+def model_of(conductor: Conductor, job_id: int) -> str:
+    """The folder of the model that the job trains, or the hub's id. Raises NotFound."""
+    record, job = conductor.record(job_id), conductor.job(job_id)
+    return job.plan.model_path if job.plan else str(record.document["model"]["path"])
 
 
 def _position(conductor: Conductor, job: Job) -> int:
@@ -51,40 +64,67 @@ def _estimate(conductor: Conductor, job: Job, message: jobs_pb2.Job) -> None:
     """Fills the estimates in that something was measured or predicted for; no others."""
     if job.state in FINAL or job.state is JobState.PAUSED:
         return
-    own = remaining(conductor, job)
     before = _before(conductor, job) if message.queue_position else (0.0, 0.0, 0.0)
-    if before is not None and message.queue_position:
+    if before is None:
+        return
+    if message.queue_position:
         message.start_eta_seconds = before[0]
-    if own is not None and before is not None:
+        message.start_eta_low_seconds = before[1]
+        message.start_eta_high_seconds = before[2]
+    own = remaining(conductor, job)
+    if own is not None:
         message.eta_seconds = before[0] + own[0]
         message.eta_low_seconds = before[1] + own[1]
         message.eta_high_seconds = before[2] + own[2]
 
 
-def _before(conductor: Conductor, job: Job) -> tuple[float, float, float] | None:
+def _before(conductor: Conductor, job: Job) -> Seconds | None:
     """Seconds until a waiting job starts: likely, at best, at worst; None: unknown."""
-    active, waiting = conductor.house.active, conductor.house.waiting
-    ahead = ([active] if active else []) + waiting[: [j.id for j in waiting].index(job.id)]
-    parts = [remaining(conductor, other) for other in ahead]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    ahead = turns.ahead_of(conductor.house, job)
+    if ahead is None:
+        return None
+    sure = [remaining(conductor, other) for other in ahead.sure]
+    maybe = [remaining(conductor, other) for other in ahead.maybe]
+    known = [part for part in sure if part is not None]
+    late = [part for part in maybe if part is not None]
+    if len(known) + len(late) < len(sure) + len(maybe):
         return None
     likely, low, high = (sum(part[i] for part in known) for i in range(3))
-    return likely, low, high
+    return likely, low, high + sum(part[2] for part in late)
 
 
-def remaining(conductor: Conductor, job: Job) -> tuple[float, float, float] | None:
+def remaining(conductor: Conductor, job: Job) -> Seconds | None:
     """Seconds of training that the job still needs: likely, at best, at worst; None: unknown.
 
-    By its own pace once it trains. Before, by what the plan expects, give or take a third.
+    By its own pace once it trains. Before, by what its plan expects, give or take a third; before
+    it has a plan, by what was predicted at submit, give or take a half.
     """
     progress = conductor.progress(job.id)
     if job.state is JobState.RUNNING and progress.eta_seconds is not None:
         low, high = progress.eta_range() or (progress.eta_seconds, progress.eta_seconds)
         return progress.eta_seconds, low, high
-    expected = job.plan.expected_seconds if job.plan else 0.0
+    expected, doubt = job.plan.expected_seconds if job.plan else 0.0, 1 / 3
+    if expected <= 0:
+        expected, doubt = _predicted(conductor, job), 1 / 2
     if expected <= 0:
         return None
     total = progress.total_steps
     left = expected * (1 - progress.step / total) if total else expected
-    return left, left * 2 / 3, left * 4 / 3
+    return left, left * (1 - doubt), left * (1 + doubt)
+
+
+def _predicted(conductor: Conductor, job: Job) -> float:
+    """What was predicted at submit, else by the speed at which this model was trained here."""
+    forecast = forecast_from(conductor.record(job.id).document)
+    if forecast.plan is None:
+        return 0.0
+    if forecast.plan.expected_seconds:
+        return forecast.plan.expected_seconds
+    speeds = [
+        (other.id, other.plan.tokens_per_second)
+        for other in conductor.house.jobs.values()
+        if other.plan
+        and other.plan.model_path == forecast.plan.model_path
+        and other.plan.tokens_per_second
+    ]
+    return forecast.tokens / max(speeds)[1] if speeds else 0.0

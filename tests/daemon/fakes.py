@@ -33,11 +33,12 @@ def serve(*, real_worker: bool = False) -> None:
     from safetrain_shared.paths import home
     from safetrain_shared.settings import TrainingSettings
     from safetraind import app
+    from safetraind.planning import Forecast
     from safetraind.processes.launcher import Launcher
 
     class PlayChecks:
-        async def quick(self, spec: JobSpec) -> list[Finding]:
-            return []
+        async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+            return Forecast()
 
         async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
             play = play_of(spec.name)

@@ -166,7 +166,7 @@ def test_the_output_folder_decides_whether_a_submit_attaches_continues_or_is_ref
     error = error_of(caught)
     assert isinstance(error, Conflict)
     assert error.code == "job.output_differs"
-    assert "learning_rate (0.001, now 0.1)" in str(error.args_by_name["differences"])
+    assert error.args_by_name["differences"] == "learning_rate: 0.001 → 0.1, num_epochs: 100 → 2"
     again = daemon.submit(spec)
     assert (again.outcome, again.job.id) == (outcome.OUTCOME_CONTINUED, job.id)
     wait_for(lambda: daemon.job(job.id).attempt == 2 and daemon.job(job.id).step > 5, 60)

@@ -16,6 +16,7 @@ from safetraind.conductor import Conductor
 from safetraind.jobs.moves import Job
 from safetraind.jobs.store import Store
 from safetraind.models import Models
+from safetraind.planning import Forecast
 from safetraind.processes.launcher import Launcher
 from safetraind.processes.lease import Lease
 from safetraind.processes.supervisor import Supervisor
@@ -33,7 +34,7 @@ class FullOnceAccepted(Store):
 class Refusal:
     """Checks that let nothing pass."""
 
-    async def quick(self, spec: JobSpec) -> list[Finding]:
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
         raise Blocked("data.empty", path=spec.train)
 
     async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:

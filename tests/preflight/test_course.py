@@ -12,7 +12,7 @@ from safetrain_shared.findings import SECTIONS, Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import checked
-from safetraind.preflight.course import Course, Recommendation, SectionStarted, Summary
+from safetraind.preflight.course import Course, Recommendation, SectionStarted, Summary, gather
 from safetraind.preflight.quick import quick
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
@@ -140,7 +140,8 @@ def test_a_damaged_model_is_named(place: Place) -> None:
 
 def test_submitting_checks_at_once_what_needs_no_worker(place: Place) -> None:
     home = Home(place.root / "home")
-    assert all(not f.blocks for f in quick(place.spec, home, place.model))
+    facts = gather(place.spec, home, place.model)
+    assert all(not f.blocks for f in quick(place.spec, facts))
     (place.model / "tokenizer.json").unlink()
-    found = quick(place.spec, home, place.model)
+    found = quick(place.spec, gather(place.spec, home, place.model))
     assert {f.code for f in found if f.blocks} == {"model.incomplete"}

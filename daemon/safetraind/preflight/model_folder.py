@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.findings import Finding
+
 _MAX_HEADER = 100 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
 _LICENCE = re.compile(r"^license:\s*['\"]?([^'\"\n]+)", re.M)
@@ -75,7 +77,8 @@ class ModelFacts:
     """A model as its folder (or the hub's answer) tells it.
 
     `path` is empty while the model is not on this machine; `download` is then what is to come, in
-    bytes, 0 where nobody knows. `missing`: files that the model names and that are not there.
+    bytes, 0 where nobody knows, and `cause` why it could not come. `missing`: files that the model
+    names and that are not there.
     """
 
     name: str
@@ -91,12 +94,13 @@ class ModelFacts:
     own_code: bool = False
     shape: ModelShape | None = None
     fingerprint: str = ""
+    cause: Finding | None = None
 
 
-def read_model(name: str, folder: Path | None, download: int = 0) -> ModelFacts:
+def read_model(name: str, folder: Path | None) -> ModelFacts:
     """The facts of the model that the user calls `name` and that lies in `folder`. Never raises."""
     if folder is None:
-        return ModelFacts(name, download=download)
+        return ModelFacts(name)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         missing = tuple(_missing(folder))

@@ -1,29 +1,31 @@
-"""The checks of a submit: all that needs no worker, and at once."""
+"""The first checks of a submit: all that needs no worker, in milliseconds."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetrain_shared.paths import Home
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import CHECKS
-from safetraind.preflight.course import gather
+from safetraind.preflight.facts import Facts
 
-# The rest need what only a worker can find out; the job is checked again when its turn comes.
+# The rest need what only a worker can find out.
 _NEED_A_WORKER = frozenset(
     {"packages", "device", "device_limits", "data_files", "problems", "repeats", "leakage"}
     | {"lengths", "loading"}
 )
 
 
-def quick(spec: JobSpec, home: Home, model: Path | None, download: int = 0) -> list[Finding]:
-    """What is wrong, or worth knowing, about a job before it is queued; good news are left out.
+def quick(spec: JobSpec, facts: Facts) -> list[Finding]:
+    """What is wrong, or worth knowing, before anything is read; good news are left out.
 
-    A finding that blocks rejects the job. Tens of milliseconds; macOS some hundreds.
+    A finding that blocks rejects the job.
     """
-    facts = gather(spec, home, model, download)
     checks = [check for check in CHECKS if check.name not in _NEED_A_WORKER]
-    found = carry_out(checks, spec, facts, set())
-    return [f for f in found if f.status in (Status.FAILED, Status.WARNING)]
+    return noteworthy(carry_out(checks, spec, facts, set()))
+
+
+def noteworthy(findings: Iterable[Finding]) -> list[Finding]:
+    """Failures and warnings."""
+    return [f for f in findings if f.status in (Status.FAILED, Status.WARNING)]

@@ -46,6 +46,10 @@ class Launcher:
         self._supervisor = supervisor
         self._lease = lease
 
+    def lend(self, lease: int | None) -> None:
+        """Gives it the lease for what it starts from now on; None takes it back."""
+        self._lease = lease
+
     @property
     def has_lease(self) -> bool:
         """Whether workers that need the GPU can be run."""

@@ -47,6 +47,11 @@ class Lease:
         private(path.parent)
         self._path = path
 
+    @property
+    def held(self) -> bool:
+        """Whether anybody has it, of whatever home."""
+        return is_held(self._path)
+
     def try_take(self) -> int | None:
         """A descriptor that holds the lease; None where another has it."""
         return try_lock(self._path)

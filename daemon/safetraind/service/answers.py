@@ -21,6 +21,7 @@ from safetraind.planning import located
 from safetraind.processes.warm import WarmWorker
 from safetraind.service.guard import guarded
 from safetraind.service.streams import Streams
+from safetraind.view import model_of
 
 _LINE_BYTES = 4 << 20
 _AGAIN_SECONDS = 0.25
@@ -111,8 +112,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         found = []
         for job in self._conductor.house.jobs.values():
             record = self._conductor.record(job.id)
-            model = job.plan.model_path if job.plan else record.document["model"]["path"]
-            output = Path(record.output)
+            model, output = model_of(self._conductor, job.id), Path(record.output)
             found.append(Candidate(job.id, job.state, model, output, record.finished))
         return found
 

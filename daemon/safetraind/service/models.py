@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import models_pb2, models_pb2_grpc
+from safetrain_shared.errors import Conflict
+from safetrain_shared.jobs import LIVE
+from safetraind.conductor import Conductor
 from safetraind.models import Model, Models
 from safetraind.service.guard import guarded
+from safetraind.view import model_of
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
     """Adds, lists and removes."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, conductor: Conductor) -> None:
         self._models = models
+        self._conductor = conductor
 
     @guarded
     async def Add(  # noqa: N802
@@ -42,7 +48,11 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     async def Remove(  # noqa: N802
         self, request: models_pb2.RemoveModelRequest, context: Any
     ) -> models_pb2.RemoveModelResponse:
-        """Deletes one from the home."""
+        """Deletes one from the home, unless a job still needs it."""
+        folder = self._models.folder(request.name)
+        for job_id, job in sorted(self._conductor.house.jobs.items()):
+            if job.state in LIVE and Path(model_of(self._conductor, job_id)) == folder:
+                raise Conflict("model.in_use", name=request.name, id=job_id)
         self._models.remove(request.name)
         return models_pb2.RemoveModelResponse()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from safetrain_proto.v1 import preflight_pb2, preflight_pb2_grpc
 from safetrain_shared.findings import Finding
@@ -31,26 +31,36 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
     async def Run(  # noqa: N802
         self, request: preflight_pb2.PreflightRequest, context: Any
     ) -> AsyncIterator[preflight_pb2.PreflightEvent]:
-        """The seven sections, the recommendation and the summary."""
+        """The seven sections, the recommendation and the summary.
+
+        The GPU is borrowed for the measuring alone, at which the course stands still until then.
+        """
         spec = spec_from_wire(request.spec)
         for path in (spec.train, spec.valid, spec.output):
             check_absolute(path)
-        if not self._planning.is_here(spec):
-            yield _progress("downloading")
-        model = await self._planning.model(spec, self._launcher(None))
-        lease = await self._conductor.borrow_lease(wait=request.wait)
+        launcher = Launcher(self._conductor.home, self._supervisor)
+        lease: int | None = None
+        course = self._planning.course(spec, launcher)
         try:
-            course = self._planning.course(spec, self._launcher(lease), model)
-            run = cast(AsyncGenerator[steps.Step, None], course.run())
-            async with aclosing(run):
+            async with aclosing(course.run()) as run:
                 async for step in run:
+                    _give_back(lease, launcher)
+                    lease = None
+                    if step == steps.PROBING:
+                        lease = await self._conductor.borrow_lease(wait=False)
+                        if lease is None and request.wait:
+                            yield _progress("queue")
+                            lease = await self._conductor.borrow_lease(wait=True)
+                        launcher.lend(lease)
                     yield _to_wire(step)
         finally:
-            if lease is not None:
-                os.close(lease)
+            _give_back(lease, launcher)
 
-    def _launcher(self, lease: int | None) -> Launcher:
-        return Launcher(self._conductor.home, self._supervisor, lease)
+
+def _give_back(lease: int | None, launcher: Launcher) -> None:
+    if lease is not None:
+        launcher.lend(None)
+        os.close(lease)
 
 
 def _progress(phase: str, done: float = -1.0) -> preflight_pb2.PreflightEvent:

@@ -9,6 +9,8 @@ from safetraind.preflight.facts import Facts
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     """One that is still to be downloaded is no fault; one that came only in part is."""
     model = facts.model
+    if model.cause is not None:
+        return [failed(model.cause.code, **model.cause.args)]
     if not model.path:
         if not model.download:
             return [info("model.download_unknown", name=model.name)]

@@ -1,0 +1,161 @@
+"""What a submit sees at once, and what it leaves to the job's turn; with the real checks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.errors import Blocked
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, to_dict
+from safetrain_shared.paths import Home, private
+from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
+from safetraind import planning
+from safetraind.models import Models
+from safetraind.planning import Planning
+from safetraind.processes.lease import try_lock
+from safetraind.processes.supervisor import Supervisor
+from tests.harness import DaemonProcess
+from tests.tiny import make_chat_data, make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("foreseen")
+    make_tiny_model(folder / "model", layers=2)
+    make_chat_data(folder, train=20, valid=6)
+    return folder
+
+
+@pytest.fixture
+def spec(tiny: Path, tmp_path: Path) -> JobSpec:
+    files = [str(tiny / f"{name}.jsonl") for name in ("train", "valid")]
+    settings: dict[str, Any] = {"num_epochs": 2, "batch_size": 2, "gradient_accumulation": 1}
+    return JobSpec(str(tiny / "model"), *files, str(tmp_path / "out"), settings=settings)
+
+
+@pytest.fixture
+def busy_gpu(home: Path) -> Iterator[int]:
+    """Somebody else holds the GPU lease, so that a job stays in the queue."""
+    path = Home(home).lease("cpu")
+    private(path.parent)
+    descriptor = try_lock(path)
+    assert descriptor is not None
+    yield descriptor
+    os.close(descriptor)
+
+
+def refused(daemon: DaemonProcess, spec: JobSpec) -> Any:
+    with pytest.raises(grpc.RpcError) as caught:
+        daemon.submit(spec)
+    return error_from_wire(dict(caught.value.trailing_metadata())[STATUS_DETAILS])  # type: ignore[attr-defined]
+
+
+def test_bad_data_and_what_can_never_fit_are_rejected_at_once(
+    daemon: DaemonProcess, spec: JobSpec, tmp_path: Path
+) -> None:
+    wrong, empty = tmp_path / "wrong.jsonl", tmp_path / "empty.jsonl"
+    wrong.write_text(Path(spec.train).read_text() + '{"messages": [}\n')
+    empty.write_text("")
+    error = refused(daemon, dataclasses.replace(spec, train=str(wrong)))
+    assert isinstance(error, Blocked)
+    assert (error.code, error.args_by_name["line"]) == ("data.errors", 21)
+    error = refused(daemon, dataclasses.replace(spec, valid=str(empty)))
+    assert (error.code, error.args_by_name["path"]) == ("data.no_samples", str(empty))
+    error = refused(daemon, dataclasses.replace(spec, memory_budget=100 << 20))
+    assert error.code.startswith("plan.refused")
+    assert not daemon.jobs.List(jobs_pb2.ListJobsRequest()).jobs
+    assert not Path(spec.output).exists(), "a submit that is refused writes nothing"
+
+
+def test_a_queued_job_has_its_predicted_plan_and_no_invented_time(
+    busy_gpu: int, daemon: DaemonProcess, spec: JobSpec
+) -> None:
+    answer = daemon.submit(spec)
+    assert answer.job.forecast.total_steps == 20
+    assert answer.job.forecast.settings.batch_size == 2
+    assert "plan.predicted" in [finding.code for finding in answer.findings]
+    assert not answer.job.HasField("eta_seconds"), "nothing was ever measured here"
+    daemon.kill()
+    daemon.start()
+    assert daemon.job(answer.job.id).forecast == answer.job.forecast
+
+
+def test_the_model_of_the_hub_without_a_network_fails_with_the_way_out(
+    home: Path, spec: JobSpec, tmp_path: Path
+) -> None:
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    daemon = DaemonProcess(home, env=environment)
+    try:
+        job = daemon.start().submit(dataclasses.replace(spec, model=DEFAULT_MODEL)).job
+        daemon.wait_for_state(job.id, JobState.FAILED)
+        cause = daemon.job(job.id).cause
+        assert cause.code == "model.hub_offline"
+        assert DEFAULT_MODEL in cause.text and "Check the network" in cause.text
+    finally:
+        daemon.end()
+
+
+class SlowWorkers:
+    """An inspection that finds something and does not end."""
+
+    has_lease = False
+    found: tuple[Finding, ...] = ()
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def run_worker(self, role: str, request: Mapping[str, Any], **how: Any) -> Any:
+        for finding in self.found:
+            how["on_progress"]({"problem": to_dict(finding)})
+        await asyncio.Event().wait()
+
+
+def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reject(
+    home: Path, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "FORESEE_SECONDS", 0.05)
+    monkeypatch.setattr(planning, "Launcher", SlowWorkers)
+    place = Home(home)
+    private(place.root)
+
+    def foresee() -> planning.Forecast:
+        plans = Planning(place, Models(place), Supervisor(place))
+        return asyncio.run(plans.foresee(spec, idle=True))
+
+    forecast = foresee()
+    assert forecast.plan is None
+    assert forecast.findings[-1].code == "data.not_inspected"
+    bad = Finding("data.json", Status.FAILED, True, {"path": spec.train, "line": 3})
+    monkeypatch.setattr(SlowWorkers, "found", (bad,))
+    with pytest.raises(Blocked) as caught:
+        foresee()
+    assert (caught.value.code, caught.value.args_by_name["line"]) == ("data.json", 3)
+
+
+def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
+    home: Path, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Home(home)
+    private(place.root)
+    gather = planning.gather
+
+    def full(*arguments: Any) -> Any:
+        facts = gather(*arguments)
+        return dataclasses.replace(facts, host=dataclasses.replace(facts.host, memory_free=1 << 20))
+
+    monkeypatch.setattr(planning, "gather", full)
+    plans = Planning(place, Models(place), Supervisor(place))
+    with pytest.raises(Blocked) as caught:
+        asyncio.run(plans.foresee(spec, idle=True))
+    assert caught.value.code == "hardware.memory_short"
+    plans = Planning(place, Models(place), Supervisor(place))
+    assert asyncio.run(plans.foresee(spec, idle=False)).plan is not None
