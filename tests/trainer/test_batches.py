@@ -96,6 +96,14 @@ def test_the_shapes_are_few(samples: Samples) -> None:
     assert len(shapes) <= 4 * len(widths)
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_most_predictions_of_a_row_are_known(packing: bool, samples: Samples) -> None:
+    batches = Batches(samples, settings(batch_size=1, packing=packing), 16, seed=1)
+    windows = (batches.window(0, place) for place in range(batches.steps_per_epoch))
+    computed = max(len(part.places) for window in windows for part in window)
+    assert computed <= batches.most_predictions <= (512 if packing else computed)
+
+
 @given(st.integers(1, 100_000), st.sampled_from([8, 16, 32, 64]))
 def test_padding_a_length_costs_less_than_a_bucket_or_an_eighth(length: int, bucket: int) -> None:
     width = padded(length, bucket)

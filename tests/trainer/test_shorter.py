@@ -61,6 +61,19 @@ def test_the_windows_stay_and_lose_what_has_nothing_to_learn_left(
     assert max(part.inputs.shape[1] for part in before.window(1, 0)) <= LONG
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_windows_stay_in_a_plan_with_longer_sequences_and_larger_steps(
+    packing: bool, folder: Path
+) -> None:
+    first = TrainingSettings(max_seq_length=SHORT, batch_size=3, packing=packing)
+    later = TrainingSettings(max_seq_length=LONG, batch_size=8, packing=packing)
+    short = Samples(folder, SHORT)
+    before = Batches(short, first, 16, seed=3)
+    after = Batches(short, later, 16, 3, first_length=SHORT, first_window=3)
+    assert windows(after, 1) == windows(before, 1)
+    assert max(part.inputs.shape[1] for part in after.window(1, 0)) <= SHORT
+
+
 def test_an_evaluation_passes_over_what_has_nothing_to_learn_left(folder: Path) -> None:
     short = Samples(folder, SHORT)
     for eval_samples in (0, 20):
@@ -72,7 +85,7 @@ def test_an_evaluation_passes_over_what_has_nothing_to_learn_left(folder: Path) 
 
 
 def data_with_long_questions(folder: Path, data: Data) -> Data:
-    """Twelve conversations whose answers begin late are added: a window of them has nothing left."""
+    """Twelve conversations whose answers begin late are added: more than a window of them."""
     lines = data[0].read_text().splitlines()
     for number in range(12):
         turns = [("user", f"{number} {'Faro ' * 150}"), ("assistant", "Sim.")]
@@ -125,7 +138,7 @@ def test_a_run_that_goes_on_shorter_sees_every_sample_once(
     )  # fmt: skip
     before = trained(run, monkeypatch, until=3)
     assert sorted(before) == [0, 1, 2]
-    run.replan(max_seq_length=96)
+    run.replan(max_seq_length=96, gradient_accumulation=5)
     after = trained(run, monkeypatch)
     assert min(after) == 3
 

@@ -3,8 +3,7 @@
 An epoch is cut into *windows*, the samples of one optimizer step, and a window into
 *micro-batches*, which fit into memory. The windows don't depend on how they are cut: a run that
 goes on with smaller micro-batches sees the same samples in the same steps. So does one that goes on
-with shorter sequences, but for the samples that have nothing to learn left; its windows are those
-of the length that the samples were written at.
+with shorter sequences, but for the samples that have nothing to learn left.
 
 Without packing a row is one sample. The samples of a window are of about equal length, and the
 windows are shuffled anew in each epoch. With packing a row holds several samples, which don't see
@@ -63,20 +62,22 @@ class Batches:
         bucket: int,
         seed: int,
         first_length: int = 0,
+        first_window: int = 0,
     ) -> None:
-        """`bucket`: rows are padded to a multiple of it. `first_length`: the sequences' when the
-        run began, where `settings` have shorter ones now.
+        """`bucket`: rows are padded to a multiple of it. `first_length` and `first_window`: see
+        `Progress`; 0: those of `settings`.
         """
         first_length = first_length or settings.max_seq_length
+        length = min(first_length, settings.max_seq_length)
         self._samples = samples
         self._rows_at_once = settings.batch_size
-        self._window = settings.effective_batch
+        self._window = first_window or settings.effective_batch
         self._seed = seed
         self._bucket = bucket
-        self._shorter = settings.max_seq_length < first_length
+        self._shorter = length < first_length
         self._usable = samples.usable
         self._inputs = np.maximum(samples.lengths - 1, 0)  # the last token predicts nothing
-        self._packed_width = padded(settings.max_seq_length - 1, bucket)
+        self._packed_width = padded(length - 1, bucket)
 
         first = np.maximum(np.minimum(samples.written_lengths, first_length) - 1, 0)
         first_width = padded(first_length - 1, bucket)

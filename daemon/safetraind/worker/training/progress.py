@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.training.step import Stepped
 
 
@@ -18,7 +19,8 @@ class Progress:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions. `stale` counts evaluations since the
     best one; `best_step` is 0 before the first. `seconds` were spent in steps, over all attempts.
-    `first_length`: the sequences' when the run began; shorter ones come in the same windows.
+    `first_length`, `first_window`: the sequences' length and the rows of a window when the run
+    began. The windows stay when a later plan has others, or samples would be skipped or come twice.
     """
 
     step: int = 0
@@ -36,6 +38,12 @@ class Progress:
     stale: int = 0
     seconds: float = 0.0
     first_length: int = 0
+    first_window: int = 0
+
+    def begin(self, settings: TrainingSettings) -> None:
+        """Takes the windows of the settings, unless the run began with others."""
+        self.first_length = self.first_length or settings.max_seq_length
+        self.first_window = self.first_window or settings.effective_batch
 
     def advance(self, epoch: int, place: int, done: Stepped) -> None:
         """Takes in optimizer step `place` of `epoch`, both counted from 0."""

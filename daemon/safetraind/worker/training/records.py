@@ -41,22 +41,23 @@ class Records:
 
         A damaged checkpoint is passed over with a notice.
         """
-        length = self._task.plan.settings.max_seq_length
-        passed_over = False
+        settings, passed_over = self._task.plan.settings, False
         for folder, damaged in self._checkpoints.newest_first():
             if damaged != []:
                 passed_over = True
                 self._say_damaged(folder.name, damaged)
                 continue
             progress = self._checkpoints.load(folder, self._stepper)
-            progress.first_length = progress.first_length or length
+            progress.begin(settings)
             self._saved_step = progress.step
             self._republish(progress, folder)
             self._link.notice("train.resumed", checkpoint=folder.name, step=progress.step)
             return progress
         if passed_over:
             self._link.notice("train.from_the_beginning")
-        return Progress(first_length=length)
+        progress = Progress()
+        progress.begin(settings)
+        return progress
 
     def begin(
         self, progress: Progress, samples: Samples, validation: Samples, total_steps: int

@@ -56,7 +56,8 @@ def train(job: Task, link: Link) -> Outcome:
     link.phase("tokenizing")
     samples = training_samples(job, loaded.tokenizer, progress.first_length)
     validation = validation_samples(job, loaded.tokenizer, progress.first_length)
-    batches = Batches(samples, settings, plan.length_bucket, job.seed, progress.first_length)
+    windows = progress.first_length, progress.first_window
+    batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
     evaluation = partial(evaluation_batches, validation, settings, plan.length_bucket, job.seed)
     evaluates = bool(validation.usable.any())
     total_steps = settings.num_epochs * batches.steps_per_epoch
