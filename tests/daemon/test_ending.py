@@ -43,6 +43,14 @@ def cause_of(run: Path, machine: HostFacts, **note: Any) -> str:
     return house.jobs[1].cause.code
 
 
+def test_what_its_worker_said_of_the_ladder_is_known_at_a_jobs_end(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_launch(run, "train", 2, 0)
+    assert read_end(run, JOB, Progress(), lambda: LINUX).useless == frozenset()
+    run.rungs.write_text(json.dumps({"gradient_checkpointing": False, "loss_chunk": True}))
+    assert read_end(run, JOB, Progress(), lambda: LINUX).useless == {"gradient_checkpointing"}
+
+
 @pytest.mark.parametrize(
     ("machine", "note", "memory"),
     [

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import SettingValue, TrainingSettings
 from safetraind.jobs.ladder import step_down
 
 
-def rungs(allow_shorter: bool = False, **settings: SettingValue) -> list[tuple[str, Plan]]:
+def rungs(
+    allow_shorter: bool = False, useless: Collection[str] = (), **settings: SettingValue
+) -> list[tuple[str, Plan]]:
     plan = Plan(TrainingSettings().with_overrides(settings), "/model")
     down = []
-    while step := step_down(plan, allow_shorter=allow_shorter):
+    while step := step_down(plan, allow_shorter=allow_shorter, useless=useless):
         plan, notice = step
         down.append((notice.code.removeprefix("backoff."), plan))
     return down
@@ -30,5 +34,8 @@ def test_the_effective_batch_stays_on_every_rung_even_from_an_odd_micro_batch() 
 
 
 def test_rungs_that_a_job_cannot_use_or_stands_on_are_skipped() -> None:
-    assert [n for n, _ in rungs(batch_size=1, lora_dropout=0.1)] == ["loss_chunk"]
+    dropout = {"batch_size": 1, "lora_dropout": 0.1}
+    assert [n for n, _ in rungs(**dropout)] == ["gradient_checkpointing", "loss_chunk"]
+    assert [n for n, _ in rungs(**dropout, useless={"gradient_checkpointing"})] == ["loss_chunk"]
+    assert [n for n, _ in rungs(**dropout, useless={"loss_chunk"})] == ["gradient_checkpointing"]
     assert [n for n, _ in rungs(batch_size=1, gradient_checkpointing=True, loss_chunk=64)] == []

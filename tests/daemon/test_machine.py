@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from safetrain_shared.errors import EXIT_MEMORY, AlreadyFinished, Conflict, NotFound, SafetrainError
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import FINAL, JobState, Plan
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.jobs import moves
 from safetraind.jobs.machine import decide
 from safetraind.jobs.moves import End, House, Job
@@ -175,6 +176,20 @@ def test_a_death_of_memory_steps_down_and_goes_on(end: dict[str, object]) -> Non
     assert told(instructions) == [(1, S.INTERRUPTED)]
 
 
+def test_a_rung_that_would_not_help_is_passed_over_whenever_the_job_goes_down() -> None:
+    plan = Plan(TrainingSettings(batch_size=1), "/model")
+    before = house(Job(1, S.RUNNING, attempt=1, plan=plan), lease=moves.HELD)
+    useless = frozenset({"gradient_checkpointing"})
+    after, _ = ended(before, signal=9, oom_kills=1, useless=useless)
+    assert after.jobs[1].plan == dataclasses.replace(
+        plan, settings=TrainingSettings(batch_size=1, loss_chunk=LOSS_CHUNK)
+    )
+    held, _ = ended(before, outcome="paused", cause=Finding("train.memory_short"), useless=useless)
+    _, instructions = decide(held, moves.RoomFound(1, enough=False))
+    (frozen,) = (i for i in instructions if isinstance(i, moves.Freeze))
+    assert not frozen.plan.settings.gradient_checkpointing
+
+
 @pytest.mark.parametrize("end", [{"signal": 9}, {"signal": 11}, {"code": 1}])
 def test_a_crash_is_told_apart_from_a_death_of_memory(end: dict[str, object]) -> None:
     after, instructions = ended(running(), **end)
@@ -193,7 +208,12 @@ def test_the_second_restart_of_the_machine_without_progress_steps_down() -> None
 
 
 @pytest.mark.parametrize(
-    "end", [{"outcome": "paused", "cause": Finding("train.disk_full")}, {"code": 74}]
+    "end",
+    [
+        {"outcome": "paused", "cause": Finding("train.disk_full")},
+        {"outcome": "paused", "cause": Finding("train.disk_read_only")},
+        {"code": 74},
+    ],
 )
 def test_a_full_disk_holds_the_job_until_there_is_room_and_lets_others_pass(
     end: dict[str, object],

@@ -43,6 +43,25 @@ def test_a_full_output_disk_pauses_the_run_with_a_word(
     assert run.finish(attempt=2).outcome == "succeeded"
 
 
+@pytest.mark.skipif(not can_mount(), reason="mounting a small file system is not allowed here")
+def test_an_output_disk_that_can_only_be_read_pauses_the_run_with_a_word(
+    tmp_path: Path, model: Path, data: Data
+) -> None:
+    run = make_run(tmp_path, model, data, num_epochs=1)
+    run.output.mkdir()
+    worker = f"{sys.executable} -m safetraind.worker train {run.folder.root}"
+    script = f"mount -t tmpfs -o ro tmpfs {run.output} && exec {worker}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = run.bodies()[-1]
+    assert isinstance(outcome, Outcome)
+    assert outcome.cause is not None
+    assert (outcome.outcome, outcome.cause.code) == ("paused", "train.disk_read_only")
+    assert run.finish(attempt=2).outcome == "succeeded"
+
+
 def test_a_full_home_disk_pauses_the_run_at_its_next_checkpoint(
     tmp_path: Path, model: Path, data: Data
 ) -> None:

@@ -156,6 +156,28 @@ def test_a_model_with_dropout_of_its_own_refuses_checkpointing(model: Path) -> N
     assert refused.value.code == "train.own_dropout"
 
 
+def test_the_worker_tells_what_would_save_it_memory(model: Path, samples: Samples) -> None:
+    def rungs(network: nn.Module, **settings: Any) -> dict[str, bool]:
+        chosen = TrainingSettings(**{**SMALL, **settings})
+        return Stepper(network, chosen, seed=1).rungs(Batches(samples, chosen, 32, seed=1))
+
+    def fresh() -> nn.Module:
+        return load(str(model))[0]
+
+    class Doubling(type(fresh())):  # type: ignore[misc]  # its head is not all that comes after
+        def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+            return 2 * super().__call__(*args, **kwargs)
+
+    assert rungs(fresh()) == {"gradient_checkpointing": True, "loss_chunk": True}
+    short = rungs(fresh(), packing=True, max_seq_length=97)  # 96 predictions a row: no two chunks
+    assert short == {"gradient_checkpointing": True, "loss_chunk": False}
+    dropping, doubling = fresh(), fresh()
+    dropping.layers[0].noise = nn.Dropout(0.1)
+    assert not rungs(dropping)["gradient_checkpointing"]
+    doubling.__class__ = Doubling
+    assert not rungs(doubling)["loss_chunk"]
+
+
 def test_the_first_loss_is_mlx_lms_where_it_does_not_pad(model: Path, tmp_path: Path) -> None:
     """Lengths of 1 mod 32, which mlx-lm neither pads nor miscounts."""
     lengths, answers = (33, 65, 97, 129), (10, 20, 64, 3)

@@ -43,7 +43,14 @@ def read_end(
         memory_short=suspected and _was_short(note, job, gather()),
         machine_restarted=restarted and not note,
         log=str(run.log),
+        useless=useless_rungs(run),
     )
+
+
+def useless_rungs(run: RunFolder) -> frozenset[str]:
+    """The settings of the ladder that would not save the training memory, by its worker's word."""
+    said = read_json(run.rungs) or {}
+    return frozenset(name for name, saves in said.items() if not saves)
 
 
 def _was_short(note: Mapping[str, Any], job: Job, machine: HostFacts) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
@@ -12,12 +13,15 @@ from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 SHORTEST = 64
 
 
-def step_down(plan: Plan, *, allow_shorter: bool) -> tuple[Plan, Finding] | None:
+def step_down(
+    plan: Plan, *, allow_shorter: bool, useless: Collection[str] = ()
+) -> tuple[Plan, Finding] | None:
     """The plan one rung lower, and what changed; None where no rung is left.
 
     In this order: half the micro-batch at twice the accumulation (the effective batch and with it
     the schedule stay), gradient checkpointing, the loss in chunks, and, only if allowed, half the
-    sequence length. A rung that the plan already stands on is skipped; an odd micro-batch goes to
+    sequence length. A rung that the plan already stands on is skipped, and one whose setting is
+    among the `useless`, because it would not save this training memory; an odd micro-batch goes to
     one sample at once, so that the effective batch stays whole.
     """
     settings = plan.settings
@@ -35,9 +39,9 @@ def step_down(plan: Plan, *, allow_shorter: bool) -> tuple[Plan, Finding] | None
             batch_size=1,
             gradient_accumulation=settings.effective_batch,
         )
-    if not settings.gradient_checkpointing and settings.lora_dropout == 0.0:
+    if not settings.gradient_checkpointing and "gradient_checkpointing" not in useless:
         return _changed(plan, "backoff.gradient_checkpointing", gradient_checkpointing=True)
-    if not 0 < settings.loss_chunk <= LOSS_CHUNK:
+    if not 0 < settings.loss_chunk <= LOSS_CHUNK and "loss_chunk" not in useless:
         return _changed(plan, "backoff.loss_chunk", loss_chunk=LOSS_CHUNK)
     if allow_shorter and settings.max_seq_length >= 2 * SHORTEST:
         shorter = settings.max_seq_length // 2

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetrain_shared.errors import EXIT_MEMORY, AlreadyFinished, Conflict, NoRoom, NotFound
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.jobs import FINAL, JobState, Plan
 from safetraind.jobs.ladder import step_down
 from safetraind.jobs.moves import (
     ASKED,
@@ -161,7 +161,8 @@ def _check_ended(house: House, stimulus: CheckEnded) -> Decision:
 
 
 def _worker_ended(house: House, stimulus: WorkerEnded) -> Decision:
-    job, end = house.jobs[stimulus.id], stimulus.end
+    end = stimulus.end
+    job = dataclasses.replace(house.jobs[stimulus.id], useless=end.useless)
     if end.outcome in ("succeeded", "cancelled"):
         cause = Finding("job.cancelled_by_user") if end.outcome == "cancelled" else end.cause
         return _released(*_moved(house, job, JobState(end.outcome), cause))
@@ -192,7 +193,7 @@ def _after_death(house: House, job: Job, end: End, cause: Finding) -> Decision:
     """A smaller step where memory was the cause; the third fruitless attempt is the last."""
     lower = None
     if job.plan is not None and (_is_memory(end) or _is_suspected(job, end)):
-        lower = step_down(job.plan, allow_shorter=job.allow_shorter)
+        lower = _step_down(job, job.plan)
     if lower is not None:
         plan, notice = lower
         house, told = _moved(house, job, JobState.INTERRUPTED, cause, plan=plan, fruitless=0)
@@ -222,14 +223,15 @@ def _is_memory(end: End) -> bool:
 
 
 def _is_disk(end: End) -> bool:
-    """Whether the worker left because a disk was full. Where it had no room even for its last word,
-    its exit code says so.
+    """Whether the worker left because a disk was full or could only be read. Where it had no room
+    even for its last word, its exit code says so.
     """
     if end.outcome == "paused":
-        return end.cause is not None and end.cause.code == "train.disk_full"
+        return end.cause is not None and end.cause.code in _DISK_CODES
     return not end.outcome and end.code == NoRoom.exit_code
 
 
+_DISK_CODES = frozenset({"train.disk_full", "train.disk_read_only"})
 _MEMORY_CODES = frozenset({"job.out_of_memory", "job.gpu_watchdog"})
 
 
@@ -267,11 +269,15 @@ def _short_of_memory(house: House, job: Job, end: End) -> Decision:
 def _smaller(house: House, job_id: int, told: list[Instruction]) -> Decision:
     """One rung down, where there is one."""
     job = house.jobs[job_id]
-    lower = job.plan and step_down(job.plan, allow_shorter=job.allow_shorter)
+    lower = job.plan and _step_down(job, job.plan)
     if not lower:
         return house, told
     plan, notice = lower
     return _with(house, job, plan=plan), [*told, Freeze(job.id, plan, notice)]
+
+
+def _step_down(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:
+    return step_down(plan, allow_shorter=job.allow_shorter, useless=job.useless)
 
 
 def _left_memory(end: End) -> bool:

@@ -17,7 +17,8 @@ class Job:
 
     `position` orders the queue, the lowest first. `fruitless` counts the attempts in a row that
     died without a new checkpoint. `plan` is there once it is frozen. `held`: an interrupted job
-    that waits for room on a disk or in memory.
+    that waits for room on a disk or in memory. `useless`: rungs of the ladder, by their settings,
+    that would not save it memory.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Job:
     plan: Plan | None = None
     allow_shorter: bool = False
     held: bool = False
+    useless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class End:
 
     `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
     `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
+    `useless`: what it said of the ladder's rungs, see `Job`.
     """
 
     outcome: str = ""
@@ -75,6 +78,7 @@ class End:
     memory_short: bool = False
     machine_restarted: bool = False
     log: str = ""
+    useless: frozenset[str] = frozenset()
 
 
 # Stimuli: wishes of a user, then what happened.

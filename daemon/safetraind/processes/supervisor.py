@@ -73,6 +73,8 @@ class Supervisor:
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
         if role == "train":
             environment["HF_HUB_OFFLINE"] = "1"
+        if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
+            environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
         blas = host.find_openblas()
         if blas:
             preloaded = environment.get("LD_PRELOAD", "")

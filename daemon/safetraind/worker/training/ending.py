@@ -13,6 +13,7 @@ from safetrain_shared.findings import Finding, Status
 from safetraind.worker.training.link import Link
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = errno.EROFS  # as a disk becomes that has errors, or one that was mounted anew
 _OUT_OF_MEMORY = (
     # What MLX's errors say (mlx 0.32: allocator, Metal device, command buffers).
     "Unable to allocate",
@@ -52,15 +53,17 @@ def granted(wish: str, step: int) -> Outcome:
     return Outcome("paused", Finding(code, args={"step": step}))
 
 
-def waiting_for_room() -> Outcome:
-    """The outcome of a run that goes on once there is room on the disk again."""
-    return Outcome("paused", Finding("train.disk_full", Status.WARNING))
+def waiting_for_room(code: str = "train.disk_full") -> Outcome:
+    """The outcome of a run that goes on once the disk takes something again."""
+    return Outcome("paused", Finding(code, Status.WARNING))
 
 
 def _refused(error: OSError) -> Outcome:
-    """The disk refused a write: a full one can be made room on, so the run is only paused."""
+    """The disk refused a write: a full or read-only one can be mended, so the run only pauses."""
     if error.errno in _FULL:
         return waiting_for_room()
+    if error.errno == _READ_ONLY:
+        return waiting_for_room("train.disk_read_only")
     args = {"path": str(error.filename or "?"), "reason": error.strerror or str(error)}
     return Outcome("failed", Finding("path.unwritable", Status.FAILED, True, args))
 
