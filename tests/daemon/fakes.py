@@ -3,8 +3,9 @@ with `real` as its argument the workers are real and only the checks are play.
 
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code;
-`budget`, the plan's bytes; `listen`, its worker opens its socket. `PLAY_RUNTIME` in the environment
-takes the place of the folder for sockets of long homes.
+`budget`, the plan's bytes; `listen`, its worker opens its socket; `load` and `save`, seconds of
+these phases. In the environment `PLAY_RUNTIME` takes the place of the folder for sockets of long
+homes, `PLAY_HOST` says in JSON what is different on this machine.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Trainee:
 
         checkpoint = self.output / "checkpoint.json"
         step, total = json.loads(checkpoint.read_text()) if checkpoint.exists() else (0, 0)
+        self._take_time("load")
         self.writer.append(PhaseChanged("training"))
         while step < self.steps:
             time.sleep(float(self.play.get("pace", "0.01")))
@@ -113,6 +115,14 @@ class Trainee:
         (self.output / "result.json").write_text(json.dumps([step, total]))
         return self._end("succeeded")
 
+    def _take_time(self, verb: str) -> None:
+        from safetrain_shared.events import PhaseChanged
+
+        if verb in self.play:
+            self.writer.append(PhaseChanged({"load": "loading", "save": "saving"}[verb]))
+            time.sleep(float(self.play[verb]))
+            self.writer.append(PhaseChanged("training"))
+
     def _intent(self) -> str:
         if self.stopped:
             return "pause"
@@ -122,6 +132,7 @@ class Trainee:
         from safetrain_shared.events import CheckpointSaved
         from safetraind.files.durable import write_json
 
+        self._take_time("save")
         write_json(checkpoint, [step, total])
         self.writer.append(CheckpointSaved(step, 0, step, str(checkpoint), 1, 0.0))
 
@@ -156,8 +167,17 @@ def move_runtime(folder: Path) -> None:
     paths.runtime_folder = lambda: folder
 
 
+def be_another(facts: dict[str, Any]) -> None:
+    from safetraind import host
+
+    here = host.gather()
+    host.gather = lambda: replace(here, **facts)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
+    if "PLAY_HOST" in os.environ:
+        be_another(json.loads(os.environ["PLAY_HOST"]))
     if "PLAY_RUNTIME" in os.environ:
         move_runtime(Path(os.environ["PLAY_RUNTIME"]))
     if len(sys.argv) == 1 or sys.argv[1] == "real":
