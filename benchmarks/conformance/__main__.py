@@ -11,7 +11,7 @@ import mlx.core as mx
 from benchmarks.conformance.ours import Ours
 from benchmarks.conformance.properties import PROPERTIES, Property
 from benchmarks.conformance.theirs import Theirs
-from benchmarks.conformance.trainer import Trainer
+from benchmarks.conformance.trainer import HasNone, Trainer
 from tests.tiny import make_tiny_model
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         model = make_tiny_model(Path(name) / "model", layers=2, hidden=32)
         for wanted in PROPERTIES:
-            print(f"\n{(wanted.__doc__ or '').strip()}")
+            print(f"\n{' '.join((wanted.__doc__ or '').split())}")
             for trainer in trainers:
                 folder = Path(name) / trainer.name / wanted.__name__
                 problem = _tried(wanted, trainer, model, folder)
@@ -39,6 +39,8 @@ def _tried(wanted: Property, trainer: Trainer, model: Path, folder: Path) -> str
     """Why the trainer fails the property; empty where it passes."""
     try:
         wanted(trainer, model, folder)
+    except HasNone as lacking:
+        return f"has none: {lacking}"
     except AssertionError as failure:
         return str(failure).splitlines()[0] or "fails"
     except Exception as error:

@@ -51,3 +51,16 @@ def mixed(count: int, seed: int = 0, typical: int = 10) -> list[Conversation]:
         conversation(1000 * seed + n, max(1, min(6 * typical, length)))
         for n, length in enumerate(words)
     ]
+
+
+def unlike(count: int) -> list[Conversation]:
+    """Conversations in words of another kind: training on the others soon harms these."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"{n}?"},
+                {"role": "assistant", "content": f"{n} {7 * n}: vrrum, xiu & zás!"},
+            ]
+        }
+        for n in range(count)
+    ]

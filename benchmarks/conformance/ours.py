@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,13 @@ from unittest import mock
 
 import numpy as np
 from mlx.utils import tree_flatten
+from safetensors.numpy import load_file
 
 from benchmarks.conformance.material import Material
-from benchmarks.conformance.trainer import SETTINGS, Report
-from safetrain_shared.events import Evaluated, StepDone
+from benchmarks.conformance.trainer import SETTINGS, Report, flip_a_bit
+from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, StepDone
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
-from safetrain_shared.paths import RunFolder
+from safetrain_shared.paths import ADAPTERS, SUMMARY, RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.files import eventlog
 from safetraind.worker.training import task, train
@@ -25,11 +30,7 @@ from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.link import Link
 from safetraind.worker.training.step import Stepped, Stepper
 
-OWN: dict[str, Any] = {"log_steps": 1, "save_steps": 1}
-
-
-class Killed(Exception):
-    """Stands for a kill: nothing of the trainer runs any more."""
+_PATIENCE_SECONDS = 60.0
 
 
 class Ours:
@@ -38,38 +39,40 @@ class Ours:
     name = "safetrain"
 
     def train(
-        self, folder: Path, material: Material, *, kill_after: int = 0, **settings: Any
+        self,
+        folder: Path,
+        material: Material,
+        *,
+        kills: Sequence[int] = (),
+        damage: bool = False,
+        **settings: Any,
     ) -> Report:
         """See `Trainer.train`."""
-        run = run_folder(folder, material, SETTINGS | OWN | settings)
-        report = Report()
-        handler = signal.getsignal(signal.SIGTERM)  # the worker takes it over; it has no process
-        for last_step in [kill_after, 0] if kill_after else [0]:
-            watching = _watching(report, last_step)
-            with mock.patch.object(train, "Stepper", watching):
-                try:
-                    outcome = train.train(task.read(run), Link(run, {}))
-                    assert outcome.outcome in ("succeeded", "failed"), outcome
-                except Killed:
-                    continue
-        signal.signal(signal.SIGTERM, handler)
-        bodies = [read.event.body for read in eventlog.read(run.events)]
-        steps = {body.step: body for body in bodies if isinstance(body, StepDone)}
-        report.losses = [body.loss for body in steps.values()]
-        report.rates = [body.learning_rate for body in steps.values()]
-        report.evaluations = [body.loss for body in bodies if isinstance(body, Evaluated)]
+        run = run_folder(folder, material, SETTINGS | {"log_steps": 1} | settings)
+        report = Report(adapter=folder / "out" / ADAPTERS)
+        if kills:
+            _train_and_kill(run, kills, damage)
+        else:
+            _train_here(run, report)
+        _tell(run, report)
         return report
 
 
-def _watching(report: Report, last_step: int) -> type[Stepper]:
-    """A stepper that tells `report` what it is given, and dies after `last_step`."""
+def _train_here(run: RunFolder, report: Report) -> None:
+    handler = signal.getsignal(signal.SIGTERM)  # the worker takes it over; it has no process
+    with mock.patch.object(train, "Stepper", _watching(report)):
+        outcome = train.train(task.read(run), Link(run, {}))
+    signal.signal(signal.SIGTERM, handler)
+    assert outcome.outcome in ("succeeded", "failed"), outcome
+
+
+def _watching(report: Report) -> type[Stepper]:
+    """A stepper that tells `report` what it is given."""
     real = computed = 0
 
     class Watching(Stepper):
         def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
             nonlocal real, computed
-            if last_step and number == last_step:
-                raise Killed
             done = super().step(window, number, learning_rate)
             report.micro_batches += [list(batch.samples) for batch in window]
             report.learned += done.learned
@@ -81,6 +84,52 @@ def _watching(report: Report, last_step: int) -> type[Stepper]:
             return done
 
     return Watching
+
+
+def _train_and_kill(run: RunFolder, kills: Sequence[int], damage: bool) -> None:
+    """Kills the worker half a step after each of those steps was logged, and lets it finish."""
+    for step in kills:
+        process = _start(run)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            done = [(b.step, at) for b, at in _events(run) if isinstance(b, StepDone)]
+            if done and done[-1][0] >= step:
+                time.sleep((done[-1][1] - done[-2][1]) / 2)
+                process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, run.log.read_text()
+        if damage:
+            saved = [b for b, _ in _events(run) if isinstance(b, CheckpointSaved)]
+            flip_a_bit(Path(saved[-1].path) / "optimizer.safetensors")
+    assert _start(run).wait(_PATIENCE_SECONDS) == 0, run.log.read_text()
+
+
+def _start(run: RunFolder) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "safetraind.worker", "train", str(run.root)]
+    environment = os.environ | {"MLX_DISABLE_COMPILE": "1"}  # as the suite itself
+    with run.log.open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def _events(run: RunFolder) -> list[tuple[Any, float]]:
+    """Each event and its time."""
+    return [(read.event.body, read.event.time) for read in eventlog.read(run.events)]
+
+
+def _tell(run: RunFolder, report: Report) -> None:
+    """What the run's files say. A step or evaluation that was done again counts once, the last."""
+    bodies = [body for body, _ in _events(run)]
+    steps = {body.step: body for body in bodies if isinstance(body, StepDone)}
+    evaluations = {body.step: body.loss for body in bodies if isinstance(body, Evaluated)}
+    report.losses = [body.loss for body in steps.values()]
+    report.rates = [body.learning_rate for body in steps.values()]
+    report.evaluations = list(evaluations.values())
+    report.warnings = [body.finding.code for body in bodies if isinstance(body, Notice)]
+    summary = json.loads((report.adapter.parent / SUMMARY).read_text())
+    report.left_out, report.cut = summary["samples_left_out"], summary["samples_cut"]
+    saved = [Path(body.path) for body in bodies if isinstance(body, CheckpointSaved)]
+    for folder in [folder for folder in saved if folder.is_dir()][-1:]:
+        report.weights = report.weights or load_file(folder / "adapters.safetensors")
+        report.optimizer = load_file(folder / "optimizer.safetensors")
 
 
 def run_folder(folder: Path, material: Material, settings: dict[str, Any]) -> RunFolder:

@@ -1,11 +1,20 @@
-"""mlx-lm's trainer in the suite's hands: its own loop, its batches and numbers watched."""
+"""mlx-lm's trainer in the suite's hands: its own loop, its batches and numbers watched.
+
+`python -m benchmarks.conformance.theirs FOLDER` is one training in a process of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +27,15 @@ from mlx_lm import load
 from mlx_lm.tuner import datasets, trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.conformance.material import Material
-from benchmarks.conformance.trainer import SETTINGS, Report
+from benchmarks.conformance.trainer import SETTINGS, Arrays, HasNone, Report, flip_a_bit
 
-
-class Killed(Exception):
-    """Stands for a kill: nothing of the trainer runs any more."""
+_HAS_NONE = ("packing", "loss_chunk", "early_stopping", "max_grad_norm")
+_ADAPTER = "adapters.safetensors"
+_JOB, _TOLD, _OPTIMIZER = "job.json", "told.jsonl", "optimizer.safetensors"
+_PATIENCE_SECONDS = 60.0
 
 
 class Theirs:
@@ -33,24 +44,30 @@ class Theirs:
     name = "mlx_lm"
 
     def train(
-        self, folder: Path, material: Material, *, kill_after: int = 0, **settings: Any
+        self,
+        folder: Path,
+        material: Material,
+        *,
+        kills: Sequence[int] = (),
+        damage: bool = False,
+        **settings: Any,
     ) -> Report:
         """See `Trainer.train`."""
+        for name in _HAS_NONE:
+            if settings.get(name, SETTINGS[name]) != SETTINGS[name]:
+                raise HasNone(f"has no {name}")
         chosen = SimpleNamespace(**SETTINGS | settings)
-        accumulation = chosen.gradient_accumulation
         per_epoch = len(material.train) // chosen.batch_size
         iterations = chosen.num_epochs * per_epoch
-        report = Report()
         folder.mkdir(parents=True)
-        if kill_after:
-            done = kill_after * accumulation
-            with contextlib.suppress(Killed):
-                _train(folder, material, chosen, report, iterations, kill_at=done + 1)
-            left = iterations - done
-            _train(folder, material, chosen, report, left, resume=folder / "adapters.safetensors")
+        if kills:
+            report = _train_and_kill(folder, material, chosen, iterations, kills, damage)
         else:
-            _train(folder, material, chosen, report, iterations)
-        report.rates = report.rates[accumulation - 1 :: accumulation]
+            report = _train(folder, material, chosen, iterations)
+        report.rates = report.rates[
+            chosen.gradient_accumulation - 1 :: chosen.gradient_accumulation
+        ]
+        report.adapter = folder
         return report
 
 
@@ -58,50 +75,63 @@ def _train(
     folder: Path,
     material: Material,
     chosen: SimpleNamespace,
-    report: Report,
     iterations: int,
-    *,
-    kill_at: int = 0,
     resume: Path | None = None,
-) -> None:
+) -> Report:
+    report = Report()
     model, tokenizer = load(str(material.model))
     mx.random.seed(chosen.seed)
     np.random.seed(chosen.seed)
     model.freeze()
     parameters = {"rank": 8, "scale": 20.0, "dropout": chosen.lora_dropout}
-    linear_to_lora_layers(model, chosen.lora_layers, parameters)
+    dora = chosen.fine_tune_type == "dora"
+    linear_to_lora_layers(model, chosen.lora_layers, parameters, use_dora=dora)
+    config = {
+        "fine_tune_type": chosen.fine_tune_type,
+        "num_layers": chosen.lora_layers,
+        "lora_parameters": parameters,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
     if resume:
         model.load_weights(str(resume), strict=False)
-    masked = SimpleNamespace(mask_prompt=True)
+    data = SimpleNamespace(mask_prompt=chosen.mask_prompt)
     sets = [
-        datasets.CacheDataset(datasets.create_dataset(part, tokenizer, masked))
+        datasets.CacheDataset(datasets.create_dataset(part, tokenizer, data))
         for part in (material.train, material.valid)
     ]
+    optimizer = optim.Adam(_rate(chosen, iterations))
     patched = type(model.layers[0]).__call__  # gradient checkpointing replaces it for good
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train(
                 model,
-                optim.Adam(_rate(chosen, iterations)),
+                optimizer,
                 *sets,
                 trainer.TrainingArgs(
                     batch_size=chosen.batch_size,
                     iters=iterations,
-                    val_batches=1,
                     steps_per_report=1,
                     steps_per_eval=chosen.eval_steps * chosen.gradient_accumulation,
-                    steps_per_save=1,
+                    steps_per_save=chosen.save_steps * chosen.gradient_accumulation,
                     max_seq_length=chosen.max_seq_length,
-                    adapter_file=str(folder / "adapters.safetensors"),
+                    adapter_file=str(folder / _ADAPTER),
                     grad_checkpoint=chosen.gradient_checkpointing,
                     grad_accumulation_steps=chosen.gradient_accumulation,
                 ),
-                iterate_batches=_Watched(report, sets[0], kill_at),
-                training_callback=_Told(report),
+                iterate_batches=_Watched(report, sets[0]),
+                training_callback=_Told(report, folder / _TOLD),
             )
     finally:
         type(model.layers[0]).__call__ = patched
-    report.weights = {n: np.array(w) for n, w in tree_flatten(model.trainable_parameters())}
+    report.weights, report.optimizer = (
+        _arrays(model.trainable_parameters()),
+        _arrays(optimizer.state),
+    )
+    return report
+
+
+def _arrays(tree: Any) -> Arrays:
+    return {name: np.array(value) for name, value in tree_flatten(tree)}
 
 
 def _rate(chosen: SimpleNamespace, iterations: int) -> Any:
@@ -117,7 +147,7 @@ def _rate(chosen: SimpleNamespace, iterations: int) -> Any:
         {
             "name": names[chosen.schedule],
             "arguments": arguments[chosen.schedule],
-            "warmup": chosen.warmup_steps,
+            "warmup": chosen.warmup_steps * chosen.gradient_accumulation,
         }
     )
 
@@ -125,18 +155,14 @@ def _rate(chosen: SimpleNamespace, iterations: int) -> Any:
 class _Watched:
     """mlx-lm's own batches; those of the training set are noted."""
 
-    def __init__(self, report: Report, train: Any, kill_at: int) -> None:
-        self._report, self._train, self._kill_at = report, train, kill_at
+    def __init__(self, report: Report, train: Any) -> None:
+        self._report, self._train = report, train
         self._numbers = {tuple(train[n][0]): n for n in range(len(train))}
         self._real = self._computed = 0
 
     def __call__(self, dataset: Any, **arguments: Any) -> Iterator[Any]:
-        for count, (batch, lengths) in enumerate(
-            trainer.iterate_batches(dataset, **arguments), start=1
-        ):
+        for batch, lengths in trainer.iterate_batches(dataset, **arguments):
             if dataset is self._train:
-                if count == self._kill_at:
-                    raise Killed
                 self._note(np.array(batch), np.array(lengths))
             yield batch, lengths
 
@@ -148,17 +174,81 @@ class _Watched:
         self._report.padding = 1 - self._real / self._computed
 
 
-class _Told(TrainingCallback):
-    """Takes the numbers from the callback, at every iteration."""
+class _Told(TrainingCallback):  # type: ignore[misc]
+    """Takes the numbers from the callback, at every iteration, and leaves them in a file."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, report: Report, file: Path) -> None:
+        self._report, self._file = report, file
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
         self._report.losses.append(train_info["train_loss"])
         self._report.rates.append(train_info["learning_rate"])
         trained = train_info["trained_tokens"]
         self._report.learned = int(trained) if math.isfinite(trained) else 0
+        with self._file.open("a") as file:
+            file.write(json.dumps({"loss": train_info["train_loss"]}) + "\n")
 
     def on_val_loss_report(self, val_info: dict[str, Any]) -> None:
         self._report.evaluations.append(val_info["val_loss"])
+        with self._file.open("a") as file:
+            file.write(json.dumps({"evaluation": val_info["val_loss"]}) + "\n")
+
+
+def _train_and_kill(
+    folder: Path,
+    material: Material,
+    chosen: SimpleNamespace,
+    iterations: int,
+    kills: Sequence[int],
+    damage: bool,
+) -> Report:
+    """Each process goes on from the adapter that the one before it had saved, for what is left."""
+    report, done, save = Report(), 0, chosen.save_steps * chosen.gradient_accumulation
+    for number, step in enumerate([*kills, 0]):
+        part = folder if not step else folder / f"part{number}"
+        part.mkdir(exist_ok=True)
+        resume = str(_newest(folder)) if done else ""
+        job = {"model": str(material.model), "train": material.train, "valid": material.valid}
+        job |= {"chosen": vars(chosen), "iterations": iterations - done, "resume": resume}
+        (part / _JOB).write_text(json.dumps(job))
+        command = [sys.executable, "-m", "benchmarks.conformance.theirs", str(part)]
+        process = subprocess.Popen(command, env=os.environ | {"MLX_DISABLE_COMPILE": "1"})
+        wanted = (step * chosen.gradient_accumulation + chosen.gradient_accumulation // 2) - done
+        if step:
+            _kill_after(process, part / _TOLD, wanted)
+        assert process.wait(_PATIENCE_SECONDS) == (-signal.SIGKILL if step else 0)
+        told = [json.loads(line) for line in (part / _TOLD).read_text().splitlines()]
+        losses = [line["loss"] for line in told if "loss" in line]
+        saved = len(losses) // save * save if step else len(losses)
+        report.losses += losses[:saved]
+        report.evaluations += [line["evaluation"] for line in told if "evaluation" in line]
+        done += saved
+        if step and damage:
+            flip_a_bit(_newest(folder))
+    report.weights, report.optimizer = load_file(folder / _ADAPTER), load_file(folder / _OPTIMIZER)
+    return report
+
+
+def _newest(folder: Path) -> Path:
+    return max(folder.rglob(_ADAPTER), key=lambda file: file.stat().st_mtime_ns)
+
+
+def _kill_after(process: subprocess.Popen[bytes], told: Path, iterations: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if told.exists() and told.read_text().count('"loss"') >= iterations:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _main(folder: Path) -> None:
+    """One training, as `_train_and_kill` left word of it."""
+    job = json.loads((folder / _JOB).read_text())
+    material = Material(Path(job["model"]), job["train"], job["valid"])
+    resume = Path(job["resume"]) if job["resume"] else None
+    report = _train(folder, material, SimpleNamespace(**job["chosen"]), job["iterations"], resume)
+    save_file(dict(report.optimizer), folder / _OPTIMIZER)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -17,9 +17,14 @@ def answer_tokens(model: Path, sample: Conversation) -> int:
     return len(tokens) - start
 
 
-def mean_loss(model: Path, samples: list[Conversation]) -> float:
-    """The model's mean loss over the tokens of all last answers."""
-    network, tokenizer = load(str(model))
+def all_tokens(model: Path, sample: Conversation) -> int:
+    """The tokens of a conversation, prompt and answers."""
+    return len(_tokens(load(str(model))[1], sample)[0])
+
+
+def mean_loss(model: Path, samples: list[Conversation], adapter: Path | None = None) -> float:
+    """The mean loss over the tokens of all last answers; of the model with `adapter`, if given."""
+    network, tokenizer = load(str(model), adapter_path=str(adapter) if adapter else None)
     total, count = 0.0, 0
     for sample in samples:
         tokens, start = _tokens(tokenizer, sample)

@@ -22,7 +22,8 @@ def test_ours_has_the_property(wanted: Property, model: Path, tmp_path: Path) ->
     [
         properties.padding_is_never_supervised,
         properties.a_cut_off_answer_does_no_harm,
-        properties.a_resumed_run_ends_the_same,
+        properties.the_best_adapter_is_what_one_gets,
+        properties.a_killed_run_ends_the_same,
     ],
     ids=lambda wanted: wanted.__name__,
 )
