@@ -70,7 +70,7 @@ class Conductor:
         self.home = home
         self.guests: list[Guest] = []
         self._store = store
-        self._seqs = Seqs(store)
+        self._seqs = Seqs(home)
         self._supervisor = supervisor
         self._lease = lease
         self._checker = checker
@@ -216,7 +216,6 @@ class Conductor:
         for record in self._store.all():
             job = self._with_plan(record.job)
             self._records[job.id] = record
-            self._seqs.begin(job.id, record.last_seq)
             jobs = {**self._house.jobs, job.id: job}
             self._house = House(jobs, self._house.lease)
         for job in list(self._house.jobs.values()):
@@ -236,7 +235,6 @@ class Conductor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._drop_lease()
-        self._seqs.settle()
         for feed in self._feeds.values():
             feed.wake()
 

@@ -66,6 +66,11 @@ class RunFolder:
         return self.root / "events.log"
 
     @property
+    def told(self) -> Path:
+        """The highest `seq` that went out to anybody; see `safetraind.jobs.seqs`."""
+        return self.root / "told"
+
+    @property
     def intent(self) -> Path:
         """`pause` or `cancel`, renamed into place; read by the worker at every step."""
         return self.root / "intent"

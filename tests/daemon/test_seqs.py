@@ -4,53 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetrain_shared.errors import NoRoom
+import pytest
+
 from safetrain_shared.jobs import JobState
-from safetraind.jobs.seqs import AHEAD, Seqs
-from safetraind.jobs.store import Store
+from safetrain_shared.paths import Home
+from safetraind.jobs.seqs import Seqs
 from tests.daemon.conftest import MakeSpec
-from tests.daemon.test_store import add
 from tests.harness import DaemonProcess, kill_all, wait_for
 
 
-class CountingStore(Store):
-    """Counts how often a `seq` is kept; may be full."""
-
-    kept = 0
-    full = False
-
-    def keep_seq(self, job_id: int, seq: int) -> None:
-        if self.full:
-            raise NoRoom("disk.full", path="jobs.db")
-        self.kept += 1
-        super().keep_seq(job_id, seq)
+def test_what_went_out_is_known_after_a_kill_and_never_less(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.run(1).root.mkdir(parents=True)
+    seqs = Seqs(home)
+    for seq in (1, 9, 10, 1234, 7):  # the last: a file that was cut
+        seqs.note(1, seq)
+    assert seqs.known(1) == 1234
+    assert Seqs(home).known(1) == 1234
+    assert Seqs(home).known(2) == 0
 
 
-def test_the_database_is_asked_once_a_block_and_always_first(tmp_path: Path) -> None:
-    store = CountingStore(tmp_path / "jobs.db")
-    job, seqs = add(store), Seqs(store)
-    for seq in range(1, 5 * AHEAD):
-        seqs.note(job, seq)
-        assert seqs.known(job) == seq
-        assert store.get(job).last_seq >= seq
-    assert store.kept == 5
-    seqs.settle()
-    assert store.get(job).last_seq == 5 * AHEAD - 1
-    after_a_kill = Seqs(store)
-    after_a_kill.begin(job, store.get(job).last_seq)
-    after_a_kill.note(job, 7)  # a file that was cut
-    assert after_a_kill.known(job) == 5 * AHEAD - 1
-
-
-def test_on_a_full_disk_memory_knows_and_the_database_learns_it_later(tmp_path: Path) -> None:
-    store = CountingStore(tmp_path / "jobs.db")
-    job, seqs = add(store), Seqs(store)
-    store.full = True
-    seqs.note(job, 3)
-    assert (seqs.known(job), store.get(job).last_seq) == (3, 0)
-    store.full = False
-    seqs.note(job, 4)
-    assert store.get(job).last_seq == 4 + AHEAD
+def test_where_nothing_can_be_written_memory_knows(tmp_path: Path) -> None:
+    seqs = Seqs(Home(tmp_path / "missing"))
+    seqs.note(1, 3)
+    assert seqs.known(1) == 3
 
 
 def test_an_event_file_cut_below_what_watchers_saw_goes_on_above_it(
@@ -78,12 +55,13 @@ def test_an_event_file_cut_below_what_watchers_saw_goes_on_above_it(
     assert everything[30:] == later, "who has seen 60 misses nothing that came after the cut"
 
 
-def test_a_restart_that_was_asked_for_leaves_no_gap(
-    playing: DaemonProcess, make_spec: MakeSpec
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+def test_another_daemon_leaves_no_gap(
+    playing: DaemonProcess, make_spec: MakeSpec, how: str
 ) -> None:
     job = playing.start().submit(make_spec(name="pace=0.02")).job.id
     wait_for(lambda: playing.job(job).step > 2)
-    playing.terminate()
+    getattr(playing, how)()
     playing.start()
     playing.wait_for_state(job, JobState.SUCCEEDED)
     seqs = [event.seq for event in playing.watch(job)]

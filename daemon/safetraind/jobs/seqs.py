@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
-from safetrain_shared.errors import NoRoom
-from safetraind.jobs.store import Store
+from safetrain_shared.paths import Home
 
-AHEAD = 1000  # the database hears of as many at a time: it is asked seldom
+_DIGITS = 20
 
 
 class Seqs:
-    """Kept in memory exactly, in the database a block ahead: after a kill, an event file that ends
-    below that block may have been cut short, and the next event begins above it.
+    """The highest `seq` of each job that went out, kept in its run folder: `told`.
+
+    Written in place before the events go out and never synced: the kernel keeps it when a process
+    is killed, a full disk can't refuse it, and after a restart of the machine a new block begins
+    anyway (`supervisor.seq_floor`). An event file that ends below it was cut short.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._known: dict[int, int] = {}
-        self._kept: dict[int, int] = {}
-
-    def begin(self, job_id: int, kept: int) -> None:
-        """Takes over what the database has kept of a job."""
-        self._known[job_id] = self._kept[job_id] = kept
 
     def known(self, job_id: int) -> int:
         """The highest `seq` that may be known; 0: none is."""
-        return self._known.get(job_id, 0)
+        if job_id not in self._known:
+            try:
+                self._known[job_id] = int(self._home.run(job_id).told.read_text(encoding="ascii"))
+            except (OSError, ValueError):
+                self._known[job_id] = 0
+        return self._known[job_id]
 
     def note(self, job_id: int, seq: int) -> None:
-        """All up to `seq` is about to be known. On a full disk memory alone learns it."""
+        """All up to `seq` is about to be known. Without a file, memory alone learns it."""
         if seq <= self.known(job_id):
             return
         self._known[job_id] = seq
-        if seq > self._kept.get(job_id, 0):
-            self._keep(job_id, seq + AHEAD)
-
-    def settle(self) -> None:
-        """Keeps the exact numbers: from here on nobody learns more."""
-        for job_id, seq in self._known.items():
-            if self._kept.get(job_id) != seq:
-                self._keep(job_id, seq)
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._home.run(job_id).told, flags, 0o600)
+            try:
+                os.pwrite(descriptor, str(seq).zfill(_DIGITS).encode(), 0)
+            finally:
+                os.close(descriptor)
 
     def forget(self, job_id: int) -> None:
         """The job is no more."""
         self._known.pop(job_id, None)
-        self._kept.pop(job_id, None)
-
-    def _keep(self, job_id: int, seq: int) -> None:
-        with contextlib.suppress(NoRoom):
-            self._store.keep_seq(job_id, seq)
-            self._kept[job_id] = seq

@@ -37,8 +37,7 @@ MIGRATIONS: tuple[str, ...] = (
         cause TEXT,
         created REAL NOT NULL,
         started REAL NOT NULL,
-        finished REAL NOT NULL,
-        last_seq INTEGER NOT NULL
+        finished REAL NOT NULL
     ) STRICT;
     CREATE INDEX jobs_by_output ON jobs (output);
     """,
@@ -58,7 +57,6 @@ class Record:
     created: float
     started: float
     finished: float
-    last_seq: int
 
     @property
     def spec(self) -> JobSpec:
@@ -97,8 +95,8 @@ class Store:
             tail = db.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()[0]
             cursor = db.execute(
                 "INSERT INTO jobs (key, output, document, state, position, after, attempt, intent,"
-                " fruitless, created, started, finished, last_seq)"
-                " VALUES (?, ?, '', 'queued', ?, ?, 0, '', 0, ?, 0, 0, 0)",
+                " fruitless, created, started, finished)"
+                " VALUES (?, ?, '', 'queued', ?, ?, 0, '', 0, ?, 0, 0)",
                 (key or None, output, tail, after, now),
             )
             document = {"job": cursor.lastrowid, **document}
@@ -129,11 +127,6 @@ class Store:
                 "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
             )
         return self.get(job_id)
-
-    def keep_seq(self, job_id: int, seq: int) -> None:
-        """Remembers the `seq` above which the next event begins where its file ends below."""
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET last_seq = ? WHERE id = ?", (seq, job_id))
 
     def forget(self, job_id: int) -> None:
         """Deletes a job; its id is not used again."""
@@ -255,4 +248,4 @@ def _record(row: sqlite3.Row) -> Record:
         allow_shorter=bool(document["spec"].get("allow_shorter", False)),
     )
     times = (row["created"], row["started"], row["finished"])
-    return Record(job, document, row["output"], *times, row["last_seq"])
+    return Record(job, document, row["output"], *times)
