@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.events import Body, Notice, Outcome
+from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDone
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
@@ -88,8 +89,24 @@ class Run:
 
     def wait_for(self, kind: type, count: int = 1, seconds: float = 60) -> None:
         """Return once the worker has written `count` events of a kind."""
+        self._wait(lambda: len(self.of(kind)) >= count, seconds)
+
+    def wait_for_moment(self, process: subprocess.Popen[bytes], moment: str, before: int) -> None:
+        """Return once `process` does `moment`, a phase or `step`, in what it wrote after the first
+        `before` events, or has ended.
+        """
+
+        def reached() -> bool:
+            new = self.bodies()[before:]
+            phases = [body.phase for body in new if isinstance(body, PhaseChanged)]
+            stepped = any(isinstance(body, StepDone) for body in new)
+            return moment in phases or (moment == "step" and stepped)
+
+        self._wait(lambda: process.poll() is not None or reached(), 60)
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while len(self.of(kind)) < count:
+        while not condition():
             assert time.monotonic() < deadline, self.folder.log.read_text()
             time.sleep(0.01)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from safetrain_shared.events import CheckpointSaved, Evaluated, PhaseChanged, StepDone
+from safetrain_shared.events import Evaluated, PhaseChanged, StepDone
+from safetraind.files import training_state
 from tests.trainer.runs import Run, make_run
 
 Data = tuple[Path, Path]
@@ -29,7 +31,9 @@ HARD: dict[str, Any] = {
     "learning_rate": 3e-3,
     "seed": 5,
 }
-KILLS = int(os.environ.get("KILLS", "6"))
+# A kill comes shortly after one of these, all in turn: right away, in a phase, after a step.
+MOMENTS = ("", "loading", "tokenizing", "evaluating", "saving", "step")
+KILLS = int(os.environ.get("KILLS", str(len(MOMENTS))))
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,9 @@ class Result:
 
 
 def result(run: Run) -> Result:
-    last = max(run.of(CheckpointSaved), key=lambda saved: saved.step)
-    folder = Path(last.path)
+    state = training_state.read(run.output)
+    assert state is not None
+    folder = run.output / state.checkpoints[-1]  # its event may have been lost in a kill
     return Result(
         adapter=(folder / "adapters.safetensors").read_bytes(),
         optimizer=(folder / "optimizer.safetensors").read_bytes(),
@@ -67,28 +72,54 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Dat
     return result(run)
 
 
+def killed_and_resumed(run: Run, kills: int) -> int:
+    """Kill the worker at random moments, up to `kills` times, and let it finish; how often it was.
+
+    The seed of the moments is printed: SEED=… repeats them as far as the machine's pace lets them.
+    """
+    seed = int(os.environ.get("SEED", str(time.time_ns())))
+    print(f"SEED={seed}")
+    chance, killed, attempt = random.Random(seed), 0, 1
+    moments = itertools.cycle(chance.sample(MOMENTS, len(MOMENTS)))
+    while killed < kills:
+        before = len(run.bodies())
+        process = run.start(attempt)
+        if moment := next(moments):
+            run.wait_for_moment(process, moment, before)
+        time.sleep(chance.uniform(0, 0.1 if moment else 0.5))  # the moment itself is what is tried
+        process.kill()
+        if process.wait() == 0:
+            break
+        killed, attempt = killed + 1, attempt + 1
+    assert run.finish(attempt + 1).outcome == "succeeded"
+    return killed
+
+
+def assert_repeats_are_equal(run: Run) -> None:
+    """Every step that was done twice gave the same number twice."""
+    seen: dict[int, float] = {}
+    for step in run.of(StepDone):
+        assert seen.setdefault(step.step, step.loss) == step.loss
+
+
 def test_killed_at_random_moments(
     tmp_path: Path, model: Path, data: Data, undisturbed: Result
 ) -> None:
     run = make_run(tmp_path, model, data, **HARD)
-    chance, attempt, kills = random.Random(), 0, 0
-    while kills < KILLS:
-        attempt += 1
-        before = len(run.of(StepDone))
-        process = run.start(attempt)
-        run.wait_for(StepDone, before + 1)
-        time.sleep(chance.uniform(0, 0.25))  # the moment itself is what is tried
-        process.kill()
-        if process.wait() == 0:
-            break
-        kills += 1
-    assert run.finish(attempt + 1).outcome == "succeeded"
-    assert kills > 2
-    # Every step that was done twice gave the same number twice.
-    seen: dict[int, float] = {}
-    for step in run.of(StepDone):
-        assert seen.setdefault(step.step, step.loss) == step.loss
+    assert killed_and_resumed(run, KILLS) > 2
+    assert_repeats_are_equal(run)
     assert result(run) == undisturbed
+
+
+def test_killed_without_validation(tmp_path: Path, model: Path, data: Data) -> None:
+    settings = {**HARD, "num_epochs": 2, "packing": True, "save_steps": 1}
+    whole = make_run(tmp_path / "whole", model, data, validated=False, **settings)
+    assert whole.finish().outcome == "succeeded"
+    run = make_run(tmp_path / "killed", model, data, validated=False, **settings)
+    killed_and_resumed(run, 2)
+    assert_repeats_are_equal(run)
+    assert result(run) == result(whole)
+    assert run.adapter() == run.adapter(run.checkpoints()[-1])
 
 
 def test_paused_and_resumed(tmp_path: Path, model: Path, data: Data, undisturbed: Result) -> None:
