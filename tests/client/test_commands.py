@@ -38,6 +38,21 @@ def test_status_shows_the_job_at_work_and_the_queue_behind(capsys: Capture) -> N
     assert "waiting behind: 3 (starts in 2 min)" in out
 
 
+def test_when_a_waiting_job_starts_is_told_as_a_range_or_not_at_all(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    eta = {"start_eta_seconds": 600, "start_eta_low_seconds": 300, "start_eta_high_seconds": 900}
+    daemon.jobs = [
+        job(2),
+        job(3, JobState.QUEUED, queue_position=1, after=2, **eta),
+        job(4, JobState.QUEUED, queue_position=2, after=9),
+    ]
+    assert main(["jobs"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert "starts in 5 min to 15 min" in rows[2]
+    assert "after job 9" in rows[3]
+
+
 def test_status_of_a_job_by_its_number(capsys: Capture) -> None:
     assert main(["status", "1"]) == 0
     assert "took 1 min" in capsys.readouterr().out

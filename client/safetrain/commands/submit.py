@@ -13,6 +13,7 @@ from safetrain.commands.training import Settled, job_options, spec_of
 from safetrain.connection import Daemon
 from safetrain.render.jobs import time_left
 from safetrain.render.plain import message_to_json, write
+from safetrain.render.ticker import Ticker
 from safetrain.render.words import sign
 from safetrain.session import Session, command
 from safetrain.whole import Whole
@@ -69,8 +70,13 @@ def submit(
         fresh=fresh,
         after=after,
     )
+    ticker = Ticker(silent=session.terse)
     with connected(session) as daemon:
-        answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
+        ticker.show("inspecting")
+        try:
+            answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
+        finally:
+            ticker.clear()
         _show(session, answer)
         if wait or watch or report_to:
             return _stay(session, daemon, answer.job, reporting, quiet=not watch)

@@ -183,7 +183,10 @@ def _left(job: Job) -> Json:
         took = duration(job.finished - job.started)
         return {"label": _("took"), "value": took, "below": []}
     if job.queue_position and job.HasField("start_eta_seconds"):
-        return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": []}
+        low, high = duration(job.start_eta_low_seconds), duration(job.start_eta_high_seconds)
+        known = job.HasField("start_eta_low_seconds") and low != high
+        below = [_("{low} to {high}").format(low=low, high=high)] if known else []
+        return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": below}
     if not job.HasField("eta_seconds"):
         return {"label": _("time left"), "value": "", "below": []}
     at = time.strftime("%H:%M", time.localtime(time.time() + job.eta_seconds))

@@ -149,13 +149,15 @@ def _start(job: Job) -> str:
     """When a waiting job starts, as far as anybody can say."""
     if not job.HasField("start_eta_seconds"):
         return _("after job {id}").format(id=job.after) if job.after else ""
-    low = duration(job.start_eta_low_seconds or job.start_eta_seconds)
-    high = duration(job.start_eta_high_seconds or job.start_eta_seconds)
-    if job.start_eta_seconds < 1.0:
+    likely = job.start_eta_seconds
+    low, high = likely, likely
+    if job.HasField("start_eta_low_seconds") and job.HasField("start_eta_high_seconds"):
+        low, high = job.start_eta_low_seconds, job.start_eta_high_seconds
+    if high < 1.0:
         return ""
-    if low == high:
-        return _("starts in {time}").format(time=high)
-    return _("starts in {low} to {high}").format(low=low, high=high)
+    if duration(low) == duration(high):
+        return _("starts in {time}").format(time=duration(likely))
+    return _("starts in {low} to {high}").format(low=duration(low), high=duration(high))
 
 
 def short_path(path: str) -> str:
