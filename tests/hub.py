@@ -7,8 +7,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = "org/tiny"
 _SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -20,7 +22,8 @@ def serving(folder: Path, sizes: dict[str, int] | None = None) -> Iterator[dict[
 
     `sizes`: what it says of a file's size, where that is not the truth.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(folder, sizes or {}))
+    handler = partial(_Handler, folder, sizes or {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield {
@@ -34,48 +37,48 @@ def serving(folder: Path, sizes: dict[str, int] | None = None) -> Iterator[dict[
         server.server_close()
 
 
-def _handler(folder: Path, sizes: dict[str, int]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            self._answer(body=True)
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, folder: Path, sizes: dict[str, int], *arguments: Any) -> None:
+        self._folder, self._sizes = folder, sizes
+        super().__init__(*arguments)
 
-        def do_HEAD(self) -> None:  # noqa: N802
-            self._answer(body=False)
+    def do_GET(self) -> None:
+        self._answer(body=True)
 
-        def _answer(self, *, body: bool) -> None:
-            path = self.path.split("?")[0]
-            if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-                files = [_entry(file, sizes) for file in sorted(folder.iterdir())]
-                return self._send(json.dumps(files).encode(), "application/json", {}, body)
-            if path.startswith(f"/api/models/{REPOSITORY}"):
-                info = {"id": REPOSITORY, "sha": _SHA, "siblings": []}
-                return self._send(json.dumps(info).encode(), "application/json", {}, body)
-            file = folder / path.rpartition("/")[2]
-            if not path.startswith(f"/{REPOSITORY}/resolve/") or not file.is_file():
-                return self.send_error(404)
-            about = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": _SHA}
-            if file.name in sizes:
-                about["X-Linked-Size"] = str(sizes[file.name])
-            return self._send(file.read_bytes(), "application/octet-stream", about, body)
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
 
-        def _send(self, content: bytes, kind: str, about: dict[str, str], body: bool) -> None:
-            self.send_response(200)
-            for name, value in {"Content-Type": kind, **about}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
+    def _answer(self, *, body: bool) -> None:
+        path = self.path.split("?")[0]
+        if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+            files = [self._entry(file) for file in sorted(self._folder.iterdir())]
+            return self._send(json.dumps(files).encode(), {}, body)
+        if path.startswith(f"/api/models/{REPOSITORY}"):
+            info = {"id": REPOSITORY, "sha": _SHA, "siblings": []}
+            return self._send(json.dumps(info).encode(), {}, body)
+        file = self._folder / path.rpartition("/")[2]
+        if not path.startswith(f"/{REPOSITORY}/resolve/") or not file.is_file():
+            return self.send_error(404)
+        about = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": _SHA}
+        if file.name in self._sizes:
+            about["X-Linked-Size"] = str(self._sizes[file.name])
+        return self._send(file.read_bytes(), about, body)
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def _send(self, content: bytes, about: dict[str, str], body: bool) -> None:
+        self.send_response(200)
+        for name, value in about.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
 
-    return Handler
+    def _entry(self, file: Path) -> dict[str, object]:
+        size = self._sizes.get(file.name, file.stat().st_size)
+        return {"type": "file", "path": file.name, "size": size, "oid": _digest(file)}
 
-
-def _entry(file: Path, sizes: dict[str, int]) -> dict[str, object]:
-    size = sizes.get(file.name, file.stat().st_size)
-    return {"type": "file", "path": file.name, "size": size, "oid": _digest(file)}
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def _digest(file: Path) -> str:

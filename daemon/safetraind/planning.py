@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +87,7 @@ class Planning:
                 async for _ in judged:
                     pass
         except TimeoutError:
-            _reject([finding_from_dict(problem) for problem in workers.problems])
+            _reject(_seen_so_far(workers.problems))
             return Forecast((*noteworthy(course.findings), Finding("data.not_inspected")))
         return _forecast(course)
 
@@ -170,6 +170,17 @@ def _reject(findings: list[Finding]) -> None:
     for finding in findings:
         if is_blocking(finding):
             raise Blocked(finding.code, **finding.args)
+
+
+def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """What is wrong with files that were not read to their end, as the course would say it."""
+    wrong = [finding_from_dict(p) for p in problems if p["status"] == Status.FAILED]
+    if not wrong or wrong[0].blocks:
+        return wrong
+    path = str(wrong[0].args["path"])
+    count = sum(finding.args["path"] == path for finding in wrong)
+    args = {"name": Path(path).name, "path": path, "count": count, "line": wrong[0].args["line"]}
+    return [Finding("data.errors", Status.FAILED, True, args)]
 
 
 def _left_alone(facts: Facts) -> Facts:

@@ -15,12 +15,16 @@ import pytest
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.errors import Blocked
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, to_dict
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan, to_dict
 from safetrain_shared.paths import Home, private
+from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 from safetraind import planning
+from safetraind.files import training_state
+from safetraind.files.training_state import TrainingState
 from safetraind.models import Models
 from safetraind.planning import Planning
+from safetraind.processes.launcher import Launcher
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor
 from tests.harness import DaemonProcess
@@ -134,11 +138,11 @@ def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reje
     forecast = foresee()
     assert forecast.plan is None
     assert forecast.findings[-1].code == "data.not_inspected"
-    bad = Finding("data.json", Status.FAILED, True, {"path": spec.train, "line": 3})
+    bad = Finding("data.no_answer", Status.FAILED, args={"path": spec.train, "line": 3})
     monkeypatch.setattr(SlowWorkers, "found", (bad,))
     with pytest.raises(Blocked) as caught:
         foresee()
-    assert (caught.value.code, caught.value.args_by_name["line"]) == ("data.json", 3)
+    assert (caught.value.code, caught.value.args_by_name["line"]) == ("data.errors", 3)
 
 
 def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
@@ -159,3 +163,27 @@ def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
     assert caught.value.code == "hardware.memory_short"
     plans = Planning(place, Models(place), Supervisor(place))
     assert asyncio.run(plans.foresee(spec, idle=False)).plan is not None
+
+
+def test_a_training_that_goes_on_under_a_new_budget_keeps_its_schedule(
+    home: Path, spec: JobSpec
+) -> None:
+    chosen = {"num_epochs": 2, "batch_size": 4, "seed": 3}
+    spec = dataclasses.replace(spec, settings=chosen, memory_budget=8 << 30)
+    frozen = TrainingSettings(
+        batch_size=2, gradient_accumulation=8, max_seq_length=64, num_epochs=2, seed=3
+    )
+    state = TrainingState(
+        1, "cancelled", "f", plan=to_dict(Plan(frozen, spec.model)), checkpoints=("c",)
+    )
+    Path(spec.output).mkdir()
+    training_state.write(Path(spec.output), state)
+    place = Home(home)
+    private(place.root)
+    planned = Planning(place, Models(place), Supervisor(place))
+    plan = asyncio.run(planned.check(spec, Launcher(place, Supervisor(place))))
+    assert isinstance(plan, Plan)
+    assert plan.settings.effective_batch == 16
+    assert plan.memory_budget == 8 << 30
+    for name in ("max_seq_length", "learning_rate", "num_epochs", "seed", "lora_rank"):
+        assert getattr(plan.settings, name) == getattr(frozen, name)

@@ -14,7 +14,7 @@ import pytest
 from safetrain_proto.v1 import answers_pb2, jobs_pb2, preflight_pb2
 from safetrain_shared.findings import SECTIONS
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
-from safetrain_shared.paths import Home, private
+from safetrain_shared.paths import Home
 from safetrain_shared.wire import spec_to_wire
 from safetraind.processes.lease import try_lock
 from tests import hub
