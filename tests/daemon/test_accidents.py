@@ -14,6 +14,8 @@ import pytest
 
 from safetrain_shared.events import Damaged, Notice, Outcome, StateChanged
 from safetrain_shared.jobs import JobState
+from safetraind.files import eventlog
+from safetraind.jobs.progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess, kill_all, wait_for
 
@@ -132,6 +134,47 @@ def test_watchers_see_each_event_once_while_the_daemon_is_killed_again_and_again
     assert told == sorted(set(told))
     assert all(watcher.seqs == told for watcher in watchers)
     assert read_result(tmp_path / "out") == result_of(120)
+
+
+STAGES = ("queued", "checking", "loading", "training", "saving", "succeeded")
+
+
+def stage_of(daemon: DaemonProcess, job_id: int) -> str:
+    """Where the job is: what its worker does while it runs, else its state."""
+    job = daemon.job(job_id)
+    return job.phase if job.phase else str(daemon.state(job_id))
+
+
+def phase_on_disk(daemon: DaemonProcess, job_id: int) -> str:
+    """What the event file told last, while no daemon is there to ask."""
+    progress = Progress()
+    for read in eventlog.read(daemon.home.run(job_id).events):
+        progress.take(read.event)
+    return progress.phase or str(progress.state)
+
+
+def test_the_daemon_is_killed_at_every_stage_of_a_jobs_life(
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """Ten watchers see it all once. The worker takes long enough to be met at each stage."""
+    playing.start()
+    before = playing.submit(make_spec("before", name="pace=0.02,load=1", num_epochs=1)).job.id
+    spec = make_spec(name="pace=0.2,check=0.8,load=1.2,save=1.2", num_epochs=1)
+    job = playing.submit(spec).job.id
+    watchers = [Watcher(playing, job) for _ in range(10)]
+    for stage in STAGES:
+        wait_for(lambda stage=stage: stage_of(playing, job) == stage, 30, stage)
+        playing.kill()
+        assert phase_on_disk(playing, job) == stage
+        playing.start()
+    for watcher in watchers:
+        watcher.join(20)
+    told = [event.seq for event in playing.watch(job)]
+    assert told == sorted(set(told))
+    assert all(watcher.seqs == told for watcher in watchers)
+    assert playing.job(job).attempt == 1
+    assert read_result(tmp_path / "out") == result_of(10)
+    assert playing.state(before) is JobState.SUCCEEDED
 
 
 def test_a_job_that_dies_at_the_same_step_fails_after_three_attempts_and_the_queue_goes_on(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from safetrain_shared.jobs import JobState
@@ -27,7 +29,13 @@ def test_a_restart_under_a_running_training_loses_nothing(
     old = playing.info().pid
     assert command(playing, "restart").returncode == 0
     after = DaemonProcess(playing.home.root)
-    assert after.info().pid != old
+
+    def is_reached() -> bool:  # gRPC tries again after a pause
+        with contextlib.suppress(grpc.RpcError):
+            return after.info(timeout=1).pid != old
+        return False
+
+    wait_for(is_reached)
     assert [w.pid for w in after.workers()] == [worker.pid]
     assert after.state(job) is JobState.RUNNING
     after.wait_for_state(job, JobState.SUCCEEDED)
