@@ -73,8 +73,9 @@ bench-preflight: .venv/developing ## predicted against measured, over models and
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli
 
-soak: .venv/developing ## KILLS random kills of daemon, worker and keeper
-	KILLS=$(KILLS) $(BIN)/pytest -m slow tests/soak
+soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
+	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
+	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 
-clean: ## the demo's home, caches and reports; not .venv
-	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build reports
+clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

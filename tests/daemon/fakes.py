@@ -4,8 +4,9 @@ with `real` as its argument the workers are real and only the checks are play.
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code;
 `budget`, the plan's bytes; `listen`, its worker opens its socket; `load` and `save`, seconds of
-these phases. In the environment `PLAY_RUNTIME` takes the place of the folder for sockets of long
-homes, `PLAY_HOST` says in JSON what is different on this machine.
+these phases; `real`, a real worker takes its place. In the environment `PLAY_RUNTIME` takes the
+place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
+machine.
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ def serve(*, real_worker: bool = False) -> None:
     command = () if real_worker else (sys.executable, __file__)
     parts = app.Parts(worker_command=command, checks=PlayChecks())
     app.run(home(), parts)
+
+
+def train_really(folder: str) -> None:
+    """Becomes a real worker where the play says so; else returns."""
+    spec = json.loads((Path(folder) / "spec.json").read_text())["spec"]
+    if "real" in play_of(spec["name"]):
+        os.execv(sys.executable, [sys.executable, "-m", "safetraind.worker", "train", folder])
 
 
 class Trainee:
@@ -183,6 +191,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 1 or sys.argv[1] == "real":
         serve(real_worker=len(sys.argv) > 1)
     elif sys.argv[1] == "train":
+        train_really(sys.argv[2])
         sys.exit(Trainee(sys.argv[2]).train())
     else:
         sys.exit(probe(sys.argv[2]))

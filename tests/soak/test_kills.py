@@ -7,20 +7,41 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.events import CheckpointSaved, Evaluated, StepDone
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.test_accidents import Watcher, read_result, result_of
 from tests.harness import DaemonProcess, kill_all, wait_for
+from tests.soak.holders import Holders
+from tests.tiny import make_chat_data, make_tiny_model
 
 KILLS = int(os.environ.get("KILLS") or "20")
 SEED = int(os.environ.get("SOAK_SEED") or time.time())
 REPORT = Path("reports/soak_kills.json")
 STEPS = 150
 WATCHERS = 10
+REAL_EVERY = 8  # jobs: one of them really trains, the others play
+WRONG = ("lost", "doubled", "wrong", "stuck", "holders at once")
+# Dropout, accumulation, gradient checkpointing, and evaluation and checkpoints out of step.
+REAL: dict[str, Any] = {
+    "batch_size": 1,
+    "gradient_accumulation": 2,
+    "max_seq_length": 192,
+    "learning_rate": 1e-2,
+    "num_epochs": 6,
+    "lora_layers": 2,
+    "lora_dropout": 0.2,
+    "gradient_checkpointing": True,
+    "save_steps": 3,
+    "eval_steps": 4,
+    "log_steps": 1,
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(20 * KILLS + 300)]
 
@@ -61,48 +82,121 @@ class Killer:
             self._daemon.start()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """All that a real training computed."""
+
+    losses: dict[int, tuple[float, float, int]]
+    evaluations: dict[int, float]
+    adapter: bytes
+    optimizer: bytes
+    best: bytes
+
+
 def test_no_kill_loses_doubles_or_changes_anything(
     playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
+    print(f"\nSOAK_SEED={SEED}")
     playing.start()
-    killer = Killer(playing, random.Random(SEED))
+    undisturbed = _undisturbed(playing, tmp_path)
+    killer, holders = Killer(playing, random.Random(SEED)), Holders(playing)
     found: Counter[str] = Counter()
-    while killer.done.total() < KILLS:
+    while killer.done.total() < KILLS and not found["stuck"]:
+        real = found["jobs"] % REAL_EVERY == REAL_EVERY // 2
         found["jobs"] += 1
+        found["real jobs"] += real
         killer.next_job()
         output = f"out{found['jobs']}"
-        spec = make_spec(output, name="pace=0.02", num_epochs=STEPS // 10, save_steps=2)
+        play = make_spec(output, name="pace=0.02", num_epochs=STEPS // 10, save_steps=2)
+        spec = _real_spec(tmp_path, output) if real else play
         job_id = playing.submit(spec).job.id
         watchers = [Watcher(playing, job_id) for _ in range(WATCHERS)]
         while playing.state(job_id) not in FINAL and killer.done.total() < KILLS:
             killer.strike(job_id)
-        found += _judged(playing, job_id, watchers, tmp_path / output)
+        found += _judged(playing, job_id, watchers)
+        if real:
+            found["wrong"] += _trained(playing, job_id, tmp_path / output) != undisturbed
+        else:
+            found["wrong"] += _read(tmp_path / output) != result_of(STEPS)
+    holders.end()
+    found["holders at once"] = len(holders.at_once)
+    found["looks for holders"], found["of them found one"] = holders.looks, holders.held
     _report({"seed": SEED, "kills": killer.done.total(), **killer.done, **found})
-    assert not {key: found[key] for key in ("lost", "doubled", "wrong", "stuck") if found[key]}
+    assert holders.held
+    assert not {key: found[key] for key in WRONG if found[key]}
 
 
-def _judged(
-    daemon: DaemonProcess, job_id: int, watchers: list[Watcher], output: Path
-) -> Counter[str]:
-    """Counts what went wrong with a job."""
+def _judged(daemon: DaemonProcess, job_id: int, watchers: list[Watcher]) -> Counter[str]:
+    """Waits for the end of a job, and counts what went wrong with it and with its events."""
     found: Counter[str] = Counter()
     try:
         wait_for(lambda: daemon.state(job_id) in FINAL, 60)
+        found["wrong"] += daemon.state(job_id) is not JobState.SUCCEEDED
     except AssertionError:
         found["stuck"] += 1
-        return found
-    if daemon.state(job_id) is not JobState.SUCCEEDED or read_result(output) != result_of(STEPS):
-        found["wrong"] += 1
-        return found
-    told = [event.seq for event in daemon.watch(job_id)]
-    found["events"] += len(told)
+    told = list(daemon.watch(job_id))
+    seqs = [event.seq for event in told if event.seq]
+    found["events"] += len(seqs)
+    found["doubled"] += len(seqs) - len(set(seqs))
+    found["lost"] += max(seqs) - len(set(seqs))  # numbers that nothing was told with
+    steps = {event.body.step for event in told if isinstance(event.body, StepDone)}
+    found["lost"] += max(steps, default=0) - len(steps)
     for watcher in watchers:
-        watcher.join(30)
+        _await_end(watcher, seqs[-1])
         found["deliveries"] += len(watcher.seqs)
-        found["lost"] += len(set(told) - set(watcher.seqs))
+        found["lost"] += len(set(seqs) - set(watcher.seqs))
         found["doubled"] += len(watcher.seqs) - len(set(watcher.seqs))
-    found["doubled"] += len(told) - len(set(told))
     return found
+
+
+def _await_end(watcher: Watcher, last_seq: int) -> None:
+    """Gives a watcher time for all that there is, whether the job succeeded or not."""
+    try:
+        wait_for(lambda: watcher.seqs and watcher.seqs[-1] >= last_seq, 30)
+    except AssertionError:
+        pass  # what it has not seen is counted as lost
+    watcher.ended = True
+
+
+def _read(folder: Path) -> list[int]:
+    try:
+        return read_result(folder)
+    except OSError:
+        return []
+
+
+def _undisturbed(daemon: DaemonProcess, folder: Path) -> Trained:
+    """What a real training comes to that nobody kills."""
+    make_tiny_model(folder / "tiny", layers=2, hidden=32)
+    make_chat_data(folder / "chat", train=22, valid=6)
+    job_id = daemon.submit(_real_spec(folder, "undisturbed")).job.id
+    daemon.wait_for_state(job_id, JobState.SUCCEEDED)
+    found = _trained(daemon, job_id, folder / "undisturbed")
+    assert found is not None
+    return found
+
+
+def _real_spec(folder: Path, output: str) -> JobSpec:
+    train, valid = (str(folder / "chat" / f"{part}.jsonl") for part in ("train", "valid"))
+    model, output = str(folder / "tiny"), str(folder / output)
+    return JobSpec(model, train, valid, output, name="real=1", settings=REAL)
+
+
+def _trained(daemon: DaemonProcess, job_id: int, output: Path) -> Trained | None:
+    """What a real training came to; None where it did not come to its end."""
+    bodies = [event.body for event in daemon.watch(job_id)]
+    saved = [body for body in bodies if isinstance(body, CheckpointSaved)]
+    try:
+        last = Path(max(saved, key=lambda body: body.step).path)
+        return Trained(
+            {b.step: (b.loss, b.grad_norm, b.tokens) for b in bodies if isinstance(b, StepDone)},
+            {body.step: body.loss for body in bodies if isinstance(body, Evaluated)},
+            (last / "adapters.safetensors").read_bytes(),
+            (last / "optimizer.safetensors").read_bytes(),
+            (output / "adapters" / "adapters.safetensors").read_bytes(),
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def _report(run: dict[str, int]) -> None:
@@ -114,5 +208,5 @@ def _report(run: dict[str, int]) -> None:
     total: Counter[str] = Counter()
     for one in runs:
         total += Counter({key: value for key, value in one.items() if key != "seed"})
-    zero = {key: total[key] for key in ("lost", "doubled", "wrong", "stuck")}
+    zero = {key: total[key] for key in WRONG}
     print(f"\nthis run: {run}\nall {len(runs)} runs: {dict(total) | zero}")
