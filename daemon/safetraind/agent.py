@@ -75,7 +75,7 @@ def start(home: Home, ask: Ask = ask) -> int:
     its pid. Raises Busy where one runs already, and what a new one refused with.
     """
     background.refuse_another(home)
-    command = ("launchctl", "kickstart", _target())
+    command: tuple[str, ...] = ("launchctl", "kickstart", _target())
     if sys.platform != "darwin":
         command = ("systemctl", "--user", "start", UNIT)
     return _begun(home, ask, *command)
@@ -84,7 +84,8 @@ def start(home: Home, ask: Ask = ask) -> int:
 def restart(home: Home, ask: Ask = ask) -> int:
     """Stops the service gently, where one runs, and starts it as `start` does."""
     background.stop_if_running(home)
-    command = ("launchctl", "kickstart", "-k", _target())  # -k: the old one may just be leaving
+    # -k: the old one may just be leaving.
+    command: tuple[str, ...] = ("launchctl", "kickstart", "-k", _target())
     if sys.platform != "darwin":
         command = ("systemctl", "--user", "restart", UNIT)
     return _begun(home, ask, *command)
