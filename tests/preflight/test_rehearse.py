@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probing.graph import FUSED, fused, trace
-from safetraind.worker.probing.playback import evaluation_order, peak
+from safetraind.worker.probing.order import evaluation_order
+from safetraind.worker.probing.playback import peak
 from safetraind.worker.probing.probe import made_up
 from safetraind.worker.probing.rehearse import Rehearsal, will_compile
 from safetraind.worker.training.batches import Batch
@@ -46,6 +49,87 @@ def test_a_result_that_is_still_needed_is_kept() -> None:
     assert peak(trace(function, [mx.zeros((SIDE, SIDE))])) == 3 * MB
 
 
+def test_a_repeated_row_does_not_lend_its_memory_to_the_whole() -> None:
+    def function(x: mx.array) -> list[mx.array]:
+        product = x @ x
+        return [product - product.max(axis=1, keepdims=True)]
+
+    assert peak(trace(function, [mx.zeros((SIDE, SIDE))])) >= 2 * MB
+
+
+def test_what_nobody_else_holds_is_written_into() -> None:
+    arrays = [mx.zeros((SIDE, SIDE)), mx.zeros((SIDE, SIDE))]
+
+    def function(x: mx.array, older: mx.array) -> list[mx.array]:
+        return [older + x]
+
+    assert peak(trace(function, arrays)) == MB
+    assert peak(trace(function, arrays, passing=1)) == 0
+
+
+def cross_entropy(x: mx.array) -> list[mx.array]:
+    targets = mx.arange(SIDE)
+    return [mx.grad(lambda y: nn.losses.cross_entropy(y @ y, targets).sum())(x)]
+
+
+def attention(x: mx.array) -> list[mx.array]:
+    def loss(y: mx.array) -> mx.array:
+        heads = y.reshape(1, SIDE, 8, 64).transpose(0, 2, 1, 3)
+        attended = mx.fast.scaled_dot_product_attention(
+            heads, heads, heads, scale=0.1, mask="causal"
+        )
+        return attended.transpose(0, 2, 1, 3).reshape(SIDE, SIDE).square().sum()
+
+    return [mx.grad(loss)(x)]
+
+
+def normed(x: mx.array) -> list[mx.array]:
+    weight = mx.ones((SIDE,))
+    return [mx.grad(lambda y: mx.fast.rms_norm(y @ y, weight, 1e-5).sum())(x)]
+
+
+def turned(x: mx.array) -> list[mx.array]:
+    def loss(y: mx.array) -> mx.array:
+        heads = (y @ y).reshape(1, SIDE, 8, 64).transpose(0, 2, 1, 3)
+        return (
+            mx.fast.rope(heads, 64, traditional=False, base=1e4, scale=1.0, offset=0).square().sum()
+        )
+
+    return [mx.grad(loss)(x)]
+
+
+def picked(x: mx.array) -> list[mx.array]:
+    places = mx.arange(0, SIDE, 4)
+    return [mx.grad(lambda y: (y @ y)[places].square().sum())(x)]
+
+
+def halved(x: mx.array) -> list[mx.array]:
+    return [
+        mx.grad(lambda y: nn.silu((y @ y).astype(mx.bfloat16) @ y.astype(mx.bfloat16)).sum())(x)
+    ]
+
+
+@pytest.mark.parametrize(
+    "function", [chain, cross_entropy, attention, normed, turned, picked, halved]
+)
+def test_no_operation_takes_more_than_it_is_said_to(
+    function: Callable[[mx.array], list[mx.array]],
+) -> None:
+    x = mx.random.normal((SIDE, SIDE))
+    predicted = peak(trace(function, [x]))
+    seen = []
+    for _ in range(3):
+        mx.eval(x)
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(function(x))
+        seen.append(mx.get_peak_memory() - before)
+    assert max(seen) <= 1.02 * predicted
+    assert predicted <= 1.3 * max(seen)
+
+
 def test_fusing_joins_a_chain_and_hides_what_lies_between() -> None:
     def function(x: mx.array) -> list[mx.array]:
         return [mx.exp(mx.sin(x) * mx.cos(x)) @ x]
@@ -67,8 +151,14 @@ def test_every_operation_is_evaluated_once_and_after_what_it_reads() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"gradient_checkpointing": True}, {"loss_chunk": 64}, {"gradient_accumulation": 2}],
-    ids=["plain", "recomputed", "loss in chunks", "accumulated"],
+    [
+        {},
+        {"gradient_checkpointing": True},
+        {"loss_chunk": 64},
+        {"gradient_accumulation": 2},
+        {"lora_layers": 1, "loss_chunk": 64, "gradient_checkpointing": True},
+    ],
+    ids=["plain", "recomputed", "loss in chunks", "accumulated", "all of it"],
 )
 def test_a_rehearsed_peak_is_close_to_the_one_that_is_run(
     tmp_path: Path, changes: dict[str, int]
@@ -87,7 +177,7 @@ def test_a_rehearsed_peak_is_close_to_the_one_that_is_run(
     mx.reset_peak_memory()
     stepper.step(window, 1, 0.0)
     stepper.step(window, 2, 0.0)
-    assert 0.95 <= predicted / (mx.get_peak_memory() - others) <= 1.2
+    assert 0.98 <= predicted / (mx.get_peak_memory() - others) <= 1.1
 
 
 def rehearsed(folder: str, settings: TrainingSettings, batch: Batch) -> int:

@@ -1,219 +1,283 @@
 """Plays a graph's memory through: what MLX's evaluation of it would hold at its peak.
 
-Follows mlx 0.32: `eval_impl` in transforms.cpp orders the operations (breadth first from the
-results, in a window of 20); each takes memory for its results when it is handed to the device, and
-its inputs are given back when the device has done it, some operations later. Element-wise
-operations write into an input that nobody else needs. Views take nothing.
+Follows mlx 0.32: `eval_impl` in transforms.cpp hands the operations over one by one. Each takes
+memory for its results, and for copies that it needs, when it is handed over; its inputs are given
+back when the device has done it. How far the handing over may run ahead is bounded, and memory is
+counted as if it always did: the device is taken to be as slow as it may be. Where an operation may
+write into an input that nobody else needs is told by the backend's rules (binary.h, unary.h,
+ternary.h, copy.h, compiled.cpp).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from safetraind.worker.probing.graph import FUSED, Graph, Operation
+from safetraind.worker.probing.graph import ELEMENTWISE, FUSED, Graph, Operation
+from safetraind.worker.probing.layout import Layout, fresh, viewed
+from safetraind.worker.probing.order import evaluation_order
 
-_WIDTH = 20
-# How far the handing over runs ahead of the CPU, in dispatches: ten tasks of ten dispatches each
-# (scheduler.h, encoder.h) and those being filled. Fitted on one model, checked on the others.
-RUN_AHEAD = 160
+# No more tasks than these may wait. On the CPU a task is so many dispatches (encoder.h), on a GPU a
+# command buffer of so many operations or numbers read (metal/device.cpp, of the larger chips).
+_MOST_TASKS = 10
+_DISPATCHES_A_TASK = 10
+_OPERATIONS_A_COMMAND_BUFFER = 50
+_NUMBERS_A_COMMAND_BUFFER = 50 << 20
+# A GPU's allocator rounds up to pages.
 _PAGE = 16384
+# utils.h: a larger buffer is not given to a smaller result.
+_DONATION_EXTRA = 16384
 
 _VIEWS = frozenset(
     """
-    AsStrided Broadcast Checkpoint Contiguous Copy CustomTransforms Depends ExpandDims
-    Flatten Reshape Slice Split Squeeze StopGradient Transpose Unflatten
+    AsStrided Broadcast BroadcastAxes Copy CustomTransforms Depends ExpandDims Flatten Reshape
+    Slice Split Squeeze StopGradient Transpose Unflatten
     """.split()  # noqa: SIM905 (a list would take a screen)
 )
-_COPIES_WHEN_STRIDED = frozenset({"Contiguous", "Flatten", "Reshape", "Unflatten"})
-_WRITES_IN_PLACE = frozenset(
-    """
-    Abs Add AsType Cos Divide Exp LogAddExp Maximum Minimum Multiply Negative Power
-    Scatter ScatterAxis Select Sigmoid Sin SliceUpdate Softmax Sqrt Square Subtract
-    Tanh
-    """.split()  # noqa: SIM905 (a list would take a screen)
-) | {FUSED}
+_INTO_A_COPY = frozenset({"AddMM", "Scatter", "ScatterAxis", "SliceUpdate"})
+_BY_ROWS_ONLY = frozenset({"QuantizedMatmul", "GatherQMM"})
 
 
-def peak(graph: Graph, run_ahead: int = RUN_AHEAD) -> int:
-    """Bytes at most held beyond `graph.given`, results included."""
-    return _Playback(graph, run_ahead).play()
+def peak(graph: Graph, *, gpu: bool = False) -> int:
+    """Bytes at most held beyond what was there before, `graph.passing` counted as there."""
+    return _Playback(graph, gpu).play()
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """`references`: arrays that lie in it, and operations under way that use it."""
+
+    size: int
+    references: int = 1
+
+
+@dataclass(slots=True)
+class _Placed:
+    """An array: its buffer, None for one that stays in memory whatever happens, and its layout."""
+
+    buffer: _Buffer | None
+    layout: Layout
 
 
 class _Playback:
-    """The state of one playing: buffers, who refers to them, and what waits to be given back."""
+    """The state of one playing."""
 
-    def __init__(self, graph: Graph, run_ahead: int) -> None:
+    def __init__(self, graph: Graph, gpu: bool) -> None:
         self._graph = graph
-        self._run_ahead = run_ahead
+        self._gpu = gpu
         self._order = evaluation_order(graph)
-        self._uses = Counter(a for o in self._order for a in o.inputs)
+        self._uses = Counter(array for o in self._order for array in o.inputs)
         self._kept = set(graph.results)
-        self._strided: set[int] = set()
-        self._buffers: dict[int, int] = {}
-        self._sizes: list[int] = []
-        self._references: list[int] = []
-        self._waiting: deque[tuple[int, list[int]]] = deque()
-        self._dispatches = 0
         self._active = self._peak = 0
+        self._placed: dict[int, _Placed] = {}
+        for array in graph.given:
+            passing = array in graph.passing
+            buffer = _Buffer(graph.sizes[array]) if passing else None
+            self._placed[array] = _Placed(buffer, fresh(graph.shapes[array]))
+        # Of each task that waits: the buffers that it gives back when it is done. The last one is
+        # still being filled.
+        self._tasks: deque[list[_Buffer]] = deque([[]])
+        self._dispatches = self._numbers = 0
 
     def play(self) -> int:
         """Runs through all operations; returns the peak."""
         for operation in self._order:
-            while self._waiting and self._waiting[0][0] <= self._dispatches - self._run_ahead:
-                for buffer in self._waiting.popleft()[1]:
-                    self._drop(buffer)
             temporaries = self._evaluate(operation)
             self._release(operation, temporaries)
+            if len(self._tasks) - 1 > _MOST_TASKS:
+                for buffer in self._tasks.popleft():
+                    self._drop(buffer)
         return self._peak
 
-    def _evaluate(self, operation: Operation) -> list[int]:
-        """Gives each result its buffer; returns buffers that only the operation itself needs."""
+    def _dispatch(self) -> None:
+        self._dispatches += 1
+        if not self._gpu and self._dispatches >= _DISPATCHES_A_TASK:
+            self._begin_task()
+
+    def _hold(self, operation: Operation, buffers: Sequence[_Buffer]) -> None:
+        """Until the operation is done. On the CPU letting them go is a dispatch of its own."""
+        self._tasks[-1].extend(buffers)
+        if not self._gpu:
+            return self._dispatch()
+        self._numbers += sum(self._placed[array].layout.data_size for array in operation.inputs)
+        full = self._dispatches > _OPERATIONS_A_COMMAND_BUFFER
+        if full or self._numbers > _NUMBERS_A_COMMAND_BUFFER:
+            self._begin_task()
+        return None
+
+    def _begin_task(self) -> None:
+        self._tasks.append([])
+        self._dispatches = self._numbers = 0
+
+    def _evaluate(self, operation: Operation) -> list[_Buffer]:
+        """Gives each result its place; returns buffers that only the operation itself needs."""
         if operation.name in _VIEWS:
             self._view(operation)
             return []
-        donor = self._donor(operation)
-        for place, array in enumerate(operation.outputs):
-            if donor is not None and place == 0:
-                self._share(array, donor)
-            else:
-                self._buffers[array] = self._take(self._graph.sizes[array])
-        self._dispatches += 1
-        if operation.name != "Matmul":
-            return []
-        copied = [a for a in operation.inputs if a in self._strided and self._is_batched(a)]
-        return [self._take(self._graph.sizes[a]) for a in copied]
+        if operation.name == FUSED:
+            self._fused(operation)
+        elif operation.name in _INTO_A_COPY:
+            self._copied(operation)
+        elif operation.name in ELEMENTWISE or operation.name in ("Softmax", "Full"):
+            self._elementwise(operation)
+        else:
+            for array in operation.outputs:
+                self._take(array)
+        for _ in operation.inputs if operation.name == "Concatenate" else range(1):
+            self._dispatch()
+        return [self._copy(array) for array in self._to_copy(operation)]
 
     def _view(self, operation: Operation) -> None:
-        skipped = len(operation.inputs) - len(operation.outputs)
-        several = len(operation.outputs) > 1 or skipped > 0
-        sources = operation.inputs[max(0, skipped) :] if several else operation.inputs
+        sources = operation.inputs
         if operation.name == "Split":
-            sources = operation.inputs[:1] * len(operation.outputs)
+            sources = operation.inputs * len(operation.outputs)
+        elif operation.name == "CustomTransforms":
+            sources = operation.inputs[-len(operation.outputs) :]
         for source, array in zip(sources, operation.outputs, strict=False):
-            if source in self._strided and operation.name in _COPIES_WHEN_STRIDED:
-                self._buffers[array] = self._take(self._graph.sizes[array])
-                self._dispatches += 1
-                continue
-            self._share(array, source)
-            if source in self._strided or self._makes_strided(operation, source, array):
-                self._strided.add(array)
+            placed, shape = self._placed[source], self._graph.shapes[array]
+            layout = viewed(operation.name, operation.arguments or (), placed.layout, shape)
+            if layout is None:
+                self._take(array)
+                self._dispatch()
+            else:
+                self._share(array, source, layout)
 
-    def _makes_strided(self, operation: Operation, source: int, array: int) -> bool:
-        before, after = self._graph.shapes[source], self._graph.shapes[array]
-        match operation.name:
-            case "Transpose":
-                axes = [axis for axis in operation.arguments[0] if before[axis] != 1]
-                return axes != sorted(axes)
-            case "Slice" | "Split":
-                return before[1:] != after[1:]
-            case "Broadcast":
-                return self._graph.sizes[source] != self._graph.sizes[array]
-        return False
+    def _elementwise(self, operation: Operation) -> None:
+        """One, two or three inputs, as unary.h, binary.h and ternary.h place the result."""
+        (array,) = operation.outputs
+        layouts = [self._placed[source].layout for source in operation.inputs]
+        first, shape = layouts[0], self._graph.shapes[array]
+        if operation.name == "Full" and first.is_scalar:
+            return self._take(array)
+        if len(layouts) == 1:
+            alike = first.dense and (operation.name != "Softmax" or first.strides[-1:] == (1,))
+            return self._place(array, operation.inputs if alike else (), first if alike else None)
+        if all(layout.is_scalar for layout in layouts):
+            return self._take(array, Layout(shape, first.strides, 1))
+        alone = [(s, x) for s, x in zip(operation.inputs, layouts, strict=True) if not x.is_scalar]
+        by_rows = all(layout.by_rows for layout in layouts)
+        by_columns = all(layout.by_columns for layout in layouts)
+        if len(layouts) == 2 and len(alone) == 1 and alone[0][1].dense:
+            return self._place(array, [alone[0][0]], alone[0][1])
+        if by_rows or by_columns:
+            return self._place(array, operation.inputs, first)
+        whole = [s for s, x in alone if x.by_rows and x.size == math.prod(shape)]
+        return self._place(array, whole, None)
 
-    def _donor(self, operation: Operation) -> int | None:
-        """An input whose memory the result may take: this is its last use, and it is as large."""
-        if operation.name not in _WRITES_IN_PLACE or not operation.outputs:
-            return None
-        size = self._graph.sizes[operation.outputs[0]]
-        for array in operation.inputs:
-            buffer = self._buffers.get(array)
-            if (
-                buffer is not None
-                and array not in self._kept
-                and self._uses[array] == operation.inputs.count(array) == 1
-                and self._references[buffer] == 1
-                and self._graph.sizes[array] == size
-            ):
-                return array
-        return None
+    def _fused(self, operation: Operation) -> None:
+        """A compiled chain, as compiled.cpp places its results."""
+        shape = self._graph.shapes[operation.outputs[0]]
+        layouts = {a: self._placed[a].layout for a in operation.inputs if self._graph.shapes[a]}
+        found = list(layouts.values())
+        same = all(layout.shape == shape for layout in found)
+        several = len(found) > 1
+        dense = bool(found) and same
+        dense &= not several or all(x.by_rows for x in found) or all(x.by_columns for x in found)
+        dense &= several or all(x.dense for x in found)
+        free = [a for a, x in layouts.items() if dense or (x.by_rows and x.shape == shape)]
+        for array in operation.outputs:
+            donor = next((a for a in free if self._is_donatable(a, array, roomy=True)), None)
+            if donor is not None:
+                free.remove(donor)
+                self._share(array, donor, layouts[donor])
+            else:
+                self._take(array, found[0] if dense else None)
 
-    def _release(self, operation: Operation, temporaries: Sequence[int]) -> None:
-        self._dispatches += 1
-        own = {self._buffers.get(array) for array in operation.outputs}
-        held = {self._buffers[a] for a in operation.inputs if a in self._buffers} - own
+    def _copied(self, operation: Operation) -> None:
+        """An operation that writes into a copy of one input, or into that input itself."""
+        (array,) = operation.outputs
+        source = operation.inputs[2 if operation.name == "AddMM" else 0]
+        layout = self._placed[source].layout
+        alike = layout.by_rows
+        if operation.name == "SliceUpdate":
+            alike = layout.dense and layout.size == layout.data_size
+        alike &= not layout.is_scalar
+        self._place(array, [source] if alike else (), layout if alike else None)
+        if self._placed[array].buffer is not self._placed[source].buffer:
+            self._dispatch()
+
+    def _to_copy(self, operation: Operation) -> list[int]:
+        """Inputs that lie so that the operation makes a copy for itself."""
+        if operation.name in ("Matmul", "AddMM"):
+            return [a for a in operation.inputs[:2] if not self._is_matrix(self._placed[a].layout)]
+        if operation.name in _BY_ROWS_ONLY:
+            return [a for a in operation.inputs if not self._placed[a].layout.by_rows]
+        if operation.name == "LogSumExp":
+            layout = self._placed[operation.inputs[0]].layout
+            return [] if layout.dense and layout.strides[-1:] == (1,) else [operation.inputs[0]]
+        return []
+
+    @staticmethod
+    def _is_matrix(layout: Layout) -> bool:
+        """BLAS takes it as it lies, straight or transposed."""
+        (rows, columns), strides = layout.shape[-2:], layout.strides[-2:]
+        return strides in ((columns, 1), (1, rows))
+
+    def _copy(self, array: int) -> _Buffer:
+        self._dispatch()
+        return self._allocate(self._graph.sizes[array])
+
+    def _place(self, array: int, donors: Sequence[int], layout: Layout | None) -> None:
+        """Into the first of `donors` that nobody else needs, else into a new buffer."""
+        for donor in donors:
+            if self._is_donatable(donor, array):
+                return self._share(array, donor, self._placed[donor].layout)
+        return self._take(array, layout)
+
+    def _is_donatable(self, array: int, result: int, *, roomy: bool = False) -> bool:
+        """Used for the last time, alone in its buffer, and its numbers are as wide."""
+        buffer = self._placed[array].buffer
+        return (
+            buffer is not None
+            and array not in self._kept
+            and self._uses[array] == 1
+            and buffer.references == 1
+            and self._item(array) == self._item(result)
+            and (roomy or buffer.size <= self._graph.sizes[result] + _DONATION_EXTRA)
+        )
+
+    def _item(self, array: int) -> int:
+        """Bytes of one of its numbers."""
+        return self._graph.sizes[array] // max(1, math.prod(self._graph.shapes[array]))
+
+    def _share(self, array: int, source: int, layout: Layout) -> None:
+        buffer = self._placed[source].buffer
+        if buffer is not None:
+            buffer.references += 1
+        self._placed[array] = _Placed(buffer, layout)
+
+    def _take(self, array: int, layout: Layout | None = None) -> None:
+        """A buffer of its own: of the whole array, or of what `layout` reaches over."""
+        shape = self._graph.shapes[array]
+        layout = fresh(shape) if layout is None else replace(layout, shape=shape)
+        self._placed[array] = _Placed(self._allocate(layout.data_size * self._item(array)), layout)
+
+    def _allocate(self, size: int) -> _Buffer:
+        if self._gpu and size > _PAGE:
+            size = -(-size // _PAGE) * _PAGE
+        self._active += size
+        self._peak = max(self._peak, self._active)
+        return _Buffer(size)
+
+    def _release(self, operation: Operation, temporaries: Sequence[_Buffer]) -> None:
+        """The operation is under way; what it reads is held until the device has done it."""
+        own = [self._placed[array].buffer for array in operation.outputs]
+        read = {id(b): b for a in operation.inputs if (b := self._placed[a].buffer) is not None}
+        held = [buffer for buffer in read.values() if not any(buffer is other for other in own)]
         for buffer in held:
-            self._references[buffer] += 1
+            buffer.references += 1
+        self._hold(operation, [*held, *temporaries])
         for array in operation.inputs:
             self._uses[array] -= 1
-            if not self._uses[array] and array in self._buffers and array not in self._kept:
-                self._drop(self._buffers[array])
-        for array in operation.outputs:
-            if not self._uses[array] and array in self._buffers and array not in self._kept:
-                self._drop(self._buffers[array])
-        self._waiting.append((self._dispatches, [*held, *temporaries]))
+        for array in {*operation.inputs, *operation.outputs}:
+            if not self._uses[array] and array not in self._kept:
+                self._drop(self._placed[array].buffer)
 
-    def _is_batched(self, array: int) -> bool:
-        return array in self._buffers and len(self._graph.shapes[array]) > 2
-
-    def _share(self, array: int, source: int) -> None:
-        buffer = self._buffers.get(source)
-        if buffer is not None:
-            self._buffers[array] = buffer
-            self._references[buffer] += 1
-
-    def _take(self, size: int) -> int:
-        pages = -(-size // _PAGE) * _PAGE if size >= _PAGE else size
-        self._sizes.append(pages)
-        self._references.append(1)
-        self._active += pages
-        self._peak = max(self._peak, self._active)
-        return len(self._sizes) - 1
-
-    def _drop(self, buffer: int) -> None:
-        self._references[buffer] -= 1
-        if self._references[buffer] == 0:
-            self._active -= self._sizes[buffer]
-
-
-def evaluation_order(graph: Graph) -> list[Operation]:
-    """The operations in the order in which MLX hands them to the device."""
-    makers = {a: o for o in graph.operations for a in o.outputs}
-    root = Operation("Synchronizer", tuple(a for a in graph.results if a in makers), (-1,))
-    makers[-1] = root
-    open_uses = _uses_by_array(makers)
-    tape, deeper, place = [-1], list[tuple[int, int]](), 0
-    while open_uses and (place < len(tape) or deeper):
-        if place < len(tape):
-            array, start = tape[place], 0
-            place += 1
-        else:
-            array, start = deeper.pop()
-        inputs = makers[array].inputs
-        for number in range(start, len(inputs)):
-            if inputs[number] not in makers:
-                continue
-            if len(tape) - place >= _WIDTH:
-                deeper.append((array, number))
-                break
-            if _is_last_use(open_uses, makers[inputs[number]], inputs[number]):
-                tape.append(inputs[number])
-    return [makers[array] for array in reversed(tape) if array != -1]
-
-
-def _uses_by_array(makers: Mapping[int, Operation]) -> dict[int, int]:
-    """For each array that the root depends on: how many operations below the root read it.
-
-    Results of one operation count together, as siblings do in MLX.
-    """
-    uses: dict[int, int] = {}
-    waiting = [-1]
-    while waiting:
-        for array in makers[waiting.pop()].inputs:
-            if array not in makers:
-                continue
-            if array not in uses:
-                waiting.append(array)
-            for sibling in makers[array].outputs:
-                uses[sibling] = uses.get(sibling, 0) + 1
-    return uses
-
-
-def _is_last_use(open_uses: dict[int, int], maker: Operation, array: int) -> bool:
-    for sibling in maker.outputs:
-        open_uses[sibling] -= 1
-    if open_uses[array]:
-        return False
-    for sibling in maker.outputs:
-        del open_uses[sibling]
-    return True
+    def _drop(self, buffer: _Buffer | None) -> None:
+        if buffer is None:
+            return
+        buffer.references -= 1
+        if buffer.references == 0:
+            self._active -= buffer.size

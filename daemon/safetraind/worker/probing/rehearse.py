@@ -2,7 +2,7 @@
 
 The graph rehearsed is the trainer's own step on this device, so no architecture needs a formula.
 What MLX cannot export is laid out by hand: a layer that is computed again on the way back, and the
-loss in chunks, of which one is alive at a time.
+loss in chunks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
@@ -23,13 +24,13 @@ from safetraind.worker.probing.graph import Graph, fused, trace
 from safetraind.worker.probing.playback import peak
 from safetraind.worker.training import adapters, heads, packing
 from safetraind.worker.training.batches import Batch
-from safetraind.worker.training.loss import summed_loss
+from safetraind.worker.training.loss import by_chunks, summed_loss
 
-Loss = Callable[[], mx.array]
+# What is differentiated, and the loss itself, which differ where the loss has its own gradient.
+Loss = Callable[[], tuple[mx.array, mx.array]]
 
 _ADAM_MOMENTS = 2
-# What the layout by hand misses of recomputed layers: measured steps took 4 to 6 % more.
-_RECOMPUTING = 1.05
+_LEARNED = ("targets", "weights")
 
 
 class Rehearsal:
@@ -47,7 +48,7 @@ class Rehearsal:
         self._names = [name for name, _ in named]
         self._arrays = [array for _, array in named]
         self._trained = [array for _, array in _named(model.trainable_parameters())]
-        self._compiles = will_compile()
+        self._compiles, self._gpu = will_compile(), kind() != "cpu"
 
     def peak(self, settings: TrainingSettings, batch: Batch) -> int:
         """Bytes of MLX's peak in a step whose largest micro-batch is `batch`. Evaluates nothing.
@@ -67,9 +68,7 @@ class Rehearsal:
         graph = self._trace(batch, settings.loss_chunk, step, older)
         trained = sum(array.nbytes for array in self._trained)
         there = self._there() + sum(array.nbytes for array in older)
-        in_step = there + peak(fused(graph) if self._compiles else graph)
-        if settings.gradient_checkpointing:
-            in_step = round(in_step * _RECOMPUTING)
+        in_step = there + self._played(graph)
         # Applying the gradients: clipped ones, and the new moments and weights beside the old.
         in_update = there + trained * (2 + _ADAM_MOMENTS + 1)
         return max(in_step, in_update)
@@ -78,10 +77,13 @@ class Rehearsal:
         """The same of a batch that is only evaluated, without a way back."""
         self._model.eval()
         try:
-            graph = self._trace(batch, settings.loss_chunk, lambda loss, _: [loss()], [])
+            graph = self._trace(batch, settings.loss_chunk, lambda loss, _: [loss()[1]], [])
         finally:
             self._model.train()
-        return self._there() + peak(fused(graph) if self._compiles else graph)
+        return self._there() + self._played(graph)
+
+    def _played(self, graph: Graph) -> int:
+        return peak(fused(graph) if self._compiles else graph, gpu=self._gpu)
 
     def _there(self) -> int:
         """Bytes of what stays from step to step: weights, adapter, Adam's moments."""
@@ -95,31 +97,24 @@ class Rehearsal:
         step: Callable[[Loss, Sequence[mx.array]], list[mx.array]],
         older: Sequence[mx.array],
     ) -> Graph:
-        """The graph of `step`, which is given the batch's loss and the gradients added up so far.
-
-        Of a loss in chunks only the first is traced: one chunk is alive at a time.
-        """
-        data = self._data(batch, chunk)
+        """The graph of `step`, which is given the batch's loss and the gradients so far."""
+        data = self._data(batch)
         weights = len(self._arrays)
 
         def traced(*given: mx.array) -> list[mx.array]:
             self._put(given[:weights])
             arrays = dict(zip(data, given[weights:], strict=False))
             with self._handing(arrays):
-                return step(lambda: self._loss(arrays), given[weights + len(data) :])
+                return step(lambda: self._loss(arrays, chunk), given[weights + len(data) :])
 
         try:
-            return trace(traced, [*self._arrays, *data.values(), *older])
+            return trace(traced, [*self._arrays, *data.values(), *older], passing=len(older))
         finally:
             self._put(self._arrays)
 
-    def _data(self, batch: Batch, chunk: int) -> dict[str, mx.array]:
-        learned = len(batch.places)
-        if chunk and self._split.chunks:
-            learned = min(learned, chunk)
-        data = {"inputs": mx.array(batch.inputs)}
-        for name in ("places", "targets", "weights"):
-            data[name] = mx.array(getattr(batch, name)[:learned])
+    def _data(self, batch: Batch) -> dict[str, mx.array]:
+        names = ("inputs", "places", "targets", "weights")
+        data = {name: mx.array(getattr(batch, name)) for name in names}
         if batch.segments is not None and batch.positions is not None:
             data["segments"] = mx.array(batch.segments)
             data["positions"] = mx.array(batch.positions)
@@ -127,12 +122,20 @@ class Rehearsal:
             data["keys"] = mx.random.split(mx.random.key(0), self._dropouts)
         return data
 
-    def _loss(self, arrays: dict[str, mx.array]) -> mx.array:
+    def _loss(self, arrays: dict[str, mx.array], chunk: int) -> tuple[mx.array, mx.array]:
         cache = None
         if self._positions is not None and "segments" in arrays:
             cache = [packing.PackedRows(arrays["segments"])] * len(self._model.layers)
-        rows = {name: arrays[name] for name in ("inputs", "places", "targets", "weights")}
-        return summed_loss(self._split, **rows, cache=cache)
+        inputs, places, targets, weights = (arrays[n] for n in ("inputs", "places", *_LEARNED))
+        if not (chunk and self._split.chunks and chunk < len(targets)):
+            loss = summed_loss(self._split, inputs, places, targets, weights, cache)
+            return loss, loss
+        hidden = self._split.body(inputs, cast("list[object] | None", cache))
+        hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+        loss_of, gradient_of = by_chunks(self._split.head, targets, weights, chunk)
+        rows = mx.stop_gradient(hidden)
+        # A function with a gradient of its own cannot be exported; this has the same one.
+        return (hidden * gradient_of(rows, mx.array(1.0))).sum(), loss_of(rows)
 
     @contextmanager
     def _handing(self, arrays: dict[str, mx.array]) -> Iterator[None]:
@@ -153,48 +156,59 @@ class Rehearsal:
 
     def _straight(self, loss: Loss) -> tuple[mx.array, list[mx.array]]:
         """Loss and gradients with all activations kept."""
-        value, gradients = nn.value_and_grad(self._model, loss)()
+        (_, value), gradients = nn.value_and_grad(self._model, loss)()
         return value, [array for _, array in _named(gradients)]
 
     def _recomputed(self, loss: Loss) -> tuple[mx.array, list[mx.array]]:
         """Loss and gradients as `recompute` has them: a layer's input is kept, the rest made again.
 
         On the way there the trained layers' results carry no gradient. What the last of them would
-        get is taken from a zero added to it; from there each layer is computed again from its
-        input, made to wait for the gradient behind it, as `mx.checkpoint` does.
+        get is taken from a zero added to it; from there each layer is computed again.
         """
         with _recording(self._model) as recorded:
             loss()  # only for the shape of what the last layer gives; nothing of it is traced
-            shape, dtype = recorded.last_result
+            zero = mx.zeros_like(recorded.calls[-1].result)
             recorded.calls.clear()
 
             def from_zero(zero: mx.array) -> mx.array:
                 recorded.zero = zero
-                return loss()
+                differentiated, recorded.loss = loss()
+                return differentiated
 
-            probe = mx.zeros(shape, dtype)
-            (value,), (cotangent,) = mx.vjp(from_zero, [probe], [mx.array(1.0)])
+            _, (cotangent,) = mx.vjp(from_zero, [zero], [mx.array(1.0)])
         gradients: list[mx.array] = []
-        for layer, hidden, args, kwargs in reversed(recorded.calls):
-            cotangent, own = _made_again(layer, hidden, args, kwargs, cotangent)
+        for call in reversed(recorded.calls):
+            cotangent, own = _made_again(call, cotangent)
             gradients = [*own, *gradients]
-        return value, gradients
+        return recorded.loss, gradients
 
 
-def _made_again(
-    layer: nn.Module, hidden: mx.array, args: Any, kwargs: Any, cotangent: mx.array
-) -> tuple[mx.array, list[mx.array]]:
-    """The gradients for a layer's input and for its adapter, the layer computed again."""
-    parameters = _named(layer.trainable_parameters())
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A trained layer's call on the way there."""
+
+    layer: nn.Module
+    hidden: mx.array
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: mx.array
+
+
+def _made_again(call: _Call, cotangent: mx.array) -> tuple[mx.array, list[mx.array]]:
+    """The gradients for a layer's input and for its adapter, the layer computed again.
+
+    As in `mx.checkpoint` all that goes in waits for the result of the first time.
+    """
+    parameters = _named(call.layer.trainable_parameters())
     names, own = [name for name, _ in parameters], [array for _, array in parameters]
 
     def again(hidden: mx.array, *arrays: mx.array) -> mx.array:
-        layer.update(tree_unflatten(list(zip(names, arrays, strict=True))))
-        return cast("mx.array", layer(hidden, *args, **kwargs))
+        call.layer.update(tree_unflatten(list(zip(names, arrays, strict=True))))
+        return cast("mx.array", call.layer(hidden, *call.args, **call.kwargs))
 
-    held = mx.depends([hidden, *own], [cotangent])
-    _, parts = mx.vjp(again, held, [cotangent.astype(hidden.dtype)])
-    layer.update(tree_unflatten(list(zip(names, own, strict=True))))
+    held = mx.depends([call.hidden, *own], [call.result])
+    _, parts = mx.vjp(again, held, [cotangent.astype(call.hidden.dtype)])
+    call.layer.update(tree_unflatten(list(zip(names, own, strict=True))))
     return parts[0], parts[1:]
 
 
@@ -215,9 +229,9 @@ class _Recorded:
 
     def __init__(self, last: nn.Module) -> None:
         self.last = last
-        self.last_result: tuple[tuple[int, ...], mx.Dtype] = ((), mx.float32)
         self.zero: mx.array | None = None
-        self.calls: list[tuple[nn.Module, mx.array, Any, Any]] = []
+        self.loss = mx.array(0.0)
+        self.calls: list[_Call] = []
 
 
 @contextmanager
@@ -236,11 +250,12 @@ def _recording(model: nn.Module) -> Iterator[_Recorded]:
 
 def _recorder(original: type, recorded: _Recorded) -> type:
     def call(self: Any, hidden: mx.array, *args: Any, **kwargs: Any) -> mx.array:
-        recorded.calls.append((self, hidden, args, kwargs))
+        own = [array for _, array in _named(self.trainable_parameters())]
         result = mx.stop_gradient(original.__call__(self, hidden, *args, **kwargs))
-        if self is not recorded.last:
-            return result
-        recorded.last_result = result.shape, result.dtype
-        return result if recorded.zero is None else result + recorded.zero
+        (result,) = mx.depends([result], [hidden, *own])  # in the place of a custom function
+        recorded.calls.append(_Call(self, hidden, args, kwargs, result))
+        if self is recorded.last and recorded.zero is not None:
+            return result + recorded.zero
+        return result
 
     return type(original.__name__, (original,), {"__call__": call})

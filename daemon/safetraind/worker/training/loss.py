@@ -43,7 +43,18 @@ def _cross_entropy(head: Head, hidden: mx.array, targets: mx.array, weights: mx.
 def _in_chunks(
     head: Head, hidden: mx.array, targets: mx.array, weights: mx.array, chunk: int
 ) -> mx.array:
-    """As `_cross_entropy`, with a gradient of its own that goes chunk by chunk.
+    """As `_cross_entropy`, with a gradient of its own that goes chunk by chunk."""
+    loss_of, gradient_of = by_chunks(head, targets, weights, chunk)
+    whole: Any = mx.custom_function(loss_of)
+    whole.vjp(lambda rows, cotangent, _: gradient_of(rows, cotangent))
+    loss: mx.array = whole(hidden)
+    return loss
+
+
+def by_chunks(
+    head: Head, targets: mx.array, weights: mx.array, chunk: int
+) -> tuple[Callable[[mx.array], mx.array], Callable[[mx.array, mx.array], mx.array]]:
+    """The loss of hidden rows, and its gradient for them times a cotangent, chunk by chunk.
 
     `mx.depends` makes a chunk wait for the one before it; MLX would otherwise be free to compute
     several at once and hold all their logits. Targets and weights are closed over: they have no
@@ -60,14 +71,11 @@ def _in_chunks(
             total = total + part_loss(part, mx.depends([rows[part]], [total])[0])
         return total
 
-    def gradient_of(rows: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+    def gradient_of(rows: mx.array, cotangent: mx.array) -> mx.array:
         gradients: list[mx.array] = []
         for part in parts:
             (held,) = mx.depends([rows[part]], gradients[-1:] or [cotangent])
             gradients += mx.vjp(partial(part_loss, part), [held], [cotangent])[1]
         return mx.concatenate(gradients)
 
-    whole: Any = mx.custom_function(loss_of)
-    whole.vjp(gradient_of)
-    loss: mx.array = whole(hidden)
-    return loss
+    return loss_of, gradient_of
