@@ -10,7 +10,7 @@ import click
 import pytest
 
 from safetrain.cli import group
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind import __main__ as service
 from safetraind.jobs import ending
 from safetraind.preflight import budget
@@ -102,6 +102,7 @@ def test_the_figures_of_the_memory_plan_are_the_codes(page: str) -> None:
     text = text_of(page)
     missing = [_percent(share, page) for share in shares]
     missing += [f"{size >> 20} MB" for size in sizes]
+    missing += [f"{LENGTH_BUCKET} tokens", f"{LOSS_CHUNK} tokens"]
     assert not [figure for figure in missing if figure not in text]
 
 
