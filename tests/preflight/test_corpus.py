@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetrain_shared.messages import SENTENCES, say
 from safetraind.worker.corpus import index as corpus_index
 from safetraind.worker.corpus.draw import MAX_LINES, Draw
 from safetraind.worker.corpus.index import Leakage, Repeats
-from safetraind.worker.corpus.lines import MAX_LINE_BYTES, Corpus
+from safetraind.worker.corpus.lines import MAX_LINE_BYTES, Corpus, Line
 from safetraind.worker.corpus.scan import MAX_LISTED, Scan
 
 GOOD = b'{"messages":[{"role":"user","content":"Ola?"},{"role":"assistant","content":"Sim."}]}'
@@ -67,8 +68,12 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "messages an object": (b'{"messages": {"role": "user"}}', "data.messages_not_a_list"),
     "no messages": (b'{"messages": []}', "data.no_messages"),
     "message a text": (b'{"messages": ["hi"]}', "data.message_not_an_object"),
-    "message without a role": (b'{"messages": [{"content": "a"}]}', "data.unknown_role"),
-    "role a list": (b'{"messages": [{"role": ["user"], "content": "a"}]}', "data.unknown_role"),
+    "message without a role": (b'{"messages": [{"content": "a"}]}', "data.role_not_text"),
+    "role a list": (b'{"messages": [{"role": ["user"], "content": "a"}]}', "data.role_not_text"),
+    "role nested deep": (
+        b'{"messages": [{"role": ' + b"[" * 1000 + b"]" * 1000 + b', "content": "a"}]}',
+        "data.role_not_text",
+    ),
     "role unknown": (b'{"messages": [{"role": "bot", "content": "a"}]}', "data.unknown_role"),
     "content missing": (b'{"messages": [{"role": "user"}]}', "data.content_not_text"),
     "content a number": (
@@ -76,6 +81,14 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
         "data.content_not_text",
     ),
     "no answer": (b'{"messages": [{"role": "user", "content": "a"}]}', "data.no_answer"),
+    "two questions and no answer": (
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}',
+        "data.no_answer",
+    ),
+    "tool calls a text": (
+        GOOD.replace(b'"Sim."', b'"Sim.","tool_calls":"foo"'),
+        "data.calls_not_a_list",
+    ),
     "prompt a list": (b'{"prompt": [], "completion": "b"}', "data.not_text"),
     "text a number": (b'{"text": 1}', "data.not_text"),
     "tools a text": (GOOD[:-1] + b',"tools":"x"}', "data.tools_not_a_list"),
@@ -100,7 +113,25 @@ ODD_LINES: dict[str, tuple[bytes, str]] = {
         b'{"role":"assistant","content":"z"}]}',
         "data.duplicate_key",
     ),
+    "role twice in a message": (
+        chat("q?", "z").replace(b'"role": "user"', b'"role": "system", "role": "user"'),
+        "data.duplicate_key",
+    ),
+    "content twice in a message": (
+        GOOD.replace(b'"content":"Ola?"', b'"content":"a\\"b","content":"Ol\xc3\xa1?"'),
+        "data.duplicate_key",
+    ),
     "empty answer": (chat("q?", " "), "data.empty_answer"),
+    "empty answer in the middle": (
+        b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""},'
+        b'{"role":"user","content":"r"},{"role":"assistant","content":"z"}]}',
+        "data.empty_answer",
+    ),
+    "empty answer in parts": (
+        b'{"messages":[{"role":"user","content":"q"},'
+        b'{"role":"assistant","content":[{"type":"text","text":""}]}]}',
+        "data.empty_answer",
+    ),
     "blank line": (b"   ", "data.blank_line"),
     "two users": (
         b'{"messages":[{"role":"user","content":"q"},{"role":"user","content":"q"},'
@@ -153,6 +184,55 @@ def test_every_format_of_mlx_lm_passes(tmp_path: Path, name: str) -> None:
     assert (scan.samples, scan.format) == (len(lines), name.split()[0])
 
 
+def test_what_lies_deep_in_a_sample_is_no_matter(tmp_path: Path) -> None:
+    deep = b"[" * 300 + b"]" * 300
+    part = b'[{"type":"text","text":"Ola?","x":' + deep + b"}]"
+    call = GOOD.replace(b'"Sim."', b'"Sim.","tool_calls":[{"function":{"x":' + deep + b"}}]")
+    scan, found = scanned(write(tmp_path / "a.jsonl", GOOD.replace(b'"Ola?"', part), call))
+    assert (scan.samples, found) == (2, [])
+
+
+def test_a_type_is_named_in_words(tmp_path: Path) -> None:
+    lines = [b'{"messages": [{"role": "user", "content": null}]}', b'{"text": {}}', b"[]"]
+    _, found = scanned(write(tmp_path / "a.jsonl", *lines))
+    said = [[say(finding, lang=lang) for finding in found] for lang in ("en", "pt")]
+    assert said == [
+        [
+            "The content of message 1 is not a text but nothing (null)",
+            '"text" is not a text but an object',
+            "Not a JSON object but a list",
+        ],
+        [
+            "O conteúdo da mensagem 1 não é um texto, mas nada (null)",
+            '"text" não é um texto, mas um objeto',
+            "Não é um objeto JSON, mas uma lista",
+        ],
+    ]
+
+
+def test_a_key_from_the_file_is_shown_short_and_harmless(tmp_path: Path) -> None:
+    key = b"\\u001b[31m" + b"x" * 1_000_000
+    doubled = b'{"text":"a","text":"b","%s":1,"%s":2}' % (key, key)
+    _, found = scanned(write(tmp_path / "a.jsonl", b'{"%s":0,"%s":0}' % (key, key), doubled))
+    assert [f.code for f in found] == ["data.unknown_format", "data.duplicate_key"]
+    assert all(len(say(f)) < 200 and "\x1b" not in say(f) for f in found)
+
+
+def test_many_keys_take_no_longer_than_their_number(tmp_path: Path) -> None:
+    keys = b",".join(b'"%d":0' % n for n in range(60_000))
+    path = write(tmp_path / "a.jsonl", b'{"text":"a","text":"b",' + keys + b"}")
+    began = time.process_time()
+    _, found = scanned(path)
+    assert [f.args["key"] for f in found] == ["text"]
+    assert time.process_time() - began < 2.0
+
+
+def test_a_line_of_bad_messages_gives_few_findings(tmp_path: Path) -> None:
+    line = b'{"messages":[' + b"{}," * 100_000 + b"{}]}"
+    _, found = scanned(write(tmp_path / "a.jsonl", line))
+    assert {f.code for f in found} == {"data.role_not_text"} and len(found) < 10
+
+
 def test_a_sample_of_another_format_is_an_error(tmp_path: Path) -> None:
     _, found = scanned(write(tmp_path / "a.jsonl", GOOD, b'{"text":"a"}'))
     assert [(f.code, f.args["line"]) for f in found] == [("data.mixed_formats", 2)]
@@ -170,15 +250,23 @@ def test_an_empty_file_has_no_samples(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.touch()
     scan, found = scanned(path)
-    assert (scan.samples, scan.lines, found) == (0, 0, [])
+    assert (scan.samples, scan.lines) == (0, 0)
+    assert [(f.code, f.status) for f in found] == [("data.no_samples", Status.FAILED)]
+
+
+def test_a_file_of_blank_lines_has_no_samples(tmp_path: Path) -> None:
+    scan, found = scanned(write(tmp_path / "a.jsonl", b"", b" "))
+    assert [f.code for f in found] == ["data.blank_line", "data.blank_line", "data.no_samples"]
+    assert scan.errors == 1
 
 
 def test_a_folder_a_fifo_and_a_missing_file_are_refused_at_once(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (tmp_path, fifo):
-        with pytest.raises(InvalidInput, match=r"path\.not_a_file"):
+        with pytest.raises(InvalidInput) as caught:
             list(Scan(str(path)).run())
+        assert caught.value.code == "path.not_a_file"
     with pytest.raises(NotFound):
         list(Scan(str(tmp_path / "none")).run())
     with pytest.raises(InvalidInput):
@@ -252,21 +340,23 @@ def test_leaks_equal_and_nearly_equal_are_found(tmp_path: Path) -> None:
 def test_a_draw_is_whole_while_small_and_uniform_when_large() -> None:
     small = Draw()
     for n in range(100):
-        small.offer(b"%d" % n)
-    assert small.complete and len(list(small)) == 100 and list(small.longest()) == []
+        small.offer(Line(n, b"%d" % n), odd=True)
+    assert small.complete and len(list(small)) == 100
+    assert list(small.longest()) == list(small.odd()) == []
     large = Draw()
     for n in range(8 * MAX_LINES):
-        large.offer(b"%08d" % n)
-    drawn = [int(line) for line in large]
+        large.offer(Line(n, b"%08d" % n))
+    drawn = [line.number for line in large]
     assert len(set(drawn)) == MAX_LINES and not large.complete
     assert abs(sum(drawn) / len(drawn) / (4 * MAX_LINES) - 1) < 0.05
 
 
-def test_the_longest_lines_are_kept_whatever_the_draw_misses() -> None:
+def test_the_longest_and_the_odd_lines_are_kept_whatever_the_draw_misses() -> None:
     draw = Draw()
     for n in range(3 * MAX_LINES):
-        draw.offer(b"x" * (500 if n == 20_000 else 10))
-    assert max(len(line) for line in draw.longest()) == 500
+        draw.offer(Line(n, b"x" * (500 if n == 20_000 else 10)), odd=n == 10_000)
+    assert max(len(line.content) for line in draw.longest()) == 500
+    assert [line.number for line in draw.odd()] == [10_000]
 
 
 def test_problems_beyond_the_listed_are_counted(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Lengths:
     """Samples by their number of tokens, and by the place of their first learned token.
 
     `tops`: of the longest samples, longest first, the tokens and those that are learned. `scale`:
-    samples in the file for each one counted; 1.0 means exact counts.
+    samples in the file for each one counted; 1.0 means exact counts. `failed`: samples that the
+    tokenizer refuses, the first of them in `line`.
     """
 
     tokens: tuple[tuple[int, int], ...]
@@ -54,6 +55,7 @@ class Lengths:
     tops: tuple[tuple[int, int], ...] = ()
     scale: float = 1.0
     failed: int = 0
+    line: int = 0
     reason: str = ""
 
     def cut(self, length: int) -> int:

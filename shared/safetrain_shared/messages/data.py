@@ -21,6 +21,10 @@ SENTENCES: dict[str, str] = {
     "data.unknown_role": _(
         'Message {place} has the role "{role}"; roles are system, user, assistant and tool'
     ),
+    "data.role_not_text": _("The role of message {place} is not a text but {found}"),
+    "data.calls_not_a_list": _(
+        '"tool_calls" of message {place} is not a list of objects but {found}'
+    ),
     "data.content_not_text": _("The content of message {place} is not a text but {found}"),
     "data.tools_not_a_list": _('"tools" is not a list of objects but {found}'),
     "data.role_order": _('Message {place} ({role}) may not follow "{before}"'),
@@ -30,8 +34,8 @@ SENTENCES: dict[str, str] = {
     "data.empty_text": _("An empty text"),
     "data.duplicate_key": _('The key "{key}" stands twice; only the last one counts'),
     "data.duplicate": _("The same sample as line {first:int}"),
-    "data.leak": _("The same sample as line {other:int} of the validation file"),
-    "data.near_leak": _("Nearly the same sample as line {other:int} of the validation file"),
+    "data.leak": _("The same sample as line {other:int} of {file}"),
+    "data.near_leak": _("Nearly the same sample as line {other:int} of {file}"),
     "data.bom": _("The file begins with a byte order mark, which is passed over"),
     "data.changing": _("The file changed while it was read; only what it held at first counts"),
     "data.not_listed": _("More than {limit:int} problems of one kind; the rest is only counted"),
@@ -42,6 +46,11 @@ SENTENCES: dict[str, str] = {
     ),
     "data.train": _("Training file: {name} ({samples:int} samples)"),
     "data.valid": _("Validation file: {name} ({samples:int} samples)"),
+    "data.same_file": _("{path} is the same file as {other}: it is read once"),
+    "data.partly_compared": _(
+        "{path} is too large to be held: the next file is compared with its first {samples:int} "
+        "samples, for near-duplicates with {near:int} of them"
+    ),
     "data.no_samples": _("{path} holds no sample that can be trained"),
     "data.good": _("Every line is in order"),
     "data.errors": _(
@@ -52,7 +61,10 @@ SENTENCES: dict[str, str] = {
         "{name}: {count:int} warnings, the first in line {line}. See all of them with: "
         "safetrain validate {path}"
     ),
-    "data.template": _("{name}: the model's chat template refuses {count:int} samples ({reason})"),
+    "data.template": _(
+        "{name}: the model's chat template refuses {count:int} samples, the first in line "
+        "{line:int} ({reason})"
+    ),
     "data.no_tokenizer": _("The model's tokenizer cannot be loaded ({reason})"),
     "data.duplicates": _("{name}: {count:int} samples stand there more than once"),
     "data.leaks": _(

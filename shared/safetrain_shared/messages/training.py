@@ -52,6 +52,10 @@ SENTENCES: dict[str, str] = {
         "Line {line:int} of {path} holds no sample that can be trained. See why: "
         "safetrain validate {path}"
     ),
+    "train.template_refuses": _(
+        "The model's chat template refuses the sample in line {line:int} of {path} ({reason}). "
+        "Correct or remove it, then submit again."
+    ),
     "train.from_the_beginning": _(
         "No checkpoint is whole any more: the training starts from the beginning."
     ),

@@ -7,16 +7,17 @@ from safetraind.preflight.facts import Facts
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Counted as lines of the training file, equal after normalisation or nearly equal."""
+    """Counted as lines of the training file, equal after normalisation or nearly equal.
+
+    Of a validation file that is too large to be held, it is said how much was compared.
+    """
     data = facts.data
     if data is None or data.train is None or data.valid is None:
         return []
-    found = []
-    for code in ("data.leak", "data.near_leak"):
-        count = data.train.counts.get(code, 0) + data.valid.counts.get(code, 0)
-        if count:
-            found.append(warning(f"{code}s", count=count))
-    return found
+    codes = ("data.leak", "data.near_leak")
+    counts = {f"{code}s": data.train.counts.get(code, 0) for code in codes}
+    found = [warning(code, count=count) for code, count in counts.items() if count]
+    return found + [p for p in data.problems if p.code == "data.partly_compared"]
 
 
 CHECK = Check("leakage", "data", judge, needs=("data_files",))

@@ -38,8 +38,8 @@ def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
         findings.append(warning("data.warnings", count=odd, line=line, **args))
     lengths = file.lengths
     if lengths and lengths.failed:
-        count, reason = lengths.failed, lengths.reason
-        findings.append(failed("data.template", count=count, reason=reason, **args))
+        args |= {"count": lengths.failed, "line": lengths.line, "reason": lengths.reason}
+        findings.append(failed("data.template", **args))
     return findings
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
@@ -22,6 +21,14 @@ class Encoded:
     line: int
     tokens: list[int]
     learned: list[bool]
+
+
+class Refused(Exception):
+    """The tokenizer or its chat template refuses a sample, for the reason that is the text."""
+
+    def __init__(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        super().__init__(lines[0][:200])
 
 
 def encode_file(path: str, tokenizer: TokenizerWrapper, mask_prompt: bool) -> Iterator[Encoded]:
@@ -41,14 +48,31 @@ def encode_file(path: str, tokenizer: TokenizerWrapper, mask_prompt: bool) -> It
                 if wrong:
                     raise InvalidInput("train.bad_sample", path=path, line=line.number)
                 yield encode(line.number, sample, form, tokenizer, mask_prompt)
-            except (Unusable, TemplateError) as error:
+            except Unusable as error:
                 raise InvalidInput("train.bad_sample", path=path, line=line.number) from error
+            except Refused as error:
+                reason = str(error)
+                raise InvalidInput(
+                    "train.template_refuses", path=path, line=line.number, reason=reason
+                ) from error
 
 
 def encode(
     line: int, sample: Sample, form: str, tokenizer: TokenizerWrapper, mask_prompt: bool
 ) -> Encoded:
-    """The tokens of one sample of format `form` that `schema.judge` finds no fault with."""
+    """The tokens of one sample of format `form` that `schema.judge` finds no fault with.
+
+    Raises Refused. A chat template is a program of the model's author, and may raise anything.
+    """
+    try:
+        return _encode(line, sample, form, tokenizer, mask_prompt)
+    except Exception as error:
+        raise Refused(error) from error
+
+
+def _encode(
+    line: int, sample: Sample, form: str, tokenizer: TokenizerWrapper, mask_prompt: bool
+) -> Encoded:
     if form == "text":
         tokens = list(tokenizer.encode(sample["text"]))
         if tokens[-1:] != [tokenizer.eos_token_id]:

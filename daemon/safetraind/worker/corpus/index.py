@@ -1,51 +1,33 @@
-"""Equal and nearly equal samples: within a file, and between training and validation files.
+"""Equal and nearly equal samples: within a file, and between files.
 
-Two samples are equal when their words are (`words_of`). Hashes of a file that may be larger
-than memory lie in partitions on the disk; of the validation file, and of it alone, an index is
-kept, bounded too.
+Two samples are equal when their words are (`said.words_of`). Hashes of a file that may be larger
+than memory lie in partitions on the disk; of the smaller one, that others are compared with, an
+index is kept, bounded too.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from array import array
-from collections import Counter
-from collections.abc import Iterator
-from difflib import SequenceMatcher
+from collections.abc import Iterable, Iterator, Sequence
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from safetraind.worker.corpus.near import NearIndex, filter_of
+
+MOST_SAMPLES = 1 << 20
+_LINE_BITS = 40
 _PARTITION_BITS = 6
-_PENDING_HASHES = 1 << 20
-
-# Nearly equal: at least this share of the words, in order, is the same.
-NEAR = 0.9
-MIN_NEAR_WORDS = 8
-_SIGNATURE_WORDS = 5
-_SIGNATURE_SHARED = 0.6
-_MAX_POSTINGS = 64
-_MAX_INDEXED_BYTES = 24 << 20
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text as they count for equality: compatibility forms and case apart."""
-    if text.isascii():
-        return text.lower().split()
-    return unicodedata.normalize("NFKC", text).casefold().split()
-
-
-def key_of(words: list[str]) -> int:
-    """A 64-bit hash of words in order, good within this process."""
-    return hash(tuple(words))
+_PENDING_HASHES = 1 << 19
+_CHUNK = 1 << 16
 
 
 class Repeats:
     """Which lines of one file hold the same sample as an earlier line.
 
-    16 bytes a sample, on the disk beyond the first million; the answers come in flat memory.
+    16 bytes a sample, on the disk beyond the first half million; the answers come in flat memory.
     """
 
     def __init__(self) -> None:
@@ -63,12 +45,12 @@ class Repeats:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs (line, the first line that holds the same), by partition, then by line."""
         if not self._partitions:
-            yield from _repeats(self._pending())
+            pending = self._pending()
+            yield from _repeats(pending[n : n + _CHUNK] for n in range(0, len(pending), _CHUNK))
             return
         self._spill()
         for partition in self._partitions:
-            partition.seek(0)
-            yield from _repeats(np.frombuffer(partition.read(), np.int64).reshape(-1, 2))
+            yield from _repeats(_chunks(partition))
 
     def _pending(self) -> npt.NDArray[np.int64]:
         columns = [np.frombuffer(a, np.int64) for a in (self._hashes, self._lines)]
@@ -85,87 +67,85 @@ class Repeats:
         self._hashes, self._lines = array("q"), array("q")
 
 
-def _repeats(rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _chunks(partition: IO[bytes]) -> Iterator[npt.NDArray[np.int64]]:
+    partition.seek(0)
+    while chunk := partition.read(16 * _CHUNK):
+        yield np.frombuffer(chunk, np.int64).reshape(-1, 2)
+
+
+def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int]]:
     """Of rows (hash, line), lines ascending: each later line with the first of its hash."""
-    if len(rows) < 2:
-        return
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    starts = np.concatenate([[True], rows[1:, 0] != rows[:-1, 0]])
-    firsts = rows[:, 1][np.maximum.accumulate(np.where(starts, np.arange(len(rows)), 0))]
-    pairs = zip(rows[~starts, 1].tolist(), firsts[~starts].tolist(), strict=True)
-    yield from sorted(pairs)
+    firsts = np.zeros((0, 2), np.int64)
+    for chunk in chunks:
+        rows = np.concatenate((firsts, chunk))
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        starts = np.concatenate([[True], rows[1:, 0] != rows[:-1, 0]])
+        owners = rows[:, 1][np.maximum.accumulate(np.where(starts, np.arange(len(rows)), 0))]
+        pairs = zip(rows[~starts, 1].tolist(), owners[~starts].tolist(), strict=True)
+        yield from sorted(pairs)
+        firsts = rows[starts]
+
+
+class Leak(NamedTuple):
+    """Where the sample that says the same stands, and whether it says quite the same."""
+
+    equal: bool
+    file: str
+    line: int
 
 
 class Leakage:
-    """Finds, for samples of a training file, the validation sample that says the same.
+    """Finds, for samples of one file, the sample of files read before that says the same.
 
-    Each validation sample is known by its rarest words. A training sample that shares most of
-    them is compared word by word. What lies beyond `_MAX_INDEXED_BYTES` of validation text is
-    found when equal, but not when only nearly equal; `complete` tells.
+    24 bytes a sample and 8 a word, no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and
+    `indexed_near`: of the last file, how many samples can be found as equal, and as nearly equal.
     """
 
     def __init__(self) -> None:
-        self._equal: dict[int, int] = {}
-        self._texts: list[tuple[int, str]] = []
-        self._indexed = 0
-        self._postings: dict[str, list[int]] = {}
-        self._needed: list[int] = []
-        self._anchors: frozenset[str] = frozenset()
-        self._least = 1
-        self.complete = True
+        self._near = NearIndex()
+        self._files: list[str] = []
+        self._keys = array("q")
+        self._places = array("q")
+        self._sorted: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._order: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._filter = b"\0"
+        self.indexed = self.indexed_near = 0
 
-    def add(self, key: int, line: int, words: list[str]) -> None:
-        """Notes a validation sample by its line, its words and their hash."""
-        self._equal.setdefault(key, line)
-        if len(words) < MIN_NEAR_WORDS:
+    def begin(self, file: str) -> None:
+        """What is added from now on comes from the file that findings are to call `file`."""
+        self._files.append(file)
+        self.indexed = self.indexed_near = 0
+
+    def add(self, key: int, line: int, units: Sequence[bytes]) -> None:
+        """Notes a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
+        if len(self._keys) >= MOST_SAMPLES:
             return
-        text = " ".join(words)
-        if self._indexed + len(text) > _MAX_INDEXED_BYTES:
-            self.complete = False
-            return
-        self._indexed += len(text)
-        self._texts.append((line, text))
+        self._keys.append(key)
+        self._places.append((len(self._files) - 1) << _LINE_BITS | line)
+        self.indexed += 1
+        self.indexed_near += self._near.add(units)
 
     def freeze(self) -> None:
-        """Ends the adding; builds the index of rare words."""
-        spread: Counter[str] = Counter()
-        for _, text in self._texts:
-            spread.update(set(text.split()))
-        for place, (_, text) in enumerate(self._texts):
-            rarest = sorted(set(text.split()), key=lambda word: (spread[word], word))
-            signature = rarest[:_SIGNATURE_WORDS]
-            self._needed.append(max(1, round(_SIGNATURE_SHARED * len(signature))))
-            for word in signature:
-                postings = self._postings.setdefault(word, [])
-                if len(postings) < _MAX_POSTINGS:
-                    postings.append(place)
-        self._anchors = frozenset(self._postings)
-        self._least = min(self._needed, default=1)
+        """Makes what was added findable."""
+        keys = np.array(self._keys, np.int64)
+        self._order = np.argsort(keys, kind="stable").astype(np.uint32)
+        self._sorted = keys[self._order]
+        self._filter = filter_of(self._sorted.view(np.uint64))
+        self._near.freeze()
 
-    def equal(self, key: int) -> int:
-        """The validation line whose words have the hash `key`; 0 where there is none."""
-        return self._equal.get(key, 0)
+    def find(self, key: int, units: Sequence[bytes]) -> Leak | None:
+        """The sample read before whose words have the hash `key`, else one that is nearly it."""
+        number, equal = self._equal(key), True
+        if number < 0:
+            number, equal = self._near.find(units), False
+        if number < 0:
+            return None
+        file, line = divmod(self._places[number], 1 << _LINE_BITS)
+        return Leak(equal, self._files[file], line)
 
-    def nearly_equal(self, words: list[str]) -> int:
-        """The validation line whose words are nearly these; 0 where there is none."""
-        common = self._anchors.intersection(words)
-        if len(common) < self._least or len(words) < MIN_NEAR_WORDS:
-            return 0
-        votes: list[int] = []
-        for word in common:
-            votes += self._postings[word]
-        if len(votes) == len(set(votes)) and self._least > 1:
-            return 0  # no validation sample shares two words
-        for place, count in Counter(votes).items():
-            if count >= self._needed[place]:
-                line, other = self._texts[place]
-                if _similar(words, other.split()):
-                    return line
-        return 0
-
-
-def _similar(words: list[str], others: list[str]) -> bool:
-    if min(len(words), len(others)) < NEAR * max(len(words), len(others)):
-        return False
-    matcher = SequenceMatcher(None, words, others, autojunk=False)
-    return matcher.quick_ratio() >= NEAR and matcher.ratio() >= NEAR
+    def _equal(self, key: int) -> int:
+        if not self._filter[key & (len(self._filter) - 1)]:
+            return -1  # nearly always
+        low = int(np.searchsorted(self._sorted, key))
+        found = low < len(self._sorted) and self._sorted[low] == key
+        return int(self._order[low]) if found else -1

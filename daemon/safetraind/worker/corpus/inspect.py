@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.errors import SafetrainError
+from safetrain_shared.errors import ArgValue, SafetrainError
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
@@ -47,23 +48,19 @@ def main(arguments: list[str]) -> int:
 
 
 def scan_files(paths: Sequence[str], write: Write) -> list[Scan | None]:
-    """Scans files in the order given; the smallest is compared with all others.
+    """Scans files in the order given, and compares each with those before it.
 
     None stands for a file that cannot be read, whose finding was written.
     """
-    smallest = min(paths, key=_size) if len(paths) > 1 else ""
-    leakage = Leakage()
-    scans: dict[str, Scan | None] = {}
-    for path in sorted(set(paths), key=lambda p: p != smallest):
-        scan = Scan(path)
-        if path == smallest:
-            scan.indexing = leakage
-        elif smallest:
-            scan.leakage = leakage
-        scans[path] = scan if _run(scan, write) else None
-        if path == smallest:
-            leakage.freeze()
-    return [scans[path] for path in paths]
+    names = Counter(Path(path).name for path in paths)
+    leakage, scans = Leakage(), list[Scan | None]()
+    for place, path in enumerate(paths):
+        scan = Scan(path, name=path if names[Path(path).name] > 1 else "")
+        scan.leakage = leakage if place else None
+        scan.indexing = leakage if place < len(paths) - 1 else None
+        scans.append(scan if _run(scan, write) else None)
+        leakage.freeze()
+    return scans
 
 
 def _run(scan: Scan, write: Write) -> bool:
@@ -98,15 +95,25 @@ def _unreadable(error: SafetrainError) -> Finding:
 
 
 def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
-    scans = scan_files(request["files"], write)
+    """From the smallest file to the largest, which then need not be kept to be compared with."""
+    known: dict[object, str] = {}
+    repeated = 0
+    for path in request["files"]:
+        first = known.setdefault(_identity(path), path)
+        if first is not path:
+            args: dict[str, ArgValue] = {"path": path, "line": 0, "other": first}
+            write({"problem": to_dict(Finding("data.same_file", Status.WARNING, args=args))})
+            repeated += 1
+    scans = scan_files(sorted(known.values(), key=_size), write)
     errors = sum(1 if scan is None else scan.errors for scan in scans)
-    return {"errors": errors, "warnings": sum(scan.warnings for scan in scans if scan)}
+    return {"errors": errors, "warnings": repeated + sum(s.warnings for s in scans if s)}
 
 
 def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
     packages = {name: _version(name) for name in PACKAGES}
     write({"packages": packages})
-    scans = scan_files([request["train"], request["valid"]], write)
+    valid, train = scan_files([request["valid"], request["train"]], write)
+    scans = (train, valid)
     facts = [None if scan is None else _facts(scan) for scan in scans]
     result: dict[str, Any] = {"train": facts[0], "valid": facts[1], "packages": packages}
     if request.get("model") and packages["mlx_lm"]["version"]:
@@ -165,5 +172,14 @@ def _version(name: str) -> dict[str, str]:
 def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return 1 << 62
+
+
+def _identity(path: str) -> object:
+    """The same for all names of one file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return path
+    return found.st_dev, found.st_ino

@@ -10,8 +10,9 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from safetraind.worker.corpus.chat import encode
+from safetraind.worker.corpus.chat import Refused, encode
 from safetraind.worker.corpus.draw import Draw
+from safetraind.worker.corpus.lines import Line
 from safetraind.worker.corpus.schema import form_of, parse
 
 TOPS = 128
@@ -22,9 +23,9 @@ class Lengths:
     """Samples by their number of tokens, and by the place of the first token that is learned.
 
     `tops`: the longest samples' tokens, and how many of those are learned. `scale`: samples in the
-    file for each one counted; 1.0 means that the counts are exact. `longest` and `failed` speak of
-    all lines that were looked at. A sample whose first learned token lies at or beyond a sequence
-    length would lose its whole answer there.
+    file for each one counted; 1.0 means that the counts are exact. `longest`, `failed` and `line`,
+    the first that failed, speak of all lines that were looked at. A sample whose first learned
+    token lies at or beyond a sequence length would lose its whole answer there.
     """
 
     tokens: Counter[int] = field(default_factory=Counter)
@@ -33,6 +34,7 @@ class Lengths:
     tops: list[tuple[int, int]] = field(default_factory=list)
     scale: float = 1.0
     failed: int = 0
+    line: int = 0
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,33 +46,36 @@ class Lengths:
             "tops": sorted(self.tops, reverse=True),
             "scale": self.scale,
             "failed": self.failed,
+            "line": self.line,
             "reason": self.reason,
         }
 
 
 def count(draw: Draw, tokenizer: TokenizerWrapper, mask_prompt: bool) -> Lengths:
     """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised."""
-    lengths, drawn = Lengths(), 0
+    lengths, drawn = Lengths(), set()
     for line in draw:
-        drawn += 1
+        drawn.add(line.number)
         if measured := _measured(line, tokenizer, mask_prompt, lengths):
             lengths.tokens[measured[0]] += 1
             lengths.answers[measured[1]] += 1
-    for line in draw.longest():
-        _measured(line, tokenizer, mask_prompt, lengths)
-    lengths.scale = draw.seen / drawn if drawn else 1.0
+    for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
+        if line.number not in drawn:
+            _measured(line, tokenizer, mask_prompt, lengths)
+    lengths.scale = draw.seen / len(drawn) if drawn else 1.0
     return lengths
 
 
 def _measured(
-    line: bytes, tokenizer: TokenizerWrapper, mask_prompt: bool, lengths: Lengths
+    line: Line, tokenizer: TokenizerWrapper, mask_prompt: bool, lengths: Lengths
 ) -> tuple[int, int] | None:
-    sample = parse(line)
+    sample = parse(line.content)
     try:
-        encoded = encode(0, sample, form_of(sample), tokenizer, mask_prompt)
-    except Exception as error:  # a chat template is a program of the model's author
+        encoded = encode(line.number, sample, form_of(sample), tokenizer, mask_prompt)
+    except Refused as error:
         lengths.failed += 1
-        lengths.reason = lengths.reason or _first_line(error)
+        if not lengths.line or line.number < lengths.line:
+            lengths.line, lengths.reason = line.number, str(error)
         return None
     length, learned = len(encoded.tokens), sum(encoded.learned[1:])
     lengths.longest = max(lengths.longest, length)
@@ -83,7 +88,3 @@ def _first(learned: Iterable[bool]) -> int:
     """The place of the first learned token that can be predicted, which the very first cannot."""
     places = (place for place, is_learned in enumerate(learned) if is_learned and place)
     return next(places, 1 << 30)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -7,16 +7,18 @@ and `draw` for what is kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetraind.worker.corpus import schema
 from safetraind.worker.corpus.draw import Draw
-from safetraind.worker.corpus.index import Leakage, Repeats, key_of, words_of
+from safetraind.worker.corpus.index import Leakage, Repeats
 from safetraind.worker.corpus.lines import MAX_LINE_BYTES, Corpus, Line
+from safetraind.worker.corpus.said import key_of, text_of, units_of, words_of
 
 # Beyond this many of one kind, problems are counted and no longer listed.
 MAX_LISTED = 1000
@@ -34,12 +36,17 @@ class Progress:
 
 @dataclass(slots=True)
 class Scan:
-    """What one file holds. Fill it by iterating over `run` to its end."""
+    """What one file holds. Fill it by iterating over `run` to its end.
+
+    `leakage`: an index of other files, in which the samples are looked up. `indexing`: the one into
+    which they are put, for files that are scanned later. `name`: what findings call this file.
+    """
 
     path: str
     leakage: Leakage | None = None
     indexing: Leakage | None = None
     compare: bool = True
+    name: str = ""
     format: str = ""
     lines: int = 0
     samples: int = 0
@@ -48,23 +55,26 @@ class Scan:
     warnings: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     draw: Draw = field(default_factory=Draw)
+    _repeats: Repeats = field(default_factory=Repeats)
 
     def run(self) -> Iterator[Finding | Progress]:
         """Reads the file. Raises as `Corpus` does where it cannot be opened."""
-        repeats = Repeats()
+        if self.indexing is not None:
+            self.indexing.begin(self.name or Path(self.path).name)
         with Corpus(self.path) as corpus:
             self.size = corpus.size
             for line in corpus:
+                self.lines = line.number
                 if line.number % _LINES_BETWEEN_PROGRESS == 0:
                     yield Progress(self.path, corpus.done, corpus.size)
-                yield from self._take(line, repeats)
-            self.lines = line.number if corpus.done else 0
+                if found := self._take(line):
+                    yield from found
             yield from self._close(corpus)
-        for number, first in repeats:
+        for number, first in self._repeats:
             yield from self._note("data.duplicate", number, Status.WARNING, {"first": first})
         yield Progress(self.path, self.size, self.size)
 
-    def _take(self, line: Line, repeats: Repeats) -> Iterable[Finding]:
+    def _take(self, line: Line) -> list[Finding]:
         """The findings of one line. Good lines, which are nearly all, take the shortest way."""
         content = line.content
         try:
@@ -72,10 +82,11 @@ class Scan:
             form = schema.form_of(sample)
         except schema.Unusable as error:
             return self._unusable(line, error.problem)
-        problems = schema.judge(sample, form)
+        plain = form == "chat" and schema.is_plain(sample["messages"])
+        problems = [] if plain else schema.judge(sample, form)
         if self.format != form and not problems:
             problems = self._note_form(form)
-        if doubled := schema.duplicate_key(content, form):
+        if doubled := schema.duplicate_key(content, sample, form):
             problems = [*problems, _doubled(doubled)]
         found: list[Finding] = []
         if problems:
@@ -84,12 +95,12 @@ class Scan:
             if any(problem.status is Status.FAILED for problem in problems):
                 return found
         self.samples += 1
-        self.draw.offer(content)
+        self.draw.offer(line, odd=not plain and form in ("chat", "tools"))
         if self.compare:
-            self._compare(schema.text_of(sample, form), line.number, repeats, found)
+            found += self._compare(sample, form, line.number)
         return found
 
-    def _unusable(self, line: Line, problem: schema.Problem) -> Iterable[Finding]:
+    def _unusable(self, line: Line, problem: schema.Problem) -> list[Finding]:
         if line.too_long:
             args: dict[str, ArgValue] = {"bytes": line.too_long, "limit": MAX_LINE_BYTES}
             return self._note("data.line_too_long", line.number, args=args)
@@ -97,18 +108,22 @@ class Scan:
             return self._note("data.blank_line", line.number, Status.WARNING)
         return self._note(problem.code, line.number, args=problem.args)
 
-    def _compare(self, text: str, number: int, repeats: Repeats, found: list[Finding]) -> None:
+    def _compare(self, sample: schema.Sample, form: str, number: int) -> list[Finding]:
+        text = text_of(sample, form)
         words = words_of(text)
         key = key_of(words)
-        repeats.add(key, number)
+        self._repeats.add(key, number)
+        if self.indexing is None and self.leakage is None:
+            return []
+        units = units_of(sample, form, words, len(text))
         if self.indexing is not None:
-            self.indexing.add(key, number, words)
-        if self.leakage is None:
-            return
-        if other := self.leakage.equal(key):
-            found += self._note("data.leak", number, Status.WARNING, {"other": other})
-        elif other := self.leakage.nearly_equal(words):
-            found += self._note("data.near_leak", number, Status.WARNING, {"other": other})
+            self.indexing.add(key, number, units)
+        leak = self.leakage.find(key, units) if self.leakage is not None else None
+        if leak is None:
+            return []
+        args: dict[str, ArgValue] = {"other": leak.line, "file": leak.file}
+        code = "data.leak" if leak.equal else "data.near_leak"
+        return self._note(code, number, Status.WARNING, args)
 
     def _note_form(self, form: str) -> list[schema.Problem]:
         """The first sample decides the file's format; chats with and without tools may mix."""
@@ -123,6 +138,12 @@ class Scan:
             yield from self._note("data.bom", 1, Status.WARNING)
         if corpus.grew:
             yield from self._note("data.changing", self.lines, Status.WARNING)
+        if not self.samples and not self.errors:
+            yield from self._note("data.no_samples", 0)
+        index = self.indexing
+        if index is not None and index.indexed_near < self.samples:
+            args = {"samples": index.indexed, "near": index.indexed_near}
+            yield from self._note("data.partly_compared", 0, Status.INFO, args)
 
     def _note(
         self,
@@ -130,18 +151,17 @@ class Scan:
         number: int,
         status: Status = Status.FAILED,
         args: Mapping[str, ArgValue] = MappingProxyType({}),
-    ) -> Iterator[Finding]:
+    ) -> list[Finding]:
         self.counts[code] += 1
-        if status is Status.FAILED:
-            self.errors += 1
-        else:
-            self.warnings += 1
+        self.errors += status is Status.FAILED
+        self.warnings += status is Status.WARNING
         if self.counts[code] <= MAX_LISTED:
             where: dict[str, ArgValue] = {"path": self.path, "line": number, **args}
-            yield Finding(code, status, args=where, section="data")
-        elif self.counts[code] == MAX_LISTED + 1:
+            return [Finding(code, status, args=where, section="data")]
+        if self.counts[code] == MAX_LISTED + 1:
             where = {"path": self.path, "line": number, "kind": code, "limit": MAX_LISTED}
-            yield Finding("data.not_listed", Status.INFO, args=where, section="data")
+            return [Finding("data.not_listed", Status.INFO, args=where, section="data")]
+        return []
 
 
 def _doubled(key: str) -> schema.Problem:

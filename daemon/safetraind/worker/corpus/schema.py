@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -22,16 +23,18 @@ from safetrain_shared.findings import Status
 
 Sample = dict[str, Any]
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_KEYS_OF = {
-    "completions": ("prompt", "completion"),
-    "chat": ("messages",),
-    "tools": ("messages", "tools"),
-    "text": ("text",),
+OPENING_ROLES = frozenset({"system", "developer"})
+ROLES = OPENING_ROLES | {"user", "assistant", "tool"}
+# The keys that make a sample one of its format.
+_SAMPLE_KEYS = {
+    "completions": (b'"prompt"', b'"completion"'),
+    "chat": (b'"messages"',),
+    "tools": (b'"messages"', b'"tools"'),
+    "text": (b'"text"',),
 }
-_WATCHED_KEYS = {
-    form: tuple(f'"{key}"'.encode() for key in keys) for form, keys in _KEYS_OF.items()
-}
+# A line's findings end here: a line may hold a hundred thousand bad messages.
+_MOST_MESSAGES_NAMED = 8
+_MOST_KEYS_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def parse(content: bytes) -> Sample:
     except orjson.JSONDecodeError as error:
         raise _unreadable(content, error) from None
     if type(sample) is not dict:
-        raise Unusable("data.not_an_object", found=type(sample).__name__)
+        raise Unusable("data.not_an_object", found=_kind(sample))
     return sample
 
 
@@ -75,7 +78,7 @@ def form_of(sample: Sample) -> str:
 
 def judge(sample: Sample, form: str) -> list[Problem]:
     """All that is wrong with a sample of format `form`; empty for a good one."""
-    if form == "chat" and _is_plain(sample["messages"]):
+    if form == "chat" and is_plain(sample["messages"]):
         return []
     if form == "text":
         return _judge_text(sample, "text")
@@ -84,53 +87,59 @@ def judge(sample: Sample, form: str) -> list[Problem]:
     return _judge_messages(sample["messages"]) + _judge_tools(sample.get("tools"))
 
 
-def duplicate_key(content: bytes, form: str) -> str:
+def duplicate_key(content: bytes, sample: Sample, form: str) -> str:
     """A key that stands twice in one object of the line, of which JSON keeps the last; or empty.
 
-    Only lines in which a key of ours stands twice anywhere are looked at closely.
+    Only lines in which a key of ours stands more often than it should are looked at closely.
     """
-    if not any(content.count(key) > 1 for key in _WATCHED_KEYS[form]):
-        return ""
+    messages = sample.get("messages")
+    many = len(messages) if type(messages) is list else 0
+    if content.count(b'"') == 2 + 8 * many:
+        return ""  # a plain chat, with no room for another key
+    for key in _SAMPLE_KEYS[form]:
+        if content.count(key) > 1:
+            return _doubled(content)
+    if many and (content.count(b'"role"') > many or content.count(b'"content"') > many):
+        return _doubled(content)
+    return ""
+
+
+def _doubled(content: bytes) -> str:
     doubled: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in items]
-        doubled.extend(name for name in names if names.count(name) > 1)
+        if len(dict(items)) < len(items):
+            seen: set[str] = set()
+            for name, _ in items:
+                if name in seen:
+                    doubled.append(name)
+                    return
+                seen.add(name)
 
     try:
         json.loads(content, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return ""
-    return doubled[0] if doubled else ""
+    return shown(doubled[0]) if doubled else ""
 
 
-def text_of(sample: Sample, form: str) -> str:
-    """All that is said in the sample, in order, for comparing samples with each other."""
-    if form == "text":
-        return str(sample["text"])
-    if form == "completions":
-        return f"{sample['prompt']}\n{sample['completion']}"
-    try:
-        return "\n".join([message["content"] for message in sample["messages"]])
-    except (TypeError, KeyError):
-        return "\n".join([_content(message) for message in sample["messages"]])
-
-
-def _content(message: Mapping[str, Any]) -> str:
+def content_of(message: Mapping[str, Any]) -> str:
+    """The text of a message without faults; that of its parts, where it is a list of them."""
     content = message.get("content")
-    return content if type(content) is str else orjson.dumps(content).decode()
+    if type(content) is list:
+        return "\n".join([part["text"] for part in content])
+    return content or ""
 
 
 _PLAIN_NEXT = {
-    ("", "system"): "system",
-    ("", "user"): "user",
-    ("system", "user"): "user",
-    ("user", "assistant"): "assistant",
-    ("assistant", "user"): "user",
+    "": {"system": "system", "user": "user"},
+    "system": {"user": "user"},
+    "user": {"assistant": "assistant"},
+    "assistant": {"user": "user"},
 }
 
 
-def _is_plain(messages: Any) -> bool:
+def is_plain(messages: Any) -> bool:
     """Nothing is wrong, seen in one quick look: texts, the usual roles in order, an answer last.
 
     What does not pass here is looked at closely, and may still be good.
@@ -138,20 +147,19 @@ def _is_plain(messages: Any) -> bool:
     role = ""
     try:
         for message in messages:
-            following = _PLAIN_NEXT.get((role, message["role"]))
+            role = _PLAIN_NEXT[role][message["role"]]
             content = message["content"]
-            if following is None or type(content) is not str:
+            if not content or content.isspace() or len(message) != 2:
                 return False
-            role = following
-    except (TypeError, KeyError, AttributeError):
+    except (AttributeError, KeyError, TypeError):
         return False
-    return role == "assistant" and type(messages) is list and bool(content.strip())
+    return role == "assistant" and type(messages) is list
 
 
 def _judge_text(sample: Sample, key: str) -> list[Problem]:
     value = sample[key]
     if type(value) is not str:
-        return [Problem("data.not_text", args={"key": key, "found": type(value).__name__})]
+        return [Problem("data.not_text", args={"key": key, "found": _kind(value)})]
     if not value or value.isspace():
         if key == "prompt":
             return []
@@ -162,70 +170,80 @@ def _judge_text(sample: Sample, key: str) -> list[Problem]:
 
 def _judge_messages(messages: Any) -> list[Problem]:
     if type(messages) is not list:
-        found = type(messages).__name__
-        return [Problem("data.messages_not_a_list", args={"found": found})]
+        return [Problem("data.messages_not_a_list", args={"found": _kind(messages)})]
     if not messages:
         return [Problem("data.no_messages")]
-    problems = []
-    for place, message in enumerate(messages, 1):
-        problem = _judge_message(message, place)
-        if problem is not None:
-            problems.append(problem)
-    return problems or _judge_order(messages)
+    judged = (_judge_message(message, place) for place, message in enumerate(messages, 1))
+    problems = islice((problem for problem in judged if problem), _MOST_MESSAGES_NAMED)
+    return list(problems) or _judge_turns(messages)
 
 
 def _judge_message(message: Any, place: int) -> Problem | None:
     if type(message) is not dict:
-        found = type(message).__name__
-        return Problem("data.message_not_an_object", args={"place": place, "found": found})
-    role = message.get("role")
-    if type(role) is not str or role not in ROLES:
-        return Problem("data.unknown_role", args={"place": place, "role": _shown(role)})
-    content = message.get("content")
-    if type(content) is str:
-        return None
-    if content is None and message.get("tool_calls"):
+        args: dict[str, ArgValue] = {"place": place, "found": _kind(message)}
+        return Problem("data.message_not_an_object", args=args)
+    role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
+    if type(role) is not str:
+        return Problem("data.role_not_text", args={"place": place, "found": _kind(role)})
+    if role not in ROLES:
+        return Problem("data.unknown_role", args={"place": place, "role": shown(role)})
+    if calls is not None and not _is_list_of_objects(calls):
+        return Problem("data.calls_not_a_list", args={"place": place, "found": _kind(calls)})
+    if type(content) is str or (content is None and calls):
         return None
     if type(content) is list and content and all(_is_text_part(part) for part in content):
         return None
-    found = type(content).__name__
-    return Problem("data.content_not_text", args={"place": place, "found": found})
+    return Problem("data.content_not_text", args={"place": place, "found": _kind(content)})
+
+
+def _judge_turns(messages: list[dict[str, Any]]) -> list[Problem]:
+    """There must be an answer, roles must alternate after the system's word, and the last word and
+    no empty one must be an answer.
+    """
+    if all(message["role"] != "assistant" for message in messages):
+        return [Problem("data.no_answer")]
+    problems = _judge_order(messages)
+    if any(_is_empty_answer(message) for message in messages):
+        problems.append(Problem("data.empty_answer", Status.WARNING, {"key": "content"}))
+    return problems
 
 
 def _judge_order(messages: list[dict[str, Any]]) -> list[Problem]:
-    """Roles must alternate after the system's word, and the last word must be an answer."""
-    before, answered = "", False
+    before, previous = "", messages[0]
     for place, message in enumerate(messages, 1):
         role = message["role"]
-        if not _may_follow(role, before, messages[place - 2] if place > 1 else {}):
+        if not _may_follow(role, before, previous):
             args = {"place": place, "role": role, "before": before or "-"}
             return [Problem("data.role_order", Status.WARNING, args)]
-        answered = answered or role == "assistant"
-        before = role
-    if not answered:
-        return [Problem("data.no_answer")]
+        before, previous = role, message
     if before != "assistant":
         return [Problem("data.last_not_answer", Status.WARNING, {"role": before})]
-    last = messages[-1]
-    if not last.get("tool_calls") and not _content(last).strip():
-        return [Problem("data.empty_answer", Status.WARNING, {"key": "content"})]
     return []
 
 
 def _may_follow(role: str, before: str, previous: Mapping[str, Any]) -> bool:
-    if role in ("system", "developer"):
+    if role in OPENING_ROLES:
         return before == ""
     if role == "user":
         return before in ("", "system", "developer", "assistant")
     if role == "tool":
-        return before == "tool" or bool(previous.get("tool_calls"))
+        return before == "tool" or bool(before and previous.get("tool_calls"))
     return before in ("user", "tool")
 
 
+def _is_empty_answer(message: Mapping[str, Any]) -> bool:
+    is_answer = message["role"] == "assistant" and not message.get("tool_calls")
+    return is_answer and not content_of(message).strip()
+
+
 def _judge_tools(tools: Any) -> list[Problem]:
-    if tools is None or (type(tools) is list and all(type(tool) is dict for tool in tools)):
+    if tools is None or _is_list_of_objects(tools):
         return []
-    return [Problem("data.tools_not_a_list", args={"found": type(tools).__name__})]
+    return [Problem("data.tools_not_a_list", args={"found": _kind(tools)})]
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return type(value) is list and all(type(item) is dict for item in value)
 
 
 def _is_text_part(part: Any) -> bool:
@@ -243,11 +261,16 @@ def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
     return Unusable("data.not_json", reason=str(error).split(": line ")[0], column=error.colno)
 
 
+def _kind(value: Any) -> str:
+    """The name of the value's type, for which `words` has what people say."""
+    return type(value).__name__
+
+
 def _listed(sample: Sample) -> str:
-    return _shown(", ".join(sample)) if sample else "-"
+    return shown(", ".join(islice(sample, _MOST_KEYS_NAMED))) if sample else "-"
 
 
-def _shown(value: Any) -> str:
-    """A value from a file as a sentence may show it: short, on one line, no control characters."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def shown(text: str) -> str:
+    """A text from a file as a sentence may show it: short, on one line, no control characters."""
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:60])
+    return clean if len(text) <= 60 else f"{clean[:57]}…"
