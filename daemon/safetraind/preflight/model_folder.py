@@ -21,6 +21,14 @@ from safetrain_shared.findings import Finding
 _MAX_HEADER = 100 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
 _LICENCE = re.compile(r"^license:\s*['\"]?([^'\"\n]+)", re.M)
+# What configurations call the same number, the usual name first.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "hidden_dim", "model_dim")
+_INTERMEDIATE = ("intermediate_size", "n_inner", "mlp_hidden_size", "ffn_hidden_size")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads")
+_VOCABULARY = ("vocab_size", "num_vocab")
+_LARGEST = 1 << 40
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "U8": 1, "I8": 1}
 # Names that mlx-lm 0.32 (mlx_lm.utils.MODEL_REMAPPING) serves with another architecture's module.
 _SERVED_BY = {
@@ -50,7 +58,8 @@ class Linear:
 class ModelShape:
     """What memory depends on. Bytes are as stored; `float32_bytes`: every weight as float32.
 
-    `item_bytes`: of the floating-point type that the model computes in, 4 or 2.
+    `item_bytes`: of the floating-point type that the model computes in, 4 or 2. A model without
+    attention has no `heads`.
     """
 
     layers: int
@@ -102,21 +111,56 @@ def read_model(name: str, folder: Path | None) -> ModelFacts:
     if folder is None:
         return ModelFacts(name)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _object(
+            json.loads((folder / "config.json").read_text(encoding="utf-8")), "config.json"
+        )
         missing = tuple(_missing(folder))
         tensors = {} if missing else _tensors(folder)
         return _facts(name, folder, config, missing, tensors)
     except FileNotFoundError as error:
         return ModelFacts(name, str(folder), missing=(Path(error.filename or "").name,))
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except _Malformed as error:
+        return ModelFacts(name, str(folder), reason=str(error)[:200])
+    except Exception as error:  # whatever a foreign folder makes of it is the finding
         return ModelFacts(name, str(folder), reason=f"{type(error).__name__}: {error}"[:200])
+
+
+class _Malformed(Exception):
+    """A file of the model holds what cannot be; the text says what."""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return _object(json.loads(file.read_text(encoding="utf-8")), file.name)
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Malformed(f"{name}: {_shown(value)}")
+    return value
+
+
+def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """The whole number that has one of these names; 0 where none has one."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int | float):
+            if not 0 < value <= _LARGEST or value != int(value):
+                raise _Malformed(f"{name}: {value}")
+            return int(value)
+        if value is not None and not isinstance(value, list):  # some have a number for each layer
+            raise _Malformed(f"{name}: {_shown(value)}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    return ascii(value)[:60] if isinstance(value, str) else type(value).__name__
 
 
 def _facts(
     name: str, folder: Path, config: dict[str, Any], missing: tuple[str, ...], tensors: _Tensors
 ) -> ModelFacts:
-    text = {**config, **config.get("text_config", {})}
-    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    text = {**config, **_object(config.get("text_config") or {}, "text_config")}
+    bits = _bits(config)
     files = sorted(folder.glob("*.safetensors"))
     sizes = [file.stat().st_size for file in files]
     kind = str(config["model_type"])
@@ -127,12 +171,19 @@ def _facts(
         bytes=sum(sizes),
         model_type=kind,
         known=_is_known(kind),
-        bits=int(quantization.get("bits", 0)),
+        bits=bits,
         licence=_licence(folder, config),
         own_code="auto_map" in config or "model_file" in config or any(folder.glob("*.py")),
-        shape=_shape(text, tensors, quantization) if tensors else None,
+        shape=_shape(text, tensors, bits) if tensors else None,
         fingerprint=_fingerprint(folder, files),
     )
+
+
+def _bits(config: Mapping[str, Any]) -> int:
+    for name in ("quantization", "quantization_config"):
+        if config.get(name):
+            return _number(_object(config[name], name), ("bits",))
+    return 0
 
 
 _Tensors = dict[str, tuple[str, tuple[int, ...]]]
@@ -143,7 +194,8 @@ def _missing(folder: Path) -> list[str]:
     missing = []
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        weights = _object(_read(index).get("weight_map"), "weight_map")
+        named = {str(name) for name in weights.values()}
         missing += sorted(name for name in named if not (folder / name).is_file())
     elif not any(folder.glob("model*.safetensors")):
         missing.append("model.safetensors")
@@ -160,34 +212,36 @@ def _tensors(folder: Path) -> _Tensors:
         with file.open("rb") as content:
             (length,) = struct.unpack("<Q", content.read(8))
             if length > min(_MAX_HEADER, size):
-                raise ValueError(f"{file.name} has no safetensors header")
-            header = json.loads(content.read(length))
+                raise _Malformed(f"{file.name} has no safetensors header")
+            header = _object(json.loads(content.read(length)), file.name)
         ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
         if ends and 8 + length + max(ends) > size:
-            raise ValueError(f"{file.name} is cut off")
+            raise _Malformed(f"{file.name} is cut off")
         for key, value in header.items():
             if key != "__metadata__":
                 tensors[key] = value["dtype"], tuple(value["shape"])
     return tensors
 
 
-def _shape(text: Mapping[str, Any], tensors: _Tensors, quantization: Any) -> ModelShape:
-    hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-    bits = {"bits": int(quantization.get("bits", 0))}["bits"]
+def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape | None:
+    """None where the configuration has no single number for what everything depends on."""
+    hidden, layers = _number(text, _HIDDEN), _number(text, _LAYERS)
+    vocabulary, heads = _number(text, _VOCABULARY), _number(text, _HEADS)
+    if not (hidden and layers and vocabulary):
+        return None
     floats = [dtype for dtype, _ in tensors.values() if dtype in ("F32", "F16", "BF16")]
-    linears = _linears(tensors, bits)
     return ModelShape(
-        layers=int(text["num_hidden_layers"]),
+        layers=layers,
         hidden=hidden,
-        intermediate=int(text.get("intermediate_size") or 4 * hidden),
+        intermediate=_number(text, _INTERMEDIATE) or 4 * hidden,
         heads=heads,
-        kv_heads=int(text.get("num_key_value_heads") or heads),
-        head_dim=int(text.get("head_dim") or hidden // heads),
-        vocabulary=int(text["vocab_size"]),
+        kv_heads=_number(text, _KV_HEADS) or heads,
+        head_dim=_number(text, ("head_dim",)) or hidden // max(1, heads),
+        vocabulary=vocabulary,
         weight_bytes=sum(_ITEM_BYTES.get(d, 1) * math.prod(s) for d, s in tensors.values()),
         float32_bytes=4 * sum(_weights(name, tensors, bits) for name in tensors),
         item_bytes=4 if "F32" in floats else 2,
-        linears=linears,
+        linears=_linears(tensors, bits),
     )
 
 

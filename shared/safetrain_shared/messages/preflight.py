@@ -76,6 +76,10 @@ SENTENCES: dict[str, str] = {
     "model.unreadable": _("The model in {path} cannot be read ({reason}). Get it again"),
     "model.found": _("Base model found ({bytes:bytes})"),
     "model.architecture": _("Architecture: {kind}"),
+    "model.no_shape": _(
+        "The configuration of this {kind} model does not say in single numbers how many layers, "
+        "how wide and how many tokens it has, so no training of it can be planned"
+    ),
     "model.unknown_architecture": _(
         "mlx-lm does not know models of the kind {kind}. Choose another model"
     ),

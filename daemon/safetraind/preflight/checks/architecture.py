@@ -1,4 +1,4 @@
-"""Whether mlx-lm knows how to build this kind of model."""
+"""Whether mlx-lm knows how to build this kind of model, and we how large its parts are."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -13,6 +13,8 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
         return []
     if not model.known and not model.own_code:
         return [failed("model.unknown_architecture", kind=model.model_type)]
+    if model.shape is None:
+        return [failed("model.no_shape", kind=model.model_type)]
     return [passed("model.architecture", kind=model.model_type)]
 
 
