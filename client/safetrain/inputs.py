@@ -24,8 +24,19 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def absolute(path: str) -> str:
-    """`path` from the current folder, `~` resolved. Links stay, as the user named them."""
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 (resolve would follow links)
+    """`path` from the current folder, `~` resolved. Links stay, as the user named them.
+
+    Raises InvalidInput for a name that no message can carry.
+    """
+    found = os.path.abspath(Path(path).expanduser())  # noqa: PTH100 (resolve would follow links)
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        shown = found.encode(errors="replace").decode()
+        raise InvalidInput("path.not_utf8", path=shown) from None
+    if "\0" in found:
+        raise InvalidInput("path.nul", path=found.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    return found
 
 
 def model(text: str) -> str:

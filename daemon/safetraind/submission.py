@@ -237,7 +237,12 @@ def checked_output(path: Path) -> Path:
 
 
 def check_absolute(path: Path | str) -> None:
-    """Raises InvalidInput for a relative path: the daemon stands in another folder."""
+    """Raises InvalidInput for a relative path: the daemon stands in another folder. And for one
+    with a NUL byte, which no system takes.
+    """
+    if "\0" in str(path):
+        shown = str(path).replace("\0", "\N{REPLACEMENT CHARACTER}")
+        raise InvalidInput("path.nul", path=shown)
     if not Path(path).is_absolute():
         raise InvalidInput("path.relative", path=str(path))
 

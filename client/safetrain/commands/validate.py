@@ -51,8 +51,9 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
 def _problem(message: Finding) -> str:
     finding = finding_from_wire(message)
     text = say(finding, fallback=message.text)
-    where = ":".join(str(finding.args[name]) for name in ("path", "line") if finding.args.get(name))
-    place = f"{short_path(where)}: " if where else ""
+    path, line = finding.args.get("path"), finding.args.get("line")
+    # What is said of a whole file names it.
+    place = f"{short_path(f'{path}:{line}')}: " if line else ""
     return f"{place}{sign(finding.status)} {text}"
 
 

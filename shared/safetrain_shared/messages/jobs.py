@@ -4,6 +4,8 @@ from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
     "path.relative": _("{path} is not an absolute path."),
+    "path.not_utf8": _("The path {path} cannot be used: its name is not UTF-8. Rename it."),
+    "path.nul": _("The path {path} cannot be used: it holds a NUL byte."),
     "path.missing": _("{path} does not exist."),
     "path.not_a_file": _("{path} is not a file."),
     "path.not_a_folder": _("{path} is not a folder."),
