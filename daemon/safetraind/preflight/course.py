@@ -37,6 +37,7 @@ from safetraind.preflight.model_folder import read_model
 from safetraind.preflight.option import Measure, Question
 from safetraind.preflight.workers import (
     Ended,
+    Problems,
     Workers,
     data_from,
     device_from,
@@ -50,7 +51,6 @@ from safetraind.preflight.workers import (
 _MOST_PROBES = 3
 _MOST_REHEARSED = 24
 _PROBE_SECONDS = 30.0
-_MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,20 +228,20 @@ class Course:
         return [Recommendation(answer, measured=bool(answer.measured_peak))]
 
     async def _inspect(self) -> None:
-        problems: list[Finding] = []
+        problems = Problems()
         packages: dict[str, Any] = {}
 
         def note(line: Mapping[str, Any]) -> None:
             packages.update(line.get("packages", {}))
-            if "problem" in line and len(problems) < _MOST_PROBLEMS:
-                problems.append(finding_from_dict(line["problem"]))
+            problems.note(line)
 
         model = self._facts.model
         whole = "" if model.missing or model.reason else model.path
         request = inspect_request(self.spec, whole)
         ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
         result = ended.result or {}
-        data = data_from(result, problems) if ended.result else None
+        found = [finding_from_dict(problem) for problem in problems.kept]
+        data = data_from(result, found) if ended.result else None
         # They come first, so that they are known though the worker dies for want of one.
         packages = result.get("packages") or packages
         self._facts = dataclasses.replace(self._facts, packages=packages_from(packages), data=data)

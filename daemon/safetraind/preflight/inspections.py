@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from safetraind.preflight.versions import PACKAGES
-from safetraind.preflight.workers import Ended, OnProgress, Workers
+from safetraind.preflight.workers import Ended, OnProgress, Problems, Workers
 
 _MOST = 16
-_MOST_LINES = 100
 _AT_ONCE = 2  # each imports mlx-lm for the tokenizer, a few hundred megabytes
 _OF_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -27,7 +26,7 @@ Line = Mapping[str, Any]
 @dataclass(slots=True)
 class _Kept:
     ended: Ended
-    lines: list[Line] = field(default_factory=list)
+    problems: Problems
 
 
 class Inspections:
@@ -47,31 +46,35 @@ class Inspections:
             key = await asyncio.to_thread(_key, request)
             kept = self._kept.get(key)
             if kept is not None:
-                for line in kept.lines:
-                    tell(line)
+                for problem in kept.problems.kept:
+                    tell({"problem": problem})
                 return kept.ended
-            lines: list[Line] = []
+            problems = Problems()
 
             def note(line: Line) -> None:
-                if "problem" in line and len(lines) < _MOST_LINES:
-                    lines.append(line)
+                problems.note(line)
                 tell(line)
 
             ended = await workers.run_worker("inspect", request, lease=False, on_progress=note)
             if _is_whole(ended.result):
-                self._kept[key] = _Kept(ended, lines)
+                self._kept[key] = _Kept(ended, problems)
                 while len(self._kept) > _MOST:
                     del self._kept[next(iter(self._kept))]
             return ended
 
 
 class Remembering:
-    """Workers that make no inspection twice. `problems`: what the newest one found so far."""
+    """Workers that make no inspection twice."""
 
     def __init__(self, workers: Workers, inspections: Inspections) -> None:
         self._workers = workers
         self._inspections = inspections
-        self.problems: list[Line] = []
+        self._problems = Problems()
+
+    @property
+    def problems(self) -> Sequence[Line]:
+        """What the newest inspection has found so far."""
+        return self._problems.kept
 
     @property
     def has_lease(self) -> bool:
@@ -91,11 +94,10 @@ class Remembering:
             return await self._workers.run_worker(
                 role, request, lease=lease, on_progress=on_progress
             )
-        self.problems = []
+        self._problems = problems = Problems()
 
         def tell(line: Line) -> None:
-            if "problem" in line and len(self.problems) < _MOST_LINES:
-                self.problems.append(line["problem"])
+            problems.note(line)
             if on_progress is not None:
                 on_progress(line)
 

@@ -17,6 +17,7 @@ from safetraind.preflight.option import Measure, Option
 SHAPE = ("rows", "width", "learned", "valid_width", "valid_learned")
 
 OnProgress = Callable[[Mapping[str, Any]], None]
+_MOST_PROBLEMS = 100
 
 
 class Ended(Protocol):
@@ -47,6 +48,26 @@ class Workers(Protocol):
         on_progress: OnProgress | None = None,
     ) -> Ended:
         """Runs a worker to its end; its lines go to `on_progress` as they come."""
+
+
+class Problems:
+    """Of all that an inspection finds wrong: what blocks, the first of each kind in each file, and
+    so many more that a report shows what they are like. The rest is only counted.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[Mapping[str, Any]] = []
+        self._kinds: set[tuple[Any, Any]] = set()
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Takes the problem from a line of the worker, where it is one of a problem."""
+        problem = line.get("problem")
+        if problem is None:
+            return
+        kind = problem["code"], problem["args"].get("path")
+        if problem["blocks"] or kind not in self._kinds or len(self.kept) < _MOST_PROBLEMS:
+            self.kept.append(problem)
+        self._kinds.add(kind)
 
 
 def inspect_request(spec: JobSpec, model_path: str) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from safetraind.preflight.facts import DataFile, Facts
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     """A file that cannot be read was named by the reading itself."""
-    if facts.data is None:
+    data = facts.data
+    if data is None:
         return [failed("data.not_read")]
-    findings = [p for p in facts.data.problems if p.blocks and p.status is Status.FAILED]
-    for code, file in (("data.train", facts.data.train), ("data.valid", facts.data.valid)):
+    findings = [p for p in data.problems if p.blocks and p.status is Status.FAILED]
+    for code, file in (("data.train", data.train), ("data.valid", data.valid)):
         if file is not None:
             findings.append(_judge_file(code, file))
+    if None in (data.train, data.valid) and not any(f.status is Status.FAILED for f in findings):
+        findings.append(failed("data.not_read"))
     return findings
 
 
