@@ -65,10 +65,13 @@ class Submission:
 
         Raises InvalidInput, NotFound, NotAllowed, Conflict, Blocked or NoRoom.
         """
+        known = self._known(wish)
+        if known is not None:
+            return known
         output = checked_paths(wish.spec)
         if wish.after:
             self._conductor.job(wish.after)
-        known = self._known(wish) or self._attached(wish, output)
+        known = self._attached(wish, output)
         if known is not None:
             return known
         document = await self._document(wish.spec)
