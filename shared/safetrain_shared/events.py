@@ -147,6 +147,8 @@ KINDS: dict[str, type] = {
     "damaged": Damaged,
 }
 KIND_OF: dict[type, str] = {cls: kind for kind, cls in KINDS.items()}
+_NESTED = frozenset({"state", "cause", "finding", "plan"})
+_FLAT = frozenset(cls for cls in KIND_OF if _NESTED.isdisjoint(field_names(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,12 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 
 
 def _body(cls: type, data: Mapping[str, Any]) -> Body:
+    if cls in _FLAT:  # most events, and whole: in half the time
+        try:
+            whole: Body = cls(*map(data.__getitem__, field_names(cls)))
+            return whole
+        except KeyError:
+            pass
     known = {name: data[name] for name in field_names(cls) if name in data}
     if "state" in known:
         known["state"] = JobState(known["state"])

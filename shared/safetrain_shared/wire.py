@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from google.protobuf import any_pb2, struct_pb2
@@ -168,8 +170,17 @@ def event_from_wire(message: events_pb2.Event) -> events.Event:
         body = events.Outcome(part.outcome, _finding_or_none(part, "cause"))
     else:
         cls = events.KINDS[kind]
-        body = cls(*[getattr(part, name) for name in jobs.field_names(cls)])
+        body = cls(*_fields_of(cls)(part))
     return events.Event(message.seq, message.attempt, message.time, kind, body)
+
+
+@cache
+def _fields_of(cls: type) -> Callable[[object], tuple[Any, ...]]:
+    """What takes the fields of a `cls` off a message, in their order."""
+    names = jobs.field_names(cls)
+    if len(names) == 1:
+        return lambda message: (getattr(message, names[0]),)
+    return attrgetter(*names)
 
 
 def error_to_wire(error: errors.SafetrainError) -> status_pb2.Status:
