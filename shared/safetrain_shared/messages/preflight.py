@@ -20,8 +20,8 @@ SENTENCES: dict[str, str] = {
     "hardware.memory_limit": _("A control group allows {limit:bytes} of memory"),
     "hardware.memory_budget": _("Planned for at most {budget:bytes} of memory, as asked"),
     "hardware.budget_above": _(
-        "{budget:bytes} of memory were asked for, but only {available:bytes} are available: planned "
-        "for those"
+        "{budget:bytes} of memory were asked for, but only {available:bytes} are available: "
+        "planned for those"
     ),
     "hardware.pressure": _(
         "The system is short of memory (pressure: {level}). Close other applications before you "
