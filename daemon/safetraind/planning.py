@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.errors import Blocked, Broken, SafetrainError, error_from_dict
+from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError, error_from_dict
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, plan_from_dict, to_dict
 from safetrain_shared.paths import Home
@@ -179,7 +179,8 @@ def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
         return wrong
     path = str(wrong[0].args["path"])
     count = sum(finding.args["path"] == path for finding in wrong)
-    args = {"name": Path(path).name, "path": path, "count": count, "line": wrong[0].args["line"]}
+    where: dict[str, ArgValue] = {"name": Path(path).name, "path": path}
+    args = {**where, "count": count, "line": wrong[0].args["line"]}
     return [Finding("data.errors", Status.FAILED, True, args)]
 
 
