@@ -1,4 +1,4 @@
 """Will it crash, and which settings should I use? Facts, checks, and a planner that measures.
 
-`course.Course` is a whole preflight; `quick.quick` the part that a submit needs at once.
+`course.Course` is a whole preflight; `quick.quick` the first look of a submit, before any worker.
 """
