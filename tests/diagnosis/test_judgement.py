@@ -19,7 +19,7 @@ from safetraind.host import HostFacts, Pressure
 from safetraind.jobs.moves import Job
 from safetraind.preflight.facts import Device, Disk
 from safetraind.preflight.facts import Facts as Machine
-from safetraind.preflight.model_folder import ModelFacts
+from safetraind.preflight.model_folder import ModelFacts, ModelShape
 
 GB = 1 << 30
 SPEC = JobSpec("/models/m", "/data/t.jsonl", "/data/v.jsonl", "/out")
@@ -43,7 +43,15 @@ MAC = HostFacts(
 MACHINE = Machine(
     host=MAC,
     disk=Disk("/out", 100 * GB, 100 * GB, True),
-    model=ModelFacts("m", path="/models/m", bytes=4 * GB, model_type="llama", known=True, bits=4),
+    model=ModelFacts(
+        "m",
+        path="/models/m",
+        bytes=4 * GB,
+        model_type="llama",
+        known=True,
+        bits=4,
+        shape=ModelShape(32, 4096, 14336, 32, 8, 128, 32768, 4 * GB, 28 * GB, 2),
+    ),
     python="3.12.1",
     device=Device("metal", name="Apple M2"),
 )

@@ -86,10 +86,10 @@ def test_a_byte_level_tokenizer_is_told_with_how_it_splits(
 def test_one_that_would_be_read_otherwise_is_refused(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidInput, match=r"export\.gguf_tokenizer"):
+    with pytest.raises(InvalidInput, check=lambda e: e.code == "export.gguf_tokenizer"):
         vocabulary(written(tmp_path, **changes), 8)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"export\.gguf_tokenizer"):
+    with pytest.raises(InvalidInput, check=lambda e: e.code == "export.gguf_tokenizer"):
         vocabulary(tmp_path, 8)
