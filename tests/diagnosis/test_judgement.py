@@ -50,7 +50,7 @@ MACHINE = Machine(
         model_type="llama",
         known=True,
         bits=4,
-        shape=ModelShape(32, 4096, 14336, 32, 8, 128, 32768, 4 * GB, 28 * GB, 2),
+        shape=ModelShape(32, 4096, 14336, 32, 8, 128, 32768, 4 * GB, 28 * GB, 2, ()),
     ),
     python="3.12.1",
     device=Device("metal", name="Apple M2"),
