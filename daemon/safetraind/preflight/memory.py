@@ -8,6 +8,7 @@ trained. What is measured on this machine corrects it afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from safetrain_shared.settings import TrainingSettings
@@ -16,6 +17,7 @@ from safetraind.preflight.model_folder import ModelShape
 _ADAM_COPIES = 3
 _LOGIT_COPIES = 4
 _EVALUATED_LOGIT_COPIES = 2
+_SURELY_LESS = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,14 @@ def predict(shape: ModelShape, settings: TrainingSettings, step: Step) -> Peak:
     if step.valid_width:
         peaks.append(_evaluated(shape, settings, step))
     return max(peaks, key=lambda peak: peak.total)
+
+
+def heaviest_part(shape: ModelShape, settings: TrainingSettings, step: Step) -> Step:
+    """The step without its evaluation, where that surely takes less than the training."""
+    trained, evaluated = _trained(shape, settings, step), _evaluated(shape, settings, step)
+    if step.valid_width and evaluated.total < _SURELY_LESS * trained.total:
+        return dataclasses.replace(step, valid_width=0, valid_learned=0)
+    return step
 
 
 def largest_array(shape: ModelShape, settings: TrainingSettings, step: Step) -> int:

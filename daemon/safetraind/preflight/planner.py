@@ -20,7 +20,7 @@ from safetraind.preflight.candidates import (
     starting_settings,
 )
 from safetraind.preflight.freezing import frozen
-from safetraind.preflight.memory import Step, largest_array, predict
+from safetraind.preflight.memory import Step, heaviest_part, largest_array, predict
 from safetraind.preflight.option import MEASURED, REHEARSED, Measure, Option, Question
 from safetraind.preflight.refusal import refuse
 from safetraind.preflight.shapes import heaviest_step, padded_tokens
@@ -33,8 +33,11 @@ _FIXED_TOKENS = 24
 _CHECKPOINTING_COST = 1.3
 _SMALL_CHUNKS_COST = 1.02
 _CPU_QUANTIZED_COST = 20.0
-# What ran out of memory is tried again only with so much more of it.
+# What ran out of memory is planned again only with so much more of it. Until then a plan takes a
+# smaller share of it beyond the weights, and what is tried next a still smaller one.
 _MORE_THAN_DIED = 1.25
+_LEANER = 0.9
+_MUCH_LEANER = 0.75
 # An estimate may be too high by as much.
 _LIKELY = 1.3
 
@@ -121,12 +124,14 @@ def smallest(question: Question, measures: Sequence[Measure] = ()) -> Option:
 def to_try(question: Question, measures: Sequence[Measure], most: int) -> list[Option]:
     """What a probe should rehearse and measure, at most so many ways: those that may well fit
     first, the fastest first, and the leanest last, which may fit after all. Never one whose weights
-    alone are too much.
+    alone are too much; after a death only what is a good deal leaner.
     """
+    deaths = _deaths(question, measures)
     untried = [
         option
         for option in options(question, measures)
-        if option.sureness < MEASURED and (option.sureness < REHEARSED or fits(question, option))
+        if (option.sureness < REHEARSED or (option.sureness < MEASURED and fits(question, option)))
+        and all(_beyond_weights(question, option) <= _MUCH_LEANER * death for death in deaths)
     ]
     likely = [o for o in untried if o.peak <= _LIKELY * _room(question, o)]
     rest = [o for o in untried if o not in likely]
@@ -162,6 +167,7 @@ def _judged(
     step = heaviest_step(
         question.lengths, settings, fused=question.fused, bucket=bucket, valid=question.valid
     )
+    step = heaviest_part(question.shape, settings, step)
     tokens, batches = padded_tokens(question.lengths, settings, bucket)
     option = Option(
         settings,
@@ -170,31 +176,49 @@ def _judged(
         step=step,
         largest=largest_array(question.shape, settings, step),
     )
-    alike = [m for m in measures if same_work(m.settings, settings)]
-    if any(m.died and _is_as_heavy(step, m.step) and _rules_out(question, m) for m in alike):
+    known = _known(option, measures)
+    if measured := [m for m in known if m.tokens_per_second]:
+        speed = measured[-1].tokens_per_second
+        option = dataclasses.replace(
+            option,
+            peak=measured[-1].peak,
+            sureness=MEASURED,
+            tokens_per_second=speed,
+            seconds=tokens / speed,
+        )
+    elif known:
+        option = dataclasses.replace(option, peak=known[-1].peak, sureness=REHEARSED)
+    if any(
+        _beyond_weights(question, option) > _LEANER * died for died in _deaths(question, measures)
+    ):
         return dataclasses.replace(option, peak=max(option.peak, question.budget.mlx + 1))
-    same = [m for m in alike if m.step == step and not m.died]
-    for measure in same:
-        if speed := measure.tokens_per_second:
-            return dataclasses.replace(
-                option,
-                peak=measure.peak,
-                sureness=MEASURED,
-                tokens_per_second=speed,
-                seconds=tokens / speed,
-            )
-    if same:
-        return dataclasses.replace(option, peak=same[0].peak, sureness=REHEARSED)
     return option
 
 
-def _is_as_heavy(step: Step, other: Step) -> bool:
-    names = ("rows", "width", "learned", "valid_width")
-    return all(getattr(step, name) >= getattr(other, name) for name in names)
+def _known(option: Option, measures: Sequence[Measure]) -> list[Measure]:
+    """What was seen of this very setup, the newest last."""
+    same = [m for m in measures if not m.died and m.step == option.step]
+    return [m for m in same if same_work(m.settings, option.settings)]
 
 
-def _rules_out(question: Question, death: Measure) -> bool:
-    return question.budget.mlx < _MORE_THAN_DIED * death.peak
+def _deaths(question: Question, measures: Sequence[Measure]) -> list[int]:
+    """What the setups that died took beyond the weights, as far as anybody knew: what takes as much
+    cannot be trusted, unless there is a good deal more memory now.
+    """
+    found = []
+    for death in measures:
+        if death.died and question.budget.mlx < _MORE_THAN_DIED * death.peak:
+            peak = predict(question.shape, death.settings, death.step)
+            option = Option(
+                death.settings, peak.corrected(_correction(question, measures)), 0.0, death.step
+            )
+            known = _known(option, measures)
+            found.append((known[-1].peak if known else option.peak) - peak.weights)
+    return found
+
+
+def _beyond_weights(question: Question, option: Option) -> int:
+    return option.peak - predict(question.shape, option.settings, option.step).weights
 
 
 def _correction(question: Question, measures: Sequence[Measure]) -> float:

@@ -1,0 +1,156 @@
+"""A probe or a training that dies: what it tells, what it rules out, and that it is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.paths import Home
+from safetraind.jobs.ladder import step_down
+from safetraind.preflight import learned
+from safetraind.preflight.course import Course
+from tests.preflight.direct import DirectWorkers
+from tests.tiny import make_chat_data, make_tiny_model
+
+DIES = """
+import os, signal, sys
+if "probe" in sys.orig_argv:
+    from safetraind.worker.probing import probe
+    {patch}
+"""
+IN_LARGE_STEPS = """
+    measured = probe._measured
+    def dying(stepper, setup, loaded):
+        if setup["rows"] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measured(stepper, setup, loaded)
+    probe._measured = dying
+"""
+WHILE_LOADING = """
+    probe.load = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
+OUT_OF_MEMORY_WHILE_LOADING = """
+    def refuse(*_, **__):
+        raise RuntimeError("[malloc] Unable to allocate 9999 bytes.")
+    probe.load = refuse
+"""
+
+
+@dataclasses.dataclass
+class Place:
+    root: Path
+    model: Path
+    spec: JobSpec
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root / "home")
+
+    def preflight(self, dies: str = "", **changes: Any) -> tuple[Course, DirectWorkers]:
+        environment = {}
+        if dies:
+            (self.root / "dies").mkdir(exist_ok=True)
+            (self.root / "dies/sitecustomize.py").write_text(DIES.format(patch=dies))
+            environment = {"PYTHONPATH": str(self.root / "dies")}
+        workers = DirectWorkers(self.root / "runs", environment=environment)
+        course = Course(dataclasses.replace(self.spec, **changes), workers, self.home, self.model)
+
+        async def go() -> None:
+            async for _ in course.run():
+                pass
+
+        asyncio.run(go())
+        return course, workers
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    model = make_tiny_model(tmp_path / "model")
+    train, valid = make_chat_data(tmp_path / "data")
+    spec = JobSpec(str(model), str(train), str(valid), str(tmp_path / "out"))
+    return Place(tmp_path, model, spec)
+
+
+def blocking(course: Course) -> dict[str, Finding]:
+    return {f.code: f for f in course.findings if f.blocks and f.status is Status.FAILED}
+
+
+def test_a_probe_that_dies_while_loading_blocks_with_how_it_died(place: Place) -> None:
+    course, workers = place.preflight(WHILE_LOADING)
+    assert course.plan is None
+    assert "-9" in str(blocking(course)["model.loading_died"].args["reason"])
+    assert workers.roles.count("probe") == 1
+
+
+def test_memory_that_runs_out_while_loading_blocks_with_mlxs_words(place: Place) -> None:
+    course, _ = place.preflight(OUT_OF_MEMORY_WHILE_LOADING)
+    assert course.plan is None
+    assert "Unable to allocate" in str(blocking(course)["model.does_not_load"].args["reason"])
+
+
+def test_a_death_in_a_trial_leads_to_something_leaner_and_is_remembered(place: Place) -> None:
+    course, workers = place.preflight(IN_LARGE_STEPS)
+    assert course.plan is not None and course.plan.measured_peak
+    assert course.plan.settings.batch_size < 4
+    assert workers.roles.count("probe") <= 3
+
+    again, workers = place.preflight()  # nothing dies now
+    assert again.plan is not None and again.plan.settings.batch_size < 4
+    assert again.plan.measured_peak
+
+
+def test_what_killed_a_training_is_not_recommended_again(place: Place) -> None:
+    first, _ = place.preflight()
+    assert first.plan is not None
+    learned.note_death(place.home, first.plan)
+    second, _ = place.preflight()
+    assert second.plan is not None
+    assert _work(second.plan) != _work(first.plan)
+    assert second.plan.settings.effective_batch == first.plan.settings.effective_batch
+    weights = place.model.joinpath("model.safetensors").stat().st_size
+    assert second.plan.measured_peak - weights < 0.9 * (first.plan.measured_peak - weights)
+
+
+def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
+    first, _ = place.preflight()
+    assert first.plan is not None
+    learned.note_death(place.home, first.plan)
+    lower = step_down(first.plan, allow_shorter=False)
+    assert lower is not None
+    worked, _ = lower
+    assert worked.measured_peak == 0
+    learned.note_success(place.home, worked, peak=12_345_678, tokens_per_second=1e9)
+    second, _ = place.preflight()
+    assert second.plan is not None
+    assert _work(second.plan) == _work(worked)
+    assert second.plan.measured_peak == 12_345_678
+
+
+def test_a_note_needs_a_model_that_is_there_and_a_plan_that_says_enough(place: Place) -> None:
+    first, _ = place.preflight()
+    assert first.plan is not None
+    kept = {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
+    learned.note_death(place.home, dataclasses.replace(first.plan, model_path="/gone"))
+    learned.note_death(place.home, dataclasses.replace(first.plan, heaviest_width=0))
+    assert kept == {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
+
+
+def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(place: Place) -> None:
+    place.preflight()
+    (file,) = place.home.learned.iterdir()
+    file.write_text(json.dumps({"measures": 3}))
+    course, workers = place.preflight()
+    assert workers.roles.count("probe") == 1 and course.plan is not None
+
+
+def _work(plan: Plan) -> tuple[object, ...]:
+    settings = plan.settings
+    return settings.batch_size, settings.gradient_checkpointing, settings.loss_chunk
