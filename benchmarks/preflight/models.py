@@ -13,9 +13,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-_WORDS = 900  # the data's vocabulary, below that of every model
+_LETTERS = "abcdefghijklmnopqrstuvwxyz "
 _COMMON: Mapping[str, Any] = {
     "rms_norm_eps": 1e-5,
     "max_position_embeddings": 4096,
@@ -79,7 +79,7 @@ def make_model(shape: Shape, folder: Path) -> Path:
 
 
 def make_data(folder: Path, draw: random.Random, samples: int, longest: int) -> tuple[Path, Path]:
-    """Completions of random words: lengths up to `longest` tokens, most of them short."""
+    """Plain text of random letters, a token each: up to `longest` tokens, most of them short."""
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "train.jsonl", folder / "valid.jsonl"
     for file, count in zip(files, (samples, max(2, samples // 8)), strict=True):
@@ -89,19 +89,20 @@ def make_data(folder: Path, draw: random.Random, samples: int, longest: int) -> 
 
 
 def _text(draw: random.Random, longest: int) -> str:
-    count = max(8, int(longest * draw.random() ** 2) - 2)
-    return " ".join(f"w{draw.randrange(_WORDS)}" for _ in range(count))
+    return "".join(draw.choices(_LETTERS, k=max(8, int(longest * draw.random() ** 2) - 2)))
 
 
 def _write_tokenizer(folder: Path) -> None:
-    words = {"<pad>": 0, "<eos>": 1, "<unk>": 2, **{f"w{n}": n + 3 for n in range(_WORDS)}}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    """One token a byte: what every architecture's tokenizer makes of its file."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {"<pad>": 0, "<eos>": 1, **{letter: n for n, letter in enumerate(alphabet, 2)}}
+    tokenizer = Tokenizer(models.BPE(words, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<eos>",
         "pad_token": "<pad>",
-        "unk_token": "<unk>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_a_model_is_a_folder_only_where_it_looks_like_one(home: Home) -> None:
     assert inputs.model("./m") == str(Path.cwd() / "m")
     _touch(Path.cwd() / "m", "config.json")
     assert inputs.model("m") == str(Path.cwd() / "m")
+
+
+@pytest.mark.parametrize("command", ["validate", "preflight"])
+def test_a_name_that_no_message_can_carry_is_a_sentence(
+    command: str, home: Home, daemon: FakeDaemon, capsys: Capture
+) -> None:
+    name = os.fsdecode(b"a\xff\x1b.jsonl")
+    arguments = [name] if command == "validate" else ["--train", name, "--valid", name]
+    assert main([command, *arguments]) == InvalidInput.exit_code
+    said = capsys.readouterr().err
+    assert "is not UTF-8" in said and len(said.splitlines()) == 1
+    assert daemon.requests == []
+    with pytest.raises(InvalidInput):
+        inputs.absolute("a\0b")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
-from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK
+from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind.preflight import planner
 from safetraind.preflight.budget import Budget, budget_for
 from safetraind.preflight.facts import Device
@@ -173,19 +173,36 @@ def test_the_peak_before_probing_is_not_the_measured_one() -> None:
     assert plan.predicted_peak == best.peak != GB
 
 
-def test_a_death_rules_out_the_same_work_and_what_is_heavier_but_nothing_leaner() -> None:
+def test_a_death_rules_out_what_takes_about_as_much_and_nothing_leaner() -> None:
     asked = question(lengths=lengths((400, 848)), budget=budget(8 * GB))
     before = planner.options(asked)
     died = next(o for o in before if o.settings.batch_size == 2)
     death = Measure(died.settings, died.step, asked.budget.mlx, died=True)
     after = {_what(o): o for o in planner.options(asked, (death,))}
     out = {_what(o) for o in after.values() if not planner.fits(asked, o)}
-    assert out == {
-        _what(o)
-        for o in before
-        if o.settings.batch_size >= 2 and planner.same_work(o.settings, died.settings)
-    }
+    weights = asked.shape.weight_bytes
+    limit = weights + 0.9 * (died.peak - weights)
+    assert out == {_what(o) for o in before if o.peak > limit}
     assert all(after[_what(o)].peak == o.peak for o in before if _what(o) not in out)
+    assert any(planner.fits(asked, o) and o.settings.batch_size == 2 for o in after.values())
+
+
+def test_what_was_measured_close_to_a_death_is_not_planned() -> None:
+    asked = question(lengths=lengths((400, 848)), budget=budget(8 * GB))
+    died, near, *_ = sorted(planner.options(asked), key=lambda o: -o.peak)
+    death = Measure(died.settings, died.step, asked.budget.mlx, died=True)
+    seen = Measure(died.settings, died.step, 4 * GB, tokens_per_second=9.0)
+    works = Measure(near.settings, near.step, int(3.99 * GB), tokens_per_second=9.0)
+    plan = planner.plan(asked, (death, seen, works))
+    assert isinstance(plan, Plan) and _what_settings(plan.settings) != _what(near)
+
+
+def test_the_newest_measure_of_a_setup_counts() -> None:
+    best = planner.options(question())[0]
+    old, new = (
+        Measure(best.settings, best.step, peak, tokens_per_second=9.0) for peak in (GB, 2 * GB)
+    )
+    assert planned((old, new)).measured_peak == 2 * GB
 
 
 def test_a_death_is_forgiven_where_there_is_a_good_deal_more_memory() -> None:
@@ -198,8 +215,12 @@ def test_a_death_is_forgiven_where_there_is_a_good_deal_more_memory() -> None:
 
 
 def _what(option: Option) -> tuple[object, ...]:
+    return _what_settings(option.settings)
+
+
+def _what_settings(settings: TrainingSettings) -> tuple[object, ...]:
     names = ("batch_size", "gradient_checkpointing", "loss_chunk", "max_seq_length")
-    return tuple(getattr(option.settings, name) for name in names)
+    return tuple(getattr(settings, name) for name in names)
 
 
 def test_a_lean_plan_that_was_measured_is_not_settled_where_faster_ones_may_fit() -> None:
@@ -261,10 +282,10 @@ def test_packing_counts_rows_and_not_samples() -> None:
     counted = lengths((40, 400), (90, 448))
     packed = planned(spec=spec(packing=True, max_seq_length=512))
     rows = counted_rows(counted, packed.settings)
-    assert 400 * 39 + 448 * 89 <= rows * 512 < 1.1 * (400 * 39 + 448 * 89)
+    assert 400 * 39 + 448 * 89 <= rows * 288 < 1.1 * (400 * 39 + 448 * 89)
     assert packed.total_steps == -(-rows // packed.settings.effective_batch) * 3
     assert packed.samples == 848
-    assert packed.heaviest_width == 512
+    assert packed.heaviest_width == 288  # three samples of 89 predictions fit
 
 
 def test_packed_time_is_that_of_the_rows() -> None:
@@ -273,7 +294,7 @@ def test_packed_time_is_that_of_the_rows() -> None:
     plan = planner.plan(asked, (Measure(best.settings, best.step, GB, tokens_per_second=1000.0),))
     assert isinstance(plan, Plan)
     rows = counted_rows(asked.lengths, best.settings)
-    assert plan.expected_seconds == pytest.approx(3 * 512 * rows / 1000, rel=0.1)
+    assert plan.expected_seconds == pytest.approx(3 * best.step.width * rows / 1000, rel=0.1)
 
 
 def test_longer_validation_samples_count_for_memory_and_are_told() -> None:

@@ -13,8 +13,12 @@ from mlx_lm.utils import load_tokenizer
 
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.events import Evaluated, Notice, Outcome
+from safetrain_shared.findings import Finding
 from safetraind.files import durable, manifest
 from safetraind.worker.corpus.chat import Encoded, encode_file
+from safetraind.worker.corpus.draw import Draw
+from safetraind.worker.corpus.lengths import count
+from safetraind.worker.corpus.scan import Scan
 from safetraind.worker.training import dataset
 from tests.trainer.runs import make_run
 
@@ -77,13 +81,46 @@ def test_a_template_that_rewrites_earlier_turns_still_marks_the_answers(
     assert learned_text(found, tokenizer).endswith("b.<|im_end|>")
 
 
-@pytest.mark.parametrize("bad", ['{"messages": []}', "{", '{"other": 1}', '{"messages": "x"}'])
+_DEEP = '{"messages": [{"role": ' + "[" * 1000 + "]" * 1000 + "}]}"
+
+
+@pytest.mark.parametrize(
+    "bad", ['{"messages": []}', "{", '{"other": 1}', '{"messages": "x"}', _DEEP]
+)
 def test_a_line_without_a_sample_is_named(bad: str, tmp_path: Path, tokenizer: Any) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text(f"{json.dumps(said(('user', 'a'), ('assistant', 'b')))}\n\n{bad}\n")
     with pytest.raises(InvalidInput) as caught:
         list(encode_file(str(file), tokenizer, True))
     assert (caught.value.code, caught.value.args_by_name["line"]) == ("train.bad_sample", 3)
+
+
+def in_parts(content: str) -> dict[str, Any]:
+    """A good sample that a template which adds texts together can't take."""
+    parts = [{"type": "text", "text": content}]
+    return {"messages": [{"role": "user", "content": parts}, *said(("assistant", "b"))["messages"]]}
+
+
+def test_a_sample_that_the_template_refuses_is_named(tmp_path: Path, tokenizer: Any) -> None:
+    file = lines(tmp_path / "x", said(("user", "a"), ("assistant", "b")), in_parts("a"))
+    with pytest.raises(InvalidInput) as caught:
+        list(encode_file(file, tokenizer, True))
+    assert caught.value.code == "train.template_refuses"
+    args = caught.value.args_by_name
+    assert (args["path"], args["line"]) == (file, 2) and "list" in str(args["reason"])
+
+
+def test_the_first_odd_samples_are_tried_whatever_else_is_drawn(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    plain = [said(("user", f"a{n}"), ("assistant", "a long answer")) for n in range(200)]
+    file = lines(tmp_path / "x", *plain[:100], in_parts("a"), *plain[100:])
+    scan = Scan(file, draw=Draw(_room=4))
+    assert [f for f in scan.run() if isinstance(f, Finding)] == []
+    assert all(line.number != 101 for line in scan.draw)
+    lengths = count(scan.draw, tokenizer, mask_prompt=True)
+    assert (lengths.failed, lengths.line) == (1, 101) and "list" in lengths.reason
+    assert sum(lengths.tokens.values()) == 4
 
 
 def test_the_tokenized_file_is_mapped_and_holds_the_samples(tmp_path: Path) -> None:

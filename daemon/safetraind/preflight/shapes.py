@@ -1,18 +1,22 @@
 """The shapes that a run computes on, counted from the lengths of its samples alone.
 
 Follows `worker.batches`: samples sorted by length, cut into windows and micro-batches, each padded
-to a multiple of the bucket. With packing a row holds several samples, and all rows are one width.
+to a multiple of the bucket. With packing a row holds several samples, and nearly all rows are one
+width.
 """
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.preflight.facts import Lengths
 from safetraind.preflight.memory import Step
 
+NEARLY_ALL = 0.95  # of the samples fit into a packed row of the common width
 QUARTERS = 4  # the predictions of a micro-batch are filled up to quarters of its tokens
 
 
@@ -36,7 +40,7 @@ def heaviest_step(
     """
     rows, longest = settings.batch_size, settings.max_seq_length
     if settings.packing:
-        width = padded(longest - 1, bucket)
+        width = _packed_widths(lengths.tokens, longest, bucket)[0][0]
         learned = rows * width  # full rows; how much of them counts, nobody knows beforehand
     else:
         width, learned = _widest(lengths, longest, rows, bucket)
@@ -77,43 +81,61 @@ def padded_tokens(
 ) -> tuple[int, int]:
     """Tokens with padding, and micro-batches, of one pass over the samples that were counted."""
     rows = settings.batch_size
-    if settings.packing:
-        packed = counted_rows(lengths, settings, bucket)
-        return packed * padded(settings.max_seq_length - 1, bucket), -(-packed // rows)
-    tokens, batches, filled = 0, 0, 0
-    for width, count in _widths(lengths, settings.max_seq_length, bucket):
+    tokens = batches = filled = width = 0
+    for width, count in _rows(lengths, settings, bucket):
         rest = min(count, -filled % rows)  # these join a micro-batch of a longer sample
         filled += count
         whole = -(-(count - rest) // rows)
         tokens += width * rows * whole
         batches += whole
-    return tokens, batches
+    return tokens - width * (-filled % rows), batches  # the last one holds what is left
 
 
 def counted_rows(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
     """Rows of one pass over the samples that were counted: samples, or with packing full rows."""
-    if not settings.packing:
-        return lengths.counted
-    return _packed_rows(lengths.tokens, settings.max_seq_length, bucket)
+    return sum(count for _, count in _rows(lengths, settings, bucket))
+
+
+def _rows(lengths: Lengths, settings: TrainingSettings, bucket: int) -> Sequence[tuple[int, int]]:
+    """Widths of rows with their number, the widest first."""
+    if settings.packing:
+        return _packed_widths(lengths.tokens, settings.max_seq_length, bucket)
+    return _widths(lengths, settings.max_seq_length, bucket)
 
 
 @lru_cache(maxsize=64)
-def _packed_rows(tokens: tuple[tuple[int, int], ...], max_seq_length: int, bucket: int) -> int:
-    """As `worker.batches.packed_rows` fills them: always the longest sample that still fits."""
+def _packed_widths(
+    tokens: tuple[tuple[int, int], ...], max_seq_length: int, bucket: int
+) -> Sequence[tuple[int, int]]:
+    """As `worker.batches` fills packed rows: always the longest sample that still fits."""
     waiting: dict[int, int] = {}
     for length, count in tokens:
         inputs = min(length, max_seq_length) - 1
         waiting[inputs] = waiting.get(inputs, 0) + count
-    left, rows = sorted(waiting), 0
+    left, common = sorted(waiting), _packed_width(waiting, max_seq_length - 1, bucket)
+    rows: dict[int, int] = {}
     while left:
-        rows, room = rows + 1, max(padded(max_seq_length - 1, bucket), left[-1])
+        width = max(common, padded(left[-1], bucket))
+        rows[width] = rows.get(width, 0) + 1
+        room = max(common, left[-1])
         while (fitting := bisect_right(left, room)) > 0:
             length = left[fitting - 1]
             room -= length
             waiting[length] -= 1
             if not waiting[length]:
                 left.remove(length)
-    return rows
+    return sorted(rows.items(), reverse=True)
+
+
+def _packed_width(lengths: Mapping[int, int], most: int, bucket: int) -> int:
+    """As `worker.batches.packed_width`, of lengths with their number."""
+    if not lengths:
+        return padded(most, bucket)
+    ordered = sorted(lengths)
+    behind = list(itertools.accumulate(lengths[length] for length in ordered))
+    places = (int(share * (behind[-1] - 1)) for share in (NEARLY_ALL, 0.5))
+    nearly, half = (ordered[bisect_right(behind, place)] for place in places)
+    return padded(min(max(nearly, 3 * half), most), bucket)
 
 
 def compiled_shapes(
@@ -125,7 +147,7 @@ def compiled_shapes(
     """Upper bound of the shapes of a micro-batch (rows, width, predictions) that a run meets, those
     of its evaluations included. Each full width, and the last, smaller micro-batch of an epoch.
     """
-    widths = 1 if settings.packing else len(_widths(lengths, settings.max_seq_length, bucket))
+    widths = len(_rows(lengths, settings, bucket))
     evaluated = len(_widths(valid, settings.max_seq_length, bucket)) if valid else 0
     last = settings.batch_size > 1
     return QUARTERS * (widths + last + (evaluated + last if evaluated else 0))

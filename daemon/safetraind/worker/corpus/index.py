@@ -17,17 +17,18 @@ import numpy.typing as npt
 
 from safetraind.worker.corpus.near import NearIndex, filter_of
 
-MOST_SAMPLES = 1 << 20
+# 28 bytes each.
+MOST_SAMPLES = 1 << 19
 _LINE_BITS = 40
 _PARTITION_BITS = 6
-_PENDING_HASHES = 1 << 19
+_PENDING_HASHES = 1 << 18
 _CHUNK = 1 << 16
 
 
 class Repeats:
     """Which lines of one file hold the same sample as an earlier line.
 
-    16 bytes a sample, on the disk beyond the first half million; the answers come in flat memory.
+    16 bytes a sample, beyond a quarter million on the disk; the answers come in flat memory.
     """
 
     def __init__(self) -> None:
@@ -97,17 +98,17 @@ class Leak(NamedTuple):
 class Leakage:
     """Finds, for samples of one file, the sample of files read before that says the same.
 
-    24 bytes a sample and 8 a word, no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and
-    `indexed_near`: of the last file, how many samples can be found as equal, and as nearly equal.
+    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near`: of the
+    last file, how many samples can be found as equal, and as nearly equal.
     """
 
     def __init__(self) -> None:
         self._near = NearIndex()
         self._files: list[str] = []
-        self._keys = array("q")
         self._places = array("q")
-        self._sorted: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._order: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._new = array("q")
+        self._keys: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._numbers: npt.NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._filter = b"\0"
         self.indexed = self.indexed_near = 0
 
@@ -118,19 +119,21 @@ class Leakage:
 
     def add(self, key: int, line: int, units: Sequence[bytes]) -> None:
         """Notes a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
-        if len(self._keys) >= MOST_SAMPLES:
+        if len(self._places) >= MOST_SAMPLES:
             return
-        self._keys.append(key)
+        self._new.append(key)
         self._places.append((len(self._files) - 1) << _LINE_BITS | line)
         self.indexed += 1
         self.indexed_near += self._near.add(units)
 
     def freeze(self) -> None:
         """Makes what was added findable."""
-        keys = np.array(self._keys, np.int64)
-        self._order = np.argsort(keys, kind="stable").astype(np.uint32)
-        self._sorted = keys[self._order]
-        self._filter = filter_of(self._sorted.view(np.uint64))
+        keys = np.concatenate((self._keys, np.array(self._new, np.int64)))
+        added = np.arange(len(self._keys), len(keys), dtype=np.uint32)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._numbers = keys[order], np.concatenate((self._numbers, added))[order]
+        self._new = array("q")
+        self._filter = filter_of(self._keys.view(np.uint64))
         self._near.freeze()
 
     def find(self, key: int, units: Sequence[bytes]) -> Leak | None:
@@ -146,6 +149,6 @@ class Leakage:
     def _equal(self, key: int) -> int:
         if not self._filter[key & (len(self._filter) - 1)]:
             return -1  # nearly always
-        low = int(np.searchsorted(self._sorted, key))
-        found = low < len(self._sorted) and self._sorted[low] == key
-        return int(self._order[low]) if found else -1
+        place = int(np.searchsorted(self._keys, key))
+        found = place < len(self._keys) and self._keys[place] == key
+        return int(self._numbers[place]) if found else -1

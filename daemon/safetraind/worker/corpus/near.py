@@ -26,8 +26,8 @@ MIN_UNITS = 8
 MOST_UNITS = 2048
 # Words that are looked at together.
 _RUN = 4
-# 8 bytes a run: as many as 25 MB of text have.
-MOST_RUNS = 4 << 20
+# 8 bytes a run: as many as 18 MB of text have.
+MOST_RUNS = 3 << 20
 # This share of a sample's runs must stand in others before it is compared with any.
 _SHARED = 0.4
 # A run in more samples than these says little about each of them.
