@@ -19,7 +19,7 @@ from tests.daemon.memory_group import MemoryGroup, can_run_in, memory_group
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
 
-LIMIT = 1 << 30
+LIMIT = 2 << 30
 LEFT = 0.035  # the share of it that the other program leaves: short, but not critical
 STEPS = 400
 
