@@ -98,7 +98,8 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.packing": _(
         "Puts several short samples into one row, each seeing only itself. Faster on short "
-        "samples, and no padding. A row takes the memory of a sample of max_seq_length."
+        "samples, and no padding. Rows are as wide as nearly all samples need; longer ones have "
+        "rows of their own."
     ),
     "explain.gradient_checkpointing": _(
         "Keeps no activations and computes them again on the way back: much less memory, about a "
