@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help=f"at most {len(_QUESTIONS) - 1}")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        weights = _float32(chosen.model, Path(folder) / "model")
+        weights = _float32(chosen.model.resolve(), Path(folder) / "model")
         environment = _environment(Path(folder) / "home")
         try:
             rounds = _race(weights, environment, chosen.tokens, chosen.rounds)
