@@ -10,12 +10,14 @@ import pytest
 import safetraind.preflight
 from safetrain_shared.findings import SECTIONS, Finding, Status
 from safetrain_shared.i18n import translate
+from safetrain_shared.jobs import to_dict
 from safetrain_shared.messages import SENTENCES, say
 from safetraind.host import HostFacts, macos
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import CHECKS, of_section
 from safetraind.preflight.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
 from safetraind.preflight.model_folder import ModelFacts
+from safetraind.preflight.workers import Problems
 from tests.preflight.facts import GB, LINUX, MAC, MB, MODEL, SPEC, data_file, facts
 from tests.preflight.macs import M1_AIR, UNDER_ROSETTA
 
@@ -63,6 +65,7 @@ def test_the_lines_of_the_users_document_come_out() -> None:
     } <= said
 
 
+PARTLY = Finding("data.partly_compared", args={"path": "/d/valid.jsonl", "samples": 9, "near": 3})
 WRONG: dict[str, tuple[dict[str, Any], str, Status]] = {
     "a Python under Rosetta": (
         {"host": macos.gather(UNDER_ROSETTA.run())},
@@ -126,6 +129,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, Status]] = {
         "data.no_samples",
         Status.FAILED,
     ),
+    "a file that could not be read": (
+        {"data": Data(data_file(), None)},
+        "data.not_read",
+        Status.FAILED,
+    ),
+    "a file too large to be compared": (
+        {"data": Data(data_file(), data_file(), problems=(PARTLY,))},
+        "data.partly_compared",
+        Status.INFO,
+    ),
     "bad lines": ({"data": Data(data_file(errors=3), data_file())}, "data.errors", Status.FAILED),
     "odd lines": (
         {"data": Data(data_file(warnings=2), data_file())},
@@ -170,6 +183,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, Status]] = {
     "an unreadable model": (
         {"model": ModelFacts("m", "/m", reason="cut off")},
         "model.unreadable",
+        Status.FAILED,
+    ),
+    "a model of unknown shape": (
+        {"model": dataclasses.replace(MODEL, shape=None)},
+        "model.no_shape",
         Status.FAILED,
     ),
     "an unknown architecture": (
@@ -231,6 +249,25 @@ def test_folders_that_macos_closes_are_named(path: str, code: str) -> None:
     assert code in codes(facts(), Status.WARNING, output=path)
     assert code not in codes(facts(), output="/Users/a/work/out")
     assert code not in codes(facts(host=LINUX), output=path)
+
+
+def test_of_all_problems_those_that_block_and_the_first_of_each_kind_are_kept() -> None:
+    def line(code: str, number: int, **more: Any) -> dict[str, Any]:
+        args = {"path": "/d/train.jsonl", "line": number}
+        return {"problem": to_dict(Finding(code, Status.FAILED, args=args, **more))}
+
+    problems = Problems()
+    for number in range(1000):
+        problems.note(line("data.not_json", number))
+    problems.note(line("data.no_answer", 1001))
+    problems.note(line("data.no_answer", 1002))
+    problems.note(line("path.missing", 0, blocks=True))
+    problems.note({"progress": {}})
+    assert [p["code"] for p in problems.kept[99:]] == [
+        "data.not_json",
+        "data.no_answer",
+        "path.missing",
+    ]
 
 
 def test_dependents_of_a_failed_check_are_skipped_and_no_others() -> None:

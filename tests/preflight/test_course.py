@@ -113,6 +113,24 @@ def test_bad_data_blocks_and_gives_no_recommendation(place: Place) -> None:
     assert (place.root / "out/preflight_report.json").exists()
 
 
+def test_a_missing_file_blocks_however_much_is_wrong_with_the_other(place: Place) -> None:
+    bad = place.root / "bad.jsonl"
+    bad.write_text("not json\n" * 150 + Path(place.spec.train).read_text())
+    none = str(place.root / "none.jsonl")
+    for files in ({"train": str(bad), "valid": none}, {"train": none, "valid": str(bad)}):
+        course, steps = place.run(**files)
+        assert course.blocked and course.plan is None
+        assert "path.missing" in failed(steps)
+
+
+def test_an_empty_file_blocks_and_is_named_once(place: Place) -> None:
+    empty = place.root / "empty.jsonl"
+    empty.write_text("\n\n")
+    course, steps = place.run(valid=str(empty))
+    said = [s for s in steps if isinstance(s, Finding) and s.args.get("path") == str(empty)]
+    assert [s.code for s in said] == ["data.no_samples"] and course.blocked
+
+
 def test_a_budget_too_small_is_refused_and_one_that_is_enough_is_kept(place: Place) -> None:
     blind = DirectWorkers(place.root / "blind", has_lease=False)
     course, steps = place.run(blind, memory_budget=150 << 20)
