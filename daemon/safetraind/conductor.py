@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ from safetraind.jobs.moves import House, Job
 from safetraind.jobs.progress import Progress
 from safetraind.jobs.seqs import Seqs
 from safetraind.jobs.store import Record, Store
+from safetraind.preflight import learned
 from safetraind.processes.launcher import Launcher
 from safetraind.processes.lease import Lease, is_held, try_lock
 from safetraind.processes.supervisor import (
@@ -258,6 +260,7 @@ class Conductor:
             end = await self._insist(lambda: self._end(job))
         self._persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
         if end is not None:
+            await self._learn(job, end)
             await self._happened(moves.WorkerEnded(job.id, end))
         elif job.state is JobState.CHECKING:
             await self._happened(moves.CheckEnded(job.id))
@@ -460,7 +463,29 @@ class Conductor:
             ended.cancel()
         end = await self._insist(lambda: self._end(self._house.jobs[job_id]))
         log.info("job %d: its worker has ended: %s", job_id, end)
+        await self._learn(self._house.jobs[job_id], end)
         await self._happened(moves.WorkerEnded(job_id, end))
+
+    async def _learn(self, job: Job, end: moves.End) -> None:
+        """Keeps for the planner what ran out of memory, and what a back-off led to that worked."""
+        try:
+            note = self._lesson(job, end)
+            if note is not None:
+                await asyncio.to_thread(note)
+        except Exception as error:  # the job's own story must go on whatever became of this
+            log.warning("job %d: what it taught could not be kept: %s", job.id, error)
+
+    def _lesson(self, job: Job, end: moves.End) -> Callable[[], None] | None:
+        plan = job.plan
+        if plan is None:
+            return None
+        if machine.died_of_memory(end):
+            return partial(learned.note_death, self.home, plan)
+        if end.outcome == "succeeded" and not plan.measured_peak:
+            progress = self.progress(job.id)
+            took = progress.peak_memory, progress.tokens_per_second
+            return partial(learned.note_success, self.home, plan, *took)
+        return None
 
     def _end(self, job: Job) -> moves.End:
         return read_end(self._run(job.id), job, self.progress(job.id))

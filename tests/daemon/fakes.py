@@ -2,7 +2,8 @@
 with `real` as its argument the workers are real and only the checks are play.
 
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
-dies each time; `how`, by which exit; `check`, seconds of a probe; `refuse`, a finding's code;
+dies each time; `how`, by which exit, or `memory`, for which it is short unless its micro-batch is
+one sample; `check`, seconds of a probe; `refuse`, a finding's code;
 `budget`, the plan's bytes; `listen`, its worker opens its socket; `load` and `save`, seconds of
 these phases; `real`, a real worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
@@ -54,7 +55,8 @@ def serve(*, real_worker: bool = False) -> None:
         settings = TrainingSettings().with_overrides(spec.settings)
         steps = settings.num_epochs * 10
         plan = Plan(settings, spec.model, total_steps=steps, expected_seconds=steps * 0.1)
-        return replace(plan, memory_budget=int(play_of(spec.name).get("budget", "0")))
+        budget = int(play_of(spec.name).get("budget", "0"))
+        return replace(plan, memory_budget=budget, heaviest_width=64, heaviest_share=1.0)
 
     command = () if real_worker else (sys.executable, __file__)
     parts = app.Parts(worker_command=command, checks=PlayChecks())
@@ -84,6 +86,7 @@ class Trainee:
         self.play = play_of(document["spec"]["name"])
         plan = json.loads(self.run.plan.read_text())
         self.steps, self.save_steps = plan["total_steps"], plan["settings"]["save_steps"]
+        self.rows = plan["settings"]["batch_size"]
         launch = json.loads(self.run.launch.read_text())
         self.writer = EventWriter(self.run.events, launch["attempt"], launch["seq_floor"])
         self.stopped = False
@@ -109,8 +112,8 @@ class Trainee:
         while step < self.steps:
             time.sleep(float(self.play.get("pace", "0.01")))
             step, total = step + 1, (total * 31 + step + 1) % 1_000_003
-            if step == int(self.play.get("die", "-1")):
-                self._die()
+            if step == int(self.play.get("die", "-1")) and self._die():
+                return 0
             body = StepDone(
                 step, 0, step, self.steps, 1 / step, 0.1, 1.0, 1, 1.0, 1, 1, self.steps - step
             )
@@ -153,12 +156,23 @@ class Trainee:
         self.writer.sync()
         return 0
 
-    def _die(self) -> None:
+    def _die(self) -> bool:
         how: Any = self.play.get("how", "9")
         if how == "exit":
             os._exit(3)
+        if how == "memory":
+            return self.rows > 1 and self._run_out_of_memory()
         os.kill(os.getpid(), int(how))
         time.sleep(10)
+        return True
+
+    def _run_out_of_memory(self) -> bool:
+        from safetrain_shared.events import Outcome
+        from safetrain_shared.findings import Finding, Status
+
+        self.writer.append(Outcome("failed", Finding("job.out_of_memory", Status.FAILED, True)))
+        self.writer.sync()
+        return True
 
 
 def probe(folder: str) -> int:

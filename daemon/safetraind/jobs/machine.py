@@ -177,7 +177,7 @@ def _worker_ended(house: House, stimulus: WorkerEnded) -> Decision:
         return _released(*_moved(house, job, JobState.INTERRUPTED, end.cause, fruitless=0))
     cause = _cause(end)
     job = dataclasses.replace(job, fruitless=_fruitless(job, end))
-    if end.outcome == "failed" and not _is_memory(end):
+    if end.outcome == "failed" and not died_of_memory(end):
         return _released(*_moved(house, job, JobState.FAILED, cause))
     return _after_death(house, job, end, cause)
 
@@ -192,7 +192,7 @@ def _granted(house: House, job: Job) -> Decision:
 def _after_death(house: House, job: Job, end: End, cause: Finding) -> Decision:
     """A smaller step where memory was the cause; the third fruitless attempt is the last."""
     lower = None
-    if job.plan is not None and (_is_memory(end) or _is_suspected(job, end)):
+    if job.plan is not None and (died_of_memory(end) or _is_suspected(job, end)):
         lower = _step_down(job, job.plan)
     if lower is not None:
         plan, notice = lower
@@ -211,7 +211,7 @@ def _fruitless(job: Job, end: End) -> int:
     return job.fruitless + 1 if end.spoke else job.fruitless
 
 
-def _is_memory(end: End) -> bool:
+def died_of_memory(end: End) -> bool:
     """Whether the worker died of memory.
 
     By the kernel's own count, or by what was seen just before: a failed allocation of MLX on a
@@ -245,7 +245,7 @@ def _cause(end: End) -> Finding:
         return end.cause
     if end.machine_restarted:
         return Finding("job.machine_restarted", Status.WARNING)
-    if _is_memory(end):
+    if died_of_memory(end):
         return Finding("job.out_of_memory", Status.WARNING)
     if end.signal:
         return Finding("job.worker_killed", Status.WARNING, args={"signal": end.signal})

@@ -37,6 +37,8 @@ class Progress:
     best_loss: float = 0.0
     eta_seconds: float | None = None
     footprint: int = 0
+    peak_memory: int = 0
+    tokens_per_second: float = 0.0
     checkpoint: str = ""
     checkpoint_attempt: int = 0
     worker_attempt: int = 0
@@ -79,7 +81,8 @@ class Progress:
     def _take_step(self, body: StepDone) -> None:
         self.step, self.epoch, self.total_steps = body.step, body.epoch, body.total_steps
         self.train_loss, self.eta_seconds = body.loss, body.eta_seconds
-        self.footprint = body.footprint
+        self.footprint, self.peak_memory = body.footprint, body.peak_memory
+        self.tokens_per_second = body.tokens_per_second
         if body.step < body.total_steps:
             self.paces.append(body.eta_seconds / (body.total_steps - body.step))
 

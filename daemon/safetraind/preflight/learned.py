@@ -93,7 +93,7 @@ def note_death(home: Home, plan: Plan) -> None:
 
 def note_success(home: Home, plan: Plan, peak: int, tokens_per_second: float) -> None:
     """A training came to its end with `plan`, which was not measured before: bytes of MLX's peak,
-    and its speed. Time and errors as `note_death`.
+    and its speed, padding not counted. Time and errors as `note_death`.
     """
     _note(home, plan, "measures", {"peak": peak, "tokens_per_second": tokens_per_second})
 
