@@ -156,7 +156,9 @@ def test_a_model_with_dropout_of_its_own_refuses_checkpointing(model: Path) -> N
     assert refused.value.code == "train.own_dropout"
 
 
-def test_the_worker_tells_what_would_save_it_memory(model: Path, samples: Samples) -> None:
+def test_the_worker_tells_what_would_save_it_memory(
+    model: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def rungs(network: nn.Module, **settings: Any) -> dict[str, bool]:
         chosen = TrainingSettings(**{**SMALL, **settings})
         return Stepper(network, chosen, seed=1).rungs(Batches(samples, chosen, 32, seed=1))
@@ -169,13 +171,13 @@ def test_the_worker_tells_what_would_save_it_memory(model: Path, samples: Sample
             return 2 * super().__call__(*args, **kwargs)
 
     assert rungs(fresh()) == {"gradient_checkpointing": True, "loss_chunk": True}
-    short = rungs(fresh(), packing=True, max_seq_length=97)  # 96 predictions a row: no two chunks
-    assert short == {"gradient_checkpointing": True, "loss_chunk": False}
     dropping, doubling = fresh(), fresh()
     dropping.layers[0].noise = nn.Dropout(0.1)
     assert not rungs(dropping)["gradient_checkpointing"]
     doubling.__class__ = Doubling
     assert not rungs(doubling)["loss_chunk"]
+    monkeypatch.setattr(step, "LOSS_CHUNK", 100_000)  # no row has two chunks then
+    assert not rungs(fresh())["loss_chunk"]
 
 
 def test_the_first_loss_is_mlx_lms_where_it_does_not_pad(model: Path, tmp_path: Path) -> None:
