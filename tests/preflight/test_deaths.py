@@ -25,6 +25,10 @@ if "probe" in sys.orig_argv:
     from safetraind.worker.probing import probe
     {patch}
 """
+WITHOUT = """
+import sys
+sys.modules["{package}"] = None  # importing it raises ImportError
+"""
 IN_LARGE_STEPS = """
     measured = probe._measured
     def dying(stepper, setup, loaded):
@@ -53,11 +57,14 @@ class Place:
     def home(self) -> Home:
         return Home(self.root / "home")
 
-    def preflight(self, dies: str = "", **changes: Any) -> tuple[Course, DirectWorkers]:
+    def preflight(
+        self, dies: str = "", without: str = "", **changes: Any
+    ) -> tuple[Course, DirectWorkers]:
         environment = {}
-        if dies:
+        if dies or without:
+            text = DIES.format(patch=dies) if dies else WITHOUT.format(package=without)
             (self.root / "dies").mkdir(exist_ok=True)
-            (self.root / "dies/sitecustomize.py").write_text(DIES.format(patch=dies))
+            (self.root / "dies/sitecustomize.py").write_text(text)
             environment = {"PYTHONPATH": str(self.root / "dies")}
         workers = DirectWorkers(self.root / "runs", environment=environment)
         course = Course(dataclasses.replace(self.spec, **changes), workers, self.home, self.model)
@@ -132,6 +139,14 @@ def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
     assert second.plan is not None
     assert _work(second.plan) == _work(worked)
     assert second.plan.measured_peak == 12_345_678
+
+
+@pytest.mark.parametrize(("package", "name"), [("orjson", "orjson"), ("numpy", "NumPy")])
+def test_a_package_that_is_missing_is_named(place: Place, package: str, name: str) -> None:
+    course, _ = place.preflight(without=package)
+    missing = blocking(course)["dependencies.missing"]
+    assert missing.args["name"] == name
+    assert len([f for f in course.findings if f.code == "dependencies.found"]) > 5
 
 
 def test_a_note_needs_a_model_that_is_there_and_a_plan_that_says_enough(place: Place) -> None:

@@ -37,6 +37,8 @@ PACKAGES = (
     Supported("NumPy", "numpy", (1, 26), _ANY),
     Supported("orjson", "orjson", (3, 10), _ANY),
     Supported("psutil", "psutil", (7,), _ANY),
+    Supported("gRPC", "grpc", (1, 80), _ANY),
+    Supported("protobuf", "google.protobuf", (6, 33), _ANY),
 )
 
 

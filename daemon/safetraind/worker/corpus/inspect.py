@@ -14,19 +14,30 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetrain_shared.errors import ArgValue, SafetrainError
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind.files.durable import write_json
-from safetraind.worker.corpus.index import Leakage
-from safetraind.worker.corpus.scan import Progress, Scan
+
+if TYPE_CHECKING:  # they need packages of which this worker tells whether they are there
+    from safetraind.worker.corpus.scan import Progress, Scan
 
 REQUEST = "inspect_request.json"
 RESULT = "inspect.jsonl"
-PACKAGES = ("mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "orjson", "psutil")
+PACKAGES = (
+    "mlx",
+    "mlx_lm",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "orjson",
+    "psutil",
+    "grpc",
+    "google.protobuf",
+)
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -52,6 +63,9 @@ def scan_files(paths: Sequence[str], write: Write) -> list[Scan | None]:
 
     None stands for a file that cannot be read, whose finding was written.
     """
+    from safetraind.worker.corpus.index import Leakage
+    from safetraind.worker.corpus.scan import Scan
+
     names = Counter(Path(path).name for path in paths)
     leakage, scans = Leakage(), list[Scan | None]()
     for place, path in enumerate(paths):
@@ -66,7 +80,7 @@ def scan_files(paths: Sequence[str], write: Write) -> list[Scan | None]:
 def _run(scan: Scan, write: Write) -> bool:
     try:
         for found in scan.run():
-            kind = "progress" if isinstance(found, Progress) else "problem"
+            kind = "problem" if isinstance(found, Finding) else "progress"
             write({kind: _plain(found)})
     except SafetrainError as error:
         write({"problem": to_dict(_unreadable(error))})
@@ -112,7 +126,10 @@ def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
 def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
     packages = {name: _version(name) for name in PACKAGES}
     write({"packages": packages})
-    valid, train = scan_files([request["valid"], request["train"]], write)
+    try:
+        valid, train = scan_files([request["valid"], request["train"]], write)
+    except ImportError:
+        return {"packages": packages}  # which tell why
     scans = (train, valid)
     facts = [None if scan is None else _facts(scan) for scan in scans]
     result: dict[str, Any] = {"train": facts[0], "valid": facts[1], "packages": packages}

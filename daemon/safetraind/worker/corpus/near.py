@@ -52,7 +52,7 @@ class NearIndex:
     def __init__(self) -> None:
         self._new = array("Q")
         self._postings: _Postings = np.zeros(0, np.uint64)
-        self._filter = b"\0"
+        self._known, self._slot = b"\0".__getitem__, (0).__and__
         self._file: IO[bytes] | None = None
         self._ends = array("Q", [0])
 
@@ -82,17 +82,18 @@ class NearIndex:
         self._postings = np.concatenate((self._postings, new)) if len(self._postings) else new
         self._new = array("Q")
         self._postings.sort()
-        self._filter = filter_of(self._postings, _NUMBER_BITS)
+        known = filter_of(self._postings, _NUMBER_BITS)
+        self._known, self._slot = known.__getitem__, (len(known) - 1).__and__
 
     def find(self, units: Sequence[bytes]) -> int:
         """The number of a sample that is nearly (or quite) the same; -1 where there is none."""
+        needed = _SHARED * (len(units) // _RUN)
+        if sum(map(self._known, map(self._slot, map(hash, _in_runs(units))))) < needed:
+            return -1  # nearly always
         if len(units) < MIN_UNITS:
             return -1
-        slots = map((len(self._filter) - 1).__and__, map(hash, _in_runs(units)))
-        if sum(map(self._filter.__getitem__, slots)) < _SHARED * (len(units) // _RUN):
-            return -1  # nearly always
         low, high = self._postings_of(units)
-        if len(low) >= _SHARED * (len(units) // _RUN):
+        if len(low) >= needed:
             for number in self._candidates(low, high):
                 if is_near(units, self._units(number)):
                     return number
@@ -143,7 +144,7 @@ def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
 
 def _in_runs(units: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
     """Four words each, one run behind the other; what is left over at the end falls away."""
-    return zip(*[iter(units)] * _RUN, strict=False)
+    return zip(*[iter(units)] * _RUN)  # noqa: B905 (it is called for every line)
 
 
 def is_near(units: Sequence[bytes], others: Sequence[bytes]) -> bool:
