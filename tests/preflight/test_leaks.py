@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -22,6 +21,19 @@ from safetraind.worker.corpus.near import in_order
 from safetraind.worker.corpus.scan import Scan
 
 PEAK = 200_000_000
+# The worker, which prints its peak at its end. On Linux ru_maxrss would be that of this process
+# where it is larger: it outlives the exec.
+MEASURED = """
+import atexit, re, resource, runpy, sys
+
+def peak():
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+atexit.register(lambda: print(peak()))
+runpy.run_module("safetraind.worker", run_name="__main__", alter_sys=True)
+"""
 
 
 def text(said: str) -> dict[str, Any]:
@@ -165,13 +177,10 @@ def inspect(folder: Path, request: dict[str, Any]) -> tuple[list[dict[str, Any]]
     """The lines of the worker, and its largest memory in bytes."""
     folder.mkdir()
     (folder / "inspect_request.json").write_text(json.dumps(request))
-    worker = subprocess.Popen([sys.executable, "-m", "safetraind.worker", "inspect", str(folder)])
-    _, status, usage = os.wait4(worker.pid, 0)
-    worker.returncode = os.waitstatus_to_exitcode(status)
-    assert worker.returncode == 0
-    unit = 1 if sys.platform == "darwin" else 1024
+    command = [sys.executable, "-c", MEASURED, "inspect", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in (folder / "inspect.jsonl").read_text().splitlines()]
-    return lines, usage.ru_maxrss * unit
+    return lines, int(done.stdout)
 
 
 def leaks_of(lines: list[dict[str, Any]]) -> list[tuple[str, str, int, str]]:
