@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -81,8 +82,17 @@ def _measure(way: str, train: str, valid: str) -> None:
         for _ in Scan(train, leakage=leakage if full else None, compare=full).run():
             pass
     cpu = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"cpu": cpu, "peak": peak}))
+    print(json.dumps({"cpu": cpu, "peak": _peak()}))
+
+
+def _peak() -> int:
+    """The most memory that this process had, in bytes; on Linux ru_maxrss would be its parent's
+    where that is larger.
+    """
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 if __name__ == "__main__":
