@@ -18,7 +18,7 @@ from safetraind.preflight.checks import CHECKS, of_section
 from safetraind.preflight.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
 from safetraind.preflight.model_folder import ModelFacts
 from safetraind.preflight.workers import Problems
-from tests.preflight.facts import GB, LINUX, MAC, MB, MODEL, SPEC, data_file, facts
+from tests.preflight.facts import GB, LINUX, MAC, MB, METAL, MODEL, SPEC, data_file, facts
 from tests.preflight.macs import M1_AIR, UNDER_ROSETTA
 
 
@@ -279,6 +279,27 @@ def test_dependents_of_a_failed_check_are_skipped_and_no_others() -> None:
 def test_allowed_code_is_a_warning() -> None:
     known = facts(model=dataclasses.replace(MODEL, known=False, own_code=True))
     assert "model.code_trusted" in codes(known, Status.WARNING, trust_remote_code=True)
+
+
+def test_a_small_budget_leaves_the_judgement_to_the_planner() -> None:
+    little = facts(host=dataclasses.replace(LINUX, memory_free=600 * MB))
+    assert "hardware.memory_short" in codes(little, Status.FAILED)
+    assert "hardware.memory_short" not in codes(little, memory_budget=500 * MB)
+    assert "hardware.memory_short" in codes(little, memory_budget=4 * GB)
+
+
+def test_a_budget_above_the_machine_is_told() -> None:
+    assert "hardware.budget_above" in codes(
+        facts(host=LINUX), Status.WARNING, memory_budget=64 * GB
+    )
+    within = codes(facts(host=LINUX), memory_budget=4 * GB)
+    assert "hardware.memory_budget" in within and "hardware.budget_above" not in within
+
+
+def test_the_limits_of_the_device_are_told_with_its_resources() -> None:
+    known = facts(device=dataclasses.replace(METAL, resources=499_000))
+    (told,) = (f for f in judged(known) if f.code == "gpu.limits")
+    assert "499,000" in say(told, lang="en") and "499" in say(told, lang="pt")
 
 
 def test_lengths_tell_what_each_common_length_would_cut() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetrain_shared.findings import SECTIONS, Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import checked
+from safetraind import host
+from safetraind.host import HostFacts
 from safetraind.preflight.course import Course, Recommendation, SectionStarted, Summary, gather
 from safetraind.preflight.quick import quick
 from tests.preflight.direct import DirectWorkers
@@ -163,3 +166,19 @@ def test_submitting_checks_at_once_what_needs_no_worker(place: Place) -> None:
     (place.model / "tokenizer.json").unlink()
     found = quick(place.spec, gather(place.spec, home, place.model))
     assert {f.code for f in found if f.blocks} == {"model.incomplete"}
+
+
+def test_facts_are_gathered_off_the_event_loop(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    gather = host.gather
+
+    def noted() -> HostFacts:
+        threads.append(threading.current_thread())
+        return gather()
+
+    monkeypatch.setattr(host, "gather", noted)
+    blind = DirectWorkers(place.root / "blind", has_lease=False)
+    place.run(blind)
+    assert threads and threading.main_thread() not in threads
