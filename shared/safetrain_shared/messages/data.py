@@ -46,7 +46,7 @@ SENTENCES: dict[str, str] = {
     ),
     "data.train": _("Training file: {name} ({samples:int} samples)"),
     "data.valid": _("Validation file: {name} ({samples:int} samples)"),
-    "data.same_file": _("{path} is the same file as {other}: it is read once"),
+    "data.same_file": _("{path} was named before, as {other}: the file is read once"),
     "data.partly_compared": _(
         "{path} is too large to be held: the next file is compared with its first {samples:int} "
         "samples, for near-duplicates with {near:int} of them"
