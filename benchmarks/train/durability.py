@@ -84,7 +84,7 @@ def _report_cost(model: Path, folder: Path) -> None:
 
 
 def _report_kills(model: Path, folder: Path) -> None:
-    samples = mixed(24)
+    samples = mixed(30)
     straight, killed = (_made(folder / name, model, samples, HARD) for name in ("a", "b"))
     _finish(_start(straight), straight)
     draw = random.Random(setup.SEED)
@@ -100,10 +100,10 @@ def _report_kills(model: Path, folder: Path) -> None:
 def _kills(run: RunFolder, draw: random.Random) -> Iterator[str]:
     """Kills the run again and again and finishes it; tells where it was each time."""
     for _ in range(KILLS):
-        process, before = _start(run), len(_of(run, StepDone))
-        while len(_of(run, StepDone)) == before and process.poll() is None:
+        process, wanted = _start(run), len(_of(run, StepDone)) + draw.randint(1, 4)
+        while len(_of(run, StepDone)) < wanted and process.poll() is None:
             time.sleep(0.02)
-        time.sleep(draw.uniform(0, 4))
+        time.sleep(draw.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         if process.wait() != -signal.SIGKILL:
             raise SystemExit("the run ended before it could be killed")
