@@ -99,7 +99,7 @@ SENTENCES: dict[str, str] = {
     "explain.packing": _(
         "Puts several short samples into one row, each seeing only itself. Faster on short "
         "samples, and no padding. Rows are as wide as nearly all samples need; longer ones have "
-        "rows of their own."
+        "rows of their own. The memory is that of the widest row."
     ),
     "explain.gradient_checkpointing": _(
         "Keeps no activations and computes them again on the way back: much less memory, about a "
