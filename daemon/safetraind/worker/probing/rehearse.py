@@ -24,7 +24,7 @@ from safetraind.worker.probing.graph import Graph, fused, trace
 from safetraind.worker.probing.playback import peak
 from safetraind.worker.training import adapters, heads, packing
 from safetraind.worker.training.batches import Batch
-from safetraind.worker.training.loss import by_chunks, summed_loss
+from safetraind.worker.training.loss import Chunked, summed_loss
 
 # What is differentiated, and the loss itself, which differ where the loss has its own gradient.
 Loss = Callable[[], tuple[mx.array, mx.array]]
@@ -132,10 +132,13 @@ class Rehearsal:
             return loss, loss
         hidden = self._split.body(inputs, cast("list[object] | None", cache))
         hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-        loss_of, gradient_of = by_chunks(self._split.head, targets, weights, chunk)
-        rows = mx.stop_gradient(hidden)
+        chunked = Chunked(self._split.head, targets, weights, chunk)
+        if not self._model.training:
+            loss = chunked.loss(hidden)
+            return loss, loss
         # A function with a gradient of its own cannot be exported; this has the same one.
-        return (hidden * gradient_of(rows, mx.array(1.0))).sum(), loss_of(rows)
+        loss, gradient = chunked.loss_and_gradient(mx.stop_gradient(hidden))
+        return (hidden * gradient).sum(), loss
 
     @contextmanager
     def _handing(self, arrays: dict[str, mx.array]) -> Iterator[None]:

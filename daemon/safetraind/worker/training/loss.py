@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,17 +23,21 @@ def summed_loss(
     weights: mx.array,
     cache: list[Any] | None = None,
     chunk: int = 0,
+    *,
+    learns: bool = True,
 ) -> mx.array:
     """The sum of the cross-entropies of one batch (see `batches.Batch`), a float32 scalar.
 
     Only the predictions that count go through the head. With `chunk` they go through it that many
-    at a time, and again on the way back, so that the logits of a single chunk exist at once.
+    at a time, so that the logits of a single chunk exist at once; where it `learns` their gradient
+    is made in the same passage.
     """
     hidden = split.body(inputs, cache)
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
     if not chunk or chunk >= len(targets):
         return _cross_entropy(split.head, hidden, targets, weights)
-    return _in_chunks(split.head, hidden, targets, weights, chunk)
+    chunked = Chunked(split.head, targets, weights, chunk)
+    return _with_gradient(chunked, hidden) if learns else chunked.loss(hidden)
 
 
 def _cross_entropy(head: Head, hidden: mx.array, targets: mx.array, weights: mx.array) -> mx.array:
@@ -40,42 +45,54 @@ def _cross_entropy(head: Head, hidden: mx.array, targets: mx.array, weights: mx.
     return (losses * weights).sum()
 
 
-def _in_chunks(
-    head: Head, hidden: mx.array, targets: mx.array, weights: mx.array, chunk: int
-) -> mx.array:
-    """As `_cross_entropy`, with a gradient of its own that goes chunk by chunk."""
-    loss_of, gradient_of = by_chunks(head, targets, weights, chunk)
-    whole: Any = mx.custom_function(loss_of)
-    whole.vjp(lambda rows, cotangent, _: gradient_of(rows, cotangent))
-    loss: mx.array = whole(hidden)
+def _with_gradient(chunked: Chunked, hidden: mx.array) -> mx.array:
+    """The loss, whose gradient is there as soon as it is."""
+
+    def scaled(
+        rows: mx.array, cotangents: Sequence[mx.array], found: Sequence[mx.array]
+    ) -> mx.array:
+        return (found[1] * cotangents[0]).astype(rows.dtype)
+
+    both: Any = mx.custom_function(lambda rows: list(chunked.loss_and_gradient(rows)))
+    both.vjp(scaled)
+    loss: mx.array = both(hidden)[0]
     return loss
 
 
-def by_chunks(
-    head: Head, targets: mx.array, weights: mx.array, chunk: int
-) -> tuple[Callable[[mx.array], mx.array], Callable[[mx.array, mx.array], mx.array]]:
-    """The loss of hidden rows, and its gradient for them times a cotangent, chunk by chunk.
+@dataclass(frozen=True, slots=True)
+class Chunked:
+    """The loss of hidden rows in chunks of so many.
 
     `mx.depends` makes a chunk wait for the one before it; MLX would otherwise be free to compute
-    several at once and hold all their logits. Targets and weights are closed over: they have no
-    gradient, and `head` has no trainable weights (`heads.split` sees to it).
+    several at once and hold all their logits. Targets and weights have no gradient, and `head` has
+    no trainable weights (`heads.split` sees to it).
     """
-    parts = [slice(start, start + chunk) for start in range(0, len(targets), chunk)]
 
-    def part_loss(part: slice, rows: mx.array) -> mx.array:
-        return _cross_entropy(head, rows, targets[part], weights[part])
+    head: Head
+    targets: mx.array
+    weights: mx.array
+    chunk: int
 
-    def loss_of(rows: mx.array) -> mx.array:
+    def loss(self, rows: mx.array) -> mx.array:
+        """The loss alone."""
         total = mx.array(0.0)
-        for part in parts:
-            total = total + part_loss(part, mx.depends([rows[part]], [total])[0])
+        for part in self._parts():
+            total = total + self._loss_of(part, mx.depends([rows[part]], [total])[0])
         return total
 
-    def gradient_of(rows: mx.array, cotangent: mx.array) -> mx.array:
-        gradients: list[mx.array] = []
-        for part in parts:
-            (held,) = mx.depends([rows[part]], gradients[-1:] or [cotangent])
-            gradients += mx.vjp(partial(part_loss, part), [held], [cotangent])[1]
-        return mx.concatenate(gradients)
+    def loss_and_gradient(self, rows: mx.array) -> tuple[mx.array, mx.array]:
+        """The loss, and its gradient for `rows`."""
+        total, gradients = mx.array(0.0), list[mx.array]()
+        for part in self._parts():
+            (held,) = mx.depends([rows[part]], [total, *gradients[-1:]])
+            (loss,), (gradient,) = mx.vjp(partial(self._loss_of, part), [held], [mx.array(1.0)])
+            total = total + loss
+            gradients.append(gradient)
+        return total, mx.concatenate(gradients)
 
-    return loss_of, gradient_of
+    def _parts(self) -> list[slice]:
+        starts = range(0, len(self.targets), self.chunk)
+        return [slice(start, start + self.chunk) for start in starts]
+
+    def _loss_of(self, part: slice, rows: mx.array) -> mx.array:
+        return _cross_entropy(self.head, rows, self.targets[part], self.weights[part])

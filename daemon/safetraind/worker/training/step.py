@@ -189,7 +189,8 @@ class Stepper:
         if self._positions is not None and "segments" in arrays:
             cache = [packing.PackedRows(arrays["segments"])] * len(self.model.layers)
         chunk = self._chunk if self._split.chunks else 0
-        return summed_loss(self._split, **rows, cache=cache, chunk=chunk) * weight
+        learns = self.model.training
+        return summed_loss(self._split, **rows, cache=cache, chunk=chunk, learns=learns) * weight
 
     @contextmanager
     def _handing(self, arrays: Arrays, key: mx.array | None) -> Iterator[None]:
