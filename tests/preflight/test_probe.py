@@ -124,15 +124,29 @@ def test_memory_that_runs_out_while_loading_is_told(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"packing": True}, {"packing": True, "gradient_checkpointing": True}, {"lora_dropout": 0.1}],
-    ids=["packed", "packed and recomputed", "with dropout"],
+    [
+        {"packing": True},
+        {"packing": True, "gradient_checkpointing": True},
+        {"lora_dropout": 0.1},
+        {"loss_chunk": 64},
+        {"loss_chunk": 64, "gradient_checkpointing": True},
+    ],
+    ids=["packed", "packed and recomputed", "with dropout", "in chunks", "in recomputed chunks"],
 )
 def test_what_is_rehearsed_is_what_is_measured(tmp_path: Path, settings: dict[str, Any]) -> None:
-    model = make_tiny_model(tmp_path / "m", hidden=128)
+    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=16384)
     chosen = {**setup(**settings), "width": 128, "learned": 256}
     found = probed(tmp_path, model, chosen)
     (rehearsed,), (measured,) = found["rehearsed"], found["measures"]
-    assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.1
+    assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.15
+
+
+def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=4096)
+    setups = [setup(rows=2), setup(rows=1, gradient_checkpointing=True)]
+    found = probed(tmp_path, model, *setups)
+    for rehearsed, measured in zip(found["rehearsed"], found["measures"], strict=True):
+        assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.1
 
 
 def test_a_wide_evaluation_counts_in_the_rehearsal_and_in_the_measure(tmp_path: Path) -> None:

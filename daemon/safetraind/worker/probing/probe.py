@@ -10,10 +10,11 @@ process may die of what it tries, and then the last line tells of what.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +118,7 @@ def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[st
     fitting: list[Mapping[str, Any]] = []
     close: list[Mapping[str, Any]] = []
     for group in _groups(request.get("setups", []), apart=_NOT_IN_THE_MODEL):
-        rehearsal, loaded = _ready(request, settings_from_dict(group[0]["settings"]), findings)
-        for setup in group:
-            if any(setup["rows"] == other["rows"] for other in fitting):
-                continue  # it would only save memory that there is
-            try:
-                peak = _rehearsed(rehearsal, setup, loaded)
-                findings.add("rehearsed", {**setup, "peak": peak})
-            except Exception as error:  # a model's own code may do anything while it is traced
-                findings.add("unrehearsed", f"{type(error).__name__}: {error}"[:200])
-                peak = setup["estimate"]
+        for setup, peak in _peaks(request, group, fitting, findings):
             if peak <= request["room"]:
                 fitting.append(setup)
             elif peak <= _CLOSE * request["room"] and not fitting and not close:
@@ -136,6 +128,28 @@ def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[st
         if fitting:
             break
     return close + fitting
+
+
+def _peaks(
+    request: Mapping[str, Any],
+    group: Sequence[Mapping[str, Any]],
+    fitting: Sequence[Mapping[str, Any]],
+    findings: Findings,
+) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Rehearses setups of one model in turn, but none that would only save memory that there is:
+    with the rows of one that is `fitting` by then.
+    """
+    rehearsal, loaded = _ready(request, settings_from_dict(group[0]["settings"]), findings)
+    for setup in group:
+        if any(setup["rows"] == other["rows"] for other in fitting):
+            continue
+        peak = int(setup["estimate"])
+        try:
+            peak = _rehearsed(rehearsal, setup, loaded)
+            findings.add("rehearsed", {**setup, "peak": peak})
+        except Exception as error:  # a model's own code may do anything while it is traced
+            findings.add("unrehearsed", f"{type(error).__name__}: {error}"[:200])
+        yield setup, peak
 
 
 def _ready(
@@ -182,6 +196,10 @@ def _groups(
 
 
 def _load(request: Mapping[str, Any], settings: TrainingSettings) -> LoadedModel:
+    """The model; the one before it goes first: a compiled step refers to itself, so it waits for
+    the collector, and would count in the peak of what is tried next.
+    """
+    gc.collect()
     mx.clear_cache()
     return load(
         request["model"],

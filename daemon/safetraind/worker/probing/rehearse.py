@@ -136,9 +136,11 @@ class Rehearsal:
         if not self._model.training:
             loss = chunked.loss(hidden)
             return loss, loss
-        # A function with a gradient of its own cannot be exported; this has the same one.
-        loss, gradient = chunked.loss_and_gradient(mx.stop_gradient(hidden))
-        return (hidden * gradient).sum(), loss
+        # A function with a gradient of its own cannot be exported; this has the same one, and its
+        # results are siblings, of which MLX computes none before the other, as they are there.
+        found = chunked.loss_and_gradient(mx.stop_gradient(hidden))
+        loss, gradient = mx.depends(list(found), [hidden])
+        return (hidden * mx.stop_gradient(gradient)).sum(), loss
 
     @contextmanager
     def _handing(self, arrays: dict[str, mx.array]) -> Iterator[None]:
