@@ -23,9 +23,11 @@ from benchmarks.preflight.grid import Cell
 from benchmarks.preflight.models import SHAPES, make_data, make_model
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import home
+from safetraind.preflight import planner
+from safetraind.preflight.budget import MARGIN_PREDICTED
 
-# Budgets as shares of what the best plan takes where memory is ample.
-BUDGETS = (1.3, 0.9, 0.75, 0.6)
+# Budgets on the way from what the leanest setup takes (0) to the best plan in ample memory (1).
+BUDGETS = (1.5, 0.8, 0.4, -0.2)
 SAMPLE = Path(__file__).parent.parent / "data"
 
 
@@ -73,10 +75,12 @@ def _grid(seed: int, count: int, root: Path) -> list[Cell]:
 
 
 def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
-    """The job with a budget of `share` of what MLX would use in ample memory, and the rest."""
+    """The job with a budget between what it needs and what it likes (see BUDGETS)."""
     course = grid.preflight(spec, folder)
-    assert course.plan is not None, [f.code for f in course.findings if f.blocks]
-    mlx = int(share * course.plan.measured_peak)
+    question, plan = course.question, course.plan
+    assert question and plan, [f.code for f in course.findings if f.blocks]
+    least = planner.smallest(question, course.measures).peak
+    mlx = int((least + share * (plan.measured_peak - least)) * (1 + MARGIN_PREDICTED))
     return JobSpec(
         spec.model,
         spec.train,
@@ -88,9 +92,14 @@ def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
 
 
 def _say(cell: Cell, share: float) -> None:
-    head = f"{cell.model:<22} × {share:<4}"
+    head = f"{cell.model:<22} at {share:<4}"
     if cell.plan is None or cell.trained is None:
-        print(f"{head} refused at {cell.budget / 1e6:.0f} MB", flush=True)
+        verdict = "rightly" if cell.refused_rightly else "WRONGLY"
+        print(
+            f"{head} refused at {cell.budget / 1e6:.0f} MB, {verdict}: the leanest setup takes "
+            f"{cell.least / 1e6:.0f} MB of the {cell.room / 1e6:.0f} MB for arrays",
+            flush=True,
+        )
         return
     settings, trained = cell.plan.settings, cell.trained
     lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
@@ -106,6 +115,9 @@ def _say(cell: Cell, share: float) -> None:
 
 def _summarise(cells: Sequence[Cell]) -> None:
     done = [cell for cell in cells if cell.plan is not None and cell.trained is not None]
+    refused = [cell for cell in cells if cell.plan is None]
+    rightly = sum(cell.refused_rightly for cell in refused)
+    print(f"\n{len(done)} trained, {len(refused)} refused, {rightly} of them rightly (goal all)")
     if not done:
         return
     predicted = [cell.predicted_error for cell in done]
@@ -116,7 +128,6 @@ def _summarise(cells: Sequence[Cell]) -> None:
         if cell.trained
     ]
     median = statistics.median(map(abs, predicted))
-    print(f"\n{len(done)} trained, {len(cells) - len(done)} refused")
     print(f"  predicted: median {median:.1%} (goal 5 %), worst {max(map(abs, predicted)):.1%}")
     print(f"             (goal 15 %), most under {min(predicted):+.1%} (goal −5 %)")
     if measured:
@@ -144,6 +155,8 @@ def _write(path: Path, seed: int, cells: Sequence[Cell]) -> None:
             "footprint": cell.trained.footprint if cell.trained else None,
             "finished": cell.trained.finished if cell.trained else None,
             "speed_share": cell.speed_share,
+            "least_peak": cell.least or None,
+            "room": cell.room or None,
         }
         for cell in cells
     ]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.preflight.workers import Trained, Workers, environment, train
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import Home
+from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.preflight import planner
 from safetraind.preflight.course import Course
+from safetraind.preflight.option import Option
 from safetraind.preflight.shapes import padded_tokens
+from safetraind.preflight.workers import shape_of
 
-_MOST_SETUPS = 4
+_OTHERS = 3
 _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What came out. `plan` is None where preflight refused; `speed_share` is the recommended
-    setting's tokens a second by those of the best, 0.0 where they were not compared.
+    """What came out. `plan` is None where preflight refused: then `least` is the measured peak of
+    the leanest setup, and `room` what it could have had. `speed_share` is the recommended setting's
+    tokens a second by those of the best, 0.0 where they were not compared.
     """
 
     model: str
@@ -31,6 +38,8 @@ class Cell:
     plan: Plan | None
     trained: Trained | None
     speed_share: float = 0.0
+    least: int = 0
+    room: int = 0
 
     @property
     def predicted_error(self) -> float:
@@ -44,14 +53,19 @@ class Cell:
         assert self.plan is not None and self.trained is not None
         return self.plan.measured_peak / self.trained.peak - 1
 
+    @property
+    def refused_rightly(self) -> bool:
+        """It would not have fitted, measured and not predicted."""
+        return self.least > self.room
+
 
 def run(name: str, spec: JobSpec, root: Path, *, speeds: bool) -> Cell:
     """Preflight and training of `spec`; with `speeds` its setting against the others that fit."""
     course = preflight(spec, root)
     if course.plan is None:
-        return Cell(name, spec.memory_budget, None, None)
+        return _refused(name, spec, course)
     trained = train(spec, course.plan, root)
-    share = _speed_share(course) if speeds else 0.0
+    share = _speed_share(course, course.plan) if speeds else 0.0
     return Cell(name, spec.memory_budget, course.plan, trained, share)
 
 
@@ -67,43 +81,48 @@ def preflight(spec: JobSpec, root: Path) -> Course:
     return course
 
 
-def _speed_share(course: Course) -> float:
-    """The recommended setting against the fastest by estimate of each micro-batch that fits: the
-    time that an epoch takes, padding included.
+def _refused(name: str, spec: JobSpec, course: Course) -> Cell:
+    """Was it right? The leanest setup is run, with all the memory that there is."""
+    question = course.question
+    assert question is not None, [f.code for f in course.findings if f.blocks]
+    least = planner.smallest(question, course.measures)
+    peak = int(_tried(spec.model, [least])["peak"])
+    room = question.budget.room(measured=True)
+    return Cell(name, spec.memory_budget, None, None, least=peak, room=room)
+
+
+def _speed_share(course: Course, plan: Plan) -> float:
+    """The recommended setting against the fastest by estimate of each micro-batch that fits, and
+    against itself with the loss whole or in chunks: the time that an epoch takes, padding included.
     """
-    question, plan = course.question, course.plan
-    if question is None or plan is None:
-        return 0.0
+    question = course.question
+    assert question is not None
     options = planner.options(question, course.measures)
-    fitting = [o for o in options if o.peak <= question.budget.room(measured=False)]
-    chosen = [o for o in options if o.settings.batch_size == plan.settings.batch_size]
-    own = next(o for o in chosen if _same(o.settings, plan.settings))
-    others = {o.settings.batch_size: o for o in reversed(fitting) if o is not own}
-    setups = [own, *list(others.values())[: _MOST_SETUPS - 1]]
-    request = {
-        "model": plan.model_path,
-        "rounds": _ROUNDS,
-        "setups": [
-            {
-                "settings": to_dict(o.settings),
-                "rows": o.step.rows,
-                "width": o.step.width,
-                "learned": o.step.learned,
-            }
-            for o in setups
-        ],
-    }
-    command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True)
-    found: list[float] = json.loads(done.stdout)
-    lengths = question.lengths
+    own = next(o for o in options if _same(o.settings, plan.settings))
+    fitting = [o for o in options if planner.fits(question, o) and o is not own]
+    others = {o.settings.batch_size: o for o in reversed(fitting)}
+    chunk = 0 if own.settings.loss_chunk else LOSS_CHUNK
+    settings = dataclasses.replace(own.settings, loss_chunk=chunk)
+    setups = [own, dataclasses.replace(own, settings=settings), *list(others.values())[:_OTHERS]]
+    found: list[float] = _tried(plan.model_path, setups)["speeds"]
     seconds = [
-        padded_tokens(lengths, o.settings.max_seq_length, o.step.rows)[0] / speed
+        padded_tokens(question.lengths, o.settings, plan.length_bucket)[0] / speed
         for o, speed in zip(setups, found, strict=True)
     ]
     return min(seconds) / seconds[0]
 
 
-def _same(one: object, other: object) -> bool:
-    names = ("gradient_checkpointing", "loss_chunk", "dequantize")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
+    request = {
+        "model": model,
+        "rounds": _ROUNDS,
+        "setups": [{"settings": to_dict(o.settings), **shape_of(o.step)} for o in setups],
+    }
+    command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]
+    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
+    return planner.same_work(one, other) and one.batch_size == other.batch_size

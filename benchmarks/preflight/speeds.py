@@ -1,7 +1,8 @@
-"""`python -m benchmarks.preflight.speeds REQUEST`: tokens per second of setups, interleaved.
+"""`python -m benchmarks.preflight.speeds REQUEST`: speed of setups, interleaved, and their peak.
 
-Run as a child, because a setup may end it. REQUEST: {"model", "setups", "rounds"}; prints a JSON
-list of medians, one a setup, in the order given.
+Run as a child, because a setup may end it. REQUEST: {"model", "setups", "rounds"}; prints JSON:
+`speeds`, the median tokens per second of each setup in the order given, and `peak`, the bytes of
+MLX's peak, of all setups together.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import statistics
 import sys
 import time
 from typing import Any
+
+import mlx.core as mx
 
 from safetrain_shared.jobs import settings_from_dict
 from safetraind.worker.loading import load
@@ -25,24 +28,29 @@ def main() -> None:
     ready = [_prepared(request["model"], setup) for setup in request["setups"]]
     times: list[list[float]] = [[] for _ in ready]
     for number in range(request["rounds"] + 1):
-        for (stepper, batch), seconds in zip(ready, times, strict=True):
+        for (stepper, window), seconds in zip(ready, times, strict=True):
             began = time.perf_counter()
-            stepper.step([batch], number, 0.0)
+            stepper.step(window, number, 0.0)
             if number:
                 seconds.append(time.perf_counter() - began)
+        if not number:  # the first steps compile
+            mx.clear_cache()
+            mx.reset_peak_memory()
     medians = [
-        batch.inputs.size / statistics.median(seconds)
-        for (_, batch), seconds in zip(ready, times, strict=True)
+        sum(batch.inputs.size for batch in window) / statistics.median(seconds)
+        for (_, window), seconds in zip(ready, times, strict=True)
     ]
-    print(json.dumps(medians))
+    print(json.dumps({"speeds": medians, "peak": mx.get_peak_memory()}))
 
 
-def _prepared(model: str, setup: dict[str, Any]) -> tuple[Stepper, Batch]:
+def _prepared(model: str, setup: dict[str, Any]) -> tuple[Stepper, list[Batch]]:
     settings = settings_from_dict(setup["settings"])
     loaded = load(model, dequantize=settings.dequantize)
     vocabulary = int(loaded.config["vocab_size"])
-    batch = made_up(setup["rows"], setup["width"], setup["learned"], vocabulary)
-    return Stepper(loaded.model, settings, seed=0), batch
+    rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))
+    batch = made_up(rows, width, learned, vocabulary, packed=settings.packing)
+    window = [batch] * (2 if settings.gradient_accumulation > 1 else 1)
+    return Stepper(loaded.model, settings, seed=0), window
 
 
 if __name__ == "__main__":
