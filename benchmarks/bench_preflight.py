@@ -47,7 +47,7 @@ def main() -> None:
         if "grid" in wanted:
             _write(chosen.report, chosen.seed, _grid(chosen.seed, chosen.cells, root))
         if "demo" in wanted and (chosen.demo / "config.json").exists():
-            _demo(chosen.demo, root / "demo")
+            _demo(chosen.demo.resolve(), root / "demo")
         if "validate" in wanted:
             validation.report(root, chosen.validate_bytes)
 
@@ -141,7 +141,8 @@ def _demo(model: Path, root: Path) -> None:
     spec = JobSpec(str(model), str(train), str(valid), str(root / "out"))
     for which, goal in (("cold", 60), ("warm", 5)):
         began = time.monotonic()
-        grid.preflight(spec, root)
+        course = grid.preflight(spec, root)
+        assert course.plan is not None and course.plan.measured_peak
         print(f"\ndemo, {which}: {time.monotonic() - began:.1f} s (goal {goal} s)", flush=True)
 
 
