@@ -134,7 +134,7 @@ def test_memory_that_runs_out_while_loading_is_told(
     ids=["packed", "packed and recomputed", "with dropout", "in chunks", "in recomputed chunks"],
 )
 def test_what_is_rehearsed_is_what_is_measured(tmp_path: Path, settings: dict[str, Any]) -> None:
-    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=16384)
+    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=2048)
     chosen = {**setup(**settings), "width": 128, "learned": 256}
     found = probed(tmp_path, model, chosen)
     (rehearsed,), (measured,) = found["rehearsed"], found["measures"]
