@@ -142,11 +142,15 @@ def test_what_is_rehearsed_is_what_is_measured(tmp_path: Path, settings: dict[st
 
 
 def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path: Path) -> None:
-    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=4096)
+    model = make_tiny_model(tmp_path / "m", hidden=256, vocab=8192)
     setups = [setup(rows=2), setup(rows=1, gradient_checkpointing=True)]
-    found = probed(tmp_path, model, *setups)
+    gc.disable()  # whether the collector came by chance must not decide
+    try:
+        found = probed(tmp_path, model, *setups)
+    finally:
+        gc.enable()
     for rehearsed, measured in zip(found["rehearsed"], found["measures"], strict=True):
-        assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.1
+        assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.15
 
 
 def test_a_wide_evaluation_counts_in_the_rehearsal_and_in_the_measure(tmp_path: Path) -> None:
