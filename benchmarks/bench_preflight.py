@@ -23,8 +23,8 @@ from benchmarks.preflight.grid import Cell
 from benchmarks.preflight.models import SHAPES, make_data, make_model
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import home
-from safetraind.preflight import planner
-from safetraind.preflight.budget import MARGIN_PREDICTED
+from safetraind.planner import choose_plan
+from safetraind.planner.budget import MARGIN_PREDICTED
 
 # Budgets on the way from what the leanest setup takes (0) to the best plan in ample memory (1).
 BUDGETS = (1.5, 0.8, 0.4, -0.2)
@@ -76,10 +76,10 @@ def _grid(seed: int, count: int, root: Path) -> list[Cell]:
 
 def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
     """The job with a budget between what it needs and what it likes (see BUDGETS)."""
-    course = grid.preflight(spec, folder)
-    question, plan = course.question, course.plan
-    assert question and plan, [f.code for f in course.findings if f.blocks]
-    least = planner.smallest(question, course.measures).peak
+    preflight_run = grid.preflight(spec, folder)
+    question, plan = preflight_run.question, preflight_run.plan
+    assert question and plan, [f.code for f in preflight_run.findings if f.blocks]
+    least = choose_plan.smallest(question, preflight_run.measures).peak
     mlx = int((least + share * (plan.measured_peak - least)) * (1 + MARGIN_PREDICTED))
     return JobSpec(
         spec.model,
@@ -87,7 +87,7 @@ def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
         spec.valid,
         f"{spec.output}-budget",
         settings=spec.settings,
-        memory_budget=int((course.outside + mlx) / 0.95),  # the allocator's cache takes 5 %
+        memory_budget=int((preflight_run.outside + mlx) / 0.95),  # the allocator's cache takes 5 %
     )
 
 
@@ -141,8 +141,8 @@ def _demo(model: Path, root: Path) -> None:
     spec = JobSpec(str(model), str(train), str(valid), str(root / "out"))
     for which, goal in (("cold", 60), ("warm", 5)):
         began = time.monotonic()
-        course = grid.preflight(spec, root)
-        assert course.plan is not None and course.plan.measured_peak
+        preflight_run = grid.preflight(spec, root)
+        assert preflight_run.plan is not None and preflight_run.plan.measured_peak
         print(f"\ndemo, {which}: {time.monotonic() - began:.1f} s (goal {goal} s)", flush=True)
 
 

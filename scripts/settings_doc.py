@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from safetrain.render.settings import allowed, default, every
+from safetrain.views.settings_table import allowed, default, every
 from safetrain_shared import i18n
 from safetrain_shared.i18n import decimal, number
-from safetraind.preflight.tiers import TIERS, Tier
+from safetraind.planner.tiers import TIERS, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"en": ROOT / "docs" / "settings.md", "pt": ROOT / "docs" / "pt" / "definicoes.md"}

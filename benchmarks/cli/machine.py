@@ -13,7 +13,7 @@ from safetrain_shared import events
 from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import SettingValue, TrainingSettings
-from safetraind.files.eventlog import EventWriter
+from safetraind.storage.event_file import EventWriter
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
 

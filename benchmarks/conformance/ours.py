@@ -24,10 +24,10 @@ from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, StepDone
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import ADAPTERS, SUMMARY, RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.files import eventlog
+from safetraind.storage import event_file
 from safetraind.worker.training import task, train
 from safetraind.worker.training.batches import Batch
-from safetraind.worker.training.link import Link
+from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.step import Stepped, Stepper
 
 _PATIENCE_SECONDS = 60.0
@@ -61,7 +61,7 @@ class Ours:
 def _train_here(run: RunFolder, report: Report) -> None:
     handler = signal.getsignal(signal.SIGTERM)  # the worker takes it over; it has no process
     with mock.patch.object(train, "Stepper", _watching(report)):
-        outcome = train.train(task.read(run), Link(run, {}))
+        outcome = train.train(task.read(run), EventSink(run, {}))
     signal.signal(signal.SIGTERM, handler)
     assert outcome.outcome in ("succeeded", "failed"), outcome
 
@@ -112,7 +112,7 @@ def _start(run: RunFolder) -> subprocess.Popen[bytes]:
 
 def _events(run: RunFolder) -> list[tuple[Any, float]]:
     """Each event and its time."""
-    return [(read.event.body, read.event.time) for read in eventlog.read(run.events)]
+    return [(read.event.body, read.event.time) for read in event_file.read(run.events)]
 
 
 def _tell(run: RunFolder, report: Report) -> None:

@@ -16,11 +16,11 @@ from benchmarks.preflight.workers import Trained, Workers, environment, train
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
-from safetraind.preflight import planner
-from safetraind.preflight.course import Course
-from safetraind.preflight.option import Option
-from safetraind.preflight.shapes import padded_tokens
-from safetraind.preflight.workers import shape_of
+from safetraind.planner import choose_plan
+from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.option import Option
+from safetraind.planner.worker_requests import shape_of
+from safetraind.preflight.preflight_run import PreflightRun
 
 _OTHERS = 3
 _ROUNDS = 5
@@ -61,45 +61,45 @@ class Cell:
 
 def run(name: str, spec: JobSpec, root: Path, *, speeds: bool) -> Cell:
     """Preflight and training of `spec`; with `speeds` its setting against the others that fit."""
-    course = preflight(spec, root)
-    if course.plan is None:
-        return _refused(name, spec, course)
-    trained = train(spec, course.plan, root)
-    share = _speed_share(course, course.plan) if speeds else 0.0
-    return Cell(name, spec.memory_budget, course.plan, trained, share)
+    preflight_run = preflight(spec, root)
+    if preflight_run.plan is None:
+        return _refused(name, spec, preflight_run)
+    trained = train(spec, preflight_run.plan, root)
+    share = _speed_share(preflight_run, preflight_run.plan) if speeds else 0.0
+    return Cell(name, spec.memory_budget, preflight_run.plan, trained, share)
 
 
-def preflight(spec: JobSpec, root: Path) -> Course:
+def preflight(spec: JobSpec, root: Path) -> PreflightRun:
     """A whole preflight, with what earlier ones learned."""
-    course = Course(spec, Workers(root), Home(root / "home"), Path(spec.model))
+    preflight_run = PreflightRun(spec, Workers(root), Home(root / "home"), Path(spec.model))
 
     async def go() -> None:
-        async for _ in course.run():
+        async for _ in preflight_run.run():
             pass
 
     asyncio.run(go())
-    return course
+    return preflight_run
 
 
-def _refused(name: str, spec: JobSpec, course: Course) -> Cell:
+def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
     """Was it right? The leanest setup is run, with all the memory that there is."""
-    question = course.question
-    assert question is not None, [f.code for f in course.findings if f.blocks]
-    least = planner.smallest(question, course.measures)
+    question = preflight_run.question
+    assert question is not None, [f.code for f in preflight_run.findings if f.blocks]
+    least = choose_plan.smallest(question, preflight_run.measures)
     peak = int(_tried(spec.model, [least])["peak"])
     room = question.budget.room(measured=True)
     return Cell(name, spec.memory_budget, None, None, least=peak, room=room)
 
 
-def _speed_share(course: Course, plan: Plan) -> float:
+def _speed_share(preflight_run: PreflightRun, plan: Plan) -> float:
     """The recommended setting against the fastest by estimate of each micro-batch that fits, and
     against itself with the loss whole or in chunks: the time that an epoch takes, padding included.
     """
-    question = course.question
+    question = preflight_run.question
     assert question is not None
-    options = planner.options(question, course.measures)
+    options = choose_plan.options(question, preflight_run.measures)
     own = next(o for o in options if _same(o.settings, plan.settings))
-    fitting = [o for o in options if planner.fits(question, o) and o is not own]
+    fitting = [o for o in options if choose_plan.fits(question, o) and o is not own]
     others = {o.settings.batch_size: o for o in reversed(fitting)}
     chunk = 0 if own.settings.loss_chunk else LOSS_CHUNK
     settings = dataclasses.replace(own.settings, loss_chunk=chunk)
@@ -125,4 +125,4 @@ def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
 
 
 def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
-    return planner.same_work(one, other) and one.batch_size == other.batch_size
+    return choose_plan.same_work(one, other) and one.batch_size == other.batch_size

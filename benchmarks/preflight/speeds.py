@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from safetrain_shared.jobs import settings_from_dict
 from safetraind.worker.loading import load
-from safetraind.worker.probing.probe import made_up
+from safetraind.worker.probe.probe import made_up
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from safetraind.worker.corpus.index import Leakage
-from safetraind.worker.corpus.scan import Scan
+from safetraind.worker.data.duplicate_index import Leakage
+from safetraind.worker.data.scan import Scan
 
 _VOCABULARY = 20_000
 _VALID_SAMPLES = 1_000

@@ -18,9 +18,9 @@ from safetrain_shared.events import StepDone
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind import host
-from safetraind.files import eventlog
-from safetraind.files.durable import read_json, write_json
-from safetraind.files.manifest import sha256
+from safetraind.storage import event_file
+from safetraind.storage.durable import read_json, write_json
+from safetraind.storage.manifest import sha256
 
 _number = itertools.count(1)
 _SAMPLE_SECONDS = 0.1
@@ -91,7 +91,7 @@ def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:
     while process.poll() is None:
         footprint = max(footprint, host.footprint(process.pid))
         time.sleep(_SAMPLE_SECONDS)
-    bodies = [read.event.body for read in eventlog.read(run.events)]
+    bodies = [read.event.body for read in event_file.read(run.events)]
     steps = [body for body in bodies if isinstance(body, StepDone)]
     peak = max((body.peak_memory for body in steps), default=0)
     outcome = getattr(bodies[-1], "outcome", "") if bodies else ""

@@ -34,7 +34,7 @@ from safetraind.worker import loading
 from safetraind.worker.training import batches, task, train
 from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import Samples
-from safetraind.worker.training.link import Link
+from safetraind.worker.training.event_sink import EventSink
 
 THEIRS, EQUAL, BY_LENGTH, PACKED = NAMES = ("mlx_lm", "equal batches", "by length", "packed")
 # Turns of a round, and in how many of them each has one. (A packed batch holds several others'.)
@@ -102,7 +102,7 @@ def _train_ours(
 ) -> None:
     turns = Turns()
 
-    class InTurn(Link):
+    class InTurn(EventSink):
         def wish(self) -> str:
             turns.end()
             return super().wish()

@@ -29,10 +29,10 @@ from benchmarks.train import setup
 from safetrain_shared.events import CheckpointSaved, Evaluated, PhaseChanged, StepDone
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
-from safetraind.files import eventlog
+from safetraind.storage import event_file
 from safetraind.worker.training import train
-from safetraind.worker.training.progress import Progress
-from safetraind.worker.training.records import Records
+from safetraind.worker.training.position import Progress
+from safetraind.worker.training.run_files import Records
 
 KILLS = 5
 SAVES = "saves.json"
@@ -162,7 +162,7 @@ def _finish(process: subprocess.Popen[bytes], run: RunFolder) -> None:
 
 
 def _of(run: RunFolder, kind: type) -> list[Any]:
-    bodies = [read.event.body for read in eventlog.read(run.events)]
+    bodies = [read.event.body for read in event_file.read(run.events)]
     return [body for body in bodies if isinstance(body, kind)]
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.train import setup
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
-from safetraind.worker.corpus.chat import Encoded
+from safetraind.worker.data.encode_chat import Encoded
 from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import write
 

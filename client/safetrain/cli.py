@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from safetrain.garbage import uncollected
+from safetrain.gc_pause import gc_paused
 from safetrain.session import COMPLETE, shared_options
 from safetrain_shared import i18n
 from safetrain_shared.errors import EXIT_INTERRUPTED, EXIT_OK
@@ -55,7 +55,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        with uncollected():
+        with gc_paused():
             module = importlib.import_module(f"safetrain.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
-        from safetrain.failure import report  # all the sentences come with it
+        from safetrain.error_output import report  # all the sentences come with it
 
         return report(error, as_json="--json" in given)
     return code if isinstance(code, int) else EXIT_OK

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from safetrain.start import Say, ensure, wait
+from safetrain.autostart import Say, ensure, wait
 from safetrain_shared import paths
 from safetrain_shared.errors import Broken, Incompatible, InvalidInput, SafetrainError, Unreachable
 from safetrain_shared.paths import Home

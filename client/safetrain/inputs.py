@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetrain.lora_yaml import Config, from_mlx_lm, is_mlx_lm
-from safetrain.whole import MOST
+from safetrain.int64 import MOST
+from safetrain.mlx_lm_config import Config, from_mlx_lm, is_mlx_lm
 from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import SettingValue, checked, parse

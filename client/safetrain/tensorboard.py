@@ -67,8 +67,8 @@ class Board:
         from tensorboard.compat.proto.event_pb2 import Event as Record
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        begun = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Record(wall_time=time, step=step, session_log=begun))
+        job_to_draw = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Record(wall_time=time, step=step, session_log=job_to_draw))
 
     def _write(self, step: int, time: float, numbers: dict[str, float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event as Record

@@ -43,14 +43,13 @@ from safetrain_proto.v1 import (
 )
 from safetrain_shared.errors import Busy, NotAllowed
 from safetrain_shared.paths import Home, private
-from safetraind.conductor import Checker, Conductor
-from safetraind.jobs.store import Store
-from safetraind.models import Models
-from safetraind.planning import Planning
-from safetraind.processes.launcher import Launcher
+from safetraind.controller.controller import Checker, Controller
+from safetraind.models.registry import Models
+from safetraind.preflight.job_preflight import Planning
+from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.processes.inference_server import InferenceServer
 from safetraind.processes.lease import Lease, try_lock
 from safetraind.processes.supervisor import Supervisor
-from safetraind.processes.warm import WarmWorker
 from safetraind.service.answers import AnswersService
 from safetraind.service.control import ControlService
 from safetraind.service.data import DataService
@@ -60,7 +59,8 @@ from safetraind.service.exports import ExportsService
 from safetraind.service.jobs import JobsService
 from safetraind.service.models import ModelsService
 from safetraind.service.preflight import PreflightService
-from safetraind.service.streams import MAX_STREAMS, Streams
+from safetraind.service.stream_limit import MAX_STREAMS, Streams
+from safetraind.storage.job_store import JobStore
 from safetraind.submission import QuickCheck, Submission
 
 log = logging.getLogger(__name__)
@@ -185,16 +185,16 @@ class _Daemon:
         self._home = home
         self._stop = asyncio.Event()
         self._now = False
-        self._store = Store(home.database)
+        self._store = JobStore(home.database)
         self._supervisor = Supervisor(home, parts.worker_command)
         self._models = Models(home)
         self._planning = Planning(home, self._models, self._supervisor)
         checks = parts.checks or self._planning
         lease = Lease(home.lease(device()))
-        self._conductor = Conductor(home, self._store, self._supervisor, lease, checks)
-        self._submission = Submission(self._conductor, self._models, checks)
-        self._warm = WarmWorker(home, self._supervisor, lease)
-        self._conductor.guests.append(self._warm)
+        self._controller = Controller(home, self._store, self._supervisor, lease, checks)
+        self._submission = Submission(self._controller, self._models, checks)
+        self._warm = InferenceServer(home, self._supervisor, lease)
+        self._controller.lease_borrowers.append(self._warm)
         self._health = health.HealthServicer()
 
     async def serve(self) -> None:
@@ -202,7 +202,7 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
-        await self._conductor.open()
+        await self._controller.open()
         server = self._server()
         self._bind(server)
         await server.start()
@@ -214,32 +214,34 @@ class _Daemon:
         _notify("STOPPING=1")
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
-        await self._conductor.close(now=self._now)
+        await self._controller.close(now=self._now)
         await server.stop(_GRACE_SECONDS)
         self._store.close()
         self._home.socket.unlink(missing_ok=True)
         log.info("stopped")
 
     def _server(self) -> grpc.aio.Server:
-        conductor = self._conductor
-        jobs = JobsService(conductor, self._submission)
-        control = ControlService(conductor, device(), self._asked_to_stop)
-        preflight = PreflightService(conductor, self._supervisor, self._planning)
-        data = DataService(Launcher(self._home, self._supervisor))
+        controller = self._controller
+        jobs = JobsService(controller, self._submission)
+        control = ControlService(controller, device(), self._asked_to_stop)
+        preflight = PreflightService(controller, self._supervisor, self._planning)
+        data = DataService(EphemeralWorkers(self._home, self._supervisor))
         streams = Streams()
-        answers = AnswersService(conductor, self._models, self._warm, streams)
+        answers = AnswersService(controller, self._models, self._warm, streams)
 
         server = grpc.aio.server(options=_OPTIONS)
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
-        events_pb2_grpc.add_EventsServicer_to_server(EventsService(conductor, streams), server)
+        events_pb2_grpc.add_EventsServicer_to_server(EventsService(controller, streams), server)
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
         data_pb2_grpc.add_DataServicer_to_server(data, server)
-        models_pb2_grpc.add_ModelsServicer_to_server(ModelsService(self._models, conductor), server)
+        models_pb2_grpc.add_ModelsServicer_to_server(
+            ModelsService(self._models, controller), server
+        )
         answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
-        exports = ExportsService(conductor, self._supervisor)
+        exports = ExportsService(controller, self._supervisor)
         exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)
-        diagnosis = DiagnosisService(conductor, self._supervisor, self._models)
+        diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
@@ -265,6 +267,6 @@ def _notify(state: str) -> None:
     """Tells systemd, where it is our parent (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, contextlib.suppress(OSError):
-            link.connect(address.replace("@", "\0", 1))
-            link.send(state.encode())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sink, contextlib.suppress(OSError):
+            sink.connect(address.replace("@", "\0", 1))
+            sink.send(state.encode())

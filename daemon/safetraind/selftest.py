@@ -33,9 +33,9 @@ from safetrain_shared.paths import ADAPTERS, Home, RunFolder
 from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wire
 from safetraind import background
 from safetraind.app import device
-from safetraind.files import eventlog
-from safetraind.files.durable import read_json
 from safetraind.processes.lease import is_held
+from safetraind.storage import event_file
+from safetraind.storage.durable import read_json
 
 TRAIN_SECONDS = 600.0
 PEAK_TOLERANCE = 0.1
@@ -241,7 +241,7 @@ def _how_far(run: RunFolder) -> tuple[int, int]:
 
 
 def _bodies(run: RunFolder) -> Iterator[Any]:
-    return (read.event.body for read in eventlog.read(run.events))
+    return (read.event.body for read in event_file.read(run.events))
 
 
 def _workers(run: RunFolder) -> list[psutil.Process]:

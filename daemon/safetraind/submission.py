@@ -13,13 +13,13 @@ from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import FINAL, JobSpec, JobState, to_dict
 from safetrain_shared.settings import TrainingSettings
-from safetraind.conductor import Conductor
-from safetraind.files import training_state
-from safetraind.files.manifest import sha256
-from safetraind.jobs import moves, outputs
-from safetraind.jobs.store import Record
-from safetraind.models import Models
-from safetraind.planning import Forecast
+from safetraind.controller.controller import Controller
+from safetraind.models.registry import Models
+from safetraind.preflight.job_preflight import Forecast
+from safetraind.scheduler import state, triggers
+from safetraind.storage import output_folder, training_state
+from safetraind.storage.job_store import Record
+from safetraind.storage.manifest import sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class QuickCheck(Protocol):
 class Submission:
     """Takes wishes. Those for one output folder are decided one after the other."""
 
-    def __init__(self, conductor: Conductor, models: Models, checks: QuickCheck) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: Controller, models: Models, checks: QuickCheck) -> None:
+        self._controller = controller
         self._models = models
         self._checks = checks
         self._one = asyncio.Lock()
@@ -70,7 +70,7 @@ class Submission:
             return known
         output = checked_paths(wish.spec)
         if wish.after:
-            self._conductor.job(wish.after)
+            self._controller.job(wish.after)
         known = self._attached(wish, output)
         if known is not None:
             return known
@@ -78,27 +78,27 @@ class Submission:
         known = self._begun(wish, output, document)
         if known is not None:
             return known
-        forecast = await self._checks.foresee(wish.spec, idle=self._conductor.idle)
+        forecast = await self._checks.foresee(wish.spec, idle=self._controller.idle)
         async with self._one:  # the same may have been wished for meanwhile
             known = self._known(wish) or self._attached(wish, output)
             known = known or self._begun(wish, output, document)
             if known is not None:
                 return known
             if wish.fresh:  # only now: a wish that is refused moves nothing
-                await asyncio.to_thread(outputs.move_aside, output)
+                await asyncio.to_thread(output_folder.move_aside, output)
             record = self._accept(document | forecast.to_document(), output, wish)
         return Accepted(record.job.id, "queued", forecast.findings)
 
     def check_retry(self, job_id: int) -> None:
         """Raises Conflict where another live job has the output folder meanwhile."""
-        output = self._conductor.record(job_id).output
-        for record in self._conductor.store.by_output(output):
+        output = self._controller.record(job_id).output
+        for record in self._controller.store.by_output(output):
             if record.job.id != job_id and record.job.state not in FINAL:
                 raise Conflict("job.output_taken", id=record.job.id, output=output)
 
     def _known(self, wish: Wish) -> Accepted | None:
         """The job that this very wish has made already."""
-        known = self._conductor.store.by_key(wish.key) if wish.key else None
+        known = self._controller.store.by_key(wish.key) if wish.key else None
         return Accepted(known.job.id, "attached") if known is not None else None
 
     def _attached(self, wish: Wish, output: Path) -> Accepted | None:
@@ -106,8 +106,8 @@ class Submission:
 
         One that waits takes new options; one that is paused goes on.
         """
-        for record in self._conductor.store.by_output(str(output)):
-            job = self._conductor.job(record.job.id)
+        for record in self._controller.store.by_output(str(output)):
+            job = self._controller.job(record.job.id)
             if job.state in FINAL:
                 continue
             if wish.fresh:
@@ -115,23 +115,23 @@ class Submission:
             self._check_same(wish, record, job)
             if job.state is JobState.PAUSED:
                 self._revise(wish, job.id, after=wish.after)
-                self._conductor.wish(moves.ResumeAsked(job.id))
+                self._controller.wish(triggers.ResumeAsked(job.id))
                 return Accepted(job.id, "continued")
             if job.state is JobState.QUEUED:
                 self._revise(wish, job.id, after=wish.after or job.after)
             return Accepted(job.id, "attached")
         return None
 
-    def _check_same(self, wish: Wish, record: Record, job: moves.Job) -> None:
+    def _check_same(self, wish: Wish, record: Record, job: state.Job) -> None:
         """Raises Conflict where the live job is another training, or can't take new options."""
         old, output = record.document["spec"], record.output
-        differences = outputs.differences(old, to_dict(wish.spec))
+        differences = output_folder.differences(old, to_dict(wish.spec))
         if differences and job.state is JobState.PAUSED:
             args = {"output": output, "differences": differences}
             raise Conflict("job.output_paused", id=job.id, **args)
         waits = job.state in (JobState.PAUSED, JobState.QUEUED)
         if differences or not (
-            waits or outputs.options(old) == outputs.options(to_dict(wish.spec))
+            waits or output_folder.options(old) == output_folder.options(to_dict(wish.spec))
         ):
             raise Conflict("job.output_taken", id=job.id, output=output)
 
@@ -143,29 +143,29 @@ class Submission:
         """
         if wish.fresh:
             return None
-        begun = outputs.examine(output, document) is not None
+        begun = output_folder.examine(output, document) is not None
         job_id = self._ended_job(output, document)
         if job_id:
             self._revise(wish, job_id, after=wish.after)
-            self._conductor.wish(moves.RetryAsked(job_id))
+            self._controller.wish(triggers.RetryAsked(job_id))
             return Accepted(job_id, "continued")
         if begun:
             return Accepted(self._accept(document, output, wish).job.id, "continued")
         return None
 
     def _accept(self, document: dict[str, Any], output: Path, wish: Wish) -> Record:
-        return self._conductor.accept(document, str(output), key=wish.key, after=wish.after)
+        return self._controller.accept(document, str(output), key=wish.key, after=wish.after)
 
     def _revise(self, wish: Wish, job_id: int, *, after: int) -> None:
         """Gives a job that does not run the options of the wish."""
-        record = self._conductor.record(job_id)
-        old, options = record.document["spec"], outputs.options(to_dict(wish.spec))
+        record = self._controller.record(job_id)
+        old, options = record.document["spec"], output_folder.options(to_dict(wish.spec))
         self._check_chain(job_id, after)
-        if after == record.job.after and options == outputs.options(old):
+        if after == record.job.after and options == output_folder.options(old):
             return
         document = record.document | {"spec": {**old, **options}}
         replan = old.get("memory_budget", 0) != options["memory_budget"]
-        self._conductor.revise(job_id, document, after=after, replan=replan)
+        self._controller.revise(job_id, document, after=after, replan=replan)
 
     def _check_chain(self, job_id: int, after: int) -> None:
         """Raises Conflict where the job would wait for itself."""
@@ -173,12 +173,12 @@ class Submission:
         while waits_for:
             if waits_for == job_id:
                 raise Conflict("job.waits_for_itself", id=job_id, after=after)
-            other = self._conductor.house.jobs.get(waits_for)
+            other = self._controller.scheduler.jobs.get(waits_for)
             waits_for = other.after if other is not None and other.state not in FINAL else 0
 
     def _ended_job(self, output: Path, document: Mapping[str, Any]) -> int:
         """The newest job of the folder, if it failed or was cancelled and was the same training."""
-        for record in self._conductor.store.by_output(str(output))[:1]:
+        for record in self._controller.store.by_output(str(output))[:1]:
             same = training_state.fingerprint(record.document) == training_state.fingerprint(
                 document
             )

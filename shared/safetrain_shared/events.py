@@ -1,7 +1,7 @@
 """What can happen in a job's life: the bodies of its events.
 
 On disk an event is a JSON object (`seq`, `attempt`, `time`, `kind` and the body's fields); on the
-wire it is `safetrain.v1.Event`. `safetraind.files.eventlog` writes and reads the lines.
+wire it is `safetrain.v1.Event`. `safetraind.storage.event_file` writes and reads the lines.
 """
 
 from __future__ import annotations

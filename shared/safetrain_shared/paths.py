@@ -62,12 +62,12 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """The job's story; see `safetraind.files.eventlog`."""
+        """The job's story; see `safetraind.storage.event_file`."""
         return self.root / "events.log"
 
     @property
-    def told(self) -> Path:
-        """The highest `seq` that went out to anybody; see `safetraind.jobs.seqs`."""
+    def delivered(self) -> Path:
+        """The highest `seq` delivered to any client; see `storage.delivered_watermark`."""
         return self.root / "told"
 
     @property
@@ -96,7 +96,7 @@ class RunFolder:
         return self.root / "probe.json"
 
     @property
-    def rungs(self) -> Path:
+    def fallbacks(self) -> Path:
         """What would save this training memory, by its worker, JSON (see `jobs.ladder`)."""
         return self.root / "rungs.json"
 

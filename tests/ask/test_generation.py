@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from safetrain_shared.errors import InvalidInput
-from safetraind.worker.answering.generation import (
+from safetraind.worker.inference.generation import (
     DEFAULT_MAX_TOKENS,
     encode_prompt,
     make_sampler,

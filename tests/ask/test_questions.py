@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from safetrain_shared.paths import RunFolder
-from safetraind.worker.answering.answer_memory import needed, shape_of
+from safetraind.worker.inference.context_limit import needed, shape_of
 from safetraind.worker.training import questions
 from tests.ask.helpers import ask, only, text_of, user, wait_until
 
@@ -37,14 +37,14 @@ def desk_of(loaded, tmp_path):
 
     def make(memory_limit=0):
         phases: list[str] = []
-        link = SimpleNamespace(phase=phases.append, wish=lambda: "")
+        sink = SimpleNamespace(phase=phases.append, wish=lambda: "")
         task = SimpleNamespace(
             run=RunFolder(tmp_path),
             job=1,
             spec=SimpleNamespace(model="tiny"),
             plan=SimpleNamespace(memory_limit=memory_limit),
         )
-        opened.append(questions.Questions(task, link, loaded))
+        opened.append(questions.Questions(task, sink, loaded))
         return opened[-1], phases
 
     yield make

@@ -133,9 +133,9 @@ def test_metrics_are_one_row_a_step(client: safetrain.Client, daemon: FakeDaemon
 
 
 def test_metrics_have_the_columns_of_the_csv_file() -> None:
-    from safetraind.worker.training import metrics
+    from safetraind.worker.training import metrics_table
 
-    assert safetrain.Metrics.columns == metrics.COLUMNS
+    assert safetrain.Metrics.columns == metrics_table.COLUMNS
 
 
 def test_control_reaches_the_job(client: safetrain.Client, daemon: FakeDaemon) -> None:

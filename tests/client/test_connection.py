@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from safetrain import start
+from safetrain import autostart
 from safetrain.cli import main
 from safetrain.connection import Daemon
-from safetrain.follow import Follower
+from safetrain.follower import Follower
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotAllowed, Unreachable
 from safetrain_shared.jobs import JobState
@@ -33,7 +33,7 @@ def test_no_autostart_refuses_and_says_how_to_start(home: Home, capsys: Capture)
 def test_the_light_client_says_what_to_install(
     home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "_NEEDS", ("safetrain_has_no_such_part",))
+    monkeypatch.setattr(autostart, "_NEEDS", ("safetrain_has_no_such_part",))
     assert main(["jobs"]) == 69
     assert "pip install 'safetrain[daemon]'" in capsys.readouterr().err
 
@@ -42,7 +42,7 @@ def test_a_daemon_is_started_where_none_runs_and_that_is_said(
     home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeDaemon(home)
-    monkeypatch.setattr(start, "start", lambda home: fake.start())
+    monkeypatch.setattr(autostart, "start", lambda home: fake.start())
     assert main(["jobs"]) == 0
     assert capsys.readouterr().err == "Starting safetraind …\n"
     fake.stop()
@@ -54,7 +54,7 @@ def test_a_start_that_is_refused_keeps_the_daemons_sentence_and_code(
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'safetraind: The home is made of cheese.' >&2\nexit 77\n")
     python.chmod(0o755)
-    monkeypatch.setattr(start.sys, "executable", str(python))
+    monkeypatch.setattr(autostart.sys, "executable", str(python))
     assert main(["jobs"]) == 77
     said = "Starting safetraind …\nsafetrain: The home is made of cheese.\n"
     assert capsys.readouterr().err == said
@@ -63,7 +63,7 @@ def test_a_start_that_is_refused_keeps_the_daemons_sentence_and_code(
 def test_a_socket_left_by_a_dead_daemon_is_no_daemon(home: Home, capsys: Capture) -> None:
     fake = FakeDaemon(home)
     fake.start()
-    os.link(home.socket, home.root / "kept")
+    os.sink(home.socket, home.root / "kept")
     fake.stop()
     (home.root / "kept").replace(home.socket)
     assert main(["jobs", "--no-autostart"]) == 69
@@ -72,12 +72,12 @@ def test_a_socket_left_by_a_dead_daemon_is_no_daemon(home: Home, capsys: Capture
 def test_a_home_that_is_a_file_is_refused(home: Home, capsys: Capture) -> None:
     home.root.write_text("not a folder")
     with pytest.raises(NotAllowed):
-        start.answers(home)
+        autostart.answers(home)
 
 
 def test_a_folder_open_to_others_is_closed(daemon: FakeDaemon) -> None:
     daemon.home.root.chmod(0o777)
-    assert start.answers(daemon.home)
+    assert autostart.answers(daemon.home)
     assert daemon.home.root.stat().st_mode & 0o777 == 0o700
 
 
@@ -85,7 +85,7 @@ def test_a_folder_open_to_others_is_closed(daemon: FakeDaemon) -> None:
 def test_a_socket_of_somebody_else_is_refused(daemon: FakeDaemon) -> None:
     os.chown(daemon.home.socket, 12345, 12345)
     with pytest.raises(NotAllowed):
-        start.answers(daemon.home)
+        autostart.answers(daemon.home)
 
 
 @pytest.mark.parametrize("what", ["open to all", "a file", "a link"])
@@ -97,7 +97,7 @@ def test_what_is_no_socket_of_ours_alone_is_refused(daemon: FakeDaemon, what: st
         path.rename(path.with_name("aside"))
         path.write_text("") if what == "a file" else path.symlink_to(path.with_name("aside"))
     with pytest.raises(NotAllowed) as caught:
-        start.answers(daemon.home)
+        autostart.answers(daemon.home)
     assert caught.value.code == "socket.foreign"
 
 

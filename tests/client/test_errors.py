@@ -46,7 +46,7 @@ def test_wrong_usage_of_the_service_is_one_object_too() -> None:
 def test_a_defect_is_one_object_with_json(
     home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safetrain.start.answers", lambda home: 1 / 0)
+    monkeypatch.setattr("safetrain.autostart.answers", lambda home: 1 / 0)
     assert main(["jobs", "--json"]) == 70
     said = json.loads(capsys.readouterr().err)
     assert said["error"]["code"] == "client.broken" and said["exit_code"] == 70

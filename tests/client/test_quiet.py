@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from safetrain import start
+from safetrain import autostart
 from safetrain.cli import main
 from safetrain_proto.v1 import answers_pb2
 from safetrain_proto.v1.jobs_pb2 import SubmitResponse
@@ -66,7 +66,7 @@ def test_that_the_service_is_started_is_not_said(
     home: Home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeDaemon(home)
-    monkeypatch.setattr(start, "start", lambda home: fake.start())
+    monkeypatch.setattr(autostart, "start", lambda home: fake.start())
     assert main(["jobs", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     fake.stop()

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.live import Live
 
 from safetrain.cli import main
-from safetrain.render import live
-from safetrain.render.curve import MARK, curve
-from safetrain.render.frame import Scene, frame
-from safetrain.render.lines import told
-from safetrain.render.story import Story
+from safetrain.terminal import live_view
+from safetrain.terminal.braille_curve import MARK, curve
+from safetrain.terminal.live_frame import Scene, frame
+from safetrain.views.event_lines import told
+from safetrain.views.story import Story
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
@@ -154,12 +154,12 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
         raise Unreachable("daemon.unreachable", socket="")
 
     daemon = Mock(call=silent)
-    reader = live._Reader(daemon, job(1), lambda _event: None)
+    reader = live_view._Reader(daemon, job(1), lambda _event: None)
     reader.is_alive = lambda: True  # type: ignore[method-assign]
     reader.queue.start()
     console = Console(file=io.StringIO(), width=80, height=24)
     with Live(console=console, auto_refresh=False) as screen:
-        assert not live._show(reader, console, screen, lambda: "q", 1.0)
+        assert not live_view._show(reader, console, screen, lambda: "q", 1.0)
     never.set()
 
 
@@ -342,7 +342,7 @@ def test_ctrl_c_outside_a_terminal_exits_130_without_a_traceback(training: FakeD
 def test_a_defect_of_ours_is_a_sentence_and_exits_70(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("safetrain.start.answers", lambda home: 1 / 0)
+    monkeypatch.setattr("safetrain.autostart.answers", lambda home: 1 / 0)
     assert main(["jobs"]) == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 

@@ -36,14 +36,14 @@ def serve(*, real_worker: bool = False) -> None:
     from safetrain_shared.paths import home
     from safetrain_shared.settings import TrainingSettings
     from safetraind import app
-    from safetraind.planning import Forecast
-    from safetraind.processes.launcher import Launcher
+    from safetraind.preflight.job_preflight import Forecast
+    from safetraind.processes.ephemeral import EphemeralWorkers
 
     class PlayChecks:
         async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
             return Forecast()
 
-        async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
+        async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
             play = play_of(spec.name)
             if "check" in play:
                 await launcher.run_worker("probe", {"seconds": play["check"]}, lease=True)
@@ -75,7 +75,7 @@ class Trainee:
 
     def __init__(self, folder: str) -> None:
         from safetrain_shared.paths import RunFolder
-        from safetraind.files.eventlog import EventWriter
+        from safetraind.storage.event_file import EventWriter
 
         for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD"):
             os.set_inheritable(int(os.environ[name]), False)
@@ -141,7 +141,7 @@ class Trainee:
 
     def _save(self, checkpoint: Path, step: int, total: int) -> None:
         from safetrain_shared.events import CheckpointSaved
-        from safetraind.files.durable import write_json
+        from safetraind.storage.durable import write_json
 
         self._take_time("save")
         write_json(checkpoint, [step, total])

@@ -14,8 +14,8 @@ import pytest
 
 from safetrain_shared.events import Damaged, Notice, Outcome, StateChanged
 from safetrain_shared.jobs import JobState
-from safetraind.files import eventlog
-from safetraind.jobs.progress import Progress
+from safetraind.storage import event_file
+from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess, kill_all, wait_for
 
@@ -38,7 +38,7 @@ class Watcher(threading.Thread):
 
     def __init__(self, daemon: DaemonProcess, job_id: int) -> None:
         super().__init__(daemon=True)
-        self.seqs: list[int] = []
+        self.watermark: list[int] = []
         self.ended = False
         self._daemon, self._job_id = daemon, job_id
         self.start()
@@ -51,9 +51,9 @@ class Watcher(threading.Thread):
                 threading.Event().wait(0.05)
 
     def _watch(self) -> None:
-        after = self.seqs[-1] if self.seqs else 0
+        after = self.watermark[-1] if self.watermark else 0
         for event in self._daemon.watch(self._job_id, after, follow=True):
-            self.seqs.append(event.seq)
+            self.watermark.append(event.seq)
             if isinstance(event.body, StateChanged) and event.body.state is JobState.SUCCEEDED:
                 self.ended = True
 
@@ -132,7 +132,7 @@ def test_watchers_see_each_event_once_while_the_daemon_is_killed_again_and_again
         watcher.join(20)
     told = [event.seq for event in playing.watch(job.id)]
     assert told == sorted(set(told))
-    assert all(watcher.seqs == told for watcher in watchers)
+    assert all(watcher.watermark == told for watcher in watchers)
     assert read_result(tmp_path / "out") == result_of(120)
 
 
@@ -148,7 +148,7 @@ def stage_of(daemon: DaemonProcess, job_id: int) -> str:
 def phase_on_disk(daemon: DaemonProcess, job_id: int) -> str:
     """What the event file told last, while no daemon is there to ask."""
     progress = Progress()
-    for read in eventlog.read(daemon.home.run(job_id).events):
+    for read in event_file.read(daemon.home.run(job_id).events):
         progress.take(read.event)
     return progress.phase or str(progress.state)
 
@@ -171,7 +171,7 @@ def test_the_daemon_is_killed_at_every_stage_of_a_jobs_life(
         watcher.join(20)
     told = [event.seq for event in playing.watch(job)]
     assert told == sorted(set(told))
-    assert all(watcher.seqs == told for watcher in watchers)
+    assert all(watcher.watermark == told for watcher in watchers)
     assert playing.job(job).attempt == 1
     assert read_result(tmp_path / "out") == result_of(10)
     assert playing.state(before) is JobState.SUCCEEDED

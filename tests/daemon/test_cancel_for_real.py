@@ -13,7 +13,7 @@ import pytest
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.events import CheckpointSaved, Outcome, StateChanged, StepDone
 from safetrain_shared.jobs import JobSpec, JobState
-from safetraind.files.manifest import damaged_files
+from safetraind.storage.manifest import damaged_files
 from tests.daemon.conftest import PLAY
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model

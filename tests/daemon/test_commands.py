@@ -43,7 +43,7 @@ def test_a_restart_under_a_running_training_loses_nothing(
     assert after.job(job).attempt == 1
     told = [event.seq for event in after.watch(job)]
     assert told == list(range(1, len(told) + 1))
-    assert watcher.seqs == told
+    assert watcher.watermark == told
     assert read_result(tmp_path / "out") == result_of(60)
 
 

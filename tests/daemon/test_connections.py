@@ -17,7 +17,7 @@ import pytest
 from safetrain_proto.v1 import events_pb2, events_pb2_grpc
 from safetrain_shared.errors import Busy
 from safetrain_shared.jobs import JobState
-from safetraind.service.streams import MAX_STREAMS
+from safetraind.service.stream_limit import MAX_STREAMS
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.test_faults import error_of
 from tests.harness import DaemonProcess, wait_for
@@ -29,14 +29,14 @@ def test_noise_and_silence_on_the_socket_harm_nobody(daemon: DaemonProcess) -> N
     path = str(daemon.home.socket)
     silent = []
     for n in range(60):
-        link = socket.socket(socket.AF_UNIX)
-        link.connect(path)
+        sink = socket.socket(socket.AF_UNIX)
+        sink.connect(path)
         if n % 3:
             with contextlib.suppress(OSError):
-                link.sendall(
+                sink.sendall(
                     os.urandom(4096) if n % 2 else b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" * 50
                 )
-        silent.append(link)
+        silent.append(sink)
     call = daemon.channel.unary_unary("/safetrain.v1.Jobs/Submit")
     with pytest.raises(grpc.RpcError):
         call(os.urandom(1000), timeout=10)
@@ -44,8 +44,8 @@ def test_noise_and_silence_on_the_socket_harm_nobody(daemon: DaemonProcess) -> N
         call(b"\x0a" * (2 << 20), timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
     assert daemon.info().pid
-    for link in silent:
-        link.close()
+    for sink in silent:
+        sink.close()
 
 
 def test_a_silent_connection_is_dropped_and_others_are_served_meanwhile(
@@ -53,15 +53,15 @@ def test_a_silent_connection_is_dropped_and_others_are_served_meanwhile(
 ) -> None:
     path = str(playing.start().home.socket)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(20)]
-    for link in silent:
-        link.settimeout(20)
-        link.connect(path)
+    for sink in silent:
+        sink.settimeout(20)
+        sink.connect(path)
     job = playing.submit(make_spec(num_epochs=1)).job.id
     playing.wait_for_state(job, JobState.SUCCEEDED, seconds=5)
-    for link in silent:
-        while link.recv(4096):  # the server's greeting, then the end
+    for sink in silent:
+        while sink.recv(4096):  # the server's greeting, then the end
             pass
-        link.close()
+        sink.close()
     assert playing.info().pid
 
 
@@ -76,9 +76,9 @@ def test_a_watcher_that_stops_reading_costs_the_daemon_no_memory(
     before = process.memory_info().rss
     playing.wait_for_state(job.id, JobState.SUCCEEDED, seconds=90)
     assert process.memory_info().rss - before < 8 << 20
-    seqs = [event.seq for event in idle]
-    assert seqs == list(range(2, seqs[-1] + 1))
-    assert len(seqs) > 4000
+    watermark = [event.seq for event in idle]
+    assert watermark == list(range(2, watermark[-1] + 1))
+    assert len(watermark) > 4000
 
 
 _WATCHER = """
@@ -111,9 +111,9 @@ def test_a_watcher_process_that_is_stopped_costs_nothing_and_misses_nothing(
         assert watcher.wait(60) == 0
     finally:
         watcher.kill()
-    seqs = [int(line) for line in seen.read_text().split()]
-    assert seqs == list(range(1, seqs[-1] + 1))
-    assert seqs[-1] > 4000
+    watermark = [int(line) for line in seen.read_text().split()]
+    assert watermark == list(range(1, watermark[-1] + 1))
+    assert watermark[-1] > 4000
 
 
 def test_too_many_streams_are_refused_with_a_sentence_and_one_that_ends_makes_room(

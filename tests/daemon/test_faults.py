@@ -23,7 +23,7 @@ from safetrain_shared.events import Outcome, StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
-from safetraind.files import eventlog
+from safetraind.storage import event_file
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess, wait_for
 
@@ -220,7 +220,7 @@ def test_a_restart_of_the_machine_is_told_and_the_job_goes_on(
         assert process is not None
         process.send_signal(signal.SIGKILL)
     playing.kill()
-    seen = eventlog.last_seq(playing.home.run(job.id).events)
+    seen = event_file.last_seq(playing.home.run(job.id).events)
     launch = playing.home.run(job.id).launch
     launch.write_text(launch.read_text().replace('"boot_id": "', '"boot_id": "before-'))
     playing.start()
@@ -228,9 +228,9 @@ def test_a_restart_of_the_machine_is_told_and_the_job_goes_on(
     events = list(playing.watch(job.id))
     causes = [e.body.cause.code for e in events if getattr(e.body, "cause", None)]
     assert "job.machine_restarted" in causes
-    seqs = [event.seq for event in events]
-    assert seqs == sorted(set(seqs))
-    new = [seq for seq in seqs if seq > seen]
+    watermark = [event.seq for event in events]
+    assert watermark == sorted(set(watermark))
+    new = [seq for seq in watermark if seq > seen]
     assert new[0] > seen + 1000, "a new block: watchers may have seen what the disk lost"
     assert new == list(range(new[0], new[-1] + 1)), "one block, not one for each event"
 

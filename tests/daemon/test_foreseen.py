@@ -19,14 +19,14 @@ from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan, to_dic
 from safetrain_shared.paths import Home, private
 from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
-from safetraind import planning
-from safetraind.files import training_state
-from safetraind.files.training_state import TrainingState
-from safetraind.models import Models
-from safetraind.planning import Planning
-from safetraind.processes.launcher import Launcher
+from safetraind.models.registry import Models
+from safetraind.preflight import job_preflight
+from safetraind.preflight.job_preflight import Planning
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor
+from safetraind.storage import training_state
+from safetraind.storage.training_state import TrainingState
 from tests.harness import DaemonProcess
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -126,12 +126,12 @@ class SlowWorkers:
 def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reject(
     home: Path, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "FORESEE_SECONDS", 0.05)
-    monkeypatch.setattr(planning, "Launcher", SlowWorkers)
+    monkeypatch.setattr(job_preflight, "FORESEE_SECONDS", 0.05)
+    monkeypatch.setattr(job_preflight, "Launcher", SlowWorkers)
     place = Home(home)
     private(place.root)
 
-    def foresee() -> planning.Forecast:
+    def foresee() -> job_preflight.Forecast:
         plans = Planning(place, Models(place), Supervisor(place))
         return asyncio.run(plans.foresee(spec, idle=True))
 
@@ -150,13 +150,13 @@ def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
 ) -> None:
     place = Home(home)
     private(place.root)
-    gather = planning.gather
+    gather = job_preflight.gather
 
     def full(*arguments: Any) -> Any:
         facts = gather(*arguments)
         return dataclasses.replace(facts, host=dataclasses.replace(facts.host, memory_free=1 << 20))
 
-    monkeypatch.setattr(planning, "gather", full)
+    monkeypatch.setattr(job_preflight, "gather", full)
     plans = Planning(place, Models(place), Supervisor(place))
     with pytest.raises(Blocked) as caught:
         asyncio.run(plans.foresee(spec, idle=True))
@@ -181,7 +181,7 @@ def test_a_training_that_goes_on_under_a_new_budget_keeps_its_schedule(
     place = Home(home)
     private(place.root)
     planned = Planning(place, Models(place), Supervisor(place))
-    plan = asyncio.run(planned.check(spec, Launcher(place, Supervisor(place))))
+    plan = asyncio.run(planned.check(spec, EphemeralWorkers(place, Supervisor(place))))
     assert isinstance(plan, Plan)
     assert plan.settings.effective_batch == 16
     assert plan.memory_budget == 8 << 30

@@ -61,8 +61,8 @@ def test_a_client_of_the_proto_files_alone_does_the_whole_job(
     assert last.WhichOneof("body") == "summary" and not last.summary.blocked
     job = client("Jobs", "Submit", spec=spec, idempotency_key="once").job
     batches = client("Events", "Watch", job_id=job.id, follow=True)
-    seqs = [event.seq for batch in batches for event in batch.events]
-    assert seqs == list(range(1, len(seqs) + 1))
+    watermark = [event.seq for batch in batches for event in batch.events]
+    assert watermark == list(range(1, len(watermark) + 1))
     assert client("Jobs", "Get", id=job.id).state == 6  # JOB_STATE_SUCCEEDED
     question = {"role": "user", "content": "Olá?"}
     *_, done = client("Answers", "Ask", messages=[question], max_tokens=4)

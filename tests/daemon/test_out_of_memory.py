@@ -107,6 +107,6 @@ def _assert_each_kill_was_answered_by_a_rung(daemon: DaemonProcess, job: int, ki
     causes = [b.cause.code for b in bodies if isinstance(b, StateChanged) and b.cause]
     assert causes == ["job.out_of_memory"] * kills
     notices = [b.finding for b in bodies if isinstance(b, Notice)]
-    rungs = [notice.args for notice in notices if notice.code == "backoff.micro_batch"]
-    assert [rung["batch_size"] for rung in rungs] == [4, 2, 1][:kills]
-    assert all(rung["batch_size"] * rung["gradient_accumulation"] == 8 for rung in rungs)
+    fallbacks = [notice.args for notice in notices if notice.code == "backoff.micro_batch"]
+    assert [rung["batch_size"] for rung in fallbacks] == [4, 2, 1][:kills]
+    assert all(rung["batch_size"] * rung["gradient_accumulation"] == 8 for rung in fallbacks)

@@ -9,8 +9,8 @@ import pytest
 
 from safetrain_shared.events import Notice, StepDone
 from safetrain_shared.jobs import JobState
+from safetraind.controller.power_warnings import warnings
 from safetraind.host import macos
-from safetraind.jobs.power import warnings
 from safetraind.processes import keeper
 from tests.daemon.conftest import PLAY, MakeSpec
 from tests.harness import DaemonProcess
@@ -52,9 +52,11 @@ def test_a_training_that_starts_on_battery_says_so_in_its_story(
 def test_the_sleep_of_an_idle_mac_is_held_off_while_the_worker_lives(
     system: str, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[list[str]] = []
+    job_to_draw: list[list[str]] = []
     monkeypatch.setattr(keeper.sys, "platform", system)
-    monkeypatch.setattr(keeper.subprocess, "Popen", lambda command, **_: begun.append(command))
+    monkeypatch.setattr(
+        keeper.subprocess, "Popen", lambda command, **_: job_to_draw.append(command)
+    )
     keeper._keep_awake(4711)
-    assert begun == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
+    assert job_to_draw == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
     assert set(keeper._AWAKE) == {"train", "probe"}

@@ -78,8 +78,8 @@ def test_a_killed_training_ends_with_the_same_adapter_and_every_event_once(
     daemon.wait_for_state(wild.id, JobState.SUCCEEDED, seconds=120)
     assert digest(tmp_path / "wild") == digest(tmp_path / "calm")
     events = list(daemon.watch(wild.id))
-    seqs = [event.seq for event in events]
-    assert seqs == sorted(set(seqs))
+    watermark = [event.seq for event in events]
+    assert watermark == sorted(set(watermark))
     last = {e.body.step: e.body.loss for e in events if isinstance(e.body, StepDone)}
     other = daemon.watch(calm.id)
     assert last == {e.body.step: e.body.loss for e in other if isinstance(e.body, StepDone)}

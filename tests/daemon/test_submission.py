@@ -24,22 +24,22 @@ from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, private
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
-from safetraind.conductor import Conductor
-from safetraind.jobs.moves import Job
-from safetraind.jobs.store import Store
-from safetraind.models import Models
-from safetraind.planning import Forecast
-from safetraind.preflight.course import gather
-from safetraind.processes.launcher import Launcher
+from safetraind.controller.controller import Controller
+from safetraind.models.registry import Models
+from safetraind.preflight.job_preflight import Forecast
+from safetraind.preflight.preflight_run import gather
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import Lease
 from safetraind.processes.supervisor import Supervisor
-from safetraind.service.guard import _explained
+from safetraind.scheduler.state import Job
+from safetraind.service.error_mapping import _explained
+from safetraind.storage.job_store import JobStore
 from safetraind.submission import Submission, Wish
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess, wait_for
 
 
-class FullOnceAccepted(Store):
+class FullOnceAccepted(JobStore):
     """A database that has room for a new job and for nothing more."""
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
@@ -52,25 +52,25 @@ class Refusal:
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
         raise Blocked("data.empty", path=spec.train)
 
-    async def check(self, spec: JobSpec, launcher: Launcher) -> Plan | Finding:
+    async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         raise AssertionError("nothing is to be trained here")
 
 
-def conductor(folder: Path, store: type[Store] = Store) -> Conductor:
+def controller(folder: Path, store: type[JobStore] = JobStore) -> Controller:
     home = Home(private(folder))
     lease = Lease(home.lease("cpu"))
-    return Conductor(home, store(home.database), Supervisor(home), lease, Refusal())
+    return Controller(home, store(home.database), Supervisor(home), lease, Refusal())
 
 
 def test_a_job_in_the_database_is_accepted_though_the_disk_is_full_from_there_on(
     home: Path, make_spec: MakeSpec
 ) -> None:
     async def accept() -> None:
-        house = conductor(home, FullOnceAccepted)
+        scheduler = controller(home, FullOnceAccepted)
         document = {"spec": {"output": str(home / "out")}, "model": {}}
-        record = house.accept(document, str(home / "out"))
-        assert house.job(record.job.id).state is JobState.QUEUED
-        assert [known.job for known in house.store.all()] == [record.job]
+        record = scheduler.accept(document, str(home / "out"))
+        assert scheduler.job(record.job.id).state is JobState.QUEUED
+        assert [known.job for known in scheduler.store.all()] == [record.job]
 
     asyncio.run(accept())
 
@@ -84,9 +84,11 @@ def test_a_fresh_submit_that_is_refused_moves_nothing_aside(
     state.write_text("{}")
 
     async def submit() -> None:
-        house = conductor(home)
+        scheduler = controller(home)
         with pytest.raises(Blocked):
-            await Submission(house, Models(house.home), Refusal()).submit(Wish(spec, fresh=True))
+            await Submission(scheduler, Models(scheduler.home), Refusal()).submit(
+                Wish(spec, fresh=True)
+            )
 
     asyncio.run(submit())
     assert state.exists()

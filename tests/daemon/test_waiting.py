@@ -114,10 +114,12 @@ def test_a_model_of_the_hub_is_fetched_in_its_section_with_its_progress(
     assert sections(events) == list(SECTIONS)
     downloading = [e for e in events if e.progress.phase == "downloading"]
     assert downloading[-1].progress.done == 1.0
-    begun = events.index(downloading[0])
-    assert sections(events[:begun])[-1] == "model"
-    assert "data.train" in codes(events[:begun]), "what is wrong with the data is known before"
-    assert "data.lengths" in codes(events[begun:], "data"), "these need the model's tokenizer"
+    job_to_draw = events.index(downloading[0])
+    assert sections(events[:job_to_draw])[-1] == "model"
+    assert "data.train" in codes(events[:job_to_draw]), (
+        "what is wrong with the data is known before"
+    )
+    assert "data.lengths" in codes(events[job_to_draw:], "data"), "these need the model's tokenizer"
     assert codes(events).count("data.train") == 1
     assert {"model.found", "model.loaded"} <= set(codes(events, "model"))
     assert [e.recommendation.measured for e in events if e.HasField("recommendation")] == [True]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from safetrain.dashboard.guard import Keys
-from safetrain.dashboard.serve import listening
+from safetrain.page.access import Keys
+from safetrain.page.server import listening
 from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
 from tests.client.fake import FakeDaemon

@@ -50,9 +50,9 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
     page = serve()
     until(page, "curves", lambda c: len(c["loss"]) >= 3)
     playing.kill()
-    assert until(page, "link", lambda link: link["trouble"])["trouble"]
+    assert until(page, "link", lambda sink: sink["trouble"])["trouble"]
     playing.start()
-    assert until(page, "link", lambda link: not link["trouble"]) == {"trouble": ""}
+    assert until(page, "link", lambda sink: not sink["trouble"]) == {"trouble": ""}
     playing.wait_for_state(id_, JobState.SUCCEEDED)
     curves = until(page, "curves", lambda c: len(c["loss"]) >= 20)
     assert [step for step, _loss in curves["loss"]] == list(range(1, 21))

@@ -13,13 +13,13 @@ from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.settings import TrainingSettings
 from safetraind.diagnosis import TOPICS, examine
-from safetraind.diagnosis.facts import Facts, Story
+from safetraind.diagnosis.diagnosis_facts import Facts, Story
 from safetraind.diagnosis.gather import read_story
 from safetraind.host import HostFacts, Pressure
-from safetraind.jobs.moves import Job
-from safetraind.preflight.facts import Device, Disk
-from safetraind.preflight.facts import Facts as Machine
-from safetraind.preflight.model_folder import ModelFacts, ModelShape
+from safetraind.models.model_config import ModelFacts, ModelShape
+from safetraind.planner.facts import Device, Disk
+from safetraind.planner.facts import Facts as Machine
+from safetraind.scheduler.state import Job
 
 GB = 1 << 30
 SPEC = JobSpec("/models/m", "/data/t.jsonl", "/data/v.jsonl", "/out")

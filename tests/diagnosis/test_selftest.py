@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from safetrain.cli import main
-from safetrain.render.selftest import conclusion, machine
+from safetrain.terminal.selftest_text import conclusion, machine
 from safetrain_shared.errors import Unreachable
 from safetrain_shared.events import StepDone
 from safetrain_shared.jobs import Plan
@@ -62,7 +62,7 @@ def test_a_selftest_that_breaks_off_is_reported_too(
         raise Unreachable("daemon.not_installed")
 
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "mine"))
-    monkeypatch.setattr("safetrain.selftest.selftest", breaks_off)
+    monkeypatch.setattr("safetrain.selftest_process.selftest", breaks_off)
     bundle = tmp_path / "report.zip"
     assert main(["diagnose", "--selftest", "--bundle", str(bundle)]) == 69
     told = diagnosis(bundle)
@@ -73,7 +73,7 @@ def test_a_selftest_that_breaks_off_is_reported_too(
 def test_a_report_that_is_there_already_is_told_before_the_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safetrain.selftest.selftest", lambda: 1 / 0)
+    monkeypatch.setattr("safetrain.selftest_process.selftest", lambda: 1 / 0)
     (tmp_path / "report.zip").touch()
     assert main(["diagnose", "--selftest", "--bundle", str(tmp_path / "report.zip")]) == 73
 

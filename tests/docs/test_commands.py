@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from safetraind.files.manifest import write_manifest
+from safetraind.storage.manifest import write_manifest
 from tests.docs.pages import COUNTERPARTS, ROOT, scripts
 from tests.harness import DaemonProcess
 from tests.tiny import make_tiny_model

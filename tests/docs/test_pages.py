@@ -12,8 +12,8 @@ import pytest
 from safetrain.cli import group
 from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind import __main__ as service
-from safetraind.jobs import ending
-from safetraind.preflight import budget
+from safetraind.controller import worker_exit
+from safetraind.planner import budget
 from tests.docs.pages import (
     COUNTERPARTS,
     DOCS,
@@ -119,7 +119,7 @@ def test_the_figures_of_the_memory_guard_are_the_codes(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["docs/recovery.md", "docs/pt/recuperacao.md"])
 def test_the_share_that_counts_as_near_the_limit_is_the_codes(page: str) -> None:
-    assert _percent(ending.NEAR_THE_LIMIT, page) in text_of(page)
+    assert _percent(worker_exit.NEAR_THE_LIMIT, page) in text_of(page)
 
 
 def _percent(share: float, page: str) -> str:

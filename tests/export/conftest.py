@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.exporting.export import export
+from safetraind.worker.export.export import export
 from safetraind.worker.loading import load
 from safetraind.worker.training import adapters
 from tests.tiny import make_chat_data, make_tiny_model

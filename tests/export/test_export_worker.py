@@ -11,9 +11,9 @@ import pytest
 from mlx.utils import tree_unflatten
 
 from safetrain_shared.errors import Blocked, Conflict, InvalidInput
-from safetraind.worker.exporting import agreement, export, gguf_writer
-from safetraind.worker.exporting.fusing import fused_bytes
-from safetraind.worker.exporting.modelfile import go_template
+from safetraind.worker.export import agreement, export, gguf_writer
+from safetraind.worker.export.fuse import fused_bytes
+from safetraind.worker.export.modelfile import go_template
 from safetraind.worker.loading import attach_adapter, load
 from tests.export.conftest import Run, make_adapter
 from tests.tiny import make_tiny_model

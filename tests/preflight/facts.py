@@ -7,20 +7,11 @@ from typing import Any
 
 from safetrain_shared.jobs import JobSpec
 from safetraind.host import HostFacts, macos
-from safetraind.preflight.budget import Budget
-from safetraind.preflight.facts import (
-    Data,
-    DataFile,
-    Device,
-    Disk,
-    Facts,
-    Lengths,
-    Loaded,
-    Package,
-)
-from safetraind.preflight.model_folder import Linear, ModelFacts, ModelShape
-from safetraind.preflight.option import Question
-from safetraind.preflight.versions import PACKAGES
+from safetraind.models.model_config import Linear, ModelFacts, ModelShape
+from safetraind.planner.budget import Budget
+from safetraind.planner.facts import Data, DataFile, Device, Disk, Facts, Lengths, Loaded, Package
+from safetraind.planner.option import Question
+from safetraind.preflight.supported_versions import PACKAGES
 from tests.preflight.macs import M1_PRO
 
 GB = 1 << 30

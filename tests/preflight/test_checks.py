@@ -13,11 +13,11 @@ from safetrain_shared.i18n import translate
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.messages import SENTENCES, say
 from safetraind.host import HostFacts, macos
+from safetraind.models.model_config import ModelFacts
+from safetraind.planner.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
+from safetraind.planner.worker_requests import Problems
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import CHECKS, of_section
-from safetraind.preflight.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
-from safetraind.preflight.model_folder import ModelFacts
-from safetraind.preflight.workers import Problems
 from tests.preflight.facts import GB, LINUX, MAC, MB, METAL, MODEL, SPEC, data_file, facts
 from tests.preflight.macs import M1_AIR, UNDER_ROSETTA
 

@@ -15,11 +15,11 @@ import pytest
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.messages import SENTENCES, say
-from safetraind.worker.corpus import index as corpus_index
-from safetraind.worker.corpus.draw import MAX_LINES, Draw
-from safetraind.worker.corpus.index import Leakage, Repeats
-from safetraind.worker.corpus.lines import MAX_LINE_BYTES, Corpus, Line
-from safetraind.worker.corpus.scan import MAX_LISTED, Scan
+from safetraind.worker.data import duplicate_index as corpus_index
+from safetraind.worker.data.duplicate_index import Leakage, Repeats
+from safetraind.worker.data.line_reader import MAX_LINE_BYTES, Corpus, Line
+from safetraind.worker.data.reservoir_sample import MAX_LINES, ReservoirSample
+from safetraind.worker.data.scan import MAX_LISTED, Scan
 
 GOOD = b'{"messages":[{"role":"user","content":"Ola?"},{"role":"assistant","content":"Sim."}]}'
 
@@ -338,12 +338,12 @@ def test_leaks_equal_and_nearly_equal_are_found(tmp_path: Path) -> None:
 
 
 def test_a_draw_is_whole_while_small_and_uniform_when_large() -> None:
-    small = Draw()
+    small = ReservoirSample()
     for n in range(100):
         small.offer(Line(n, b"%d" % n), odd=True)
     assert small.complete and len(list(small)) == 100
     assert list(small.longest()) == list(small.odd()) == []
-    large = Draw()
+    large = ReservoirSample()
     for n in range(8 * MAX_LINES):
         large.offer(Line(n, b"%08d" % n))
     drawn = [line.number for line in large]
@@ -352,7 +352,7 @@ def test_a_draw_is_whole_while_small_and_uniform_when_large() -> None:
 
 
 def test_the_longest_and_the_odd_lines_are_kept_whatever_the_draw_misses() -> None:
-    draw = Draw()
+    draw = ReservoirSample()
     for n in range(3 * MAX_LINES):
         draw.offer(Line(n, b"x" * (500 if n == 20_000 else 10)), odd=n == 10_000)
     assert max(len(line.content) for line in draw.longest()) == 500

@@ -13,16 +13,16 @@ import pytest
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
-from safetraind.jobs.ladder import step_down
-from safetraind.preflight import learned
-from safetraind.preflight.course import Course
+from safetraind.planner import measurement_cache
+from safetraind.preflight.preflight_run import PreflightRun
+from safetraind.scheduler.oom_fallback import step_down
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 
 DIES = """
 import os, signal, sys
 if "probe" in sys.orig_argv:
-    from safetraind.worker.probing import probe
+    from safetraind.worker.probe import probe
     {patch}
 """
 WITHOUT = """
@@ -59,7 +59,7 @@ class Place:
 
     def preflight(
         self, dies: str = "", without: str = "", **changes: Any
-    ) -> tuple[Course, DirectWorkers]:
+    ) -> tuple[PreflightRun, DirectWorkers]:
         environment = {}
         if dies or without:
             text = DIES.format(patch=dies) if dies else WITHOUT.format(package=without)
@@ -67,14 +67,16 @@ class Place:
             (self.root / "dies/sitecustomize.py").write_text(text)
             environment = {"PYTHONPATH": str(self.root / "dies")}
         workers = DirectWorkers(self.root / "runs", environment=environment)
-        course = Course(dataclasses.replace(self.spec, **changes), workers, self.home, self.model)
+        preflight_run = PreflightRun(
+            dataclasses.replace(self.spec, **changes), workers, self.home, self.model
+        )
 
         async def go() -> None:
-            async for _ in course.run():
+            async for _ in preflight_run.run():
                 pass
 
         asyncio.run(go())
-        return course, workers
+        return preflight_run, workers
 
 
 @pytest.fixture
@@ -86,27 +88,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path, model, spec)
 
 
-def blocking(course: Course) -> dict[str, Finding]:
-    return {f.code: f for f in course.findings if f.blocks and f.status is Status.FAILED}
+def blocking(preflight_run: PreflightRun) -> dict[str, Finding]:
+    return {f.code: f for f in preflight_run.findings if f.blocks and f.status is Status.FAILED}
 
 
 def test_a_probe_that_dies_while_loading_blocks_with_how_it_died(place: Place) -> None:
-    course, workers = place.preflight(WHILE_LOADING)
-    assert course.plan is None
-    assert "-9" in str(blocking(course)["model.loading_died"].args["reason"])
+    preflight_run, workers = place.preflight(WHILE_LOADING)
+    assert preflight_run.plan is None
+    assert "-9" in str(blocking(preflight_run)["model.loading_died"].args["reason"])
     assert workers.roles.count("probe") == 1
 
 
 def test_memory_that_runs_out_while_loading_blocks_with_mlxs_words(place: Place) -> None:
-    course, _ = place.preflight(OUT_OF_MEMORY_WHILE_LOADING)
-    assert course.plan is None
-    assert "Unable to allocate" in str(blocking(course)["model.does_not_load"].args["reason"])
+    preflight_run, _ = place.preflight(OUT_OF_MEMORY_WHILE_LOADING)
+    assert preflight_run.plan is None
+    assert "Unable to allocate" in str(
+        blocking(preflight_run)["model.does_not_load"].args["reason"]
+    )
 
 
 def test_a_death_in_a_trial_leads_to_something_leaner_and_is_remembered(place: Place) -> None:
-    course, workers = place.preflight(IN_LARGE_STEPS)
-    assert course.plan is not None and course.plan.measured_peak
-    assert course.plan.settings.batch_size < 4
+    preflight_run, workers = place.preflight(IN_LARGE_STEPS)
+    assert preflight_run.plan is not None and preflight_run.plan.measured_peak
+    assert preflight_run.plan.settings.batch_size < 4
     assert workers.roles.count("probe") <= 3
 
     again, workers = place.preflight()  # nothing dies now
@@ -117,7 +121,7 @@ def test_a_death_in_a_trial_leads_to_something_leaner_and_is_remembered(place: P
 def test_what_killed_a_training_is_not_recommended_again(place: Place) -> None:
     first, _ = place.preflight()
     assert first.plan is not None
-    learned.note_death(place.home, first.plan)
+    measurement_cache.note_death(place.home, first.plan)
     second, _ = place.preflight()
     assert second.plan is not None
     assert _work(second.plan) != _work(first.plan)
@@ -129,12 +133,12 @@ def test_what_killed_a_training_is_not_recommended_again(place: Place) -> None:
 def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
     first, _ = place.preflight()
     assert first.plan is not None
-    learned.note_death(place.home, first.plan)
+    measurement_cache.note_death(place.home, first.plan)
     lower = step_down(first.plan, allow_shorter=False)
     assert lower is not None
     worked, _ = lower
     assert worked.measured_peak == 0
-    learned.note_success(place.home, worked, peak=12_345_678, tokens_per_second=1e9)
+    measurement_cache.note_success(place.home, worked, peak=12_345_678, tokens_per_second=1e9)
     second, _ = place.preflight()
     assert second.plan is not None
     assert _work(second.plan) == _work(worked)
@@ -143,18 +147,18 @@ def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
 
 @pytest.mark.parametrize(("package", "name"), [("orjson", "orjson"), ("numpy", "NumPy")])
 def test_a_package_that_is_missing_is_named(place: Place, package: str, name: str) -> None:
-    course, _ = place.preflight(without=package)
-    missing = blocking(course)["dependencies.missing"]
+    preflight_run, _ = place.preflight(without=package)
+    missing = blocking(preflight_run)["dependencies.missing"]
     assert missing.args["name"] == name
-    assert len([f for f in course.findings if f.code == "dependencies.found"]) > 5
+    assert len([f for f in preflight_run.findings if f.code == "dependencies.found"]) > 5
 
 
 def test_a_note_needs_a_model_that_is_there_and_a_plan_that_says_enough(place: Place) -> None:
     first, _ = place.preflight()
     assert first.plan is not None
     kept = {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
-    learned.note_death(place.home, dataclasses.replace(first.plan, model_path="/gone"))
-    learned.note_death(place.home, dataclasses.replace(first.plan, heaviest_width=0))
+    measurement_cache.note_death(place.home, dataclasses.replace(first.plan, model_path="/gone"))
+    measurement_cache.note_death(place.home, dataclasses.replace(first.plan, heaviest_width=0))
     assert kept == {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
 
 
@@ -162,8 +166,8 @@ def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(place: Place)
     place.preflight()
     (file,) = place.home.learned.iterdir()
     file.write_text(json.dumps({"measures": 3}))
-    course, workers = place.preflight()
-    assert workers.roles.count("probe") == 1 and course.plan is not None
+    preflight_run, workers = place.preflight()
+    assert workers.roles.count("probe") == 1 and preflight_run.plan is not None
 
 
 def _work(plan: Plan) -> tuple[object, ...]:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from safetrain_shared.findings import Finding
-from safetraind.worker.corpus import index, near
-from safetraind.worker.corpus.index import Leakage
-from safetraind.worker.corpus.lines import MAX_LINE_BYTES
-from safetraind.worker.corpus.near import in_order
-from safetraind.worker.corpus.scan import Scan
+from safetraind.worker.data import duplicate_index, near_duplicates
+from safetraind.worker.data.duplicate_index import Leakage
+from safetraind.worker.data.line_reader import MAX_LINE_BYTES
+from safetraind.worker.data.near_duplicates import in_order
+from safetraind.worker.data.scan import Scan
 
 PEAK = 200_000_000
 # The worker, which prints its peak at its end. On Linux ru_maxrss would be that of this process
@@ -156,8 +156,8 @@ def test_it_is_said_when_a_file_is_compared_only_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [" ".join(f"w{n}x{k}" for k in range(20)) for n in range(10)]
-    monkeypatch.setattr(near, "MOST_RUNS", 60)
-    monkeypatch.setattr(index, "MOST_SAMPLES", 8)
+    monkeypatch.setattr(near_duplicates, "MOST_RUNS", 60)
+    monkeypatch.setattr(duplicate_index, "MOST_SAMPLES", 8)
     leakage = Leakage()
     scan = Scan(str(write(tmp_path / "v.jsonl", [text(t) for t in said])), indexing=leakage)
     (finding,) = (f for f in scan.run() if isinstance(f, Finding))

@@ -16,8 +16,8 @@ from mlx_lm.models import gemma3
 from safetrain_shared.jobs import to_dict
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
-from safetraind.worker.probing import probe
-from safetraind.worker.probing.rehearse import Rehearsal
+from safetraind.worker.probe import probe
+from safetraind.worker.probe.rehearse import Rehearsal
 from tests.tiny import make_tiny_model
 
 VOCABULARY = 512

@@ -11,11 +11,11 @@ import pytest
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
-from safetraind.worker.probing.graph import FUSED, fused, trace
-from safetraind.worker.probing.order import evaluation_order
-from safetraind.worker.probing.playback import peak
-from safetraind.worker.probing.probe import made_up
-from safetraind.worker.probing.rehearse import Rehearsal, will_compile
+from safetraind.worker.probe.graph import FUSED, fused, trace
+from safetraind.worker.probe.order import evaluation_order
+from safetraind.worker.probe.playback import peak
+from safetraind.worker.probe.probe import made_up
+from safetraind.worker.probe.rehearse import Rehearsal, will_compile
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 from tests.tiny import make_tiny_model

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from safetraind.preflight.tiers import GB, tier_for
+from safetraind.planner.tiers import GB, tier_for
 
 
 @pytest.mark.parametrize(

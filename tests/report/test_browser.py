@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from safetrain.render.report import page
+from safetrain.report.report_page import page
 from safetrain_shared import i18n
 from tests.report.test_report import contents
 

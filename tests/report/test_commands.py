@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from safetrain.cli import main
-from safetrain.samples import Asked, spread
+from safetrain.sample_questions import Asked, spread
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.paths import Home
 from tests.report import stories

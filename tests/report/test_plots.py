@@ -6,12 +6,12 @@ import io
 
 import pytest
 
-from safetrain.render import charts
-from safetrain.render.series import Curves, series
+from safetrain.views import charts
+from safetrain.views.curves import Curves, series
 from safetrain_shared import events, i18n
 from tests.report import stories
 
-plots = pytest.importorskip("safetrain.render.plots")
+plots = pytest.importorskip("safetrain.report.png_plots")
 Image = pytest.importorskip("PIL.Image")
 
 
@@ -52,7 +52,7 @@ def test_a_picture_says_in_words_what_it_shows(drawn: dict[str, bytes]) -> None:
 def test_numbers_are_written_as_the_language_writes_them() -> None:
     curves = series(stories.eventful())
     with i18n.speaking("pt"):
-        assert "1,135" in charts.loss(curves).told
+        assert "1,135" in charts.loss(curves).delivered
         portuguese = plots.picture(charts.loss(curves), "3")
     assert portuguese != plots.picture(charts.loss(curves), "3")
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from safetrain import inputs
-from safetrain.render import rerun
-from safetrain.render.answers import Answer
-from safetrain.render.measured import measured
-from safetrain.render.report import Contents, Sample, page
-from safetrain.render.svg import ticks
+from safetrain.report.preflight_facts import measured
+from safetrain.report.report_page import Contents, Sample, page
+from safetrain.report.svg import ticks
+from safetrain.views import rerun_command
+from safetrain.views.answer import Answer
 from safetrain_proto.v1 import answers_pb2, jobs_pb2
 from safetrain_shared import i18n
 from safetrain_shared.findings import Finding, Status
@@ -79,7 +79,7 @@ def test_it_needs_no_network_and_runs_nothing(whole: Page) -> None:
     assert not whole.all("script", "link", "img", "iframe", "object")
     links = [attrs["href"] for attrs in whole.all("a")]
     assert links
-    assert all(link and link.startswith("#") for link in links)
+    assert all(sink and sink.startswith("#") for sink in links)
     assert "url(" not in whole.text
     assert "@import" not in whole.text
     policy = next(m for m in whole.all("meta") if m.get("http-equiv"))
@@ -194,14 +194,14 @@ def preflight(spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_exact_command_gives_the_plan_back() -> None:
     spec = spec_from_wire(a_job("/out").spec)
-    words = rerun.pinned(spec, a_plan().settings).replace("\\\n", "").split()
+    words = rerun_command.pinned(spec, a_plan().settings).replace("\\\n", "").split()
     pairs = [after for word, after in itertools.pairwise(words) if word == "--set"]
     assert inputs.settings({}, pairs) == to_dict(a_plan().settings) | {"lora_targets": ()}
     assert inputs.memory(words[words.index("--memory-budget") + 1]) == spec.memory_budget
 
 
 def test_the_command_as_asked_is_safe_to_paste() -> None:
-    command = rerun.as_asked(spec_from_wire(a_job("/my out").spec), a_plan().settings)
+    command = rerun_command.as_asked(spec_from_wire(a_job("/my out").spec), a_plan().settings)
     assert "--output '/my out'" in command
     assert "--name 'leões <script>\"&'" in command
     assert "--set seed=7" in command
@@ -221,7 +221,7 @@ def test_ticks_are_round(low: float, high: float, expected: list[float] | int) -
 
 
 def test_template_and_style_lie_beside_the_code() -> None:
-    import safetrain.render.report as module
+    import safetrain.report.report_page as module
 
     beside = Path(module.__file__).parent
     assert (beside / "report.html").is_file()

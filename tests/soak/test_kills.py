@@ -135,24 +135,24 @@ def _judged(daemon: DaemonProcess, job_id: int, watchers: list[Watcher]) -> Coun
     except AssertionError:
         found["stuck"] += 1
     told = list(daemon.watch(job_id))
-    seqs = [event.seq for event in told if event.seq]
-    found["events"] += len(seqs)
-    found["doubled"] += len(seqs) - len(set(seqs))
-    found["lost"] += max(seqs) - len(set(seqs))  # numbers that nothing was told with
+    watermark = [event.seq for event in told if event.seq]
+    found["events"] += len(watermark)
+    found["doubled"] += len(watermark) - len(set(watermark))
+    found["lost"] += max(watermark) - len(set(watermark))  # numbers that nothing was told with
     steps = {event.body.step for event in told if isinstance(event.body, StepDone)}
     found["lost"] += max(steps, default=0) - len(steps)
     for watcher in watchers:
-        _await_end(watcher, seqs[-1])
-        found["deliveries"] += len(watcher.seqs)
-        found["lost"] += len(set(seqs) - set(watcher.seqs))
-        found["doubled"] += len(watcher.seqs) - len(set(watcher.seqs))
+        _await_end(watcher, watermark[-1])
+        found["deliveries"] += len(watcher.watermark)
+        found["lost"] += len(set(watermark) - set(watcher.watermark))
+        found["doubled"] += len(watcher.watermark) - len(set(watcher.watermark))
     return found
 
 
 def _await_end(watcher: Watcher, last_seq: int) -> None:
     """Gives a watcher time for all that there is, whether the job succeeded or not."""
     try:
-        wait_for(lambda: watcher.seqs and watcher.seqs[-1] >= last_seq, 30)
+        wait_for(lambda: watcher.watermark and watcher.watermark[-1] >= last_seq, 30)
     except AssertionError:
         pass  # what it has not seen is counted as lost
     watcher.ended = True

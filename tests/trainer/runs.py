@@ -18,7 +18,7 @@ from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDon
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.files import eventlog
+from safetraind.storage import event_file
 
 SMALL: dict[str, Any] = {
     "batch_size": 2,
@@ -62,7 +62,7 @@ class Run:
 
     def bodies(self) -> list[Body]:
         """All events so far."""
-        bodies = [read.event.body for read in eventlog.read(self.folder.events)]
+        bodies = [read.event.body for read in event_file.read(self.folder.events)]
         return [body for body in bodies if body is not None]
 
     def of(self, kind: type) -> list[Any]:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.corpus.chat import Encoded
-from safetraind.worker.training import chance
+from safetraind.worker.data.encode_chat import Encoded
+from safetraind.worker.training import rng
 from safetraind.worker.training.batches import Batches, evaluation_batches, packed_rows, padded
 from safetraind.worker.training.dataset import Samples, write
 
@@ -160,8 +160,8 @@ def test_validation_is_whole_and_always_the_same(samples: Samples) -> None:
 
 def test_random_numbers_stay_what_they_are() -> None:
     """A training resumed by a later version must find the same order."""
-    assert chance.number(7, 1, 2) == 7375511981258972965
-    assert chance.order(8, 7, 0, 3).tolist() == [1, 2, 3, 0, 7, 6, 4, 5]
-    many = chance.order(10_000, 1)
+    assert rng.number(7, 1, 2) == 7375511981258972965
+    assert rng.order(8, 7, 0, 3).tolist() == [1, 2, 3, 0, 7, 6, 4, 5]
+    many = rng.order(10_000, 1)
     assert sorted(many) == list(range(10_000))
     assert abs(np.corrcoef(many, np.arange(10_000))[0, 1]) < 0.03

@@ -12,9 +12,9 @@ import pytest
 from safetrain_shared.events import Notice, StateChanged, StepDone
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
-from safetraind.files import training_state
-from safetraind.files.eventlog import EventWriter
-from safetraind.files.manifest import damaged_files
+from safetraind.storage import training_state
+from safetraind.storage.event_file import EventWriter
+from safetraind.storage.manifest import damaged_files
 from safetraind.worker.training.checkpoint import _write_arrays
 from tests.trainer.runs import flip_a_bit, make_run
 

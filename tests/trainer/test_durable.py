@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from safetrain_shared.events import PhaseChanged
-from safetraind.files import durable
-from safetraind.files.eventlog import EventWriter
+from safetraind.storage import durable
+from safetraind.storage.event_file import EventWriter
 
 FULL_SYNC = 51  # F_FULLFSYNC of macOS
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from safetrain_shared.events import Evaluated, PhaseChanged, StepDone
-from safetraind.files import training_state
+from safetraind.storage import training_state
 from tests.trainer.runs import Run, make_run
 
 Data = tuple[Path, Path]

@@ -18,7 +18,7 @@ from mlx_lm.tuner import datasets, trainer
 
 from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.corpus.chat import Encoded, encode_file
+from safetraind.worker.data.encode_chat import Encoded, encode_file
 from safetraind.worker.training import step
 from safetraind.worker.training.batches import Batch, Batches, batch
 from safetraind.worker.training.dataset import Samples, write
@@ -159,9 +159,9 @@ def test_a_model_with_dropout_of_its_own_refuses_checkpointing(model: Path) -> N
 def test_the_worker_tells_what_would_save_it_memory(
     model: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rungs(network: nn.Module, **settings: Any) -> dict[str, bool]:
+    def fallbacks(network: nn.Module, **settings: Any) -> dict[str, bool]:
         chosen = TrainingSettings(**{**SMALL, **settings})
-        return Stepper(network, chosen, seed=1).rungs(Batches(samples, chosen, 32, seed=1))
+        return Stepper(network, chosen, seed=1).fallbacks(Batches(samples, chosen, 32, seed=1))
 
     def fresh() -> nn.Module:
         return load(str(model))[0]
@@ -170,14 +170,14 @@ def test_the_worker_tells_what_would_save_it_memory(
         def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
             return 2 * super().__call__(*args, **kwargs)
 
-    assert rungs(fresh()) == {"gradient_checkpointing": True, "loss_chunk": True}
+    assert fallbacks(fresh()) == {"gradient_checkpointing": True, "loss_chunk": True}
     dropping, doubling = fresh(), fresh()
     dropping.layers[0].noise = nn.Dropout(0.1)
-    assert not rungs(dropping)["gradient_checkpointing"]
+    assert not fallbacks(dropping)["gradient_checkpointing"]
     doubling.__class__ = Doubling
-    assert not rungs(doubling)["loss_chunk"]
+    assert not fallbacks(doubling)["loss_chunk"]
     monkeypatch.setattr(step, "LOSS_CHUNK", 100_000)  # no row has two chunks then
-    assert not rungs(fresh())["loss_chunk"]
+    assert not fallbacks(fresh())["loss_chunk"]
 
 
 def test_the_first_loss_is_mlx_lms_where_it_does_not_pad(model: Path, tmp_path: Path) -> None:

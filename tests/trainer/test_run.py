@@ -12,8 +12,8 @@ import pytest
 from mlx_lm import generate, load
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, PhaseChanged, StepDone
-from safetraind.files import training_state
-from safetraind.files.manifest import damaged_files
+from safetraind.storage import training_state
+from safetraind.storage.manifest import damaged_files
 from tests.trainer.runs import Run, make_run
 
 Data = tuple[Path, Path]

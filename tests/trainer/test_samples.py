@@ -14,11 +14,11 @@ from mlx_lm.utils import load_tokenizer
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.events import Evaluated, Notice, Outcome
 from safetrain_shared.findings import Finding
-from safetraind.files import durable, manifest
-from safetraind.worker.corpus.chat import Encoded, encode_file
-from safetraind.worker.corpus.draw import Draw
-from safetraind.worker.corpus.lengths import count
-from safetraind.worker.corpus.scan import Scan
+from safetraind.storage import durable, manifest
+from safetraind.worker.data.encode_chat import Encoded, encode_file
+from safetraind.worker.data.reservoir_sample import ReservoirSample
+from safetraind.worker.data.scan import Scan
+from safetraind.worker.data.token_lengths import count
 from safetraind.worker.training import dataset
 from tests.trainer.runs import make_run
 
@@ -115,7 +115,7 @@ def test_the_first_odd_samples_are_tried_whatever_else_is_drawn(
 ) -> None:
     plain = [said(("user", f"a{n}"), ("assistant", "a long answer")) for n in range(200)]
     file = lines(tmp_path / "x", *plain[:100], in_parts("a"), *plain[100:])
-    scan = Scan(file, draw=Draw(_room=4))
+    scan = Scan(file, draw=ReservoirSample(_room=4))
     assert [f for f in scan.run() if isinstance(f, Finding)] == []
     assert all(line.number != 101 for line in scan.draw)
     lengths = count(scan.draw, tokenizer, mask_prompt=True)

@@ -13,11 +13,11 @@ import pytest
 
 from safetrain_shared.events import StepDone
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.corpus.chat import Encoded
+from safetraind.worker.data.encode_chat import Encoded
 from safetraind.worker.training import task, train
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples, write
-from safetraind.worker.training.link import Link
+from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.step import Stepped, Stepper
 from tests.trainer.runs import Run, make_run
 
@@ -120,7 +120,7 @@ def trained(run: Run, monkeypatch: pytest.MonkeyPatch, until: int = 0) -> dict[i
 
     monkeypatch.setattr(train, "Stepper", Watching)
     try:
-        train.train(task.read(run.folder), Link(run.folder, {}))
+        train.train(task.read(run.folder), EventSink(run.folder, {}))
     except Killed:
         assert until
     return seen

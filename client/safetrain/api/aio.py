@@ -17,7 +17,7 @@ from safetrain.api.answer import Answer, Question
 from safetrain.api.client import Client, Wanted
 from safetrain.api.job import Job
 from safetrain.api.metrics import Metrics
-from safetrain.api.sheet import Preflight
+from safetrain.api.preflight_result import Preflight
 from safetrain_shared.events import Evaluated, Event, StepDone
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, JobState, Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from safetrain import inputs
-from safetrain.whole import MOST
+from safetrain.int64 import MOST
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_shared.errors import InvalidInput
 

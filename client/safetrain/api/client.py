@@ -11,7 +11,7 @@ from typing import TypedDict, Unpack
 from safetrain import inputs
 from safetrain.api.answer import Answer, Question, parts, request
 from safetrain.api.job import Job
-from safetrain.api.sheet import Preflight
+from safetrain.api.preflight_result import Preflight
 from safetrain.connection import Daemon
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest

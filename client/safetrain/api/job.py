@@ -7,8 +7,8 @@ from typing import Any
 
 from safetrain.api.metrics import Metrics
 from safetrain.connection import Daemon
-from safetrain.follow import Follower
-from safetrain.render.plain import message_to_json
+from safetrain.follower import Follower
+from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.events_pb2 import WatchRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest

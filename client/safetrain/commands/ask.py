@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from safetrain.commands.asking import model_options, opening, request_of, show
-from safetrain.commands.common import connected
+from safetrain.commands.common.ask_options import model_options, opening, request_of, show
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command
 from safetrain_proto.v1.answers_pb2 import Message
 from safetrain_shared.errors import InvalidInput

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected, show
+from safetrain.commands.common.job_selection import connected, show
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
 from safetrain_proto.v1.jobs_pb2 import JobRequest
 from safetrain_shared.i18n import translate as _
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from safetrain.commands.asking import model_options, opening, request_of, show
-from safetrain.commands.common import connected
+from safetrain.commands.common.ask_options import model_options, opening, request_of, show
+from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.session import Session, command
 from safetrain_proto.v1.answers_pb2 import Message
@@ -78,7 +78,7 @@ def _turn(
     session: Session, daemon: Daemon, said: list[Message], question: str, given: dict[str, Any]
 ) -> list[Message]:
     """One question and its answer; one that is refused or stopped is not remembered."""
-    from safetrain.failure import report
+    from safetrain.error_output import report
 
     asked = [*said, Message(role="user", content=question)]
     brief = any(message.role == "assistant" for message in said)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.render.plain import write
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command
+from safetrain.views.json_output import write
 from safetrain_shared.errors import Unreachable
 from safetrain_shared.i18n import translate as _
 
 if TYPE_CHECKING:
-    from safetrain.dashboard.guard import Keys
+    from safetrain.page.access import Keys
 
 
 @command(
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def dashboard(session: Session, port: int | None, no_open: bool) -> None:
     """Serves until Ctrl-C."""
     try:
-        from safetrain.dashboard.serve import serve
+        from safetrain.page.server import serve
     except ModuleNotFoundError as error:
         raise Unreachable("client.dashboard_missing", name=error.name) from None
 

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from safetrain.bundle import collect
-from safetrain.commands.common import connected
+from safetrain.commands.common.job_selection import connected
 from safetrain.inputs import absolute
-from safetrain.render.diagnosis import lines, to_json
-from safetrain.render.jobs import short_path
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.ticker import Ticker
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.terminal.diagnosis_text import lines, to_json
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.job import short_path
+from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
 from safetrain_shared import paths
 from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, SafetrainError, error_to_dict
@@ -92,8 +92,8 @@ def _selftest(session: Session, bundle: str | None) -> int:
 
 def _tested(session: Session) -> Iterator[dict[str, Any]]:
     """What the self-test says, each shown as it comes."""
-    from safetrain.render.selftest import conclusion, doing, verdict
-    from safetrain.selftest import selftest
+    from safetrain.selftest_process import selftest
+    from safetrain.terminal.selftest_text import conclusion, doing, verdict
 
     ticker = Ticker(silent=session.terse)
     for said in selftest():

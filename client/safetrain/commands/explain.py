@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from safetrain.render.plain import write
-from safetrain.render.settings import every, overview, page, setting
 from safetrain.session import Session, command
+from safetrain.views.json_output import write
+from safetrain.views.settings_table import every, overview, page, setting
 from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.settings import FIELDS

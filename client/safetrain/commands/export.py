@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected
+from safetrain.commands.common.job_selection import connected
 from safetrain.inputs import absolute
-from safetrain.render.exports import told
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.ticker import Ticker
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.terminal.export_text import told
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.exports_pb2 import ExportRequest
 from safetrain_shared.i18n import translate as _
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.render.jobs import table
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command
+from safetrain.views.job import table
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
@@ -18,7 +18,7 @@ def jobs(session: Session) -> None:
     with connected(session) as daemon:
         found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
     if session.json:
-        from safetrain.render.plain import message_to_json, write
+        from safetrain.views.json_output import message_to_json, write
 
         write([message_to_json(job) for job in found])
     elif not found:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.render.jobs import short_path
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.ticker import Ticker
-from safetrain.render.words import sign
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command, shared_options, shown
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.job import short_path
+from safetrain.views.json_output import message_to_json, write
+from safetrain.views.labels import sign
 from safetrain_proto.v1.models_pb2 import (
     AddModelRequest,
     ListModelsRequest,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.commands.drawn import begun, story, title, write_whole
-from safetrain.render.jobs import short_path
-from safetrain.render.plain import write
-from safetrain.render.series import series
+from safetrain.commands.common.job_files import job_to_draw, story, title, write_whole
+from safetrain.commands.common.job_selection import connected
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.views.curves import series
+from safetrain.views.job import short_path
+from safetrain.views.json_output import write
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotFound, Unreachable
 from safetrain_shared.i18n import translate as _
@@ -36,8 +36,8 @@ def plot(session: Session, job: int | None) -> None:
         raise Unreachable("plot.not_installed")
     with connected(session) as daemon, ThreadPoolExecutor(1) as aside:
         # matplotlib takes as long to load as a long story takes to come: both at once.
-        loading = aside.submit(importlib.import_module, "safetrain.render.plots")
-        chosen = begun(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
+        loading = aside.submit(importlib.import_module, "safetrain.report.png_plots")
+        chosen = job_to_draw(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
         curves = series(story(daemon, chosen))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.commands.training import Settled, job_options, spec_of
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.preflight import Sheet
-from safetrain.render.ticker import Ticker
+from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.json_output import message_to_json, write
+from safetrain.views.preflight_sheet import Sheet
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_shared.errors import EXIT_OK, Blocked
 from safetrain_shared.i18n import translate as _

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.render.jobs import short_path
-from safetrain.render.plain import write
+from safetrain.commands.common.job_selection import connected
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.views.job import short_path
+from safetrain.views.json_output import write
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest
 from safetrain_shared.i18n import translate as _
 

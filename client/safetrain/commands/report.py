@@ -12,18 +12,18 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import AT_WORK, connected
-from safetrain.commands.drawn import begun, story, write_whole
+from safetrain.commands.common.job_files import job_to_draw, story, write_whole
+from safetrain.commands.common.job_selection import AT_WORK, connected
 from safetrain.connection import Daemon
 from safetrain.inputs import absolute
-from safetrain.render.answers import Answer
-from safetrain.render.jobs import name_of, short_path
-from safetrain.render.measured import Measured, measured
-from safetrain.render.plain import write
-from safetrain.render.report import Contents, Sample, page
-from safetrain.samples import Asked, spread
+from safetrain.int64 import JOB
+from safetrain.report.preflight_facts import Measured, measured
+from safetrain.report.report_page import Contents, Sample, page
+from safetrain.sample_questions import Asked, spread
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.views.answer import Answer
+from safetrain.views.job import name_of, short_path
+from safetrain.views.json_output import write
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import SafetrainError
@@ -76,7 +76,7 @@ def report(
     """Writes the page and prints its path."""
     with connected(session) as daemon:
         jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
-        chosen = begun(jobs, job)
+        chosen = job_to_draw(jobs, job)
         events = story(daemon, chosen)
         asked = [Asked(question) for question in questions]
         if not asked and chosen.step and not any(name_of(one) in AT_WORK for one in jobs):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected, current
-from safetrain.render.jobs import glance
+from safetrain.commands.common.job_selection import connected, current
+from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.whole import JOB
+from safetrain.views.job import glance
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
@@ -23,7 +23,7 @@ def status(session: Session, job: int | None) -> None:
         jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
     chosen = current(jobs, job)
     if session.json:
-        from safetrain.render.plain import message_to_json, write
+        from safetrain.views.json_output import message_to_json, write
 
         write(message_to_json(chosen))
         return

@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common import connected
-from safetrain.commands.following import Reporting, attend, report_options
-from safetrain.commands.training import Settled, job_options, spec_of
+from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
+from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
-from safetrain.render.jobs import time_left
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.ticker import Ticker
-from safetrain.render.words import sign
+from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.whole import Whole
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.job import time_left
+from safetrain.views.json_output import message_to_json, write
+from safetrain.views.labels import sign
 from safetrain_proto.v1.jobs_pb2 import Job, SubmitRequest, SubmitResponse
 from safetrain_shared.errors import EXIT_OK
 from safetrain_shared.findings import Status
@@ -47,7 +47,7 @@ _SAID = {
 @job_options
 @click.option("--name", default="", help=_("A name for people."))
 @click.option("--fresh", is_flag=True, help=_("Train anew; an old run there is moved aside."))
-@click.option("--after", metavar="JOB", type=Whole(0), default=0, help=_("Start after this job."))
+@click.option("--after", metavar="JOB", type=Int64(0), default=0, help=_("Start after this job."))
 @click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))
 @click.option("--watch", is_flag=True, help=_("Watch the training, as `safetrain watch` does."))
 @report_options
@@ -100,7 +100,7 @@ def _show(session: Session, answer: SubmitResponse) -> None:
 
 def _stay(session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool) -> int:
     try:
-        return attend(session, daemon, job, quiet=quiet, reporting=reporting)
+        return follow_to_end(session, daemon, job, quiet=quiet, reporting=reporting)
     except KeyboardInterrupt:
         text = _("Job {id} goes on. Watch it with: safetrain watch {id}")
         session.note(text.format(id=job.id))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from safetrain import inputs
-from safetrain.commands.common import connected
-from safetrain.render.jobs import short_path
-from safetrain.render.plain import message_to_json, write
-from safetrain.render.ticker import Ticker
-from safetrain.render.words import sign
+from safetrain.commands.common.job_selection import connected
 from safetrain.session import Session, command
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.job import short_path
+from safetrain.views.json_output import message_to_json, write
+from safetrain.views.labels import sign
 from safetrain_proto.v1.data_pb2 import FileSummary, ValidateRequest
 from safetrain_proto.v1.findings_pb2 import STATUS_FAILED, Finding
 from safetrain_shared.errors import EXIT_FAILED, EXIT_OK

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common import connected, current
-from safetrain.commands.following import Reporting, attend, report_options
+from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
+from safetrain.commands.common.job_selection import connected, current
+from safetrain.int64 import JOB, Int64
 from safetrain.session import Session, command
-from safetrain.whole import JOB, Whole
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
@@ -29,7 +29,7 @@ from safetrain_shared.i18n import translate as _
     help=_("How often the screen is drawn anew."),
 )
 @click.option(
-    "--after", metavar="SEQ", type=Whole(0), default=0, help=_("Only events after this number.")
+    "--after", metavar="SEQ", type=Int64(0), default=0, help=_("Only events after this number.")
 )
 @report_options
 def watch(
@@ -46,4 +46,6 @@ def watch(
     with connected(session) as daemon:
         jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
         chosen = current(jobs, job)
-        return attend(session, daemon, chosen, refresh=refresh, after=after, reporting=reporting)
+        return follow_to_end(
+            session, daemon, chosen, refresh=refresh, after=after, reporting=reporting
+        )

@@ -1,17 +1,24 @@
 """What troubles a training: facts are gathered, then judged topic by topic, each purely."""
 
 from safetrain_shared.findings import Finding
-from safetraind.diagnosis import gpu, learning, memory, model, service, speed
-from safetraind.diagnosis.facts import Facts, Judge, in_section
+from safetraind.diagnosis import (
+    gpu_unused,
+    loss_curve,
+    model_missing,
+    out_of_memory,
+    service_health,
+    slow_training,
+)
+from safetraind.diagnosis.diagnosis_facts import Facts, Judge, in_section
 
 # The topics of the user's troubleshooting, in its order; last the service itself.
 TOPICS: tuple[tuple[str, Judge], ...] = (
-    ("memory", memory.judge),
-    ("model", model.judge),
-    ("speed", speed.judge),
-    ("loss", learning.judge),
-    ("gpu", gpu.judge),
-    ("service", service.judge),
+    ("memory", out_of_memory.judge),
+    ("model", model_missing.judge),
+    ("speed", slow_training.judge),
+    ("loss", loss_curve.judge),
+    ("gpu", gpu_unused.judge),
+    ("service", service_health.judge),
 )
 
 

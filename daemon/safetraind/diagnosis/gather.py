@@ -12,41 +12,41 @@ from typing import Any
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, StepDone
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
-from safetraind.conductor import Conductor
-from safetraind.diagnosis.facts import Facts, Story
-from safetraind.files import eventlog
+from safetraind.controller.controller import Controller
+from safetraind.diagnosis.diagnosis_facts import Facts, Story
 from safetraind.host.agents import agent_path
-from safetraind.jobs.moves import Job
-from safetraind.models import Models
-from safetraind.planning import located
-from safetraind.preflight.course import gather as gather_machine
-from safetraind.preflight.workers import device_from
-from safetraind.processes.launcher import Launcher
+from safetraind.models.registry import Models
+from safetraind.planner.worker_requests import device_from
+from safetraind.preflight.job_preflight import located
+from safetraind.preflight.preflight_run import gather as gather_machine
+from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.scheduler.state import Job
+from safetraind.storage import event_file
 
 PACKAGES = ("safetrain", "mlx", "mlx-lm", "transformers", "grpcio", "protobuf", "psutil")
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
 
 
 async def gather(
-    conductor: Conductor, models: Models, launcher: Launcher, job_id: int = 0
+    controller: Controller, models: Models, launcher: EphemeralWorkers, job_id: int = 0
 ) -> Facts:
     """The facts about job `job_id`; 0: the one at work, else the newest, else none.
 
     The device is tried where `launcher` has the lease. Raises NotFound for a job that is not there.
     """
-    job = conductor.job(job_id) if job_id else _current(conductor)
-    spec = conductor.record(job.id).spec if job else _to_come(conductor)
+    job = controller.job(job_id) if job_id else _current(controller)
+    spec = controller.record(job.id).spec if job else _to_come(controller)
     model = _model(models, spec, job)
-    machine = await asyncio.to_thread(gather_machine, spec, conductor.home, model)
+    machine = await asyncio.to_thread(gather_machine, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    story = await asyncio.to_thread(_story, conductor, job, spec) if job else None
-    jobs = conductor.house.jobs.values()
+    story = await asyncio.to_thread(_story, controller, job, spec) if job else None
+    jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,
         machine=machine,
         story=story,
-        waiting=len(conductor.house.waiting),
+        waiting=len(controller.scheduler.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
         at_login=agent_path().exists(),
         versions={name: _version(name) for name in PACKAGES},
@@ -85,20 +85,20 @@ def read_story(events: Iterable[Event], job: Job, spec: JobSpec) -> Story:
     )
 
 
-def _story(conductor: Conductor, job: Job, spec: JobSpec) -> Story:
-    path = conductor.home.run(job.id).events
-    return read_story((read.event for read in eventlog.read(path)), job, spec)
+def _story(controller: Controller, job: Job, spec: JobSpec) -> Story:
+    path = controller.home.run(job.id).events
+    return read_story((read.event for read in event_file.read(path)), job, spec)
 
 
-def _current(conductor: Conductor) -> Job | None:
-    if conductor.house.active is not None:
-        return conductor.house.active
-    return max(conductor.house.jobs.values(), key=lambda job: job.id, default=None)
+def _current(controller: Controller) -> Job | None:
+    if controller.scheduler.active is not None:
+        return controller.scheduler.active
+    return max(controller.scheduler.jobs.values(), key=lambda job: job.id, default=None)
 
 
-def _to_come(conductor: Conductor) -> JobSpec:
+def _to_come(controller: Controller) -> JobSpec:
     """What would be trained if nobody said otherwise."""
-    return JobSpec(DEFAULT_MODEL, train="", valid="", output=str(conductor.home.root))
+    return JobSpec(DEFAULT_MODEL, train="", valid="", output=str(controller.home.root))
 
 
 def _model(models: Models, spec: JobSpec, job: Job | None) -> Path | None:
@@ -110,7 +110,7 @@ def _model(models: Models, spec: JobSpec, job: Job | None) -> Path | None:
         return Path(spec.model) if Path(spec.model).is_absolute() else None
 
 
-async def _device(launcher: Launcher) -> Any:
+async def _device(launcher: EphemeralWorkers) -> Any:
     """The device as a worker finds it by computing on it; None where none could be run."""
     if not launcher.has_lease:
         return None

@@ -11,8 +11,8 @@ import sys
 import psutil
 
 from safetraind.host import linux, macos
-from safetraind.host.facts import HostFacts, Pressure
 from safetraind.host.footprint import footprint
+from safetraind.host.host_facts import HostFacts, Pressure
 from safetraind.host.linux import find_openblas
 
 __all__ = [

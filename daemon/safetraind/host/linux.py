@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from safetraind.host.facts import HostFacts, Pressure
+from safetraind.host.host_facts import HostFacts, Pressure
 
 # A group without a limit of version 1 says the largest page-aligned 63-bit number.
 _NO_LIMIT = 1 << 60

@@ -8,7 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 
-from safetraind.host.facts import HostFacts, Pressure
+from safetraind.host.host_facts import HostFacts, Pressure
 
 Run = Callable[[Sequence[str]], str]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetraind.preflight.facts import Facts
+from safetraind.planner.facts import Facts
 
 Judge = Callable[[JobSpec, Facts], list[Finding]]
 

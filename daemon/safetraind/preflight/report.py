@@ -12,8 +12,8 @@ from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, Plan, to_dict
 from safetrain_shared.messages import say
 from safetrain_shared.paths import PREFLIGHT_REPORT, RECOMMENDED_CONFIG
-from safetraind.files.durable import write_json
-from safetraind.preflight.facts import Facts
+from safetraind.planner.facts import Facts
+from safetraind.storage.durable import write_json
 
 _FIRST = (
     "batch_size",

@@ -1,1 +1,1 @@
-"""Processes below the daemon: keeper, locks, launching, warm guests."""
+"""Processes below the daemon: supervisor, keeper, lease, ephemeral workers, inference server."""

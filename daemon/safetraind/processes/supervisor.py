@@ -16,8 +16,8 @@ import psutil
 
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
-from safetraind.files.durable import read_json, write_json
 from safetraind.processes.lease import is_held
+from safetraind.storage.durable import read_json, write_json
 
 log = logging.getLogger(__name__)
 

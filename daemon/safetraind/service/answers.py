@@ -13,15 +13,15 @@ from safetrain_proto.v1 import answers_pb2, answers_pb2_grpc
 from safetrain_shared.errors import Busy, error_from_dict
 from safetrain_shared.jobs import DEFAULT_MODEL
 from safetrain_shared.wire import finding_to_wire
-from safetraind.conductor import Conductor
-from safetraind.jobs.moves import FREE
-from safetraind.jobs.routing import Candidate, Training, Warm, route
-from safetraind.models import Models
-from safetraind.planning import located
-from safetraind.processes.warm import WarmWorker
-from safetraind.service.guard import guarded
-from safetraind.service.streams import Streams
-from safetraind.view import model_of
+from safetraind.answer_routing import Candidate, Training, Warm, route
+from safetraind.controller.controller import Controller
+from safetraind.job_view import model_of
+from safetraind.models.registry import Models
+from safetraind.preflight.job_preflight import located
+from safetraind.processes.inference_server import InferenceServer
+from safetraind.scheduler.state import FREE
+from safetraind.service.error_mapping import guarded
+from safetraind.service.stream_limit import Streams
 
 _LINE_BYTES = 4 << 20
 _AGAIN_SECONDS = 0.25
@@ -35,9 +35,9 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
     """One question, one connection to a worker's socket."""
 
     def __init__(
-        self, conductor: Conductor, models: Models, warm: WarmWorker, streams: Streams
+        self, controller: Controller, models: Models, warm: InferenceServer, streams: Streams
     ) -> None:
-        self._conductor = conductor
+        self._controller = controller
         self._models = models
         self._warm = warm
         self._streams = streams
@@ -104,15 +104,15 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             base=request.base,
             model=request.model,
         )
-        if isinstance(way, Warm) and self._conductor.house.lease != FREE:
+        if isinstance(way, Warm) and self._controller.scheduler.lease != FREE:
             raise Busy("job.lease_busy")  # a job is about to start
         return way
 
     def _candidates(self) -> list[Candidate]:
         found = []
-        for job in self._conductor.house.jobs.values():
-            record = self._conductor.record(job.id)
-            model, output = model_of(self._conductor, job.id), Path(record.output)
+        for job in self._controller.scheduler.jobs.values():
+            record = self._controller.record(job.id)
+            model, output = model_of(self._controller, job.id), Path(record.output)
             found.append(Candidate(job.id, job.state, model, output, record.finished))
         return found
 
@@ -120,13 +120,13 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         """Where to ask; None while the training's worker does not listen yet."""
         if isinstance(way, Warm):
             return await self._warm.socket({"model": self._model(way.model)})
-        path = self._conductor.home.run(way.job_id).socket
+        path = self._controller.home.run(way.job_id).socket
         return path if path.exists() else None
 
     def _name(self, way: Training | Warm, request: answers_pb2.AskRequest) -> str:
         """The model as the user calls it."""
         if way.job_id:
-            return str(self._conductor.record(way.job_id).document["spec"]["model"])
+            return str(self._controller.record(way.job_id).document["spec"]["model"])
         return request.model or DEFAULT_MODEL
 
     def _model(self, name: str) -> str:
@@ -152,7 +152,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         return question
 
     def _of_warm(self, way: Warm) -> dict[str, Any]:
-        spec = self._conductor.record(way.job_id).document["spec"] if way.job_id else {}
+        spec = self._controller.record(way.job_id).document["spec"] if way.job_id else {}
         return {
             "model": self._model(way.model),
             "adapter": str(way.adapter or ""),

@@ -10,8 +10,8 @@ from typing import Any
 
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
 from safetrain_shared.jobs import JobState
-from safetraind.conductor import Conductor
-from safetraind.service.guard import guarded
+from safetraind.controller.controller import Controller
+from safetraind.service.error_mapping import guarded
 
 # What a client may ask for before it relies on it; never take one away.
 FEATURES = (
@@ -30,9 +30,9 @@ FEATURES = (
 class ControlService(control_pb2_grpc.ControlServicer):
     """Answers for the process itself."""
 
-    def __init__(self, conductor: Conductor, device: str, stop: Callable[[bool], None]) -> None:
+    def __init__(self, controller: Controller, device: str, stop: Callable[[bool], None]) -> None:
         """`stop(now)` begins the daemon's graceful end."""
-        self._conductor = conductor
+        self._controller = controller
         self._device = device
         self._stop = stop
         self._started = time.time()
@@ -45,7 +45,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return control_pb2.InfoResponse(
             version=package_version(),
             pid=os.getpid(),
-            home=str(self._conductor.home.root),
+            home=str(self._controller.home.root),
             started=self._started,
             features=FEATURES,
             device=self._device,
@@ -62,7 +62,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return control_pb2.StopResponse(training_job=training)
 
     def _training_job(self) -> int:
-        active = self._conductor.house.active
+        active = self._controller.scheduler.active
         return active.id if active and active.state is JobState.RUNNING else 0
 
 

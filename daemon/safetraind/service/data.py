@@ -10,8 +10,8 @@ from safetrain_proto.v1 import data_pb2, data_pb2_grpc
 from safetrain_shared.errors import Broken
 from safetrain_shared.jobs import finding_from_dict
 from safetrain_shared.wire import finding_to_wire
-from safetraind.processes.launcher import Launcher
-from safetraind.service.guard import guarded
+from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.service.error_mapping import guarded
 from safetraind.submission import check_absolute
 
 Line = Mapping[str, Any]
@@ -20,7 +20,7 @@ Line = Mapping[str, Any]
 class DataService(data_pb2_grpc.DataServicer):
     """Hands on what the inspect worker writes."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: EphemeralWorkers) -> None:
         self._launcher = launcher
 
     @guarded

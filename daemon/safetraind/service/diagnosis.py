@@ -10,14 +10,14 @@ from google.protobuf import struct_pb2
 
 from safetrain_proto.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from safetrain_shared.wire import finding_to_wire
-from safetraind.conductor import Conductor
+from safetraind.controller.controller import Controller
 from safetraind.diagnosis import examine
-from safetraind.diagnosis.facts import Facts
+from safetraind.diagnosis.diagnosis_facts import Facts
 from safetraind.diagnosis.gather import gather
-from safetraind.models import Models
-from safetraind.processes.launcher import Launcher
+from safetraind.models.registry import Models
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
-from safetraind.service.guard import guarded
+from safetraind.service.error_mapping import guarded
 
 # What identifies no one and nothing but the kind of machine.
 _OF_HOST = (
@@ -30,8 +30,8 @@ _OF_HOST = (
 class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
     """Gathers, judges, answers."""
 
-    def __init__(self, conductor: Conductor, supervisor: Supervisor, models: Models) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: Controller, supervisor: Supervisor, models: Models) -> None:
+        self._controller = controller
         self._supervisor = supervisor
         self._models = models
 
@@ -40,10 +40,10 @@ class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
         self, request: diagnosis_pb2.ExamineRequest, context: Any
     ) -> diagnosis_pb2.ExamineResponse:
         """The findings of every topic. With the GPU free it takes some seconds to try it."""
-        lease = await self._conductor.borrow_lease(wait=False)
+        lease = await self._controller.borrow_lease(wait=False)
         try:
-            launcher = Launcher(self._conductor.home, self._supervisor, lease)
-            facts = await gather(self._conductor, self._models, launcher, request.job_id)
+            launcher = EphemeralWorkers(self._controller.home, self._supervisor, lease)
+            facts = await gather(self._controller, self._models, launcher, request.job_id)
         finally:
             if lease is not None:
                 os.close(lease)

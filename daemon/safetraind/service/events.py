@@ -11,17 +11,17 @@ from safetrain_shared.errors import Unreachable
 from safetrain_shared.events import Event
 from safetrain_shared.jobs import FINAL
 from safetrain_shared.wire import event_to_wire
-from safetraind.conductor import Conductor
-from safetraind.files.feed import Chunk
-from safetraind.service.guard import guarded
-from safetraind.service.streams import Streams
+from safetraind.controller.controller import Controller
+from safetraind.service.error_mapping import guarded
+from safetraind.service.stream_limit import Streams
+from safetraind.storage.event_feed import Chunk
 
 
 class EventsService(events_pb2_grpc.EventsServicer):
     """Reads the event file for each watcher, from where that watcher stands."""
 
-    def __init__(self, conductor: Conductor, streams: Streams) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: Controller, streams: Streams) -> None:
+        self._controller = controller
         self._streams = streams
 
     @guarded
@@ -30,7 +30,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
     ) -> AsyncIterator[events_pb2.EventBatch]:
         """Everything behind `after_seq`; with `follow` until the job has ended."""
         job_id, seen, told = request.job_id, request.after_seq, False
-        feed = self._conductor.feed(job_id)
+        feed = self._controller.feed(job_id)
         offset = feed.start(seen)
         with self._streams.one():
             while True:
@@ -41,7 +41,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 chunk = feed.read(offset)
                 batch = _batch(chunk, seen)
                 offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
-                self._conductor.note_seq(job_id, seen)
+                self._controller.note_delivered(job_id, seen)
                 if batch.events or (not told and not chunk.more):
                     told = True
                     yield batch
@@ -49,12 +49,12 @@ class EventsService(events_pb2_grpc.EventsServicer):
                     continue
                 if ended or not request.follow:
                     return
-                if self._conductor.stopping:
+                if self._controller.stopping:
                     raise Unreachable("daemon.stopping")
                 await feed.changed(changes)
 
     def _ended(self, job_id: int) -> bool:
-        return self._conductor.job(job_id).state in FINAL
+        return self._controller.job(job_id).state in FINAL
 
 
 def _batch(chunk: Chunk, seen: int) -> events_pb2.EventBatch:

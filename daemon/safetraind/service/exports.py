@@ -11,14 +11,14 @@ from typing import Any
 
 from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
 from safetrain_shared.errors import Blocked, Broken, Busy, NotFound, error_from_dict
-from safetraind.conductor import Conductor
-from safetraind.files.export_folder import check_free, partial_of
-from safetraind.jobs.routing import Candidate, own_adapter
-from safetraind.processes.launcher import Launcher, WorkerResult
+from safetraind.answer_routing import Candidate, own_adapter
+from safetraind.controller.controller import Controller
+from safetraind.job_view import model_of
+from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
 from safetraind.processes.supervisor import Supervisor
-from safetraind.service.guard import guarded
+from safetraind.service.error_mapping import guarded
+from safetraind.storage.export_folder import check_free, partial_of
 from safetraind.submission import checked_output
-from safetraind.view import model_of
 
 _SIGKILL = 9
 Line = Mapping[str, Any]
@@ -27,8 +27,8 @@ Line = Mapping[str, Any]
 class ExportsService(exports_pb2_grpc.ExportsServicer):
     """Chooses the adapter, lends the GPU, hands on what the export worker says."""
 
-    def __init__(self, conductor: Conductor, supervisor: Supervisor) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: Controller, supervisor: Supervisor) -> None:
+        self._controller = controller
         self._supervisor = supervisor
 
     @guarded
@@ -38,11 +38,11 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         """Progress, and last what was written."""
         work = self._work(request)
         yield _progress({"phase": "queue", "done": -1.0})
-        lease = await self._conductor.borrow_lease(wait=request.wait)
+        lease = await self._controller.borrow_lease(wait=request.wait)
         if lease is None:
             raise Busy("export.gpu_busy")
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        launcher = Launcher(self._conductor.home, self._supervisor, lease)
+        launcher = EphemeralWorkers(self._controller.home, self._supervisor, lease)
         running = asyncio.create_task(_run(launcher, work, lines))
         try:
             while (line := await lines.get()) is not None:
@@ -60,7 +60,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         check_free(output)
         job = self._job(request.job_id)
         adapter = own_adapter(job, request.checkpoint)
-        spec = self._conductor.record(job.id).spec
+        spec = self._controller.record(job.id).spec
         return {
             "model": job.model,
             "adapter": str(adapter),
@@ -76,20 +76,20 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         """The job that was named, or the newest that has an adapter."""
         if job_id:
             return self._candidate(job_id)
-        jobs = (self._candidate(known) for known in sorted(self._conductor.house.jobs)[::-1])
+        jobs = (self._candidate(known) for known in sorted(self._controller.scheduler.jobs)[::-1])
         found = next((job for job in jobs if job.adapter() is not None), None)
         if found is None:
             raise NotFound("export.nothing")
         return found
 
     def _candidate(self, job_id: int) -> Candidate:
-        record, job = self._conductor.record(job_id), self._conductor.job(job_id)
-        model = model_of(self._conductor, job_id)
+        record, job = self._controller.record(job_id), self._controller.job(job_id)
+        model = model_of(self._controller, job_id)
         return Candidate(job_id, job.state, model, Path(record.output), record.finished)
 
 
 async def _run(
-    launcher: Launcher, work: dict[str, Any], lines: asyncio.Queue[Line | None]
+    launcher: EphemeralWorkers, work: dict[str, Any], lines: asyncio.Queue[Line | None]
 ) -> dict[str, Any]:
     try:
         ended = await launcher.run_worker("export", work, lease=True, on_progress=lines.put_nowait)

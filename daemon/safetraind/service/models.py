@@ -10,18 +10,18 @@ from typing import Any
 from safetrain_proto.v1 import models_pb2, models_pb2_grpc
 from safetrain_shared.errors import Conflict
 from safetrain_shared.jobs import LIVE
-from safetraind.conductor import Conductor
-from safetraind.models import Model, Models
-from safetraind.service.guard import guarded
-from safetraind.view import model_of
+from safetraind.controller.controller import Controller
+from safetraind.job_view import model_of
+from safetraind.models.registry import Model, Models
+from safetraind.service.error_mapping import guarded
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
     """Adds, lists and removes."""
 
-    def __init__(self, models: Models, conductor: Conductor) -> None:
+    def __init__(self, models: Models, controller: Controller) -> None:
         self._models = models
-        self._conductor = conductor
+        self._controller = controller
 
     @guarded
     async def Add(  # noqa: N802
@@ -50,8 +50,8 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     ) -> models_pb2.RemoveModelResponse:
         """Deletes one from the home, unless a job still needs it."""
         folder = self._models.folder(request.name)
-        for job_id, job in sorted(self._conductor.house.jobs.items()):
-            if job.state in LIVE and Path(model_of(self._conductor, job_id)) == folder:
+        for job_id, job in sorted(self._controller.scheduler.jobs.items()):
+            if job.state in LIVE and Path(model_of(self._controller, job_id)) == folder:
                 raise Conflict("model.in_use", name=request.name, id=job_id)
         self._models.remove(request.name)
         return models_pb2.RemoveModelResponse()

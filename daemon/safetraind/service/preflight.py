@@ -10,20 +10,20 @@ from typing import Any
 from safetrain_proto.v1 import preflight_pb2, preflight_pb2_grpc
 from safetrain_shared.findings import Finding
 from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_from_wire
-from safetraind.conductor import Conductor
-from safetraind.planning import Planning
-from safetraind.preflight import course as steps
-from safetraind.processes.launcher import Launcher
+from safetraind.controller.controller import Controller
+from safetraind.preflight import preflight_run as steps
+from safetraind.preflight.job_preflight import Planning
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
-from safetraind.service.guard import guarded
+from safetraind.service.error_mapping import guarded
 from safetraind.submission import check_absolute
 
 
 class PreflightService(preflight_pb2_grpc.PreflightServicer):
     """Runs a course with the GPU where it is free, or is waited for; else by prediction."""
 
-    def __init__(self, conductor: Conductor, supervisor: Supervisor, planning: Planning) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: Controller, supervisor: Supervisor, planning: Planning) -> None:
+        self._controller = controller
         self._supervisor = supervisor
         self._planning = planning
 
@@ -38,26 +38,26 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
         spec = spec_from_wire(request.spec)
         for path in (spec.train, spec.valid, spec.output):
             check_absolute(path)
-        launcher = Launcher(self._conductor.home, self._supervisor)
+        launcher = EphemeralWorkers(self._controller.home, self._supervisor)
         lease: int | None = None
-        course = self._planning.course(spec, launcher)
+        preflight_run = self._planning.preflight_run(spec, launcher)
         try:
-            async with aclosing(course.run()) as run:
+            async with aclosing(preflight_run.run()) as run:
                 async for step in run:
                     _give_back(lease, launcher)
                     lease = None
                     if step == steps.PROBING:
-                        lease = await self._conductor.borrow_lease(wait=False)
+                        lease = await self._controller.borrow_lease(wait=False)
                         if lease is None and request.wait:
                             yield _progress("queue")
-                            lease = await self._conductor.borrow_lease(wait=True)
+                            lease = await self._controller.borrow_lease(wait=True)
                         launcher.lend(lease)
                     yield _to_wire(step)
         finally:
             _give_back(lease, launcher)
 
 
-def _give_back(lease: int | None, launcher: Launcher) -> None:
+def _give_back(lease: int | None, launcher: EphemeralWorkers) -> None:
     if lease is not None:
         launcher.lend(None)
         os.close(lease)

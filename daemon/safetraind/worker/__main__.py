@@ -9,11 +9,11 @@ from pathlib import Path
 # Each module has `main(arguments: list[str]) -> int`. They are executed, never imported.
 ROLES = {
     "train": "safetraind.worker.training.train",
-    "probe": "safetraind.worker.probing.probe",
-    "serve": "safetraind.worker.answering.serve",
-    "inspect": "safetraind.worker.corpus.inspect",
-    "convert": "safetraind.worker.converting.convert",
-    "export": "safetraind.worker.exporting.export",
+    "probe": "safetraind.worker.probe.probe",
+    "serve": "safetraind.worker.inference.serve",
+    "inspect": "safetraind.worker.data.inspect",
+    "convert": "safetraind.worker.convert.convert",
+    "export": "safetraind.worker.export.export",
     "tiny": "safetraind.worker.tiny",
     "fetch": "safetraind.worker.fetch",
 }

@@ -16,12 +16,12 @@ from typing import Any
 
 from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
-from safetraind.files.durable import write_json
+from safetraind.storage.durable import write_json
 from safetraind.worker.hub import bytes_in_cache, bytes_to_come, snapshot
 
 _LOOK_SECONDS = 0.5
 
-Tell = Callable[[dict[str, Any]], None]
+EmitEvent = Callable[[dict[str, Any]], None]
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _fetch(repository: str, tell: Tell) -> Path:
+def _fetch(repository: str, tell: EmitEvent) -> Path:
     needed = bytes_to_come(repository)
     tell({"bytes": needed})
     with _looking(repository, needed, tell):
@@ -52,7 +52,7 @@ def _fetch(repository: str, tell: Tell) -> Path:
 
 
 @contextmanager
-def _looking(repository: str, needed: int, tell: Tell) -> Iterator[None]:
+def _looking(repository: str, needed: int, tell: EmitEvent) -> Iterator[None]:
     """Tells how much has come while the block runs: the hub's own bars are for terminals."""
     before, over = bytes_in_cache(repository), threading.Event()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from safetrain_shared.arg_words import spoken
 from safetrain_shared.findings import Finding
 from safetrain_shared.i18n import format_text, translate
 from safetrain_shared.messages import (
@@ -24,7 +25,6 @@ from safetrain_shared.messages import (
     settings,
     training,
 )
-from safetrain_shared.words import spoken
 
 SENTENCES: dict[str, str] = {
     **client.SENTENCES,

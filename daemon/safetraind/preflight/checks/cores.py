@@ -2,8 +2,8 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, info, passed, warning
-from safetraind.preflight.facts import Facts
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import DataFile, Facts
 from safetraind.preflight.check import Check, failed, passed
-from safetraind.preflight.facts import DataFile, Facts
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:

@@ -2,9 +2,9 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, failed_softly, passed, warning
-from safetraind.preflight.facts import Facts
-from safetraind.preflight.writes import bytes_to_write
+from safetraind.preflight.disk_usage import bytes_to_write
 
 _TIGHT = 1.5
 

@@ -5,8 +5,8 @@ from pathlib import PurePath
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, warning
-from safetraind.preflight.facts import Facts
 
 _PRIVATE = ("Documents", "Desktop", "Downloads")
 _CLOUD = ("Mobile Documents", "CloudStorage")

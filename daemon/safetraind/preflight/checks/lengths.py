@@ -2,8 +2,8 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Facts, Lengths
 from safetraind.preflight.check import Check, info, warning
-from safetraind.preflight.facts import Facts, Lengths
 
 _COMMON = (128, 256, 512, 1024, 2048)
 

@@ -3,8 +3,8 @@
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetraind.host import Pressure
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, warning
-from safetraind.preflight.facts import Facts
 
 _MUCH_SWAP = 2 << 30
 

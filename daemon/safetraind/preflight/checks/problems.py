@@ -5,8 +5,8 @@ from pathlib import Path
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import DataFile, Facts
 from safetraind.preflight.check import Check, failed, passed, warning
-from safetraind.preflight.facts import DataFile, Facts
 
 # These have checks of their own.
 _ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")

@@ -2,8 +2,8 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, passed
-from safetraind.preflight.facts import Facts
 
 # The wheels of mlx 0.32 are built for macOS 14 and later.
 _LEAST_MACOS = 14

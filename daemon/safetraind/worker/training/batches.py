@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.training import chance
+from safetraind.worker.training import rng
 from safetraind.worker.training.dataset import Samples
 
 # The places that random orders are drawn for.
@@ -116,9 +116,9 @@ class Batches:
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows from wide to narrow, those of one width in random order; the windows' order."""
-        rows = chance.order(len(self._widths), self._seed, _TIES, epoch)
+        rows = rng.order(len(self._widths), self._seed, _TIES, epoch)
         rows = rows[np.argsort(-self._widths[rows], kind="stable")]
-        return rows, chance.order(self.steps_per_epoch, self._seed, _WINDOWS, epoch)
+        return rows, rng.order(self.steps_per_epoch, self._seed, _WINDOWS, epoch)
 
     def _rows(self, numbers: NDArray[np.int64]) -> list[Row]:
         """The rows of a window, of what there is to learn in them now."""
@@ -145,7 +145,7 @@ def evaluation_batches(
     """The whole validation set, or the fixed `eval_samples` of it, in batches by length."""
     lengths, numbers = samples.lengths, np.flatnonzero(samples.usable)
     if 0 < settings.eval_samples < len(numbers):
-        order = chance.order(len(samples), seed, _CHOSEN)
+        order = rng.order(len(samples), seed, _CHOSEN)
         numbers = np.sort(order[samples.usable[order]][: settings.eval_samples])
     numbers = numbers[np.argsort(-lengths[numbers], kind="stable")]
     for cut in range(0, len(numbers), settings.batch_size):

@@ -18,10 +18,10 @@ from mlx.utils import tree_flatten
 
 from safetrain_shared.errors import Damaged
 from safetrain_shared.paths import checkpoint_name
-from safetraind.files import durable
-from safetraind.files.manifest import damaged_files, write_manifest
+from safetraind.storage import durable
+from safetraind.storage.manifest import damaged_files, write_manifest
 from safetraind.worker.training import adapters
-from safetraind.worker.training.progress import Progress, from_json, to_json
+from safetraind.worker.training.position import Progress, from_json, to_json
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
 

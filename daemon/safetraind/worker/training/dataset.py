@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safetraind.files.manifest import damaged_files, read_manifest, write_manifest
-from safetraind.worker.corpus.chat import Encoded
+from safetraind.storage.manifest import damaged_files, read_manifest, write_manifest
+from safetraind.worker.data.encode_chat import Encoded
 
 FORMAT = 2
 _TOKENS, _INDEX = "tokens.bin", "index.npy"

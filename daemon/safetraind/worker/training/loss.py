@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from safetraind.worker.training.heads import Split
+from safetraind.worker.training.model_split import Split
 
 Head = Callable[[mx.array], mx.array]
 

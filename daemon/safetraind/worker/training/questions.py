@@ -6,10 +6,10 @@ import time
 
 import mlx.core as mx
 
-from safetraind.worker.answering.answer_memory import longest, shape_of
-from safetraind.worker.answering.answers import CONTEXT_TOKENS, QuestionDesk, answer
+from safetraind.worker.inference.context_limit import longest, shape_of
+from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, QuestionDesk, answer
 from safetraind.worker.loading import LoadedModel, item_bytes
-from safetraind.worker.training.link import Link
+from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.task import Task
 
 _UNLIMITED = 1 << 60  # bytes
@@ -18,10 +18,10 @@ _UNLIMITED = 1 << 60  # bytes
 class Questions:
     """The desk of one training. However many ask, the training has half of the time."""
 
-    def __init__(self, task: Task, link: Link, loaded: LoadedModel) -> None:
+    def __init__(self, task: Task, sink: EventSink, loaded: LoadedModel) -> None:
         """Opens the desk, at the run's socket."""
         self._desk = QuestionDesk(task.run.socket)
-        self._link = link
+        self._link = sink
         self._loaded = loaded
         self._model = task.spec.model
         self._shape = shape_of(loaded.config, item_bytes(loaded.model))

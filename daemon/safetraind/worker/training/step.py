@@ -16,10 +16,10 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_map_with_path, tree_reduce
 
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
-from safetraind.worker.training import adapters, chance, heads, packing
+from safetraind.worker.training import adapters, model_split, packing, rng
 from safetraind.worker.training.batches import Batch, Batches
+from safetraind.worker.training.gradient_checkpointing import has_own_dropout, recompute_layers
 from safetraind.worker.training.loss import summed_loss
-from safetraind.worker.training.recompute import has_own_dropout, recompute_layers
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 Arrays = dict[str, mx.array]  # what of a batch goes to the device
@@ -55,7 +55,7 @@ class Stepper:
         self._max_norm = settings.max_grad_norm
         self._keys = adapters.attach(model, settings, seed)
         self._dropouts = adapters.dropouts(model)
-        self._split = heads.split(model)
+        self._split = model_split.split(model)
         self._positions = packing.prepare(model) if settings.packing else None
         if settings.gradient_checkpointing:
             recompute_layers(model)
@@ -99,7 +99,7 @@ class Stepper:
         loss, gradients = self.gradients(window, number)
         return _number(loss), _number(_norm(gradients))
 
-    def rungs(self, batches: Batches) -> dict[str, bool]:
+    def fallbacks(self, batches: Batches) -> dict[str, bool]:
         """By the settings' names: what would save memory if it were turned on (see `jobs.ladder`).
 
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
@@ -116,7 +116,7 @@ class Stepper:
         share = mx.array(1 / sum(batch.learned for batch in window))
         loss, gradients = mx.array(0.0), None
         for place, batch in enumerate(window):
-            key = mx.random.key(chance.number(self._seed, _DROPOUT, number, place))
+            key = mx.random.key(rng.number(self._seed, _DROPOUT, number, place))
             arrays = self._arrays(batch)
             part, gradients = self._accumulate(arrays, key, share, gradients)
             loss = loss + part

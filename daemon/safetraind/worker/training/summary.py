@@ -8,10 +8,10 @@ from typing import Any
 
 from safetrain_shared.events import Notice, Outcome, StateChanged
 from safetrain_shared.jobs import JobState, to_dict
-from safetraind.files import eventlog
-from safetraind.worker.training import memory
+from safetraind.storage import event_file
+from safetraind.worker.training import memory_limits
 from safetraind.worker.training.dataset import Samples
-from safetraind.worker.training.progress import Progress
+from safetraind.worker.training.position import Progress
 from safetraind.worker.training.task import Task
 
 
@@ -45,7 +45,7 @@ def summary(
         "last_loss": _finite(progress.last_loss),
         "best": best_of(progress),
         "adapters": str(task.adapters),
-        "peak_memory": memory.peak(),
+        "peak_memory": memory_limits.peak(),
         "model": task.plan.model_path,
         "settings": to_dict(task.plan.settings),
         "seed": task.seed,
@@ -71,7 +71,7 @@ def _used(samples: Samples) -> int:
 
 def _happened(events: Path) -> Iterator[dict[str, Any]]:
     """What the story tells beside steps: settings changed, holds, damage, interruptions."""
-    for read in eventlog.read(events):
+    for read in event_file.read(events):
         match read.event.body:
             case Notice(finding) | StateChanged(JobState.INTERRUPTED, finding) if finding:
                 when = {"time": read.event.time, "attempt": read.event.attempt}

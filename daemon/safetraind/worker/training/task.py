@@ -10,7 +10,7 @@ from typing import Any
 from safetrain_shared.errors import Damaged
 from safetrain_shared.jobs import JobSpec, Plan, plan_from_dict, spec_from_dict
 from safetrain_shared.paths import ADAPTERS, RunFolder
-from safetraind.files import durable, training_state
+from safetraind.storage import durable, training_state
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,31 +9,31 @@ from pathlib import Path
 from safetrain_shared.events import Outcome
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.files import durable
+from safetraind.storage import durable
 from safetraind.worker import loading
-from safetraind.worker.training import blame, memory, task
+from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches, evaluation_batches
-from safetraind.worker.training.ending import granted, spoken, waiting_for_room
-from safetraind.worker.training.guard import Guard
-from safetraind.worker.training.link import Link
-from safetraind.worker.training.pace import Pace
-from safetraind.worker.training.progress import Progress
+from safetraind.worker.training.event_sink import EventSink
+from safetraind.worker.training.memory_guard import Guard
+from safetraind.worker.training.outcome import granted, spoken, waiting_for_room
+from safetraind.worker.training.position import Progress
 from safetraind.worker.training.questions import Questions
-from safetraind.worker.training.records import Records
+from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
-from safetraind.worker.training.tokenized import training_samples, validation_samples
+from safetraind.worker.training.throughput import Throughput
+from safetraind.worker.training.token_files import training_samples, validation_samples
 
 
 def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
-    link = Link(run, durable.read_json(run.launch) or {})
-    return spoken(link, lambda: train(task.read(run), link))
+    sink = EventSink(run, durable.read_json(run.launch) or {})
+    return spoken(sink, lambda: train(task.read(run), sink))
 
 
-def train(job: Task, link: Link) -> Outcome:
+def train(job: Task, sink: EventSink) -> Outcome:
     """Trains from the newest whole checkpoint, or from the beginning, to the end or until told.
 
     Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
@@ -41,8 +41,8 @@ def train(job: Task, link: Link) -> Outcome:
     """
     plan, settings = job.plan, job.plan.settings
 
-    link.phase("loading")
-    memory.set_limits(plan)
+    sink.phase("loading")
+    memory_limits.set_limits(plan)
     loaded = loading.load(
         plan.model_path,
         dequantize=settings.dequantize,
@@ -50,10 +50,10 @@ def train(job: Task, link: Link) -> Outcome:
     )
     stepper = Stepper(loaded.model, settings, job.seed)
 
-    records = Records(job, link, stepper)
+    records = Records(job, sink, stepper)
     progress = records.resume()
 
-    link.phase("tokenizing")
+    sink.phase("tokenizing")
     samples = training_samples(job, loaded.tokenizer, progress.first_length)
     validation = validation_samples(job, loaded.tokenizer, progress.first_length)
     windows = progress.first_length, progress.first_window
@@ -62,51 +62,53 @@ def train(job: Task, link: Link) -> Outcome:
     evaluates = bool(validation.usable.any())
     total_steps = settings.num_epochs * batches.steps_per_epoch
 
-    durable.write_json(job.run.rungs, stepper.rungs(batches))
+    durable.write_json(job.run.fallbacks, stepper.fallbacks(batches))
     records.begin(progress, samples, validation, total_steps)
-    memory.begin_measuring()
-    pace = Pace()
+    memory_limits.begin_measuring()
+    throughput = Throughput()
     outcome = Outcome("succeeded")
 
-    with Questions(job, link, loaded) as questions, Guard(plan, link) as guard:
+    with Questions(job, sink, loaded) as questions, Guard(plan, sink) as guard:
         while progress.step < total_steps and not enough(settings, progress):
-            if wish := link.wish():
+            if wish := sink.wish():
                 outcome = granted(wish, progress.step)
                 break
             if left := guard.before_step():
                 outcome = left
                 break
 
-            link.phase("training")
+            sink.phase("training")
             epoch, place = divmod(progress.step, batches.steps_per_epoch)
             window = batches.window(epoch, place)
             rate = learning_rate(settings, progress.step, total_steps)
             done = stepper.step(window, progress.step, rate)
             if not done.finite:
                 path = job.spec.train
-                cause = blame.step(stepper, window, samples, path, progress.step, rate)
+                cause = nonfinite.step(stepper, window, samples, path, progress.step, rate)
                 return records.fail(progress, cause)
             progress.advance(epoch, place, done)
-            pace.add(done)
+            throughput.add(done)
 
             if progress.step in (1, total_steps) or progress.step % settings.log_steps == 0:
-                records.log(progress, done, rate, pace)
+                records.log(progress, done, rate, throughput)
 
             epoch_ends = progress.step_in_epoch == batches.steps_per_epoch
             save_now = epoch_ends or progress.step_in_epoch % settings.save_steps == 0
 
             if evaluates and (epoch_ends or progress.step_in_epoch % settings.eval_steps == 0):
-                link.phase("evaluating")
+                sink.phase("evaluating")
                 loss, count = stepper.evaluate(evaluation())
                 if not math.isfinite(loss):
                     path, parts = job.spec.valid, evaluation()
-                    cause = blame.evaluation(stepper, parts, validation, path, progress.step, rate)
+                    cause = nonfinite.evaluation(
+                        stepper, parts, validation, path, progress.step, rate
+                    )
                     return records.fail(progress, cause)
                 save_now |= records.evaluated(progress, loss, count)
 
             if save_now or records.save_is_due():
                 records.save(progress)
-                if link.struggling:
+                if sink.struggling:
                     outcome = waiting_for_room()
                     break
 

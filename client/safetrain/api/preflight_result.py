@@ -1,0 +1,61 @@
+"""`Preflight`: what a preflight found and recommends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import click
+
+from safetrain.views.preflight_sheet import Sheet
+from safetrain_proto.v1.preflight_pb2 import PreflightEvent
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import Plan
+from safetrain_shared.settings import FIELDS, SettingValue
+from safetrain_shared.wire import finding_from_wire, plan_from_wire
+
+
+@dataclass
+class Preflight:
+    """The seven sections' findings, and the plan. `str()` is the sheet that the command prints.
+
+    `plan`: settings, peak memory in bytes, expected seconds; None where nothing can be trained.
+    `measured`: the plan was tried on this machine. `blocked`: nothing can be trained until what
+    failed is mended. `report_path`, `config_path`: the files it wrote.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    plan: Plan | None = None
+    measured: bool = False
+    passed: int = 0
+    failed: int = 0
+    warnings: int = 0
+    blocked: bool = False
+    report_path: str = ""
+    config_path: str = ""
+    _sheet: Sheet = field(default_factory=Sheet, repr=False, compare=False)
+    _lines: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def settings(self) -> dict[str, SettingValue]:
+        """The recommended settings, complete; empty where there are none."""
+        if self.plan is None:
+            return {}
+        return {name: getattr(self.plan.settings, name) for name in FIELDS}
+
+    def __str__(self) -> str:
+        return click.unstyle("\n".join([*self._sheet.opening(), *self._lines]))
+
+    def take(self, event: PreflightEvent) -> None:
+        """Goes on by one message of the daemon's."""
+        self._lines += self._sheet.lines(event)
+        match event.WhichOneof("body"):
+            case "finding":
+                self.findings.append(finding_from_wire(event.finding))
+            case "recommendation":
+                self.plan = plan_from_wire(event.recommendation.plan)
+                self.measured = event.recommendation.measured
+            case "summary":
+                for name in ("passed", "failed", "warnings", "blocked"):
+                    setattr(self, name, getattr(event.summary, name))
+                self.report_path = event.summary.report_path
+                self.config_path = event.summary.config_path

@@ -1,0 +1,106 @@
+"""What `ask` and `chat` do alike: their options, and showing an answer as it comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from safetrain.connection import Daemon
+from safetrain.inputs import model as model_path
+from safetrain.int64 import Int64
+from safetrain.session import Session
+from safetrain.terminal.status_line import Ticker
+from safetrain.views.answer import Answer, harmless, numbers, source
+from safetrain.views.json_output import write
+from safetrain_proto.v1.answers_pb2 import AskRequest, Message
+from safetrain_shared.i18n import translate as _
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_options(function: F) -> F:
+    """Adds the options that say who answers and how; `request_of` reads all but `--system`."""
+    options = [
+        click.option("--job", type=Int64(0), default=0, help=_("The job whose adapter answers.")),
+        click.option(
+            "--checkpoint", default="", help=_("A checkpoint's folder name; else the best.")
+        ),
+        click.option("--model", default="", help=_("With no job: which base model.")),
+        click.option("--base", is_flag=True, help=_("The base model, without the adapter.")),
+        click.option(
+            "--max-tokens",
+            type=Int64(1),
+            default=256,
+            show_default=True,
+            help=_("The longest answer, in tokens."),
+        ),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0, 5),
+            default=0.0,
+            show_default=True,
+            help=_("0 always takes the likeliest token."),
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            help=_("Only the likeliest share; 0: all."),
+        ),
+        click.option("--system", default="", help=_("A system message before the question.")),
+        click.option("--seed", type=Int64(0), help=_("The same seed draws the same answer.")),
+        click.option(
+            "--keep-alive",
+            "keep_alive_seconds",
+            type=click.FloatRange(0),
+            metavar="SECONDS",
+            help=_("How long the model stays loaded after its answer; by default 300 seconds."),
+        ),
+        click.option(
+            "--wait", is_flag=True, help=_("Wait for the GPU where another job holds it.")
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def opening(system: str) -> list[Message]:
+    """How a conversation begins."""
+    return [Message(role="system", content=system)] if system else []
+
+
+def request_of(messages: list[Message], *, job: int, model: str, **given: Any) -> AskRequest:
+    """The request that the options describe."""
+    path = model_path(model) if model else ""
+    return AskRequest(messages=messages, job_id=job, model=path, **given)
+
+
+def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool = False) -> Answer:
+    """Prints the answer as it comes, and on standard error who answers and how fast.
+
+    `brief`: the text alone. Returns the whole answer. Raises SafetrainError.
+    """
+    ticker, answer = Ticker(silent=session.terse), Answer()
+    for event in daemon.stream(daemon.answers.Ask, request):
+        ticker.clear()
+        answer.take(event)
+        if event.HasField("waiting"):
+            ticker.show(event.waiting)
+        elif event.HasField("source") and not (session.json or brief):
+            for line in source(event.source):
+                session.note(line)
+        elif event.HasField("text") and not session.json:
+            click.echo(harmless(event.text), nl=False)
+            sys.stdout.flush()
+    ticker.clear()
+    if session.json:
+        write(answer.to_json())
+        return answer
+    click.echo()
+    if answer.done.cut or not brief:
+        session.note(numbers(answer.done))
+    return answer

@@ -1,0 +1,129 @@
+"""What `watch` and `submit` do alike: follow a job to its end, and report it where asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from safetrain.commands.common.job_selection import EXIT_CODES
+from safetrain.connection import Daemon
+from safetrain.follower import Follower
+from safetrain.inputs import absolute
+from safetrain.session import Session
+from safetrain.views.event_lines import line
+from safetrain.views.job import short_path
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared.arg_words import STATES, word
+from safetrain_shared.errors import EXIT_FAILED, EXIT_OK
+from safetrain_shared.events import Event
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import JobState
+from safetrain_shared.paths import TENSORBOARD
+
+F = TypeVar("F", bound=Callable[..., Any])
+Tell = Callable[[Event], None]
+_CANNOT_DRAW = ("dumb", "unknown")  # a TERM that knows no cursor
+
+
+def report_options(function: F) -> F:
+    """Adds `--report-to` and `--log-dir`; `Reporting` takes their values."""
+    to = click.option(
+        "--report-to",
+        type=click.Choice([TENSORBOARD]),
+        help=_("Follow the training to its end and write its curves for TensorBoard."),
+    )
+    folder = click.option(
+        "--log-dir",
+        metavar="FOLDER",
+        help=_("Where to; by default tensorboard/ in the job's folder."),
+    )
+    return to(folder(function))
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """Where a job's curves go besides the screen; nowhere where `report_to` is None."""
+
+    report_to: str | None = None
+    log_dir: str | None = None
+
+    def needed(self) -> None:
+        """Raises Unreachable where what it needs is not installed."""
+        if self.report_to:
+            from safetrain.tensorboard import needed
+
+            needed()
+
+    @contextmanager
+    def opened(self, session: Session, job: Job) -> Iterator[Tell]:
+        """What takes the job's events, each job in a folder of its own. Raises NotAllowed."""
+        if not self.report_to:
+            yield _nowhere
+            return
+        from safetrain.tensorboard import board
+
+        folder = absolute(self.log_dir) if self.log_dir else f"{job.spec.output}/{TENSORBOARD}"
+        with board(Path(folder) / f"job-{job.id}") as opened:
+            text = _("See the curves with: tensorboard --logdir {path}")
+            session.note(text.format(path=short_path(folder)))
+            yield opened.take
+
+
+def follow_to_end(
+    session: Session,
+    daemon: Daemon,
+    job: Job,
+    *,
+    refresh: float = 1.0,
+    after: int = 0,
+    quiet: bool = False,
+    reporting: Reporting = Reporting(),
+) -> int:
+    """Follows a job to its end and returns the exit code that tells it; `quiet` shows nothing."""
+    quiet = quiet or (session.quiet and not session.json)
+    with reporting.opened(session, job) as report:
+        if not (session.json or quiet) and _can_draw():
+            from safetrain.terminal.live_view import live
+
+            return _code(live(daemon, job, refresh, report))
+        follower = Follower(daemon, job.id, after)
+        tell = _nowhere if quiet else _as_json if session.json else _as_line
+        for events, _up_to_date in follower.batches():
+            for event in events:
+                report(event)
+                tell(event)
+    if quiet and follower.state:
+        state = word(STATES, follower.state)
+        session.note(_("Job {id}: {state}").format(id=job.id, state=state))
+    return _code(follower.state)
+
+
+def _can_draw() -> bool:
+    terminal = sys.stdout.isatty() and sys.stdin.isatty()
+    return terminal and os.environ.get("TERM") not in _CANNOT_DRAW
+
+
+def _nowhere(event: Event) -> None:
+    del event
+
+
+def _as_line(event: Event) -> None:
+    click.echo(line(event))
+
+
+def _as_json(event: Event) -> None:
+    from safetrain.views.json_output import event_to_json, write
+
+    write(event_to_json(event))
+
+
+def _code(state: JobState | None) -> int:
+    """None: the user left while the job goes on."""
+    return EXIT_OK if state is None else EXIT_CODES.get(state, EXIT_FAILED)

@@ -1,0 +1,125 @@
+"""What `preflight` and `submit` take alike: model, data, output folder, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from safetrain import inputs
+from safetrain.mlx_lm_config import Config
+from safetrain.session import Session
+from safetrain.views.labels import sign
+from safetrain.views.settings_table import every, first_sentence
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.messages import say
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Settled(click.Command):
+    """A command whose help tells the settings, from the same source as `explain`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, then a line a setting."""
+        super().format_options(ctx, formatter)
+        with formatter.section(_("Settings (in full: safetrain explain SETTING)")):
+            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in every()])
+
+
+def job_options(function: F) -> F:
+    """Adds the options that describe a job; `spec_of` reads them."""
+    options = [
+        click.option(
+            "--model",
+            default=inputs.DEFAULT_MODEL,
+            show_default=True,
+            help=_("A known name (demo), a folder, or a name on the Hugging Face hub."),
+        ),
+        click.option("--train", metavar="FILE", help=_("Training data, JSON lines.")),
+        click.option("--valid", metavar="FILE", help=_("Validation data, JSON lines.")),
+        click.option(
+            "--output",
+            metavar="FOLDER",
+            default=inputs.DEFAULT_OUTPUT,
+            show_default=True,
+            help=_("Where checkpoints, metrics and the adapter go."),
+        ),
+        click.option(
+            "--config",
+            metavar="FILE",
+            help=_(
+                "Settings from a file, such as recommended_config.json, or a YAML of mlx_lm.lora."
+            ),
+        ),
+        click.option(
+            "--set",
+            "pairs",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help=_("One setting; again for more. They are told by: safetrain explain"),
+        ),
+        click.option(
+            "--memory-budget",
+            metavar="SIZE",
+            help=_("Use at most this much memory, such as 6GB."),
+        ),
+        click.option(
+            "--allow-shorter", is_flag=True, help=_("Where memory runs out, sequences may be cut.")
+        ),
+        click.option(
+            "--trust-remote-code",
+            is_flag=True,
+            help=_("Run the Python code that comes with the model."),
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def spec_of(
+    session: Session,
+    *,
+    model: str,
+    train: str | None,
+    valid: str | None,
+    output: str,
+    config: str | None,
+    pairs: tuple[str, ...],
+    memory_budget: str | None,
+    allow_shorter: bool,
+    trust_remote_code: bool,
+    name: str = "",
+) -> JobSpec:
+    """The job that the options and the configuration file describe, its paths absolute.
+
+    An option goes before the file. What the file says otherwise than it is done here is noted.
+    Raises InvalidInput, NotFound.
+    """
+    file = inputs.read_config(config) if config else Config()
+    train_file, valid_file = inputs.data(train, valid, file.data)
+    file = inputs.with_epochs(file, train_file)
+    for said in file.notes:
+        session.note(f"  {sign(said.status)} {say(said)}")
+    return JobSpec(
+        model=inputs.model(_given("model") or file.model or model),
+        train=train_file,
+        valid=valid_file,
+        output=inputs.absolute(_given("output") or file.output or output),
+        name=name,
+        settings=inputs.settings(file.settings, pairs),
+        memory_budget=inputs.memory(memory_budget),
+        trust_remote_code=trust_remote_code or file.trust_remote_code,
+        allow_shorter=allow_shorter,
+    )
+
+
+def _given(option: str) -> str:
+    """What the user wrote for an option that has a default; empty where it stands."""
+    context = click.get_current_context()
+    written = context.get_parameter_source(option) is not ParameterSource.DEFAULT
+    return str(context.params[option]) if written else ""

@@ -1,0 +1,253 @@
+"""Jobs and stories as the JSON that the page shows, in the language in use. Pure.
+
+Sentences and figures come ready to show; only the curves are numbers, for the page draws them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from safetrain.views.curves import Curves, Points, smoothed, thinned
+from safetrain.views.event_lines import told
+from safetrain.views.job import clock, name_of, short_path, time_left
+from safetrain.views.labels import PHASES, word
+from safetrain.views.story import Story
+from safetrain_proto.v1.control_pb2 import InfoResponse
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared.arg_words import STATES
+from safetrain_shared.events import Damaged, Evaluated, Event, Notice
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import decimal, duration, integer, rate, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
+from safetrain_shared.wire import finding_from_wire
+
+COLUMNS = 240  # a curve is thinned to what this many columns can show
+_AT_WORK = ("running", "checking", "interrupted")
+_LOSS_DIGITS = 3
+Json = dict[str, Any]
+
+
+def overview(jobs: Sequence[Job], chosen: Job | None, story: Story, info: InfoResponse) -> Json:
+    """All jobs as cards, the chosen one in full, and which daemon tells it."""
+    return {
+        "jobs": [_card(job) for job in sorted(jobs, key=_place)],
+        "chosen": _chosen(chosen, story) if chosen is not None else None,
+        "about": " · ".join(
+            part for part in (info.version, info.device, short_path(info.home)) if part
+        ),
+    }
+
+
+def pick(jobs: Sequence[Job], wanted: int) -> Job | None:
+    """The job of that id; else the one at work, the next in the queue, or the newest."""
+    named = [job for job in jobs if job.id == wanted]
+    return min(named or jobs, key=_place, default=None)
+
+
+def curves(story: Story) -> Json:
+    """The points of every curve, thinned, and where the x axis and the budget end."""
+    known = Curves(story.steps, story.evaluations, plan=story.plan)
+    loss, best = known.line("loss"), known.best
+    last = story.steps[-1] if story.steps else None
+    return {
+        "loss": _points(loss),
+        "smooth": _points(smoothed(loss)),
+        "validation": _points(known.validation),
+        "best": [best.step, _figure(best.loss)] if best else None,
+        "rate": _points(known.line("learning_rate")),
+        "footprint": _points(known.line("footprint")),
+        "peak": _points(known.line("peak_memory")),
+        "budget": story.plan.memory_budget if story.plan else 0,
+        "epochs": [step for step, _epoch in known.epochs],
+        "total": last.total_steps if last else 0,
+    }
+
+
+def log(entries: Iterable[Event]) -> list[Json]:
+    """What happened apart from steps, the newest first."""
+    return [
+        {"time": clock(event.time), "tone": _tone(event), "text": click.unstyle(told(event))}
+        for event in reversed(list(entries))
+    ]
+
+
+def _card(job: Job) -> Json:
+    state = name_of(job)
+    return {
+        "id": job.id,
+        "heading": f"{job.id} · {job.spec.name}" if job.spec.name else _title(job),
+        "state": state,
+        "label": word(STATES, state),
+        "place": job.queue_position,
+        "share": _share(job),
+        "left": time_left(job),
+    }
+
+
+def _chosen(job: Job, story: Story) -> Json:
+    state = name_of(job)
+    return {
+        "id": job.id,
+        "title": _title(job),
+        "state": state,
+        "label": word(STATES, state),
+        "doing": _doing(job, state),
+        "why": say(finding_from_wire(job.cause), fallback=job.cause.text)
+        if job.HasField("cause")
+        else "",
+        "share": _share(job),
+        "progress": _progress(job),
+        "figures": {
+            "loss": _loss(job, story),
+            "left": _left(job),
+            "memory": _memory(story),
+            "speed": _speed(story),
+        },
+        "facts": [
+            [label, value]
+            for label, value in [
+                (_("settings"), _settings(job)),
+                (_("model"), short_path(job.spec.model)),
+                (_("data"), short_path(job.spec.train)),
+                (_("output"), short_path(job.spec.output)),
+                (_("checkpoint"), short_path(story.checkpoint.path) if story.checkpoint else ""),
+            ]
+            if value
+        ],
+    }
+
+
+def _place(job: Job) -> tuple[int, int, int]:
+    """At work, then the queue in its order, then what has ended, the newest first."""
+    if name_of(job) in _AT_WORK:
+        return 0, 0, job.id
+    if job.queue_position:
+        return 1, job.queue_position, job.id
+    return 2, 0, -job.id
+
+
+def _title(job: Job) -> str:
+    return job.spec.name or _("Job {id}").format(id=job.id)
+
+
+def _doing(job: Job, state: str) -> str:
+    """What goes on right now, in a few words; empty where the state says it all."""
+    if job.intent:
+        asked = {"pause": _("will pause at the next step"), "cancel": _("will end soon")}
+        return asked.get(job.intent, job.intent)
+    if job.queue_position:
+        return _("number {place} in the queue").format(place=job.queue_position)
+    if state in ("running", "checking") and job.phase not in ("", "training", state):
+        return word(PHASES, job.phase)
+    return ""
+
+
+def _share(job: Job) -> float:
+    return min(1.0, job.step / job.total_steps) if job.total_steps else 0.0
+
+
+def _progress(job: Job) -> str:
+    if not job.total_steps:
+        return ""
+    text = _("step {step} of {total}").format(
+        step=integer(job.step), total=integer(job.total_steps)
+    )
+    epochs = job.plan.settings.num_epochs
+    if not epochs:
+        return text
+    epoch = min(job.epoch + 1, epochs)
+    return text + " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
+
+
+def _loss(job: Job, story: Story) -> Json:
+    """Training loss large; below it the validation loss and its best."""
+    best = Curves(evaluations=story.evaluations).best
+    below = []
+    if job.valid_loss:
+        below.append(_("validation {loss}").format(loss=decimal(job.valid_loss, _LOSS_DIGITS)))
+    if best:
+        text = _("best {loss} at step {step}")
+        below.append(text.format(loss=decimal(best.loss, _LOSS_DIGITS), step=integer(best.step)))
+    value = decimal(job.train_loss, _LOSS_DIGITS) if job.step else ""
+    return {"label": _("loss"), "value": value, "below": below}
+
+
+def _left(job: Job) -> Json:
+    """How long it takes still, and when that is; how long it took, where it has ended."""
+    if job.finished and job.started:
+        took = duration(job.finished - job.started)
+        return {"label": _("took"), "value": took, "below": []}
+    if job.queue_position and job.HasField("start_eta_seconds"):
+        low, high = duration(job.start_eta_low_seconds), duration(job.start_eta_high_seconds)
+        known = job.HasField("start_eta_low_seconds") and low != high
+        below = [_("{low} to {high}").format(low=low, high=high)] if known else []
+        return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": below}
+    if not job.HasField("eta_seconds"):
+        return {"label": _("time left"), "value": "", "below": []}
+    at = time.strftime("%H:%M", time.localtime(time.time() + job.eta_seconds))
+    below = [_("done about {time}").format(time=at)]
+    low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
+    if job.HasField("eta_low_seconds") and job.HasField("eta_high_seconds") and low != high:
+        below.insert(0, _("{low} to {high}").format(low=low, high=high))
+    return {"label": _("time left"), "value": duration(job.eta_seconds), "below": below}
+
+
+def _memory(story: Story) -> Json:
+    """The worker's footprint against its budget."""
+    if not story.steps:
+        return {"label": _("memory"), "value": "", "below": [], "share": None}
+    last = story.steps[-1]
+    used = last.footprint or last.peak_memory
+    budget = story.plan.memory_budget if story.plan else 0
+    return {
+        "label": _("memory"),
+        "value": size(used),
+        "below": [_("of {budget}").format(budget=size(budget))] if budget else [],
+        "share": min(1.0, used / budget) if budget else None,
+    }
+
+
+def _speed(story: Story) -> Json:
+    """Tokens a second; below it the learning rate."""
+    if not story.steps:
+        return {"label": _("tokens/s"), "value": "", "below": []}
+    last = story.steps[-1]
+    below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
+    return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": below}
+
+
+def _settings(job: Job) -> str:
+    settings = job.plan.settings
+    if not settings.batch_size:
+        return ""
+    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
+        batch=settings.batch_size,
+        accumulation=settings.gradient_accumulation,
+        length=settings.max_seq_length,
+    )
+
+
+def _tone(event: Event) -> str:
+    """How an entry of the log is marked: warning, failed, best or plain."""
+    match event.body:
+        case Damaged():
+            return "warning"
+        case Notice(finding) if finding.status in (Status.WARNING, Status.FAILED):
+            return str(finding.status)
+        case Evaluated() as evaluated if evaluated.best:
+            return "best"
+    return "plain"
+
+
+def _points(points: Points) -> list[list[float]]:
+    return [[step, _figure(value)] for step, value in thinned(points, COLUMNS)]
+
+
+def _figure(value: float) -> float:
+    """Six digits are more than a screen can show."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")

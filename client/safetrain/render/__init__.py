@@ -1,1 +1,0 @@
-"""How things look: JSON, tables, lines, the preflight sheet, the live view."""

@@ -1,0 +1,1 @@
+"""Draws views as one HTML page and as PNG plots."""

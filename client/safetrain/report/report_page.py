@@ -1,0 +1,386 @@
+"""A training on one page: HTML that needs no network, prints, and follows light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+import click
+from markupsafe import Markup, escape
+
+from safetrain.report.html import (
+    EMPTY,
+    code,
+    figure,
+    lines,
+    moment,
+    paragraph,
+    section,
+    table,
+    tiles,
+    verdicts,
+)
+from safetrain.report.preflight_facts import DataFile, Measured
+from safetrain.report.svg import NARROW, WIDE
+from safetrain.views import charts, rerun_command
+from safetrain.views.answer import Answer, harmless
+from safetrain.views.curves import Curves, series
+from safetrain.views.event_lines import told
+from safetrain.views.job import name_of, time_left
+from safetrain.views.labels import word
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared import i18n
+from safetrain_shared.arg_words import STATES
+from safetrain_shared.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Outcome,
+    PhaseChanged,
+    StepDone,
+)
+from safetrain_shared.findings import Finding
+from safetrain_shared.i18n import decimal, duration, integer, number, percent, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.messages import SENTENCES, say
+from safetrain_shared.settings import FIELDS, SettingValue, TrainingSettings
+from safetrain_shared.wire import finding_from_wire, plan_from_wire, spec_from_wire
+
+MOST_CHECKPOINTS = 60  # rows; the newest are shown
+MOST_EVALUATIONS = 100
+MOST_EVENTS = 300
+_QUIET = (StepDone, Evaluated, CheckpointSaved, PhaseChanged, Outcome)
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question, answered by the base model and with the adapter, and as the data answers it."""
+
+    question: str
+    base: Answer
+    adapter: Answer
+    expected: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes on the page. `made`: seconds since the epoch, UTC.
+
+    `measured`: the preflight's findings, None where there is no report of it. `machine`: this
+    machine in a line, for then. `on_disk`: the checkpoints' paths that still exist.
+    """
+
+    job: Job
+    events: Sequence[Event]
+    made: float
+    version: str = ""
+    measured: Measured | None = None
+    machine: str = ""
+    samples: Sequence[Sample] = ()
+    on_disk: frozenset[str] = field(default_factory=frozenset)
+
+
+def page(contents: Contents) -> str:
+    """The whole page, in the language in use."""
+    job, curves = contents.job, series(contents.events)
+    spec = spec_from_wire(job.spec)
+    plan = plan_from_wire(job.plan) if job.HasField("plan") else curves.plan
+    sections = [
+        ("glance", _("At a glance"), _glance(job, plan, curves)),
+        ("curves", _("Curves"), _curves(curves)),
+        ("answers", _("Answers"), _answers(contents.samples)),
+        ("settings", _("Settings, and why"), _settings(spec, plan)),
+        ("machine", _("The machine"), _machine(contents)),
+        ("data", _("The data"), _data(spec, plan, contents.measured)),
+        ("checkpoints", _("Checkpoints"), _checkpoints(curves, contents.on_disk)),
+        ("events", _("What happened"), _events(contents.events)),
+        ("again", _("Run it again"), _again(spec, plan)),
+    ]
+    filled = [(name, title, body) for name, title, body in sections if body]
+    title = job.spec.name or _("Job {id}").format(id=job.id)
+    return Template((_HERE / "report.html").read_text("utf-8")).substitute(
+        lang="pt-PT" if i18n.language() == "pt" else "en",
+        title=escape(_("{name}: training report").format(name=title)),
+        style=(_HERE / "report.css").read_text("utf-8"),
+        header=_header(job, title, [(name, heading) for name, heading, _body in filled]),
+        main=EMPTY.join(section(*each) for each in filled),
+        footer=_footer(contents),
+    )
+
+
+def _header(job: Job, title: str, links: Sequence[tuple[str, str]]) -> Markup:
+    state = name_of(job)
+    items = EMPTY.join(Markup('<li><a href="#{}">{}</a></li>').format(*link) for link in links)
+    job_to_draw = moment(job.started or job.created)
+    number_of_job = [_("Job {id}").format(id=job.id)] if job.spec.name else []
+    parts = [*number_of_job, job.spec.model, job_to_draw]
+    return Markup(
+        '<h1>{title}</h1><p class="under"><span class="state {state}">{word}</span> {parts}</p>'
+        '<nav aria-label="{nav}"><ul>{items}</ul></nav>'
+    ).format(
+        title=title,
+        state=state,
+        word=word(STATES, state),
+        parts=Markup(" · ").join(parts),
+        nav=_("On this page"),
+        items=items,
+    )
+
+
+def _footer(contents: Contents) -> Markup:
+    text = escape(_("Written by safetrain {version} on {time}."))
+    return paragraph(text.format(version=contents.version, time=moment(contents.made)))
+
+
+def _glance(job: Job, plan: Plan | None, curves: Curves) -> Markup:
+    cause = EMPTY
+    if job.HasField("cause"):
+        text = say(finding_from_wire(job.cause), fallback=job.cause.text)
+        cause = Markup('<p class="cause">{}</p>').format(text)
+    return tiles(_figures(job, plan, curves)) + cause
+
+
+def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str, str, str]]:
+    best, last = curves.best, curves.steps[-1] if curves.steps else None
+    if best is not None:
+        at = _("at step {step}, epoch {epoch}")
+        at = at.format(step=integer(best.step), epoch=best.epoch + 1)
+        yield _("best validation loss"), decimal(best.loss, 3), at
+    if last is not None:
+        yield _("training loss, last"), decimal(last.loss, 3), ""
+    total = job.total_steps or (plan.total_steps if plan else 0)
+    done = max(job.step, curves.last_step)
+    if total:
+        share = percent(min(1.0, done / total))
+        yield _("steps"), f"{integer(done)} / {integer(total)}", share
+    if job.started:
+        took = duration(job.finished - job.started) if job.finished else time_left(job)
+        label = _("time taken") if job.finished else _("time left")
+        yield label, took or "–", _attempts(job.attempt)
+    if curves.steps:
+        yield _("tokens per second"), integer(curves.mean_speed), _("on average")
+        peak = max(step.footprint or step.peak_memory for step in curves.steps)
+        budget = plan.memory_budget if plan else 0
+        text = _("of a budget of {size}").format(size=size(budget)) if budget else ""
+        yield _("highest footprint"), size(peak), text
+
+
+def _attempts(count: int) -> str:
+    return _("in {count} attempts").format(count=count) if count > 1 else ""
+
+
+def _curves(curves: Curves) -> Markup:
+    made = (charts.loss, charts.learning_rate, charts.memory, charts.speed)
+    drawn = [chart for chart in (make(curves) for make in made) if not chart.empty]
+    if not drawn:
+        return paragraph(_("No step has been logged yet."))
+    first, *others = drawn
+    parts = [figure(first, WIDE), *(figure(chart, NARROW) for chart in others)]
+    parts.append(_evaluations(curves.evaluations))
+    return Markup('<div class="figures">{}</div>').format(EMPTY.join(parts))
+
+
+def _evaluations(evaluations: Sequence[Evaluated]) -> Markup:
+    if not evaluations:
+        return EMPTY
+    rows = [
+        (integer(e.step), str(e.epoch + 1), decimal(e.loss, 4), integer(e.samples))
+        for e in evaluations[-MOST_EVALUATIONS:]
+    ]
+    head = [_("step"), _("epoch"), _("validation loss"), _("samples")]
+    title = _("Evaluations on the validation file")
+    caption = _("{shown} of {count}, the newest last")
+    caption = caption.format(shown=integer(len(rows)), count=integer(len(evaluations)))
+    return Markup("<div><h3>{}</h3>{}</div>").format(title, table(caption, head, rows, "numbers"))
+
+
+def _answers(samples: Sequence[Sample]) -> Markup:
+    return EMPTY.join(
+        Markup(
+            '<h3>{question}</h3>{expected}<div class="answers"><div><h4>{base}</h4>{before}</div>'
+            '<div class="trained"><h4>{adapter}</h4>{after}</div></div>'
+        ).format(
+            question=sample.question,
+            expected=_expected(sample.expected),
+            base=_("Base model"),
+            before=_answer(sample.base),
+            adapter=_adapter(sample.adapter),
+            after=_answer(sample.adapter),
+        )
+        for sample in samples
+    )
+
+
+def _expected(text: str) -> Markup:
+    return paragraph(_("In the data: {answer}").format(answer=harmless(text))) if text else EMPTY
+
+
+def _adapter(answer: Answer) -> str:
+    source = answer.source
+    if source.training:
+        return _("In training, after step {step}").format(step=integer(source.step))
+    return _("With the adapter")
+
+
+def _answer(answer: Answer) -> Markup:
+    text = harmless("".join(answer.parts)).strip()
+    return lines(text + (" […]" if answer.done.cut else "")) if text else paragraph("–")
+
+
+def _settings(spec: JobSpec, plan: Plan | None) -> Markup:
+    chosen = spec.settings
+    if plan is None:
+        text = _("Nothing is planned yet; these settings were chosen:")
+        values = dict(chosen)
+        return (
+            paragraph(text) + _settings_table(values, chosen)
+            if values
+            else paragraph(_("Nothing is planned yet, and no setting was chosen."))
+        )
+    reasons = verdicts((reason.status, say(reason)) for reason in plan.reasons)
+    why = Markup("<h3>{}</h3>{}").format(_("Why"), reasons) if reasons else EMPTY
+    values = {name: getattr(plan.settings, name) for name in FIELDS}
+    return why + _settings_table(values, chosen)
+
+
+def _settings_table(
+    values: Mapping[str, SettingValue], chosen: Mapping[str, SettingValue]
+) -> Markup:
+    rows = [
+        (name, _value(value), _chooser(name, value, chosen), _(SENTENCES[f"explain.{name}"]))
+        for name, value in values.items()
+    ]
+    head = [_("setting"), _("value"), _("chosen by"), _("what it means")]
+    return table(_("All settings of this training"), head, rows, "settings")
+
+
+def _chooser(name: str, value: SettingValue, chosen: Mapping[str, SettingValue]) -> str:
+    if name in chosen:
+        return _("you") if chosen[name] == value else _("a back-off")
+    return _("default") if value == getattr(TrainingSettings(), name) else _("the plan")
+
+
+def _value(value: SettingValue) -> str:
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, tuple):
+        return ", ".join(value) or _("all linear layers")
+    if isinstance(value, float):
+        return number(value)
+    return str(value)
+
+
+def _machine(contents: Contents) -> Markup:
+    if contents.measured is None:
+        return paragraph(contents.machine)
+    said = contents.measured.of("hardware", "gpu", "dependencies", "model", "disk")
+    return _said(said)
+
+
+def _said(findings: Sequence[tuple[Finding, str]]) -> Markup:
+    return verdicts((finding.status, say(finding, fallback=text)) for finding, text in findings)
+
+
+def _data(spec: JobSpec, plan: Plan | None, measured: Measured | None) -> Markup:
+    parts = []
+    if measured is not None and measured.files:
+        parts.append(_files(measured.files))
+    else:
+        head = [_("file"), _("path")]
+        rows = [(_("training"), spec.train), (_("validation"), spec.valid)]
+        parts.append(table(_("Training files"), head, rows))
+    if plan is not None and plan.samples:
+        text = _(
+            "{samples} samples are trained at up to {length} tokens; {cut} of them are cut there, "
+            "{out} are left out because their whole answer lies beyond."
+        )
+        parts.append(
+            paragraph(
+                text.format(
+                    samples=integer(plan.samples),
+                    length=integer(plan.settings.max_seq_length),
+                    cut=integer(plan.samples_cut),
+                    out=integer(plan.samples_left_out),
+                )
+            )
+        )
+    if measured is not None:
+        parts.append(_said(measured.of("data")))
+    return EMPTY.join(parts)
+
+
+def _files(files: Sequence[DataFile]) -> Markup:
+    head = [
+        _("file"),
+        _("format"),
+        _("samples"),
+        _("size"),
+        _("median"),
+        _("nine in ten up to"),
+        _("longest"),
+    ]
+    rows = []
+    for file in files:
+        lengths = file.lengths
+        tokens = (lengths.median, lengths.ninetieth, lengths.longest) if lengths else ()
+        counts = [integer(count) for count in tokens] or ["–"] * 3
+        row = [Path(file.path).name, file.format, integer(file.samples), size(file.size), *counts]
+        rows.append(row)
+    return table(_("Training files; the last three columns are tokens"), head, rows, "numbers")
+
+
+def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
+    saved = curves.checkpoints
+    if not saved:
+        return paragraph(_("No checkpoint has been saved yet."))
+    losses = {e.step: decimal(e.loss, 4) for e in curves.evaluations}
+    rows = [
+        (
+            Path(each.path).name,
+            integer(each.step),
+            size(each.bytes),
+            losses.get(each.step, "–"),
+            _("yes") if each.path in on_disk else _("no"),
+        )
+        for each in saved[-MOST_CHECKPOINTS:]
+    ]
+    head = [_("checkpoint"), _("step"), _("size"), _("validation loss"), _("on disk")]
+    caption = _("{shown} of {count}, the newest last")
+    caption = caption.format(shown=integer(len(rows)), count=integer(len(saved)))
+    kept = _(
+        "The newest ones stay on the disk, as keep_checkpoints says; adapters/ keeps the best."
+    )
+    return table(caption, head, rows, "numbers") + paragraph(kept)
+
+
+def _events(events: Sequence[Event]) -> Markup:
+    telling = [e for e in events if e.body is not None and not isinstance(e.body, _QUIET)]
+    rows = [
+        (
+            moment(event.time, exact=True) if event.time else "–",
+            str(event.attempt or "–"),
+            click.unstyle(told(event)),
+        )
+        for event in telling[-MOST_EVENTS:]
+    ]
+    head = [_("when"), _("attempt"), _("event")]
+    caption = _("Changes of state, plans, warnings; steps are in the curves")
+    return table(caption, head, rows, "events") if rows else EMPTY
+
+
+def _again(spec: JobSpec, plan: Plan | None) -> Markup:
+    settings = plan.settings if plan else None
+    intro = _("The job as it was asked for; an old run in the folder is moved aside:")
+    asked = paragraph(intro) + code(rerun_command.as_asked(spec, settings), _("command, as asked"))
+    if plan is None:
+        return asked
+    exact = _("The same with every setting named, so that nothing is decided anew:")
+    return (
+        asked
+        + paragraph(exact)
+        + code(rerun_command.pinned(spec, plan.settings), _("command, exact"))
+    )

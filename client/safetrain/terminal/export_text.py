@@ -1,0 +1,43 @@
+"""An export as text: what is there, how well it agrees, and what to do with it."""
+
+from __future__ import annotations
+
+from safetrain.views.job import short_path
+from safetrain_proto.v1.exports_pb2 import Agreement, Exported
+from safetrain_shared.i18n import integer, percent, size
+from safetrain_shared.i18n import translate as _
+
+
+def told(done: Exported) -> list[str]:
+    """The folder, the measure of the check, and the commands that use it."""
+    path = short_path(done.path)
+    lines = [
+        _("{path} is written ({size}): job {id} and its base in one.").format(
+            path=path, size=size(done.bytes), id=done.job_id
+        ),
+        "  " + _bits(done),
+        "  " + _agreement(_("checked"), done.agreement),
+    ]
+    if done.gguf:
+        lines.append("  " + _agreement(short_path(done.gguf), done.gguf_agreement))
+    lines += ["", _("Try it with:"), f"  mlx_lm.generate --model {path} --prompt …"]
+    if done.modelfile:
+        lines.append(f"  ollama create NAME -f {path}/Modelfile")
+    else:
+        lines.append("  " + _("For Ollama, export with --gguf."))
+    return lines
+
+
+def _bits(done: Exported) -> str:
+    if not done.quantized:
+        return _("16 bits throughout")
+    text = _("quantized as its base; the fused layers have {bits} bits, so that nothing is lost")
+    return text.format(bits=done.bits)
+
+
+def _agreement(what: str, found: Agreement) -> str:
+    """The measure, rounded so that less than a tenth of a percent does not read as nothing."""
+    lost = f"< {percent(0.001)}" if 0 < found.lost < 0.001 else percent(found.lost)
+    text = _("{what}: {same} of {tokens} tokens as with the adapter; {lost} of its effect is lost")
+    same = integer(found.tokens - found.differing)
+    return text.format(what=what, same=same, tokens=integer(found.tokens), lost=lost)

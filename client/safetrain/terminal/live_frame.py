@@ -1,0 +1,186 @@
+"""One frame of the live view: a story and a job as the lines of a screen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from textwrap import wrap
+
+from rich.text import Text
+
+from safetrain.terminal.braille_curve import MARK, curve
+from safetrain.views.job import asked, clock, name_of, place, progress, queue, short_path, time_left
+from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
+from safetrain.views.story import Story
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared.arg_words import STATES
+from safetrain_shared.i18n import decimal, duration, integer, percent, rate, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.messages import say
+
+_NOTICES = 3
+_AT_WORK = (JobState.RUNNING, JobState.CHECKING)
+_LABEL = 14
+
+
+@dataclass
+class Scene:
+    """All that a frame shows. `now`: seconds since the epoch; `hint`: what the client is doing."""
+
+    job: Job
+    story: Story
+    others: Iterable[Job] = field(default_factory=tuple)
+    hint: str = ""
+    now: float = 0.0
+
+
+def frame(scene: Scene, width: int, height: int) -> list[Text]:
+    """Exactly `height` lines of at most `width` characters."""
+    head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
+    legend, numbers, queue = _legend(scene.story, width), _numbers(scene, width), _queue(scene)
+    foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
+    free = height - len([*head, *legend, *numbers, *queue, foot])
+    notices = _notices(scene)[-free:] if free > 0 else []
+    gap = [Text()]
+    free -= len(notices)  # for the curve and a line above and below it
+    picture = _curve(scene, width, free - 2) if free >= 5 else []
+    lines = [*head, *gap * (free > 0), *picture, *legend, *gap * (free > 1)]
+    lines = [*lines, *numbers, *notices, *queue][: height - 1]
+    lines += gap * (height - 1 - len(lines)) + [foot]
+    for text in lines:
+        text.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def _title(scene: Scene) -> Text:
+    state = str(scene.story.state or name_of(scene.job))
+    title = Text.assemble(
+        ("safetrain", "bold"),
+        " · ",
+        _("Job {id}").format(id=scene.job.id),
+        f" {scene.job.spec.name}".rstrip(),
+        " · ",
+        (word(STATES, state), STATE_COLOURS.get(state, "")),
+    )
+    if scene.story.phase not in ("", "training") and scene.story.state not in FINAL:
+        title.append(f" · {word(PHASES, scene.story.phase)}")
+    for text in _outlook(scene.job, state):
+        title.append(f" · {text}")
+    if scene.story.attempt > 1:
+        title.append(" · " + _("attempt {count}").format(count=scene.story.attempt), "dim")
+    return title
+
+
+def _outlook(job: Job, state: str) -> list[str]:
+    """A waiting job's place and start; what was asked of one at work."""
+    if state == JobState.QUEUED:
+        return [text for text in (place(job), time_left(job)) if text]
+    return [text for text in (asked(job),) if text and state in _AT_WORK]
+
+
+def _holding(scene: Scene, width: int) -> list[Text]:
+    """Why it holds, on two lines at most."""
+    why = scene.story.holding
+    if why is None:
+        return []
+    mark, colour = SIGNS[why.status]
+    text = f"{mark} {say(why)}"
+    return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
+
+
+def _progress(scene: Scene, width: int) -> Text:
+    story = scene.story
+    if not story.steps:
+        return Text(progress(scene.job) or _("no step yet"), "dim")
+    last = story.steps[-1]
+    share = min(1.0, last.step / max(1, last.total_steps))
+    words = [
+        percent(share, digits=0),
+        _("step {step} of {total}").format(
+            step=integer(last.step), total=integer(last.total_steps)
+        ),
+    ]
+    if story.plan:
+        epochs = story.plan.settings.num_epochs
+        words.append(
+            _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
+        )
+    if story.state is JobState.RUNNING:
+        left = max(0.0, last.eta_seconds - max(0.0, scene.now - story.last_time))
+        words.append(_("{time} left").format(time=duration(left)))
+    text = " · ".join(words)
+    bar = max(6, min(40, width - len(text) - 2))
+    full = round(bar * share)
+    return Text.assemble(("█" * full, "green"), ("░" * (bar - full), "dim"), f" {text}")
+
+
+def _curve(scene: Scene, width: int, height: int) -> list[Text]:
+    story = scene.story
+    train = [(step.step, step.loss) for step in story.steps]
+    valid = [(evaluated.step, evaluated.loss) for evaluated in story.evaluations]
+    lines = [Text(row) for row in curve(train, valid, width, height)]
+    for line in lines:
+        line.highlight_regex(r"[\u2800-\u28ff]+", "cyan")
+        line.highlight_regex(MARK, "bold magenta")
+    return lines
+
+
+def _legend(story: Story, width: int) -> list[Text]:
+    """The losses as numbers, on as many lines as they need."""
+    parts = []
+    if story.steps:
+        value = decimal(story.steps[-1].loss, 4)
+        parts.append(Text.assemble(("⠤⠤ ", "cyan"), _("training"), f" {value}"))
+    if story.evaluations:
+        value = decimal(story.evaluations[-1].loss, 4)
+        parts.append(Text.assemble((f"{MARK} ", "bold magenta"), _("validation"), f" {value}"))
+    if story.best:
+        value, step = decimal(story.best.loss, 4), integer(story.best.step)
+        parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
+    lines = [Text(_("loss") + ":")] if parts else []
+    for part in parts:
+        if lines[-1].cell_len + 3 + part.cell_len > width:
+            lines.append(Text(" "))
+        lines[-1].append("  ").append_text(part)
+    return lines
+
+
+def _numbers(scene: Scene, width: int) -> list[Text]:
+    story = scene.story
+    rows = []
+    if story.steps:
+        last = story.steps[-1]
+        speed = _("{count} tokens/s").format(count=integer(last.tokens_per_second))
+        rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
+        rows.append((_("memory"), _memory(story, width)))
+    if story.checkpoint:
+        rows.append((_("checkpoint"), short_path(story.checkpoint.path)))
+    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
+
+
+def _memory(story: Story, width: int) -> str:
+    last = story.steps[-1]
+    used = last.footprint or last.peak_memory
+    budget = story.plan.memory_budget if story.plan else 0
+    if not budget:
+        return size(used)
+    text = _("{used} of {budget}").format(used=size(used), budget=size(budget))
+    room = max(6, min(20, width - _LABEL - len(text) - 2))
+    full = min(room, round(room * used / budget))
+    return f"{'█' * full}{'░' * (room - full)} {text}"
+
+
+def _notices(scene: Scene) -> list[Text]:
+    lines = []
+    told = [n for n in scene.story.notices if n[1] is not scene.story.holding]
+    for when, finding in told[-_NOTICES:]:
+        mark, colour = SIGNS[finding.status]
+        lines.append(Text.assemble((mark, colour or ""), f" {clock(when)} {say(finding)}"))
+    if scene.story.cause:
+        lines.append(Text(say(scene.story.cause), "bold"))
+    return lines
+
+
+def _queue(scene: Scene) -> list[Text]:
+    return [Text(line, "dim") for line in queue(scene.job, scene.others)]

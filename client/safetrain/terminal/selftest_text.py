@@ -1,0 +1,66 @@
+"""The self-test as text: what it is doing, each verdict, and a conclusion that can be posted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from safetrain.views.labels import sign, word
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import marked, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import finding_from_dict
+from safetrain_shared.messages import say
+
+DOING = {
+    "making": marked("making a tiny model"),
+    "starting": marked("starting a service of its own"),
+    "training": marked("training, left alone"),
+    "killing": marked("training again, to be killed in the middle"),
+}
+
+
+def doing(what: str) -> str:
+    """What is going on."""
+    return word(DOING, what)
+
+
+def verdict(finding: Mapping[str, Any]) -> str:
+    """One verdict."""
+    found = finding_from_dict(finding)
+    return f"{sign(found.status)} {say(found)}"
+
+
+def conclusion(done: Mapping[str, Any]) -> list[str]:
+    """On which machine, and how it came out."""
+    passed = bool(done["passed"])
+    text = _("All passed: training on this machine is exact, and its memory plan is right.")
+    if not passed:
+        text = _("Something did not pass. Please report it: safetrain diagnose --bundle FILE")
+    mark = sign(Status.PASSED if passed else Status.FAILED)
+    return ["", machine(done["machine"]), f"{mark} {text}"]
+
+
+def machine(told: Mapping[str, Any]) -> str:
+    """The machine in a line: safetrain 0.1.0 · metal · Apple M2 · Darwin 15.1 · 16 GB · mlx …."""
+    host, device = told.get("host") or {}, told.get("device") or {}
+    versions = told.get("versions") or {}
+    parts = [
+        f"safetrain {versions.get('safetrain') or _own_version()}",
+        str(device.get("kind", "")),
+        str(host.get("chip", "")),
+        f"{host.get('system', '')} {host.get('system_version', '')}".strip(),
+        size(float(host.get("memory_total", 0))),
+        f"Python {told.get('python', '?')}",
+        f"mlx {versions.get('mlx', '?')}",
+        f"mlx-lm {versions.get('mlx-lm', '?')}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _own_version() -> str:
+    try:
+        return version("safetrain")
+    except PackageNotFoundError:
+        return "?"

@@ -1,0 +1,36 @@
+"""One line on the terminal that says what goes on and then makes room; elsewhere nothing."""
+
+from __future__ import annotations
+
+import sys
+
+from safetrain.views.labels import PHASES, word
+from safetrain_shared.i18n import percent
+
+_BAR = 20
+
+
+class Ticker:
+    """A passing line on standard error, where that is a terminal. `clear` before other output."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._on = sys.stderr.isatty() and not silent
+        self._shown = ""
+
+    def show(self, phase: str, done: float = -1.0) -> None:
+        """The phase, and a bar where `done` is known: 0 to 1."""
+        text = f"  … {word(PHASES, phase)}"
+        if 0.0 <= done <= 1.0:
+            full = round(_BAR * done)
+            text += f" {'█' * full}{'░' * (_BAR - full)} {percent(done, digits=0)}"
+        self._write(text)
+
+    def clear(self) -> None:
+        """Makes room."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._on and text != self._shown:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._shown = text

@@ -1,0 +1,1 @@
+"""View models: pure, no terminal and no HTML; what API, terminal, page and report share."""

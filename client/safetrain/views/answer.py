@@ -1,0 +1,74 @@
+"""Answers as text: who answers, the words made harmless for a terminal, how fast they came."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from safetrain.views.job import short_path
+from safetrain.views.json_output import message_to_json
+from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
+from safetrain_shared.i18n import decimal, integer
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
+from safetrain_shared.wire import finding_from_wire
+
+# A model may say anything, also what moves the cursor or sets the window's title.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass
+class Answer:
+    """One answer, gathered from its stream."""
+
+    source: AnswerSource = field(default_factory=AnswerSource)
+    done: AnswerDone = field(default_factory=AnswerDone)
+    parts: list[str] = field(default_factory=list)
+
+    def take(self, event: AskEvent) -> None:
+        """Goes on by one message."""
+        match event.WhichOneof("body"):
+            case "source":
+                self.source = event.source
+            case "text":
+                self.parts.append(event.text)
+            case "done":
+                self.done = event.done
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer, who gave it, and its numbers."""
+        numbers = message_to_json(self.done)
+        return {"answer": "".join(self.parts), "source": message_to_json(self.source), **numbers}
+
+
+def source(message: AnswerSource) -> list[str]:
+    """Which model answers, with which adapter, from which step of a training."""
+    parts = [short_path(message.model)]
+    if message.adapter:
+        parts.append(short_path(message.adapter))
+    else:
+        parts.append(_("without an adapter"))
+    if message.job_id:
+        parts.append(_("job {id}").format(id=message.job_id))
+    if message.training:
+        parts.append(_("in training, after step {step}").format(step=integer(message.step)))
+    lines = [f"[{' · '.join(parts)}]"]
+    if message.HasField("note"):
+        lines.append(say(finding_from_wire(message.note), fallback=message.note.text))
+    return lines
+
+
+def harmless(text: str) -> str:
+    """`text` without control characters other than tab and newline."""
+    return _CONTROL.sub("", text)
+
+
+def numbers(done: AnswerDone) -> str:
+    """How long and how fast the answer was, and whether it was cut."""
+    text = _("[{count} tokens · first after {seconds} s · {speed} tokens/s]").format(
+        count=integer(done.tokens),
+        seconds=decimal(done.seconds_to_first_token, 2),
+        speed=decimal(done.tokens_per_second, 1),
+    )
+    return text + (" " + _("cut there: --max-tokens gives more") if done.cut else "")

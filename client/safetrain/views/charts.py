@@ -1,0 +1,202 @@
+"""What each picture of a run shows, as data: one description for PNG, SVG and screen readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetrain.views.curves import Curves, Points, smoothed
+from safetrain_shared.i18n import decimal, integer, number, size
+from safetrain_shared.i18n import translate as _
+
+_GB = 2**30
+_FEW = 60  # up to so many points of a line are shown as dots, too
+_EPOCH_LABELS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve. `tone`, 1 or 2, picks its colour; `staircase` holds a value until the next."""
+
+    label: str
+    points: Points
+    tone: int
+    faint: bool = False
+    staircase: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Something at one place of an axis, with its name."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture; x is the optimizer step, from 0 to a little beyond `last_step`.
+
+    `best`: a point to mark, (step, value, label). `limit`: a value not to be passed. `backoffs`:
+    steps from which on the plan took less memory. `told`: what the picture shows, in words.
+    """
+
+    name: str
+    title: str
+    y_label: str
+    lines: tuple[Line, ...]
+    told: str
+    last_step: int
+    from_zero: bool = True
+    best: tuple[int, float, str] | None = None
+    limit: Label | None = None
+    epochs: tuple[Label, ...] = ()
+    checkpoints: tuple[int, ...] = ()
+    backoffs: tuple[int, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw yet."""
+        return not self.lines
+
+
+def loss(curves: Curves) -> Chart:
+    """Loss in training and on the validation file, the best marked."""
+    raw, valid, best = curves.line("loss"), curves.validation, curves.best
+    calm = smoothed(raw)
+    lines = [Line(_("training"), raw, 1, faint=bool(calm))]
+    if calm:
+        lines.append(Line(_("training, running mean"), calm, 1))
+    lines.append(Line(_("validation"), valid, 2, dots=len(valid) <= _FEW))
+    told = [_course(_("Loss in training"), calm or raw), _course(_("Validation loss"), valid)]
+    mark = None
+    if best is not None:
+        label = _("best: {loss} at step {step}")
+        label = label.format(loss=decimal(best.loss, 3), step=integer(best.step))
+        mark = (best.step, best.loss, label)
+        text = _("It is lowest at step {step}: {loss}.")
+        told.append(text.format(step=integer(best.step), loss=decimal(best.loss, 3)))
+    return _chart(
+        curves,
+        "loss",
+        _("Loss"),
+        _("loss, mean per token"),
+        lines,
+        told=" ".join(filter(None, told)),
+        from_zero=False,
+        best=mark,
+    )
+
+
+def learning_rate(curves: Curves) -> Chart:
+    """The learning rate of each logged step."""
+    points = curves.line("learning_rate")
+    lines = [Line(_("learning rate of each step"), points, 1)]
+    told = ""
+    if points:
+        text = _("The learning rate is {highest} at most, and {now} at step {step}.")
+        highest = max(value for _step, value in points)
+        step, now = points[-1]
+        told = text.format(highest=_short(highest), now=_short(now), step=integer(step))
+    title = _("Learning rate")
+    return _chart(curves, "learning_rate", title, _("learning rate of each step"), lines, told=told)
+
+
+def memory(curves: Curves) -> Chart:
+    """Footprint and MLX's peak against the budget, in GB of 2**30 bytes."""
+    footprint, peak = _gigabytes(curves, "footprint"), _gigabytes(curves, "peak_memory")
+    lines = [
+        Line(_("footprint of the whole process"), footprint, 1),
+        Line(_("peak of MLX's memory"), peak, 2, staircase=True),
+    ]
+    budget = curves.plan.memory_budget if curves.plan else 0
+    label = _("budget: {size}").format(size=size(budget))
+    told = ""
+    if footprint and peak:
+        text = _("The footprint reaches {footprint}, MLX's peak {peak}.")
+        highest = [_GB * max(value for _step, value in points) for points in (footprint, peak)]
+        told = text.format(footprint=size(highest[0]), peak=size(highest[1]))
+    return _chart(
+        curves,
+        "memory_usage",
+        _("Memory against the budget"),
+        _("memory, GB"),
+        lines,
+        told=f"{told} {label[:1].upper()}{label[1:]}." if budget else told,
+        limit=Label(budget / _GB, label) if budget else None,
+    )
+
+
+def speed(curves: Curves) -> Chart:
+    """Tokens per second of each logged step."""
+    raw = curves.line("tokens_per_second")
+    calm = smoothed(raw)
+    lines = [Line(_("tokens per second"), raw, 1, faint=bool(calm))]
+    if calm:
+        lines.append(Line(_("running mean"), calm, 1))
+    told = ""
+    if raw:
+        told = _("{count} tokens per second on average.").format(count=integer(curves.mean_speed))
+    return _chart(curves, "tokens_per_second", _("Speed"), _("tokens per second"), lines, told=told)
+
+
+def _chart(
+    curves: Curves,
+    name: str,
+    title: str,
+    y_label: str,
+    lines: list[Line],
+    *,
+    told: str,
+    from_zero: bool = True,
+    best: tuple[int, float, str] | None = None,
+    limit: Label | None = None,
+) -> Chart:
+    """The picture with what all of them share: epochs, checkpoints and back-offs."""
+    return Chart(
+        name=name,
+        title=title,
+        y_label=y_label,
+        lines=tuple(line for line in lines if line.points),
+        told=told,
+        last_step=curves.last_step,
+        from_zero=from_zero,
+        best=best,
+        limit=limit,
+        epochs=_epochs(curves),
+        checkpoints=tuple(saved.step for saved in curves.checkpoints),
+        backoffs=tuple(backoff.step for backoff in curves.backoffs),
+    )
+
+
+def _epochs(curves: Curves) -> tuple[Label, ...]:
+    """Where epochs begin, at most a dozen, none so near to the end that its name has no room."""
+    begins = [(step, epoch) for step, epoch in curves.epochs if step < 0.93 * curves.last_step]
+    every = len(begins) // _EPOCH_LABELS + 1
+    return tuple(
+        Label(step, _("epoch {number}").format(number=epoch + 1)) for step, epoch in begins[::every]
+    )
+
+
+def _gigabytes(curves: Curves, name: str) -> Points:
+    return [(step, value / _GB) for step, value in curves.line(name) if value > 0]
+
+
+def _course(what: str, points: Points) -> str:
+    """A curve in one sentence; empty for an empty curve."""
+    if not points:
+        return ""
+    text = _("{what} goes from {first} at step {start} to {last} at step {end}.")
+    (start, first), (end, last) = points[0], points[-1]
+    return text.format(
+        what=what,
+        first=decimal(first, 3),
+        start=integer(start),
+        last=decimal(last, 3),
+        end=integer(end),
+    )
+
+
+def _short(value: float) -> str:
+    """Three digits that count."""
+    return number(float(f"{value:.3g}"))

@@ -1,0 +1,69 @@
+"""Events as plain lines, one an event, where no terminal is watching."""
+
+from __future__ import annotations
+
+from safetrain.views.job import clock
+from safetrain.views.labels import PHASES, sign, word
+from safetrain_shared import events
+from safetrain_shared.arg_words import STATES
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.i18n import decimal, duration, integer, rate, size
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
+
+
+def line(event: events.Event) -> str:
+    """What happened, after the time of day at which it did."""
+    return f"{clock(event.time)}  {told(event)}"
+
+
+def told(event: events.Event) -> str:
+    """What happened, in words and numbers."""
+    match event.body:
+        case events.StateChanged(state, cause):
+            return word(STATES, state) + _reason(cause)
+        case events.PhaseChanged(phase):
+            return word(PHASES, phase)
+        case events.Planned(plan):
+            text = _("planned: batch_size {batch} × {accumulation}, {length} tokens")
+            return text.format(
+                batch=plan.settings.batch_size,
+                accumulation=plan.settings.gradient_accumulation,
+                length=plan.settings.max_seq_length,
+            )
+        case events.StepDone() as step:
+            return _step(step)
+        case events.Evaluated() as evaluated:
+            text = _("step {step} · validation loss {loss}")
+            text = text.format(step=integer(evaluated.step), loss=decimal(evaluated.loss, 4))
+            return text + (" · " + _("the best so far") if evaluated.best else "")
+        case events.CheckpointSaved() as saved:
+            name = saved.path.rstrip("/").rpartition("/")[2]
+            return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
+        case events.Notice(finding):
+            return f"{sign(finding.status)} {say(finding)}"
+        case events.Outcome(outcome, cause):
+            text = _("the training process ended: {outcome}")
+            return text.format(outcome=word(STATES, outcome)) + _reason(cause)
+        case events.Damaged(first, last):
+            finding = Finding("events.damaged", args={"first": first, "last": last})
+            return f"{sign(Status.WARNING)} {say(finding)}"
+    return _("something that only a newer safetrain can tell")
+
+
+def _step(step: events.StepDone) -> str:
+    parts = [
+        _("step {step} of {total}").format(
+            step=integer(step.step), total=integer(step.total_steps)
+        ),
+        _("loss {loss}").format(loss=decimal(step.loss, 4)),
+        _("learning rate {rate}").format(rate=rate(step.learning_rate)),
+        _("{count} tokens/s").format(count=integer(step.tokens_per_second)),
+        size(step.peak_memory),
+        _("{time} left").format(time=duration(step.eta_seconds)),
+    ]
+    return " · ".join(parts)
+
+
+def _reason(cause: Finding | None) -> str:
+    return f": {say(cause)}" if cause else ""

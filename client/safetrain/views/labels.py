@@ -1,0 +1,70 @@
+"""Names of states, phases and sections in the user's language, and the signs before findings."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain_shared.arg_words import STATES
+from safetrain_shared.findings import Status
+from safetrain_shared.i18n import marked as _
+from safetrain_shared.i18n import translate
+
+STATE_COLOURS = {
+    "running": "green",
+    "checking": "cyan",
+    "paused": "yellow",
+    "interrupted": "yellow",
+    "failed": "red",
+    "cancelled": "yellow",
+}
+PHASES = {
+    "checking": _("checking"),
+    "loading": _("loading the model"),
+    "tokenizing": _("reading the data"),
+    "training": _("training"),
+    "evaluating": _("evaluating"),
+    "saving": _("saving a checkpoint"),
+    "holding": _("holding"),
+    "answering": _("answering a question"),
+    "queue": _("waiting for the GPU"),
+    "inspecting": _("reading the data"),
+    "probing": _("measuring real training steps"),
+    "downloading": _("downloading"),
+    "converting": _("converting"),
+    "asking": _("asking the model"),
+    "fusing": _("fusing the adapter"),
+    "gguf": _("writing the GGUF file"),
+}
+SIGNS = {
+    Status.PASSED: ("✓", "green"),
+    Status.WARNING: ("⚠", "yellow"),
+    Status.FAILED: ("✗", "red"),
+    Status.SKIPPED: ("–", None),
+    Status.INFO: ("•", None),
+}
+# How the summary of a preflight names the section of a finding.
+SECTIONS = {
+    "hardware": _("hardware"),
+    "dependencies": _("dependencies"),
+    "gpu": _("GPU"),
+    "data": _("data"),
+    "model": _("model"),
+    "disk": _("disk space"),
+    "recommendation": _("recommendation"),
+}
+
+
+def word(table: dict[str, str], name: str) -> str:
+    """The name in the user's language; itself where a newer daemon sent one unknown here."""
+    return translate(table.get(name, name))
+
+
+def sign(status: Status) -> str:
+    """The sign of a verdict, in its colour where there is colour."""
+    mark, colour = SIGNS[status]
+    return click.style(mark, fg=colour) if colour else mark
+
+
+def state(name: str) -> str:
+    """A job state in its colour."""
+    return click.style(word(STATES, name), fg=STATE_COLOURS.get(name))

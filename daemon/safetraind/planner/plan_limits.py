@@ -1,0 +1,127 @@
+"""Turns the chosen option into the frozen plan, with the reasons that people read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import Plan
+from safetrain_shared.settings import LENGTH_BUCKET
+from safetraind.planner.batch_shapes import compiled_shapes, padded_tokens
+from safetraind.planner.candidates import rows_an_epoch
+from safetraind.planner.option import MEASURED, Option, Question
+from safetraind.planner.tiers import tier_for
+
+_WARM_UP_SHARE = 10  # at most a tenth of the run
+
+
+def frozen(
+    question: Question, option: Option, *, predicted: int, bucket: int, held_by_buffer: bool
+) -> Plan:
+    """The plan. `predicted`: the peak before it was measured; `bucket`: what sequences are padded
+    to; `held_by_buffer`: something faster failed only for an array larger than a buffer may be.
+    """
+    settings = option.settings
+    rows = rows_an_epoch(question, settings, bucket)
+    total = -(-rows // settings.effective_batch) * settings.num_epochs
+    warmup = min(settings.warmup_steps, total // _WARM_UP_SHARE)
+    seconds = 0.0
+    if option.tokens_per_second:
+        tokens, _ = padded_tokens(question.lengths, settings, bucket)
+        seconds = tokens * question.lengths.scale * settings.num_epochs / option.tokens_per_second
+    budget, left_out = question.budget, question.lengths.left_out(settings.max_seq_length)
+    return Plan(
+        settings=dataclasses.replace(settings, warmup_steps=warmup),
+        model_path=question.model_path,
+        total_steps=total,
+        length_bucket=bucket,
+        memory_budget=budget.worker,
+        memory_limit=budget.mlx,
+        cache_limit=budget.cache,
+        wired_limit=budget.wired,
+        predicted_peak=predicted,
+        measured_peak=option.peak if option.sureness == MEASURED else 0,
+        tokens_per_second=option.tokens_per_second,
+        expected_seconds=seconds,
+        samples=question.samples - left_out,
+        samples_cut=question.lengths.cut(settings.max_seq_length),
+        samples_left_out=left_out,
+        compiled_shapes=compiled_shapes(question.lengths, settings, bucket, question.valid),
+        heaviest_width=option.step.width,
+        heaviest_share=option.step.learned / (option.step.rows * option.step.width),
+        reasons=(
+            *_batch(question, option),
+            *_lengths(question, option),
+            *_savings(question, option),
+            *_device(question, option, bucket, held_by_buffer=held_by_buffer),
+            _peak(question, option, predicted),
+        ),
+    )
+
+
+def _batch(question: Question, option: Option) -> Iterator[Finding]:
+    """The tier, and where the plan leaves its effective batch."""
+    tier, settings = tier_for(question.available), option.settings
+    yield Finding(tier.reason, args={"low": tier.low, "high": tier.high})
+    chosen = {"batch_size", "gradient_accumulation"} & question.spec.settings.keys()
+    usual = tier.batch_size * tier.gradient_accumulation
+    if settings.effective_batch < usual and not chosen:
+        args = {"samples": question.samples, "batch": settings.effective_batch}
+        yield Finding("plan.tiny_data", args=args)
+    elif settings.effective_batch != usual and len(chosen) == 1:
+        args = {"batch": settings.effective_batch, "usual": usual}
+        yield Finding("plan.other_batch", args=args)
+
+
+def _lengths(question: Question, option: Option) -> Iterator[Finding]:
+    """The sequence length, and what it cuts of both files."""
+    tier, length = tier_for(question.available), option.settings.max_seq_length
+    if length != tier.max_seq_length and "max_seq_length" not in question.spec.settings:
+        longest = question.lengths.longest
+        code = "plan.length_of_data" if longest <= length else "plan.shortened"
+        yield Finding(code, args={"length": length, "longest": longest})
+    if cut := question.lengths.cut(length):
+        args = {"count": cut, "lost": question.lengths.left_out(length), "length": length}
+        yield Finding("plan.cuts", Status.WARNING, args=args)
+    else:
+        yield Finding("plan.no_cuts", args={"length": length})
+    if question.valid and (cut := question.valid.cut(length)):
+        args = {"count": cut, "length": length}
+        yield Finding("plan.cuts_valid", Status.WARNING, args=args)
+
+
+def _savings(question: Question, option: Option) -> Iterator[Finding]:
+    """What saves memory or time, where the planner chose it."""
+    settings, chosen = option.settings, question.spec.settings
+    if settings.gradient_checkpointing and "gradient_checkpointing" not in chosen:
+        yield Finding("plan.checkpointing")
+    if settings.loss_chunk and "loss_chunk" not in chosen:
+        yield Finding("plan.loss_chunk", args={"tokens": settings.loss_chunk})
+    if settings.dequantize and "dequantize" not in chosen:
+        yield Finding("plan.dequantize")
+
+
+def _device(
+    question: Question, option: Option, bucket: int, *, held_by_buffer: bool
+) -> Iterator[Finding]:
+    """Where a limit of the device decided."""
+    if held_by_buffer:
+        args = {"largest": option.largest, "buffer": question.largest_buffer}
+        yield Finding("plan.largest_buffer", args=args)
+    if bucket > LENGTH_BUCKET:
+        shapes = compiled_shapes(question.lengths, option.settings, bucket, question.valid)
+        args = {"bucket": bucket, "shapes": shapes, "resources": question.resources}
+        yield Finding("plan.fewer_shapes", args=args)
+
+
+def _peak(question: Question, option: Option, predicted: int) -> Finding:
+    """How sure the peak is, and the share of the budget that it leaves free."""
+    args: dict[str, int | float] = {
+        "peak": option.peak,
+        "margin": max(0.0, 1 - option.peak / question.budget.mlx),
+    }
+    if option.sureness < MEASURED:
+        return Finding("plan.predicted", args=args)
+    args |= {"predicted": predicted, "speed": round(option.tokens_per_second)}
+    return Finding("plan.measured", args=args)

@@ -1,0 +1,82 @@
+"""Says no where nothing fits, with the smallest change that would, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.settings import TrainingSettings
+from safetraind.models.model_config import ModelShape
+from safetraind.planner.memory_estimate import predict
+from safetraind.planner.option import Option, Question
+
+_LENGTHS = (2048, 1024, 512, 256, 128, 64)
+
+Change = Callable[[Option, int], Option]
+
+
+def refuse(question: Question, least: Option, correction: float) -> Finding:
+    """The blocking finding: what the leanest way would take, what there is, and what would fit.
+
+    The changes are tried from the one that costs least: fewer LoRA layers, then a shorter sequence,
+    then both; where even that is too much, how large a model may be. They are predicted with what
+    is known to be missing: `correction`, or what the leanest way itself was off by.
+    """
+    if 0 < question.largest_buffer < least.largest:
+        args = {"needed": least.largest, "room": question.largest_buffer}
+        return _finding("plan.refused_buffer", args)
+    fits = _judge(question, least, correction)
+    room = question.budget.room(measured=False)
+    args = {"needed": least.peak, "room": room, "budget": question.budget.worker}
+    fewer = range(_layers(question.shape, least.settings) - 1, 0, -1)
+    if layers := _first(fewer, least, _on, fits):
+        return _finding("plan.refused_layers", args | {"layers": layers})
+    shorter = [n for n in _LENGTHS if n < least.step.width]
+    if length := _first(shorter, least, _cut, fits):
+        return _finding("plan.refused_length", args | {"length": length})
+    if length := _first(shorter, _on(least, 1), _cut, fits):
+        return _finding("plan.refused_both", args | {"layers": 1, "length": length})
+    return _finding("plan.refused_model", args | {"weights": question.shape.weight_bytes})
+
+
+def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:
+    """Whether a changed option would fit, by a prediction that is right for the leanest one."""
+    room = question.budget.room(measured=False)
+    factor = predict(question.shape, least.settings, least.step).off_by(least.peak)
+    factor = max(correction, factor)
+
+    def fits(option: Option) -> bool:
+        peak = predict(question.shape, option.settings, option.step)
+        return peak.corrected(factor) <= room
+
+    return fits
+
+
+def _first(
+    values: Sequence[int], option: Option, change: Change, fits: Callable[[Option], bool]
+) -> int:
+    """The first of `values` with which it fits; 0 where none does."""
+    return next((value for value in values if fits(change(option, value))), 0)
+
+
+def _on(option: Option, layers: int) -> Option:
+    settings = dataclasses.replace(option.settings, lora_layers=layers)
+    return dataclasses.replace(option, settings=settings)
+
+
+def _cut(option: Option, length: int) -> Option:
+    rows, step = option.step.rows, option.step
+    width, learned = min(step.valid_width, length), min(step.valid_learned, rows * length)
+    cut = dataclasses.replace(
+        step, width=length, learned=rows * length, valid_width=width, valid_learned=learned
+    )
+    return dataclasses.replace(option, step=cut)
+
+
+def _layers(shape: ModelShape, settings: TrainingSettings) -> int:
+    return min(settings.lora_layers or shape.layers, shape.layers)
+
+
+def _finding(code: str, args: dict[str, int]) -> Finding:
+    return Finding(code, Status.FAILED, blocks=True, args=args, section="recommendation")

@@ -1,0 +1,139 @@
+"""What preflight needs of whoever starts workers, and the requests and results it exchanges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobSpec, finding_from_dict, settings_from_dict, to_dict
+from safetrain_shared.settings import TrainingSettings
+from safetraind.planner.budget import Budget
+from safetraind.planner.facts import Data, Device, Loaded, data_file_from
+from safetraind.planner.memory_estimate import Step
+from safetraind.planner.option import Measure, Option
+
+# A step's shape, by the names under which it travels and is kept.
+SHAPE = ("rows", "width", "learned", "valid_width", "valid_learned")
+
+OnProgress = Callable[[Mapping[str, Any]], None]
+_MOST_PROBLEMS = 100
+
+
+class Ended(Protocol):
+    """How a worker ended, by its keeper, and what it wrote; None where it wrote nothing whole."""
+
+    @property
+    def exit(self) -> Mapping[str, Any]:
+        """The content of exit.json."""
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of probe.json."""
+
+
+class Workers(Protocol):
+    """Starts passing workers: `safetraind.processes.ephemeral.Launcher`."""
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether a worker that needs the GPU can be run."""
+
+    async def run_worker(
+        self,
+        role: str,
+        request: Mapping[str, Any],
+        *,
+        lease: bool,
+        on_progress: OnProgress | None = None,
+    ) -> Ended:
+        """Runs a worker to its end; its lines go to `on_progress` as they come."""
+
+
+class Problems:
+    """Of all that an inspection finds wrong: what blocks, the first of each kind in each file, and
+    so many more that a report shows what they are like. The rest is only counted.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[Mapping[str, Any]] = []
+        self._kinds: set[tuple[Any, Any]] = set()
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Takes the problem from a line of the worker, where it is one of a problem."""
+        problem = line.get("problem")
+        if problem is None:
+            return
+        kind = problem["code"], problem["args"].get("path")
+        if problem["blocks"] or kind not in self._kinds or len(self.kept) < _MOST_PROBLEMS:
+            self.kept.append(problem)
+        self._kinds.add(kind)
+
+
+def inspect_request(spec: JobSpec, model_path: str) -> dict[str, Any]:
+    """What the inspect worker is asked in preflight."""
+    return {
+        "train": spec.train,
+        "valid": spec.valid,
+        "model": model_path,
+        "mask_prompt": bool(spec.settings.get("mask_prompt", True)),
+        "trust_remote_code": spec.trust_remote_code,
+    }
+
+
+def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
+    """The inspect worker's answer."""
+    tokenizer = result.get("tokenizer") or {}
+    reason = "" if tokenizer.get("loaded", True) else "; ".join(tokenizer.get("reason") or ["?"])
+    train, valid = (data_file_from(result.get(name)) for name in ("train", "valid"))
+    return Data(train, valid, problems=tuple(problems), tokenizer_reason=reason)
+
+
+def probe_request(
+    spec: JobSpec, model_path: str, options: Sequence[Option], budget: Budget, seconds: float
+) -> dict[str, Any]:
+    """What the probe worker is asked: to rehearse `options` in turn, to run those that fit, and to
+    begin none after `seconds`.
+    """
+    setups = [
+        {
+            "settings": to_dict(option.settings),
+            **shape_of(option.step),
+            "estimate": option.peak,
+        }
+        for option in options
+    ]
+    return {
+        "model": model_path,
+        "trust_remote_code": spec.trust_remote_code,
+        "setups": setups,
+        "room": budget.room(measured=False),
+        "memory_limit": budget.mlx,
+        "cache_limit": budget.cache,
+        "seconds": seconds,
+    }
+
+
+def device_from(value: Mapping[str, Any]) -> Device:
+    """The device as the probe saw it."""
+    return Device(**value)
+
+
+def loaded_from(found: Mapping[str, Any]) -> Loaded | None:
+    """How loading went, from all that the probe found; None where it did not get there."""
+    if "failed" in found:
+        return Loaded(0.0, cause=finding_from_dict(found["failed"]))
+    return Loaded(**found["loaded"]) if "loaded" in found else None
+
+
+def measure_from(value: Mapping[str, Any], *, fused: bool, died: bool = False) -> Measure:
+    """One measure, rehearsal or death."""
+    settings: TrainingSettings = settings_from_dict(value["settings"])
+    shape = {name: value[name] for name in SHAPE}
+    speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
+    return Measure(settings, Step(fused=fused, **shape), value["peak"], speed, outside, died)
+
+
+def shape_of(step: Step) -> dict[str, int]:
+    """A step's shape as it travels and is kept."""
+    return {name: getattr(step, name) for name in SHAPE}

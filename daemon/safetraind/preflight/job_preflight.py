@@ -1,0 +1,236 @@
+"""Between queue and preflight: what a submit foresees, the probe and the plan at a job's turn."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError, error_from_dict
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, plan_from_dict, to_dict
+from safetrain_shared.paths import Home
+from safetrain_shared.settings import FIELDS
+from safetraind.models.registry import Models, Source, hub_snapshot
+from safetraind.planner import choose_plan
+from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.facts import Facts
+from safetraind.preflight.inspection_cache import InspectionCache, Remembering
+from safetraind.preflight.preflight_run import PreflightRun, Progress, gather
+from safetraind.preflight.submit_checks import noteworthy, quick
+from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.processes.supervisor import Supervisor
+from safetraind.storage import training_state
+
+# A submit reads the data for at most so long; what it has not seen waits for the job's turn.
+FORESEE_SECONDS = 20.0
+# Predictions came out up to 30 % too high: only what is refused with so much more room is rejected
+# unmeasured.
+_SURELY = 1.4
+# They change how a step is computed, not what it computes.
+_FREE_IN_GOING_ON = frozenset(
+    {"batch_size", "gradient_accumulation", "gradient_checkpointing", "loss_chunk", "dequantize"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a submit foresees. `plan` is predicted, None where too little is known; `tokens`: with
+    padding, of the whole training by that plan.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+    tokens: float = 0.0
+
+    def to_document(self) -> dict[str, Any]:
+        """As a job's document keeps it."""
+        return {"forecast": {"plan": to_dict(self.plan), "tokens": self.tokens}}
+
+
+def forecast_from(document: Mapping[str, Any]) -> Forecast:
+    """The forecast that a job's document keeps; empty where it keeps none."""
+    kept = document.get("forecast") or {}
+    plan = plan_from_dict(kept["plan"]) if kept.get("plan") else None
+    return Forecast(plan=plan, tokens=kept.get("tokens", 0.0))
+
+
+class Planning:
+    """Preflight as the queue needs it."""
+
+    def __init__(self, home: Home, models: Models, supervisor: Supervisor) -> None:
+        self._home = home
+        self._models = models
+        self._supervisor = supervisor
+        self._inspections = InspectionCache()
+
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+        """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
+
+        `idle`: what is free now is what the job will find; else it is judged by what the machine
+        has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
+        """
+        folder = located(self._models.resolve(spec.model))
+        facts = await asyncio.to_thread(gather, spec, self._home, folder)
+        if not idle:
+            facts = _left_alone(facts)
+        _reject(quick(spec, facts))
+        workers = self._inspections.through(EphemeralWorkers(self._home, self._supervisor))
+        preflight_run = PreflightRun(spec, workers, self._home, folder, facts=facts)
+        try:
+            async with asyncio.timeout(FORESEE_SECONDS), aclosing(preflight_run.judged()) as judged:
+                async for _ in judged:
+                    pass
+        except TimeoutError:
+            _reject(_seen_so_far(workers.problems))
+            return Forecast((*noteworthy(preflight_run.findings), Finding("data.not_inspected")))
+        return _forecast(preflight_run)
+
+    async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
+        """The whole course: the plan, or what blocks the training.
+
+        A training that goes on under a new plan keeps all that its schedule depends on.
+        """
+        source = self._models.resolve(spec.model)
+        try:
+            model = located(source) or await _fetched(source.path, launcher)
+        except SafetrainError as error:  # no room either: it is not the job's disk that is full
+            return Finding(error.code, Status.FAILED, True, error.args_by_name)
+        spec, effective_batch = await asyncio.to_thread(_going_on, spec)
+        workers = self._inspections.through(launcher)
+        preflight_run = PreflightRun(
+            spec, workers, self._home, model, effective_batch=effective_batch
+        )
+        async for _ in preflight_run.run():
+            pass
+        if preflight_run.plan is not None:
+            return preflight_run.plan
+        blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]
+        return blocking[0] if blocking else preflight_run.findings[-1]
+
+    def preflight_run(self, spec: JobSpec, launcher: EphemeralWorkers) -> PreflightRun:
+        """The course of a preflight; a model that is not here is fetched when it comes to it.
+
+        Raises what `Models.resolve` raises.
+        """
+        source = self._models.resolve(spec.model)
+        bring = partial(fetch, source.path, launcher)
+        workers: Remembering = self._inspections.through(launcher)
+        return PreflightRun(spec, workers, self._home, located(source), bring=bring)
+
+
+def located(source: Source) -> Path | None:
+    """The model's folder on this machine; None where it is still at the hub."""
+    return hub_snapshot(source.path) if source.hub else Path(source.path)
+
+
+async def fetch(
+    repository: str, launcher: EphemeralWorkers
+) -> AsyncGenerator[Progress | int | Path, None]:
+    """Downloads a repository of the hub in a child process: its bytes, progress, its folder.
+
+    Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
+    """
+    lines: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+    request = {"repository": repository}
+    work = asyncio.create_task(
+        launcher.run_worker("fetch", request, lease=False, on_progress=lines.put_nowait)
+    )
+    work.add_done_callback(lambda _: lines.put_nowait(None))
+    try:
+        yield Progress("downloading")
+        while (line := await lines.get()) is not None:
+            if "bytes" in line:
+                yield int(line["bytes"])
+            elif "done" in line:
+                yield Progress("downloading", line["done"])
+        ended = await work
+    finally:
+        work.cancel()
+    if ended.result is None:
+        raise Broken("daemon.broken", reason=f"fetch: {dict(ended.exit)}", log=ended.log)
+    if "error" in ended.result:
+        raise error_from_dict(ended.result["error"])
+    yield Path(ended.result["path"])
+
+
+async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:
+    last = [step async for step in fetch(repository, launcher)][-1]
+    assert isinstance(last, Path)
+    return last
+
+
+def is_blocking(finding: Finding) -> bool:
+    """Whether nothing can be trained until it is mended."""
+    return finding.blocks and finding.status is Status.FAILED
+
+
+def _reject(findings: list[Finding]) -> None:
+    for finding in findings:
+        if is_blocking(finding):
+            raise Blocked(finding.code, **finding.args)
+
+
+def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """What is wrong with files that were not read to their end, as the course would say it."""
+    wrong = [finding_from_dict(p) for p in problems if p["status"] == Status.FAILED]
+    if not wrong or wrong[0].blocks:
+        return wrong
+    path = str(wrong[0].args["path"])
+    count = sum(finding.args["path"] == path for finding in wrong)
+    where: dict[str, ArgValue] = {"name": Path(path).name, "path": path}
+    args = {**where, "count": count, "line": wrong[0].args["line"]}
+    return [Finding("data.errors", Status.FAILED, True, args)]
+
+
+def _left_alone(facts: Facts) -> Facts:
+    """As if nothing else used the machine's memory: what does so now may be gone by then."""
+    host = facts.host
+    free = dataclasses.replace(host, memory_free=host.memory_usable, limit_used=0, swap_used=0)
+    return dataclasses.replace(facts, host=free)
+
+
+def _forecast(preflight_run: PreflightRun) -> Forecast:
+    """What the course found and predicts. Raises Blocked."""
+    *others, last = preflight_run.findings
+    if last.code.startswith("plan.refused") and not _is_sure(preflight_run):
+        preflight_run.findings[:] = [*others, dataclasses.replace(last, status=Status.WARNING)]
+    _reject(preflight_run.findings)
+    findings, plan, question = (
+        noteworthy(preflight_run.findings),
+        preflight_run.plan,
+        preflight_run.question,
+    )
+    if plan is None or question is None:
+        return Forecast(tuple(findings))
+    tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
+    scale = question.lengths.scale * plan.settings.num_epochs
+    return Forecast((*findings, *plan.reasons[-1:]), plan, tokens * scale)
+
+
+def _is_sure(preflight_run: PreflightRun) -> bool:
+    """Whether a refusal stands unmeasured: with more room it would not fit either."""
+    question = preflight_run.question
+    if question is None or preflight_run.measures:
+        return True
+    budget = dataclasses.replace(question.budget, mlx=int(_SURELY * question.budget.mlx))
+    return isinstance(choose_plan.plan(dataclasses.replace(question, budget=budget)), Finding)
+
+
+def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
+    """The settings that stand, and the effective batch, where the output folder's training has
+    checkpoints to go on from; else as they are, and 0.
+    """
+    state = training_state.read(Path(spec.output))
+    if state is None or not state.checkpoints or not state.plan:
+        return spec, 0
+    settings = plan_from_dict(state.plan).settings
+    standing = {name: getattr(settings, name) for name in FIELDS if name not in _FREE_IN_GOING_ON}
+    chosen = {k: v for k, v in spec.settings.items() if getattr(settings, k) == v}
+    spec = dataclasses.replace(spec, settings={**chosen, **standing})
+    return spec, settings.effective_batch

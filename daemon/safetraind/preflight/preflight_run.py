@@ -1,0 +1,403 @@
+"""The course of a preflight: gathers facts, judges section by section, plans, measures, reports.
+
+All acting of preflight meets here; what is decided is decided by `check`, `checks` and `planner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import platform
+import shutil
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import SafetrainError
+from safetrain_shared.findings import SECTIONS, Finding, Status
+from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, to_dict
+from safetrain_shared.paths import Home
+from safetraind import host
+from safetraind.models.model_config import read_model
+from safetraind.planner import choose_plan
+from safetraind.planner.budget import LEAST_WORKER_BYTES, WORKER_BYTES, available, budget_for
+from safetraind.planner.facts import Disk, Facts, packages_from
+from safetraind.planner.measurement_cache import MeasurementCache, key_of
+from safetraind.planner.option import Measure, Question
+from safetraind.planner.worker_requests import (
+    Ended,
+    Problems,
+    Workers,
+    data_from,
+    device_from,
+    inspect_request,
+    loaded_from,
+    measure_from,
+    probe_request,
+)
+from safetraind.preflight import report
+from safetraind.preflight.check import carry_out
+from safetraind.preflight.checks import of_section
+
+# A probe may die of what it tries; each try is leaner than the one that died.
+_MOST_PROBES = 3
+_MOST_REHEARSED = 24
+_PROBE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SectionStarted:
+    """A section of the seven begins."""
+
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is being done, and how much of it: 0 to 1, negative where nobody knows."""
+
+    phase: str
+    done: float = -1.0
+
+
+PROBING = Progress("probing")  # next comes what needs the GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The plan, and whether its peak was measured on this machine."""
+
+    plan: Plan
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How it came out. Paths are empty where nothing could be written."""
+
+    passed: int
+    failed: int
+    warnings: int
+    blocked: bool
+    report_path: str
+    config_path: str
+
+
+Step = SectionStarted | Finding | Progress | Recommendation | Summary
+# Brings the model here: its bytes once they are known, progress, and last its folder. Raises
+# SafetrainError.
+Bring = Callable[[], AsyncGenerator[Progress | int | Path, None]]
+
+
+class PreflightRun:
+    """One preflight of one job's specification; `run` may be iterated once."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        workers: Workers,
+        home: Home,
+        model: Path | None,
+        *,
+        facts: Facts | None = None,
+        bring: Bring | None = None,
+        effective_batch: int = 0,
+    ) -> None:
+        """`model`: the folder on this machine, None for one that `bring` downloads.
+
+        `facts`: of `gather`, where they are known already. `effective_batch`: that of a training
+        that goes on; 0: the planner decides.
+        """
+        self.spec = spec
+        self.plan: Plan | None = None
+        self.findings: list[Finding] = []
+        self._workers = workers
+        self._home = home
+        self._failed: set[str] = set()
+        self.measures: list[Measure] = []
+        self._facts: Facts  # as given, else gathered when it runs
+        self._gathered, self._model = facts, model
+        self._bring = bring
+        self._effective_batch = effective_batch
+
+    @property
+    def blocked(self) -> bool:
+        """Something was found that must be mended before anything can be trained."""
+        return any(f.blocks and f.status is Status.FAILED for f in self.findings)
+
+    @property
+    def outside(self) -> int:
+        """What the worker costs beside MLX's arrays, in bytes.
+
+        The least that was seen: a probe that tries several setups keeps scraps of each.
+        """
+        seen = [measure.outside for measure in self.measures if measure.outside]
+        return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
+
+    async def run(self) -> AsyncGenerator[Step, None]:
+        """`judged`, then the two files and the summary."""
+        async with aclosing(self.judged()) as judged:
+            async for step in judged:
+                yield step
+        yield self._summarise()
+
+    async def judged(self) -> AsyncGenerator[Step, None]:
+        """The sections in order, each followed by its findings. Writes nothing."""
+        facts = self._gathered
+        if facts is None:
+            facts = await asyncio.to_thread(gather, self.spec, self._home, self._model)
+        self._facts = facts
+        inspection = asyncio.create_task(self._inspect())
+        try:
+            for section in SECTIONS:
+                yield SectionStarted(section)
+                if section == "dependencies":
+                    yield Progress("inspecting")
+                    await inspection
+                if section == "gpu":
+                    yield PROBING
+                    await self._probe()
+                if section == "model":
+                    async with aclosing(self._fetched()) as fetched:
+                        async for step in fetched:
+                            yield step
+                for finding in self._judge(section):
+                    yield finding
+                if section == "recommendation":
+                    for step in self._recommend():
+                        yield step
+        finally:
+            inspection.cancel()
+
+    def _judge(self, section: str) -> list[Finding]:
+        """The findings of a section; where it is judged once more, those that are new."""
+        found = list(carry_out(of_section(section), self.spec, self._facts, self._failed))
+        found = [finding for finding in found if finding not in self.findings]
+        self.findings += found
+        return found
+
+    async def _fetched(self) -> AsyncGenerator[Step, None]:
+        """Downloads the model, then looks again at what only the model tells: lengths, speed.
+
+        Not where something blocks already: gigabytes would come for nothing.
+        """
+        if self._bring is None or self._facts.model.path or self.blocked:
+            return
+        model = self._facts.model
+        try:
+            async with aclosing(self._bring()) as brought:
+                async for step in brought:
+                    if isinstance(step, Path):
+                        model = read_model(self.spec.model, step)
+                    elif isinstance(step, int):
+                        model = dataclasses.replace(model, download=step)
+                    else:
+                        yield step
+        except SafetrainError as error:
+            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            model = dataclasses.replace(model, cause=cause)
+        self._facts = dataclasses.replace(self._facts, model=model)
+        if not model.path:
+            return
+        yield Progress("inspecting")
+        await self._inspect()
+        for finding in self._judge("data"):
+            yield finding
+        yield PROBING
+        await self._probe()
+
+    def _recommend(self) -> list[Finding | Recommendation]:
+        question = self.question
+        if self.blocked or question is None:
+            finding = Finding("plan.none", Status.SKIPPED, section="recommendation")
+            self.findings.append(finding)
+            return [finding]
+        answer = choose_plan.plan(question, self.measures)
+        if isinstance(answer, Finding):
+            self.findings.append(answer)
+            return [answer]
+        self.plan = answer
+        return [Recommendation(answer, measured=bool(answer.measured_peak))]
+
+    async def _inspect(self) -> None:
+        problems = Problems()
+        packages: dict[str, Any] = {}
+
+        def note(line: Mapping[str, Any]) -> None:
+            packages.update(line.get("packages", {}))
+            problems.note(line)
+
+        model = self._facts.model
+        whole = "" if model.missing or model.reason else model.path
+        request = inspect_request(self.spec, whole)
+        ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
+        result = ended.result or {}
+        found = [finding_from_dict(problem) for problem in problems.kept]
+        data = data_from(result, found) if ended.result else None
+        # They come first, so that they are known though the worker dies for want of one.
+        packages = result.get("packages") or packages
+        self._facts = dataclasses.replace(self._facts, packages=packages_from(packages), data=data)
+
+    async def _probe(self) -> None:
+        """Fills in device, loading and measures: from what was learned, else by probing."""
+        learned = MeasurementCache(self._home.learned, key_of(self._facts))
+        known = learned.recall()
+        if known is not None:
+            self._take(known)
+            if "loaded" in known and self._is_answered():
+                return
+        if not self._workers.has_lease:
+            self._facts = dataclasses.replace(self._facts, busy=True)
+            return
+        for _ in range(_MOST_PROBES):
+            found, ended = await self._run_probe()
+            self._take(found)
+            if found["measures"] or found["died"]:
+                learned.keep(found)
+            if not found["died"] and (ended.result is None or self._is_answered()):
+                return
+
+    def _is_answered(self) -> bool:
+        """Whether another probe would change nothing: nothing to ask, a plan that was measured, or
+        nothing left that may fit.
+        """
+        question = self.question
+        if question is None or isinstance(choose_plan.plan(question, self.measures), Finding):
+            return True
+        return choose_plan.is_settled(question, self.measures)
+
+    async def _run_probe(self) -> tuple[dict[str, Any], Ended]:
+        """What a probe found, and how it ended. Where it died, what it died of is among it."""
+        found: dict[str, Any] = {"measures": [], "rehearsed": [], "died": []}
+
+        def note(line: Mapping[str, Any]) -> None:
+            for kind, value in line.items():
+                if kind in ("measures", "rehearsed"):
+                    found[kind].append(value)
+                else:
+                    found[kind] = value
+
+        request: dict[str, Any] = {"model": ""}
+        question = self.question
+        if question is not None:
+            request = probe_request(
+                self.spec,
+                self._facts.model.path,
+                choose_plan.to_try(question, self.measures, _MOST_REHEARSED),
+                question.budget,
+                _PROBE_SECONDS,
+            )
+        ended = await self._workers.run_worker("probe", request, lease=True, on_progress=note)
+        if ended.result is None:
+            self._note_death(found, _how(ended))
+        return found, ended
+
+    def _note_death(self, found: dict[str, Any], how: str) -> None:
+        """A probe that died tells one thing all the same: what it was about to try does not fit, or
+        the device or the model is not fit for anything.
+        """
+        tried, question = found.pop("trying", None), self.question
+        if "device" not in found:
+            found["device"] = {"kind": "?", "works": False, "reason": how}
+        elif tried is not None and question is not None:
+            found["died"] = [{**tried, "peak": question.budget.mlx}]
+        elif "loaded" not in found and self._facts.model.path:
+            path = self._facts.model.path
+            cause = Finding("model.loading_died", args={"path": path, "reason": how})
+            found["failed"] = to_dict(cause)
+
+    def _take(self, found: Mapping[str, Any]) -> None:
+        device = device_from(found["device"]) if "device" in found else self._facts.device
+        loaded = loaded_from(found) or self._facts.loaded
+        fused = device is not None and device.kind != "cpu"
+        seen = [*found["measures"], *found["rehearsed"]]
+        self.measures += [measure_from(m, fused=fused) for m in seen]
+        self.measures += [measure_from(m, fused=fused, died=True) for m in found["died"]]
+        self._facts = dataclasses.replace(self._facts, device=device, loaded=loaded)
+
+    @property
+    def question(self) -> Question | None:
+        """What the planner is asked; None while data or model say too little."""
+        data, model = self._facts.data, self._facts.model
+        if data is None or data.train is None or data.train.lengths is None:
+            return None
+        if model.shape is None or not data.train.lengths.counted:
+            return None
+        device = self._facts.device
+        return Question(
+            spec=self.spec,
+            shape=model.shape,
+            quantized=bool(model.bits),
+            model_path=model.path,
+            lengths=data.train.lengths,
+            samples=data.train.samples,
+            text_only=data.train.format == "text",
+            available=available(self.spec, self._facts),
+            budget=budget_for(self.spec, self._facts, self.outside),
+            device=device.kind if device else ("metal" if self._facts.host.is_mac else "cpu"),
+            valid=data.valid.lengths if data.valid else None,
+            largest_buffer=device.largest_buffer if device else 0,
+            resources=device.resources if device else 0,
+            effective_batch=self._effective_batch,
+        )
+
+    def _summarise(self) -> Summary:
+        counts = Counter(str(finding.status) for finding in self.findings)
+        content = report.report(self.spec, self._facts, self.findings, self.plan, counts)
+        paths = "", ""
+        if not self._facts.disk.unwritable:
+            try:
+                paths = report.write_files(Path(self.spec.output), content, self.plan)
+            except OSError:
+                pass  # the disk filled up meanwhile; the findings were delivered all the same
+        return Summary(
+            passed=counts["passed"],
+            failed=counts["failed"],
+            warnings=counts["warning"],
+            blocked=self.blocked,
+            report_path=paths[0],
+            config_path=paths[1],
+        )
+
+
+def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:
+    """The facts that need no worker; `model`: its folder, None for one that is not here yet.
+
+    Takes some milliseconds, on macOS some hundreds.
+    """
+    return Facts(
+        host=host.gather(),
+        disk=_disk(spec.output, home),
+        model=read_model(spec.model, model),
+        python=platform.python_version(),
+        compiler=shutil.which("g++") or "",
+        openblas=host.find_openblas(),
+    )
+
+
+def _disk(output: str, home: Home) -> Disk:
+    folder, models = _existing(Path(output)), _existing(home.models)
+    unwritable = "" if os.access(folder, os.W_OK) else os.strerror(13)
+    if not folder.is_dir():
+        unwritable = os.strerror(20)  # ENOTDIR
+    return Disk(
+        output=output,
+        free=shutil.disk_usage(folder).free,
+        models_free=shutil.disk_usage(models).free,
+        same_disk=folder.stat().st_dev == models.stat().st_dev,
+        unwritable=unwritable,
+    )
+
+
+def _how(ended: Ended) -> str:
+    """How a worker ended that should have told more."""
+    return ", ".join(f"{key} {value}" for key, value in ended.exit.items() if value) or "-"
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists and may be seen."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110

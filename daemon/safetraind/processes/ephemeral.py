@@ -1,0 +1,142 @@
+"""Runs a passing worker (probe, inspect) to its end: a request in, a result out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.paths import Home, RunFolder, private
+from safetraind.processes.lease import try_lock
+from safetraind.processes.supervisor import Supervisor, Worker, write_launch
+from safetraind.storage.durable import read_json, write_json
+
+_PROGRESS_SECONDS = 0.2
+_number = itertools.count(1)
+
+OnProgress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """How a passing worker ended (its keeper's words) and its result, if it wrote one.
+
+    `log`: the end of what it printed, for the daemon's log when something broke.
+    """
+
+    exit: Mapping[str, Any]
+    result: dict[str, Any] | None
+    log: str = ""
+
+
+class EphemeralWorkers:
+    """Starts passing workers; those that need the GPU share the one lease it was given."""
+
+    def __init__(self, home: Home, supervisor: Supervisor, lease: int | None = None) -> None:
+        """`lease`: a descriptor that holds the lease, or None: then none can be had."""
+        self._home = home
+        self._supervisor = supervisor
+        self._lease = lease
+
+    def lend(self, lease: int | None) -> None:
+        """Gives it the lease for what it starts from now on; None takes it back."""
+        self._lease = lease
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether workers that need the GPU can be run."""
+        return self._lease is not None
+
+    async def run_worker(
+        self,
+        role: str,
+        request: Mapping[str, Any],
+        *,
+        lease: bool,
+        on_progress: OnProgress | None = None,
+    ) -> WorkerResult:
+        """Runs a worker that reads `ROLE_request.json` and writes its result into its run folder.
+
+        Each line that it adds to its result file's `.partial`, or to `inspect.jsonl`, goes to
+        `on_progress`. Cancelling this call kills it. Raises OSError where it can't be started.
+        """
+        run = _fresh_folder(self._home, role)
+        worker: Worker | None = None
+        try:
+            write_json(run.root / f"{role}_request.json", request)
+            write_launch(run, role, 1, 0)
+            worker = await self._start(run, role, lease)
+            await _accompany(run, role, worker, on_progress)
+            result = read_json(run.probe)
+            ended = read_json(run.exit) or {}
+            return WorkerResult(ended, result, _tail(run.log))
+        finally:
+            if worker is not None:
+                await _end(worker)
+            shutil.rmtree(run.root, ignore_errors=True)
+
+    async def _start(self, run: RunFolder, role: str, lease: bool) -> Worker:
+        lock = try_lock(run.lock)
+        assert lock is not None  # the folder is new
+        try:
+            held = self._lease if lease else None
+            return await self._supervisor.start(run, role, lock=lock, lease=held)
+        finally:
+            os.close(lock)
+
+
+def _fresh_folder(home: Home, role: str) -> RunFolder:
+    name = f"{role}-{os.getpid()}-{next(_number)}-{time.time_ns()}"
+    run = home.run(name)
+    private(run.root.parent)
+    private(run.root)
+    return run
+
+
+async def _accompany(
+    run: RunFolder, role: str, worker: Worker, on_progress: OnProgress | None
+) -> None:
+    path = run.root / ("inspect.jsonl" if role == "inspect" else f"{run.probe.name}.partial")
+    ended = asyncio.ensure_future(worker.ended())
+    offset = 0
+    try:
+        while True:
+            done, _ = await asyncio.wait({ended}, timeout=_PROGRESS_SECONDS)
+            offset = _new_lines(path, offset, on_progress)
+            if done:
+                return
+    finally:
+        ended.cancel()
+
+
+def _new_lines(path: Path, offset: int, on_progress: OnProgress | None) -> int:
+    """Hands on the whole lines behind byte `offset`; returns where the next reading begins."""
+    if on_progress is None:
+        return offset
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(offset)
+        while (line := file.readline()).endswith(b"\n"):
+            offset += len(line)
+            with contextlib.suppress(ValueError):
+                on_progress(json.loads(line))
+    return offset
+
+
+async def _end(worker: Worker) -> None:
+    """Kills it if it still lives, and waits, whatever cancels us meanwhile."""
+    worker.kill()
+    await asyncio.shield(worker.ended())
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")[-2000:]
+    return ""

@@ -1,0 +1,95 @@
+"""What the scheduler wants done; the controller carries the effects out, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobState, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """Write the job's new state to its story."""
+
+    id: int
+    state: JobState
+    cause: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeLease:
+    """Ask guests (a warm answering worker) to leave, and wait for the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropLease:
+    """Nobody needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Probe and plan, holding the lease."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopCheck:
+    """Break the check off."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezePlan:
+    """Write the plan down and tell it; `notice` says what a back-off changed."""
+
+    id: int
+    plan: Plan
+    notice: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Start the training worker and hand it the lease."""
+
+    id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteIntent:
+    """Leave `pause` or `cancel` for the worker; the empty word takes it back."""
+
+    id: int
+    intent: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForResources:
+    """Tell when a held job has room again: `memory` bytes of it, or with 0 on its disks."""
+
+    id: int
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete the job and its run folder."""
+
+    id: int
+
+
+Effect = (
+    EmitEvent
+    | TakeLease
+    | DropLease
+    | Check
+    | StopCheck
+    | FreezePlan
+    | Train
+    | WriteIntent
+    | WaitForResources
+    | Forget
+)

@@ -1,0 +1,81 @@
+"""What the scheduler knows: every job, who has the GPU lease, and how a worker exited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobState, Plan
+
+FREE, ASKED, HELD = "free", "asked", "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What decides about a job.
+
+    `position` orders the queue, the lowest first. `fruitless` counts the attempts in a row that
+    died without a new checkpoint. `plan` is there once it is frozen. `held`: an interrupted job
+    that waits for room on a disk or in memory. `useless`: rungs of the ladder, by their settings,
+    that would not save it memory.
+    """
+
+    id: int
+    state: JobState = JobState.QUEUED
+    position: float = 0.0
+    after: int = 0
+    attempt: int = 0
+    intent: str = ""
+    attempts_without_progress: int = 0
+    cause: Finding | None = None
+    plan: Plan | None = None
+    allow_shorter: bool = False
+    held: bool = False
+    ineffective: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerState:
+    """All jobs by id, who has the lease (free, asked for, held), and whether the daemon stops."""
+
+    jobs: Mapping[int, Job] = field(default_factory=dict)
+    lease: str = FREE
+    stopping: bool = False
+
+    @property
+    def active(self) -> Job | None:
+        """The one job that is being checked or trained."""
+        busy = (JobState.CHECKING, JobState.RUNNING)
+        return next((job for job in self.jobs.values() if job.state in busy), None)
+
+    @property
+    def waiting(self) -> list[Job]:
+        """Jobs that want to start, in the order in which they will; all but those that wait for
+        another job's end could start now.
+        """
+        turns = {JobState.INTERRUPTED: 0, JobState.QUEUED: 1}
+        jobs = [job for job in self.jobs.values() if job.state in turns]
+        return sorted(jobs, key=lambda job: (turns[job.state], job.position, job.id))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How a worker ended: its last word, if it had one, and what its keeper wrote.
+
+    `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
+    `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
+    `useless`: what it said of the ladder's rungs, see `Job`.
+    """
+
+    outcome: str = ""
+    cause: Finding | None = None
+    checkpointed: bool = False
+    spoke: bool = False
+    code: int = 0
+    signal: int = 0
+    oom_kills: int = 0
+    memory_short: bool = False
+    machine_restarted: bool = False
+    log: str = ""
+    ineffective: frozenset[str] = frozenset()

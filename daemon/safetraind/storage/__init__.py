@@ -1,0 +1,1 @@
+"""What must survive: jobs in SQLite, event files, output folders, durable writes."""

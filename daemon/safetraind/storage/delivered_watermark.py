@@ -1,0 +1,51 @@
+"""Which `seq` of each job somebody may know already: none of them is ever given out again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from safetrain_shared.paths import Home
+
+_DIGITS = 20
+
+
+class DeliveredWatermark:
+    """The highest `seq` of each job that went out, kept in its run folder: `told`.
+
+    Written in place before the events go out and never synced: the kernel keeps it when a process
+    is killed, a full disk can't refuse it, and after a restart of the machine a new block begins
+    anyway (`supervisor.seq_floor`). An event file that ends below it was cut short.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._known: dict[int, int] = {}
+
+    def known(self, job_id: int) -> int:
+        """The highest `seq` that may be known; 0: none is."""
+        if job_id not in self._known:
+            try:
+                self._known[job_id] = int(
+                    self._home.run(job_id).delivered.read_text(encoding="ascii")
+                )
+            except (OSError, ValueError):
+                self._known[job_id] = 0
+        return self._known[job_id]
+
+    def note(self, job_id: int, seq: int) -> None:
+        """All up to `seq` is about to be known. Without a file, memory alone learns it."""
+        if seq <= self.known(job_id):
+            return
+        self._known[job_id] = seq
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._home.run(job_id).delivered, flags, 0o600)
+            try:
+                os.pwrite(descriptor, str(seq).zfill(_DIGITS).encode(), 0)
+            finally:
+                os.close(descriptor)
+
+    def forget(self, job_id: int) -> None:
+        """The job is no more."""
+        self._known.pop(job_id, None)

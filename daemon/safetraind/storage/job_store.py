@@ -1,0 +1,251 @@
+"""The jobs in SQLite: nothing that was accepted is ever lost, and no id is given out twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import Damaged, Incompatible, NoRoom
+from safetrain_shared.jobs import (
+    FINAL,
+    JobSpec,
+    JobState,
+    finding_from_dict,
+    spec_from_dict,
+    to_dict,
+)
+from safetraind.scheduler.state import Job
+
+# Step n brings a database of version n to n + 1. Never change one that was released: add another.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT UNIQUE,
+        output TEXT NOT NULL,
+        document TEXT NOT NULL,
+        state TEXT NOT NULL,
+        position REAL NOT NULL,
+        after INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        intent TEXT NOT NULL,
+        fruitless INTEGER NOT NULL,
+        cause TEXT,
+        created REAL NOT NULL,
+        started REAL NOT NULL,
+        finished REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_by_output ON jobs (output);
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as it is kept. Times are seconds since the epoch, UTC; 0: not yet.
+
+    `document` is what `spec.json` holds; `job` lacks the plan, which is in `plan.json`.
+    """
+
+    job: Job
+    document: dict[str, Any] = field(repr=False)
+    output: str
+    created: float
+    started: float
+    finished: float
+
+    @property
+    def spec(self) -> JobSpec:
+        """What the user asked for."""
+        return spec_from_dict(self.document["spec"])
+
+
+class JobStore:
+    """The database of one home. Every call commits, and a commit outlives a power cut."""
+
+    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+        """Opens or makes it, and brings it to the newest version after a backup.
+
+        Raises Incompatible where a newer safetrain wrote it, Damaged where it can't be trusted;
+        the file is then left as it is. Raises NoRoom where the disk refuses.
+        """
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._verify()
+            self._configure()
+            self._migrate(migrations)
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
+
+    def add(
+        self, document: dict[str, Any], output: str, key: str, after: int, now: float
+    ) -> Record:
+        """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
+        with self._transaction() as db:
+            tail = db.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()[0]
+            cursor = db.execute(
+                "INSERT INTO jobs (key, output, document, state, position, after, attempt, intent,"
+                " fruitless, created, started, finished)"
+                " VALUES (?, ?, '', 'queued', ?, ?, 0, '', 0, ?, 0, 0)",
+                (key or None, output, tail, after, now),
+            )
+            document = {"job": cursor.lastrowid, **document}
+            db.execute(
+                "UPDATE jobs SET document = ? WHERE id = ?",
+                (json.dumps(document, ensure_ascii=False), cursor.lastrowid),
+            )
+        return self.get(int(cursor.lastrowid or 0))
+
+    def save(self, jobs: Iterable[Job], now: float) -> None:
+        """Keeps what changed of these jobs, all or none. Raises NoRoom."""
+        with self._transaction() as db:
+            for job in jobs:
+                running = job.state is JobState.RUNNING
+                db.execute(
+                    "UPDATE jobs SET state = ?, position = ?, after = ?, attempt = ?, intent = ?,"
+                    " fruitless = ?, cause = ?,"
+                    " started = CASE WHEN ? AND started = 0 THEN ? ELSE started END,"
+                    " finished = CASE WHEN ? THEN ? ELSE 0 END WHERE id = ?",
+                    (*_moving(job), running, now, job.state in FINAL, now, job.id),
+                )
+
+    def revise(self, job_id: int, document: dict[str, Any], after: int) -> Record:
+        """Gives a job other options. Raises NoRoom."""
+        text = json.dumps(document, ensure_ascii=False)
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
+            )
+        return self.get(job_id)
+
+    def forget(self, job_id: int) -> None:
+        """Deletes a job; its id is not used again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    def reserve(self, job_id: int) -> None:
+        """Gives out no id at or below `id`: runs of a lost database may still lie there."""
+        with self._transaction() as db:
+            found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+            if found is None:
+                db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (job_id,))
+            elif found[0] < job_id:
+                db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'jobs'", (job_id,))
+
+    def get(self, job_id: int) -> Record:
+        """The job with this id, which must be there."""
+        row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return _record(row)
+
+    def by_key(self, key: str) -> Record | None:
+        """The job that was submitted with this idempotency key."""
+        row = self._db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
+        return _record(row) if row else None
+
+    def by_output(self, output: str) -> list[Record]:
+        """The jobs of an output folder (canonical path), the newest first."""
+        query = "SELECT * FROM jobs WHERE output = ? ORDER BY id DESC"
+        return [_record(row) for row in self._db.execute(query, (output,))]
+
+    def all(self) -> list[Record]:
+        """Every job, oldest first."""
+        return [_record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]
+
+    def _verify(self) -> None:
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise Damaged("database.damaged", path=str(self._path), reason=found)
+
+    def _configure(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
+        self._db.execute("PRAGMA checkpoint_fullfsync = ON")
+
+    def _migrate(self, migrations: Sequence[str]) -> None:
+        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if found > len(migrations):
+            known = len(migrations)
+            raise Incompatible("database.newer", path=str(self._path), found=found, known=known)
+        if 0 < found < len(migrations):
+            self._back_up(found)
+        for version, step in enumerate(migrations[found:], start=found + 1):
+            self._db.executescript(f"BEGIN; {step} PRAGMA user_version = {version}; COMMIT;")
+
+    def _back_up(self, version: int) -> None:
+        path = self._path.with_name(f"{self._path.name}.version-{version}")
+        with sqlite3.connect(path) as backup:
+            self._db.backup(backup)
+        backup.close()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self)
+
+    def _explained(self, error: sqlite3.DatabaseError) -> Exception:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL"):
+            return NoRoom("disk.full", path=str(self._path))
+        if isinstance(error, sqlite3.OperationalError):
+            return NoRoom("disk.refused", path=str(self._path), reason=str(error))
+        return Damaged("database.damaged", path=str(self._path), reason=str(error))
+
+
+class _Transaction:
+    """`with` it: committed at the end, rolled back on an error, SQLite's errors explained."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> sqlite3.Connection:
+        try:
+            self._store._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            raise self._store._explained(error) from error
+        return self._store._db
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._store._db.execute("ROLLBACK" if error else "COMMIT")
+        except sqlite3.DatabaseError as failure:
+            if error is None:
+                self._roll_back()
+                raise self._store._explained(failure) from failure
+        if isinstance(error, sqlite3.DatabaseError):
+            raise self._store._explained(error) from error
+
+    def _roll_back(self) -> None:
+        if self._store._db.in_transaction:
+            self._store._db.execute("ROLLBACK")
+
+
+def _moving(job: Job) -> tuple[Any, ...]:
+    cause = json.dumps(to_dict(job.cause)) if job.cause else None
+    queue = (job.state.value, job.position, job.after, job.attempt)
+    return (*queue, job.intent, job.attempts_without_progress, cause)
+
+
+def _record(row: sqlite3.Row) -> Record:
+    document = json.loads(row["document"])
+    job = Job(
+        id=row["id"],
+        state=JobState(row["state"]),
+        position=row["position"],
+        after=row["after"],
+        attempt=row["attempt"],
+        intent=row["intent"],
+        attempts_without_progress=row["fruitless"],
+        cause=finding_from_dict(json.loads(row["cause"])) if row["cause"] else None,
+        allow_shorter=bool(document["spec"].get("allow_shorter", False)),
+    )
+    times = (row["created"], row["started"], row["finished"])
+    return Record(job, document, row["output"], *times)

@@ -1,0 +1,180 @@
+"""A job's output folder: what it holds already, and which of its files are ours."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
+from safetrain_shared.jobs import spec_from_dict
+from safetrain_shared.paths import (
+    ADAPTERS,
+    METRICS_CSV,
+    METRICS_JSON,
+    PLOTS,
+    PREFLIGHT_REPORT,
+    RECOMMENDED_CONFIG,
+    REPORT,
+    STATE,
+    SUMMARY,
+    TENSORBOARD,
+)
+from safetraind.storage import training_state
+from safetraind.storage.manifest import NAME as MANIFEST
+from safetraind.storage.training_state import TrainingState
+
+_RUN_FILES = (STATE, METRICS_JSON, METRICS_CSV, SUMMARY)
+_PREFLIGHT_FILES = (PREFLIGHT_REPORT, RECOMMENDED_CONFIG)
+_IN_FOLDERS = {
+    ADAPTERS: ("adapters.safetensors", "adapter_config.json", MANIFEST),
+    PLOTS: ("loss.png", "learning_rate.png", "memory_usage.png", REPORT),
+}
+_OPTIONS = ("memory_budget", "trust_remote_code", "allow_shorter")
+_CHECKPOINT = re.compile(r"\.?checkpoint_epoch_\d+_step_\d+(\.partial)?")
+_IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
+
+
+def examine(output: Path, document: Mapping[str, Any]) -> TrainingState | None:
+    """The training in the folder that the job of `document` (as `spec.json`) would continue.
+
+    None where there is none. Raises AlreadyFinished where it holds a finished one, and Conflict
+    where it began with other values, which are named.
+    """
+    state = training_state.read(output)
+    if state is None:
+        return None
+    if state.state == "succeeded":
+        raise AlreadyFinished("job.output_finished", output=str(output), id=state.job)
+    if state.fingerprint != training_state.fingerprint(document):
+        raise _differing(output, state, document)
+    return state
+
+
+def _differing(output: Path, state: TrainingState, document: Mapping[str, Any]) -> Conflict:
+    spec = document["spec"]
+    named = differences(state.spec, spec) or _other_folder(state, document)
+    if named:
+        return Conflict("job.output_differs", output=str(output), differences=named)
+    files = {name: str(spec.get(name, "")) for name in ("train", "valid")}
+    return Conflict("job.output_data_differs", output=str(output), **files)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What makes two specifications different trainings, as `learning_rate: 0.0002 → 0.001`.
+
+    Names of settings and options with their values, the same in every language; empty: nothing.
+    """
+    was, now = _decisive(old), _decisive(new)
+    names = [name for name in sorted(was | now) if was.get(name) != now.get(name)]
+    return ", ".join(_change(name, was.get(name), now.get(name)) for name in names)
+
+
+def options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job that goes on may be given anew: none of it makes another training."""
+    given = spec_from_dict(spec)
+    return {name: getattr(given, name) for name in _OPTIONS}
+
+
+def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **dict(spec.get("settings", {})),
+        **{name: spec.get(name) for name in ("model", "train", "valid")},
+    }
+
+
+def _other_folder(state: TrainingState, document: Mapping[str, Any]) -> str:
+    """The same name may mean another folder by now: `demo` in another home."""
+    was, model = state.plan.get("model_path"), document["model"]
+    if not was or model.get("hub") or was == model["path"]:
+        return ""
+    return _change("model", was, model["path"])
+
+
+def _change(name: str, was: Any, now: Any) -> str:
+    told = ["–" if value is None else str(value) for value in (was, now)]
+    return f"{name}: {told[0]} → {told[1]}"
+
+
+def move_aside(output: Path) -> Path | None:
+    """Moves the files of the training in `output` to a sibling `OUTPUT.previous-N`.
+
+    Returns it, or None where there was nothing to move. Other files stay. Raises NotAllowed where
+    the folder's parent may not be written or lies on another disk, OSError where the disk refuses;
+    everything is then where it was.
+    """
+    files = list(_ours(output))
+    if not files:
+        return None
+    aside = _free_sibling(output)
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for file in files:
+            target = aside / file.relative_to(output)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+            moved.append((target, file))
+    except OSError as error:
+        for target, file in moved:
+            target.rename(file)
+        _remove_empty_folders(aside)
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EXDEV):
+            raise
+        args = {"output": str(output), "aside": str(aside), "reason": error.strerror}
+        raise NotAllowed("job.not_aside", **args) from error
+    _remove_empty_folders(output)
+    return aside
+
+
+def remove(output: str, job_id: int) -> list[str]:
+    """Deletes the files of this job's training and returns those that are not ours.
+
+    A folder that meanwhile holds another job's training is left alone.
+    """
+    folder = Path(output)
+    state = training_state.read(folder)
+    if state is None or state.job == job_id:
+        for file in [*_ours(folder), *_existing(folder, _PREFLIGHT_FILES)]:
+            file.unlink(missing_ok=True)
+        _remove_empty_folders(folder)
+    return sorted(str(file) for file in folder.rglob("*") if not file.is_dir())
+
+
+def _ours(output: Path) -> Iterator[Path]:
+    yield from _existing(output, _RUN_FILES)
+    for name, files in _IN_FOLDERS.items():
+        yield from _existing(output / name, files)
+    for folder in _checkpoints(output):
+        yield from _existing(folder, _IN_CHECKPOINT)
+    yield from output.glob(f"{TENSORBOARD}/job-*/events.out.tfevents.*")
+
+
+def _existing(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    for name in names:
+        if (folder / name).is_file():
+            yield folder / name
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    if not output.is_dir():
+        return []
+    return [f for f in output.iterdir() if f.is_dir() and _CHECKPOINT.fullmatch(f.name)]
+
+
+def _remove_empty_folders(output: Path) -> None:
+    boards = [*output.glob(f"{TENSORBOARD}/job-*"), output / TENSORBOARD]
+    ours = [*_checkpoints(output), *(output / name for name in _IN_FOLDERS), *boards]
+    for folder in [*ours, output]:
+        try:
+            folder.rmdir()
+        except OSError:
+            pass  # it holds something that is not ours, or is not there
+
+
+def _free_sibling(output: Path) -> Path:
+    number = 1
+    while (sibling := output.with_name(f"{output.name}.previous-{number}")).exists():
+        number += 1
+    return sibling

@@ -1,0 +1,202 @@
+"""The worker role `inspect`: looks at training files, without the GPU lease.
+
+Reads `inspect_request.json` in its run folder: {"train", "valid", "model", "mask_prompt",
+"trust_remote_code"} for preflight, {"files": [...]} for `safetrain validate`. Writes JSON lines to
+`inspect.jsonl`: progress, problems and summaries as they come, last {"done": true, ...}; the result
+alone goes to `probe.json`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetrain_shared.errors import ArgValue, SafetrainError
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import to_dict
+from safetrain_shared.paths import RunFolder
+from safetraind.storage.durable import write_json
+
+if TYPE_CHECKING:  # they need packages of which this worker tells whether they are there
+    from safetraind.worker.data.scan import Progress, Scan
+
+REQUEST = "inspect_request.json"
+RESULT = "inspect.jsonl"
+PACKAGES = (
+    "mlx",
+    "mlx_lm",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "orjson",
+    "psutil",
+    "grpc",
+    "google.protobuf",
+)
+
+Write = Callable[[dict[str, Any]], None]
+
+
+def main(arguments: list[str]) -> int:
+    """Inspects as the run folder asks. What is wrong with the files is a result, not a failure."""
+    folder = Path(arguments[0])
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    with (folder / RESULT).open("w", encoding="utf-8") as file:
+
+        def write(line: dict[str, Any]) -> None:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+
+        result = _validate(request, write) if "files" in request else _preflight(request, write)
+        write({"done": True, **result})
+        write_json(RunFolder(folder).probe, result)
+    return 0
+
+
+def scan_files(paths: Sequence[str], write: Write) -> list[Scan | None]:
+    """Scans files in the order given, and compares each with those before it.
+
+    None stands for a file that cannot be read, whose finding was written.
+    """
+    from safetraind.worker.data.duplicate_index import Leakage
+    from safetraind.worker.data.scan import Scan
+
+    names = Counter(Path(path).name for path in paths)
+    leakage, scans = Leakage(), list[Scan | None]()
+    for place, path in enumerate(paths):
+        scan = Scan(path, name=path if names[Path(path).name] > 1 else "")
+        scan.leakage = leakage if place else None
+        scan.indexing = leakage if place < len(paths) - 1 else None
+        scans.append(scan if _run(scan, write) else None)
+        leakage.freeze()
+    return scans
+
+
+def _run(scan: Scan, write: Write) -> bool:
+    try:
+        for found in scan.run():
+            kind = "problem" if isinstance(found, Finding) else "progress"
+            write({kind: _plain(found)})
+    except SafetrainError as error:
+        write({"problem": to_dict(_unreadable(error))})
+        return False
+    summary = {
+        "path": scan.path,
+        "lines": scan.lines,
+        "samples": scan.samples,
+        "problems": scan.errors + scan.warnings,
+        "format": scan.format,
+    }
+    write({"summary": summary})
+    return True
+
+
+def _plain(found: Progress | Finding) -> dict[str, Any]:
+    if isinstance(found, Finding):
+        plain: dict[str, Any] = to_dict(found)
+        return plain
+    total = found.bytes_total
+    return {"path": found.path, "bytes_done": found.bytes_done, "bytes_total": total}
+
+
+def _unreadable(error: SafetrainError) -> Finding:
+    return Finding(error.code, Status.FAILED, True, {"line": 0, **error.args_by_name}, "data")
+
+
+def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
+    """From the smallest file to the largest, which then need not be kept to be compared with."""
+    known: dict[object, str] = {}
+    repeated = 0
+    for path in request["files"]:
+        first = known.setdefault(_identity(path), path)
+        if first is not path:
+            args: dict[str, ArgValue] = {"path": path, "line": 0, "other": first}
+            write({"problem": to_dict(Finding("data.same_file", Status.WARNING, args=args))})
+            repeated += 1
+    scans = scan_files(sorted(known.values(), key=_size), write)
+    errors = sum(1 if scan is None else scan.errors for scan in scans)
+    return {"errors": errors, "warnings": repeated + sum(s.warnings for s in scans if s)}
+
+
+def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
+    packages = {name: _version(name) for name in PACKAGES}
+    write({"packages": packages})
+    try:
+        valid, train = scan_files([request["valid"], request["train"]], write)
+    except ImportError:
+        return {"packages": packages}  # which tell why
+    scans = (train, valid)
+    facts = [None if scan is None else _facts(scan) for scan in scans]
+    result: dict[str, Any] = {"train": facts[0], "valid": facts[1], "packages": packages}
+    if request.get("model") and packages["mlx_lm"]["version"]:
+        result["tokenizer"] = _count_tokens(request, scans, facts)
+    return result
+
+
+def _facts(scan: Scan) -> dict[str, Any]:
+    return {
+        "path": scan.path,
+        "format": scan.format,
+        "lines": scan.lines,
+        "samples": scan.samples,
+        "size": scan.size,
+        "errors": scan.errors,
+        "warnings": scan.warnings,
+        "counts": dict(scan.counts),
+        "lengths": None,
+    }
+
+
+def _count_tokens(
+    request: dict[str, Any], scans: Sequence[Scan | None], facts: Sequence[dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Adds the lengths to `facts`; says whether the tokenizer itself could be loaded."""
+    # Only now: with these imports `validate` would take two seconds to begin.
+    from mlx_lm.utils import load_tokenizer
+
+    from safetraind.worker.data.token_lengths import count
+
+    extra = {"trust_remote_code": True} if request.get("trust_remote_code") else None
+    try:
+        tokenizer = load_tokenizer(Path(request["model"]), extra)
+    except Exception as error:  # whatever a foreign model folder makes of it is the finding
+        return {"loaded": False, "reason": str(error).strip().splitlines()[:1]}
+    for scan, fact in zip(scans, facts, strict=True):
+        if scan is not None and fact is not None:
+            lengths = count(scan.draw, tokenizer, bool(request.get("mask_prompt", True)))
+            fact["lengths"] = lengths.as_dict()
+    return {"loaded": True, "chat_template": bool(tokenizer.chat_template), "reason": []}
+
+
+def _version(name: str) -> dict[str, str]:
+    """The version of a package that can really be imported, else why it cannot."""
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a broken package may raise anything
+        return {"version": "", "reason": f"{type(error).__name__}: {error}"[:200]}
+    try:
+        version = importlib.metadata.version(name.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        version = str(getattr(module, "__version__", "?"))
+    return {"version": version, "reason": ""}
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return 1 << 62
+
+
+def _identity(path: str) -> object:
+    """The same for all names of one file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return path
+    return found.st_dev, found.st_ino

@@ -1,0 +1,90 @@
+"""How many tokens the samples of a file have, with the model's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from safetraind.worker.data.encode_chat import Refused, encode
+from safetraind.worker.data.line_reader import Line
+from safetraind.worker.data.reservoir_sample import ReservoirSample
+from safetraind.worker.data.schema import form_of, parse
+
+TOPS = 128
+
+
+@dataclass(slots=True)
+class Lengths:
+    """Samples by their number of tokens, and by the place of the first token that is learned.
+
+    `tops`: the longest samples' tokens, and how many of those are learned. `scale`: samples in the
+    file for each one counted; 1.0 means that the counts are exact. `longest`, `failed` and `line`,
+    the first that failed, speak of all lines that were looked at. A sample whose first learned
+    token lies at or beyond a sequence length would lose its whole answer there.
+    """
+
+    tokens: Counter[int] = field(default_factory=Counter)
+    answers: Counter[int] = field(default_factory=Counter)
+    longest: int = 0
+    tops: list[tuple[int, int]] = field(default_factory=list)
+    scale: float = 1.0
+    failed: int = 0
+    line: int = 0
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON, counts as pairs."""
+        return {
+            "tokens": sorted(self.tokens.items()),
+            "answers": sorted(self.answers.items()),
+            "longest": self.longest,
+            "tops": sorted(self.tops, reverse=True),
+            "scale": self.scale,
+            "failed": self.failed,
+            "line": self.line,
+            "reason": self.reason,
+        }
+
+
+def count(draw: ReservoirSample, tokenizer: TokenizerWrapper, mask_prompt: bool) -> Lengths:
+    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised."""
+    lengths, drawn = Lengths(), set()
+    for line in draw:
+        drawn.add(line.number)
+        if measured := _measured(line, tokenizer, mask_prompt, lengths):
+            lengths.tokens[measured[0]] += 1
+            lengths.answers[measured[1]] += 1
+    for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
+        if line.number not in drawn:
+            _measured(line, tokenizer, mask_prompt, lengths)
+    lengths.scale = draw.seen / len(drawn) if drawn else 1.0
+    return lengths
+
+
+def _measured(
+    line: Line, tokenizer: TokenizerWrapper, mask_prompt: bool, lengths: Lengths
+) -> tuple[int, int] | None:
+    sample = parse(line.content)
+    try:
+        encoded = encode(line.number, sample, form_of(sample), tokenizer, mask_prompt)
+    except Refused as error:
+        lengths.failed += 1
+        if not lengths.line or line.number < lengths.line:
+            lengths.line, lengths.reason = line.number, str(error)
+        return None
+    length, learned = len(encoded.tokens), sum(encoded.learned[1:])
+    lengths.longest = max(lengths.longest, length)
+    keep = heapq.heappush if len(lengths.tops) < TOPS else heapq.heappushpop
+    keep(lengths.tops, (length, learned))
+    return length, _first(encoded.learned)
+
+
+def _first(learned: Iterable[bool]) -> int:
+    """The place of the first learned token that can be predicted, which the very first cannot."""
+    places = (place for place, is_learned in enumerate(learned) if is_learned and place)
+    return next(places, 1 << 30)

@@ -1,0 +1,133 @@
+"""Do two models answer alike? Measured on greedy answers to a few questions, token by token."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.generate import generate_step
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from safetrain_shared.errors import InvalidInput
+from safetraind.worker.data.encode_chat import encode_file
+from safetraind.worker.inference.generation import encode_prompt
+from safetraind.worker.loading import adapter_off
+
+PROMPT_TOKENS = 192
+ANSWER_TOKENS = 24
+SAMPLES = 4
+"""Questions taken from the validation file."""
+
+TOLERANCE = 0.05
+"""The share of the adapter's effect that may be lost."""
+
+TIE = 0.05
+"""Of two tokens whose log-probabilities are closer than this, rounding to 16 bits decides."""
+
+_QUESTIONS = ("Olá! Em que me podes ajudar?", "What is the capital of Portugal?")
+_SMALLEST_EFFECT = 1e-2
+"""Of an adapter that changes hardly anything no share is measured: a share of the logits' size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well one model stands for another.
+
+    `lost`: the distance of their logits over the distance between base and adapter, both root mean
+    squares; 0 is none of the adapter's effect, 1 as much as there was. `tokens` greedy tokens were
+    compared, `differing` are others, near ties apart.
+    """
+
+    lost: float
+    tokens: int
+    differing: int
+
+    @property
+    def good(self) -> bool:
+        """Whether the one can stand for the other."""
+        return self.lost <= TOLERANCE and not self.differing
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question and the answer that the adapter gives to it, as tokens."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What base and adapter answered: float32 (answer tokens, vocabulary) each, centred."""
+
+    probes: list[Probe]
+    base: mx.array
+    adapted: mx.array
+
+    def compare(self, fused: nn.Module) -> Agreement:
+        """Asks `fused` the same and tells how well it stands for the adapter."""
+        return compare(self.base, self.adapted, _logits(fused, self.probes))
+
+
+def ask_both(model: nn.Module, tokenizer: TokenizerWrapper, valid: str) -> Reference:
+    """Asks a model, with its adapter and without, samples of `valid` and two questions of ours."""
+    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": q}]) for q in _QUESTIONS]
+    prompts = _samples(tokenizer, valid) + prompts
+    probes = [Probe(prompt, _greedy(model, prompt)) for prompt in prompts]
+    adapted = _logits(model, probes)
+    with adapter_off(model):
+        return Reference(probes, _logits(model, probes), adapted)
+
+
+def compare(base: mx.array, adapted: mx.array, fused: mx.array) -> Agreement:
+    """How well `fused` stands for `adapted`; each (tokens, vocabulary), centred."""
+    effect = max(_rms(adapted - base), _SMALLEST_EFFECT * _rms(adapted))
+    lost = _rms(fused - adapted) / effect if effect else 0.0
+    chosen, other = (mx.argmax(x, axis=-1, keepdims=True) for x in (adapted, fused))
+    margin = mx.take_along_axis(adapted, chosen, -1) - mx.take_along_axis(adapted, other, -1)
+    differing: Any = (margin > TIE).sum().item()
+    return Agreement(lost, len(chosen), differing)
+
+
+def _logits(model: nn.Module, probes: list[Probe]) -> mx.array:
+    """What `model` predicts at each token of the answers.
+
+    Less each row's mean, which changes no answer: differences are then those of log-probabilities.
+    """
+    rows = []
+    for probe in probes:
+        tokens = mx.array([probe.prompt + probe.answer[:-1]])
+        row = model(tokens)[0, len(probe.prompt) - 1 :].astype(mx.float32)
+        rows.append(row - row.mean(axis=-1, keepdims=True))
+        mx.eval(rows[-1])
+    return mx.concatenate(rows)
+
+
+def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
+    steps = generate_step(mx.array(prompt), model, max_tokens=ANSWER_TOKENS)
+    return [int(token) for token, _ in steps]
+
+
+def _samples(tokenizer: TokenizerWrapper, valid: str) -> list[list[int]]:
+    """The first short samples of a validation file, up to where the model would answer."""
+    if not valid:
+        return []
+    try:
+        found = list(islice(encode_file(valid, tokenizer, True), SAMPLES))
+    except (OSError, InvalidInput):  # gone or changed since the training: our own must do
+        return []
+    prompts = [s.tokens[: max(1, s.learned.index(True))] for s in found if True in s.learned]
+    return [prompt for prompt in prompts if len(prompt) <= PROMPT_TOKENS]
+
+
+def _rms(values: mx.array) -> float:
+    root: Any = mx.sqrt(mx.square(values).mean()).item()
+    return float(root)

@@ -1,0 +1,214 @@
+"""The role `export`: fuses an adapter into a model folder that other programs take.
+
+Reads `export_request.json` in the run's folder: `model` (a folder or a hub id), `adapter` and
+`output` (folders), and optionally `valid` (a training file to take questions from), `gguf`,
+`dequantize`, `trust_remote_code`, `about` (kept in the manifest). Adds {"phase", "done"} lines to
+`probe.json.partial` and writes the result, or {"error": …}, to `probe.json`.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, save_config, save_model
+
+from safetrain_shared.errors import Blocked, Broken, NoRoom, SafetrainError, error_to_dict
+from safetrain_shared.paths import RunFolder
+from safetraind import host
+from safetraind.storage.durable import read_json, sync_folder, write_json
+from safetraind.storage.export_folder import check_free, check_room, partial_of
+from safetraind.storage.manifest import NAME as MANIFEST
+from safetraind.storage.manifest import write_manifest
+from safetraind.worker.export import gguf_writer, modelfile
+from safetraind.worker.export.agreement import Agreement, Reference, ask_both
+from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
+from safetraind.worker.loading import LoadedModel, attach_adapter, load
+
+REQUEST = "export_request.json"
+GGUF = "model.gguf"
+_SPARE = 256 << 20
+"""Memory for the logits that are compared and for the process itself, bytes."""
+
+EmitEvent = Callable[[str, float], None]
+"""Called with a phase (loading, asking, fusing, checking, gguf) and the share of all done."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exports as the run folder asks. What cannot be exported is a result, not a failure."""
+    run = RunFolder(Path(arguments[0]))
+    request = read_json(run.root / REQUEST)
+    with run.probe.with_name(f"{run.probe.name}.partial").open("w", encoding="utf-8") as file:
+
+        def tell(phase: str, done: float) -> None:
+            file.write(json.dumps({"phase": phase, "done": done}) + "\n")
+            file.flush()
+
+        write_json(run.probe, _outcome(request, tell))
+    return 0
+
+
+def _outcome(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
+    try:
+        return export(request, tell)
+    except SafetrainError as error:
+        return {"error": error_to_dict(error)}
+    except OSError as error:
+        return {"error": error_to_dict(_disk_error(error, request["output"]))}
+
+
+def export(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
+    """Writes the output folder, which must be free, and returns what it holds.
+
+    Everything is written beside it and renamed once base, adapter and fused model were asked the
+    same and the fused one answers as the adapter does. Raises Conflict where the output is taken,
+    Blocked where there is too little memory or nothing agrees, NoRoom, and what loading raises.
+    """
+    output = Path(request["output"])
+    check_free(output)
+    partial = partial_of(output)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        tell("loading", 0.0)
+        result = _Exporter(request, tell, partial).run()
+        write_manifest(partial, {**request.get("about", {}), "export": result})
+        if output.is_dir():
+            output.rmdir()
+        partial.rename(output)
+        sync_folder(output.parent)
+        return _placed(result, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass
+class _Exporter:
+    """One export on its way: what is asked for, and the folder that is filled."""
+
+    request: dict[str, Any]
+    tell: EmitEvent
+    folder: Path
+
+    def run(self) -> dict[str, Any]:
+        """Fills the folder; returns what it holds."""
+        reference, quantized = self._reference()
+        result = self._model(reference, quantized)
+        result["gguf"] = self._gguf(reference) if self.request.get("gguf") else None
+        result["modelfile"] = modelfile.write(self.folder, GGUF if result["gguf"] else "")
+        self.tell("checking", 1.0)
+        return result
+
+    def _reference(self) -> tuple[Reference, bool]:
+        """Base and adapter, asked as this machine answers; and whether the base is quantized."""
+        loaded = self._load(dequantize=None)
+        if self.request.get("gguf"):
+            gguf_writer.check_takes(loaded.config, loaded.folder)
+        self.tell("asking", 0.1)
+        reference = ask_both(loaded.model, loaded.tokenizer, self.request.get("valid", ""))
+        quantized = "quantization" in loaded.config
+        del loaded
+        _free_memory()
+        return reference, quantized
+
+    def _model(self, reference: Reference, quantized: bool) -> dict[str, Any]:
+        """The folder that mlx-lm loads, in the fewest bits that agree."""
+        quantized = quantized and not self.request.get("dequantize", False)
+        agreement = None
+        for bits in BITS if quantized else BITS[-1:]:
+            self.tell("fusing", 0.3)
+            self._write(bits)
+            self.tell("checking", 0.5)
+            agreement = self._check(reference)
+            if agreement.good:
+                return {"quantized": quantized, "bits": bits, "agreement": agreement.as_dict()}
+        assert agreement is not None
+        raise Blocked("export.differs", **agreement.as_dict())
+
+    def _write(self, bits: int) -> None:
+        dequantize = bool(self.request.get("dequantize", False))
+        loaded = self._load(dequantize=False)
+        self._check_means(fused_bytes(loaded.model, bits=bits, dequantize=dequantize))
+        config = fuse(loaded.model, loaded.config, bits=bits, dequantize=dequantize)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        save_model(self.folder, loaded.model, donate_model=True)
+        save_config(config, self.folder / "config.json")
+        _copy_the_rest(loaded.folder, self.folder)
+        del loaded
+        _free_memory()
+
+    def _check(self, reference: Reference) -> Agreement:
+        trusted = bool(self.request.get("trust_remote_code", False))
+        fused = load(str(self.folder), trust_remote_code=trusted)
+        try:
+            return reference.compare(fused.model)
+        finally:
+            del fused
+            _free_memory()
+
+    def _gguf(self, reference: Reference) -> dict[str, Any]:
+        """One file for llama.cpp and what is built on it, in 16 bits."""
+        self.tell("gguf", 0.7)
+        loaded = self._load(dequantize=False)
+        self._check_means(fused_bytes(loaded.model, dequantize=True))
+        config = fuse(loaded.model, loaded.config, dequantize=True)
+        file = self.folder / GGUF
+        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer)
+        del loaded
+        _free_memory()
+        self.tell("checking", 0.85)
+        agreement = reference.compare(gguf_writer.read_back(file))
+        if not agreement.good:
+            raise Broken("export.differs", **agreement.as_dict())
+        return {"path": GGUF, "agreement": agreement.as_dict()}
+
+    def _load(self, *, dequantize: bool | None) -> LoadedModel:
+        """The base with the adapter on it."""
+        trusted = bool(self.request.get("trust_remote_code", False))
+        path = self.request["model"]
+        loaded = load(path, dequantize=dequantize, trust_remote_code=trusted)
+        attach_adapter(loaded.model, Path(self.request["adapter"]))
+        return loaded
+
+    def _check_means(self, need: int) -> None:
+        available = host.gather().memory_available
+        if need + _SPARE > available:
+            raise Blocked("export.no_memory", need=need + _SPARE, available=available)
+        check_room(self.folder, need)
+
+
+def _copy_the_rest(source: Path, target: Path) -> None:
+    """Tokenizer, chat template, licence: all that a model folder holds beside its weights."""
+    ours = {"config.json", MANIFEST, "model.safetensors.index.json"}
+    for pattern in (*DEFAULT_ALLOW_PATTERNS, "LICENSE*"):
+        for file in source.glob(pattern):
+            if file.name not in ours and file.suffix != ".safetensors":
+                shutil.copyfile(file, target / file.name)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    mx.clear_cache()
+
+
+def _placed(result: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The result with its final paths and its size."""
+    gguf = result["gguf"] and {**result["gguf"], "path": str(output / GGUF)}
+    return {**result, "path": str(output), "bytes": _size(output), "gguf": gguf}
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _disk_error(error: OSError, path: str) -> NoRoom:
+    if error.errno == errno.ENOSPC:
+        return NoRoom("disk.full", path=path)
+    return NoRoom("disk.refused", path=path, reason=error.strerror or str(error))

@@ -1,0 +1,131 @@
+"""Writes a fused llama-architecture model as one GGUF file, in 16 bits, and reads it back.
+
+The format is ggml's (docs/gguf.md there). Names and the order of query and key rows are mlx-lm's
+own conversion (`mlx_lm.gguf`), which this goes beyond in three places, each of them silent there:
+rows that a converted GGUF model has in ggml's order already are not reordered again, a byte-level
+tokenizer is written as such, and a sentencepiece one with its merge order.
+
+What is not covered: other architectures, biases, RoPE scaling, mixtures of experts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.gguf import permute_weights, translate_weight_names
+from mlx_lm.models import llama
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from safetrain_shared.errors import InvalidInput
+from safetraind.worker.convert.gguf_reader import model_config, model_weights, read_gguf
+from safetraind.worker.export.gguf_vocabulary import vocabulary
+from safetraind.worker.loading import worth_dequantizing
+
+_ARCHITECTURES = ("llama", "mistral")
+_F16 = 1
+"""`general.file_type`, from llama.cpp's `enum llama_ftype`."""
+
+
+def check_takes(config: dict[str, Any], folder: Path) -> None:
+    """Raises InvalidInput, saying why, for a model that cannot be written faithfully."""
+    kind = config.get("model_type", "?")
+    if kind not in _ARCHITECTURES:
+        raise InvalidInput("export.gguf_architecture", architecture=kind)
+    for name in ("rope_scaling", "attention_bias", "mlp_bias"):
+        if config.get(name):
+            raise InvalidInput("export.gguf_architecture", architecture=f"{kind} + {name}")
+    vocabulary(folder, int(config["vocab_size"]))
+
+
+def write(
+    file: Path,
+    model: nn.Module,
+    config: dict[str, Any],
+    folder: Path,
+    tokenizer: TokenizerWrapper,
+) -> None:
+    """Writes `model`, which has no quantized layer left, with the tokenizer in `folder`.
+
+    Raises InvalidInput as `check_takes` does, and where a weight has no number in float16.
+    """
+    check_takes(config, folder)
+    heads = {
+        "self_attn.q_proj.weight": config["num_attention_heads"],
+        "self_attn.k_proj.weight": config.get("num_key_value_heads", config["num_attention_heads"]),
+    }
+    arrays = {}
+    for name, array in dict(tree_flatten(model.parameters())).items():
+        rows = next((count for end, count in heads.items() if name.endswith(end)), 0)
+        if rows and not config.get("rope_traditional"):
+            array = permute_weights(array, rows)
+        dtype = mx.float32 if array.ndim == 1 else mx.float16  # llama.cpp wants norms in float32
+        arrays[translate_weight_names(name)] = mx.contiguous(array.astype(dtype))
+    metadata = {
+        **_hyperparameters(config),
+        **vocabulary(folder, int(config["vocab_size"])),
+        **_tokens_by_role(tokenizer),
+    }
+    mx.save_gguf(str(file), arrays, metadata)
+
+
+def read_back(file: Path) -> nn.Module:
+    """The model in `file`, ready to compute, by the reader that knows nothing of this writer."""
+    gguf = read_gguf(file)
+    config = model_config(gguf)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    model.load_weights(list(model_weights(gguf, config).items()))
+    if worth_dequantizing(model):
+        model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    model.eval()
+    return model
+
+
+def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    head = config.get("head_dim") or hidden // heads
+    counts = {
+        "context_length": config.get("max_position_embeddings", 2048),
+        "embedding_length": hidden,
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "rope.dimension_count": head,
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "attention.head_count": heads,
+        "attention.head_count_kv": config.get("num_key_value_heads", heads),
+        "vocab_size": config["vocab_size"],
+    }
+    reals = {
+        "attention.layer_norm_rms_epsilon": config.get("rms_norm_eps", 1e-5),
+        "rope.freq_base": config.get("rope_theta", 10000.0),
+    }
+    return {
+        "general.architecture": "llama",
+        "general.file_type": mx.array(_F16, mx.uint32),
+        "general.alignment": mx.array(32, mx.uint32),
+        **{f"llama.{name}": mx.array(value, mx.uint32) for name, value in counts.items()},
+        **{f"llama.{name}": mx.array(value, mx.float32) for name, value in reals.items()},
+    }
+
+
+def _tokens_by_role(tokenizer: TokenizerWrapper) -> dict[str, Any]:
+    """The special tokens, whether a text begins with one, and the chat template."""
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    numbers = {
+        theirs: getattr(tokenizer, f"{ours}_token_id", None) for ours, theirs in roles.items()
+    }
+    begins = tokenizer.encode("a")[:1] == [numbers["bos"]]
+    metadata: dict[str, Any] = {
+        f"tokenizer.ggml.{role}_token_id": mx.array(number, mx.uint32)
+        for role, number in numbers.items()
+        if number is not None
+    }
+    metadata["tokenizer.ggml.add_bos_token"] = mx.array(begins)
+    if template := tokenizer.chat_template:
+        metadata["tokenizer.chat_template"] = template
+    return metadata

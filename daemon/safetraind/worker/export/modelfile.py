@@ -1,0 +1,82 @@
+"""Writes the Modelfile that `ollama create` reads: weights, template, where to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_tokenizer
+
+from safetraind.storage.durable import read_json
+
+# What `ollama create` reads from a folder of safetensors (its documentation, "Importing a model").
+_ARCHITECTURES = ("Llama", "Mistral", "Gemma", "Phi3", "Qwen2")
+_MARKS = "\ue000", "\ue001", "\ue002"  # stand for system, user and answer; no template has them
+
+
+def write(folder: Path, gguf: str = "") -> bool:
+    """Writes `Modelfile` for the GGUF file of that name, else for the folder itself.
+
+    False where Ollama would take neither: it reads no weights that MLX quantized.
+    """
+    config = read_json(folder / "config.json")
+    if not gguf and not _takes(config):
+        return False
+    tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    lines = [f"FROM ./{gguf}" if gguf else "FROM ."]
+    template = go_template(tokenizer)
+    if template:
+        lines.append(f'TEMPLATE """{template}"""')
+    ends = sorted(tokenizer.decode([token]) for token in tokenizer.eos_token_ids)
+    lines += [f'PARAMETER stop "{end}"' for end in ends]
+    (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return True
+
+
+def go_template(tokenizer: TokenizerWrapper) -> str:
+    """The chat template in Ollama's language, read off from what it makes of marked turns.
+
+    Empty where there is none, or where it does not simply put turns one behind the other.
+    """
+    system, user, answer = _MARKS
+    bare = _rendered(tokenizer, [("user", user)])
+    led = _rendered(tokenizer, [("system", system), ("user", user)])
+    answered = _rendered(tokenizer, [("user", user), ("assistant", answer)], ask=False)
+    if bare.count(user) != 1 or answered.count(answer) != 1:
+        return ""
+    before, after = bare.split(user)
+    end = answered.split(answer)[1]
+    if led.count(system) == led.count(user) == 1 and led.index(system) < led.index(user):
+        opening, between = led.split(user)[0].split(system)
+        before = _either(f"{opening}{{{{ .System }}}}{between}", before)
+    return f"{before}{{{{ .Prompt }}}}{after}{{{{ .Response }}}}{end}"
+
+
+def _either(with_system: str, without: str) -> str:
+    """The beginning of a turn, with a system text and without."""
+    if with_system.endswith(without):
+        only = with_system.removesuffix(without)
+        return f"{{{{ if .System }}}}{only}{{{{ end }}}}{without}"
+    return f"{{{{ if .System }}}}{with_system}{{{{ else }}}}{without}{{{{ end }}}}"
+
+
+def _rendered(
+    tokenizer: TokenizerWrapper, turns: list[tuple[str, str]], *, ask: bool = True
+) -> str:
+    """The conversation as text, without the token that Ollama puts in front by itself."""
+    messages: list[Any] = [{"role": role, "content": content} for role, content in turns]
+    if not tokenizer.has_chat_template:
+        return ""
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False)
+    except TemplateError:  # one that knows no system turn
+        return ""
+    begins = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
+    return str(text).removeprefix(tokenizer.bos_token if begins else "")
+
+
+def _takes(config: dict[str, Any]) -> bool:
+    names = config.get("architectures") or [""]
+    return "quantization" not in config and names[0].startswith(_ARCHITECTURES)

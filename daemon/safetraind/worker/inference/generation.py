@@ -1,0 +1,219 @@
+"""Turns a question into a stream of text, over mlx-lm's generation.
+
+Sampling draws from a key of its own: MLX's global random state, on which a training depends, is
+the same afterwards.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from jinja2 import TemplateError
+from mlx_lm.generate import stream_generate
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from safetrain_shared.errors import InvalidInput
+from safetraind.worker.inference.context_limit import PREFILL_TOKENS
+from safetraind.worker.inference.prompt_cache import Conversation
+
+DEFAULT_MAX_TOKENS = 256
+_ROLES = ("system", "user", "assistant")
+_LONGEST_KEEP_ALIVE = 1e9  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: the turns so far, the last one the user's, and how to sample the answer.
+
+    A `temperature` of 0 is greedy, a `top_p` of 0 or 1 leaves all tokens in. Without a `seed` each
+    answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
+    answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
+    to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
+    came with the model to run.
+    """
+
+    messages: tuple[Mapping[str, str], ...] = field(repr=False)
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = 0.0
+    top_p: float = 0.0
+    seed: int | None = None
+    base: bool = False
+    adapter: str = ""
+    model: str = ""
+    keep_alive: float | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of an answer. `cut`: it had more to say than `max_tokens` allowed."""
+
+    prompt_tokens: int
+    tokens: int
+    seconds_to_first_token: float
+    tokens_per_second: float
+    cut: bool
+
+
+def question_from_json(data: Any) -> Question:
+    """Return the question in a JSON object, each field checked. Raises InvalidInput."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("messages"), list):
+        raise InvalidInput("ask.malformed", field="messages")
+    messages = tuple(_message(message) for message in data["messages"])
+    if not messages or messages[-1]["role"] != "user":
+        raise InvalidInput("ask.no_question")
+    seed, keep_alive = data.get("seed"), data.get("keep_alive")
+    return Question(
+        messages=messages,
+        max_tokens=int(_number(data, "max_tokens", 1, 1 << 20) or DEFAULT_MAX_TOKENS),
+        temperature=_number(data, "temperature", 0, 100),
+        top_p=_number(data, "top_p", 0, 1),
+        seed=None if seed is None else int(_number(data, "seed", 0, (1 << 63) - 1)),
+        base=bool(data.get("base", False)),
+        adapter=str(data.get("adapter") or ""),
+        model=str(data.get("model") or ""),
+        keep_alive=None
+        if keep_alive is None
+        else _number(data, "keep_alive", 0, _LONGEST_KEEP_ALIVE),
+        trust_remote_code=data.get("trust_remote_code") is True,
+    )
+
+
+def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Return the tokens of the conversation in the model's own chat template.
+
+    A template that refuses a system turn gets it as the beginning of the first user turn; a
+    tokenizer without a template, the bare text. Raises InvalidInput where the template refuses the
+    order of the turns.
+    """
+    if not tokenizer.has_chat_template:
+        return list(tokenizer.encode("\n".join(message["content"] for message in messages)))
+    try:
+        return _templated(tokenizer, messages)
+    except TemplateError as error:
+        if messages[0]["role"] == "system" and len(messages) > 1:
+            return encode_prompt(tokenizer, _system_folded(messages))
+        raise InvalidInput("ask.template_refuses") from error
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompt: Sequence[int],
+    question: Question,
+    *,
+    conversation: Conversation | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[str | Done]:
+    """Yield pieces of the answer as they come, and `Done` as the last.
+
+    What `conversation` remembers of the prompt is not computed again, and it remembers this answer.
+    `stop` is looked at between two tokens; an answer it ends counts as cut. Computes on the calling
+    thread, which must be the one that loaded the model.
+    """
+    conversation = conversation or Conversation()
+    began = time.perf_counter()
+    cache, known = conversation.recall(model, prompt)
+    first = last = 0.0
+    said: list[int] = []
+    tokens, cut = 0, True
+    for step in stream_generate(
+        model,
+        tokenizer,
+        list(prompt[known:]),
+        max_tokens=question.max_tokens,
+        sampler=make_sampler(question.temperature, question.top_p, question.seed),
+        prefill_step_size=PREFILL_TOKENS,
+        prompt_cache=cache,
+    ):
+        last = time.perf_counter()
+        first = first or last
+        said.append(step.token)
+        cut = step.finish_reason != "stop"
+        tokens = step.generation_tokens - (not cut)  # the end of turn is no part of the answer
+        if step.text:
+            yield step.text
+        if stop():
+            break
+    conversation.keep([*prompt, *said], cache)
+    rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
+    yield Done(len(prompt), tokens, first - began, rate, cut)
+
+
+def make_sampler(
+    temperature: float, top_p: float, seed: int | None
+) -> Callable[[mx.array], mx.array]:
+    """Return a function from log-probabilities (1, vocabulary) to a token (1,).
+
+    Each call draws from the next key of its own sequence; equal seeds give equal draws.
+    """
+    if temperature == 0:
+        return lambda logprobs: mx.argmax(logprobs, axis=-1)
+    key = mx.random.key(secrets.randbits(63) if seed is None else seed)
+
+    def sample(logprobs: mx.array) -> mx.array:
+        nonlocal key
+        key, now = mx.random.split(key)
+        if 0 < top_p < 1:
+            logprobs = _nucleus(logprobs, top_p)
+        return mx.random.categorical(logprobs / temperature, key=now)
+
+    return sample
+
+
+def _nucleus(logprobs: mx.array, top_p: float) -> mx.array:
+    """Keep the smallest set of likeliest tokens whose probabilities reach `top_p`.
+
+    Holtzman et al., The Curious Case of Neural Text Degeneration (2019), section 3.1.
+    """
+    order = mx.argsort(-logprobs, axis=-1)
+    ranked = mx.take_along_axis(logprobs, order, axis=-1)
+    probabilities = mx.exp(ranked.astype(mx.float32))
+    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    kept = mx.where(before < top_p, ranked, -mx.inf)
+    return mx.put_along_axis(logprobs, order, kept, axis=-1)
+
+
+def _templated(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    turns = [dict(message) for message in messages]
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+
+
+def _system_folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    system, first, *rest = messages
+    content = f"{system['content']}\n\n{first['content']}"
+    return [{"role": first["role"], "content": content}, *rest]
+
+
+def _message(data: Any) -> dict[str, str]:
+    if not isinstance(data, Mapping):
+        raise InvalidInput("ask.malformed", field="messages")
+    role, content = data.get("role"), data.get("content")
+    if role not in _ROLES or not isinstance(content, str) or not _is_unicode(content):
+        raise InvalidInput("ask.malformed", field="messages")
+    return {"role": role, "content": content}
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON may carry half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _number(data: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    """The number under `name`; absent or null reads as 0, every field's word for its default."""
+    value = data.get(name) or 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput("ask.malformed", field=name)
+    if value and not low <= value <= high:
+        raise InvalidInput("ask.out_of_range", field=name, low=low, high=high)
+    return value

@@ -1,0 +1,287 @@
+"""The socket on which a worker, in training or serving, takes questions and streams answers.
+
+One connection, one question. The asker sends a JSON object on a line and reads JSON objects, one a
+line, until `done` or `error`:
+
+    {"waiting": "queue" | "loading"}
+    {"source": {"model", "adapter", "step", "training"}}
+    {"text": "…"}
+    {"done": {"prompt_tokens", "tokens", "seconds_to_first_token", "tokens_per_second", "cut"}}
+    {"error": {"class", "code", "args"}}
+
+The asker keeps its side open until then: closing it, even by half, means that it has gone. A thread
+listens, reads and queues; MLX is touched by the main thread alone, which takes a question when it
+has a moment (a trainer: between two steps) and answers it on the spot. Nothing here logs what is
+asked or answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from safetrain_shared.errors import Broken, Busy, InvalidInput, SafetrainError, error_to_dict
+from safetraind.worker.inference.generation import (
+    Done,
+    Question,
+    encode_prompt,
+    generate,
+    question_from_json,
+)
+from safetraind.worker.inference.prompt_cache import Conversation
+from safetraind.worker.loading import LoadedModel, adapter_off, evaluating
+
+MAX_REQUEST_BYTES = 1 << 20
+MAX_CONNECTIONS = 16
+"""Askers served or waiting; more wait in the kernel's queue, which is as long."""
+
+READ_SECONDS = 10.0
+"""How long an asker may take to send its question."""
+
+SEND_SECONDS = 2.0
+"""How long an asker that does not read may hold up an answer before it is dropped."""
+
+CONTEXT_TOKENS = 4096
+"""Prompt and answer together, where the worker's memory plan says nothing else."""
+
+
+class Asker:
+    """A client that waits for an answer, and its question."""
+
+    def __init__(self, connection: socket.socket, question: Question) -> None:
+        self.question = question
+        self._connection = connection
+        self._lost = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has closed its side."""
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def send(self, reply: Mapping[str, Any]) -> bool:
+        """Send one reply; False, from then on, where the client has gone or does not read."""
+        self._lost = self._lost or not _send(self._connection, reply)
+        return not self._lost
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+class QuestionDesk:
+    """Takes questions on a Unix socket, in threads, and hands them to the main thread in order."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen at `path` (`RunFolder.socket`), replacing what an earlier worker left there."""
+        self._path = path
+        self._listener = _listen(path)
+        self._asked: queue.SimpleQueue[Asker | None] = queue.SimpleQueue()
+        self._places = threading.Semaphore(MAX_CONNECTIONS)
+        self._closing = False
+        self._door = threading.Lock()
+        self._thread = threading.Thread(target=self._accept, name="questions", daemon=True)
+        self._thread.start()
+
+    def take(self, timeout: float = 0.0) -> Asker | None:
+        """Return the next asker that is still there; None when `timeout` seconds bring none.
+
+        With no question waiting and no timeout it costs about a microsecond. Whoever takes an asker
+        answers it and calls `done_with`.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                asker = self._asked.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            if asker is None or not asker.gone:
+                return asker
+            self.done_with(asker)
+
+    def done_with(self, asker: Asker) -> None:
+        """Hang up and make room for another connection."""
+        asker.close()
+        self._places.release()
+
+    def wake(self) -> None:
+        """Let a waiting `take` return None. Safe in a signal handler."""
+        self._asked.put(None)
+
+    def close(self) -> None:
+        """Stop listening, and send those who still wait away with a sentence."""
+        with self._door:  # nobody who was told to wait is left behind it
+            self._closing = True
+        self._places.release()  # ends the wait for a place, if that is where the thread is
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as poke:
+            poke.connect(str(self._path))  # ends the wait in accept()
+            self._thread.join()
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+        while not self._asked.empty():
+            if asker := self.take():
+                self._send_away(asker)
+
+    def _accept(self) -> None:
+        """Accept while there is a place; whoever comes then waits in the kernel's queue."""
+        while self._places.acquire() and not self._closing:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # out of descriptors: those in use come back
+                self._places.release()
+                time.sleep(0.1)
+                continue
+            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+
+    def _read(self, connection: socket.socket) -> None:
+        """Read the question of one connection and queue it."""
+        try:
+            asker = Asker(connection, question_from_json(_read_object(connection)))
+        except (SafetrainError, OSError) as error:
+            if isinstance(error, SafetrainError):
+                _send(connection, _error(error))
+            connection.close()
+            self._places.release()
+            return
+        with self._door:
+            if self._closing:
+                self._send_away(asker)
+            else:
+                asker.send({"waiting": "queue"})
+                self._asked.put(asker)
+
+    def _send_away(self, asker: Asker) -> None:
+        asker.send(_error(Busy("ask.worker_ended")))
+        self.done_with(asker)
+
+
+def answer(
+    asker: Asker,
+    loaded: LoadedModel,
+    source: Mapping[str, Any],
+    *,
+    context: int = CONTEXT_TOKENS,
+    conversation: Conversation | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Answer `asker` with the model as it is, streaming; leave the model as it was.
+
+    `source` is sent first. `context` bounds prompt and answer together, in tokens; a longer prompt
+    is refused, a longer answer cut. `conversation` (with these very weights) spares computing again
+    what it remembers. `stop` ends the answer early. Dropout is off and, for a `base` question, the
+    adapter too; both are back afterwards, and no random state of MLX has moved.
+
+    Raises RuntimeError as MLX does when memory runs out: the process must not go on then. Any other
+    failure is the asker's alone.
+    """
+    try:
+        _answer(asker, loaded, source, context, conversation, stop)
+    except SafetrainError as error:
+        asker.send(_error(error))
+    except RuntimeError:
+        asker.send(_error(Broken("ask.failed", reason="RuntimeError")))
+        raise
+    except Exception as error:
+        asker.send(_error(Broken("ask.failed", reason=type(error).__name__)))
+    finally:
+        mx.clear_cache()
+
+
+def _answer(
+    asker: Asker,
+    loaded: LoadedModel,
+    source: Mapping[str, Any],
+    context: int,
+    conversation: Conversation | None,
+    stop: Callable[[], bool],
+) -> None:
+    question = asker.question
+    prompt = encode_prompt(loaded.tokenizer, question.messages)
+    if len(prompt) >= context:
+        raise InvalidInput("ask.prompt_too_long", tokens=len(prompt), limit=max(0, context - 1))
+    room = min(question.max_tokens, context - len(prompt))
+    question = dataclasses.replace(question, max_tokens=room)
+    adapter = adapter_off if question.base else contextlib.nullcontext
+    with evaluating(loaded.model), adapter(loaded.model):
+        heard = asker.send({"source": source})
+        pieces = generate(
+            loaded.model,
+            loaded.tokenizer,
+            prompt,
+            question,
+            conversation=conversation,
+            stop=lambda: stop() or not heard,
+        )
+        for piece in pieces:
+            if isinstance(piece, Done):
+                asker.send({"done": dataclasses.asdict(piece)})
+            else:
+                heard = asker.send({"text": piece})
+        mx.synchronize()  # a token computed ahead must not run into the next training step
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind a socket that nobody else may connect to. The folder is the caller's to protect.
+
+    It is renamed into place once it listens: who finds it can connect.
+    """
+    path.unlink(missing_ok=True)
+    aside = path.with_name(f"~{path.name[1:]}")  # no longer than an address may be
+    aside.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(aside))
+    finally:
+        os.umask(mask)
+    listener.listen(MAX_CONNECTIONS)
+    aside.rename(path)
+    return listener
+
+
+def _read_object(connection: socket.socket) -> Any:
+    """Read the JSON value on the first line. Raises InvalidInput, or OSError when nothing comes."""
+    deadline = time.monotonic() + READ_SECONDS
+    received = bytearray()
+    while b"\n" not in received:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        part = connection.recv(1 << 16)
+        if not part:
+            raise ConnectionResetError
+        received += part
+        if len(received) > MAX_REQUEST_BYTES:
+            raise InvalidInput("message.too_large", size=len(received), limit=MAX_REQUEST_BYTES)
+    try:
+        return json.loads(received.split(b"\n", 1)[0])
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("ask.malformed", field="JSON") from error
+
+
+def _send(connection: socket.socket, reply: Mapping[str, Any]) -> bool:
+    line = json.dumps(reply, ensure_ascii=False, separators=(",", ":")) + "\n"
+    try:
+        connection.settimeout(SEND_SECONDS)
+        connection.sendall(line.encode(errors="replace"))
+        connection.setblocking(False)
+    except OSError:
+        return False
+    return True
+
+
+def _error(error: SafetrainError) -> dict[str, Any]:
+    return {"error": error_to_dict(error)}

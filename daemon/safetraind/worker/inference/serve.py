@@ -1,0 +1,151 @@
+"""The role `serve`: keeps a model warm and answers questions until it is idle or told to end.
+
+Reads `serve_request.json` in the run's folder: `model` (a folder or a hub id), and optionally
+`adapter` (a folder), `keep_alive` (seconds), `context` (tokens), `dequantize`, `trust_remote_code`.
+A question may name another model or adapter for itself, whether to trust the model's code, and how
+long to keep alive after it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from safetrain_shared.errors import SafetrainError, error_to_dict
+from safetrain_shared.paths import RunFolder
+from safetraind import host
+from safetraind.worker.inference.context_limit import longest, shape_of
+from safetraind.worker.inference.prompt_cache import Conversation
+from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, Asker, QuestionDesk, answer
+from safetraind.worker.loading import (
+    LoadedModel,
+    attach_adapter,
+    detach_adapter,
+    item_bytes,
+    load,
+)
+
+REQUEST = "serve_request.json"
+KEEP_ALIVE_SECONDS = 300.0
+FIRST_SECONDS = 30.0
+"""How long the first question may take to come, at least: somebody had a reason to start this."""
+
+_MEMORY_SHARE = 0.9
+"""Of the memory that is free, and of what a GPU recommends, what an answer may take."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the run folder named by the only argument; 0 when idle or on SIGTERM."""
+    run = RunFolder(Path(arguments[0]))
+    request = json.loads((run.root / REQUEST).read_text(encoding="utf-8"))
+    desk = QuestionDesk(run.socket)
+    server = Server(request, desk)
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    try:
+        server.run()
+    finally:
+        desk.close()
+    return 0
+
+
+class Server:
+    """The model that is loaded now, and the loop that answers with it."""
+
+    def __init__(self, request: dict[str, Any], desk: QuestionDesk) -> None:
+        self._request = request
+        self._desk = desk
+        self._stopping = False
+        self._keep_alive = float(request.get("keep_alive", KEEP_ALIVE_SECONDS))
+        self._loaded: LoadedModel | None = None
+        self._model = ""
+        self._adapter = ""
+        self._context = 0
+        self._conversations: dict[bool, Conversation] = {}
+
+    def stop(self) -> None:
+        """End after the token in progress. Safe in a signal handler."""
+        self._stopping = True
+        self._desk.wake()
+
+    def run(self) -> None:
+        """Answer questions in order until `keep_alive` seconds bring none, or `stop`."""
+        patience = max(self._keep_alive, FIRST_SECONDS)
+        while not self._stopping and (asker := self._desk.take(patience)):
+            try:
+                self._answer(asker)
+            finally:
+                self._desk.done_with(asker)
+            patience = self._keep_alive
+
+    def _answer(self, asker: Asker) -> None:
+        question = asker.question
+        if question.keep_alive is not None:
+            self._keep_alive = question.keep_alive
+        model = question.model or self._request["model"]
+        adapter = question.adapter or self._request.get("adapter", "")
+        try:
+            if model != self._model:
+                asker.send({"waiting": "loading"})
+                self._load(model, question.trust_remote_code)
+            if adapter != self._adapter and not question.base:
+                self._put_on(adapter)
+        except SafetrainError as error:
+            asker.send({"error": error_to_dict(error)})
+            return
+        assert self._loaded is not None
+        adapted = bool(self._adapter) and not question.base
+        answer(
+            asker,
+            self._loaded,
+            {
+                "model": model,
+                "adapter": self._adapter if adapted else "",
+                "step": 0,
+                "training": False,
+            },
+            context=self._context,
+            conversation=self._conversation(adapted),
+            stop=lambda: self._stopping,
+        )
+
+    def _conversation(self, adapted: bool) -> Conversation:
+        """The last one, where it was with the same weights. Only one is kept."""
+        if adapted not in self._conversations:
+            self._conversations = {adapted: Conversation()}
+        return self._conversations[adapted]
+
+    def _load(self, model: str, trust: bool) -> None:
+        self._loaded, self._model, self._adapter, self._conversations = None, "", "", {}
+        mx.clear_cache()  # the old model's memory, before the new one needs it
+        self._loaded = load(
+            model,
+            dequantize=self._request.get("dequantize"),
+            trust_remote_code=trust or bool(self._request.get("trust_remote_code", False)),
+        )
+        shape = shape_of(self._loaded.config, item_bytes(self._loaded.model))
+        most = int(self._request.get("context", CONTEXT_TOKENS))
+        self._context = longest(shape, _room(), most)
+        self._model = model
+
+    def _put_on(self, adapter: str) -> None:
+        assert self._loaded is not None
+        self._conversations = {}
+        detach_adapter(self._loaded.model)
+        self._adapter = ""
+        if adapter:
+            attach_adapter(self._loaded.model, Path(adapter))
+            self._adapter = adapter
+
+
+def _room() -> int:
+    """Bytes for an answer, now that the model is loaded."""
+    room = int(_MEMORY_SHARE * host.gather().memory_available)
+    recommended = int(mx.device_info().get("max_recommended_working_set_size", 0))
+    if recommended:
+        room = min(room, int(_MEMORY_SHARE * recommended) - mx.get_active_memory())
+    return room

@@ -1,0 +1,88 @@
+"""The worker's ties to the daemon: events go out, wishes (pause, cancel, stop) come in.
+
+Nothing here waits for anybody. An event that the disk has no room for is kept in memory and tried
+again with the next one; `struggling` tells the trainer, which then pauses at its next checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from safetrain_shared.events import Body, Notice, PhaseChanged
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.paths import RunFolder
+from safetraind.storage.event_file import EventWriter
+
+MOST_WAITING = 500  # events
+PATIENCE_SECONDS = 5.0
+
+
+class EventSink:
+    """One worker's event file and intent. Takes SIGTERM over, so only the main thread makes one."""
+
+    def __init__(self, run: RunFolder, launch: Mapping[str, Any]) -> None:
+        """`launch`: what launch.json says. Raises OSError where no event file can be opened."""
+        self._intent = run.intent
+        self._events = EventWriter(run.events, launch.get("attempt", 1), launch.get("seq_floor", 0))
+        self._waiting: deque[Body] = deque(maxlen=MOST_WAITING)
+        self._stopping = False
+        self._phase = ""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    @property
+    def struggling(self) -> bool:
+        """Some events could not be written yet."""
+        return bool(self._waiting)
+
+    def emit(self, body: Body) -> None:
+        """Appends an event, after those that wait. Of too many the oldest are given up."""
+        self._waiting.append(body)
+        self._flush()
+
+    def phase(self, phase: str) -> None:
+        """Says what the worker does from now on; nothing where it does that already."""
+        if phase != self._phase:
+            self._phase = phase
+            self.emit(PhaseChanged(phase))
+
+    def notice(self, code: str, **args: str | int | float) -> None:
+        """Says something that the user should see."""
+        self.emit(Notice(Finding(code, Status.WARNING, args=args)))
+
+    def sync(self) -> None:
+        """Brings the events to the disk itself."""
+        self._events.sync()
+
+    def wish(self) -> str:
+        """`pause`, `cancel`, `stop` (SIGTERM came), or empty."""
+        try:
+            return self._intent.read_text(encoding="utf-8").strip()
+        except OSError:
+            return "stop" if self._stopping else ""
+
+    def close(self) -> bool:
+        """Tries for a few seconds to write what still waits. False where there was no room."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._waiting and time.monotonic() < deadline:
+            self._flush()
+            time.sleep(0.1)
+        if self._waiting:
+            return False
+        self._events.sync()
+        self._events.close()
+        return True
+
+    def _flush(self) -> None:
+        while self._waiting:
+            try:
+                self._events.append(self._waiting[0])
+            except OSError:
+                return
+            self._waiting.popleft()
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._stopping = True

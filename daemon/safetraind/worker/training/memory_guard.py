@@ -1,0 +1,153 @@
+"""Keeps a training from pressing the machine: watches memory, holds, and leaves in time.
+
+A thread looks every two seconds; what it saw is judged before each step. A process that grows
+near its budget gives its caches back. While the system is short of memory the run holds, so that
+others can finish what they do; if it stays short, or becomes critical, the run leaves the memory
+with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
+the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import mlx.core as mx
+
+from safetrain_shared.errors import EXIT_MEMORY
+from safetrain_shared.events import Notice, Outcome
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import Plan
+from safetraind import host
+from safetraind.host import Pressure
+from safetraind.worker.training.event_sink import EventSink
+
+SAMPLE_SECONDS = 2.0
+BREAK_OFF_SECONDS = 20.0  # of critical pressure in one step
+_LOOK_SECONDS = 0.25
+
+
+class Strain(IntEnum):
+    """What a reading asks for, the graver the higher."""
+
+    NONE = 0
+    NEAR = 1  # the process is near its budget: caches are given back
+    SHORT = 2  # the system is short of memory: hold
+    CRITICAL = 3  # leave
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Memory at one moment: this process's footprint and the system's swap in use, bytes."""
+
+    footprint: int
+    pressure: Pressure
+    swap: int
+
+
+def read() -> Reading:
+    """Takes a reading, in about a millisecond."""
+    return Reading(host.footprint(os.getpid()), host.pressure(), host.swap_used())
+
+
+def judge(reading: Reading, budget: int, high: float) -> Strain:
+    """The strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`: the
+    share of it from which on the process is near.
+    """
+    if reading.pressure is Pressure.CRITICAL:
+        return Strain.CRITICAL
+    if reading.pressure is Pressure.WARNING:
+        return Strain.SHORT
+    return Strain.NEAR if 0 < high * budget <= reading.footprint else Strain.NONE
+
+
+class Guard:
+    """The guard of one training. `before_step` acts; its thread only breaks a step off."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        sink: EventSink,
+        *,
+        read: Callable[[], Reading] = read,
+        break_off: Callable[[], None] = lambda: os._exit(EXIT_MEMORY),
+        sample_seconds: float = SAMPLE_SECONDS,
+    ) -> None:
+        """`read` and `break_off` are what a test replaces."""
+        self._settings, self._budget, self._link = plan.settings, plan.memory_budget, sink
+        self._read, self._break_off, self._sample_seconds = read, break_off, sample_seconds
+        self._highest = 0  # footprint
+        self.strain = Strain.NONE  # the gravest since the step before
+        self._critical_since = 0.0
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Guard:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+
+    def before_step(self) -> Outcome | None:
+        """Gives caches back and holds as long as that helps; the outcome with which to leave."""
+        self._critical_since = 0.0
+        seen, self.strain = self.strain, Strain.NONE
+        if seen is Strain.NONE:
+            return None
+        mx.clear_cache()
+        reading = self._taken()
+        strain = self._judged(reading)
+        if strain is Strain.SHORT:
+            self._link.phase("holding")
+            self._link.emit(Notice(_finding("train.holding", reading)))
+            strain, reading = self._hold(reading)
+        if strain < Strain.SHORT:
+            return None
+        needed = max(self._highest, reading.footprint)
+        return Outcome("paused", _finding("train.memory_short", reading, needed=needed))
+
+    def _hold(self, reading: Reading) -> tuple[Strain, Reading]:
+        """Waits until it was calm for `calm_seconds`; at most `hold_seconds`, or until a wish."""
+        began = calm_since = time.monotonic()
+        strain = self._judged(reading)
+        while strain is not Strain.CRITICAL and not self._link.wish():
+            now = time.monotonic()
+            if strain is Strain.SHORT:
+                calm_since = now
+            elif now - calm_since >= self._settings.calm_seconds:
+                break
+            if now - began >= self._settings.hold_seconds:
+                return max(strain, Strain.SHORT), reading
+            time.sleep(_LOOK_SECONDS)
+            reading = self._taken()
+            strain = self._judged(reading)
+        return (Strain.NONE if self._link.wish() else strain), reading
+
+    def _taken(self) -> Reading:
+        reading = self._read()
+        self._highest = max(self._highest, reading.footprint)
+        return reading
+
+    def _judged(self, reading: Reading) -> Strain:
+        return judge(reading, self._budget, self._settings.memory_high)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._sample_seconds):
+            strain = self._judged(self._taken())
+            self.strain = max(self.strain, strain)
+            now = time.monotonic()
+            if strain is not Strain.CRITICAL:
+                self._critical_since = 0.0
+            elif not self._critical_since:
+                self._critical_since = now
+            elif now - self._critical_since >= BREAK_OFF_SECONDS:
+                self._break_off()
+
+
+def _finding(code: str, reading: Reading, **more: int) -> Finding:
+    args = {"footprint": reading.footprint, "swap": reading.swap, **more}
+    return Finding(code, Status.WARNING, args=args)

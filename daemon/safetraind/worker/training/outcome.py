@@ -1,0 +1,81 @@
+"""How a training worker ends: its last event, or an exit code where there is no room for one."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable
+
+from safetrain_shared.errors import NoRoom, SafetrainError
+from safetrain_shared.events import Outcome
+from safetrain_shared.findings import Finding, Status
+from safetraind.worker.training.event_sink import EventSink
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = errno.EROFS  # as a disk becomes that has errors, or one that was mounted anew
+_OUT_OF_MEMORY = (
+    # What MLX's errors say (mlx 0.32: allocator, Metal device, command buffers).
+    "Unable to allocate",
+    "Insufficient Memory",
+    "Resource limit",
+    "maximum allowed buffer size",
+    "[metal::malloc]",
+)
+_WATCHDOG = ("GPU Timeout", "Impacting Interactivity")
+
+
+def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
+    """Runs `work` and writes its outcome as the worker's last event; returns the exit code.
+
+    0: the event says how it ended. NoRoom's code: the event file's disk is full, and the run waits
+    at its last checkpoint. Anything unforeseen is raised, and is a death.
+    """
+    try:
+        outcome = work()
+    except SafetrainError as error:
+        outcome = Outcome(
+            "failed", Finding(error.code, Status.FAILED, True, dict(error.args_by_name))
+        )
+    except OSError as error:
+        outcome = _refused(error)
+    except RuntimeError as error:
+        outcome = _broken(error)
+    sink.emit(outcome)
+    return 0 if sink.close() else NoRoom.exit_code
+
+
+def granted(wish: str, step: int) -> Outcome:
+    """The outcome that a wish (see `Link.wish`) leads to, once `step` is saved."""
+    if wish == "cancel":
+        return Outcome("cancelled", Finding("job.cancelled_by_user"))
+    code = "train.paused" if wish == "pause" else "train.stopped"
+    return Outcome("paused", Finding(code, args={"step": step}))
+
+
+def waiting_for_room(code: str = "train.disk_full") -> Outcome:
+    """The outcome of a run that goes on once the disk takes something again."""
+    return Outcome("paused", Finding(code, Status.WARNING))
+
+
+def _refused(error: OSError) -> Outcome:
+    """The disk refused a write: a full or read-only one can be mended, so the run only pauses."""
+    if error.errno in _FULL:
+        return waiting_for_room()
+    if error.errno == _READ_ONLY:
+        return waiting_for_room("train.disk_read_only")
+    args = {"path": str(error.filename or "?"), "reason": error.strerror or str(error)}
+    return Outcome("failed", Finding("path.unwritable", Status.FAILED, True, args))
+
+
+def _broken(error: RuntimeError) -> Outcome:
+    """MLX gave up. Out of memory has no class of its own there; its text tells."""
+    text = str(error)
+    if any(sign in text for sign in _WATCHDOG):
+        code = "job.gpu_watchdog"
+    elif any(sign in text for sign in _OUT_OF_MEMORY):
+        code = "job.out_of_memory"
+    else:
+        raise error
+    traceback.print_exc(file=sys.stderr)
+    return Outcome("failed", Finding(code, Status.FAILED, True))

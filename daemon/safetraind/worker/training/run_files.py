@@ -1,0 +1,218 @@
+"""What a run leaves behind: events, checkpoints, the best adapter, tables, state and summary."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from safetrain_shared.events import CheckpointSaved, Evaluated, Outcome, StepDone
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import to_dict
+from safetrain_shared.paths import SUMMARY, checkpoint_name
+from safetraind.storage import durable, training_state
+from safetraind.storage.training_state import TrainingState
+from safetraind.worker.training import memory_limits, nonfinite
+from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
+from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.event_sink import EventSink
+from safetraind.worker.training.metrics_table import Metrics
+from safetraind.worker.training.position import Progress
+from safetraind.worker.training.step import Stepped, Stepper
+from safetraind.worker.training.summary import best_of, summary
+from safetraind.worker.training.task import Task
+from safetraind.worker.training.throughput import Throughput
+
+SAVE_SECONDS = 600.0
+
+
+class Records:
+    """Writes down how one run goes, and finds again where it stood."""
+
+    def __init__(self, task: Task, sink: EventSink, stepper: Stepper) -> None:
+        self._task, self._link, self._stepper = task, sink, stepper
+        self._total_steps = 0
+        self._checkpoints = Checkpoints(task)
+        self._metrics = Metrics(task.run.events)
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> Progress:
+        """Puts everything to where the newest whole checkpoint stood, or begins anew.
+
+        A damaged checkpoint is passed over with a notice.
+        """
+        settings, passed_over = self._task.plan.settings, False
+        for folder, damaged in self._checkpoints.newest_first():
+            if damaged != []:
+                passed_over = True
+                self._say_damaged(folder.name, damaged)
+                continue
+            progress = self._checkpoints.load(folder, self._stepper)
+            progress.begin(settings)
+            self._saved_step = progress.step
+            self._republish(progress, folder)
+            self._link.notice("train.resumed", checkpoint=folder.name, step=progress.step)
+            return progress
+        if passed_over:
+            self._link.notice("train.from_the_beginning")
+        progress = Progress()
+        progress.begin(settings)
+        return progress
+
+    def begin(
+        self, progress: Progress, samples: Samples, validation: Samples, total_steps: int
+    ) -> None:
+        """Writes that the run is under way, and says once what is left out of the data.
+
+        `total_steps`: optimizer steps of the whole run.
+        """
+        self._samples, self._validation = samples, validation
+        self._total_steps = total_steps
+        length = self._task.plan.settings.max_seq_length
+        if not progress.step or length < progress.first_length:
+            self._say_left_out(length)
+        self._task.output.mkdir(parents=True, exist_ok=True)
+        self._write_state(progress, "training")
+
+    def save_is_due(self) -> bool:
+        """Ten minutes have passed since the last checkpoint."""
+        return time.monotonic() - self._saved_at >= SAVE_SECONDS
+
+    def log(
+        self, progress: Progress, done: Stepped, learning_rate: float, throughput: Throughput
+    ) -> None:
+        """Logs the step that was just done, if anything was learned since the last one logged."""
+        if not progress.learned:
+            return
+        body = StepDone(
+            step=progress.step,
+            epoch=progress.epoch,
+            step_in_epoch=progress.step_in_epoch,
+            total_steps=self._total_steps,
+            loss=progress.take_loss(),
+            learning_rate=learning_rate,
+            grad_norm=done.grad_norm,
+            tokens=progress.tokens,
+            tokens_per_second=throughput.take_tokens_per_second(),
+            peak_memory=memory_limits.peak(),
+            footprint=memory_limits.own_footprint(),
+            eta_seconds=throughput.eta(self._total_steps - progress.step),
+        )
+        self._metrics.add(body, time.time())
+        self._link.emit(body)
+
+    def evaluated(self, progress: Progress, loss: float, samples: int) -> bool:
+        """Logs an evaluation; True where it is the best so far, which must then be saved."""
+        name = checkpoint_name(progress.epoch, progress.step_in_epoch)
+        best = progress.judge(loss, name)
+        place = (progress.step, progress.epoch, progress.step_in_epoch)
+        body = Evaluated(*place, loss=loss, samples=samples, best=best)
+        self._metrics.add(body, time.time())
+        self._link.emit(body)
+        return best
+
+    def save(self, progress: Progress) -> None:
+        """Saves a checkpoint, unless this very step is saved already, and what goes with it.
+
+        Raises OSError, e.g. on a full disk.
+        """
+        if progress.step == self._saved_step:
+            return
+        self._link.phase("saving")
+        start = time.perf_counter()
+        folder = self._checkpoints.save(self._stepper, progress)
+        if progress.best_checkpoint in ("", folder.name):  # without evaluation the newest is best
+            publish(folder, self._task.adapters)
+        self._write_state(progress, "training")
+        self._metrics.write(self._task.output)
+        self._saved_step, self._saved_at = progress.step, time.monotonic()
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        place = (progress.step, progress.epoch, progress.step_in_epoch)
+        seconds = time.perf_counter() - start
+        self._link.emit(CheckpointSaved(*place, path=str(folder), bytes=size, seconds=seconds))
+        self._link.sync()
+
+    def fail(self, progress: Progress, cause: Finding) -> Outcome:
+        """Ends a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
+        if cause.code == nonfinite.ASTRAY and progress.step == self._saved_step:
+            progress = self._withdraw(progress)
+        return self.conclude(progress, Outcome("failed", cause))
+
+    def conclude(self, progress: Progress, outcome: Outcome) -> Outcome:
+        """Writes the tables, the state and the summary; returns `outcome`. Raises OSError."""
+        if outcome.outcome == "succeeded" and progress.step < self._total_steps:
+            self._link.notice("train.early_stop", count=progress.stale)
+        self._metrics.write(self._task.output)
+        self._write_state(progress, outcome.outcome)
+        text = summary(
+            self._task, progress, outcome, self._total_steps, self._samples, self._validation
+        )
+        durable.write_json(self._task.output / SUMMARY, text)
+        return outcome
+
+    def _write_state(self, progress: Progress, state: str) -> None:
+        training_state.write(
+            self._task.output,
+            TrainingState(
+                job=self._task.job,
+                state=state,
+                fingerprint=self._task.fingerprint,
+                home=str(self._task.run.root.parent.parent),
+                spec=self._task.frozen_spec,
+                plan=to_dict(self._task.plan),
+                checkpoints=tuple(self._checkpoints.names()),
+                best=best_of(progress),
+                step=progress.step,
+                epoch=progress.epoch,
+                step_in_epoch=progress.step_in_epoch,
+                total_steps=self._total_steps,
+            ),
+        )
+
+    def _withdraw(self, progress: Progress) -> Progress:
+        """Takes back the checkpoint of this very step, because its weights have gone astray.
+
+        What was the best before it is published again, or nothing. Returns the progress of the
+        last good checkpoint.
+        """
+        name = checkpoint_name(progress.epoch, progress.step_in_epoch)
+        self._checkpoints.drop(name)
+        self._link.notice("train.checkpoint_withdrawn", checkpoint=name)
+        left = (folder for folder, damaged in self._checkpoints.newest_first() if damaged == [])
+        newest = next(left, None)
+        if newest is None:
+            unpublish(self._task.adapters)
+            return Progress()
+        good = self._checkpoints.progress(newest)
+        best = good.best_checkpoint
+        whole = bool(best) and self._checkpoints.is_whole(best)
+        publish(self._task.output / best if whole else newest, self._task.adapters)
+        return good
+
+    def _say_damaged(self, name: str, damaged: list[str] | None) -> None:
+        if damaged is None:
+            self._link.notice("train.checkpoint_unfinished", checkpoint=name)
+        else:
+            reason = ", ".join(damaged)
+            self._link.notice("train.checkpoint_damaged", checkpoint=name, reason=reason)
+
+    def _republish(self, progress: Progress, folder: Path) -> None:
+        """`adapters/` again, in case the last attempt ended between checkpoint and copy.
+
+        `folder`: the newest checkpoint, which is the best where there is no evaluation.
+        """
+        best = progress.best_checkpoint or folder.name
+        if self._checkpoints.is_whole(best):
+            publish(self._task.output / best, self._task.adapters)
+        else:
+            self._link.notice("train.best_damaged", checkpoint=best)
+
+    def _say_left_out(self, length: int) -> None:
+        """What of the data is not used at `length` tokens."""
+        if count := self._samples.left_out:
+            self._link.notice("train.left_out", count=count, length=length)
+        if self._task.spec.valid and not self._validation.usable.any():
+            path = self._task.spec.valid
+            self._link.notice("train.no_evaluation", path=path, length=length)
+        elif count := self._validation.left_out:
+            self._link.notice("train.left_out_of_validation", count=count, length=length)

@@ -1,0 +1,42 @@
+"""How fast the training goes, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+
+from safetraind.worker.training.step import Stepped
+
+
+class Throughput:
+    """Times one attempt, from now on."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._first = 0.0  # seconds until the first step was done: it compiles and is slower
+        self._stepping = 0.0
+        self._tokens = 0
+
+    def add(self, done: Stepped) -> None:
+        """Takes in a step that was just done."""
+        self._first = self._first or time.perf_counter() - self._began
+        self._steps += 1
+        self._stepping += done.seconds
+        self._tokens += done.tokens
+
+    def take_tokens_per_second(self) -> float:
+        """Real tokens a second within steps, since the last call; evaluations do not count."""
+        speed = self._tokens / max(self._stepping, 1e-9)
+        self._stepping, self._tokens = 0.0, 0
+        return speed
+
+    def eta(self, steps_left: int) -> float:
+        """Seconds that `steps_left` steps will take at the mean of this attempt so far.
+
+        The mean counts all the time that went by, so evaluations, checkpoints and answers are in
+        it; only the first step is left out as soon as there is a second one.
+        """
+        elapsed = time.perf_counter() - self._began
+        if self._steps < 2:
+            return elapsed * steps_left
+        return (elapsed - self._first) / (self._steps - 1) * steps_left

@@ -1,0 +1,142 @@
+"""An output folder: what continues, what is refused, and whose files are touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
+from safetraind.storage import output_folder, training_state
+from safetraind.storage.training_state import TrainingState
+
+
+def document(**settings: Any) -> dict[str, Any]:
+    spec = {"model": "/m", "train": "/t", "valid": "/v", "settings": settings}
+    hashes = {"train": {"sha256": "1"}, "valid": {"sha256": "2"}}
+    return {"spec": spec, "seed": 0, "model": {"path": "/m"}, "data": hashes}
+
+
+def write_run(
+    output: Path, of: dict[str, Any], state: str = "training", job: int = 3, **more: Any
+) -> None:
+    for name in ("adapters", "plots", "checkpoint_epoch_0_step_5"):
+        (output / name).mkdir(parents=True)
+    for name in ("adapters", "checkpoint_epoch_0_step_5"):
+        (output / name / "adapters.safetensors").write_bytes(b"weights")
+    (output / "plots" / "loss.png").write_bytes(b"picture")
+    (output / "plots" / "report.html").write_text("a page")
+    (output / "tensorboard" / "job-3").mkdir(parents=True)
+    (output / "tensorboard" / "job-3" / "events.out.tfevents.1.vm.2.0").write_bytes(b"curves")
+    (output / "training_metrics.csv").write_text("step\n")
+    print_of = training_state.fingerprint(of)
+    training_state.write(output, TrainingState(job, state, print_of, spec=of["spec"], **more))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    assert output_folder.examine(tmp_path / "none", document()) is None
+
+
+def test_the_same_training_continues(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document(seed=1))
+    state = output_folder.examine(tmp_path / "out", document(seed=1))
+    assert state is not None
+    assert state.job == 3
+
+
+def test_other_settings_and_other_data_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document(lora_rank=8))
+    with pytest.raises(Conflict) as caught:
+        output_folder.examine(tmp_path / "out", document(lora_rank=16))
+    assert caught.value.args_by_name["differences"] == "lora_rank: 8 → 16"
+    changed = document(lora_rank=8)
+    changed["spec"]["train"] = "/t2"
+    changed["data"]["train"] = {"sha256": "other"}
+    with pytest.raises(Conflict) as caught:
+        output_folder.examine(tmp_path / "out", changed)
+    assert caught.value.args_by_name["differences"] == "train: /t → /t2"
+    changed["spec"]["train"] = "/t"
+    with pytest.raises(Conflict) as caught:
+        output_folder.examine(tmp_path / "out", changed)
+    assert caught.value.code == "job.output_data_differs"
+    assert caught.value.args_by_name["train"] == "/t"
+
+
+def test_the_same_name_for_another_model_folder_is_told_as_the_model(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document(), plan={"model_path": "/m"})
+    moved = document()
+    moved["model"] = {"path": "/elsewhere/m"}
+    with pytest.raises(Conflict) as caught:
+        output_folder.examine(tmp_path / "out", moved)
+    assert caught.value.args_by_name["differences"] == "model: /m → /elsewhere/m"
+
+
+def test_a_finished_training_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document(), state="succeeded")
+    with pytest.raises(AlreadyFinished) as caught:
+        output_folder.examine(tmp_path / "out", document())
+    assert caught.value.code == "job.output_finished"
+
+
+def test_moving_aside_takes_our_files_and_only_them(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write_run(output, document())
+    (output / "plots" / "mine.png").write_bytes(b"my picture")
+    (output / "notes.txt").write_text("mine")
+    (tmp_path / "out.previous-1").mkdir()
+    aside = output_folder.move_aside(output)
+    assert aside == tmp_path / "out.previous-2"
+    assert files(output) == ["notes.txt", "plots/mine.png"]
+    assert "adapters/adapters.safetensors" in files(aside)
+    assert output_folder.move_aside(output) is None
+
+
+@pytest.mark.parametrize("fault", [errno.EXDEV, errno.EACCES, errno.EPERM])
+def test_what_cannot_be_moved_aside_stays_whole_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    output = tmp_path / "out"
+    write_run(output, document())
+    before, rename, renamed = files(output), Path.rename, []
+
+    def refuse_the_third(self: Path, target: Path) -> Path:
+        renamed.append(self)
+        if len(renamed) == 3:
+            raise OSError(fault, os.strerror(fault), str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_third)
+    with pytest.raises(NotAllowed) as caught:
+        output_folder.move_aside(output)
+    assert caught.value.code == "job.not_aside"
+    assert caught.value.args_by_name["reason"] == os.strerror(fault)
+    assert files(output) == before
+    assert not (tmp_path / "out.previous-1").exists()
+
+
+def test_removing_tells_what_it_kept(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    write_run(output, document())
+    (output / "notes.txt").write_text("mine")
+    assert output_folder.remove(str(output), 3) == [str(output / "notes.txt")]
+    assert files(output) == ["notes.txt"]
+
+
+def test_removing_leaves_another_jobs_training_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document(), job=4)
+    before = files(tmp_path / "out")
+    output_folder.remove(str(tmp_path / "out"), 3)
+    assert files(tmp_path / "out") == before
+
+
+def test_a_folder_of_ours_alone_is_gone_after_removing(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", document())
+    assert output_folder.remove(str(tmp_path / "out"), 3) == []
+    assert not (tmp_path / "out").exists()

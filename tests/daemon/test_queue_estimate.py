@@ -1,0 +1,114 @@
+"""When a waiting job starts: who runs before it, how long that takes, and when nobody can say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.jobs import JobState as S
+from safetrain_shared.jobs import Plan
+from safetrain_shared.settings import TrainingSettings
+from safetraind import job_view
+from safetraind.preflight.job_preflight import Forecast
+from safetraind.scheduler.queue_estimate import ahead_of
+from safetraind.scheduler.state import Job, SchedulerState
+from safetraind.storage.job_progress import Progress
+from tests.daemon.conftest import MakeSpec
+from tests.harness import DaemonProcess
+
+
+def ahead(jobs: list[Job], job_id: int) -> tuple[list[int], list[int]] | None:
+    scheduler = SchedulerState({job.id: job for job in jobs})
+    found = ahead_of(scheduler, scheduler.jobs[job_id])
+    return found and ([job.id for job in found.sure], [job.id for job in found.maybe])
+
+
+def test_those_before_it_in_the_queue_run_first() -> None:
+    jobs = [Job(1, S.RUNNING), Job(2, position=1), Job(3, position=2), Job(4, S.INTERRUPTED)]
+    assert ahead(jobs, 4) == ([1], [])
+    assert ahead(jobs, 3) == ([1, 4, 2], [])
+    assert ahead([Job(1, S.SUCCEEDED), Job(2)], 2) == ([], [])
+
+
+def test_a_job_that_waits_for_another_lets_those_behind_it_pass() -> None:
+    jobs = [Job(1, S.RUNNING), Job(2, position=1, after=3), Job(3, position=2)]
+    assert ahead(jobs, 3) == ([1], [])
+    assert ahead(jobs, 2) == ([1, 3], [])
+    assert ahead([Job(2, after=9)], 2) == ([], []), "the other is forgotten"
+
+
+def test_nobody_knows_the_start_of_a_job_that_waits_for_one_paused_or_held() -> None:
+    assert ahead([Job(1, S.PAUSED), Job(2, after=1)], 2) is None
+    assert ahead([Job(1, S.PAUSED), Job(2, after=1), Job(3, after=2)], 3) is None
+    assert ahead([Job(1, S.INTERRUPTED, held=True), Job(2, after=1)], 2) is None
+    assert ahead([Job(1, S.INTERRUPTED, held=True)], 1) is None
+    assert ahead([Job(1, S.RUNNING, intent="pause"), Job(2, after=1)], 2) is None
+    assert ahead([Job(1, S.RUNNING, intent="cancel"), Job(2, after=1)], 2) == ([], [])
+
+
+def test_one_held_may_come_before_others_in_the_queue() -> None:
+    assert ahead([Job(1, S.INTERRUPTED, held=True), Job(2)], 2) == ([], [1])
+
+
+def plan(seconds: float = 0.0, speed: float = 0.0) -> Plan:
+    return Plan(TrainingSettings(), "/m", expected_seconds=seconds, tokens_per_second=speed)
+
+
+def estimates(jobs: list[Job], job_id: int, forecasts: dict[int, Forecast]) -> jobs_pb2.Job:
+    """The estimates in the message of a job."""
+    scheduler = SchedulerState({job.id: job for job in jobs})
+    nothing = Forecast()
+    records = {
+        job.id: SimpleNamespace(document=forecasts.get(job.id, nothing).to_document())
+        for job in jobs
+    }
+    controller: Any = SimpleNamespace(
+        scheduler=scheduler, progress=lambda _: Progress(), record=records.__getitem__
+    )
+    place = [job.id for job in scheduler.waiting].index(job_id) + 1
+    message = jobs_pb2.Job(id=job_id, queue_position=place)
+    job_view._estimate(controller, scheduler.jobs[job_id], message)
+    return message
+
+
+def test_the_range_of_a_start_adds_up_what_runs_before() -> None:
+    jobs = [Job(1, S.RUNNING, plan=plan(300.0)), Job(2, position=1), Job(3, position=2)]
+    told = estimates(jobs, 3, {2: Forecast(plan=plan(100.0)), 3: Forecast(plan=plan(60.0))})
+    assert told.start_eta_seconds == pytest.approx(400)
+    assert told.start_eta_low_seconds == pytest.approx(200 + 50)
+    assert told.start_eta_high_seconds == pytest.approx(400 + 150)
+    assert told.eta_seconds == pytest.approx(460)
+    assert told.eta_high_seconds == pytest.approx(550 + 90)
+
+
+def test_a_job_without_a_speed_takes_that_of_the_same_model_and_else_has_no_end() -> None:
+    forecasts = {2: Forecast(plan=plan(), tokens=5000.0)}
+    known = [Job(1, S.SUCCEEDED, plan=plan(speed=50.0)), Job(2, position=1), Job(3, position=2)]
+    assert estimates(known, 3, forecasts).start_eta_seconds == pytest.approx(100)
+    unknown = [Job(2, position=1), Job(3, position=2)]
+    assert not estimates(unknown, 3, forecasts).HasField("start_eta_seconds")
+
+
+def test_a_held_job_that_may_come_first_makes_the_start_only_possibly_later() -> None:
+    held = Job(1, S.INTERRUPTED, held=True, plan=plan(300.0))
+    told = estimates([held, Job(2)], 2, {})
+    assert (told.start_eta_seconds, told.start_eta_low_seconds) == (0, 0)
+    assert told.start_eta_high_seconds == pytest.approx(400)
+
+
+def test_a_job_behind_a_paused_one_shows_no_start(
+    playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    playing.start()
+    first = playing.submit(make_spec("one", name="pace=0.05,check=60")).job.id
+    second = playing.submit(make_spec("two"), after=first).job.id
+    playing.wait_for_state(first, S.CHECKING)
+    playing.jobs.Pause(jobs_pb2.JobRequest(id=first))
+    playing.wait_for_state(first, S.PAUSED)
+    waiting = playing.job(second)
+    assert (waiting.queue_position, waiting.after) == (1, first)
+    assert not waiting.HasField("start_eta_seconds")
+    assert not waiting.HasField("eta_seconds")

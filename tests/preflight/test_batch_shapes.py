@@ -1,0 +1,115 @@
+"""Shapes counted from lengths alone are those of the batches that are trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
+from safetraind.planner.batch_shapes import (
+    compiled_shapes,
+    counted_rows,
+    heaviest_step,
+    padded,
+    padded_tokens,
+)
+from safetraind.planner.facts import Lengths
+from safetraind.worker.data.encode_chat import Encoded
+from safetraind.worker.training import batches
+from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
+from safetraind.worker.training.dataset import Samples, write
+from tests.preflight.facts import lengths
+
+
+def settings(**values: object) -> TrainingSettings:
+    return TrainingSettings(**{"batch_size": 4, "max_seq_length": 512, **values})  # type: ignore[arg-type]
+
+
+def written(folder: Path, draw: np.random.Generator, count: int) -> tuple[Samples, Lengths]:
+    """Samples of log-normal lengths, of each of which some last part is learned, and the counts."""
+    sizes = np.clip(draw.lognormal(np.log(90), 0.8, count), 4, 700).astype(int)
+    learned = [int(draw.integers(1, size)) for size in sizes]
+    made = [
+        Encoded(line, [7] * int(size), [i >= size - part for i in range(int(size))])
+        for line, (size, part) in enumerate(zip(sizes, learned, strict=True), 1)
+    ]
+    counts = {int(n): int((sizes == n).sum()) for n in sizes}
+    tops = sorted(zip(sizes.tolist(), learned, strict=True), reverse=True)[:128]
+    counted = Lengths(tuple(sorted(counts.items())), (), int(sizes.max()), tuple(tops))
+    return write(folder, made, 512, {}), counted
+
+
+def trained(samples: Samples, chosen: TrainingSettings, epochs: int = 3) -> list[Batch]:
+    made = Batches(samples, chosen, LENGTH_BUCKET, seed=1)
+    places = [(epoch, place) for epoch in range(epochs) for place in range(made.steps_per_epoch)]
+    return [batch for epoch, place in places for batch in made.window(epoch, place)]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_no_batch_has_a_shape_that_was_not_foreseen(
+    tmp_path: Path, rows: int, packing: bool
+) -> None:
+    draw = np.random.default_rng(rows)
+    chosen = settings(batch_size=rows, gradient_accumulation=2, packing=packing)
+    samples, counted = written(tmp_path / "train", draw, 203)
+    valid, valid_counted = written(tmp_path / "valid", draw, 31)
+    seen = trained(samples, chosen)
+    evaluated = list(evaluation_batches(valid, chosen, LENGTH_BUCKET, seed=1))
+    shapes = {(batch.inputs.shape, batch.places.shape) for batch in [*seen, *evaluated]}
+    assert len(shapes) <= compiled_shapes(counted, chosen, valid=valid_counted)
+    heaviest = heaviest_step(counted, chosen, fused=False, valid=valid_counted)
+    widest = max(seen, key=lambda batch: batch.inputs.size)
+    assert (heaviest.rows, heaviest.width) == widest.inputs.shape
+    assert heaviest.learned >= max(
+        len(b.places) for b in seen if b.inputs.size == widest.inputs.size
+    )
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_tokens_and_rows_are_those_of_an_epoch(tmp_path: Path, packing: bool) -> None:
+    chosen = settings(packing=packing)
+    samples, counted = written(tmp_path / "train", np.random.default_rng(5), 200)
+    seen = trained(samples, chosen, epochs=1)
+    assert counted_rows(counted, chosen) == sum(len(batch.inputs) for batch in seen)
+    tokens, number = padded_tokens(counted, chosen)
+    assert number == len(seen)
+    assert tokens == pytest.approx(sum(batch.inputs.size for batch in seen), rel=0.01)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 33, 255, 256, 257, 511, 1000, 4097])
+@pytest.mark.parametrize("bucket", [LENGTH_BUCKET, 64])
+def test_padding_is_the_trainers(length: int, bucket: int) -> None:
+    assert padded(length, bucket) == batches.padded(length, bucket)
+
+
+def test_tokens_with_padding_are_counted_as_batches_make_them() -> None:
+    # Widths 96 (3 samples) and 32 (5): with 2 rows 96|96, 96|32, 32|32, 32|32.
+    counted = lengths((20, 5), (90, 3))
+    assert padded_tokens(counted, settings(batch_size=2)) == (2 * (96 + 96 + 32 + 32), 4)
+    assert padded_tokens(counted, settings(batch_size=1)) == (3 * 96 + 5 * 32, 8)
+
+
+def test_the_heaviest_step_is_the_widest_with_the_most_to_learn() -> None:
+    long = lengths((20, 50), (200, 3))
+    step = heaviest_step(long, settings(batch_size=2), fused=False)
+    assert (step.rows, step.width) == (2, 208)
+    assert step.learned == 208  # 2 × 100 answers, rounded up to quarters of 416
+    cut = heaviest_step(long, settings(batch_size=2, max_seq_length=64), fused=False)
+    assert cut.width == 64
+
+
+def test_an_evaluation_counts_where_it_is_wider() -> None:
+    short, long = lengths((40, 50)), lengths((20, 5), (200, 3))
+    step = heaviest_step(short, settings(), fused=False, valid=long)
+    assert (step.width, step.valid_width) == (48, 208)
+    assert step.valid_learned == 416
+    assert heaviest_step(long, settings(), fused=False, valid=short).valid_width == 0
+
+
+def test_compiled_shapes_stay_few_however_long_the_samples_are() -> None:
+    spread = lengths(*((n, 1) for n in range(2, 4096)))
+    widths = compiled_shapes(spread, settings(max_seq_length=4096, batch_size=1)) / 4
+    assert widths == 16 + 8 * 4

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import Plan
+from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
+from safetraind.planner import choose_plan
+from safetraind.planner.batch_shapes import counted_rows
+from safetraind.planner.budget import Budget, budget_for
+from safetraind.planner.facts import Device
+from safetraind.planner.option import Measure, Option
+from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
+
+
+def planned(measures: tuple[Measure, ...] = (), **changes: Any) -> Plan:
+    answer = choose_plan.plan(question(**changes), measures)
+    assert isinstance(answer, Plan), answer
+    return answer
+
+
+def spec(**settings: Any) -> Any:
+    return dataclasses.replace(SPEC, settings=settings)
+
+
+def budget(mlx: int) -> Budget:
+    return Budget(worker=mlx + 500 * MB, cache=16 * MB, mlx=mlx)
+
+
+def test_the_tier_gives_effective_batch_and_rate() -> None:
+    settings = planned(available=40 * GB).settings
+    assert (settings.effective_batch, settings.learning_rate) == (8, 5e-4)
+    settings = planned(available=7 * GB).settings
+    assert (settings.effective_batch, settings.learning_rate) == (4, 2e-4)
+
+
+def test_sequences_are_as_long_as_the_data_and_no_longer() -> None:
+    assert planned(lengths=lengths((30, 700), (90, 100))).settings.max_seq_length == 96
+    assert planned(lengths=lengths((30, 700), (700, 100))).settings.max_seq_length == 704
+
+
+def test_tiny_data_gets_more_steps_with_a_smaller_rate() -> None:
+    plan = planned(available=20 * GB, samples=221)
+    assert plan.settings.effective_batch == 4
+    assert plan.settings.learning_rate == pytest.approx(2.5e-4)
+    assert plan.total_steps == 56 * 3
+    assert "plan.tiny_data" in {reason.code for reason in plan.reasons}
+
+
+def test_warm_up_is_at_most_a_tenth_of_the_run() -> None:
+    assert planned(available=20 * GB, samples=221).settings.warmup_steps == 16
+    assert planned(samples=8480, lengths=lengths((40, 8480))).settings.warmup_steps == 50
+
+
+def test_the_users_choices_stand() -> None:
+    chosen = {
+        "batch_size": 3,
+        "gradient_accumulation": 2,
+        "max_seq_length": 64,
+        "learning_rate": 1e-5,
+        "gradient_checkpointing": True,
+        "loss_chunk": 128,
+        "lora_layers": 4,
+    }
+    settings = planned(spec=spec(**chosen)).settings
+    assert {name: getattr(settings, name) for name in chosen} == chosen
+
+
+def test_a_chosen_batch_keeps_the_rest_of_the_effective_batch() -> None:
+    settings = planned(available=20 * GB, samples=4000, spec=spec(batch_size=1)).settings
+    assert (settings.batch_size, settings.gradient_accumulation) == (1, 8)
+
+
+def test_a_chosen_accumulation_keeps_the_rest_of_the_effective_batch() -> None:
+    settings = planned(available=20 * GB, spec=spec(gradient_accumulation=4)).settings
+    assert (settings.batch_size, settings.gradient_accumulation) == (2, 4)
+    plan = planned(available=12 * GB, spec=spec(gradient_accumulation=8))
+    assert (plan.settings.batch_size, plan.settings.gradient_accumulation) == (1, 8)
+    assert "plan.other_batch" in {reason.code for reason in plan.reasons}
+
+
+def test_the_effective_batch_is_given_up_only_where_it_does_not_fit() -> None:
+    chosen = spec(gradient_accumulation=1, loss_chunk=0, gradient_checkpointing=False)
+    roomy = planned(spec=chosen, lengths=lengths((400, 848)))
+    assert roomy.settings.batch_size == 4
+    tight = planned(spec=chosen, lengths=lengths((400, 848)), budget=budget(int(2.2 * GB)))
+    assert tight.settings.batch_size < 4
+
+
+def test_less_memory_gives_smaller_micro_batches_of_the_same_effective_batch() -> None:
+    rooms = [int(gigabytes * GB) for gigabytes in (8, 2.2, 1.6, 1.2, 1.0)]
+    plans = [planned(budget=budget(room), lengths=lengths((400, 848))) for room in rooms]
+    assert {plan.settings.effective_batch for plan in plans} == {4}
+    peaks = [plan.predicted_peak for plan in plans]
+    assert peaks == sorted(peaks, reverse=True)
+    assert all(plan.predicted_peak <= room for plan, room in zip(plans, rooms, strict=True))
+    assert not plans[0].settings.gradient_checkpointing
+    assert plans[-1].settings.gradient_checkpointing
+
+
+def test_shorter_sequences_come_only_where_the_longest_do_not_fit() -> None:
+    long = lengths((100, 800), (4000, 48))
+    plan = planned(budget=budget(int(1.3 * GB)), lengths=long)
+    assert plan.settings.max_seq_length < 4000
+    assert plan.samples_cut == 48
+    assert {"plan.shortened", "plan.cuts"} <= {reason.code for reason in plan.reasons}
+
+
+def test_sequences_below_the_tiers_length_need_the_users_leave() -> None:
+    asked = question(budget=budget(700 * MB), lengths=lengths((500, 848)))
+    assert isinstance(choose_plan.plan(asked), Finding)
+    allowed = dataclasses.replace(asked, spec=dataclasses.replace(SPEC, allow_shorter=True))
+    plan = choose_plan.plan(allowed)
+    assert isinstance(plan, Plan) and plan.settings.max_seq_length < 500
+
+
+# What the prediction was off by, where the leanest way was rehearsed.
+@pytest.mark.parametrize("factor", [None, 1.0, 1.2])
+def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | None) -> None:
+    asked = question(budget=budget(700 * MB), lengths=lengths((500, 848)))
+    least = choose_plan.smallest(asked)
+    seen = (
+        () if factor is None else (Measure(least.settings, least.step, int(factor * least.peak)),)
+    )
+    refused = choose_plan.plan(asked, seen)
+    assert isinstance(refused, Finding)
+    assert refused.blocks and refused.status is Status.FAILED
+    assert refused.code in ("plan.refused_layers", "plan.refused_length", "plan.refused_both")
+    changes = {
+        {"layers": "lora_layers", "length": "max_seq_length"}[name]: value
+        for name, value in refused.args.items()
+        if name in ("layers", "length")
+    }
+    followed = dataclasses.replace(asked, spec=spec(**changes))
+    assert isinstance(choose_plan.plan(followed, seen), Plan)
+
+
+def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
+    refused = choose_plan.plan(question(budget=budget(400 * MB)))
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_model"
+
+
+def test_quantized_weights_become_float32_on_a_cpu_where_they_fit() -> None:
+    assert planned(quantized=True).settings.dequantize
+    assert not planned(quantized=True, device="metal").settings.dequantize
+    small = dataclasses.replace(question().shape, weight_bytes=100 * MB)
+    tight = planned(quantized=True, shape=small, budget=budget(500 * MB))
+    assert not tight.settings.dequantize
+
+
+def test_a_measure_decides_over_a_rehearsal_and_that_over_an_estimate() -> None:
+    asked = question()
+    best = choose_plan.options(asked)[0]
+    other = next(o for o in choose_plan.options(asked) if o.settings.batch_size == 2)
+    rehearsed = Measure(best.settings, best.step, GB)
+    slow = Measure(best.settings, best.step, GB, tokens_per_second=100.0)
+    fast = Measure(other.settings, other.step, GB // 2, tokens_per_second=200.0, outside=300 * MB)
+    assert planned((rehearsed,)).predicted_peak == GB
+    assert planned((rehearsed,)).measured_peak == 0
+    plan = planned((slow, fast, rehearsed))
+    assert plan.settings.batch_size == 2
+    assert (plan.measured_peak, plan.tokens_per_second) == (GB // 2, 200.0)
+    assert plan.expected_seconds > 0
+
+
+def test_the_peak_before_probing_is_not_the_measured_one() -> None:
+    best = choose_plan.options(question())[0]
+    plan = planned((Measure(best.settings, best.step, GB, tokens_per_second=100.0),))
+    assert plan.measured_peak == GB
+    assert plan.predicted_peak == best.peak != GB
+
+
+def test_a_death_rules_out_what_takes_about_as_much_and_nothing_leaner() -> None:
+    asked = question(lengths=lengths((400, 848)), budget=budget(8 * GB))
+    before = choose_plan.options(asked)
+    died = next(o for o in before if o.settings.batch_size == 2)
+    death = Measure(died.settings, died.step, asked.budget.mlx, died=True)
+    after = {_what(o): o for o in choose_plan.options(asked, (death,))}
+    out = {_what(o) for o in after.values() if not choose_plan.fits(asked, o)}
+    weights = asked.shape.weight_bytes
+    limit = weights + 0.9 * (died.peak - weights)
+    assert out == {_what(o) for o in before if o.peak > limit}
+    assert all(after[_what(o)].peak == o.peak for o in before if _what(o) not in out)
+    assert any(choose_plan.fits(asked, o) and o.settings.batch_size == 2 for o in after.values())
+
+
+def test_what_was_measured_close_to_a_death_is_not_planned() -> None:
+    asked = question(lengths=lengths((400, 848)), budget=budget(8 * GB))
+    died, near, *_ = sorted(choose_plan.options(asked), key=lambda o: -o.peak)
+    death = Measure(died.settings, died.step, asked.budget.mlx, died=True)
+    seen = Measure(died.settings, died.step, 4 * GB, tokens_per_second=9.0)
+    works = Measure(near.settings, near.step, int(3.99 * GB), tokens_per_second=9.0)
+    plan = choose_plan.plan(asked, (death, seen, works))
+    assert isinstance(plan, Plan) and _what_settings(plan.settings) != _what(near)
+
+
+def test_the_newest_measure_of_a_setup_counts() -> None:
+    best = choose_plan.options(question())[0]
+    old, new = (
+        Measure(best.settings, best.step, peak, tokens_per_second=9.0) for peak in (GB, 2 * GB)
+    )
+    assert planned((old, new)).measured_peak == 2 * GB
+
+
+def test_a_death_is_forgiven_where_there_is_a_good_deal_more_memory() -> None:
+    asked = question()
+    best = choose_plan.options(asked)[0]
+    tight = Measure(best.settings, best.step, asked.budget.mlx, died=True)
+    early = Measure(best.settings, best.step, asked.budget.mlx // 2, died=True)
+    assert planned((tight,)).settings != best.settings
+    assert planned((early,)).settings.batch_size == best.settings.batch_size
+
+
+def _what(option: Option) -> tuple[object, ...]:
+    return _what_settings(option.settings)
+
+
+def _what_settings(settings: TrainingSettings) -> tuple[object, ...]:
+    names = ("batch_size", "gradient_checkpointing", "loss_chunk", "max_seq_length")
+    return tuple(getattr(settings, name) for name in names)
+
+
+def test_a_lean_plan_that_was_measured_is_not_settled_where_faster_ones_may_fit() -> None:
+    asked = question()
+    best, *_, lean = choose_plan.options(asked)
+    measured = Measure(lean.settings, lean.step, lean.peak, tokens_per_second=100.0)
+    assert not choose_plan.is_settled(asked, (measured,))
+    fast = Measure(best.settings, best.step, best.peak, tokens_per_second=100.0)
+    assert choose_plan.is_settled(asked, (measured, fast))
+
+
+def test_a_probe_never_loads_weights_that_are_too_large() -> None:
+    shape = dataclasses.replace(question().shape, weight_bytes=100 * MB)
+    asked = question(quantized=True, shape=shape, budget=budget(500 * MB))
+    tried = choose_plan.to_try(asked, (), 24)
+    assert tried and not any(option.settings.dequantize for option in tried)
+
+
+def test_likely_ways_are_tried_before_hopeless_ones() -> None:
+    asked = question(budget=budget(int(1.3 * GB)), lengths=lengths((100, 800), (4000, 48)))
+    first = choose_plan.to_try(asked, (), 4)[0]
+    assert first.peak < 1.3 * asked.budget.mlx
+
+
+def test_large_logits_go_through_the_head_in_chunks_and_small_ones_whole() -> None:
+    large = planned(lengths=lengths((400, 848)))  # 4 × 49152 × 4 × 200 bytes
+    assert large.settings.loss_chunk == LOSS_CHUNK
+    assert "plan.loss_chunk" in {reason.code for reason in large.reasons}
+    small = planned(shape=dataclasses.replace(question().shape, vocabulary=1000))
+    assert small.settings.loss_chunk == 0
+    assert planned(lengths=lengths((400, 848)), spec=spec(loss_chunk=0)).settings.loss_chunk == 0
+
+
+def test_no_array_is_larger_than_a_buffer_of_the_device() -> None:
+    asked = question(device="metal", lengths=lengths((400, 848)), spec=spec(loss_chunk=0))
+    usual = choose_plan.plan(asked)
+    held = choose_plan.plan(dataclasses.replace(asked, largest_buffer=100 * MB))
+    assert isinstance(usual, Plan) and isinstance(held, Plan)
+    assert (usual.settings.batch_size, held.settings.batch_size) == (4, 2)
+    assert held.settings.effective_batch == usual.settings.effective_batch
+    assert "plan.largest_buffer" in {reason.code for reason in held.reasons}
+    assert "plan.largest_buffer" not in {reason.code for reason in usual.reasons}
+    refused = choose_plan.plan(dataclasses.replace(asked, largest_buffer=20 * MB))
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_buffer"
+
+
+def test_few_resources_give_coarser_padding_and_so_fewer_shapes() -> None:
+    spread = lengths(*((n, 10) for n in range(20, 2000, 7)))
+    asked = question(device="metal", lengths=spread)
+    fine = choose_plan.plan(dataclasses.replace(asked, resources=10_000_000))
+    coarse = choose_plan.plan(dataclasses.replace(asked, resources=100_000))
+    assert isinstance(fine, Plan) and isinstance(coarse, Plan)
+    assert fine.length_bucket == LENGTH_BUCKET < coarse.length_bucket
+    assert coarse.compiled_shapes < fine.compiled_shapes
+    assert "plan.fewer_shapes" in {reason.code for reason in coarse.reasons}
+
+
+def test_packing_counts_rows_and_not_samples() -> None:
+    counted = lengths((40, 400), (90, 448))
+    packed = planned(spec=spec(packing=True, max_seq_length=512))
+    rows = counted_rows(counted, packed.settings)
+    assert 400 * 39 + 448 * 89 <= rows * 288 < 1.1 * (400 * 39 + 448 * 89)
+    assert packed.total_steps == -(-rows // packed.settings.effective_batch) * 3
+    assert packed.samples == 848
+    assert packed.heaviest_width == 288  # three samples of 89 predictions fit
+
+
+def test_packed_time_is_that_of_the_rows() -> None:
+    asked = question(spec=spec(packing=True, max_seq_length=512))
+    best = choose_plan.options(asked)[0]
+    plan = choose_plan.plan(
+        asked, (Measure(best.settings, best.step, GB, tokens_per_second=1000.0),)
+    )
+    assert isinstance(plan, Plan)
+    rows = counted_rows(asked.lengths, best.settings)
+    assert plan.expected_seconds == pytest.approx(3 * best.step.width * rows / 1000, rel=0.1)
+
+
+def test_longer_validation_samples_count_for_memory_and_are_told() -> None:
+    chosen = spec(max_seq_length=2048, loss_chunk=0, lora_layers=1)
+    short, long = lengths((60, 848)), lengths((60, 90), (1900, 5), (3000, 2))
+    alone = planned(spec=chosen, lengths=short)
+    both = planned(spec=chosen, lengths=short, valid=long)
+    assert both.predicted_peak > 1.5 * alone.predicted_peak
+    cut = next(r for r in both.reasons if r.code == "plan.cuts_valid")
+    assert cut.args == {"count": 2, "length": 2048}
+    same = planned(spec=chosen, lengths=short, valid=lengths((55, 90)))
+    assert same.predicted_peak == alone.predicted_peak
+
+
+def test_the_plan_names_all_that_it_was_decided_by() -> None:
+    asked = question()
+    best = choose_plan.options(asked)[0]
+    plan = choose_plan.plan(
+        asked, (Measure(best.settings, best.step, GB, tokens_per_second=100.0),)
+    )
+    assert isinstance(plan, Plan)
+    last = plan.reasons[-1]
+    assert last.code == "plan.measured"
+    assert last.args["peak"] == GB and last.args["predicted"] == best.peak
+    assert last.args["margin"] == pytest.approx(1 - GB / asked.budget.mlx)
+    assert last.args["speed"] == 100
+    assert plan.expected_seconds > 0
+    assert {"plan.no_cuts", "plan.cuts"} & {reason.code for reason in plan.reasons}
+
+
+def test_a_setup_that_was_measured_too_large_is_not_planned() -> None:
+    best = choose_plan.options(question())[0]
+    plan = planned((Measure(best.settings, best.step, 11 * GB, tokens_per_second=1e6),))
+    assert plan.settings.batch_size != best.settings.batch_size or plan.settings != best.settings
+
+
+def test_the_reason_begins_with_the_tier() -> None:
+    assert planned(available=7 * GB).reasons[0].code == "tier.limited"
+    assert planned().reasons[-1].code == "plan.predicted"
+
+
+def test_plain_text_is_learned_whole() -> None:
+    assert not planned(text_only=True).settings.mask_prompt
+    assert planned().settings.mask_prompt
+
+
+def test_a_budget_above_the_machine_is_cut_to_it() -> None:
+    machine = facts(host=LINUX)
+    found = budget_for(dataclasses.replace(SPEC, memory_budget=64 * GB), machine, 400 * MB)
+    assert found.worker == LINUX.memory_available
+    assert budget_for(SPEC, machine, 400 * MB).worker < LINUX.memory_available
+
+
+def test_a_budget_leaves_room_for_the_worker_and_the_cache() -> None:
+    found = budget_for(dataclasses.replace(SPEC, memory_budget=2 * GB), facts(host=LINUX), 400 * MB)
+    assert found.worker == 2 * GB
+    assert found.mlx == 2 * GB - 400 * MB - found.cache
+    assert found.room(measured=False) < found.room(measured=True) < found.mlx
+
+
+def test_a_budget_on_metal_stays_below_the_working_set() -> None:
+    small = dataclasses.replace(METAL, working_set=2 * GB)
+    found = budget_for(SPEC, facts(device=small))
+    assert found.mlx < 2 * GB and found.wired <= 2 * GB
+    assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
