@@ -31,17 +31,26 @@ if TYPE_CHECKING:
         Client,
         Conflict,
         Damaged,
+        Evaluated,
+        Event,
+        Finding,
         Incompatible,
         InvalidInput,
         InvalidSetting,
         Job,
+        JobSpec,
+        JobState,
         Metrics,
         NoRoom,
         NotAllowed,
         NotFound,
+        Plan,
         Preflight,
         Question,
         SafetrainError,
+        Status,
+        StepDone,
+        TrainingSettings,
         Unreachable,
         Wanted,
         ask,
@@ -63,17 +72,26 @@ __all__ = [
     "Client",
     "Conflict",
     "Damaged",
+    "Evaluated",
+    "Event",
+    "Finding",
     "Incompatible",
     "InvalidInput",
     "InvalidSetting",
     "Job",
+    "JobSpec",
+    "JobState",
     "Metrics",
     "NoRoom",
     "NotAllowed",
     "NotFound",
+    "Plan",
     "Preflight",
     "Question",
     "SafetrainError",
+    "Status",
+    "StepDone",
+    "TrainingSettings",
     "Unreachable",
     "Wanted",
     "ask",
@@ -84,11 +102,20 @@ __all__ = [
     "validate",
 ]
 
-if not TYPE_CHECKING:  # a checker would take any name for one of ours
+if TYPE_CHECKING:
+    __version__: str
+else:  # a checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("safetrain")
         if name not in __all__:
             raise AttributeError(f"module 'safetrain' has no attribute {name!r}")
         from safetrain import api
 
         return getattr(api, name)
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,7 +54,8 @@ class Daemon:
     """The daemon of a home, started where none runs and `autostart` allows it.
 
     `say` is given what the user should know meanwhile, such as that a daemon is being started.
-    Raises Unreachable or NotAllowed where there is no daemon to trust.
+    `lang`: the language of the errors it raises; None: the language in use. Raises Unreachable or
+    NotAllowed where there is no daemon to trust.
     """
 
     def __init__(
@@ -62,11 +64,14 @@ class Daemon:
         *,
         autostart: bool = True,
         say: Say = _silent,
+        lang: str | None = None,
     ) -> None:
         self.home = home or paths.home()
         self.say = say
+        self.lang = lang
         self._autostart = autostart
-        ensure(self.home, autostart=autostart, say=say)
+        with self.language():
+            ensure(self.home, autostart=autostart, say=say)
         self._channel = grpc.insecure_channel(f"unix:{self.home.socket}", options=_OPTIONS)
 
     def __enter__(self) -> Daemon:
@@ -84,6 +89,15 @@ class Daemon:
         """Ends the connection; the daemon and its jobs go on."""
         self._channel.close()
 
+    @contextmanager
+    def language(self) -> Iterator[None]:
+        """Errors raised inside the block speak this connection's language."""
+        try:
+            yield
+        except SafetrainError as error:
+            error.lang = self.lang
+            raise
+
     def call(
         self,
         method: grpc.UnaryUnaryMultiCallable[Request, Response],
@@ -99,14 +113,14 @@ class Daemon:
         try:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
-            failure = error_of(error, self.home, seconds)
+            failure = self._error_of(error, seconds)
             if not (again and lost(failure)):
                 raise failure from None
         self.recover(failure)
         try:
             return method(request, timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise error_of(error, self.home, seconds) from None
+            raise self._error_of(error, seconds) from None
 
     def stream(
         self,
@@ -123,7 +137,7 @@ class Daemon:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise error_of(error, self.home, seconds or 0.0) from None
+            raise self._error_of(error, seconds or 0.0) from None
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
 
@@ -135,7 +149,13 @@ class Daemon:
         time.sleep(_BREATH_SECONDS)
         stopped = failure.code == "daemon.stopping"
         if not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
-            ensure(self.home, autostart=self._autostart and not stopped, say=self.say)
+            with self.language():
+                ensure(self.home, autostart=self._autostart and not stopped, say=self.say)
+
+    def _error_of(self, error: grpc.RpcError, seconds: float) -> SafetrainError:
+        found = error_of(error, self.home, seconds)
+        found.lang = self.lang
+        return found
 
     # Each service is loaded with its first call: a command needs one or two of them.
 

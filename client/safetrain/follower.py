@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from safetrain.connection import Daemon, lost
+from safetrain.gc_pause import gc_paused
 from safetrain_proto.v1.events_pb2 import EventBatch, WatchRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest
 from safetrain_shared.errors import SafetrainError
@@ -62,3 +63,11 @@ class Follower:
                 self._last = event.seq
             fresh.append(event)
         return fresh
+
+
+def events_so_far(daemon: Daemon, job_id: int) -> list[Event]:
+    """All events of a job up to now, in order. Raises SafetrainError."""
+    request = WatchRequest(job_id=job_id, follow=False)
+    batches = daemon.stream(daemon.events.Watch, request)
+    with gc_paused():
+        return [event_from_wire(message) for batch in batches for message in batch.events]

@@ -32,11 +32,12 @@ ArgValue = str | int | float | bool | None
 class SafetrainError(Exception):
     """An error with a code from `messages`, and arguments that its sentence names.
 
-    `str()` is the sentence, in the language in use.
+    `str()` is the sentence, in `lang` where that is set, else in the language in use.
     """
 
     grpc_status: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 70
+    lang: str | None = None
 
     def __init__(self, code: str, /, **args: ArgValue) -> None:
         super().__init__(code)
@@ -47,13 +48,14 @@ class SafetrainError(Exception):
         return self.sentence()
 
     def sentence(self, lang: str | None = None) -> str:
-        """What is wrong, in `lang`, else in the language in use.
+        """What is wrong, in `lang`, else as `str()`.
 
         For a code that only a newer daemon knows: the English sentence that came with it.
         """
         from safetrain_shared.messages import sentence  # they know findings, which know errors
 
         came_with_it = next(iter(getattr(self, "__notes__", ())), "")
+        lang = lang or self.lang
         return sentence(self.code, self.args_by_name, lang=lang, fallback=came_with_it)
 
 

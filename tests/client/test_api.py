@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import inspect
 import itertools
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import safetrain
 from safetrain_proto.v1 import answers_pb2, data_pb2, preflight_pb2
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest, SubmitResponse
-from safetrain_shared import errors, i18n, wire
+from safetrain_shared import errors, wire
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
@@ -47,13 +52,63 @@ def test_an_error_is_a_sentence_in_the_language_of_the_locale(
         assert f"NotFound: {sentence}" in done.stderr
 
 
-def test_the_language_can_be_chosen(client: safetrain.Client) -> None:
-    try:
-        other = safetrain.connect(autostart=False, lang="pt")
-        with other, pytest.raises(safetrain.NotFound, match="trabalho 9"):
-            other.job(9)
-    finally:
-        i18n.use("en")
+def test_two_clients_speak_two_languages(client: safetrain.Client) -> None:
+    with safetrain.connect(autostart=False, lang="pt") as portuguese:
+        with pytest.raises(safetrain.NotFound, match="trabalho 9"):
+            portuguese.job(9)
+        with pytest.raises(safetrain.NotFound, match="Não existe o trabalho"):
+            portuguese.submit(after=-1)
+        with pytest.raises(safetrain.NotFound, match="There is no job 9"):
+            client.job(9)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda c: c.submit(modle="demo"), "'modle'. Did you mean 'model'"),
+        (lambda c: c.ask("Qual?", max_token=5), "Did you mean 'max_tokens'"),
+        (lambda c: c.preflight(num_epochs=1), "It is a setting: settings={'num_epochs': …}"),
+        (lambda c: c.submit(nonsense=1), "unexpected keyword argument 'nonsense'"),
+    ],
+)
+def test_a_typo_is_refused_with_a_suggestion(
+    client: safetrain.Client, daemon: FakeDaemon, call: Callable[[Any], object], says: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(says)):
+        call(client)
+    assert daemon.requests == []
+
+
+def test_the_signature_names_every_argument() -> None:
+    for function in (safetrain.submit, safetrain.Client.preflight, safetrain.AsyncClient.submit):
+        assert {"model", "settings", "memory_budget"} <= set(inspect.signature(function).parameters)
+    assert inspect.signature(safetrain.ask).parameters["max_tokens"].default == 256
+
+
+def test_dir_and_version() -> None:
+    assert set(safetrain.__all__) | {"__version__"} == set(dir(safetrain))
+    assert safetrain.__version__ == importlib.metadata.version("safetrain")
+
+
+def test_a_job_makes_no_call_until_it_is_refreshed(
+    client: safetrain.Client, daemon: FakeDaemon
+) -> None:
+    found = client.job(2)
+    calls = len(daemon.requests)
+    told = repr(found), found.id, found.spec, found.state, found.plan, found.last_seq, found.status
+    assert told[0] == f"Job(2, {found.state})" and len(daemon.requests) == calls
+    daemon.jobs = [job(2, JobState.SUCCEEDED)]
+    assert found.refresh().state is JobState.SUCCEEDED
+
+
+def test_best_report_and_export(
+    client: safetrain.Client, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    found = client.job(1)
+    best = found.best()
+    assert best is not None and best.loss == 2.25
+    path = found.report(str(tmp_path / "page.html"))
+    assert path == tmp_path / "page.html" and "<html" in path.read_text(encoding="utf-8")
 
 
 def test_every_error_can_be_caught_by_its_name() -> None:
@@ -91,7 +146,7 @@ def test_submit_describes_the_job_and_returns_it(
         fresh=True,
     )
     assert made.id == 2 and made.state is JobState.RUNNING
-    request = daemon.requests[-2]
+    request = daemon.requests[-1]
     assert request.spec.train == str(Path.cwd() / "a.jsonl")
     assert request.spec.settings.num_epochs == 2 and request.spec.memory_budget == 6 << 30
     assert request.after == 1 and request.fresh and request.idempotency_key
@@ -124,7 +179,7 @@ def test_wait_returns_how_the_job_ended(client: safetrain.Client) -> None:
 
 def test_metrics_are_one_row_a_step(client: safetrain.Client, daemon: FakeDaemon) -> None:
     daemon.events += [event(13, step(20, 9.0), attempt=2)]
-    table = client.job(1).metrics
+    table = client.job(1).metrics()
     assert table.column("step") == [10, 20, 30]
     assert table.column("train_loss") == [3.0, 9.0, 1.0]
     assert table.column("valid_loss") == [None, 2.25, None]

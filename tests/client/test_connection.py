@@ -63,7 +63,7 @@ def test_a_start_that_is_refused_keeps_the_daemons_sentence_and_code(
 def test_a_socket_left_by_a_dead_daemon_is_no_daemon(home: Home, capsys: Capture) -> None:
     fake = FakeDaemon(home)
     fake.start()
-    os.sink(home.socket, home.root / "kept")
+    os.link(home.socket, home.root / "kept")
     fake.stop()
     (home.root / "kept").replace(home.socket)
     assert main(["jobs", "--no-autostart"]) == 69

@@ -127,7 +127,7 @@ def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reje
     home: Path, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_preflight, "FORESEE_SECONDS", 0.05)
-    monkeypatch.setattr(job_preflight, "Launcher", SlowWorkers)
+    monkeypatch.setattr(job_preflight, "EphemeralWorkers", SlowWorkers)
     place = Home(home)
     private(place.root)
 

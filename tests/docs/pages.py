@@ -29,7 +29,7 @@ _WORDS = {
     "MODEL": "MODELO",
     "NAME=VALUE": "NOME=VALOR",
     "./folder": "./pasta",
-    "job.metrics": "trabalho.metrics",
+    "job.metrics()": "trabalho.metrics()",
 }
 PAGES = sorted([*COUNTERPARTS, *COUNTERPARTS.values(), "data/README.md"])
 

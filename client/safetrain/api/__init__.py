@@ -12,9 +12,10 @@ from functools import cache
 from typing import Unpack
 
 from safetrain.api.aio import AsyncClient, AsyncJob
-from safetrain.api.answer import Answer, Question
-from safetrain.api.client import Client, Wanted
+from safetrain.api.answer import QUESTION, Answer, Question
+from safetrain.api.client import WANTED, Client, Wanted
 from safetrain.api.job import Job
+from safetrain.api.keywords import keywords
 from safetrain.api.metrics import Metrics
 from safetrain.api.preflight_result import Preflight
 from safetrain_shared.errors import (
@@ -33,7 +34,10 @@ from safetrain_shared.errors import (
     SafetrainError,
     Unreachable,
 )
-from safetrain_shared.findings import Finding
+from safetrain_shared.events import Evaluated, Event, StepDone
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec, JobState, Plan
+from safetrain_shared.settings import TrainingSettings
 
 __all__ = [
     "AlreadyFinished",
@@ -46,17 +50,26 @@ __all__ = [
     "Client",
     "Conflict",
     "Damaged",
+    "Evaluated",
+    "Event",
+    "Finding",
     "Incompatible",
     "InvalidInput",
     "InvalidSetting",
     "Job",
+    "JobSpec",
+    "JobState",
     "Metrics",
     "NoRoom",
     "NotAllowed",
     "NotFound",
+    "Plan",
     "Preflight",
     "Question",
     "SafetrainError",
+    "Status",
+    "StepDone",
+    "TrainingSettings",
     "Unreachable",
     "Wanted",
     "ask",
@@ -83,16 +96,19 @@ def _default() -> Client:
     return connect()
 
 
+@keywords(Wanted, WANTED)
 def preflight(*, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
     """`Client.preflight` on the default connection."""
     return _default().preflight(wait=wait, **wanted)
 
 
+@keywords(Wanted, WANTED)
 def submit(*, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]) -> Job:
     """`Client.submit` on the default connection."""
     return _default().submit(fresh=fresh, after=after, **wanted)
 
 
+@keywords(Question, QUESTION)
 def ask(question: str, **options: Unpack[Question]) -> Answer:
     """`Client.ask` on the default connection."""
     return _default().ask(question, **options)

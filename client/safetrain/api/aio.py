@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from safetrain.api.answer import Answer, Question
-from safetrain.api.client import Client, Wanted
+from safetrain.api.answer import QUESTION, Answer, Question
+from safetrain.api.client import WANTED, Client, Wanted
 from safetrain.api.job import Job
+from safetrain.api.keywords import keywords
 from safetrain.api.metrics import Metrics
 from safetrain.api.preflight_result import Preflight
 from safetrain_shared.events import Evaluated, Event, StepDone
@@ -54,10 +56,12 @@ class AsyncClient:
             self._client.close()
         self._threads.shutdown(wait=False)
 
+    @keywords(Wanted, WANTED)
     async def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
         """`Client.preflight`."""
         return await self.run(self.client.preflight, wait=wait, **wanted)
 
+    @keywords(Wanted, WANTED)
     async def submit(
         self, *, fresh: bool = False, after: AsyncJob | int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncJob:
@@ -74,10 +78,12 @@ class AsyncClient:
         """`Client.jobs`."""
         return [AsyncJob(self, job) for job in await self.run(self.client.jobs)]
 
+    @keywords(Question, QUESTION)
     async def ask(self, question: str, **options: Unpack[Question]) -> Answer:
         """`Client.ask`."""
         return await self.run(self.client.ask, question, **options)
 
+    @keywords(Question, QUESTION)
     def ask_stream(self, question: str, **options: Unpack[Question]) -> AsyncGenerator[str, None]:
         """`Client.ask_stream`."""
         return self.stream(lambda client: client.ask_stream(question, **options))
@@ -122,24 +128,48 @@ class AsyncJob:
         self.id = job.id
 
     def __repr__(self) -> str:
-        return f"AsyncJob({self.id})"
+        return f"AsyncJob({self.id}, {self.state})"
+
+    async def refresh(self) -> AsyncJob:
+        """`Job.refresh`."""
+        await self._client.run(self._job.refresh)
+        return self
 
     @property
     def spec(self) -> JobSpec:
         """`Job.spec`."""
         return self._job.spec
 
-    async def state(self) -> JobState | None:
+    @property
+    def state(self) -> JobState | None:
         """`Job.state`."""
-        return await self._client.run(lambda: self._job.state)
+        return self._job.state
 
-    async def plan(self) -> Plan | None:
+    @property
+    def plan(self) -> Plan | None:
         """`Job.plan`."""
-        return await self._client.run(lambda: self._job.plan)
+        return self._job.plan
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`Job.status`."""
+        return self._job.status
 
     async def metrics(self) -> Metrics:
         """`Job.metrics`."""
-        return await self._client.run(lambda: self._job.metrics)
+        return await self._client.run(self._job.metrics)
+
+    async def best(self) -> Evaluated | None:
+        """`Job.best`."""
+        return await self._client.run(self._job.best)
+
+    async def report(self, output: str | None = None, *, answers: bool = False) -> Path:
+        """`Job.report`."""
+        return await self._client.run(self._job.report, output, answers=answers)
+
+    async def export(self, output: str, **options: Any) -> dict[str, Any]:
+        """`Job.export`."""
+        return await self._client.run(self._job.export, output, **options)
 
     async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
         """`Job.events`."""
@@ -160,9 +190,9 @@ class AsyncJob:
 
     async def wait(self) -> JobState:
         """`Job.wait`."""
-        async for _event in self.events(await self._client.run(lambda: self._job.last_seq)):
+        async for _event in self.events(self._job.last_seq):
             pass
-        state = await self.state()
+        state = (await self.refresh()).state
         assert state is not None
         return state
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from safetrain import inputs
 from safetrain.int64 import MOST
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_shared.errors import InvalidInput
-
-_MAX_TOKENS = 256
 
 
 class Question(TypedDict, total=False):
@@ -29,9 +27,24 @@ class Question(TypedDict, total=False):
     max_tokens: int
     temperature: float
     top_p: float
-    seed: int
+    seed: int | None
     system: str
     wait: bool
+
+
+_AS_GIVEN = ("checkpoint", "base", "max_tokens", "temperature", "top_p", "seed", "wait")
+QUESTION: Mapping[str, Any] = {
+    "job": 0,
+    "checkpoint": "",
+    "base": False,
+    "model": "",
+    "max_tokens": 256,
+    "temperature": 0.0,
+    "top_p": 0.0,
+    "seed": None,
+    "system": "",
+    "wait": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +105,18 @@ def request(question: str, options: Question) -> AskRequest:
     """
     if not question.strip():
         raise InvalidInput("client.question_empty")
+    given: dict[str, Any] = {**QUESTION, **options}
     messages = [Message(role="user", content=question)]
-    if options.get("system"):
-        messages.insert(0, Message(role="system", content=options["system"]))
-    model = options.get("model", "")
-    for name, number in (("seed", options.get("seed")), ("max_tokens", options.get("max_tokens"))):
-        if not 0 <= (number or 0) <= MOST:
+    if given["system"]:
+        messages.insert(0, Message(role="system", content=given["system"]))
+    for name in ("seed", "max_tokens"):
+        if not 0 <= (given[name] or 0) <= MOST:
             raise InvalidInput("ask.out_of_range", field=name, low=0, high=MOST)
     return AskRequest(
         messages=messages,
-        job_id=inputs.job_number(options.get("job", 0)),
-        checkpoint=options.get("checkpoint", ""),
-        base=options.get("base", False),
-        model=inputs.model(model) if model else "",
-        max_tokens=options.get("max_tokens", _MAX_TOKENS),
-        temperature=options.get("temperature", 0.0),
-        top_p=options.get("top_p", 0.0),
-        seed=options.get("seed"),
-        wait=options.get("wait", False),
+        job_id=inputs.job_number(given["job"]),
+        model=inputs.model(given["model"]) if given["model"] else "",
+        **{name: given[name] for name in _AS_GIVEN},
     )
 
 

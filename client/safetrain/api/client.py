@@ -6,17 +6,18 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from safetrain import inputs
-from safetrain.api.answer import Answer, Question, parts, request
+from safetrain.api.answer import QUESTION, Answer, Question, parts, request
 from safetrain.api.job import Job
+from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
 from safetrain.connection import Daemon
+from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
-from safetrain_shared import i18n
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
@@ -45,20 +46,31 @@ class Wanted(TypedDict, total=False):
     name: str
 
 
+WANTED: Mapping[str, Any] = {
+    "model": inputs.DEFAULT_MODEL,
+    "train": None,
+    "valid": None,
+    "output": inputs.DEFAULT_OUTPUT,
+    "settings": {},
+    "memory_budget": 0,
+    "allow_shorter": False,
+    "trust_remote_code": False,
+    "name": "",
+}
+
+
 class Client:
     """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
-    `lang`: what errors, sheets and findings are told in, `en` or `pt`; by default the locale's,
-    as for the commands. It holds for the whole program.
+    `lang`: the language of its errors and preflights, `en` or `pt`; by default the locale's, as
+    for the commands. Two clients may speak two languages.
     """
 
     def __init__(
         self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
     ) -> None:
-        if lang is not None:
-            i18n.use(lang)
         chosen = Home(Path(home).expanduser().absolute()) if home else None
-        self.daemon = Daemon(chosen, autostart=autostart)
+        self.daemon = Daemon(chosen, autostart=autostart, lang=lang)
 
     def __enter__(self) -> Client:
         return self
@@ -75,18 +87,20 @@ class Client:
         """Ends the connection; daemon and jobs go on."""
         self.daemon.close()
 
+    @keywords(Wanted, WANTED)
     def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
         """Checks machine, data and model and recommends settings.
 
         `wait`: for the GPU, where it is busy; otherwise the recommendation is then predicted, not
         measured. Raises InvalidInput, NotFound; what blocks is told by `Preflight.blocked`.
         """
-        sheet = Preflight()
-        message = PreflightRequest(spec=spec_to_wire(spec_of(wanted)), wait=wait)
+        sheet = Preflight(lang=self.daemon.lang)
+        message = PreflightRequest(spec=spec_to_wire(self._spec_of(wanted)), wait=wait)
         for event in self.daemon.stream(self.daemon.preflight.Run, message):
             sheet.take(event)
         return sheet
 
+    @keywords(Wanted, WANTED)
     def submit(
         self, *, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]
     ) -> Job:
@@ -95,11 +109,13 @@ class Client:
         `fresh`: move an old run in the output folder aside. `after`: start when that job has
         ended. Raises Blocked, Conflict, InvalidInput, InvalidSetting, NotFound.
         """
+        with self.daemon.language():
+            number = after.id if isinstance(after, Job) else inputs.job_number(after or 0)
         message = SubmitRequest(
-            spec=spec_to_wire(spec_of(wanted)),
+            spec=spec_to_wire(self._spec_of(wanted)),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
-            after=after.id if isinstance(after, Job) else inputs.job_number(after or 0),
+            after=number,
         )
         daemon = self.daemon
         answer = daemon.call(daemon.jobs.Submit, message, seconds=_SUBMIT_SECONDS, again=True)
@@ -108,7 +124,8 @@ class Client:
     def job(self, number: int) -> Job:
         """The job of that number. Raises NotFound."""
         daemon = self.daemon
-        request = JobRequest(id=inputs.job_number(number))
+        with self.daemon.language():
+            request = JobRequest(id=inputs.job_number(number))
         return Job(daemon, daemon.call(daemon.jobs.Get, request, again=True))
 
     def jobs(self) -> list[Job]:
@@ -117,6 +134,7 @@ class Client:
         found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True)
         return [Job(daemon, job) for job in found.jobs]
 
+    @keywords(Question, QUESTION)
     def ask(self, question: str, **options: Unpack[Question]) -> Answer:
         """The whole answer to a question; `Answer.text` is what the model said.
 
@@ -124,20 +142,31 @@ class Client:
         base. Raises Busy where another job holds the GPU and `wait` is not set.
         """
         answer = Answer()
-        for event in self.daemon.stream(self.daemon.answers.Ask, request(question, options)):
+        for event in self._asked(question, options):
             answer = answer.taking(event)
         return answer
 
+    @keywords(Question, QUESTION)
     def ask_stream(self, question: str, **options: Unpack[Question]) -> Iterator[str]:
         """The answer in pieces, as they come."""
-        yield from parts(self.daemon.stream(self.daemon.answers.Ask, request(question, options)))
+        yield from parts(self._asked(question, options))
 
     def validate(self, *files: str) -> Iterator[Finding]:
         """Every problem of training files as it is found; `args` has its `path` and `line`."""
-        message = ValidateRequest(paths=[inputs.absolute(file) for file in files])
+        with self.daemon.language():
+            message = ValidateRequest(paths=[inputs.absolute(file) for file in files])
         for event in self.daemon.stream(self.daemon.data.Validate, message):
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
+
+    def _spec_of(self, wanted: Wanted) -> JobSpec:
+        with self.daemon.language():
+            return spec_of(wanted)
+
+    def _asked(self, question: str, options: Question) -> Iterator[AskEvent]:
+        with self.daemon.language():
+            message = request(question, options)
+        return self.daemon.stream(self.daemon.answers.Ask, message)
 
 
 def spec_of(wanted: Wanted) -> JobSpec:
@@ -145,16 +174,17 @@ def spec_of(wanted: Wanted) -> JobSpec:
 
     Raises InvalidInput, InvalidSetting, NotFound.
     """
-    train, valid = inputs.data(wanted.get("train"), wanted.get("valid"))
-    budget = wanted.get("memory_budget", 0)
+    given: dict[str, Any] = {**WANTED, **wanted}
+    train, valid = inputs.data(given["train"], given["valid"])
+    budget = given["memory_budget"]
     return JobSpec(
-        model=inputs.model(wanted.get("model", inputs.DEFAULT_MODEL)),
+        model=inputs.model(given["model"]),
         train=train,
         valid=valid,
-        output=inputs.absolute(wanted.get("output", inputs.DEFAULT_OUTPUT)),
-        name=wanted.get("name", ""),
-        settings={name: checked(name, v) for name, v in wanted.get("settings", {}).items()},
+        output=inputs.absolute(given["output"]),
+        name=given["name"],
+        settings={name: checked(name, value) for name, value in given["settings"].items()},
         memory_budget=budget if isinstance(budget, int) else inputs.memory(budget),
-        trust_remote_code=wanted.get("trust_remote_code", False),
-        allow_shorter=wanted.get("allow_shorter", False),
+        trust_remote_code=given["trust_remote_code"],
+        allow_shorter=given["allow_shorter"],
     )

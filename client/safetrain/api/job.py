@@ -3,63 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from safetrain.api.metrics import Metrics
+from safetrain.atomic_write import write_whole
 from safetrain.connection import Daemon
-from safetrain.follower import Follower
+from safetrain.follower import Follower, events_so_far
+from safetrain.inputs import absolute
+from safetrain.views.curves import series
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
-from safetrain_proto.v1.events_pb2 import WatchRequest
+from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest
 from safetrain_shared.events import Evaluated, Event, StepDone
 from safetrain_shared.jobs import JobSpec, JobState, Plan
-from safetrain_shared.wire import event_from_wire, plan_from_wire, spec_from_wire, state_from_wire
+from safetrain_shared.wire import plan_from_wire, spec_from_wire, state_from_wire
 
 
 class Job:
-    """One job. What it tells is fetched when asked for, so it is never stale."""
+    """One job, as it was when it was last fetched.
+
+    `refresh`, `wait` and the methods that steer it fetch it anew; properties make no call.
+    """
 
     def __init__(self, daemon: Daemon, message: jobs_pb2.Job) -> None:
         self._daemon = daemon
-        self._spec = spec_from_wire(message.spec)
-        self.id = int(message.id)
+        self._message = message
 
     def __repr__(self) -> str:
         return f"Job({self.id}, {self.state})"
 
+    def refresh(self) -> Job:
+        """Fetch it anew and return it. Raises NotFound where it was removed."""
+        self._call(self._daemon.jobs.Get, again=True)
+        return self
+
+    @property
+    def id(self) -> int:
+        """Its number, never used again."""
+        return int(self._message.id)
+
     @property
     def spec(self) -> JobSpec:
         """What was asked for."""
-        return self._spec
+        return spec_from_wire(self._message.spec)
 
     @property
     def state(self) -> JobState | None:
         """Where it stands; None for a state that only a newer version knows."""
-        return state_from_wire(self._fetched().state)
+        return state_from_wire(self._message.state)
 
     @property
     def plan(self) -> Plan | None:
         """What was decided for this machine; None until it is frozen."""
-        message = self._fetched()
-        return plan_from_wire(message.plan) if message.HasField("plan") else None
+        return plan_from_wire(self._message.plan) if self._message.HasField("plan") else None
 
     @property
     def last_seq(self) -> int:
         """The number of its newest event."""
-        return int(self._fetched().last_seq)
+        return int(self._message.last_seq)
 
     @property
     def status(self) -> dict[str, Any]:
         """Everything about it, as `safetrain status --json` prints it."""
-        return message_to_json(self._fetched())
+        return message_to_json(self._message)
 
-    @property
     def metrics(self) -> Metrics:
         """Its numbers so far, one row a logged or evaluated step."""
-        request = WatchRequest(job_id=self.id, follow=False)
-        batches = self._daemon.stream(self._daemon.events.Watch, request)
-        return Metrics(event_from_wire(message) for batch in batches for message in batch.events)
+        return Metrics(events_so_far(self._daemon, self.id))
+
+    def best(self) -> Evaluated | None:
+        """The evaluation with the lowest loss so far, whose adapter is in `adapters/`."""
+        return series(events_so_far(self._daemon, self.id)).best
+
+    def report(self, output: str | None = None, *, answers: bool = False) -> Path:
+        """Write the report and return its path; by default plots/report.html in its folder.
+
+        `answers`: base model and adapter answer a few questions of the validation data. Raises
+        NoRoom, NotAllowed.
+        """
+        from safetrain.report.make_report import default_path, default_questions, make_report
+
+        job = self.refresh()._message
+        path = Path(absolute(output)) if output else default_path(job)
+        questions = default_questions(job) if answers else []
+        html = make_report(self._daemon, job, questions, lambda _text: None)
+        write_whole({path: html.encode()})
+        return path
+
+    def export(
+        self,
+        output: str,
+        *,
+        checkpoint: str = "",
+        gguf: bool = False,
+        dequantize: bool = False,
+        wait: bool = False,
+    ) -> dict[str, Any]:
+        """Fuse its best adapter (or a checkpoint's) into a model folder of its own.
+
+        Returns what `safetrain export --json` prints. Raises Busy, Conflict, NotFound, NoRoom.
+        """
+        request = ExportRequest(
+            job_id=self.id,
+            output=absolute(output),
+            checkpoint=checkpoint,
+            gguf=gguf,
+            dequantize=dequantize,
+            wait=wait,
+        )
+        exported = ExportEvent()
+        for event in self._daemon.stream(self._daemon.exports.Run, request):
+            exported = event
+        return message_to_json(exported.exported)
 
     def events(self, after_seq: int = 0) -> Iterator[Event]:
         """Its events behind number `after_seq`, as they come, until it has ended.
@@ -78,40 +135,39 @@ class Job:
         return (event.body for event in self.events() if isinstance(event.body, Evaluated))
 
     def wait(self) -> JobState:
-        """Waits until it has ended and says how: succeeded, failed or cancelled."""
+        """Wait until it has ended and return how: succeeded, failed or cancelled."""
         follower = Follower(self._daemon, self.id, self.last_seq)
         for _events in follower.batches():
             pass
+        self.refresh()
         assert follower.state is not None  # that is what ends the batches
         return follower.state
 
     def pause(self) -> None:
-        """Pauses it at its next step, with a checkpoint. Raises AlreadyFinished."""
-        self._ask(self._daemon.jobs.Pause)
+        """Pause it at its next step, with a checkpoint. Raises AlreadyFinished."""
+        self._call(self._daemon.jobs.Pause)
 
     def resume(self) -> None:
-        """Lets it go on; it comes to the head of the queue. Raises Conflict, AlreadyFinished."""
-        self._ask(self._daemon.jobs.Resume)
+        """Let it go on, from the head of the queue. Raises Conflict, AlreadyFinished."""
+        self._call(self._daemon.jobs.Resume)
 
     def cancel(self) -> None:
-        """Ends it at its next step, with a checkpoint. Raises AlreadyFinished."""
-        self._ask(self._daemon.jobs.Cancel)
+        """End it at its next step, with a checkpoint. Raises AlreadyFinished."""
+        self._call(self._daemon.jobs.Cancel)
 
     def retry(self) -> None:
-        """Tries it again from its last checkpoint, where it failed or was cancelled."""
-        self._ask(self._daemon.jobs.Retry)
+        """Try it again from its last checkpoint, where it failed or was cancelled."""
+        self._call(self._daemon.jobs.Retry)
 
     def move(self, *, first: bool = True) -> None:
-        """Moves it to the front or the end of the queue. Raises Conflict where it is not there."""
-        self._daemon.call(self._daemon.jobs.Move, MoveJobRequest(id=self.id, first=first))
+        """Move it to the front or the end of the queue. Raises Conflict where it is not there."""
+        request = MoveJobRequest(id=self.id, first=first)
+        self._message = self._daemon.call(self._daemon.jobs.Move, request)
 
     def remove(self, *, files: bool = False) -> list[str]:
         """Forgets it; with `files` deletes what it wrote. Returns the files that were kept."""
         request = RemoveJobRequest(id=self.id, files=files)
         return list(self._daemon.call(self._daemon.jobs.Remove, request).kept)
 
-    def _ask(self, method: Any) -> None:
-        self._daemon.call(method, JobRequest(id=self.id))
-
-    def _fetched(self) -> jobs_pb2.Job:
-        return self._daemon.call(self._daemon.jobs.Get, JobRequest(id=self.id), again=True)
+    def _call(self, method: Any, *, again: bool = False) -> None:
+        self._message = self._daemon.call(method, JobRequest(id=self.id), again=again)

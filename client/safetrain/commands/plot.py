@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from safetrain.commands.common.job_files import job_to_draw, story, title, write_whole
-from safetrain.commands.common.job_selection import connected
+from safetrain.atomic_write import write_whole
+from safetrain.commands.common.job_selection import connected, job_to_draw
+from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.curves import series
-from safetrain.views.job import short_path
+from safetrain.views.job import heading, short_path
 from safetrain.views.json_output import write
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotFound, Unreachable
@@ -38,11 +39,11 @@ def plot(session: Session, job: int | None) -> None:
         # matplotlib takes as long to load as a long story takes to come: both at once.
         loading = aside.submit(importlib.import_module, "safetrain.report.png_plots")
         chosen = job_to_draw(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
-        curves = series(story(daemon, chosen))
+        curves = series(events_so_far(daemon, chosen.id))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)
     folder = Path(chosen.spec.output) / PLOTS
-    pictures = loading.result().draw(curves, title(chosen))
+    pictures = loading.result().draw(curves, heading(chosen))
     files = {folder / name: png for name, png in pictures.items()}
     write_whole(files)
     if session.json:

@@ -84,6 +84,12 @@ def _waiting(job: Job) -> str:
     return f"{name} ({time_left(job)})" if time_left(job) else name
 
 
+def heading(job: Job) -> str:
+    """Job 3 · farense · Mistral-7B-Instruct-v0.3-4bit."""
+    model = job.spec.model.rstrip("/").rpartition("/")[2]
+    return " · ".join(filter(None, [_("Job {id}").format(id=job.id), job.spec.name, model]))
+
+
 def _title(job: Job) -> str:
     parts = [_("Job {id}").format(id=job.id), job.spec.name, state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":

@@ -1,1 +1,1 @@
-"""What a job can name as its model: folders, hub repositories, packaged models; and what config.json says."""
+"""What a job can name as its model, and what the model's config.json says."""

@@ -1,1 +1,1 @@
-"""The planner: which settings fit this machine, model and data; decided purely from facts and measurements."""
+"""The planner: which settings fit this machine, model and data, decided purely."""

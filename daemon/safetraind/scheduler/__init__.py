@@ -1,1 +1,1 @@
-"""The scheduler, pure: the state machine of all jobs, the out-of-memory fallback, the queue estimate."""
+"""The scheduler, pure: state machine, out-of-memory fallback, queue estimate."""

@@ -53,3 +53,12 @@ def show(session: Session, job: Job) -> None:
         return
     for line in glance(job):
         click.echo(line)
+
+
+def job_to_draw(jobs: Iterable[Job], wanted: int | None) -> Job:
+    """The job of that id; else the one at work, or the newest that ever was. Raises NotFound.
+
+    One that only waits is passed over where another has something to show.
+    """
+    known = list(jobs)
+    return current([job for job in known if job.attempt or job.id == wanted] or known, wanted)

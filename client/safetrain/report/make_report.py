@@ -1,0 +1,111 @@
+"""Makes a job's report: gathers what the page shows over the connection, and renders it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetrain.connection import Daemon
+from safetrain.follower import events_so_far
+from safetrain.report.preflight_facts import Measured, measured
+from safetrain.report.report_page import Contents, Sample, page
+from safetrain.sample_questions import Asked, spread
+from safetrain.views.answer import Answer
+from safetrain_proto.v1.answers_pb2 import AskRequest, Message
+from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_shared.errors import SafetrainError
+from safetrain_shared.events import CheckpointSaved, Event
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.paths import PLOTS, PREFLIGHT_REPORT, REPORT
+from safetrain_shared.wire import spec_from_wire
+
+Note = Callable[[str], None]  # takes a sentence on what goes on meanwhile
+
+_QUESTIONS = 3
+_TOKENS = 160  # of an answer
+_PATIENCE_SECONDS = 120.0  # for all answers together: a report is not worth more waiting
+_KEEP_ALIVE_SECONDS = 20.0  # from one question to the next
+
+
+def default_path(job: Job) -> Path:
+    """plots/report.html in the job's output folder."""
+    return Path(job.spec.output) / PLOTS / REPORT
+
+
+def default_questions(job: Job) -> list[Asked]:
+    """A few questions of the job's validation data, with the answers that stand there."""
+    return spread(job.spec.valid, _QUESTIONS)
+
+
+def make_report(daemon: Daemon, job: Job, questions: Sequence[Asked], note: Note) -> str:
+    """The report as HTML; base model and adapter answer each of the `questions`."""
+    events = events_so_far(daemon, job.id)
+    return page(
+        Contents(
+            job=job,
+            events=events,
+            made=time.time(),
+            version=version("safetrain"),
+            measured=_measured(job),
+            machine=_this_machine(),
+            samples=list(_samples(daemon, job, questions, note)),
+            on_disk=_on_disk(events),
+        )
+    )
+
+
+def _samples(daemon: Daemon, job: Job, asked: Iterable[Asked], note: Note) -> Iterator[Sample]:
+    """Each question answered twice, until the answers cannot be had: the page comes without."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        for one in asked:
+            note(_("Asking: {question}").format(question=one.question))
+            base = _answer(daemon, job, one, deadline, base=True)
+            adapter = _answer(daemon, job, one, deadline, base=False)
+            yield Sample(one.question, base, adapter, one.expected)
+    except SafetrainError as error:
+        note(_("No more sample answers: {reason}").format(reason=error))
+
+
+def _answer(daemon: Daemon, job: Job, asked: Asked, deadline: float, *, base: bool) -> Answer:
+    answer = Answer()
+    messages = [Message(role="user", content=asked.question)]
+    if asked.system:
+        messages.insert(0, Message(role="system", content=asked.system))
+    request = AskRequest(
+        messages=messages,
+        job_id=job.id,
+        base=base,
+        max_tokens=_TOKENS,
+        keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+    )
+    seconds = max(0.0, deadline - time.monotonic())
+    for event in daemon.stream(daemon.answers.Ask, request, seconds=seconds):
+        answer.take(event)
+    return answer
+
+
+def _measured(job: Job) -> Measured | None:
+    try:
+        found: Any = json.loads((Path(job.spec.output) / PREFLIGHT_REPORT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return measured(found, spec_from_wire(job.spec))
+
+
+def _this_machine() -> str:
+    """The daemon is on the same machine: its socket is a file."""
+    system = f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform()
+    return " · ".join(
+        filter(None, [system, platform.machine(), f"Python {platform.python_version()}"])
+    )
+
+
+def _on_disk(events: list[Event]) -> frozenset[str]:
+    paths = {event.body.path for event in events if isinstance(event.body, CheckpointSaved)}
+    return frozenset(path for path in paths if Path(path).is_dir())
