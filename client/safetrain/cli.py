@@ -60,6 +60,18 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest command named where there is none of that name."""
+        if args[0] not in COMMANDS:
+            import difflib  # only for who mistyped
+
+            for near in difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.7):
+                text = i18n.translate("There is no command {name}. Did you mean {near}?")
+                ctx.fail(text.format(name=args[0], near=near))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section(gettext.gettext("Commands")):
             formatter.write_dl([(name, i18n.translate(text)) for name, text in COMMANDS.items()])

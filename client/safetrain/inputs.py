@@ -20,14 +20,17 @@ DEFAULT_MODEL = "mlx-community/Mistral-7B-Instruct-v0.3-4bit"
 DEFAULT_OUTPUT = "checkpoints_qlora"
 _FULL_DATA = ("train_v3_final_complete.jsonl", "valid_v3_final_complete.jsonl")
 _SAMPLE_DATA = ("farense_train.jsonl", "farense_valid.jsonl")
+_LEAST_BUDGET = 1 << 20  # below it, a unit was forgotten
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def absolute(path: str) -> str:
     """`path` from the current folder, `~` resolved. Links stay, as the user named them.
 
-    Raises InvalidInput for a name that no message can carry.
+    Raises InvalidInput for an empty path, and for a name that no message can carry.
     """
+    if not path:
+        raise InvalidInput("path.empty")
     found = os.path.abspath(Path(path).expanduser())  # noqa: PTH100 (resolve would follow links)
     try:
         found.encode()
@@ -43,6 +46,13 @@ def model(text: str) -> str:
     """A folder of this machine as an absolute path; a known name or a hub id as it is."""
     looks_like_path = text.startswith((".", "/", "~"))
     return absolute(text) if looks_like_path or (Path(text) / "config.json").exists() else text
+
+
+def default_data_note(train: str, valid: str) -> Finding:
+    """Which data is used where none was named, as a finding."""
+    if Path(train).parent == _packaged_sample() and _packaged_sample() != Path.cwd() / "data":
+        return Finding("client.sample_data")
+    return Finding("client.default_data", args={"train": train, "valid": valid})
 
 
 def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
@@ -169,6 +179,8 @@ def memory(text: str | None) -> int:
         raise InvalidSetting("client.size_form", text=text)
     amount, unit = match.groups()
     count = float(amount.replace(",", ".")) * _UNITS[unit]
+    if count < _LEAST_BUDGET:
+        raise InvalidSetting("client.size_too_small", text=text.strip(), amount=amount)
     if count > MOST:
         raise InvalidSetting("client.size_form", text=text)
     return int(count)

@@ -133,7 +133,10 @@ def number(value: float, lang: str | None = None) -> str:
 
 
 def rate(value: float, lang: str | None = None) -> str:
-    """A learning rate, to three digits that count: 0.0000182, in Portuguese 0,0000182."""
+    """A learning rate, to three digits that count: 0.0002, 1.82e-5, in Portuguese 1,82e-5."""
+    if 0 < abs(value) < 1e-4:
+        digits, _e, power = f"{value:.2e}".partition("e")
+        return f"{number(float(digits), lang)}e{int(power)}"
     return number(float(f"{value:.3g}"), lang)
 
 

@@ -107,7 +107,7 @@ def checked(name: str, value: object) -> SettingValue:
     Whole floats pass for integers and integers for floats, as JSON and YAML mix them.
     """
     if name not in FIELDS:
-        raise InvalidSetting("setting.unknown", name=name, known=", ".join(sorted(FIELDS)))
+        raise unknown_setting(name)
     metadata = FIELDS[name].metadata
     converted = _converted(name, value)
     if metadata["choices"] and converted not in metadata["choices"]:
@@ -116,6 +116,16 @@ def checked(name: str, value: object) -> SettingValue:
     if isinstance(converted, int | float) and not isinstance(converted, bool):
         _check_range(name, converted, metadata["low"], metadata["high"])
     return converted
+
+
+def unknown_setting(name: str) -> InvalidSetting:
+    """The error for a name that is no setting, with the nearest one named where there is one."""
+    import difflib  # only for who mistyped
+
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    if near:
+        return InvalidSetting("setting.unknown_near", name=name, near=near[0])
+    return InvalidSetting("setting.unknown", name=name, known=", ".join(sorted(FIELDS)))
 
 
 def parse(name: str, text: str) -> SettingValue:

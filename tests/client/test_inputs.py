@@ -68,13 +68,19 @@ def test_a_name_that_no_message_can_carry_is_a_sentence(
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("6GB", 6 << 30), ("6,5 gb", 13 << 29), ("800M", 800 << 20), ("2GiB", 2 << 30), ("7", 7)],
+    [
+        ("6GB", 6 << 30),
+        ("6,5 gb", 13 << 29),
+        ("800M", 800 << 20),
+        ("2GiB", 2 << 30),
+        ("4000000", 4_000_000),
+    ],
 )
 def test_an_amount_of_memory_is_read_as_people_write_it(text: str, size: int) -> None:
     assert inputs.memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["lots", "-1GB", "6 apples", "9999999999TB"])
+@pytest.mark.parametrize("text", ["lots", "7", "-1GB", "6 apples", "9999999999TB"])
 def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting):
         inputs.memory(text)

@@ -65,12 +65,12 @@ PORTUGUESE_TITLES = """\
 >>> 7. RECOMENDAÇÃO DE CONFIGURAÇÃO
   CONFIGURAÇÃO RECOMENDADA:
   • learning_rate: 0.0002
-  RESUMO DO PREFLIGHT CHECK
-  ✓ Passou: 16
-  ✗ Falhou: 1 (espaço em disco - não crítico)
+  RESUMO DA VERIFICAÇÃO PRÉVIA
+  ✓ Passaram: 16
+  ✗ Falhas: 1 (espaço em disco - não crítico)
   ⚠ Avisos: 1 (dados)
-✓ Relatório salvo: out/preflight_report.json
-✓ Config salva: out/recommended_config.json
+✓ Relatório guardado: out/preflight_report.json
+✓ Configuração guardada: out/recommended_config.json
 """
 
 

@@ -77,7 +77,7 @@ def test_portuguese_is_portuguese_to_the_last_label(capsys: pytest.CaptureFixtur
     i18n.use("en")
     labels = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ").splitlines()[-3:]
     assert [line.strip() for line in labels] == [
-        "predefinição: 0",
+        "por omissão: 0",
         "valores: 0 a 9 223 372 036 854 775 807",
         "escolhe-se com: --set seed=0",
     ]
@@ -85,9 +85,7 @@ def test_portuguese_is_portuguese_to_the_last_label(capsys: pytest.CaptureFixtur
 
 def test_an_unknown_setting_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--lang", "en", "explain", "batchsize"]) == 78
-    assert (
-        "There is no setting batchsize. The settings are: batch_size, " in capsys.readouterr().err
-    )
+    assert "There is no setting batchsize. Did you mean batch_size?" in capsys.readouterr().err
 
 
 def test_it_needs_neither_daemon_nor_grpc() -> None:

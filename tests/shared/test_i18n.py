@@ -70,7 +70,7 @@ def test_the_language_is_the_locales_until_one_is_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "english", "portuguese"),
-    [(2e-4, "0.0002", "0,0002"), (1.8181818e-5, "0.0000182", "0,0000182"), (0.0, "0", "0")],
+    [(2e-4, "0.0002", "0,0002"), (1.8181818e-5, "1.82e-5", "1,82e-5"), (0.0, "0", "0")],
 )
 def test_a_learning_rate_has_three_digits_that_count(
     rate: float, english: str, portuguese: str

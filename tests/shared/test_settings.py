@@ -27,7 +27,8 @@ def test_a_written_value_is_read(name: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "code"),
     [
-        ("batchsize", "4", "setting.unknown"),
+        ("batchsize", "4", "setting.unknown_near"),
+        ("colour", "4", "setting.unknown"),
         ("batch_size", "0", "setting.range"),
         ("batch_size", "four", "setting.type"),
         ("batch_size", "4.5", "setting.type"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetrain.bundle.scrub import Scrubber, without_quotes
-from safetrain_shared.errors import Conflict, NoRoom
+from safetrain_shared.errors import Conflict, NoRoom, NotAllowed
 from safetrain_shared.i18n import marked, translate
 from safetrain_shared.paths import Home, RunFolder
 
@@ -37,10 +39,11 @@ _TOLD_OF = ("HF_TOKEN", "HTTPS_PROXY", "HF_HUB_OFFLINE", "SAFETRAIN_HOME", "VIRT
 _SPEC_KEPT = ("settings", "memory_budget", "trust_remote_code", "allow_shorter", "model")
 
 
-def write(path: Path, home: Home, diagnosis: Mapping[str, Any]) -> int:
+def write(path: Path, home: Home, diagnosis: Mapping[str, Any], job: int | None = None) -> int:
     """Writes the zip at `path`, readable by its owner alone, and returns its size in bytes.
 
-    Raises Conflict where something is there already, NoRoom where the disk refuses.
+    `job`: the one job that it is about; None: the newest ones. Raises Conflict where something is
+    there already, NotAllowed where the folder may not be written, NoRoom where the disk refuses.
     """
     refuse_taken(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -50,12 +53,15 @@ def write(path: Path, home: Home, diagnosis: Mapping[str, Any]) -> int:
             os.fdopen(descriptor, "wb") as raw,
             zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as bundle,
         ):
-            for name, text in files(home, diagnosis, Scrubber()):
+            for name, text in files(home, diagnosis, Scrubber(), job):
                 bundle.writestr(name, text)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         reason = error.strerror or str(error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
+            raise NotAllowed("path.unwritable", path=str(path), reason=reason) from error
         raise NoRoom("disk.refused", path=str(path), reason=reason) from error
     return path.stat().st_size
 
@@ -66,18 +72,20 @@ def refuse_taken(path: Path) -> None:
         raise Conflict("diagnosis.bundle_taken", path=str(path))
 
 
-def files(home: Home, diagnosis: Mapping[str, Any], scrub: Scrubber) -> Iterator[tuple[str, str]]:
+def files(
+    home: Home, diagnosis: Mapping[str, Any], scrub: Scrubber, job: int | None = None
+) -> Iterator[tuple[str, str]]:
     """Name and text of each file of the report."""
     yield "README.txt", translate(ABOUT)
     yield "diagnosis.json", _json(scrub.value(without_quotes(diagnosis)))
     yield "environment.json", _json(scrub.value(_environment()))
     yield "daemon.log", scrub.log(_tail(home.log))
-    for job in _newest_jobs(home):
-        run = home.run(job)
+    for number in [job] if job else _newest_jobs(home):
+        run = home.run(number)
         for name, value in _records(run):
-            yield f"runs/{job}/{name}", _json(scrub.value(without_quotes(value)))
-        yield f"runs/{job}/events.log", _events(run, scrub)
-        yield f"runs/{job}/worker.log", scrub.log(_tail(run.log))
+            yield f"runs/{number}/{name}", _json(scrub.value(without_quotes(value)))
+        yield f"runs/{number}/events.log", _events(run, scrub)
+        yield f"runs/{number}/worker.log", scrub.log(_tail(run.log))
 
 
 def _records(run: RunFolder) -> Iterator[tuple[str, Any]]:

@@ -26,17 +26,26 @@ from safetrain_shared.i18n import translate as _
         'safetrain ask --compare "Quem é o rival principal?"'
     ),
 )
-@click.argument("question")
+@click.argument("question", nargs=-1, required=True, metavar="QUESTION")
 @model_options
 @click.option("--compare", is_flag=True, help=_("First the base model, then the adapter."))
 def ask(
-    session: Session, question: str, system: str, compare: bool, base: bool, **given: Any
+    session: Session,
+    question: tuple[str, ...],
+    system: str,
+    compare: bool,
+    base: bool,
+    **given: Any,
 ) -> None:
     """Prints one answer, or with --compare two; a lone `-` reads it from standard input."""
-    text = sys.stdin.read() if question == "-" else question
+    if len(question) > 1:
+        raise InvalidInput("client.quote_the_question", text=" ".join(question))
+    text = sys.stdin.read() if question == ("-",) else question[0]
     if not text.strip():
         raise InvalidInput("client.question_empty")
     messages = [*opening(system), Message(role="user", content=text)]
     with connected(session) as daemon:
         for without in (True, False) if compare else (base,):
+            if compare and not session.json:
+                click.echo(_("Base model:") if without else "\n" + _("With the adapter:"))
             show(session, daemon, request_of(messages, base=without, **given))

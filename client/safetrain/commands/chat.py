@@ -20,6 +20,7 @@ from safetrain_shared.i18n import translate as _
 _PROMPT = "> "
 _ORDER = re.compile(r"/\w*\??")
 _ANEW = ("/new", "/reset", "/limpar")
+_LEAVE = ("/bye", "/exit", "/quit", "/sair")
 
 
 @command(
@@ -38,6 +39,8 @@ def chat(session: Session, system: str, **given: Any) -> None:
         session.note(_help())
     with connected(session) as daemon:
         while (question := _read()) is not None:
+            if question in _LEAVE:
+                return
             if question in _ANEW:
                 said = opening(system)
                 session.note(_("What was said is forgotten."))
@@ -49,7 +52,7 @@ def chat(session: Session, system: str, **given: Any) -> None:
 
 def _help() -> str:
     return _(
-        "/reset (or /limpar) begins anew, Ctrl-C stops an answer, Ctrl-D ends. "
+        "/reset (or /limpar) begins anew, Ctrl-C stops an answer, /bye (or /sair) ends. "
         "Say, for example: {question}"
     ).format(question="Qual foi a melhor classificação do Farense?")
 

@@ -61,7 +61,7 @@ def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bo
         found = _examined(session, job or 0)
     except SafetrainError as error:
         if bundle is not None:  # a service that does not start is what a report is for
-            _report(session, bundle, {"error": error_to_dict(error)})
+            _report(session, bundle, {"error": error_to_dict(error)}, job)
         raise
     told = _told(found)
     if session.json:
@@ -69,7 +69,7 @@ def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bo
     else:
         click.echo("\n".join(lines(found.findings)).strip())
     if bundle is not None:
-        _report(session, bundle, told)
+        _report(session, bundle, told, found.job_id if job else None)
     failed = any(finding_from_wire(f).status is Status.FAILED for f in found.findings)
     return EXIT_FAILED if failed else EXIT_OK
 
@@ -130,9 +130,9 @@ def _told(found: ExamineResponse) -> dict[str, Any]:
     }
 
 
-def _report(session: Session, bundle: str, told: dict[str, Any]) -> None:
+def _report(session: Session, bundle: str, told: dict[str, Any], job: int | None = None) -> None:
     path = Path(absolute(bundle))
-    written = collect.write(path, paths.home(), told)
+    written = collect.write(path, paths.home(), told, job)
     if not session.json:
         text = _("The report is in {path} ({size}). Read it before you send it.")
         session.note(text.format(path=short_path(str(path)), size=size(written)))

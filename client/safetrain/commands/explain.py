@@ -7,9 +7,8 @@ import click
 from safetrain.session import Session, command
 from safetrain.views.json_output import write
 from safetrain.views.settings_table import every, overview, page, setting
-from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.settings import FIELDS
+from safetrain_shared.settings import FIELDS, unknown_setting
 
 
 @command(
@@ -26,7 +25,7 @@ def explain(session: Session, name: str | None) -> None:
         click.echo("\n".join(overview()))
         return
     if name not in FIELDS:
-        raise InvalidSetting("setting.unknown", name=name, known=", ".join(sorted(FIELDS)))
+        raise unknown_setting(name)
     if session.json:
         write(setting(name).to_json())
         return

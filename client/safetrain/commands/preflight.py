@@ -15,7 +15,6 @@ from safetrain.views.preflight_sheet import Sheet
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_shared.errors import EXIT_OK, Blocked
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.wire import spec_to_wire
 
 
 @command(
@@ -30,7 +29,7 @@ from safetrain_shared.wire import spec_to_wire
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))
 def preflight(session: Session, wait: bool, **given: Any) -> int:
     """Prints the seven sections as they finish; exit code 4 where something blocks."""
-    request = PreflightRequest(spec=spec_to_wire(spec_of(session, **given)), wait=wait)
+    request = PreflightRequest(spec=spec_of(session, **given), wait=wait)
     sheet, ticker, blocked = Sheet(), Ticker(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:

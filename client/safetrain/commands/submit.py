@@ -23,7 +23,7 @@ from safetrain_shared.findings import Status
 from safetrain_shared.i18n import marked, translate
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
-from safetrain_shared.wire import finding_from_wire, spec_to_wire
+from safetrain_shared.wire import finding_from_wire
 
 _SUBMIT_SECONDS = 300.0  # large data files are read through first
 _SAID = {
@@ -65,7 +65,7 @@ def submit(
     reporting = Reporting(report_to, log_dir)
     reporting.needed()
     request = SubmitRequest(
-        spec=spec_to_wire(spec_of(session, **given)),
+        spec=spec_of(session, **given),
         idempotency_key=uuid.uuid4().hex,
         fresh=fresh,
         after=after,
@@ -78,6 +78,8 @@ def submit(
         finally:
             ticker.clear()
         _show(session, answer)
+        if not (session.json or wait or watch or report_to):
+            session.note("  " + _("Watch it with: safetrain watch {id}").format(id=answer.job.id))
         if wait or watch or report_to:
             return _stay(session, daemon, answer.job, reporting, quiet=not watch)
     return EXIT_OK

@@ -13,7 +13,7 @@ from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
 from safetrain_proto.v1.data_pb2 import FileSummary, ValidateRequest
 from safetrain_proto.v1.findings_pb2 import STATUS_FAILED, Finding
-from safetrain_shared.errors import EXIT_FAILED, EXIT_OK
+from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, NotFound
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import integer
 from safetrain_shared.i18n import translate as _
@@ -22,19 +22,24 @@ from safetrain_shared.wire import finding_from_wire
 
 
 @command(
-    _("Finds every problem in training files: file, line and reason. Exit code 1 for errors."),
+    _(
+        "Finds every problem in training files: file, line and reason. Exit code 1 for errors in "
+        "them, 66 for a file that is not there."
+    ),
     example="safetrain validate data/farense_train.jsonl data/farense_valid.jsonl",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 def validate(session: Session, files: tuple[str, ...]) -> int:
     """Prints each problem as it is found, then a line a file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-    ticker, wrong = Ticker(silent=session.terse), set()
+    ticker, wrong, codes = Ticker(silent=session.terse), set(), set()
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
             ticker.clear()
             if event.HasField("problem") and event.problem.status == STATUS_FAILED:
-                wrong.add(finding_from_wire(event.problem).args.get("path"))
+                problem = finding_from_wire(event.problem)
+                wrong.add(problem.args.get("path"))
+                codes.add(problem.code)
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("progress"):
@@ -45,6 +50,8 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
                 click.echo(_problem(event.problem))
             else:
                 click.echo(_summary(event.summary, wrong=event.summary.path in wrong))
+    if "path.missing" in codes:
+        return NotFound.exit_code
     return EXIT_FAILED if wrong else EXIT_OK
 
 
@@ -58,7 +65,7 @@ def _problem(message: Finding) -> str:
 
 
 def _summary(summary: FileSummary, *, wrong: bool) -> str:
-    text = _("{path}: {samples} samples in {lines} lines ({format}), {problems} problems")
+    text = _("{path}: {samples} samples in {lines} lines ({format}), problems: {problems}")
     harmless = Status.WARNING if summary.problems else Status.PASSED
     return f"{sign(Status.FAILED if wrong else harmless)} " + text.format(
         path=short_path(summary.path),

@@ -108,7 +108,8 @@ def _progress(scene: Scene, width: int) -> Text:
         )
     if story.state is JobState.RUNNING:
         left = max(0.0, last.eta_seconds - max(0.0, scene.now - story.last_time))
-        words.append(_("{time} left").format(time=duration(left)))
+        if left >= 1:
+            words.append(_("{time} left").format(time=duration(left)))
     text = " · ".join(words)
     bar = max(6, min(40, width - len(text) - 2))
     full = round(bar * share)

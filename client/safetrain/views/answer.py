@@ -47,6 +47,8 @@ def source(message: AnswerSource) -> list[str]:
     parts = [short_path(message.model)]
     if message.adapter:
         parts.append(short_path(message.adapter))
+    elif message.training:
+        parts.append(_("with the weights as they are"))
     else:
         parts.append(_("without an adapter"))
     if message.job_id:

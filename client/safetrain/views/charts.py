@@ -186,8 +186,11 @@ def _course(what: str, points: Points) -> str:
     """A curve in one sentence; empty for an empty curve."""
     if not points:
         return ""
-    text = _("{what} goes from {first} at step {start} to {last} at step {end}.")
     (start, first), (end, last) = points[0], points[-1]
+    if start == end:
+        text = _("{what} is {last} at step {end}.")
+        return text.format(what=what, last=decimal(last, 3), end=integer(end))
+    text = _("{what} goes from {first} at step {start} to {last} at step {end}.")
     return text.format(
         what=what,
         first=decimal(first, 3),

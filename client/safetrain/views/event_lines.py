@@ -60,8 +60,9 @@ def _step(step: events.StepDone) -> str:
         _("learning rate {rate}").format(rate=rate(step.learning_rate)),
         _("{count} tokens/s").format(count=integer(step.tokens_per_second)),
         size(step.peak_memory),
-        _("{time} left").format(time=duration(step.eta_seconds)),
     ]
+    if step.eta_seconds >= 1:
+        parts.append(_("{time} left").format(time=duration(step.eta_seconds)))
     return " · ".join(parts)
 
 

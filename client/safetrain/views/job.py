@@ -15,6 +15,7 @@ from safetrain_shared.i18n import decimal, duration, integer, percent
 from safetrain_shared.i18n import translate as _
 
 _BAR = 24
+_ENDED = ("succeeded", "failed", "cancelled")
 
 
 def name_of(job: Job) -> str:
@@ -24,7 +25,7 @@ def name_of(job: Job) -> str:
 
 def table(jobs: Sequence[Job]) -> list[str]:
     """One line a job under a line of headings, each column as wide as it needs."""
-    head = ["", _("state"), _("name"), _("progress"), _("loss"), _("time"), _("output")]
+    head = ["", _("state"), _("name"), _("progress"), _("validation loss"), _("time"), _("output")]
     rows = [head] + [_row(job) for job in jobs]
     widths = [max(_width(row[i]) for row in rows) for i in range(len(head))]
     return ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
@@ -36,10 +37,17 @@ def _row(job: Job) -> list[str]:
         state(name_of(job)) + (f" ({job.queue_position})" if job.queue_position else ""),
         job.spec.name,
         _share(job),
-        decimal(job.train_loss, 3) if job.step else "",
+        _loss(job),
         time_left(job),
         short_path(job.spec.output),
     ]
+
+
+def _loss(job: Job) -> str:
+    """The best validation loss: training loss falls however overfitted a model is."""
+    if job.best_loss:
+        return decimal(job.best_loss, 3)
+    return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
 
 
 def glance(job: Job, others: Iterable[Job] = ()) -> list[str]:
@@ -60,7 +68,7 @@ def glance(job: Job, others: Iterable[Job] = ()) -> list[str]:
     ]
     if job.HasField("cause"):
         lines.append(f"  {_cause(job)}")
-    return lines + queue(job, others)
+    return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
 
 
 def _cause(job: Job) -> str:
@@ -68,6 +76,18 @@ def _cause(job: Job) -> str:
     from safetrain_shared.messages import sentence
 
     return sentence(job.cause.code, dict(job.cause.args.items()), fallback=job.cause.text)
+
+
+def next_steps(job: Job) -> list[str]:
+    """What can be done with a job that has ended, as commands."""
+    if name_of(job) == "succeeded":
+        does = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
+        does += [(_("everything on a page"), f"safetrain report {job.id}")]
+        does += [(_("for other programs"), f"safetrain export {job.id} --output …")]
+    else:
+        does = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
+        does += [(_("try again"), f"safetrain retry {job.id}")]
+    return [f"  {label}: {command}" for label, command in does]
 
 
 def queue(job: Job, others: Iterable[Job]) -> list[str]:
@@ -141,6 +161,8 @@ def time_left(job: Job) -> str:
     if job.queue_position:
         return _start(job)
     if job.HasField("eta_low_seconds") and job.HasField("eta_high_seconds"):
+        if job.eta_high_seconds < 1:
+            return ""
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
             return _("{low} to {high} left").format(low=low, high=high)

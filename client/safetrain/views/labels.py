@@ -21,7 +21,7 @@ PHASES = {
     "checking": _("checking"),
     "loading": _("loading the model"),
     "tokenizing": _("reading the data"),
-    "training": _("training"),
+    "training": _("in training"),
     "evaluating": _("evaluating"),
     "saving": _("saving a checkpoint"),
     "holding": _("holding"),

@@ -33,6 +33,21 @@ SENTENCES: dict[str, str] = {
     "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
     "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
     "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),
+    "client.size_too_small": _(
+        "{text} is too little memory to train in. Give the amount with its unit, as in {amount}GB."
+    ),
+    "client.default_data": _(
+        "No data was named: training with {train} and validating with {valid}. Your own: --train "
+        "and --valid."
+    ),
+    "client.sample_data": _(
+        "No data was named: training with the sample that comes with safetrain, questions and "
+        "answers about Sporting Clube Farense. Your own: --train and --valid."
+    ),
+    "client.quote_the_question": _(
+        'A question of several words stands in quotes: safetrain ask "{text}"'
+    ),
+    "path.empty": _("A path is empty. Name a file or a folder."),
     "client.dashboard_missing": _(
         "The live page needs {name}. Install it with: pip install 'safetrain[dashboard]'"
     ),

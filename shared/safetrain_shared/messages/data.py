@@ -28,6 +28,7 @@ SENTENCES: dict[str, str] = {
     "data.content_not_text": _("The content of message {place} is not a text but {found}"),
     "data.tools_not_a_list": _('"tools" is not a list of objects but {found}'),
     "data.role_order": _('Message {place} ({role}) may not follow "{before}"'),
+    "data.role_first": _("Message {place} ({role}) may not come first"),
     "data.no_answer": _("A conversation without an answer of the assistant: nothing to learn"),
     "data.last_not_answer": _("The last message is not the assistant's ({role})"),
     "data.empty_answer": _("An empty answer"),

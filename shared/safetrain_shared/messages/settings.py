@@ -4,6 +4,9 @@ from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
     "setting.unknown": _("There is no setting {name}. The settings are: {known}."),
+    "setting.unknown_near": _(
+        "There is no setting {name}. Did you mean {near}? All of them: safetrain explain"
+    ),
     "setting.type": _("{name} cannot be {value}: give {kind}."),
     "setting.choice": _("{name} cannot be {value}: choose one of {choices}."),
     "setting.range": _("{name} cannot be {value:num}: it goes from {low:num} to {high:num}."),

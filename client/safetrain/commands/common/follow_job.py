@@ -18,8 +18,8 @@ from safetrain.follower import Follower
 from safetrain.inputs import absolute
 from safetrain.session import Session
 from safetrain.views.event_lines import line
-from safetrain.views.job import short_path
-from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain.views.job import next_steps, short_path
+from safetrain_proto.v1.jobs_pb2 import Job, JobRequest
 from safetrain_shared.arg_words import STATES, word
 from safetrain_shared.errors import EXIT_FAILED, EXIT_OK
 from safetrain_shared.events import Event
@@ -99,6 +99,10 @@ def follow_to_end(
             for event in events:
                 report(event)
                 tell(event)
+    if follower.state and not (session.terse or quiet):
+        ended = daemon.call(daemon.jobs.Get, JobRequest(id=job.id), again=True)
+        for text in next_steps(ended):
+            session.note(text)
     if quiet and follower.state:
         state = word(STATES, follower.state)
         session.note(_("Job {id}: {state}").format(id=job.id, state=state))

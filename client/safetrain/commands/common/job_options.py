@@ -13,9 +13,11 @@ from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
 from safetrain.views.labels import sign
 from safetrain.views.settings_table import every, first_sentence
+from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
+from safetrain_shared.wire import spec_to_wire
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,7 +96,7 @@ def spec_of(
     allow_shorter: bool,
     trust_remote_code: bool,
     name: str = "",
-) -> JobSpec:
+) -> jobs_pb2.JobSpec:
     """The job that the options and the configuration file describe, its paths absolute.
 
     An option goes before the file. What the file says otherwise than it is done here is noted.
@@ -103,9 +105,7 @@ def spec_of(
     file = inputs.read_config(config) if config else Config()
     train_file, valid_file = inputs.data(train, valid, file.data)
     file = inputs.with_epochs(file, train_file)
-    for said in file.notes:
-        session.note(f"  {sign(said.status)} {say(said)}")
-    return JobSpec(
+    spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
         train=train_file,
         valid=valid_file,
@@ -116,6 +116,13 @@ def spec_of(
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
     )
+    message = spec_to_wire(spec)  # before anything is noted: it may refuse, too
+    notes = list(file.notes)
+    if not (train or file.data):
+        notes.append(inputs.default_data_note(train_file, valid_file))
+    for said in notes:
+        session.note(f"  {sign(said.status)} {say(said)}")
+    return message
 
 
 def _given(option: str) -> str:

@@ -213,8 +213,10 @@ def _judge_order(messages: list[dict[str, Any]]) -> list[Problem]:
     for place, message in enumerate(messages, 1):
         role = message["role"]
         if not _may_follow(role, before, previous):
-            args = {"place": place, "role": role, "before": before or "-"}
-            return [Problem("data.role_order", Status.WARNING, args)]
+            args = {"place": place, "role": role}
+            if not before:
+                return [Problem("data.role_first", Status.WARNING, args)]
+            return [Problem("data.role_order", Status.WARNING, {**args, "before": before})]
         before, previous = role, message
     if before != "assistant":
         return [Problem("data.last_not_answer", Status.WARNING, {"role": before})]

@@ -17,10 +17,11 @@ class Progress:
     """The position of a run; with the adapter and the optimizer's state it determines the rest.
 
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
-    last logged step: `loss_sum` over `learned` predictions. `stale` counts evaluations since the
-    best one; `best_step` is 0 before the first. `seconds` were spent in steps, over all attempts.
-    `first_length`, `first_window`: the sequences' length and the rows of a window when the run
-    began. The windows stay when a later plan has others, or samples would be skipped or come twice.
+    last logged step: `loss_sum` over `learned` predictions of `unlogged` steps; `logged_…`: of the
+    window logged before it. `stale` counts evaluations since the best one; `best_step` is 0 before
+    the first. `seconds` were spent in steps, over all attempts. `first_length`, `first_window`: the
+    sequences' length and the rows of a window when the run began. The windows stay when a later
+    plan has others, or samples would be skipped or come twice.
     """
 
     step: int = 0
@@ -30,6 +31,10 @@ class Progress:
     samples: int = 0
     loss_sum: float = 0.0
     learned: int = 0
+    unlogged: int = 0
+    logged_sum: float = 0.0
+    logged_learned: int = 0
+    logged_steps: int = 0
     first_loss: float = math.nan
     last_loss: float = math.nan
     best_loss: float = math.inf
@@ -50,16 +55,26 @@ class Progress:
         self.step, self.epoch, self.step_in_epoch = self.step + 1, epoch, place + 1
         self.loss_sum += done.loss * done.learned
         self.learned += done.learned
+        self.unlogged += 1
         self.tokens += done.tokens
         self.samples += done.samples
         self.seconds += done.seconds
 
     def take_loss(self) -> float:
-        """The mean loss since the last call, which starts anew."""
-        self.last_loss = self.loss_sum / max(1, self.learned)
+        """The mean loss since the last call, which starts anew.
+
+        A window of fewer than half the steps of the one before, as at the end of a run, is averaged
+        together with it: the mean of a step or two would look like a leap.
+        """
+        total, learned = self.loss_sum, self.learned
+        if 2 * self.unlogged < self.logged_steps:
+            total, learned = total + self.logged_sum, learned + self.logged_learned
+        self.last_loss = total / max(1, learned)
         if math.isnan(self.first_loss):
             self.first_loss = self.last_loss
-        self.loss_sum, self.learned = 0.0, 0
+        self.logged_sum, self.logged_learned = self.loss_sum, self.learned
+        self.logged_steps = self.unlogged
+        self.loss_sum, self.learned, self.unlogged = 0.0, 0, 0
         return self.last_loss
 
     def judge(self, validation_loss: float, checkpoint: str) -> bool:

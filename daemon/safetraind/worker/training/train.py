@@ -25,6 +25,8 @@ from safetraind.worker.training.task import Task
 from safetraind.worker.training.throughput import Throughput
 from safetraind.worker.training.token_files import training_samples, validation_samples
 
+_LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
+
 
 def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
@@ -61,6 +63,8 @@ def train(job: Task, sink: EventSink) -> Outcome:
     evaluation = partial(evaluation_batches, validation, settings, plan.length_bucket, job.seed)
     evaluates = bool(validation.usable.any())
     total_steps = settings.num_epochs * batches.steps_per_epoch
+    # A short run is logged more often, or a progress bar would stand still.
+    log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
 
     durable.write_json(job.run.fallbacks, stepper.fallbacks(batches))
     records.begin(progress, samples, validation, total_steps)
@@ -89,7 +93,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
             progress.advance(epoch, place, done)
             throughput.add(done)
 
-            if progress.step in (1, total_steps) or progress.step % settings.log_steps == 0:
+            if progress.step in (1, total_steps) or progress.step % log_steps == 0:
                 records.log(progress, done, rate, throughput)
 
             epoch_ends = progress.step_in_epoch == batches.steps_per_epoch

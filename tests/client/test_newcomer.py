@@ -1,0 +1,119 @@
+"""What a newcomer met in the first two hours: silent defaults, weak sentences, dead ends."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from safetrain.cli import main
+from safetrain.views.job import glance, table
+from safetrain_proto.v1 import answers_pb2
+from safetrain_proto.v1.jobs_pb2 import SubmitResponse
+from safetrain_shared.jobs import JobState
+from tests.client.fake import FakeDaemon
+from tests.client.stories import job, whole_story
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def test_submit_says_which_data_it_took_and_how_to_watch(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    daemon.submitted = SubmitResponse(job=job(3))
+    assert main(["submit"]) == 0
+    err = capsys.readouterr().err
+    assert "the sample that comes with safetrain" in err and "safetrain watch 3" in err
+
+
+def test_data_of_the_current_folder_that_was_not_named_is_said(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    data = Path("data")
+    data.mkdir()
+    for name in ("farense_train.jsonl", "farense_valid.jsonl"):
+        (data / name).write_text("{}\n")
+    daemon.submitted = SubmitResponse(job=job(3))
+    assert main(["submit"]) == 0
+    assert f"training with {data.resolve()}/farense_train.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["submit", "--output", ""], 65, "A path is empty"),
+        (["submit", "--memory-budget", "6"], 78, "as in 6GB"),
+        (["submit", "--set", "num_epoch=1"], 78, "Did you mean num_epochs?"),
+        (["explain", "num_epoch"], 78, "Did you mean num_epochs?"),
+        (["statuss"], 2, "Did you mean status?"),
+        (["ask", "Qual", "foi", "a", "melhor"], 65, 'safetrain ask "Qual foi a melhor"'),
+    ],
+)
+def test_a_slip_gets_a_sentence_with_the_way_out(
+    arguments: list[str], code: int, says: str, daemon: FakeDaemon, capsys: Capture
+) -> None:
+    assert main(["--lang", "en", *arguments]) == code
+    assert says in capsys.readouterr().err
+    assert daemon.requests == []
+
+
+def test_compared_answers_are_labelled_in_a_file_too(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.answer = [answers_pb2.AskEvent(text="O 5.º lugar.")]
+    assert main(["ask", "--compare", "Qual?"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("Base model:") < out.index("With the adapter:")
+
+
+def test_a_model_in_training_is_not_called_one_without_an_adapter(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    source = answers_pb2.AnswerSource(model="/m", job_id=1, training=True, step=7)
+    daemon.answer = [answers_pb2.AskEvent(source=source), answers_pb2.AskEvent(text="Sim.")]
+    assert main(["ask", "Qual?"]) == 0
+    err = capsys.readouterr().err
+    assert "with the weights as they are" in err and "without an adapter" not in err
+
+
+def test_chat_ends_at_bye(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("/bye\nQual?\n"))
+    assert main(["chat"]) == 0
+    assert not [r for r in daemon.requests if isinstance(r, answers_pb2.AskRequest)]
+
+
+def test_jobs_shows_the_validation_loss_where_there_is_one() -> None:
+    overfitted = job(1, JobState.SUCCEEDED, step=30, train_loss=0.010, best_loss=2.25)
+    head, row = table([overfitted])
+    assert "validation loss" in head and "2.250" in row and "0.010" not in row
+    assert "0.010 (training)" in table([job(2, step=3, train_loss=0.010)])[1]
+
+
+def test_a_job_that_ended_says_what_comes_next_and_not_who_waits() -> None:
+    waiting = job(2, JobState.QUEUED, queue_position=1)
+    done = "\n".join(glance(job(1, JobState.SUCCEEDED), [waiting]))
+    assert "safetrain ask --job 1" in done and "safetrain report 1" in done
+    assert "waiting behind" not in done
+    failed = "\n".join(glance(job(1, JobState.FAILED), [waiting]))
+    assert "safetrain diagnose 1" in failed and "safetrain retry 1" in failed
+
+
+def test_watch_ends_with_what_comes_next(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.jobs = [job(1, JobState.SUCCEEDED, last_seq=12)]
+    daemon.events = whole_story()
+    daemon.ended.set()
+    assert main(["watch"]) == 0
+    assert "safetrain export 1" in capsys.readouterr().err
+
+
+def test_json_errors_of_slips_are_json(daemon: FakeDaemon, capsys: Capture) -> None:
+    assert main(["--json", "--lang", "en", "explain", "num_epoch"]) == 78
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["args"] == {"name": "num_epoch", "near": "num_epochs"}
