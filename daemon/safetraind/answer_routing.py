@@ -110,7 +110,10 @@ def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
 def _chosen(
     candidates: Sequence[Candidate], job_id: int, active: Candidate | None
 ) -> Candidate | None:
-    """The job that was named, else the one in training, else the newest ended with an adapter."""
+    """The job that was named, else the one in training, else the newest with an adapter.
+
+    A job that is paused or interrupted is newer than any that has ended.
+    """
     if job_id:
         named = [c for c in candidates if c.id == job_id]
         if not named:
@@ -118,5 +121,5 @@ def _chosen(
         return named[0]
     if active is not None and active.state is JobState.RUNNING:
         return active
-    finished = [c for c in candidates if c.state in FINAL and c.adapter() is not None]
-    return max(finished, key=lambda c: c.finished, default=None)
+    trained = [c for c in candidates if c.state not in _ACTIVE and c.adapter() is not None]
+    return max(trained, key=lambda c: (c.state not in FINAL, c.finished, c.id), default=None)

@@ -225,7 +225,8 @@ class _Daemon:
         jobs = JobsService(controller, self._submission)
         control = ControlService(controller, device(), self._asked_to_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
-        data = DataService(EphemeralWorkers(self._home, self._supervisor))
+        workers = EphemeralWorkers(self._home, self._supervisor)
+        data, models = DataService(workers), ModelsService(self._models, controller, workers)
         streams = Streams()
         answers = AnswersService(controller, self._models, self._warm, streams)
 
@@ -235,9 +236,7 @@ class _Daemon:
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
         data_pb2_grpc.add_DataServicer_to_server(data, server)
-        models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsService(self._models, controller), server
-        )
+        models_pb2_grpc.add_ModelsServicer_to_server(models, server)
         answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
         exports = ExportsService(controller, self._supervisor)
         exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)

@@ -58,18 +58,18 @@ def test_an_answer_in_progress_gives_way_to_the_next_job(
 ) -> None:
     train, valid = make_chat_data(tmp_path / "data", train=8, valid=2)
     heard: list[answers_pb2.AskEvent] = []
-    job_to_draw = threading.Event()
+    begun = threading.Event()
 
     def listen() -> None:
         call = request(LONG, model=str(tiny_model), keep_alive_seconds=3600)
         for event in daemon.answers.Ask(call, timeout=120):
             heard.append(event)
             if event.HasField("text"):
-                job_to_draw.set()
+                begun.set()
 
     asker = threading.Thread(target=listen)
     asker.start()
-    assert job_to_draw.wait(30)
+    assert begun.wait(30)
     settings = {"num_epochs": 1, "lora_layers": 1, "max_seq_length": 64, "seed": 1}
     spec = JobSpec(str(tiny_model), str(train), str(valid), str(tmp_path / "o"), settings=settings)
     job = daemon.submit(spec).job

@@ -87,3 +87,12 @@ def refused(kind: type[SafetrainError], jobs: list[Candidate], **options: Any) -
         route(jobs, **options)
     assert kind is not Busy or caught.value.args_by_name["training"] == 2
     return caught.value.code
+
+
+def test_a_paused_job_answers_before_one_that_ended(tmp_path: Path) -> None:
+    paused, ended = (
+        candidate(tmp_path, 1, S.PAUSED),
+        candidate(tmp_path, 2, S.SUCCEEDED),
+    )
+    way = route([paused, ended])
+    assert isinstance(way, Warm) and way.job_id == 1

@@ -52,11 +52,9 @@ def test_a_training_that_starts_on_battery_says_so_in_its_story(
 def test_the_sleep_of_an_idle_mac_is_held_off_while_the_worker_lives(
     system: str, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_to_draw: list[list[str]] = []
+    begun: list[list[str]] = []
     monkeypatch.setattr(keeper.sys, "platform", system)
-    monkeypatch.setattr(
-        keeper.subprocess, "Popen", lambda command, **_: job_to_draw.append(command)
-    )
+    monkeypatch.setattr(keeper.subprocess, "Popen", lambda command, **_: begun.append(command))
     keeper._keep_awake(4711)
-    assert job_to_draw == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
+    assert begun == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
     assert set(keeper._AWAKE) == {"train", "probe"}

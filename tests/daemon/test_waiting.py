@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from safetrain_proto.v1 import answers_pb2, jobs_pb2, preflight_pb2
+from safetrain_proto.v1 import answers_pb2, jobs_pb2, models_pb2, preflight_pb2
 from safetrain_shared.findings import SECTIONS
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
 from safetrain_shared.paths import Home
@@ -114,12 +114,10 @@ def test_a_model_of_the_hub_is_fetched_in_its_section_with_its_progress(
     assert sections(events) == list(SECTIONS)
     downloading = [e for e in events if e.progress.phase == "downloading"]
     assert downloading[-1].progress.done == 1.0
-    job_to_draw = events.index(downloading[0])
-    assert sections(events[:job_to_draw])[-1] == "model"
-    assert "data.train" in codes(events[:job_to_draw]), (
-        "what is wrong with the data is known before"
-    )
-    assert "data.lengths" in codes(events[job_to_draw:], "data"), "these need the model's tokenizer"
+    begun = events.index(downloading[0])
+    assert sections(events[:begun])[-1] == "model"
+    assert "data.train" in codes(events[:begun]), "what is wrong with the data is known before"
+    assert "data.lengths" in codes(events[begun:], "data"), "these need the model's tokenizer"
     assert codes(events).count("data.train") == 1
     assert {"model.found", "model.loaded"} <= set(codes(events, "model"))
     assert [e.recommendation.measured for e in events if e.HasField("recommendation")] == [True]
@@ -172,3 +170,15 @@ def test_a_question_to_another_job_waits_for_the_end_of_the_training(
     (source,) = (event.source for event in heard if event.HasField("source"))
     assert (source.job_id, source.training) == (first.id, False)
     assert heard[-1].HasField("done")
+
+
+def test_a_model_of_the_hub_can_be_added(home: Path, tiny: Path, tmp_path: Path) -> None:
+    with hub.serving(tiny / "model") as environment:
+        daemon = DaemonProcess(home, env={**environment, "HF_HOME": str(tmp_path / "hf")})
+        try:
+            daemon.start()
+            request = models_pb2.AddModelRequest(name=hub.REPOSITORY)
+            *progress, last = daemon.models.Add(request, timeout=60)
+            assert progress and Path(last.model.path, "config.json").is_file()
+        finally:
+            daemon.end()

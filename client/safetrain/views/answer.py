@@ -73,4 +73,6 @@ def numbers(done: AnswerDone) -> str:
         seconds=decimal(done.seconds_to_first_token, 2),
         speed=decimal(done.tokens_per_second, 1),
     )
+    if done.interrupted:
+        return text + " " + _("cut there: the training went on to its end; ask again")
     return text + (" " + _("cut there: --max-tokens gives more") if done.cut else "")

@@ -81,6 +81,11 @@ class Models:
                         yield progress
         yield self._model(folder)
 
+    def is_repository(self, name: str) -> bool:
+        """Whether `name` is a repository of the hub, and no model of the home or a known one."""
+        known = name in KNOWN or (self._root / name).is_dir()
+        return not known and bool(_REPOSITORY.fullmatch(name))
+
     def folder(self, name: str) -> Path:
         """Where the model `name` lies under the home. Raises NotFound."""
         folder = self._root / name

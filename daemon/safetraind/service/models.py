@@ -13,14 +13,17 @@ from safetrain_shared.jobs import LIVE
 from safetraind.controller.controller import Controller
 from safetraind.job_view import model_of
 from safetraind.models.registry import Model, Models
+from safetraind.preflight.job_preflight import fetch
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
     """Adds, lists and removes."""
 
-    def __init__(self, models: Models, controller: Controller) -> None:
+    def __init__(self, models: Models, controller: Controller, workers: EphemeralWorkers) -> None:
         self._models = models
+        self._workers = workers
         self._controller = controller
 
     @guarded
@@ -28,11 +31,26 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.AddModelRequest, context: Any
     ) -> AsyncIterator[models_pb2.AddModelEvent]:
         """Progress, and last the model."""
+        if self._models.is_repository(request.name):
+            async for event in self._fetched(request.name):
+                yield event
+            return
         async with aclosing(self._models.add(request.name)) as steps:
             async for step in steps:
                 if isinstance(step, Model):
                     yield models_pb2.AddModelEvent(model=_to_wire(step))
                 else:
+                    progress = models_pb2.ModelProgress(phase=step.phase, done=step.done)
+                    yield models_pb2.AddModelEvent(progress=progress)
+
+    async def _fetched(self, repository: str) -> AsyncIterator[models_pb2.AddModelEvent]:
+        """A repository of the hub, in the hub's own cache, where every program finds it."""
+        async with aclosing(fetch(repository, self._workers)) as steps:
+            async for step in steps:
+                if isinstance(step, Path):
+                    model = models_pb2.Model(name=repository, path=str(step), installed=True)
+                    yield models_pb2.AddModelEvent(model=model)
+                elif not isinstance(step, int):
                     progress = models_pb2.ModelProgress(phase=step.phase, done=step.done)
                     yield models_pb2.AddModelEvent(progress=progress)
 

@@ -156,12 +156,15 @@ class AnswerDone(_message.Message):
     SECONDS_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     CUT_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     tokens: _builtins.int
     seconds_to_first_token: _builtins.float
     tokens_per_second: _builtins.float
     cut: _builtins.bool
-    """max_tokens was reached"""
+    """it had more to say"""
+    interrupted: _builtins.bool
+    """cut by the end of the training that gave it, not by max_tokens"""
     def __init__(
         self,
         *,
@@ -170,10 +173,11 @@ class AnswerDone(_message.Message):
         seconds_to_first_token: _builtins.float = ...,
         tokens_per_second: _builtins.float = ...,
         cut: _builtins.bool = ...,
+        interrupted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "prompt_tokens", b"prompt_tokens", "seconds_to_first_token", b"seconds_to_first_token", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "interrupted", b"interrupted", "prompt_tokens", b"prompt_tokens", "seconds_to_first_token", b"seconds_to_first_token", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

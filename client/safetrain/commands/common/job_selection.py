@@ -51,7 +51,7 @@ def show(session: Session, job: Job) -> None:
 
         write(message_to_json(job))
         return
-    for line in glance(job):
+    for line in glance(job)[: 1 if session.quiet else None]:
         click.echo(line)
 
 

@@ -52,13 +52,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of an answer. `cut`: it had more to say than `max_tokens` allowed."""
+    """The end of an answer. `cut`: it had more to say; then either `max_tokens` were reached, or it
+    was `interrupted`, as by the end of the training that gave it.
+    """
 
     prompt_tokens: int
     tokens: int
     seconds_to_first_token: float
     tokens_per_second: float
     cut: bool
+    interrupted: bool = False
 
 
 def question_from_json(data: Any) -> Question:
@@ -114,15 +117,15 @@ def generate(
     """Yield pieces of the answer as they come, and `Done` as the last.
 
     What `conversation` remembers of the prompt is not computed again, and it remembers this answer.
-    `stop` is looked at between two tokens; an answer it ends counts as cut. Computes on the calling
-    thread, which must be the one that loaded the model.
+    `stop` is looked at between two tokens; an answer it ends counts as cut and
+    interrupted. Computes on the calling thread, which must be the one that loaded the model.
     """
     conversation = conversation or Conversation()
     began = time.perf_counter()
     cache, known = conversation.recall(model, prompt)
     first = last = 0.0
     said: list[int] = []
-    tokens, cut = 0, True
+    tokens, cut, interrupted = 0, True, False
     for step in stream_generate(
         model,
         tokenizer,
@@ -139,11 +142,12 @@ def generate(
         tokens = step.generation_tokens - (not cut)  # the end of turn is no part of the answer
         if step.text:
             yield step.text
-        if stop():
+        if step.finish_reason is None and stop():
+            interrupted = True
             break
     conversation.keep([*prompt, *said], cache)
     rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
-    yield Done(len(prompt), tokens, first - began, rate, cut)
+    yield Done(len(prompt), tokens, first - began, rate, cut, interrupted)
 
 
 def make_sampler(

@@ -6,7 +6,8 @@ line, until `done` or `error`:
     {"waiting": "queue" | "loading"}
     {"source": {"model", "adapter", "step", "training"}}
     {"text": "…"}
-    {"done": {"prompt_tokens", "tokens", "seconds_to_first_token", "tokens_per_second", "cut"}}
+    {"done": {"prompt_tokens", "tokens", "seconds_to_first_token", "tokens_per_second", "cut",
+     "interrupted"}}
     {"error": {"class", "code", "args"}}
 
 The asker keeps its side open until then: closing it, even by half, means that it has gone. A thread
