@@ -47,6 +47,7 @@ check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/python scripts/gen_proto.py --check
 	$(BIN)/python scripts/catalogues.py --check
 	$(BIN)/python scripts/settings_doc.py --check
+	$(BIN)/python scripts/json_doc.py --check
 
 format: .venv/developing ## put the code into its form
 	$(BIN)/ruff format .
@@ -58,6 +59,7 @@ proto: .venv/developing ## write the code generated from proto/
 i18n: .venv/developing ## collect the sentences, compile the catalogues
 	$(BIN)/python scripts/catalogues.py
 	$(BIN)/python scripts/settings_doc.py
+	$(BIN)/python scripts/json_doc.py
 
 conformance: .venv/developing ## the trainer's properties: ours, and mlx-lm's beside it
 	$(BIN)/python -m benchmarks.conformance
