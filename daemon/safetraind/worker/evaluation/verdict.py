@@ -1,0 +1,119 @@
+"""The verdict on two models that answered the same questions: better, worse, or cannot be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+SIGNIFICANCE = 0.05
+_POWER = 0.8
+_RESAMPLES = 10_000
+# Standard normal quantiles at 1 - SIGNIFICANCE / 2 and at _POWER.
+_Z_SIGNIFICANCE, _Z_POWER = 1.959964, 0.841621
+
+
+class Judgement(StrEnum):
+    """How the second model compares with the first."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Paired comparison of two models on `questions` questions. Scores are means, 0 to 1.
+
+    `low`, `high`: 95 % interval of `difference` (second minus first) by the paired percentile
+    bootstrap (Efron and Tibshirani 1993, chapter 13). `p_value`: two-sided paired sign-flip
+    permutation test; for scores of 0 and 1 it is the exact McNemar test. `needed`: questions at
+    which a difference of this size would be found in 80 of 100 evaluations; 0: none is large enough
+    to say. `noise`: the largest difference that two runs of the first model showed.
+    """
+
+    judgement: Judgement
+    questions: int
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    needed: int
+    noise: float = 0.0
+
+
+def compare(
+    first: Sequence[float], second: Sequence[float], again: Sequence[float] = (), *, seed: int = 0
+) -> Verdict:
+    """Compare the scores (0 to 1) of two models, question by question.
+
+    `again`: scores of a second run of the first model, on a device whose results differ from run to
+    run; a difference no larger than the one between its two runs is never called better or worse.
+    Raises ValueError where the lengths differ or there is no question.
+    """
+    if not first or len(first) != len(second) or len(again) not in (0, len(first)):
+        raise ValueError("scores must be paired")
+    one, two = np.asarray(first, float), np.asarray(second, float)
+    differences = two - one
+    mean = float(differences.mean())
+    noise = abs(float(np.mean(again) - one.mean())) if len(again) else 0.0
+    rng = np.random.default_rng(seed)
+    low, high = _interval(differences, rng)
+    p_value = _p_value(differences, rng)
+    certain = p_value < SIGNIFICANCE and abs(mean) > noise
+    judgement = Judgement.UNCLEAR
+    if certain:
+        judgement = Judgement.BETTER if mean > 0 else Judgement.WORSE
+    return Verdict(
+        judgement=judgement,
+        questions=len(differences),
+        first=float(one.mean()),
+        second=float(two.mean()),
+        difference=mean,
+        low=low,
+        high=high,
+        p_value=p_value,
+        needed=_needed(differences),
+        noise=noise,
+    )
+
+
+def _interval(differences: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    picks = rng.integers(0, len(differences), (_RESAMPLES, len(differences)), dtype=np.int32)
+    means = differences[picks].mean(axis=1)
+    low, high = np.quantile(means, (SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2))
+    return float(low), float(high)
+
+
+def _p_value(differences: np.ndarray, rng: np.random.Generator) -> float:
+    """Two-sided: how often random signs give a sum as far from zero as the one observed."""
+    told = differences[differences != 0]
+    if not len(told):
+        return 1.0
+    if np.all(np.abs(told) == abs(told[0])):
+        return _binomial(int((told > 0).sum()), len(told))
+    signs = rng.choice((-1.0, 1.0), (_RESAMPLES, len(told)))
+    sums = np.abs(signs @ np.abs(told))
+    reached = int((sums >= abs(told.sum()) - 1e-12).sum())
+    return (reached + 1) / (_RESAMPLES + 1)  # Phipson and Smyth 2010: never exactly zero
+
+
+def _binomial(wins: int, trials: int) -> float:
+    """Two-sided exact binomial test of a fair coin."""
+    fewer = min(wins, trials - wins)
+    tail = sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials
+    return min(1.0, 2 * tail)
+
+
+def _needed(differences: np.ndarray) -> int:
+    """Sample size of a paired comparison, (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2)."""
+    mean = float(differences.mean())
+    if mean == 0:
+        return 0
+    spread = max(float(differences.std(ddof=1)) if len(differences) > 1 else 1.0, 1e-9)
+    return math.ceil(((_Z_SIGNIFICANCE + _Z_POWER) * spread / mean) ** 2)
