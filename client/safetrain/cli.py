@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "retry": _("Try a failed or cancelled job again, from its last checkpoint."),
     "move": _("Move a waiting job to the front or the end of the queue."),
     "remove": _("Forget a job that has ended."),
+    "prepare": _("From a spreadsheet or a dump to training and validation files."),
     "validate": _("Find every problem in training files."),
     "explain": _("What a setting means, for memory and for speed."),
     "diagnose": _("What troubles a training, and what to do about it."),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import data_pb2, data_pb2_grpc
-from safetrain_shared.errors import Broken
+from safetrain_shared.errors import Broken, error_from_dict
 from safetrain_shared.jobs import finding_from_dict
 from safetrain_shared.wire import finding_to_wire
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
-from safetraind.submission import check_absolute
+from safetraind.submission import check_absolute, checked_output
 
 Line = Mapping[str, Any]
 
@@ -41,6 +43,41 @@ class DataService(data_pb2_grpc.DataServicer):
         finally:
             work.cancel()
 
+    @guarded
+    async def Prepare(  # noqa: N802
+        self, request: data_pb2.PrepareRequest, context: Any
+    ) -> AsyncIterator[data_pb2.PrepareEvent]:
+        """How each source is read, dropped rows, progress, and last what was written."""
+        for path in (*request.paths, request.output):
+            check_absolute(path)
+        output = str(checked_output(Path(request.output)))
+        work = {
+            "files": list(request.paths),
+            "output": output,
+            "map": dict(request.columns),
+            "valid": min(1.0, max(0.0, request.valid_share)),
+            "questions": min(1.0, max(0.0, request.questions_share)),
+            "seed": request.seed,
+        }
+        lines: asyncio.Queue[Line | None] = asyncio.Queue()
+        running = asyncio.create_task(
+            self._launcher.run_worker("prepare", work, lease=False, on_progress=lines.put_nowait)
+        )
+        running.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield _prepare_event(line)
+            ended = await running
+        finally:
+            running.cancel()
+        if ended.result is None:
+            raise Broken("daemon.broken", reason=f"prepare: {dict(ended.exit)}", log=ended.log)
+        if "error" in ended.result:
+            raise error_from_dict(ended.result["error"])
+        counts, dropped = ended.result["counts"], ended.result["dropped"]
+        prepared = data_pb2.Prepared(output=output, counts=counts, dropped=dropped)
+        yield data_pb2.PrepareEvent(prepared=prepared)
+
     async def _inspect(self, paths: list[str], lines: asyncio.Queue[Line | None]) -> None:
         try:
             ended = await self._launcher.run_worker(
@@ -62,3 +99,14 @@ def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
     if "summary" in line:
         return data_pb2.ValidateEvent(summary=data_pb2.FileSummary(**line["summary"]))
     return None
+
+
+def _prepare_event(line: Line) -> data_pb2.PrepareEvent:
+    if "guess" in line:
+        samples = [json.dumps(sample, ensure_ascii=False) for sample in line["guess"]["samples"]]
+        guess = data_pb2.PrepareGuess(**{**line["guess"], "samples": samples})
+        return data_pb2.PrepareEvent(guess=guess)
+    if "problem" in line:
+        problem = finding_to_wire(finding_from_dict(line["problem"]))
+        return data_pb2.PrepareEvent(problem=problem)
+    return data_pb2.PrepareEvent(progress=data_pb2.PrepareProgress(**line["progress"]))

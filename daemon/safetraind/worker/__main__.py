@@ -12,6 +12,7 @@ ROLES = {
     "probe": "safetraind.worker.probe.probe",
     "serve": "safetraind.worker.inference.serve",
     "inspect": "safetraind.worker.data.inspect",
+    "prepare": "safetraind.worker.prepare.prepare",
     "convert": "safetraind.worker.convert.convert",
     "export": "safetraind.worker.export.export",
     "tiny": "safetraind.worker.tiny",

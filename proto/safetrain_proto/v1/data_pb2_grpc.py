@@ -39,12 +39,23 @@ class DataStub:
                 request_serializer=safetrain__proto_dot_v1_dot_data__pb2.ValidateRequest.SerializeToString,
                 response_deserializer=safetrain__proto_dot_v1_dot_data__pb2.ValidateEvent.FromString,
                 _registered_method=True)
+        self.Prepare = channel.unary_stream(
+                '/safetrain.v1.Data/Prepare',
+                request_serializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.SerializeToString,
+                response_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.FromString,
+                _registered_method=True)
 
 
 class DataServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Validate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prepare(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +68,11 @@ def add_DataServicer_to_server(servicer, server):
                     servicer.Validate,
                     request_deserializer=safetrain__proto_dot_v1_dot_data__pb2.ValidateRequest.FromString,
                     response_serializer=safetrain__proto_dot_v1_dot_data__pb2.ValidateEvent.SerializeToString,
+            ),
+            'Prepare': grpc.unary_stream_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.FromString,
+                    response_serializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +102,33 @@ class Data:
             '/safetrain.v1.Data/Validate',
             safetrain__proto_dot_v1_dot_data__pb2.ValidateRequest.SerializeToString,
             safetrain__proto_dot_v1_dot_data__pb2.ValidateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/safetrain.v1.Data/Prepare',
+            safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.SerializeToString,
+            safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,7 @@ from safetrain_shared.messages import (
     jobs,
     models,
     preflight,
+    prepare,
     settings,
     training,
 )
@@ -35,6 +36,7 @@ SENTENCES: dict[str, str] = {
     **jobs.SENTENCES,
     **models.SENTENCES,
     **preflight.SENTENCES,
+    **prepare.SENTENCES,
     **settings.SENTENCES,
     **training.SENTENCES,
 }

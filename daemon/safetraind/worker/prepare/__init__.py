@@ -1,0 +1,1 @@
+"""The role `prepare`: from the files people have to training, validation and question files."""

@@ -1,0 +1,146 @@
+"""Which kind of record a file holds, and each record as a sample of our own format; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Sample = dict[str, Any]
+
+# Names that people give the two columns of a question and its answer, in the order they are tried.
+_QUESTIONS = ("question", "pergunta", "instruction", "prompt", "input", "query", "user", "entrada")
+_ANSWERS = ("answer", "resposta", "output", "completion", "response", "reply", "assistant", "saida")
+_SYSTEM = ("system", "sistema", "system_prompt")
+# ShareGPT's names of who speaks, and ours.
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+}
+
+
+class Unmapped(Exception):
+    """A record that is no sample; `reason` names what is missing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the records of a source are read. `columns`: our names, and the source's for them."""
+
+    name: str
+    columns: Mapping[str, str]
+
+    def sample(self, record: Any) -> Sample:
+        """A record as a sample. Raises Unmapped."""
+        if not isinstance(record, Mapping):
+            raise Unmapped("record")
+        return _MAKERS[self.name](record, self.columns)
+
+
+def form_of(record: Any, mapping: Mapping[str, str]) -> Form | None:
+    """How a source is read whose first record is this; `mapping` is the user's own choice.
+
+    Its keys are `question`, `answer`, `system`, `text`, `messages`. None where nothing fits.
+    """
+    if not isinstance(record, Mapping):
+        return None
+    names = {str(name).casefold(): str(name) for name in record}
+    if mapping:
+        form = next((f for f in ("messages", "text") if f in mapping), "question")
+        return Form("chat" if form == "messages" else form, dict(mapping))
+    if "messages" in names:
+        return Form("chat", {"messages": names["messages"]})
+    if "conversations" in names or "conversation" in names:
+        name = names.get("conversations") or names["conversation"]
+        return Form("chat", {"messages": name})
+    columns = {
+        ours: names[found]
+        for ours, known in (("question", _QUESTIONS), ("answer", _ANSWERS), ("system", _SYSTEM))
+        if (found := next((name for name in known if name in names), ""))
+    }
+    if {"question", "answer"} <= columns.keys():
+        if columns["question"].casefold() == "instruction" and "input" in names:
+            columns["context"] = names["input"]
+        return Form("question", columns)
+    return Form("text", {"text": names["text"]}) if "text" in names else None
+
+
+def _chat(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
+    turns = record.get(columns["messages"])
+    if not isinstance(turns, list) or not turns:
+        raise Unmapped(columns["messages"])
+    messages = [_message(turn) for turn in turns]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise Unmapped("assistant")
+    sample: Sample = {"messages": messages}
+    if record.get("tools"):
+        sample["tools"] = record["tools"]
+    return sample
+
+
+def _message(turn: Any) -> Sample:
+    if not isinstance(turn, Mapping):
+        raise Unmapped("message")
+    role = _SPEAKERS.get(str(turn.get("role") or turn.get("from") or "").casefold())
+    content = turn.get("content", turn.get("value"))
+    if role is None:
+        raise Unmapped("role")
+    if content is None and not turn.get("tool_calls"):
+        raise Unmapped("content")
+    kept = {k: turn[k] for k in ("tool_calls", "name", "train", "weight") if k in turn}
+    return {
+        "role": role,
+        "content": content if isinstance(content, list) else _text(content),
+        **kept,
+    }
+
+
+def _question(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
+    question, answer = _filled(record, columns, "question"), _filled(record, columns, "answer")
+    context = _text(record.get(columns.get("context", ""), ""))
+    system = _text(record.get(columns.get("system", ""), ""))
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": "\n\n".join(filter(None, [question, context]))})
+    messages.append({"role": "assistant", "content": answer})
+    return {"messages": messages}
+
+
+def _plain_text(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
+    return {"text": _filled(record, columns, "text")}
+
+
+def _filled(record: Mapping[str, Any], columns: Mapping[str, str], name: str) -> str:
+    column = columns.get(name, name)
+    text = _text(record.get(column))
+    if not text:
+        raise Unmapped(column)
+    return text
+
+
+def _text(value: Any) -> str:
+    """A cell as text: whole numbers without a fraction, and nothing for what is empty."""
+    if value is None or value != value:  # NaN, as spreadsheets write an empty cell
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, list | dict):
+        raise Unmapped("text")
+    return str(value).strip()
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, str]], Sample]] = {
+    "chat": _chat,
+    "question": _question,
+    "text": _plain_text,
+}

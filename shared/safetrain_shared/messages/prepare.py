@@ -1,0 +1,32 @@
+"""Sentences of `safetrain prepare`."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "prepare.map_form": _(
+        "{text} does not say which column holds what. Write --map question=COLUMN,answer=COLUMN; "
+        "the names before the = are {known}."
+    ),
+    "prepare.unknown_kind": _(
+        "{path} is of a kind that is not read ({kind}). Save it as JSON lines, JSON, CSV, TSV, "
+        "Excel (.xlsx), Parquet, text or Markdown."
+    ),
+    "prepare.extra_missing": _(
+        "To read this file, {name} is needed: pip install 'safetrain[prepare]'"
+    ),
+    "prepare.output_taken": _(
+        "{path} is not empty, and was not made by prepare. Name a new folder with --output."
+    ),
+    "prepare.no_columns": _(
+        "{path}: it is not clear what holds the question and what the answer (columns: {keys}). "
+        "Say it with --map question=COLUMN,answer=COLUMN."
+    ),
+    "prepare.nothing_fits": _(
+        "{path}: no row could be read as {form}. Say which column holds what with --map."
+    ),
+    "prepare.row_dropped": _("dropped: {missing} is missing or empty"),
+    "prepare.all_alike": _(
+        "All samples say nearly the same, so none can be kept apart for validation. {path} was not "
+        "written."
+    ),
+}
