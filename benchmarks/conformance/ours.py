@@ -20,8 +20,9 @@ from safetensors.numpy import load_file
 
 from benchmarks.conformance.material import Material
 from benchmarks.conformance.trainer import SETTINGS, Report, flip_a_bit
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import ADAPTERS, SUMMARY, RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import event_file
@@ -141,12 +142,12 @@ def run_folder(folder: Path, material: Material, settings: dict[str, Any]) -> Ru
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     frozen = {
         "job": 1,
-        "spec": to_dict(spec),
+        "spec": to_plain(spec),
         "seed": settings["seed"],
         "data": {"train": {"sha256": hashes[0]}, "valid": {"sha256": hashes[1]}},
         "model": {"path": str(material.model)},
     }
     run.spec.write_text(json.dumps(frozen))
     plan = Plan(TrainingSettings(**settings), str(material.model))
-    run.plan.write_text(json.dumps(to_dict(plan)))
+    run.plan.write_text(json.dumps(to_plain(plan)))
     return run

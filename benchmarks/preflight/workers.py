@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.storage import event_file
@@ -82,9 +83,9 @@ def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:
         name: {"path": path, "sha256": sha256(Path(path)), "bytes": Path(path).stat().st_size}
         for name, path in (("train", spec.train), ("valid", spec.valid))
     }
-    frozen = {"job": 1, "spec": to_dict(spec), "seed": 0, "data": data}
+    frozen = {"job": 1, "spec": to_plain(spec), "seed": 0, "data": data}
     write_json(run.spec, {**frozen, "model": {"path": plan.model_path}})
-    write_json(run.plan, to_dict(plan))
+    write_json(run.plan, to_plain(plan))
     write_json(run.launch, {"role": "train", "attempt": 1, "seq_floor": 0, "boot_id": ""})
     process = subprocess.Popen(_command("train", run), env=environment(), stdout=subprocess.DEVNULL)
     footprint = 0

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import FINAL, JobSpec, JobState, to_dict
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
@@ -124,14 +125,14 @@ class Submission:
 
     def _check_same(self, wish: Wish, record: Record, job: state.Job) -> None:
         """Raises Conflict where the live job is another training, or can't take new options."""
-        old, output = record.document["spec"], record.output
-        differences = output_folder.differences(old, to_dict(wish.spec))
+        old, output = record.spec, record.output
+        differences = output_folder.differences(old, wish.spec)
         if differences and job.state is JobState.PAUSED:
             args = {"output": output, "differences": differences}
             raise Conflict("job.output_paused", id=job.id, **args)
         waits = job.state in (JobState.PAUSED, JobState.QUEUED)
         if differences or not (
-            waits or output_folder.options(old) == output_folder.options(to_dict(wish.spec))
+            waits or output_folder.options(old) == output_folder.options(wish.spec)
         ):
             raise Conflict("job.output_taken", id=job.id, output=output)
 
@@ -159,12 +160,12 @@ class Submission:
     def _revise(self, wish: Wish, job_id: int, *, after: int) -> None:
         """Gives a job that does not run the options of the wish."""
         record = self._controller.record(job_id)
-        old, options = record.document["spec"], output_folder.options(to_dict(wish.spec))
+        old, options = record.spec, output_folder.options(wish.spec)
         self._check_chain(job_id, after)
         if after == record.job.after and options == output_folder.options(old):
             return
-        document = record.document | {"spec": {**old, **options}}
-        replan = old.get("memory_budget", 0) != options["memory_budget"]
+        document = record.document | {"spec": {**record.document["spec"], **options}}
+        replan = old.memory_budget != options["memory_budget"]
         self._controller.revise(job_id, document, after=after, replan=replan)
 
     def _check_chain(self, job_id: int, after: int) -> None:
@@ -192,7 +193,7 @@ class Submission:
         seed = spec.settings.get("seed", TrainingSettings().seed)
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
         return {
-            "spec": to_dict(spec),
+            "spec": to_plain(spec),
             "seed": seed,
             "data": {name: await asyncio.to_thread(_data, file) for name, file in files.items()},
             "model": {"path": source.path, "hub": source.hub},

@@ -13,9 +13,10 @@ import grpc
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Blocked
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan, to_dict
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, private
 from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
@@ -119,7 +120,7 @@ class SlowWorkers:
 
     async def run_worker(self, role: str, request: Mapping[str, Any], **how: Any) -> Any:
         for finding in self.found:
-            how["on_progress"]({"problem": to_dict(finding)})
+            how["on_progress"]({"problem": to_plain(finding)})
         await asyncio.Event().wait()
 
 
@@ -174,7 +175,7 @@ def test_a_training_that_goes_on_under_a_new_budget_keeps_its_schedule(
         batch_size=2, gradient_accumulation=8, max_seq_length=64, num_epochs=2, seed=3
     )
     state = TrainingState(
-        1, "cancelled", "f", plan=to_dict(Plan(frozen, spec.model)), checkpoints=("c",)
+        1, "cancelled", "f", plan=to_plain(Plan(frozen, spec.model)), checkpoints=("c",)
     )
     Path(spec.output).mkdir()
     training_state.write(Path(spec.output), state)

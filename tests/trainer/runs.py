@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import event_file
@@ -153,13 +154,13 @@ def make_run(
     plan = Plan(complete, str(model))
     frozen = {
         "job": 1,
-        "spec": to_dict(spec),
+        "spec": to_plain(spec),
         "seed": seed,
         "data": {name: _facts(file) for name, file in files.items()},
         "model": {"path": str(model)},
     }
     folder.spec.write_text(json.dumps(frozen))
-    folder.plan.write_text(json.dumps(to_dict(plan)))
+    folder.plan.write_text(json.dumps(to_plain(plan)))
     return Run(folder, output)
 
 

@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
-from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.controller import emit_event, power_warnings, wait_for_resources
@@ -276,7 +277,7 @@ class Controller:
         if not plan:
             return job
         return dataclasses.replace(
-            job, plan=plan_from_dict(plan), ineffective=ineffective_fallbacks(run)
+            job, plan=from_plain(plan, Plan), ineffective=ineffective_fallbacks(run)
         )
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
@@ -405,7 +406,7 @@ class Controller:
             log.warning("job %d: its check could not go on: %s", job_id, error)
             ended = triggers.LaunchFailed(job_id, _refused(self._run(job_id), error))
         except SafetrainError as error:
-            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            cause = finding_of(error)
             ended = triggers.CheckEnded(job_id, cause)
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
@@ -421,7 +422,7 @@ class Controller:
             bodies.append(Notice(effect.notice))
 
         def act() -> None:
-            write_json(self._run(job_id).plan, to_dict(plan))
+            write_json(self._run(job_id).plan, to_plain(plan))
             self._say(job_id, *bodies)
 
         self._persist(f"job {job_id}: freezing the plan", act)
@@ -451,7 +452,7 @@ class Controller:
             raise Busy("job.live", id=job_id)
         try:
             floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
-            write_json(run.plan, to_dict(self._scheduler.jobs[job_id].plan))
+            write_json(run.plan, to_plain(self._scheduler.jobs[job_id].plan))
             write_launch(run, "train", attempt, floor)
             return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
         finally:
@@ -557,7 +558,7 @@ class Controller:
 def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
     """Why a worker could not be started, as a cause."""
     if isinstance(error, SafetrainError):
-        return Finding(error.code, Status.WARNING, args=error.args_by_name)
+        return finding_of(error, Status.WARNING)
     args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
     return Finding("disk.refused", Status.WARNING, args=args)
 

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError, error_from_dict
-from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, plan_from_dict, to_dict
+from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import FIELDS
 from safetraind.models.registry import Models, Source, hub_snapshot
@@ -50,13 +51,13 @@ class Forecast:
 
     def to_document(self) -> dict[str, Any]:
         """As a job's document keeps it."""
-        return {"forecast": {"plan": to_dict(self.plan), "tokens": self.tokens}}
+        return {"forecast": {"plan": to_plain(self.plan), "tokens": self.tokens}}
 
 
 def forecast_from(document: Mapping[str, Any]) -> Forecast:
     """The forecast that a job's document keeps; empty where it keeps none."""
     kept = document.get("forecast") or {}
-    plan = plan_from_dict(kept["plan"]) if kept.get("plan") else None
+    plan = from_plain(kept["plan"], Plan) if kept.get("plan") else None
     return Forecast(plan=plan, tokens=kept.get("tokens", 0.0))
 
 
@@ -100,7 +101,7 @@ class Planning:
         try:
             model = located(source) or await _fetched(source.path, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
-            return Finding(error.code, Status.FAILED, True, error.args_by_name)
+            return finding_of(error)
         spec, effective_batch = await asyncio.to_thread(_going_on, spec)
         workers = self._inspections.through(launcher)
         preflight_run = PreflightRun(
@@ -178,7 +179,7 @@ def _reject(findings: list[Finding]) -> None:
 
 def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What is wrong with files that were not read to their end, as the course would say it."""
-    wrong = [finding_from_dict(p) for p in problems if p["status"] == Status.FAILED]
+    wrong = [from_plain(p, Finding) for p in problems if p["status"] == Status.FAILED]
     if not wrong or wrong[0].blocks:
         return wrong
     path = str(wrong[0].args["path"])
@@ -229,7 +230,7 @@ def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
     state = training_state.read(Path(spec.output))
     if state is None or not state.checkpoints or not state.plan:
         return spec, 0
-    settings = plan_from_dict(state.plan).settings
+    settings = from_plain(state.plan, Plan).settings
     standing = {name: getattr(settings, name) for name in FIELDS if name not in _FREE_IN_GOING_ON}
     chosen = {k: v for k, v in spec.settings.items() if getattr(settings, k) == v}
     spec = dataclasses.replace(spec, settings={**chosen, **standing})

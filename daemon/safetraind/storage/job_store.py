@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Damaged, Incompatible, NoRoom
-from safetrain_shared.jobs import (
-    FINAL,
-    JobSpec,
-    JobState,
-    finding_from_dict,
-    spec_from_dict,
-    to_dict,
-)
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetraind.scheduler.state import Job
 
 # Step n brings a database of version n to n + 1. Never change one that was released: add another.
@@ -61,7 +56,7 @@ class Record:
     @property
     def spec(self) -> JobSpec:
         """What the user asked for."""
-        return spec_from_dict(self.document["spec"])
+        return from_plain(self.document["spec"], JobSpec)
 
 
 class JobStore:
@@ -229,7 +224,7 @@ class _Transaction:
 
 
 def _moving(job: Job) -> tuple[Any, ...]:
-    cause = json.dumps(to_dict(job.cause)) if job.cause else None
+    cause = json.dumps(to_plain(job.cause)) if job.cause else None
     queue = (job.state.value, job.position, job.after, job.attempt)
     return (*queue, job.intent, job.attempts_without_progress, cause)
 
@@ -244,7 +239,7 @@ def _record(row: sqlite3.Row) -> Record:
         attempt=row["attempt"],
         intent=row["intent"],
         attempts_without_progress=row["fruitless"],
-        cause=finding_from_dict(json.loads(row["cause"])) if row["cause"] else None,
+        cause=from_plain(json.loads(row["cause"]), Finding) if row["cause"] else None,
         allow_shorter=bool(document["spec"].get("allow_shorter", False)),
     )
     times = (row["created"], row["started"], row["finished"])

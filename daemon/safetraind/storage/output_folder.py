@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
-from safetrain_shared.jobs import spec_from_dict
+from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import (
     ADAPTERS,
     METRICS_CSV,
@@ -54,15 +55,15 @@ def examine(output: Path, document: Mapping[str, Any]) -> TrainingState | None:
 
 
 def _differing(output: Path, state: TrainingState, document: Mapping[str, Any]) -> Conflict:
-    spec = document["spec"]
-    named = differences(state.spec, spec) or _other_folder(state, document)
+    spec = from_plain(document["spec"], JobSpec)
+    named = differences(from_plain(state.spec, JobSpec), spec) or _other_folder(state, document)
     if named:
         return Conflict("job.output_differs", output=str(output), differences=named)
-    files = {name: str(spec.get(name, "")) for name in ("train", "valid")}
+    files = {"train": spec.train, "valid": spec.valid}
     return Conflict("job.output_data_differs", output=str(output), **files)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def differences(old: JobSpec, new: JobSpec) -> str:
     """What makes two specifications different trainings, as `learning_rate: 0.0002 → 0.001`.
 
     Names of settings and options with their values, the same in every language; empty: nothing.
@@ -72,17 +73,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return ", ".join(_change(name, was.get(name), now.get(name)) for name in names)
 
 
-def options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def options(spec: JobSpec) -> dict[str, Any]:
     """What a job that goes on may be given anew: none of it makes another training."""
-    given = spec_from_dict(spec)
-    return {name: getattr(given, name) for name in _OPTIONS}
+    return {name: getattr(spec, name) for name in _OPTIONS}
 
 
-def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **dict(spec.get("settings", {})),
-        **{name: spec.get(name) for name in ("model", "train", "valid")},
-    }
+def _decisive(spec: JobSpec) -> dict[str, Any]:
+    return {**spec.settings, "model": spec.model, "train": spec.train, "valid": spec.valid}
 
 
 def _other_folder(state: TrainingState, document: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import Damaged
-from safetrain_shared.jobs import JobSpec, Plan, plan_from_dict, spec_from_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import ADAPTERS, RunFolder
 from safetraind.storage import durable, training_state
 
@@ -47,8 +48,8 @@ def read(run: RunFolder) -> Task:
         return Task(
             run=run,
             job=frozen["job"],
-            spec=spec_from_dict(frozen["spec"]),
-            plan=plan_from_dict(plan),
+            spec=from_plain(frozen["spec"], JobSpec),
+            plan=from_plain(plan, Plan),
             seed=frozen["seed"],
             hashes={name: part["sha256"] for name, part in frozen["data"].items()},
             fingerprint=training_state.fingerprint(frozen),
