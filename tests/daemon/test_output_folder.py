@@ -15,7 +15,8 @@ from safetraind.storage.training_state import TrainingState
 
 
 def document(**settings: Any) -> dict[str, Any]:
-    spec = {"model": "/m", "train": "/t", "valid": "/v", "settings": settings}
+    paths = {"model": "/m", "train": "/t", "valid": "/v", "output": "/o"}
+    spec = {**paths, "settings": settings}
     hashes = {"train": {"sha256": "1"}, "valid": {"sha256": "2"}}
     return {"spec": spec, "seed": 0, "model": {"path": "/m"}, "data": hashes}
 
