@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.settings import LENGTH_BUCKET, SettingValue, TrainingSettings
@@ -32,7 +33,11 @@ LIVE = frozenset(JobState) - FINAL
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What the user asked for. Paths are absolute; `settings` holds only what was chosen."""
+    """What the user asked for. Paths are absolute; `settings` holds only what was chosen.
+
+    `defaults`: what stands for the settings that were not chosen. The daemon sets it when the job
+    is submitted, so that a default that a later version changes does not reach this job.
+    """
 
     model: str
     train: str
@@ -43,6 +48,12 @@ class JobSpec:
     memory_budget: int = 0
     trust_remote_code: bool = False
     allow_shorter: bool = False
+    defaults: TrainingSettings | None = None
+
+    @property
+    def complete_settings(self) -> TrainingSettings:
+        """The chosen settings, and the defaults for the rest."""
+        return (self.defaults or TrainingSettings()).with_overrides(self.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,8 @@ class Plan:
     `heaviest_width` and `heaviest_share`: of the micro-batch that the peaks speak of, the tokens a
     row, and the share of them whose predictions go through the head.
     """
+
+    FORMAT: ClassVar[int] = 1
 
     settings: TrainingSettings
     model_path: str

@@ -212,7 +212,8 @@ def _converter(hint: Any, default: Any) -> tuple[Put, Take]:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return _put_enum, partial(_take_enum, hint, default)
     if isinstance(hint, types.UnionType):  # X | None
-        return _put_optional, partial(_take_optional, get_args(hint)[0])
+        put, take = _converter(get_args(hint)[0], default)
+        return partial(_put_optional, put), partial(_take_optional, take)
     if get_origin(hint) is tuple:
         return _put_repeated, partial(_take_repeated, get_args(hint)[0])
     return _put_part, lambda m, name: read(getattr(m, name), hint)
@@ -269,13 +270,13 @@ def _put_part(message: Any, name: str, value: Any) -> None:
     fill(getattr(message, name), value)
 
 
-def _put_optional(message: Any, name: str, value: Any) -> None:
+def _put_optional(put: Put, message: Any, name: str, value: Any) -> None:
     if value is not None:
-        _put_part(message, name, value)
+        put(message, name, value)
 
 
-def _take_optional(cls: type, message: Any, name: str) -> Any:
-    return read(getattr(message, name), cls) if message.HasField(name) else None
+def _take_optional(take: Take, message: Any, name: str) -> Any:
+    return take(message, name) if message.HasField(name) else None
 
 
 def _put_repeated(message: Any, name: str, values: Any) -> None:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
@@ -35,10 +34,11 @@ from safetraind.processes.supervisor import (
 )
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
-from safetraind.storage import event_file
+from safetraind.storage import documents, event_file
 from safetraind.storage.delivered_watermark import DeliveredWatermark
-from safetraind.storage.durable import read_json, write_json, write_text
+from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
+from safetraind.storage.job_document import JobDocument
 from safetraind.storage.job_progress import Progress
 from safetraind.storage.job_store import JobStore, Record
 
@@ -154,7 +154,7 @@ class Controller:
         self._apply(trigger)
 
     def accept(
-        self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
+        self, document: JobDocument, output: str, *, key: str = "", after: int = 0
     ) -> Record:
         """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
         job = (record := self._store.add(document, output, key, after, time.time())).job
@@ -166,7 +166,7 @@ class Controller:
         self._apply(triggers.Submitted(job))
         return record
 
-    def revise(self, job_id: int, document: dict[str, Any], *, after: int, replan: bool) -> None:
+    def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
         """Gives a job that does not run other options; `replan`: its plan was made for others.
 
         Raises NoRoom; the job is then as it was.
@@ -182,7 +182,7 @@ class Controller:
         def act() -> None:
             if replan:
                 run.plan.unlink(missing_ok=True)
-            write_json(run.spec, document)
+            documents.write(run.spec, document)
 
         self._persist(f"job {job_id}: its options", act)
 
@@ -273,18 +273,16 @@ class Controller:
 
     def _with_plan(self, job: Job) -> Job:
         run = self._run(job.id)
-        plan = read_json(run.plan)
-        if not plan:
+        plan = documents.read(run.plan, Plan)
+        if plan is None:
             return job
-        return dataclasses.replace(
-            job, plan=from_plain(plan, Plan), ineffective=ineffective_fallbacks(run)
-        )
+        return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
         private(run.root)
         if not run.spec.exists():
-            write_json(run.spec, self._records[job_id].document)
+            documents.write(run.spec, self._records[job_id].document)
 
     # Deciding.
 
@@ -422,7 +420,7 @@ class Controller:
             bodies.append(Notice(effect.notice))
 
         def act() -> None:
-            write_json(self._run(job_id).plan, to_plain(plan))
+            documents.write(self._run(job_id).plan, plan)
             self._say(job_id, *bodies)
 
         self._persist(f"job {job_id}: freezing the plan", act)
@@ -452,11 +450,16 @@ class Controller:
             raise Busy("job.live", id=job_id)
         try:
             floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
-            write_json(run.plan, to_plain(self._scheduler.jobs[job_id].plan))
+            self._write_plan(run, job_id)
             write_launch(run, "train", attempt, floor)
             return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
         finally:
             os.close(lock)
+
+    def _write_plan(self, run: RunFolder, job_id: int) -> None:
+        plan = self._scheduler.jobs[job_id].plan
+        assert plan is not None  # a job is only launched with one
+        documents.write(run.plan, plan)
 
     async def _accompany(self, job_id: int, worker: Worker) -> None:
         """Follows the events of a training, and learns how it ended."""
