@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -21,10 +20,12 @@ from safetensors.numpy import load_file
 from benchmarks.conformance.material import Material
 from benchmarks.conformance.trainer import SETTINGS, Report, flip_a_bit
 from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import ADAPTERS, SUMMARY, RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.storage import event_file
+from safetraind.storage import documents, event_file
+from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
+from safetraind.storage.manifest import sha256
 from safetraind.worker.training import task, train
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.event_sink import EventSink
@@ -138,15 +139,11 @@ def run_folder(folder: Path, material: Material, settings: dict[str, Any]) -> Ru
     run.root.mkdir(parents=True)
     files = material.write(folder / "data")
     spec = JobSpec(str(material.model), str(files[0]), str(files[1]), str(folder / "out"))
-    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    frozen = {
-        "job": 1,
-        "spec": to_dict(spec),
-        "seed": settings["seed"],
-        "data": {"train": {"sha256": hashes[0]}, "valid": {"sha256": hashes[1]}},
-        "model": {"path": str(material.model)},
+    data = {
+        name: DataFile(str(file), sha256(file))
+        for name, file in zip(("train", "valid"), files, strict=True)
     }
-    run.spec.write_text(json.dumps(frozen))
-    plan = Plan(TrainingSettings(**settings), str(material.model))
-    run.plan.write_text(json.dumps(to_dict(plan)))
+    source, seed = ModelSource(str(material.model)), settings["seed"]
+    documents.write(run.spec, JobDocument(spec, source, data, seed, job=1))
+    documents.write(run.plan, Plan(TrainingSettings(**settings), str(material.model)))
     return run

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.preflight.workers import Trained, Workers, environment, train
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.codec import to_plain
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
@@ -116,7 +117,7 @@ def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
     request = {
         "model": model,
         "rounds": _ROUNDS,
-        "setups": [{"settings": to_dict(o.settings), **shape_of(o.step)} for o in setups],
+        "setups": [{"settings": to_plain(o.settings), **shape_of(o.step)} for o in setups],
     }
     command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]
     done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from safetrain_shared.jobs import settings_from_dict
+from safetrain_shared.codec import from_plain
+from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probe.probe import made_up
 from safetraind.worker.training.batches import Batch
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def _prepared(model: str, setup: dict[str, Any]) -> tuple[Stepper, list[Batch]]:
-    settings = settings_from_dict(setup["settings"])
+    settings = from_plain(setup["settings"], TrainingSettings)
     loaded = load(model, dequantize=settings.dequantize)
     vocabulary = int(loaded.config["vocab_size"])
     rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))

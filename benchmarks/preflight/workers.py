@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.events import StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetraind import host
-from safetraind.storage import event_file
+from safetraind.storage import documents, event_file
 from safetraind.storage.durable import read_json, write_json
+from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
 
 _number = itertools.count(1)
@@ -78,13 +79,10 @@ def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:
     """Trains a plan to its end in a worker of its own."""
     run = RunFolder(root / f"train-{next(_number)}")
     run.root.mkdir(parents=True)
-    data = {
-        name: {"path": path, "sha256": sha256(Path(path)), "bytes": Path(path).stat().st_size}
-        for name, path in (("train", spec.train), ("valid", spec.valid))
-    }
-    frozen = {"job": 1, "spec": to_dict(spec), "seed": 0, "data": data}
-    write_json(run.spec, {**frozen, "model": {"path": plan.model_path}})
-    write_json(run.plan, to_dict(plan))
+    paths = {"train": spec.train, "valid": spec.valid}
+    data = {name: DataFile(path, sha256(Path(path))) for name, path in paths.items()}
+    documents.write(run.spec, JobDocument(spec, ModelSource(plan.model_path), data, job=1))
+    documents.write(run.plan, plan)
     write_json(run.launch, {"role": "train", "attempt": 1, "seq_floor": 0, "boot_id": ""})
     process = subprocess.Popen(_command("train", run), env=environment(), stdout=subprocess.DEVNULL)
     footprint = 0

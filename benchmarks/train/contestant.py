@@ -28,7 +28,7 @@ from mlx_lm.tuner import datasets, trainer
 from benchmarks.conformance.material import Material
 from benchmarks.conformance.ours import run_folder
 from benchmarks.train import lengths, setup
-from safetrain_shared.jobs import to_dict
+from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker import loading
 from safetraind.worker.training import batches, task, train
@@ -122,7 +122,7 @@ def _train_ours(
 
     longest = max(len(line["text"].split()) for line in lines) + 1  # a token a word, and the end
     chosen = chosen.with_overrides({"max_seq_length": longest, "packing": name == PACKED})
-    run = run_folder(folder, Material(model, lines, lines[:1]), to_dict(chosen))
+    run = run_folder(folder, Material(model, lines, lines[:1]), to_plain(chosen))
     with mock.patch.object(train, "Batches", Picked):
         train.train(task.read(run), InTurn(run, {}))
 

@@ -26,8 +26,8 @@ from safetensors.numpy import load_file
 from benchmarks.conformance.material import Material, mixed
 from benchmarks.conformance.ours import run_folder
 from benchmarks.train import setup
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import CheckpointSaved, Evaluated, PhaseChanged, StepDone
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind.storage import event_file
 from safetraind.worker.training import train
@@ -146,7 +146,7 @@ def _gap(one: dict[Any, Any], other: dict[Any, Any]) -> float:
 
 def _made(folder: Path, model: Path, samples: list[Any], chosen: dict[str, Any]) -> RunFolder:
     settings = setup.settings(**chosen)
-    return run_folder(folder, Material(model, samples, mixed(4, 1)), to_dict(settings))
+    return run_folder(folder, Material(model, samples, mixed(4, 1)), to_plain(settings))
 
 
 def _start(run: RunFolder, *, timed: bool = False) -> subprocess.Popen[bytes]:

@@ -6,7 +6,6 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
-from safetraind.preflight.job_preflight import forecast_from
 from safetraind.scheduler import queue_estimate
 from safetraind.scheduler.state import Job
 
@@ -38,7 +37,7 @@ def view(controller: Controller, job_id: int) -> jobs_pb2.Job:
         log_path=str(controller.home.run(job_id).log),
         after=job.after,
     )
-    forecast = forecast_from(record.document)
+    forecast = record.document.forecast
     if job.plan is not None:
         message.plan.CopyFrom(plan_to_wire(job.plan))
     elif forecast.plan is not None:
@@ -52,7 +51,7 @@ def view(controller: Controller, job_id: int) -> jobs_pb2.Job:
 def model_of(controller: Controller, job_id: int) -> str:
     """The folder of the model that the job trains, or the hub's id. Raises NotFound."""
     record, job = controller.record(job_id), controller.job(job_id)
-    return job.plan.model_path if job.plan else str(record.document["model"]["path"])
+    return job.plan.model_path if job.plan else record.document.model.path
 
 
 def _position(controller: Controller, job: Job) -> int:
@@ -115,7 +114,7 @@ def remaining(controller: Controller, job: Job) -> Seconds | None:
 
 def _predicted(controller: Controller, job: Job) -> float:
     """What was predicted at submit, else by the speed at which this model was trained here."""
-    forecast = forecast_from(controller.record(job.id).document)
+    forecast = controller.record(job.id).document.forecast
     if forecast.plan is None:
         return 0.0
     if forecast.plan.expected_seconds:

@@ -25,10 +25,11 @@ import psutil
 from google.protobuf.json_format import MessageToDict
 
 from safetrain_proto.v1 import diagnosis_pb2, diagnosis_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, SafetrainError, Unreachable, error_to_dict
 from safetrain_shared.events import CheckpointSaved, Notice, StepDone
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import FINAL, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.jobs import FINAL, JobSpec, JobState, Plan
 from safetrain_shared.paths import ADAPTERS, Home, RunFolder
 from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wire
 from safetraind import background
@@ -141,7 +142,7 @@ class Selftest:
         adapter = Path(spec.output) / ADAPTERS / "adapters.safetensors"
         content = adapter.read_bytes() if adapter.exists() else b""
         plan = read_json(run.plan)
-        return Run(steps, content, plan_from_dict(plan), resumed, killed)
+        return Run(steps, content, from_plain(plan, Plan), resumed, killed)
 
     def _kill_in_the_middle(self, run: RunFolder) -> int:
         """Kills the worker once it has a checkpoint and more steps behind it; returns the step."""
@@ -196,7 +197,7 @@ class Selftest:
 
     def _found(self, finding: Finding) -> None:
         self._verdicts.append(finding)
-        _print({"finding": to_dict(finding)})
+        _print({"finding": to_plain(finding)})
 
     def _doing(self, what: str) -> None:
         _print({"doing": what})

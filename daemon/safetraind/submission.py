@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import FINAL, JobSpec, JobState, to_dict
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
-from safetraind.preflight.job_preflight import Forecast
+from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
-from safetraind.storage import output_folder, training_state
+from safetraind.storage import output_folder
+from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
 
@@ -44,7 +45,7 @@ class Accepted:
 class QuickCheck(Protocol):
     """The checks that need no GPU."""
 
-    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         """What is worth knowing, and the plan as predicted. Raises Blocked.
 
         `idle`: nothing else uses the machine's memory when the job's turn comes than does now.
@@ -78,7 +79,7 @@ class Submission:
         known = self._begun(wish, output, document)
         if known is not None:
             return known
-        forecast = await self._checks.foresee(wish.spec, idle=self._controller.idle)
+        foreseen = await self._checks.foresee(wish.spec, idle=self._controller.idle)
         async with self._one:  # the same may have been wished for meanwhile
             known = self._known(wish) or self._attached(wish, output)
             known = known or self._begun(wish, output, document)
@@ -86,8 +87,9 @@ class Submission:
                 return known
             if wish.fresh:  # only now: a wish that is refused moves nothing
                 await asyncio.to_thread(output_folder.move_aside, output)
-            record = self._accept(document | forecast.to_document(), output, wish)
-        return Accepted(record.job.id, "queued", forecast.findings)
+            document = dataclasses.replace(document, forecast=foreseen.forecast)
+            record = self._accept(document, output, wish)
+        return Accepted(record.job.id, "queued", foreseen.findings)
 
     def check_retry(self, job_id: int) -> None:
         """Raises Conflict where another live job has the output folder meanwhile."""
@@ -124,18 +126,18 @@ class Submission:
 
     def _check_same(self, wish: Wish, record: Record, job: state.Job) -> None:
         """Raises Conflict where the live job is another training, or can't take new options."""
-        old, output = record.document["spec"], record.output
-        differences = output_folder.differences(old, to_dict(wish.spec))
+        old, output = record.spec, record.output
+        differences = output_folder.differences(old, wish.spec)
         if differences and job.state is JobState.PAUSED:
             args = {"output": output, "differences": differences}
             raise Conflict("job.output_paused", id=job.id, **args)
         waits = job.state in (JobState.PAUSED, JobState.QUEUED)
         if differences or not (
-            waits or output_folder.options(old) == output_folder.options(to_dict(wish.spec))
+            waits or output_folder.options(old) == output_folder.options(wish.spec)
         ):
             raise Conflict("job.output_taken", id=job.id, output=output)
 
-    def _begun(self, wish: Wish, output: Path, document: dict[str, Any]) -> Accepted | None:
+    def _begun(self, wish: Wish, output: Path, document: JobDocument) -> Accepted | None:
         """What was begun in the folder goes on, by the same job, or, where this home does not know
         it, by a new one.
 
@@ -153,18 +155,19 @@ class Submission:
             return Accepted(self._accept(document, output, wish).job.id, "continued")
         return None
 
-    def _accept(self, document: dict[str, Any], output: Path, wish: Wish) -> Record:
+    def _accept(self, document: JobDocument, output: Path, wish: Wish) -> Record:
         return self._controller.accept(document, str(output), key=wish.key, after=wish.after)
 
     def _revise(self, wish: Wish, job_id: int, *, after: int) -> None:
         """Gives a job that does not run the options of the wish."""
         record = self._controller.record(job_id)
-        old, options = record.document["spec"], output_folder.options(to_dict(wish.spec))
+        old, options = record.spec, output_folder.options(wish.spec)
         self._check_chain(job_id, after)
         if after == record.job.after and options == output_folder.options(old):
             return
-        document = record.document | {"spec": {**old, **options}}
-        replan = old.get("memory_budget", 0) != options["memory_budget"]
+        spec = dataclasses.replace(old, **options)
+        document = dataclasses.replace(record.document, spec=spec)
+        replan = old.memory_budget != options["memory_budget"]
         self._controller.revise(job_id, document, after=after, replan=replan)
 
     def _check_chain(self, job_id: int, after: int) -> None:
@@ -176,27 +179,25 @@ class Submission:
             other = self._controller.scheduler.jobs.get(waits_for)
             waits_for = other.after if other is not None and other.state not in FINAL else 0
 
-    def _ended_job(self, output: Path, document: Mapping[str, Any]) -> int:
+    def _ended_job(self, output: Path, document: JobDocument) -> int:
         """The newest job of the folder, if it failed or was cancelled and was the same training."""
         for record in self._controller.store.by_output(str(output))[:1]:
-            same = training_state.fingerprint(record.document) == training_state.fingerprint(
-                document
-            )
+            same = record.document.fingerprint == document.fingerprint
             if same and record.job.state in (JobState.FAILED, JobState.CANCELLED):
                 return record.job.id
         return 0
 
-    async def _document(self, spec: JobSpec) -> dict[str, Any]:
-        """What `spec.json` holds, but for the job's id: all that is frozen at submit."""
+    async def _document(self, spec: JobSpec) -> JobDocument:
+        """All that is frozen at submit, but for the job's id and the forecast."""
         source = self._models.resolve(spec.model)
-        seed = spec.settings.get("seed", TrainingSettings().seed)
+        spec = dataclasses.replace(spec, defaults=TrainingSettings())
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
-        return {
-            "spec": to_dict(spec),
-            "seed": seed,
-            "data": {name: await asyncio.to_thread(_data, file) for name, file in files.items()},
-            "model": {"path": source.path, "hub": source.hub},
-        }
+        return JobDocument(
+            spec=spec,
+            model=ModelSource(source.path, source.hub),
+            data={name: await asyncio.to_thread(_data, file) for name, file in files.items()},
+            seed=spec.complete_settings.seed,
+        )
 
 
 def checked_paths(spec: JobSpec) -> Path:
@@ -250,9 +251,9 @@ def check_absolute(path: Path | str) -> None:
         raise InvalidInput("path.relative", path=str(path))
 
 
-def _data(path: Path) -> dict[str, Any]:
+def _data(path: Path) -> DataFile:
     try:
-        return {"path": str(path), "sha256": sha256(path), "bytes": path.stat().st_size}
+        return DataFile(str(path), sha256(path), path.stat().st_size)
     except OSError as error:
         reason = error.strerror or str(error)
         raise NotAllowed("path.unreadable", path=str(path), reason=reason) from error

@@ -1,25 +1,15 @@
-"""What can happen in a job's life: the bodies of its events.
+"""The events of a job: one dataclass for each kind of body.
 
-On disk an event is a JSON object (`seq`, `attempt`, `time`, `kind` and the body's fields); on the
-wire it is `safetrain.v1.Event`. `safetraind.storage.event_file` writes and reads the lines.
+On disk an event is a JSON object (`seq`, `attempt`, `time`, `kind` and the body's fields), which
+`safetraind.storage.event_file` writes and reads; on the wire it is `safetrain.v1.Event`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import (
-    JobState,
-    Plan,
-    field_names,
-    finding_from_dict,
-    plan_from_dict,
-    to_dict,
-)
+from safetrain_shared.jobs import JobState, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +137,13 @@ KINDS: dict[str, type] = {
     "damaged": Damaged,
 }
 KIND_OF: dict[type, str] = {cls: kind for kind, cls in KINDS.items()}
-_NESTED = frozenset({"state", "cause", "finding", "plan"})
-_FLAT = frozenset(cls for cls in KIND_OF if _NESTED.isdisjoint(field_names(cls)))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. `seq` counts within the job, `time` is seconds since the epoch, UTC.
 
-    `body` is None for a kind that only a newer version knows; `kind` and `raw` still tell it.
+    `body` is None for a kind that only a newer version knows.
     """
 
     seq: int
@@ -163,42 +151,3 @@ class Event:
     time: float
     kind: str
     body: Body | None
-    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def event_to_dict(seq: int, attempt: int, time: float, body: Body) -> dict[str, Any]:
-    """The JSON object of an event."""
-    return {
-        "seq": seq,
-        "attempt": attempt,
-        "time": time,
-        "kind": KIND_OF[type(body)],
-        **to_dict(body),
-    }
-
-
-def event_from_dict(data: Mapping[str, Any]) -> Event:
-    """The reverse of `event_to_dict`. Raises KeyError or TypeError where fields are missing."""
-    kind = data["kind"]
-    cls = KINDS.get(kind)
-    body = _body(cls, data) if cls else None
-    return Event(data["seq"], data["attempt"], data["time"], kind, body, data)
-
-
-def _body(cls: type, data: Mapping[str, Any]) -> Body:
-    if cls in _FLAT:  # most events, and whole: in half the time
-        try:
-            whole: Body = cls(*map(data.__getitem__, field_names(cls)))
-            return whole
-        except KeyError:
-            pass
-    known = {name: data[name] for name in field_names(cls) if name in data}
-    if "state" in known:
-        known["state"] = JobState(known["state"])
-    for name in ("cause", "finding"):
-        if known.get(name) is not None:
-            known[name] = finding_from_dict(known[name])
-    if "plan" in known:
-        known["plan"] = plan_from_dict(known["plan"])
-    body: Body = cls(**known)
-    return body

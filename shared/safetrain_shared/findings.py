@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from safetrain_shared.errors import ArgValue
+from safetrain_shared.errors import ArgValue, SafetrainError
 
 SECTIONS = ("hardware", "dependencies", "gpu", "data", "model", "disk", "recommendation")
 
@@ -34,3 +34,8 @@ class Finding:
     blocks: bool = False
     args: Mapping[str, ArgValue] = field(default_factory=dict)
     section: str = ""
+
+
+def finding_of(error: SafetrainError, status: Status = Status.FAILED) -> Finding:
+    """Return what an error says as a finding, which blocks if it `failed`."""
+    return Finding(error.code, status, status is Status.FAILED, error.args_by_name)

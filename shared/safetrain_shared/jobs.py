@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
-from typing import Any
+from typing import ClassVar
 
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.findings import Finding
 from safetrain_shared.settings import LENGTH_BUCKET, SettingValue, TrainingSettings
 
 # What is trained where nobody says otherwise, and answers where nothing was trained yet.
@@ -35,7 +33,11 @@ LIVE = frozenset(JobState) - FINAL
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What the user asked for. Paths are absolute; `settings` holds only what was chosen."""
+    """What the user asked for. Paths are absolute; `settings` holds only what was chosen.
+
+    `defaults`: what stands for the settings that were not chosen. The daemon sets it when the job
+    is submitted, so that a default that a later version changes does not reach this job.
+    """
 
     model: str
     train: str
@@ -46,6 +48,12 @@ class JobSpec:
     memory_budget: int = 0
     trust_remote_code: bool = False
     allow_shorter: bool = False
+    defaults: TrainingSettings | None = None
+
+    @property
+    def complete_settings(self) -> TrainingSettings:
+        """The chosen settings, and the defaults for the rest."""
+        return (self.defaults or TrainingSettings()).with_overrides(self.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,8 @@ class Plan:
     `heaviest_width` and `heaviest_share`: of the micro-batch that the peaks speak of, the tokens a
     row, and the share of them whose predictions go through the head.
     """
+
+    FORMAT: ClassVar[int] = 1
 
     settings: TrainingSettings
     model_path: str
@@ -77,56 +87,3 @@ class Plan:
     heaviest_width: int = 0
     heaviest_share: float = 0.0
     reasons: tuple[Finding, ...] = ()
-
-
-@cache
-def field_names(cls: Any) -> tuple[str, ...]:
-    """The fields of a dataclass, in order; remembered, for `dataclasses.fields` is slow."""
-    return tuple(f.name for f in dataclasses.fields(cls))
-
-
-def to_dict(value: Any) -> Any:
-    """A spec, plan or finding as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_dict(getattr(value, name)) for name in field_names(type(value))}
-    if isinstance(value, Mapping):
-        return {k: to_dict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_dict(v) for v in value]
-    return str(value) if isinstance(value, StrEnum) else value
-
-
-def spec_from_dict(data: Mapping[str, Any]) -> JobSpec:
-    """The reverse of `to_dict` for a spec; fields of a newer version are passed over."""
-    known = _known(JobSpec, data)
-    known["settings"] = {k: _tupled(v) for k, v in known.get("settings", {}).items()}
-    return JobSpec(**known)
-
-
-def settings_from_dict(data: Mapping[str, Any]) -> TrainingSettings:
-    """The reverse of `to_dict` for settings; fields of a newer version are passed over."""
-    return TrainingSettings(**{k: _tupled(v) for k, v in _known(TrainingSettings, data).items()})
-
-
-def finding_from_dict(data: Mapping[str, Any]) -> Finding:
-    """The reverse of `to_dict` for a finding."""
-    known = _known(Finding, data)
-    known["status"] = Status(known.get("status", Status.INFO))
-    return Finding(**known)
-
-
-def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """The reverse of `to_dict` for a plan."""
-    known = _known(Plan, data)
-    known["settings"] = settings_from_dict(known["settings"])
-    known["reasons"] = tuple(finding_from_dict(r) for r in known.get("reasons", ()))
-    return Plan(**known)
-
-
-def _known(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    names = field_names(cls)
-    return {k: v for k, v in data.items() if k in names}
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

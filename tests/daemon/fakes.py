@@ -36,12 +36,12 @@ def serve(*, real_worker: bool = False) -> None:
     from safetrain_shared.paths import home
     from safetrain_shared.settings import TrainingSettings
     from safetraind import app
-    from safetraind.preflight.job_preflight import Forecast
+    from safetraind.preflight.job_preflight import Foreseen
     from safetraind.processes.ephemeral import EphemeralWorkers
 
     class PlayChecks:
-        async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
-            return Forecast()
+        async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
+            return Foreseen()
 
         async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
             play = play_of(spec.name)

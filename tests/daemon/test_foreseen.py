@@ -13,9 +13,10 @@ import grpc
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Blocked
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan, to_dict
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, private
 from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
@@ -119,7 +120,7 @@ class SlowWorkers:
 
     async def run_worker(self, role: str, request: Mapping[str, Any], **how: Any) -> Any:
         for finding in self.found:
-            how["on_progress"]({"problem": to_dict(finding)})
+            how["on_progress"]({"problem": to_plain(finding)})
         await asyncio.Event().wait()
 
 
@@ -131,13 +132,13 @@ def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reje
     place = Home(home)
     private(place.root)
 
-    def foresee() -> job_preflight.Forecast:
+    def foresee() -> job_preflight.Foreseen:
         plans = Planning(place, Models(place), Supervisor(place))
         return asyncio.run(plans.foresee(spec, idle=True))
 
-    forecast = foresee()
-    assert forecast.plan is None
-    assert forecast.findings[-1].code == "data.not_inspected"
+    foreseen = foresee()
+    assert foreseen.forecast.plan is None
+    assert foreseen.findings[-1].code == "data.not_inspected"
     bad = Finding("data.no_answer", Status.FAILED, args={"path": spec.train, "line": 3})
     monkeypatch.setattr(SlowWorkers, "found", (bad,))
     with pytest.raises(Blocked) as caught:
@@ -162,7 +163,7 @@ def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
         asyncio.run(plans.foresee(spec, idle=True))
     assert caught.value.code == "hardware.memory_short"
     plans = Planning(place, Models(place), Supervisor(place))
-    assert asyncio.run(plans.foresee(spec, idle=False)).plan is not None
+    assert asyncio.run(plans.foresee(spec, idle=False)).forecast.plan is not None
 
 
 def test_a_training_that_goes_on_under_a_new_budget_keeps_its_schedule(
@@ -173,9 +174,7 @@ def test_a_training_that_goes_on_under_a_new_budget_keeps_its_schedule(
     frozen = TrainingSettings(
         batch_size=2, gradient_accumulation=8, max_seq_length=64, num_epochs=2, seed=3
     )
-    state = TrainingState(
-        1, "cancelled", "f", plan=to_dict(Plan(frozen, spec.model)), checkpoints=("c",)
-    )
+    state = TrainingState(1, "cancelled", "f", plan=Plan(frozen, spec.model), checkpoints=("c",))
     Path(spec.output).mkdir()
     training_state.write(Path(spec.output), state)
     place = Home(home)

@@ -10,10 +10,11 @@ import pytest
 
 from safetrain_shared.errors import Damaged, Incompatible
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import JobState
+from safetrain_shared.jobs import JobSpec, JobState
+from safetraind.storage.job_document import JobDocument, ModelSource
 from safetraind.storage.job_store import MIGRATIONS, JobStore
 
-DOCUMENT = {"spec": {"model": "m", "train": "/t", "valid": "/v", "output": "/o", "settings": {}}}
+DOCUMENT = JobDocument(JobSpec("m", "/t", "/v", "/o"), ModelSource("/m"), {})
 
 
 def add(store: JobStore, key: str = "", output: str = "/o") -> int:
@@ -31,7 +32,7 @@ def test_what_was_accepted_is_there_after_opening_it_again(tmp_path: Path) -> No
     assert record is not None
     assert record.job == failed
     assert (record.created, record.started, record.finished) == (1.0, 0.0, 5.0)
-    assert record.document["job"] == job.id
+    assert record.document.job == job.id
 
 
 def test_ids_are_never_given_out_twice(tmp_path: Path) -> None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
+from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import output_folder, training_state
+from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.training_state import TrainingState
 
 
-def document(**settings: Any) -> dict[str, Any]:
-    spec = {"model": "/m", "train": "/t", "valid": "/v", "settings": settings}
-    hashes = {"train": {"sha256": "1"}, "valid": {"sha256": "2"}}
-    return {"spec": spec, "seed": 0, "model": {"path": "/m"}, "data": hashes}
+def document(**settings: Any) -> JobDocument:
+    spec = JobSpec("/m", "/t", "/v", "/o", settings=settings)
+    data = {"train": DataFile("/t", "1"), "valid": DataFile("/v", "2")}
+    return JobDocument(spec, ModelSource("/m"), data)
 
 
 def write_run(
-    output: Path, of: dict[str, Any], state: str = "training", job: int = 3, **more: Any
+    output: Path, of: JobDocument, state: str = "training", job: int = 3, **more: Any
 ) -> None:
     for name in ("adapters", "plots", "checkpoint_epoch_0_step_5"):
         (output / name).mkdir(parents=True)
@@ -32,8 +36,7 @@ def write_run(
     (output / "tensorboard" / "job-3").mkdir(parents=True)
     (output / "tensorboard" / "job-3" / "events.out.tfevents.1.vm.2.0").write_bytes(b"curves")
     (output / "training_metrics.csv").write_text("step\n")
-    print_of = training_state.fingerprint(of)
-    training_state.write(output, TrainingState(job, state, print_of, spec=of["spec"], **more))
+    training_state.write(output, TrainingState(job, state, of.fingerprint, spec=of.spec, **more))
 
 
 def files(folder: Path) -> list[str]:
@@ -56,23 +59,21 @@ def test_other_settings_and_other_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         output_folder.examine(tmp_path / "out", document(lora_rank=16))
     assert caught.value.args_by_name["differences"] == "lora_rank: 8 → 16"
-    changed = document(lora_rank=8)
-    changed["spec"]["train"] = "/t2"
-    changed["data"]["train"] = {"sha256": "other"}
+    known = document(lora_rank=8)
+    data = {**known.data, "train": DataFile("/t", "other")}
+    changed = replace(known, spec=replace(known.spec, train="/t2"), data=data)
     with pytest.raises(Conflict) as caught:
         output_folder.examine(tmp_path / "out", changed)
     assert caught.value.args_by_name["differences"] == "train: /t → /t2"
-    changed["spec"]["train"] = "/t"
     with pytest.raises(Conflict) as caught:
-        output_folder.examine(tmp_path / "out", changed)
+        output_folder.examine(tmp_path / "out", replace(known, data=data))
     assert caught.value.code == "job.output_data_differs"
     assert caught.value.args_by_name["train"] == "/t"
 
 
 def test_the_same_name_for_another_model_folder_is_told_as_the_model(tmp_path: Path) -> None:
-    write_run(tmp_path / "out", document(), plan={"model_path": "/m"})
-    moved = document()
-    moved["model"] = {"path": "/elsewhere/m"}
+    write_run(tmp_path / "out", document(), plan=Plan(TrainingSettings(), "/m"))
+    moved = replace(document(), model=ModelSource("/elsewhere/m"))
     with pytest.raises(Conflict) as caught:
         output_folder.examine(tmp_path / "out", moved)
     assert caught.value.args_by_name["differences"] == "model: /m → /elsewhere/m"

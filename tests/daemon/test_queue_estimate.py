@@ -12,9 +12,9 @@ from safetrain_shared.jobs import JobState as S
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import TrainingSettings
 from safetraind import job_view
-from safetraind.preflight.job_preflight import Forecast
 from safetraind.scheduler.queue_estimate import ahead_of
 from safetraind.scheduler.state import Job, SchedulerState
+from safetraind.storage.job_document import Forecast
 from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess
@@ -62,7 +62,7 @@ def estimates(jobs: list[Job], job_id: int, forecasts: dict[int, Forecast]) -> j
     scheduler = SchedulerState({job.id: job for job in jobs})
     nothing = Forecast()
     records = {
-        job.id: SimpleNamespace(document=forecasts.get(job.id, nothing).to_document())
+        job.id: SimpleNamespace(document=SimpleNamespace(forecast=forecasts.get(job.id, nothing)))
         for job in jobs
     }
     controller: Any = SimpleNamespace(

@@ -26,13 +26,14 @@ from safetrain_shared.paths import Home, private
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
-from safetraind.preflight.job_preflight import Forecast
+from safetraind.preflight.job_preflight import Foreseen
 from safetraind.preflight.preflight_run import gather
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import Lease
 from safetraind.processes.supervisor import Supervisor
 from safetraind.scheduler.state import Job
 from safetraind.service.error_mapping import _explained
+from safetraind.storage.job_document import JobDocument, ModelSource
 from safetraind.storage.job_store import JobStore
 from safetraind.submission import Submission, Wish
 from tests.daemon.conftest import MakeSpec
@@ -49,7 +50,7 @@ class FullOnceAccepted(JobStore):
 class Refusal:
     """Checks that let nothing pass."""
 
-    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         raise Blocked("data.empty", path=spec.train)
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
@@ -67,7 +68,7 @@ def test_a_job_in_the_database_is_accepted_though_the_disk_is_full_from_there_on
 ) -> None:
     async def accept() -> None:
         scheduler = controller(home, FullOnceAccepted)
-        document = {"spec": {"output": str(home / "out")}, "model": {}}
+        document = JobDocument(make_spec(), ModelSource("/m"), {})
         record = scheduler.accept(document, str(home / "out"))
         assert scheduler.job(record.job.id).state is JobState.QUEUED
         assert [known.job for known in scheduler.store.all()] == [record.job]

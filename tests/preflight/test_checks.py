@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import safetraind
+from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import SECTIONS, Finding, Status
 from safetrain_shared.i18n import translate
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.messages import SENTENCES, say
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import ModelFacts
@@ -254,7 +254,7 @@ def test_folders_that_macos_closes_are_named(path: str, code: str) -> None:
 def test_of_all_problems_those_that_block_and_the_first_of_each_kind_are_kept() -> None:
     def line(code: str, number: int, **more: Any) -> dict[str, Any]:
         args = {"path": "/d/train.jsonl", "line": number}
-        return {"problem": to_dict(Finding(code, Status.FAILED, args=args, **more))}
+        return {"problem": to_plain(Finding(code, Status.FAILED, args=args, **more))}
 
     problems = Problems()
     for number in range(1000):

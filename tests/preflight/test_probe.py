@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3
 
-from safetrain_shared.jobs import to_dict
+from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probe import probe
@@ -33,7 +33,7 @@ def setup(rows: int = 2, valid_width: int = 0, **settings: Any) -> dict[str, Any
         TrainingSettings(), batch_size=rows, gradient_accumulation=2, **settings
     )
     return {
-        "settings": to_dict(chosen),
+        "settings": to_plain(chosen),
         "rows": rows,
         "width": 32,
         "learned": rows * 32,

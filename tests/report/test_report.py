@@ -18,8 +18,8 @@ from safetrain.views import rerun_command
 from safetrain.views.answer import Answer
 from safetrain_proto.v1 import answers_pb2, jobs_pb2
 from safetrain_shared import i18n
+from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.settings import FIELDS
 from safetrain_shared.wire import finding_to_wire, spec_from_wire
 from tests.report import stories
@@ -165,7 +165,7 @@ def test_a_failed_job_says_why() -> None:
 
 def test_the_preflight_of_this_job_tells_machine_and_data() -> None:
     spec = spec_from_wire(a_job("/out").spec)
-    text = page(contents(measured=measured(preflight(to_dict(spec)), spec)))
+    text = page(contents(measured=measured(preflight(to_plain(spec)), spec)))
     assert "Apple Silicon (Apple M1) detected" in text
     assert "said by a newer one" in text
     assert "<td>90</td><td>200</td><td>512</td>" in text
@@ -174,9 +174,15 @@ def test_the_preflight_of_this_job_tells_machine_and_data() -> None:
 
 def test_the_preflight_of_another_job_or_a_broken_one_is_passed_over() -> None:
     spec = spec_from_wire(a_job("/out").spec)
-    other = {**to_dict(spec), "train": "/other.jsonl"}
+    other = {**to_plain(spec), "train": "/other.jsonl"}
     assert measured(preflight(other), spec) is None
-    for broken in (None, [], {}, {"spec": to_dict(spec)}, {"spec": to_dict(spec), "findings": [1]}):
+    for broken in (
+        None,
+        [],
+        {},
+        {"spec": to_plain(spec)},
+        {"spec": to_plain(spec), "findings": [1]},
+    ):
         assert measured(broken, spec) is None
 
 
@@ -187,7 +193,7 @@ def preflight(spec: dict[str, Any]) -> dict[str, Any]:
     newer = Finding("data.of_a_newer_version", Status.WARNING, section="data")
     tokens = [[512, 48], [40, 200], [90, 400], [200, 200]]
     file = {"path": spec["train"], "format": "chat", "samples": 848, "size": 1234}
-    findings = [to_dict(machine), {**to_dict(newer), "text": "said by a newer one"}]
+    findings = [to_plain(machine), {**to_plain(newer), "text": "said by a newer one"}]
     facts = {"data": {"train": {**file, "lengths": {"tokens": tokens}}, "valid": None}}
     return {"spec": spec, "findings": findings, "facts": facts, "time": "2025-10-09T13:00:00Z"}
 
@@ -196,7 +202,7 @@ def test_the_exact_command_gives_the_plan_back() -> None:
     spec = spec_from_wire(a_job("/out").spec)
     words = rerun_command.pinned(spec, a_plan().settings).replace("\\\n", "").split()
     pairs = [after for word, after in itertools.pairwise(words) if word == "--set"]
-    assert inputs.settings({}, pairs) == to_dict(a_plan().settings) | {"lora_targets": ()}
+    assert inputs.settings({}, pairs) == to_plain(a_plan().settings) | {"lora_targets": ()}
     assert inputs.memory(words[words.index("--memory-budget") + 1]) == spec.memory_budget
 
 

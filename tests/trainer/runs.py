@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDone
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.storage import event_file
+from safetraind.storage import documents, event_file
+from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
+from safetraind.storage.manifest import sha256
 
 SMALL: dict[str, Any] = {
     "batch_size": 2,
@@ -151,15 +152,9 @@ def make_run(
     valid = str(files.get("valid", ""))
     spec = JobSpec(str(model), str(data[0]), valid, str(output), settings=settings)
     plan = Plan(complete, str(model))
-    frozen = {
-        "job": 1,
-        "spec": to_dict(spec),
-        "seed": seed,
-        "data": {name: _facts(file) for name, file in files.items()},
-        "model": {"path": str(model)},
-    }
-    folder.spec.write_text(json.dumps(frozen))
-    folder.plan.write_text(json.dumps(to_dict(plan)))
+    known = {name: DataFile(str(file), sha256(file)) for name, file in files.items()}
+    documents.write(folder.spec, JobDocument(spec, ModelSource(str(model)), known, seed, job=1))
+    documents.write(folder.plan, plan)
     return Run(folder, output)
 
 
@@ -168,9 +163,3 @@ def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return {"path": str(path), "sha256": digest, "bytes": len(content)}

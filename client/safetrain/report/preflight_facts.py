@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safetrain_shared.codec import from_plain
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import JobSpec, finding_from_dict
+from safetrain_shared.jobs import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def measured(report: Any, spec: JobSpec) -> Measured | None:
         if (asked["train"], asked["valid"], asked["model"]) != (spec.train, spec.valid, spec.model):
             return None
         findings = tuple(
-            (finding_from_dict(said), str(said.get("text", ""))) for said in report["findings"]
+            (from_plain(said, Finding), str(said.get("text", ""))) for said in report["findings"]
         )
         return Measured(findings, _files(report["facts"]["data"] or {}), str(report["time"]))
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from safetrain.views.labels import sign, word
-from safetrain_shared.findings import Status
+from safetrain_shared.codec import from_plain
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.i18n import marked, size
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.jobs import finding_from_dict
 from safetrain_shared.messages import say
 
 DOING = {
@@ -28,7 +28,7 @@ def doing(what: str) -> str:
 
 def verdict(finding: Mapping[str, Any]) -> str:
     """One verdict."""
-    found = finding_from_dict(finding)
+    found = from_plain(finding, Finding)
     return f"{sign(found.status)} {say(found)}"
 
 

@@ -14,8 +14,8 @@ from google.protobuf.struct_pb2 import Struct
 from safetrain_proto.v1.findings_pb2 import Finding
 from safetrain_proto.v1.settings_pb2 import TrainingSettings
 from safetrain_shared import findings
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Event, Notice, Outcome, Planned, StateChanged
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire, settings_from_wire
 
@@ -30,14 +30,14 @@ def message_to_json(message: Message) -> dict[str, Any]:
     if isinstance(message, Finding):
         return finding_to_json(message)
     if isinstance(message, TrainingSettings):  # what is absent was not chosen
-        return to_dict(settings_from_wire(message))  # type: ignore[no-any-return]
+        return to_plain(settings_from_wire(message))  # type: ignore[no-any-return]
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def finding_to_json(message: Finding) -> dict[str, Any]:
     """A finding with its sentence in the user's language."""
     finding = finding_from_wire(message)
-    return {**to_dict(finding), "text": say(finding, fallback=message.text)}
+    return {**to_plain(finding), "text": say(finding, fallback=message.text)}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -55,14 +55,14 @@ def event_to_json(event: Event) -> dict[str, Any]:
             told = {"cause": _worded(cause) if cause else None}
         case Planned(plan):
             reasons = [_worded(reason) for reason in plan.reasons]
-            told = {"plan": {**to_dict(plan), "reasons": reasons}}
+            told = {"plan": {**to_plain(plan), "reasons": reasons}}
         case _:
             told = {}
-    return {**head, **to_dict(event.body), **told}
+    return {**head, **to_plain(event.body), **told}
 
 
 def _worded(finding: findings.Finding) -> dict[str, Any]:
-    return {**to_dict(finding), "text": say(finding)}
+    return {**to_plain(finding), "text": say(finding)}
 
 
 def _field(message: Message, field: Any) -> Any:
@@ -93,6 +93,6 @@ def _finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: null."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

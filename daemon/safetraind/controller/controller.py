@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
-from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan, plan_from_dict, to_dict
+from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.controller import emit_event, power_warnings, wait_for_resources
@@ -34,10 +34,11 @@ from safetraind.processes.supervisor import (
 )
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
-from safetraind.storage import event_file
+from safetraind.storage import documents, event_file
 from safetraind.storage.delivered_watermark import DeliveredWatermark
-from safetraind.storage.durable import read_json, write_json, write_text
+from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
+from safetraind.storage.job_document import JobDocument
 from safetraind.storage.job_progress import Progress
 from safetraind.storage.job_store import JobStore, Record
 
@@ -153,7 +154,7 @@ class Controller:
         self._apply(trigger)
 
     def accept(
-        self, document: dict[str, Any], output: str, *, key: str = "", after: int = 0
+        self, document: JobDocument, output: str, *, key: str = "", after: int = 0
     ) -> Record:
         """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
         job = (record := self._store.add(document, output, key, after, time.time())).job
@@ -165,7 +166,7 @@ class Controller:
         self._apply(triggers.Submitted(job))
         return record
 
-    def revise(self, job_id: int, document: dict[str, Any], *, after: int, replan: bool) -> None:
+    def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
         """Gives a job that does not run other options; `replan`: its plan was made for others.
 
         Raises NoRoom; the job is then as it was.
@@ -181,7 +182,7 @@ class Controller:
         def act() -> None:
             if replan:
                 run.plan.unlink(missing_ok=True)
-            write_json(run.spec, document)
+            documents.write(run.spec, document)
 
         self._persist(f"job {job_id}: its options", act)
 
@@ -272,18 +273,16 @@ class Controller:
 
     def _with_plan(self, job: Job) -> Job:
         run = self._run(job.id)
-        plan = read_json(run.plan)
-        if not plan:
+        plan = documents.read(run.plan, Plan)
+        if plan is None:
             return job
-        return dataclasses.replace(
-            job, plan=plan_from_dict(plan), ineffective=ineffective_fallbacks(run)
-        )
+        return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))
 
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
         private(run.root)
         if not run.spec.exists():
-            write_json(run.spec, self._records[job_id].document)
+            documents.write(run.spec, self._records[job_id].document)
 
     # Deciding.
 
@@ -405,7 +404,7 @@ class Controller:
             log.warning("job %d: its check could not go on: %s", job_id, error)
             ended = triggers.LaunchFailed(job_id, _refused(self._run(job_id), error))
         except SafetrainError as error:
-            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            cause = finding_of(error)
             ended = triggers.CheckEnded(job_id, cause)
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
@@ -421,7 +420,7 @@ class Controller:
             bodies.append(Notice(effect.notice))
 
         def act() -> None:
-            write_json(self._run(job_id).plan, to_dict(plan))
+            documents.write(self._run(job_id).plan, plan)
             self._say(job_id, *bodies)
 
         self._persist(f"job {job_id}: freezing the plan", act)
@@ -451,11 +450,16 @@ class Controller:
             raise Busy("job.live", id=job_id)
         try:
             floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
-            write_json(run.plan, to_dict(self._scheduler.jobs[job_id].plan))
+            self._write_plan(run, job_id)
             write_launch(run, "train", attempt, floor)
             return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
         finally:
             os.close(lock)
+
+    def _write_plan(self, run: RunFolder, job_id: int) -> None:
+        plan = self._scheduler.jobs[job_id].plan
+        assert plan is not None  # a job is only launched with one
+        documents.write(run.plan, plan)
 
     async def _accompany(self, job_id: int, worker: Worker) -> None:
         """Follows the events of a training, and learns how it ended."""
@@ -557,7 +561,7 @@ class Controller:
 def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
     """Why a worker could not be started, as a cause."""
     if isinstance(error, SafetrainError):
-        return Finding(error.code, Status.WARNING, args=error.args_by_name)
+        return finding_of(error, Status.WARNING)
     args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
     return Finding("disk.refused", Status.WARNING, args=args)
 

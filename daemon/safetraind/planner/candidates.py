@@ -37,7 +37,8 @@ def starting_settings(question: Question) -> TrainingSettings:
     tier's, as near as a chosen micro-batch or accumulation lets it come.
     """
     tier, chosen = tier_for(question.available), dict(question.spec.settings)
-    settings = TrainingSettings(
+    settings = dataclasses.replace(
+        question.spec.complete_settings,
         batch_size=tier.batch_size,
         gradient_accumulation=tier.gradient_accumulation,
         max_seq_length=tier.max_seq_length,

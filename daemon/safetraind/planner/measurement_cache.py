@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.jobs import Plan, to_dict
+from safetrain_shared.codec import to_plain
+from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home
 from safetraind import host
 from safetraind.models.model_config import read_model
@@ -105,7 +106,7 @@ def _note(home: Home, plan: Plan, kind: str, seen: Mapping[str, Any]) -> None:
     if not model.fingerprint:
         return  # it is gone
     key = _key(host.gather(), shutil.which("g++") or "", host.find_openblas(), model.fingerprint)
-    setup = {"settings": to_dict(plan.settings), **shape_of(_step(plan))}
+    setup = {"settings": to_plain(plan.settings), **shape_of(_step(plan))}
     MeasurementCache(home.learned, key).keep({kind: [{**setup, **seen}]})
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import JobSpec, finding_from_dict, settings_from_dict, to_dict
+from safetrain_shared.jobs import JobSpec
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.budget import Budget
 from safetraind.planner.facts import Data, Device, Loaded, data_file_from
@@ -97,7 +98,7 @@ def probe_request(
     """
     setups = [
         {
-            "settings": to_dict(option.settings),
+            "settings": to_plain(option.settings),
             **shape_of(option.step),
             "estimate": option.peak,
         }
@@ -122,13 +123,13 @@ def device_from(value: Mapping[str, Any]) -> Device:
 def loaded_from(found: Mapping[str, Any]) -> Loaded | None:
     """How loading went, from all that the probe found; None where it did not get there."""
     if "failed" in found:
-        return Loaded(0.0, cause=finding_from_dict(found["failed"]))
+        return Loaded(0.0, cause=from_plain(found["failed"], Finding))
     return Loaded(**found["loaded"]) if "loaded" in found else None
 
 
 def measure_from(value: Mapping[str, Any], *, fused: bool, died: bool = False) -> Measure:
     """One measure, rehearsal or death."""
-    settings: TrainingSettings = settings_from_dict(value["settings"])
+    settings: TrainingSettings = from_plain(value["settings"], TrainingSettings)
     shape = {name: value[name] for name in SHAPE}
     speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
     return Measure(settings, Step(fused=fused, **shape), value["peak"], speed, outside, died)

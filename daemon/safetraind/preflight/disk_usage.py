@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from safetrain_shared.jobs import JobSpec
-from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.facts import Facts
 
 _LOGS = 32 << 20
@@ -15,7 +14,7 @@ _UNKNOWN_ADAPTER = 64 << 20
 
 def bytes_to_write(spec: JobSpec, facts: Facts) -> int:
     """Checkpoints kept and one being written, adapters, tokenized data, metrics, plots, logs."""
-    settings = TrainingSettings().with_overrides(spec.settings)
+    settings = spec.complete_settings
     adapter = _UNKNOWN_ADAPTER
     if facts.model.shape is not None:
         adapter = 4 * facts.model.shape.adapter_parameters(

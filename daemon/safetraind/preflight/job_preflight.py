@@ -6,14 +6,15 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError, error_from_dict
-from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, plan_from_dict, to_dict
+from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import FIELDS
 from safetraind.models.registry import Models, Source, hub_snapshot
@@ -26,6 +27,7 @@ from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
+from safetraind.storage.job_document import Forecast
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
@@ -39,25 +41,11 @@ _FREE_IN_GOING_ON = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a submit foresees. `plan` is predicted, None where too little is known; `tokens`: with
-    padding, of the whole training by that plan.
-    """
+class Foreseen:
+    """What the checks at submit found and predict."""
 
     findings: tuple[Finding, ...] = ()
-    plan: Plan | None = None
-    tokens: float = 0.0
-
-    def to_document(self) -> dict[str, Any]:
-        """As a job's document keeps it."""
-        return {"forecast": {"plan": to_dict(self.plan), "tokens": self.tokens}}
-
-
-def forecast_from(document: Mapping[str, Any]) -> Forecast:
-    """The forecast that a job's document keeps; empty where it keeps none."""
-    kept = document.get("forecast") or {}
-    plan = plan_from_dict(kept["plan"]) if kept.get("plan") else None
-    return Forecast(plan=plan, tokens=kept.get("tokens", 0.0))
+    forecast: Forecast = field(default_factory=Forecast)
 
 
 class Planning:
@@ -69,7 +57,7 @@ class Planning:
         self._supervisor = supervisor
         self._inspections = InspectionCache()
 
-    async def foresee(self, spec: JobSpec, *, idle: bool) -> Forecast:
+    async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
 
         `idle`: what is free now is what the job will find; else it is judged by what the machine
@@ -88,7 +76,7 @@ class Planning:
                     pass
         except TimeoutError:
             _reject(_seen_so_far(workers.problems))
-            return Forecast((*noteworthy(preflight_run.findings), Finding("data.not_inspected")))
+            return Foreseen((*noteworthy(preflight_run.findings), Finding("data.not_inspected")))
         return _forecast(preflight_run)
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
@@ -100,7 +88,7 @@ class Planning:
         try:
             model = located(source) or await _fetched(source.path, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
-            return Finding(error.code, Status.FAILED, True, error.args_by_name)
+            return finding_of(error)
         spec, effective_batch = await asyncio.to_thread(_going_on, spec)
         workers = self._inspections.through(launcher)
         preflight_run = PreflightRun(
@@ -178,7 +166,7 @@ def _reject(findings: list[Finding]) -> None:
 
 def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What is wrong with files that were not read to their end, as the course would say it."""
-    wrong = [finding_from_dict(p) for p in problems if p["status"] == Status.FAILED]
+    wrong = [from_plain(p, Finding) for p in problems if p["status"] == Status.FAILED]
     if not wrong or wrong[0].blocks:
         return wrong
     path = str(wrong[0].args["path"])
@@ -195,7 +183,7 @@ def _left_alone(facts: Facts) -> Facts:
     return dataclasses.replace(facts, host=free)
 
 
-def _forecast(preflight_run: PreflightRun) -> Forecast:
+def _forecast(preflight_run: PreflightRun) -> Foreseen:
     """What the course found and predicts. Raises Blocked."""
     *others, last = preflight_run.findings
     if last.code.startswith("plan.refused") and not _is_sure(preflight_run):
@@ -207,10 +195,10 @@ def _forecast(preflight_run: PreflightRun) -> Forecast:
         preflight_run.question,
     )
     if plan is None or question is None:
-        return Forecast(tuple(findings))
+        return Foreseen(tuple(findings))
     tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
     scale = question.lengths.scale * plan.settings.num_epochs
-    return Forecast((*findings, *plan.reasons[-1:]), plan, tokens * scale)
+    return Foreseen((*findings, *plan.reasons[-1:]), Forecast(plan, tokens * scale))
 
 
 def _is_sure(preflight_run: PreflightRun) -> bool:
@@ -229,7 +217,7 @@ def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
     state = training_state.read(Path(spec.output))
     if state is None or not state.checkpoints or not state.plan:
         return spec, 0
-    settings = plan_from_dict(state.plan).settings
+    settings = state.plan.settings
     standing = {name: getattr(settings, name) for name in FIELDS if name not in _FREE_IN_GOING_ON}
     chosen = {k: v for k, v in spec.settings.items() if getattr(settings, k) == v}
     spec = dataclasses.replace(spec, settings={**chosen, **standing})

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import SafetrainError
-from safetrain_shared.findings import SECTIONS, Finding, Status
-from safetrain_shared.jobs import JobSpec, Plan, finding_from_dict, to_dict
+from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind import host
 from safetraind.models.model_config import read_model
@@ -198,7 +199,7 @@ class PreflightRun:
                     else:
                         yield step
         except SafetrainError as error:
-            cause = Finding(error.code, Status.FAILED, True, error.args_by_name)
+            cause = finding_of(error)
             model = dataclasses.replace(model, cause=cause)
         self._facts = dataclasses.replace(self._facts, model=model)
         if not model.path:
@@ -236,7 +237,7 @@ class PreflightRun:
         request = inspect_request(self.spec, whole)
         ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
         result = ended.result or {}
-        found = [finding_from_dict(problem) for problem in problems.kept]
+        found = [from_plain(problem, Finding) for problem in problems.kept]
         data = data_from(result, found) if ended.result else None
         # They come first, so that they are known though the worker dies for want of one.
         packages = result.get("packages") or packages
@@ -308,7 +309,7 @@ class PreflightRun:
         elif "loaded" not in found and self._facts.model.path:
             path = self._facts.model.path
             cause = Finding("model.loading_died", args={"path": path, "reason": how})
-            found["failed"] = to_dict(cause)
+            found["failed"] = to_plain(cause)
 
     def _take(self, found: Mapping[str, Any]) -> None:
         device = device_from(found["device"]) if "device" in found else self._facts.device

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import JobSpec, Plan, to_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import say
 from safetrain_shared.paths import PREFLIGHT_REPORT, RECOMMENDED_CONFIG
 from safetraind.planner.facts import Facts
@@ -30,7 +31,7 @@ _FIRST = (
 
 def recommended_config(plan: Plan) -> dict[str, Any]:
     """All settings of the plan, those of the user's document first; `submit --config` takes it."""
-    settings: dict[str, Any] = to_dict(plan.settings)
+    settings: dict[str, Any] = to_plain(plan.settings)
     return {name: settings[name] for name in _FIRST} | settings
 
 
@@ -42,14 +43,14 @@ def report(
     counts: Mapping[str, int],
 ) -> dict[str, Any]:
     """All that was found, as JSON: facts, findings with their English sentence, plan."""
-    said = [{**to_dict(finding), "text": say(finding, lang="en")} for finding in findings]
+    said = [{**to_plain(finding), "text": say(finding, lang="en")} for finding in findings]
     return {
         "version": 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "spec": to_dict(spec),
+        "spec": to_plain(spec),
         "summary": dict(counts),
         "findings": said,
-        "plan": None if plan is None else to_dict(plan),
+        "plan": None if plan is None else to_plain(plan),
         "facts": _plain(facts),
     }
 

@@ -126,7 +126,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
     def _name(self, way: Training | Warm, request: answers_pb2.AskRequest) -> str:
         """The model as the user calls it."""
         if way.job_id:
-            return str(self._controller.record(way.job_id).document["spec"]["model"])
+            return self._controller.record(way.job_id).spec.model
         return request.model or DEFAULT_MODEL
 
     def _model(self, name: str) -> str:
@@ -152,12 +152,12 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         return question
 
     def _of_warm(self, way: Warm) -> dict[str, Any]:
-        spec = self._controller.record(way.job_id).document["spec"] if way.job_id else {}
+        trusted = way.job_id and self._controller.record(way.job_id).spec.trust_remote_code
         return {
             "model": self._model(way.model),
             "adapter": str(way.adapter or ""),
             "base": way.adapter is None,
-            "trust_remote_code": bool(spec.get("trust_remote_code", False)),
+            "trust_remote_code": bool(trusted),
         }
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import data_pb2, data_pb2_grpc
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import Broken, error_from_dict
-from safetrain_shared.jobs import finding_from_dict
+from safetrain_shared.findings import Finding
 from safetrain_shared.wire import finding_to_wire
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
@@ -94,7 +95,7 @@ def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
     if "progress" in line:
         return data_pb2.ValidateEvent(progress=data_pb2.ValidateProgress(**line["progress"]))
     if "problem" in line:
-        problem = finding_from_dict(line["problem"])
+        problem = from_plain(line["problem"], Finding)
         return data_pb2.ValidateEvent(problem=finding_to_wire(problem))
     if "summary" in line:
         return data_pb2.ValidateEvent(summary=data_pb2.FileSummary(**line["summary"]))
@@ -107,6 +108,6 @@ def _prepare_event(line: Line) -> data_pb2.PrepareEvent:
         guess = data_pb2.PrepareGuess(**{**line["guess"], "samples": samples})
         return data_pb2.PrepareEvent(guess=guess)
     if "problem" in line:
-        problem = finding_to_wire(finding_from_dict(line["problem"]))
+        problem = finding_to_wire(from_plain(line["problem"], Finding))
         return data_pb2.PrepareEvent(problem=problem)
     return data_pb2.PrepareEvent(progress=data_pb2.PrepareProgress(**line["progress"]))

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
-from safetrain_shared.events import Body, Damaged, Event, event_from_dict, event_to_dict
+from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.events import KIND_OF, KINDS, Body, Damaged, Event
 from safetraind.storage import durable
 
 MAX_LINE_BYTES = 1 << 20
@@ -26,7 +27,8 @@ MAX_LINE_BYTES = 1 << 20
 
 def encode(seq: int, attempt: int, now: float, body: Body) -> bytes:
     """The line of an event, newline included. `now`: seconds since the epoch, UTC."""
-    data = event_to_dict(seq, attempt, now, body)
+    head = {"seq": seq, "attempt": attempt, "time": now, "kind": KIND_OF[type(body)]}
+    data = {**head, **to_plain(body)}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
@@ -36,16 +38,23 @@ def decode(line: bytes) -> Event | None:
     try:
         if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
-        return event_from_dict(_parsed(line[9:]))
+        return _event(_parsed(line[9:]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
+def _event(data: dict[str, Any]) -> Event:
+    """The event of a line; without a body where its kind is a newer version's."""
+    cls = KINDS.get(data["kind"])
+    body = from_plain(data, cls) if cls else None
+    return Event(data["seq"], data["attempt"], data["time"], data["kind"], body)
+
+
 def _parsed(text: bytes) -> Any:
-    """JSON by orjson, six times as fast; by `json` where a loss that diverged is NaN."""
+    """Decode with msgspec, six times as fast as `json`, which knows the NaN of a diverged loss."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
         return json.loads(text)
 
 

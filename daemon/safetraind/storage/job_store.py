@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -9,16 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Damaged, Incompatible, NoRoom
-from safetrain_shared.jobs import (
-    FINAL,
-    JobSpec,
-    JobState,
-    finding_from_dict,
-    spec_from_dict,
-    to_dict,
-)
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetraind.scheduler.state import Job
+from safetraind.storage import documents
+from safetraind.storage.job_document import JobDocument
 
 # Step n brings a database of version n to n + 1. Never change one that was released: add another.
 MIGRATIONS: tuple[str, ...] = (
@@ -48,11 +46,11 @@ MIGRATIONS: tuple[str, ...] = (
 class Record:
     """A job as it is kept. Times are seconds since the epoch, UTC; 0: not yet.
 
-    `document` is what `spec.json` holds; `job` lacks the plan, which is in `plan.json`.
+    `document` is also in `spec.json`; `job` lacks the plan, which is in `plan.json`.
     """
 
     job: Job
-    document: dict[str, Any] = field(repr=False)
+    document: JobDocument = field(repr=False)
     output: str
     created: float
     started: float
@@ -61,7 +59,7 @@ class Record:
     @property
     def spec(self) -> JobSpec:
         """What the user asked for."""
-        return spec_from_dict(self.document["spec"])
+        return self.document.spec
 
 
 class JobStore:
@@ -87,9 +85,7 @@ class JobStore:
         """Closes the database."""
         self._db.close()
 
-    def add(
-        self, document: dict[str, Any], output: str, key: str, after: int, now: float
-    ) -> Record:
+    def add(self, document: JobDocument, output: str, key: str, after: int, now: float) -> Record:
         """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
         with self._transaction() as db:
             tail = db.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()[0]
@@ -99,10 +95,10 @@ class JobStore:
                 " VALUES (?, ?, '', 'queued', ?, ?, 0, '', 0, ?, 0, 0)",
                 (key or None, output, tail, after, now),
             )
-            document = {"job": cursor.lastrowid, **document}
+            document = dataclasses.replace(document, job=int(cursor.lastrowid or 0))
             db.execute(
                 "UPDATE jobs SET document = ? WHERE id = ?",
-                (json.dumps(document, ensure_ascii=False), cursor.lastrowid),
+                (_text(documents.to_json(document)), cursor.lastrowid),
             )
         return self.get(int(cursor.lastrowid or 0))
 
@@ -119,10 +115,11 @@ class JobStore:
                     (*_moving(job), running, now, job.state in FINAL, now, job.id),
                 )
 
-    def revise(self, job_id: int, document: dict[str, Any], after: int) -> Record:
+    def revise(self, job_id: int, document: JobDocument, after: int) -> Record:
         """Gives a job other options. Raises NoRoom."""
-        text = json.dumps(document, ensure_ascii=False)
         with self._transaction() as db:
+            row = db.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            text = _text(documents.to_json(document, json.loads(row["document"])))
             db.execute(
                 "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
             )
@@ -145,21 +142,38 @@ class JobStore:
     def get(self, job_id: int) -> Record:
         """The job with this id, which must be there."""
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return _record(row)
+        return self._record(row)
 
     def by_key(self, key: str) -> Record | None:
         """The job that was submitted with this idempotency key."""
         row = self._db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
-        return _record(row) if row else None
+        return self._record(row) if row else None
 
     def by_output(self, output: str) -> list[Record]:
         """The jobs of an output folder (canonical path), the newest first."""
         query = "SELECT * FROM jobs WHERE output = ? ORDER BY id DESC"
-        return [_record(row) for row in self._db.execute(query, (output,))]
+        return [self._record(row) for row in self._db.execute(query, (output,))]
 
     def all(self) -> list[Record]:
         """Every job, oldest first."""
-        return [_record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]
+        return [self._record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]
+
+    def _record(self, row: sqlite3.Row) -> Record:
+        document = documents.parse(json.loads(row["document"]), JobDocument, str(self._path))
+        cause = from_plain(json.loads(row["cause"]), Finding) if row["cause"] else None
+        job = Job(
+            id=row["id"],
+            state=JobState(row["state"]),
+            position=row["position"],
+            after=row["after"],
+            attempt=row["attempt"],
+            intent=row["intent"],
+            attempts_without_progress=row["fruitless"],
+            cause=cause,
+            allow_shorter=document.spec.allow_shorter,
+        )
+        times = (row["created"], row["started"], row["finished"])
+        return Record(job, document, row["output"], *times)
 
     def _verify(self) -> None:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -229,23 +243,10 @@ class _Transaction:
 
 
 def _moving(job: Job) -> tuple[Any, ...]:
-    cause = json.dumps(to_dict(job.cause)) if job.cause else None
+    cause = _text(to_plain(job.cause)) if job.cause else None
     queue = (job.state.value, job.position, job.after, job.attempt)
     return (*queue, job.intent, job.attempts_without_progress, cause)
 
 
-def _record(row: sqlite3.Row) -> Record:
-    document = json.loads(row["document"])
-    job = Job(
-        id=row["id"],
-        state=JobState(row["state"]),
-        position=row["position"],
-        after=row["after"],
-        attempt=row["attempt"],
-        intent=row["intent"],
-        attempts_without_progress=row["fruitless"],
-        cause=finding_from_dict(json.loads(row["cause"])) if row["cause"] else None,
-        allow_shorter=bool(document["spec"].get("allow_shorter", False)),
-    )
-    times = (row["created"], row["started"], row["finished"])
-    return Record(job, document, row["output"], *times)
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

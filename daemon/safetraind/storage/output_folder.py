@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
-from safetrain_shared.jobs import spec_from_dict
+from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import (
     ADAPTERS,
     METRICS_CSV,
@@ -23,6 +23,7 @@ from safetrain_shared.paths import (
     TENSORBOARD,
 )
 from safetraind.storage import training_state
+from safetraind.storage.job_document import JobDocument
 from safetraind.storage.manifest import NAME as MANIFEST
 from safetraind.storage.training_state import TrainingState
 
@@ -37,32 +38,32 @@ _CHECKPOINT = re.compile(r"\.?checkpoint_epoch_\d+_step_\d+(\.partial)?")
 _IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
 
 
-def examine(output: Path, document: Mapping[str, Any]) -> TrainingState | None:
-    """The training in the folder that the job of `document` (as `spec.json`) would continue.
+def examine(output: Path, document: JobDocument) -> TrainingState | None:
+    """The training in the folder that the job of `document` would continue.
 
     None where there is none. Raises AlreadyFinished where it holds a finished one, and Conflict
-    where it began with other values, which are named.
+    where it began with other values, which are named, Incompatible where a newer version wrote it.
     """
     state = training_state.read(output)
     if state is None:
         return None
     if state.state == "succeeded":
         raise AlreadyFinished("job.output_finished", output=str(output), id=state.job)
-    if state.fingerprint != training_state.fingerprint(document):
+    if state.fingerprint != document.fingerprint:
         raise _differing(output, state, document)
     return state
 
 
-def _differing(output: Path, state: TrainingState, document: Mapping[str, Any]) -> Conflict:
-    spec = document["spec"]
-    named = differences(state.spec, spec) or _other_folder(state, document)
+def _differing(output: Path, state: TrainingState, document: JobDocument) -> Conflict:
+    spec = document.spec
+    named = differences(state.spec or spec, spec) or _other_folder(state, document)
     if named:
         return Conflict("job.output_differs", output=str(output), differences=named)
-    files = {name: str(spec.get(name, "")) for name in ("train", "valid")}
+    files = {"train": spec.train, "valid": spec.valid}
     return Conflict("job.output_data_differs", output=str(output), **files)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def differences(old: JobSpec, new: JobSpec) -> str:
     """What makes two specifications different trainings, as `learning_rate: 0.0002 → 0.001`.
 
     Names of settings and options with their values, the same in every language; empty: nothing.
@@ -72,25 +73,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return ", ".join(_change(name, was.get(name), now.get(name)) for name in names)
 
 
-def options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def options(spec: JobSpec) -> dict[str, Any]:
     """What a job that goes on may be given anew: none of it makes another training."""
-    given = spec_from_dict(spec)
-    return {name: getattr(given, name) for name in _OPTIONS}
+    return {name: getattr(spec, name) for name in _OPTIONS}
 
 
-def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **dict(spec.get("settings", {})),
-        **{name: spec.get(name) for name in ("model", "train", "valid")},
-    }
+def _decisive(spec: JobSpec) -> dict[str, Any]:
+    return {**spec.settings, "model": spec.model, "train": spec.train, "valid": spec.valid}
 
 
-def _other_folder(state: TrainingState, document: Mapping[str, Any]) -> str:
+def _other_folder(state: TrainingState, document: JobDocument) -> str:
     """The same name may mean another folder by now: `demo` in another home."""
-    was, model = state.plan.get("model_path"), document["model"]
-    if not was or model.get("hub") or was == model["path"]:
+    was, model = state.plan.model_path if state.plan else "", document.model
+    if not was or model.hub or was == model.path:
         return ""
-    return _change("model", was, model["path"])
+    return _change("model", was, model.path)
 
 
 def _change(name: str, was: Any, now: Any) -> str:

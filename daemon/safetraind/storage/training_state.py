@@ -5,63 +5,47 @@ The trainer writes it at each checkpoint; the daemon reads it when a job is subm
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import STATE
-from safetraind.storage import durable
-
-VERSION = 1
+from safetraind.storage import documents
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What the file says. `state` is `training` or an `Outcome`: succeeded, paused, cancelled,
+    """The content of the file. `state` is `training` or an `Outcome`: succeeded, paused, cancelled,
     failed. `checkpoints` are names, newest last; `best` has `checkpoint`, `step` and `loss`, and is
     empty before the first evaluation. Steps are optimizer steps.
     """
+
+    FORMAT: ClassVar[int] = 1
 
     job: int
     state: str
     fingerprint: str
     home: str = ""
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    plan: Mapping[str, Any] = field(default_factory=dict)
+    spec: JobSpec | None = None
+    plan: Plan | None = None
     checkpoints: tuple[str, ...] = ()
-    best: Mapping[str, Any] = field(default_factory=dict)
+    best: Mapping[str, str | float | int] = field(default_factory=dict)
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
     total_steps: int = 0
-    version: int = VERSION
 
 
 def read(output: Path) -> TrainingState | None:
-    """What the folder's file says; None where there is none that can be read."""
-    data = durable.read_json(output / STATE)
-    names = {f.name for f in dataclasses.fields(TrainingState)}
-    try:
-        known = {k: v for k, v in data.items() if k in names}
-        return TrainingState(**known | {"checkpoints": tuple(known.get("checkpoints", ()))})
-    except (AttributeError, TypeError):
-        return None
+    """Return what the folder's file says; None where there is none that can be read.
+
+    Raises Incompatible for a file of a newer version.
+    """
+    return documents.read(output / STATE, TrainingState)
 
 
 def write(output: Path, state: TrainingState) -> None:
-    """Replaces the folder's file. Raises OSError."""
-    durable.write_json(output / STATE, dataclasses.asdict(state))
-
-
-def fingerprint(task: Mapping[str, Any]) -> str:
-    """What a training is, from its `spec.json`: the model, the data by their hashes, the chosen
-    settings and the seed. Two trainings of one fingerprint may go on from each other's checkpoints.
-    """
-    data = {name: part.get("sha256") for name, part in sorted(task.get("data", {}).items())}
-    model = task.get("model", {}).get("path")
-    what = [model, data, task["spec"].get("settings", {}), task.get("seed")]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    """Replace the folder's file. Raises OSError."""
+    documents.write(output / STATE, state)

@@ -65,6 +65,7 @@ class JobSpec(_message.Message):
     MEMORY_BUDGET_FIELD_NUMBER: _builtins.int
     TRUST_REMOTE_CODE_FIELD_NUMBER: _builtins.int
     ALLOW_SHORTER_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """a known name, an absolute folder, or a hub id"""
     train: _builtins.str
@@ -83,6 +84,10 @@ class JobSpec(_message.Message):
     def settings(self) -> _settings_pb2.TrainingSettings:
         """only what the user chose"""
 
+    @_builtins.property
+    def defaults(self) -> _settings_pb2.TrainingSettings:
+        """of what was not chosen; the daemon sets it at submit"""
+
     def __init__(
         self,
         *,
@@ -95,10 +100,11 @@ class JobSpec(_message.Message):
         memory_budget: _builtins.int = ...,
         trust_remote_code: _builtins.bool = ...,
         allow_shorter: _builtins.bool = ...,
+        defaults: _settings_pb2.TrainingSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "defaults", b"defaults", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

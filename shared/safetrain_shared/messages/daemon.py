@@ -24,6 +24,10 @@ SENTENCES: dict[str, str] = {
         "{path} was written by a newer safetrain (version {found}, this one knows {known}). "
         "Upgrade safetrain; the file was left as it is."
     ),
+    "file.newer": _(
+        "{path} was written by a newer safetrain (format {found}, this one knows {known}). "
+        "Upgrade safetrain; the file was left as it is."
+    ),
     "database.damaged": _(
         "{path} is damaged ({reason}). It was left as it is; a backup may stand beside it."
     ),

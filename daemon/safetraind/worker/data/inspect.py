@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import ArgValue, SafetrainError
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import write_json
 
@@ -83,7 +83,7 @@ def _run(scan: Scan, write: Write) -> bool:
             kind = "problem" if isinstance(found, Finding) else "progress"
             write({kind: _plain(found)})
     except SafetrainError as error:
-        write({"problem": to_dict(_unreadable(error))})
+        write({"problem": to_plain(_unreadable(error))})
         return False
     summary = {
         "path": scan.path,
@@ -98,7 +98,7 @@ def _run(scan: Scan, write: Write) -> bool:
 
 def _plain(found: Progress | Finding) -> dict[str, Any]:
     if isinstance(found, Finding):
-        plain: dict[str, Any] = to_dict(found)
+        plain: dict[str, Any] = to_plain(found)
         return plain
     total = found.bytes_total
     return {"path": found.path, "bytes_done": found.bytes_done, "bytes_total": total}
@@ -116,7 +116,7 @@ def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
         first = known.setdefault(_identity(path), path)
         if first is not path:
             args: dict[str, ArgValue] = {"path": path, "line": 0, "other": first}
-            write({"problem": to_dict(Finding("data.same_file", Status.WARNING, args=args))})
+            write({"problem": to_plain(Finding("data.same_file", Status.WARNING, args=args))})
             repeated += 1
     scans = scan_files(sorted(known.values(), key=_size), write)
     errors = sum(1 if scan is None else scan.errors for scan in scans)

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import orjson
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Conflict, InvalidInput, NoRoom, SafetrainError, error_to_dict
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import write_json
 from safetraind.storage.manifest import sha256
@@ -152,7 +152,7 @@ class Preparation:
         self._dropped[code] += 1
         if self._dropped[code] <= _MOST_PROBLEMS:
             args = {"path": str(source.path), "line": row.place, **args}
-            self._write({"problem": to_dict(Finding(code, Status.WARNING, args=args))})
+            self._write({"problem": to_plain(Finding(code, Status.WARNING, args=args))})
 
     def _append(self, sample: Sample, form: str) -> None:
         if form not in self._forms:

@@ -22,9 +22,9 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
 
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import InvalidInput, SafetrainError
-from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import settings_from_dict, to_dict
+from safetrain_shared.findings import finding_of
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.host import footprint
@@ -105,8 +105,8 @@ def _probe_model(request: Mapping[str, Any], findings: Findings) -> None:
                 return
             _measure(request, group, deadline, findings)
     except SafetrainError as error:
-        finding = Finding(error.code, Status.FAILED, True, error.args_by_name)
-        findings.add("failed", to_dict(finding))
+        finding = finding_of(error)
+        findings.add("failed", to_plain(finding))
 
 
 def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[str, Any]]:
@@ -139,7 +139,9 @@ def _peaks(
     """Rehearses setups of one model in turn, but none that would only save memory that there is:
     with the rows of one that is `fitting` by then.
     """
-    rehearsal, loaded = _ready(request, settings_from_dict(group[0]["settings"]), findings)
+    rehearsal, loaded = _ready(
+        request, from_plain(group[0]["settings"], TrainingSettings), findings
+    )
     for setup in group:
         if any(setup["rows"] == other["rows"] for other in fitting):
             continue
@@ -176,7 +178,7 @@ def _ready(
 
 def _rehearsed(rehearsal: Rehearsal, setup: Mapping[str, Any], loaded: LoadedModel) -> int:
     """The peak by rehearsal: of the step, or of the evaluation where that is more."""
-    settings = settings_from_dict(setup["settings"])
+    settings = from_plain(setup["settings"], TrainingSettings)
     peak = rehearsal.peak(settings, _batch(setup, loaded))
     if (evaluated := _evaluated(setup, loaded)) is None:
         return peak
@@ -226,7 +228,7 @@ def _measure(
     What is being tried is told before the model is loaded: the process may die from there on.
     """
     findings.add("trying", group[0])
-    settings = settings_from_dict(group[0]["settings"])
+    settings = from_plain(group[0]["settings"], TrainingSettings)
     loaded = _load(request, settings)
     stepper = Stepper(loaded.model, settings, seed=0)
     for number, setup in enumerate(group):

@@ -11,8 +11,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Body, Evaluated, StepDone
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import METRICS_CSV, METRICS_JSON
 from safetraind.storage import durable, event_file
 
@@ -44,7 +44,7 @@ class Metrics:
     def add(self, body: Body | None, time: float) -> None:
         """Takes in an event; `time` is seconds since the epoch, UTC."""
         if isinstance(body, StepDone):
-            self._row(body.step).update(to_dict(body), train_loss=body.loss, time=time)
+            self._row(body.step).update(to_plain(body), train_loss=body.loss, time=time)
         elif isinstance(body, Evaluated):
             place = {"epoch": body.epoch, "step_in_epoch": body.step_in_epoch}
             self._row(body.step).update(place, valid_loss=body.loss, time=time)

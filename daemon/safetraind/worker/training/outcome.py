@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from safetrain_shared.errors import NoRoom, SafetrainError
 from safetrain_shared.events import Outcome
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.findings import Finding, Status, finding_of
 from safetraind.worker.training.event_sink import EventSink
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -34,9 +34,7 @@ def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
     try:
         outcome = work()
     except SafetrainError as error:
-        outcome = Outcome(
-            "failed", Finding(error.code, Status.FAILED, True, dict(error.args_by_name))
-        )
+        outcome = Outcome("failed", finding_of(error))
     except OSError as error:
         outcome = _refused(error)
     except RuntimeError as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, Outcome, StepDone
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import to_dict
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, training_state
 from safetraind.storage.training_state import TrainingState
@@ -158,8 +157,8 @@ class Records:
                 state=state,
                 fingerprint=self._task.fingerprint,
                 home=str(self._task.run.root.parent.parent),
-                spec=self._task.frozen_spec,
-                plan=to_dict(self._task.plan),
+                spec=self._task.spec,
+                plan=self._task.plan,
                 checkpoints=tuple(self._checkpoints.names()),
                 best=best_of(progress),
                 step=progress.step,

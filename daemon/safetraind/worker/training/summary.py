@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Notice, Outcome, StateChanged
-from safetrain_shared.jobs import JobState, to_dict
+from safetrain_shared.jobs import JobState
 from safetraind.storage import event_file
 from safetraind.worker.training import memory_limits
 from safetraind.worker.training.dataset import Samples
@@ -28,7 +29,7 @@ def summary(
         "version": 1,
         "job": task.job,
         "outcome": outcome.outcome,
-        "cause": to_dict(outcome.cause),
+        "cause": to_plain(outcome.cause),
         "steps": progress.step,
         "total_steps": total_steps,
         "epochs": progress.epoch + (progress.step > 0),
@@ -47,7 +48,7 @@ def summary(
         "adapters": str(task.adapters),
         "peak_memory": memory_limits.peak(),
         "model": task.plan.model_path,
-        "settings": to_dict(task.plan.settings),
+        "settings": to_plain(task.plan.settings),
         "seed": task.seed,
         "happened": list(_happened(task.run.events)),
     }
@@ -75,7 +76,7 @@ def _happened(events: Path) -> Iterator[dict[str, Any]]:
         match read.event.body:
             case Notice(finding) | StateChanged(JobState.INTERRUPTED, finding) if finding:
                 when = {"time": read.event.time, "attempt": read.event.attempt}
-                yield {**when, "code": finding.code, "args": to_dict(finding.args)}
+                yield {**when, "code": finding.code, "args": to_plain(finding.args)}
 
 
 def _finite(value: float) -> float | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetrain_shared.errors import Damaged
-from safetrain_shared.jobs import JobSpec, Plan, plan_from_dict, spec_from_dict
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import ADAPTERS, RunFolder
-from safetraind.storage import durable, training_state
+from safetraind.storage import documents
+from safetraind.storage.job_document import JobDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,6 @@ class Task:
     seed: int
     hashes: Mapping[str, str]
     fingerprint: str
-    frozen_spec: Mapping[str, Any]
 
     @property
     def output(self) -> Path:
@@ -41,18 +40,19 @@ class Task:
 
 
 def read(run: RunFolder) -> Task:
-    """The task in a run folder. Raises Damaged where its files cannot be read."""
-    frozen, plan = durable.read_json(run.spec), durable.read_json(run.plan)
-    try:
-        return Task(
-            run=run,
-            job=frozen["job"],
-            spec=spec_from_dict(frozen["spec"]),
-            plan=plan_from_dict(plan),
-            seed=frozen["seed"],
-            hashes={name: part["sha256"] for name, part in frozen["data"].items()},
-            fingerprint=training_state.fingerprint(frozen),
-            frozen_spec=frozen["spec"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged("run.unreadable", path=str(run.root), reason=str(error)) from error
+    """The task in a run folder.
+
+    Raises Damaged where its files cannot be read, Incompatible where a newer version wrote them.
+    """
+    frozen, plan = documents.read(run.spec, JobDocument), documents.read(run.plan, Plan)
+    if frozen is None or plan is None:
+        raise Damaged("run.unreadable", path=str(run.root), reason="spec.json, plan.json")
+    return Task(
+        run=run,
+        job=frozen.job,
+        spec=frozen.spec,
+        plan=plan,
+        seed=frozen.seed,
+        hashes={name: file.sha256 for name, file in frozen.data.items()},
+        fingerprint=frozen.fingerprint,
+    )

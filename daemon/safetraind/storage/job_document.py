@@ -1,0 +1,62 @@
+"""All that is frozen when a job is submitted: `spec.json`, and `document` in SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from safetrain_shared.jobs import JobSpec, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A training file as it was when the job was submitted. `bytes`: its size."""
+
+    path: str
+    sha256: str
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What a job loads: `path` is a folder, or a repository's id where `hub` is true."""
+
+    path: str
+    hub: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was predicted at submit. `plan` is None where too little was known; `tokens`: with
+    padding, of the whole training by that plan.
+    """
+
+    plan: Plan | None = None
+    tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobDocument:
+    """A job as it was accepted. `data` has the files `train` and `valid`; `job` is the job's id."""
+
+    FORMAT: ClassVar[int] = 1
+
+    spec: JobSpec
+    model: ModelSource
+    data: Mapping[str, DataFile]
+    seed: int = 0
+    forecast: Forecast = field(default_factory=Forecast)
+    job: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """What the training is: SHA-256 of the model, the data, the chosen settings and the seed.
+
+        Two trainings of one fingerprint may go on from each other's checkpoints.
+        """
+        data = {name: file.sha256 for name, file in sorted(self.data.items())}
+        what = [self.model.path, data, self.spec.settings, self.seed]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
