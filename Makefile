@@ -43,6 +43,7 @@ check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/gen_proto.py --check
 	$(BIN)/python scripts/catalogues.py --check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 import psutil
@@ -38,11 +39,18 @@ def gather(root: Path = Path("/")) -> HostFacts:
         limit_used=used,
         swap_used=psutil.swap_memory().used,
         pressure=pressure(root),
-        cpu_cores=len(os.sched_getaffinity(0)),
+        cpu_cores=_usable_cores(),
         on_battery=None if battery is None else not battery.power_plugged,
         battery_share=0.0 if battery is None else battery.percent / 100,
         boot_id=boot_id(root),
     )
+
+
+def _usable_cores() -> int:
+    """How many cores this process may use: a container can have fewer than the machine."""
+    if sys.platform != "linux":  # recorded Linux machines are read on a Mac too
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def boot_id(root: Path = Path("/")) -> str:
