@@ -5,8 +5,8 @@ BIN := .venv/bin
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
-.PHONY: help install demo test check format proto i18n conformance soak clean \
-	bench-preflight bench-train bench-cli
+.PHONY: help install demo test check format proto proto-baseline docs darwin i18n \
+	conformance soak clean bench-preflight bench-train bench-cli
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,14 @@ help: ## this list
 	$(BIN)/python -m pip download --quiet --dest .venv/wheelhouse '.[daemon]'
 	@touch $@
 
+.venv/documenting: .venv/installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+.venv/darwin: .venv/installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --group darwin
+	@touch $@
+
 install: .venv/installed ## safetrain and its daemon into .venv
 
 demo: .venv/installed ## the whole main job: model, preflight, training, question
@@ -46,6 +54,8 @@ check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/mypy --platform darwin
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/gen_proto.py --check
+	@bash scripts/linters/run.sh
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python scripts/catalogues.py --check
 	$(BIN)/python scripts/settings_doc.py --check
 	$(BIN)/python scripts/json_doc.py --check
@@ -56,6 +66,15 @@ format: .venv/developing ## put the code into its form
 
 proto: .venv/developing ## write the code generated from proto/
 	$(BIN)/python scripts/gen_proto.py
+
+proto-baseline: ## at a release: the protocol that buf breaking compares with
+	@bash scripts/linters/run.sh baseline
+
+docs: .venv/documenting ## the documents as a site, in site/; fails on a broken link
+	$(BIN)/mkdocs build --strict
+
+darwin: .venv/darwin ## the wheels for Apple silicon: do all resolve, is every name of mlx there
+	$(BIN)/python scripts/darwin_wheels.py
 
 i18n: .venv/developing ## collect the sentences, compile the catalogues
 	$(BIN)/python scripts/catalogues.py
@@ -81,4 +100,4 @@ soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-o
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 
 clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
-	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
+	rm -rf .demo .darwin site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

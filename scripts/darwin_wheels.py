@@ -1,0 +1,120 @@
+"""Checks, without a Mac, that the wheels for Apple silicon have what this code needs.
+
+For each supported Python: everything in pyproject.toml resolves to wheels for macOS on arm64, and
+the wheels of mlx have every name that the code uses, in their stubs or sources and, for
+`mlx.core`, in the compiled library. The wheels are unpacked into `.darwin` and kept there.
+
+What is not covered: nothing is executed, so that a name exists says nothing of what it does.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import griffe
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".darwin"
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+MACOS = "14.0"  # the oldest that mlx has wheels for
+CODE = ("benchmarks", "client", "daemon", "scripts", "shared", "tests")
+METAL = ("lib/libmlx.dylib", "lib/mlx.metallib")
+# Computed by the module's own `__getattr__`: in no stub, and no name in the library.
+COMPUTED = {"mlx.core.random.state"}
+
+
+def install(python: str, *options: str) -> None:
+    """Resolves all that pyproject.toml asks for, as pip would on a Mac, from wheels alone.
+
+    `options` say what else to do. Raises CalledProcessError where a wheel is missing; uv's own
+    message, which is printed, names it.
+    """
+    # Unlike pip, uv judges markers such as sys_platform == 'darwin' for the machine it is told.
+    command = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-config"]
+    command += ["--cache-dir", str(FOLDER / "cache"), "--target", str(FOLDER / python)]
+    command += ["--python-version", python, "--python-platform", "aarch64-apple-darwin"]
+    command += ["--only-binary", ":all:", "-r", "pyproject.toml", "--all-extras", *options]
+    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": MACOS}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+
+
+def used_names(source: str) -> Iterator[str]:
+    """Every dotted name of mlx in a module's source, such as `mlx.core.fast.rms_norm`."""
+    tree = ast.parse(source)
+    bound: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            bound |= {a.asname: a.name for a in node.names if a.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            bound |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    ours = {alias: name for alias, name in bound.items() if name.split(".")[0] == "mlx"}
+    yield from ours.values()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            root, _, rest = ast.unparse(node).partition(".")
+            if root in ours and all(part.isidentifier() for part in rest.split(".")):
+                yield f"{ours[root]}.{rest}"
+
+
+def missing(name: str, mlx: griffe.Module, library: bytes) -> str:
+    """Says where a dotted name is missing; "" where the wheel has it."""
+    if name in COMPUTED:
+        return ""
+    module, path = mlx, "mlx"
+    for part in name.split(".")[1:]:
+        path = f"{path}.{part}"
+        if part not in module.members and part not in module.overloads:
+            return f"{path} is in no stub"
+        found = module.members.get(part)
+        if not isinstance(found, griffe.Module):
+            break  # what a function or a class has is mypy's to check
+        module = found
+    if path.startswith("mlx.core.") and not named_in(library, path.rpartition(".")[2]):
+        return f"{path} is not in the compiled library"
+    return ""
+
+
+def named_in(library: bytes, name: str) -> bool:
+    """Whether the library binds a name: nanobind keeps the name, or the signature it is given."""
+    return any(text % name.encode() in library for text in (b"\0%b\0", b"\0def %b("))
+
+
+def check(python: str, names: set[str]) -> list[str]:
+    """What the unpacked wheels for one Python lack."""
+    folder = FOLDER / python / "mlx"
+    mlx = griffe.load("mlx", search_paths=[folder.parent], allow_inspection=False)
+    assert isinstance(mlx, griffe.Module)
+    (library,) = folder.glob("core.*-darwin.so")
+    compiled = library.read_bytes()
+    problems = [problem for name in sorted(names) if (problem := missing(name, mlx, compiled))]
+    return problems + [f"{part} is missing" for part in METAL if not (folder / part).is_file()]
+
+
+def main() -> int:
+    """Exits 1 where a wheel or a name is missing, and says which."""
+    files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
+    names = {name for file in files for name in used_names(file.read_text("utf-8"))}
+    failed = False
+    for python in PYTHONS:
+        try:
+            install(python, "--group", "dev", "--dry-run")
+            install(python)
+        except subprocess.CalledProcessError:
+            print(f"Python {python}: some dependency has no wheel for macOS {MACOS} on arm64")
+            return 1
+        problems = check(python, names)
+        failed |= bool(problems)
+        packages = len(list((FOLDER / python).glob("*.dist-info")))
+        print(f"Python {python}: {packages} packages; {len(names)} names of mlx looked for")
+        for problem in problems:
+            print(f"  {problem}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
