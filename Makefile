@@ -71,7 +71,8 @@ proto-baseline: ## at a release: the protocol that buf breaking compares with
 	@bash scripts/linters/run.sh baseline
 
 docs: .venv/documenting ## the documents as a site, in site/; fails on a broken link
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documents are in site/index.html"
 
 darwin: .venv/darwin ## the wheels for Apple silicon: do all resolve, is every name of mlx there
 	$(BIN)/python scripts/darwin_wheels.py

@@ -23,6 +23,7 @@ COUNTERPARTS = {
     "docs/settings.md": "docs/pt/definicoes.md",
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
     "docs/verified.md": "docs/pt/verificado.md",
+    "docs/verify-your-mac.md": "docs/pt/verificar-o-seu-mac.md",
 }
 # What stands in code and is a word all the same.
 _WORDS = {
@@ -32,7 +33,9 @@ _WORDS = {
     "./folder": "./pasta",
     "job.metrics()": "trabalho.metrics()",
 }
-PAGES = sorted([*COUNTERPARTS, *COUNTERPARTS.values(), "data/README.md"])
+# In English alone.
+_OTHERS = ["CONTRIBUTING.md", "SECURITY.md", "data/README.md"]
+PAGES = sorted([*COUNTERPARTS, *COUNTERPARTS.values(), *_OTHERS])
 
 _FENCE = re.compile(r"^ *```(\S*)(?: (\S+))?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

@@ -52,6 +52,11 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
     assert not lost
 
 
+def test_the_threat_model_names_files_that_are_there() -> None:
+    named = re.findall(r"`((?:client|daemon|shared)/[\w./-]+)`", text_of("SECURITY.md"))
+    assert len(named) > 5 and not [path for path in named if not (ROOT / path).exists()]
+
+
 def test_every_page_has_its_counterpart_and_each_links_to_the_other() -> None:
     english = {f"docs/{file.name}" for file in DOCS.glob("*.md")}
     portuguese = {f"docs/pt/{file.name}" for file in (DOCS / "pt").glob("*.md")}
