@@ -31,11 +31,11 @@ help: ## this list
 	$(BIN)/python -m pip download --quiet --dest .venv/wheelhouse '.[daemon]'
 	@touch $@
 
-.venv/documenting: .venv/installed pyproject.toml
+.venv/documenting: .venv/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
-.venv/darwin: .venv/installed pyproject.toml
+.venv/darwin: .venv/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group darwin
 	@touch $@
 
@@ -71,7 +71,7 @@ proto-baseline: ## at a release: the protocol that buf breaking compares with
 	@bash scripts/linters/run.sh baseline
 
 docs: .venv/documenting ## the documents as a site, in site/; fails on a broken link
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The documents are in site/index.html"
 
 darwin: .venv/darwin ## the wheels for Apple silicon: do all resolve, is every name of mlx there

@@ -109,8 +109,12 @@ def main() -> int:
             return 1
         problems = check(python, names)
         failed |= bool(problems)
+        (version,) = (FOLDER / python).glob("mlx-[0-9]*.dist-info")
         packages = len(list((FOLDER / python).glob("*.dist-info")))
-        print(f"Python {python}: {packages} packages; {len(names)} names of mlx looked for")
+        print(
+            f"Python {python}: {packages} packages have a wheel; {version.stem} lacks "
+            f"{len(problems)} of {len(names)} names"
+        )
         for problem in problems:
             print(f"  {problem}")
     return int(failed)

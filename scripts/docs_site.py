@@ -1,4 +1,4 @@
-"""What MkDocs does not do by itself: pages from outside docs/, and links as the repository has them.
+"""What MkDocs does not do by itself: pages from outside docs/, and links as they are on GitHub.
 
 MkDocs calls the functions by their names (see `hooks` in mkdocs.yml).
 """
