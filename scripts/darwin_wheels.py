@@ -13,6 +13,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,18 @@ import griffe
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".darwin"
-PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACOS = "14.0"  # the oldest that mlx has wheels for
 CODE = ("benchmarks", "client", "daemon", "scripts", "shared", "tests")
 METAL = ("lib/libmlx.dylib", "lib/mlx.metallib")
 # Computed by the module's own `__getattr__`: in no stub, and no name in the library.
 COMPUTED = {"mlx.core.random.state"}
+
+
+def pythons() -> list[str]:
+    """The versions of Python that pyproject.toml says are supported, such as `3.12`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = (classifier.rpartition(":: ")[2] for classifier in project["classifiers"])
+    return [name for name in names if name.startswith("3.")]
 
 
 def install(python: str, *options: str) -> None:
@@ -100,7 +107,7 @@ def main() -> int:
     files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
     names = {name for file in files for name in used_names(file.read_text("utf-8"))}
     failed = False
-    for python in PYTHONS:
+    for python in pythons():
         try:
             install(python, "--group", "dev", "--dry-run")
             install(python)
