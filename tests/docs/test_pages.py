@@ -67,6 +67,12 @@ def test_every_page_has_its_counterpart_and_each_links_to_the_other() -> None:
             assert _links_to(one, other) and _links_to(other, one), one
 
 
+def test_the_site_lists_every_page() -> None:
+    pages = [p for p in (*COUNTERPARTS, *COUNTERPARTS.values()) if p.startswith("docs/")]
+    listed = text_of("mkdocs.yml")
+    assert not [page for page in pages if f": {page.removeprefix('docs/')}\n" not in listed]
+
+
 @pytest.mark.parametrize("page", sorted(COUNTERPARTS))
 def test_both_languages_run_the_same_commands(page: str) -> None:
     assert scripts(page) == scripts(COUNTERPARTS[page])
