@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from safetrain_proto.v1.control_pb2_grpc import ControlStub
     from safetrain_proto.v1.data_pb2_grpc import DataStub
     from safetrain_proto.v1.diagnosis_pb2_grpc import DiagnosisStub
+    from safetrain_proto.v1.evaluations_pb2_grpc import EvaluationsStub
     from safetrain_proto.v1.events_pb2_grpc import EventsStub
     from safetrain_proto.v1.exports_pb2_grpc import ExportsStub
     from safetrain_proto.v1.jobs_pb2_grpc import JobsStub
@@ -193,6 +194,13 @@ class Daemon:
         from safetrain_proto.v1.diagnosis_pb2_grpc import DiagnosisStub
 
         return DiagnosisStub(self._channel)
+
+    @cached_property
+    def evaluations(self) -> EvaluationsStub:
+        """Base and adapter compared on questions."""
+        from safetrain_proto.v1.evaluations_pb2_grpc import EvaluationsStub
+
+        return EvaluationsStub(self._channel)
 
     @cached_property
     def exports(self) -> ExportsStub:

@@ -30,6 +30,8 @@ from safetrain_proto.v1 import (
     data_pb2_grpc,
     diagnosis_pb2,
     diagnosis_pb2_grpc,
+    evaluations_pb2,
+    evaluations_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     exports_pb2,
@@ -54,6 +56,7 @@ from safetraind.service.answers import AnswersService
 from safetraind.service.control import ControlService
 from safetraind.service.data import DataService
 from safetraind.service.diagnosis import DiagnosisService
+from safetraind.service.evaluations import EvaluationsService
 from safetraind.service.events import EventsService
 from safetraind.service.exports import ExportsService
 from safetraind.service.jobs import JobsService
@@ -83,6 +86,7 @@ _FILES = (
     data_pb2,
     diagnosis_pb2,
     events_pb2,
+    evaluations_pb2,
     exports_pb2,
     jobs_pb2,
     models_pb2,
@@ -240,6 +244,8 @@ class _Daemon:
         answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
         exports = ExportsService(controller, self._supervisor)
         exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)
+        evaluations = EvaluationsService(controller, self._supervisor)
+        evaluations_pb2_grpc.add_EvaluationsServicer_to_server(evaluations, server)
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -17,8 +17,8 @@
 
 An error is data: a code and its arguments. `messages` makes the sentence, in the user's language.
 Exit codes follow sysexits.h where it has one. Others: 0 done, 1 the job itself failed or a check
-found errors, 2 wrong usage, 5 the job was cancelled, 130 interrupted by Ctrl-C,
-141 nobody reads the output any more.
+found errors, 2 wrong usage, 5 the job was cancelled, 6 an evaluation cannot tell, 130 interrupted
+by Ctrl-C, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CANCELLED = 5
+EXIT_UNCLEAR = 6  # an evaluation with too few questions to tell
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 EXIT_MEMORY = 71  # of a worker that left in mid-step, at critical memory pressure

@@ -22,6 +22,7 @@ METRICS_CSV = "training_metrics.csv"
 SUMMARY = "training_summary.json"
 STATE = "training_state.json"
 PLOTS = "plots"
+EVALUATION = "evaluation"
 REPORT = "report.html"  # in PLOTS
 TENSORBOARD = "tensorboard"
 

@@ -14,6 +14,7 @@ OTHERS = {
     errors.EXIT_FAILED,
     errors.EXIT_USAGE,
     errors.EXIT_CANCELLED,
+    errors.EXIT_UNCLEAR,
     errors.EXIT_INTERRUPTED,
     errors.EXIT_PIPE,
 }

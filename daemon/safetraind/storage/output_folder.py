@@ -12,6 +12,7 @@ from safetrain_shared.errors import AlreadyFinished, Conflict, NotAllowed
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import (
     ADAPTERS,
+    EVALUATION,
     METRICS_CSV,
     METRICS_JSON,
     PLOTS,
@@ -145,6 +146,8 @@ def _ours(output: Path) -> Iterator[Path]:
         yield from _existing(output / name, files)
     for folder in _checkpoints(output):
         yield from _existing(folder, _IN_CHECKPOINT)
+    yield from _existing(output / EVALUATION, ("evaluation.json",))
+    yield from output.glob(f"{EVALUATION}/answers-*.json")
     yield from output.glob(f"{TENSORBOARD}/job-*/events.out.tfevents.*")
 
 
@@ -161,7 +164,7 @@ def _checkpoints(output: Path) -> list[Path]:
 
 
 def _remove_empty_folders(output: Path) -> None:
-    boards = [*output.glob(f"{TENSORBOARD}/job-*"), output / TENSORBOARD]
+    boards = [*output.glob(f"{TENSORBOARD}/job-*"), output / TENSORBOARD, output / EVALUATION]
     ours = [*_checkpoints(output), *(output / name for name in _IN_FOLDERS), *boards]
     for folder in [*ours, output]:
         try:
