@@ -45,6 +45,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 	@bash scripts/demo.sh
 
 test: check ## everything that is checked; .ci/run calls this
+	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	$(BIN)/pytest -n 3 --dist loadfile -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files

@@ -64,7 +64,6 @@ class DaemonProcess:
         return {
             **os.environ,
             "SAFETRAIN_HOME": str(self.home.root),
-            "MLX_DISABLE_COMPILE": "1",
             "SAFETRAIN_LANG": "en",
             **self._env,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -106,9 +105,8 @@ def _train_and_kill(run: RunFolder, kills: Sequence[int], damage: bool) -> None:
 
 def _start(run: RunFolder) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "safetraind.worker", "train", str(run.root)]
-    environment = os.environ | {"MLX_DISABLE_COMPILE": "1"}  # as the suite itself
     with run.log.open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def _events(run: RunFolder) -> list[tuple[Any, float]]:

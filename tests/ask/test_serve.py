@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -30,7 +29,6 @@ class Worker:
                 [sys.executable, "-m", "safetraind.worker", "serve", str(folder)],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"MLX_DISABLE_COMPILE": "1"},
             )
         wait_until(self.run.socket.exists)
 

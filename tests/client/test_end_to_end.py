@@ -27,9 +27,8 @@ QUICK = [
 
 
 @pytest.fixture
-def machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
+def machine(home: Home) -> Iterator[DaemonProcess]:
     """An empty home with a tiny model and data in the current folder; nothing runs yet."""
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
     make_tiny_model(Path("model"), layers=2)
     make_chat_data(Path("data"), 24, 6)
     process = DaemonProcess(home.root)

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
 from safetrain_shared import i18n
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.browser import browser
 from tests.client.fake import FakeDaemon
 from tests.client.stories import event, job, step, whole_story
 from tests.dashboard.conftest import Served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on the PATH")
+__all__ = ["browser"]
+
 WIDTHS = (360, 800, 1280)
 NUMBERS = (0, 0.0002, 0.00002, 7.25, 999.5, 1234, 12_345, 1_234_567, 7_838_315_315, 900)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        options = ["--disable-gpu", "--disable-quic"]
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ class Run:
                 [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "MLX_DISABLE_COMPILE": "1", **environment},
+                env={**os.environ, **environment},
             )
 
     def finish(self, attempt: int = 1, **environment: str) -> Outcome:

@@ -18,6 +18,8 @@ from safetraind.storage.manifest import damaged_files
 from safetraind.worker.training.checkpoint import _write_arrays
 from tests.trainer.runs import flip_a_bit, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 
 

@@ -16,6 +16,8 @@ from safetrain_shared.events import Evaluated, PhaseChanged, StepDone
 from safetraind.storage import training_state
 from tests.trainer.runs import Run, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 
 # Dropout, accumulation, gradient checkpointing, and evaluation and checkpoints out of step.

@@ -12,6 +12,8 @@ import pytest
 from safetrain_shared.events import CheckpointSaved, Notice, Outcome
 from tests.trainer.runs import make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 
 

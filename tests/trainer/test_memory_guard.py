@@ -18,6 +18,8 @@ from safetraind.worker.training import memory_guard
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard, Reading, Strain, judge
 
+pytestmark = pytest.mark.compiled
+
 GB = 1 << 30
 CALM = Reading(GB, Pressure.NORMAL, 0)
 FULL = Reading(4 * GB, Pressure.NORMAL, 0)

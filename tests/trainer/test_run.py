@@ -16,6 +16,8 @@ from safetraind.storage import training_state
 from safetraind.storage.manifest import damaged_files
 from tests.trainer.runs import Run, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 STEPS = 12  # 22 samples, 4 a step: 6 steps an epoch, the last of 2 samples
 
