@@ -35,7 +35,7 @@ SAFETRAIND = (sys.executable, "-m", "safetraind", "run")
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     """The first true value of `condition`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -211,7 +211,7 @@ class DaemonProcess:
     def state(self, job_id: int) -> JobState | None:
         return state_from_wire(self.job(job_id).state)
 
-    def wait_for_state(self, job_id: int, *states: JobState, seconds: float = 60) -> JobState:
+    def wait_for_state(self, job_id: int, *states: JobState, seconds: float = 120) -> JobState:
         """Waits until the job is in one of `states`, by default in a final one."""
         wanted = states or tuple(FINAL)
 
