@@ -22,6 +22,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.selftest import Run, Selftest
 
 
+@pytest.mark.compiled
 def test_this_machine_passes_and_its_verdict_can_be_posted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,24 @@ class Run:
     folder: RunFolder
     output: Path
 
-    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the worker; its output goes to worker.log."""
+    def start(
+        self, attempt: int = 1, *, hold: int | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the worker; its output goes to worker.log.
+
+        With `hold` it stands still once that many optimizer steps are done: see `wait_for_hold`.
+        """
+        command = [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)]
+        if hold is not None:
+            command[2:4] = ["tests.trainer.held_worker"]
+            command.append(str(hold))
+            for name in ("held", "go"):
+                (self.folder.root / name).unlink(missing_ok=True)
         launch = {"role": "train", "attempt": attempt, "seq_floor": 0, "boot_id": "test"}
         self.folder.launch.write_text(json.dumps(launch))
         with self.folder.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)],
+                command,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **environment},
@@ -117,15 +128,22 @@ class Run:
         new.write_text(wish)
         new.replace(self.folder.intent)
 
-    def ask(self, text: str, **options: Any) -> list[dict[str, Any]]:
-        """Ask the worker, as the daemon does, and return its replies."""
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(60)
-            line.connect(str(self.folder.socket))
-            question = {"messages": [{"role": "user", "content": text}], **options}
-            line.sendall(json.dumps(question).encode() + b"\n")
-            with line.makefile(encoding="utf-8") as replies:
-                return [json.loads(reply) for reply in replies]
+    def wait_for_hold(self) -> None:
+        """Return once a worker that was started with `hold` stands still; `let_go` ends that."""
+        self._wait((self.folder.root / "held").exists, 60)
+
+    def let_go(self) -> None:
+        """Let a worker that was started with `hold` go on."""
+        (self.folder.root / "go").touch()
+
+    def ask(self, text: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Ask the worker, as the daemon does; the replies come as they are read."""
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(60)
+        line.connect(str(self.folder.socket))
+        question = {"messages": [{"role": "user", "content": text}], **options}
+        line.sendall(json.dumps(question).encode() + b"\n")
+        return _replies(line)
 
     def json(self, name: str) -> Any:
         """A JSON file of the output folder."""
@@ -156,6 +174,11 @@ def make_run(
     documents.write(folder.spec, JobDocument(spec, ModelSource(str(model)), known, seed, job=1))
     documents.write(folder.plan, plan)
     return Run(folder, output)
+
+
+def _replies(line: socket.socket) -> Iterator[dict[str, Any]]:
+    with line, line.makefile(encoding="utf-8") as replies:
+        yield from map(json.loads, replies)
 
 
 def flip_a_bit(file: Path) -> None:
