@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--disable-background-networking", "--disable-gpu", "--disable-quic"]
+expect.set_options(timeout=60_000)  # milliseconds: the machine may be busy
 
 
 def executable(playwright: Playwright) -> str | None:

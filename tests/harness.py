@@ -96,7 +96,7 @@ class DaemonProcess:
                 return False
             return True
 
-        wait_for(serves, 30, "safetraind serves")
+        wait_for(serves, 60, "safetraind serves")
 
     def said(self) -> str:
         """The end of what it printed and logged."""
@@ -113,7 +113,7 @@ class DaemonProcess:
         self.process.wait()
         self._close_channel()
 
-    def terminate(self, seconds: float = 20) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         """SIGTERM, and its exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -198,7 +198,7 @@ class DaemonProcess:
     def preflight(self) -> preflight_pb2_grpc.PreflightStub:
         return preflight_pb2_grpc.PreflightStub(self.channel)
 
-    def info(self, timeout: float = 10) -> control_pb2.InfoResponse:
+    def info(self, timeout: float = 30) -> control_pb2.InfoResponse:
         return self.control.Info(control_pb2.InfoRequest(), timeout=timeout)
 
     def submit(self, spec: JobSpec, **options: Any) -> jobs_pb2.SubmitResponse:
@@ -206,7 +206,7 @@ class DaemonProcess:
         return self.jobs.Submit(request, timeout=60)
 
     def job(self, job_id: int) -> jobs_pb2.Job:
-        return self.jobs.Get(jobs_pb2.JobRequest(id=job_id), timeout=20)
+        return self.jobs.Get(jobs_pb2.JobRequest(id=job_id), timeout=60)
 
     def state(self, job_id: int) -> JobState | None:
         return state_from_wire(self.job(job_id).state)

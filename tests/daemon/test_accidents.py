@@ -131,7 +131,7 @@ def test_watchers_see_each_event_once_while_the_daemon_is_killed_again_and_again
         playing.start()
     playing.wait_for_state(job.id, JobState.SUCCEEDED)
     for watcher in watchers:
-        watcher.join(20)
+        watcher.join(60)
     told = [event.seq for event in playing.watch(job.id)]
     assert told == sorted(set(told))
     assert all(watcher.watermark == told for watcher in watchers)
@@ -173,13 +173,13 @@ def test_the_daemon_is_killed_at_every_stage_of_a_jobs_life(
     job = playing.submit(spec).job.id
     watchers = [Watcher(playing, job) for _ in range(10)]
     for stage, (output, moment) in STAGES.items():
-        wait_for(lambda stage=stage: stage_of(playing, job) == stage, 30, stage)
+        wait_for(lambda stage=stage: stage_of(playing, job) == stage, what=stage)
         playing.kill()
         assert phase_on_disk(playing, job) == stage
         playing.start()
         let_go(tmp_path / output, moment)
     for watcher in watchers:
-        watcher.join(20)
+        watcher.join(60)
     told = [event.seq for event in playing.watch(job)]
     assert told == sorted(set(told))
     assert all(watcher.watermark == told for watcher in watchers)
@@ -248,7 +248,7 @@ def test_stop_now_ends_the_training_with_a_checkpoint_and_the_next_daemon_goes_o
     wait_for(lambda: playing.job(job.id).step == 3)
     playing.control.Stop(control_pb2.StopRequest(now=True))
     assert playing.process is not None
-    assert playing.process.wait(20) == 0
+    assert playing.process.wait(60) == 0
     assert not playing.processes()
     playing.kill()
     playing.start()

@@ -41,7 +41,7 @@ def test_a_restart_under_a_running_training_loses_nothing(
     assert after.state(job) is JobState.RUNNING
     let_go(tmp_path / "out")
     after.wait_for_state(job, JobState.SUCCEEDED)
-    watcher.join(20)
+    watcher.join(60)
     assert after.job(job).attempt == 1
     told = [event.seq for event in after.watch(job)]
     assert told == list(range(1, len(told) + 1))

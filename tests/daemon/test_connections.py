@@ -39,9 +39,9 @@ def test_noise_and_silence_on_the_socket_harm_nobody(daemon: DaemonProcess) -> N
         silent.append(sink)
     call = daemon.channel.unary_unary("/safetrain.v1.Jobs/Submit")
     with pytest.raises(grpc.RpcError):
-        call(os.urandom(1000), timeout=10)
+        call(os.urandom(1000), timeout=30)
     with pytest.raises(grpc.RpcError) as caught:
-        call(b"\x0a" * (2 << 20), timeout=10)
+        call(b"\x0a" * (2 << 20), timeout=30)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
     assert daemon.info().pid
     for sink in silent:

@@ -145,11 +145,11 @@ def test_unknown_fields_of_a_newer_client_are_passed_over(daemon: DaemonProcess)
         "/safetrain.v1.Control/Info",
         response_deserializer=control_pb2.InfoResponse.FromString,
     )
-    answer = info(b"\xba\x3e\x03abc", timeout=10)
+    answer = info(b"\xba\x3e\x03abc", timeout=30)
     assert "ask-training" in answer.features
     later = daemon.channel.unary_unary("/safetrain.v1.Jobs/FromTheFuture")
     with pytest.raises(grpc.RpcError) as caught:
-        later(b"", timeout=10)
+        later(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
@@ -174,7 +174,7 @@ def test_a_generic_client_finds_health_and_every_service_by_reflection(
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=5)))
+    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=30)))
     names = {service.name for service in answer.list_services_response.service}
     ours = ("Answers", "Control", "Data", "Events", "Jobs", "Models", "Preflight")
     assert {f"safetrain.v1.{name}" for name in ours} <= names

@@ -230,5 +230,5 @@ def test_folders_that_may_not_be_looked_into_are_told_as_such(
 def test_every_service_says_that_it_serves(playing: DaemonProcess) -> None:
     stub = health_pb2_grpc.HealthStub(playing.start().channel)
     for service in ("", "safetrain.v1.Jobs", "safetrain.v1.Answers", "safetrain.v1.Preflight"):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

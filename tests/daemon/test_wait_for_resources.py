@@ -36,7 +36,7 @@ def test_used_up_descriptors_delay_but_do_not_kill(daemon: DaemonProcess) -> Non
     for sink in links:
         sink.close()
     process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
-    wait_for(lambda: daemon.info(timeout=5).pid == process.pid, 20)
+    wait_for(lambda: daemon.info(timeout=30).pid == process.pid)
 
 
 @contextlib.contextmanager

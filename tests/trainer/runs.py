@@ -99,7 +99,7 @@ class Run:
         """The codes of all notices so far."""
         return [notice.finding.code for notice in self.of(Notice)]
 
-    def wait_for(self, kind: type, count: int = 1, seconds: float = 60) -> None:
+    def wait_for(self, kind: type, count: int = 1, seconds: float = 120) -> None:
         """Return once the worker has written `count` events of a kind."""
         self._wait(lambda: len(self.of(kind)) >= count, seconds)
 
@@ -114,7 +114,7 @@ class Run:
             stepped = any(isinstance(body, StepDone) for body in new)
             return moment in phases or (moment == "step" and stepped)
 
-        self._wait(lambda: process.poll() is not None or reached(), 60)
+        self._wait(lambda: process.poll() is not None or reached(), 120)
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -130,7 +130,7 @@ class Run:
 
     def wait_for_hold(self) -> None:
         """Return once a worker that was started with `hold` stands still; `let_go` ends that."""
-        self._wait((self.folder.root / "held").exists, 60)
+        self._wait((self.folder.root / "held").exists, 120)
 
     def let_go(self) -> None:
         """Let a worker that was started with `hold` go on."""
