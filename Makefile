@@ -45,7 +45,8 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 	@bash scripts/demo.sh
 
 test: check ## everything that is checked; .ci/run calls this
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not slow'
+	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .

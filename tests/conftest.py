@@ -15,9 +15,11 @@ from tests.harness import DaemonProcess
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+pytest_plugins = ["tests.compilation", "tests.allowed_skips"]
+
+
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
     monkeypatch.setenv("SAFETRAIN_LANG", "en")
 
 

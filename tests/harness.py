@@ -35,7 +35,7 @@ SAFETRAIND = (sys.executable, "-m", "safetraind", "run")
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     """The first true value of `condition`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -64,7 +64,6 @@ class DaemonProcess:
         return {
             **os.environ,
             "SAFETRAIN_HOME": str(self.home.root),
-            "MLX_DISABLE_COMPILE": "1",
             "SAFETRAIN_LANG": "en",
             **self._env,
         }
@@ -97,7 +96,7 @@ class DaemonProcess:
                 return False
             return True
 
-        wait_for(serves, 30, "safetraind serves")
+        wait_for(serves, 60, "safetraind serves")
 
     def said(self) -> str:
         """The end of what it printed and logged."""
@@ -114,7 +113,7 @@ class DaemonProcess:
         self.process.wait()
         self._close_channel()
 
-    def terminate(self, seconds: float = 20) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         """SIGTERM, and its exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -199,7 +198,7 @@ class DaemonProcess:
     def preflight(self) -> preflight_pb2_grpc.PreflightStub:
         return preflight_pb2_grpc.PreflightStub(self.channel)
 
-    def info(self, timeout: float = 10) -> control_pb2.InfoResponse:
+    def info(self, timeout: float = 30) -> control_pb2.InfoResponse:
         return self.control.Info(control_pb2.InfoRequest(), timeout=timeout)
 
     def submit(self, spec: JobSpec, **options: Any) -> jobs_pb2.SubmitResponse:
@@ -207,12 +206,12 @@ class DaemonProcess:
         return self.jobs.Submit(request, timeout=60)
 
     def job(self, job_id: int) -> jobs_pb2.Job:
-        return self.jobs.Get(jobs_pb2.JobRequest(id=job_id), timeout=20)
+        return self.jobs.Get(jobs_pb2.JobRequest(id=job_id), timeout=60)
 
     def state(self, job_id: int) -> JobState | None:
         return state_from_wire(self.job(job_id).state)
 
-    def wait_for_state(self, job_id: int, *states: JobState, seconds: float = 60) -> JobState:
+    def wait_for_state(self, job_id: int, *states: JobState, seconds: float = 120) -> JobState:
         """Waits until the job is in one of `states`, by default in a final one."""
         wanted = states or tuple(FINAL)
 

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +34,7 @@ from benchmarks.conformance.trainer import SETTINGS, Arrays, HasNone, Report, fl
 _HAS_NONE = ("packing", "loss_chunk", "early_stopping", "max_grad_norm")
 _ADAPTER = "adapters.safetensors"
 _JOB, _TOLD, _OPTIMIZER = "job.json", "told.jsonl", "optimizer.safetensors"
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 120.0
 
 
 class Theirs:
@@ -77,7 +76,9 @@ def _train(
     chosen: SimpleNamespace,
     iterations: int,
     resume: Path | None = None,
+    kill: int = 0,
 ) -> Report:
+    """Trains here. This process dies by SIGKILL after the iteration `kill`, if given."""
     report = Report()
     model, tokenizer = load(str(material.model))
     mx.random.seed(chosen.seed)
@@ -119,7 +120,7 @@ def _train(
                     grad_accumulation_steps=chosen.gradient_accumulation,
                 ),
                 iterate_batches=_Watched(report, sets[0]),
-                training_callback=_Told(report, folder / _TOLD),
+                training_callback=_Told(report, folder / _TOLD, kill),
             )
     finally:
         type(model.layers[0]).__call__ = patched
@@ -177,8 +178,8 @@ class _Watched:
 class _Told(TrainingCallback):  # type: ignore[misc]
     """Takes the numbers from the callback, at every iteration, and leaves them in a file."""
 
-    def __init__(self, report: Report, file: Path) -> None:
-        self._report, self._file = report, file
+    def __init__(self, report: Report, file: Path, kill: int) -> None:
+        self._report, self._file, self._kill = report, file, kill
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
         self._report.losses.append(train_info["train_loss"])
@@ -187,6 +188,8 @@ class _Told(TrainingCallback):  # type: ignore[misc]
         self._report.learned = int(trained) if math.isfinite(trained) else 0
         with self._file.open("a") as file:
             file.write(json.dumps({"loss": train_info["train_loss"]}) + "\n")
+        if len(self._report.losses) == self._kill:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def on_val_loss_report(self, val_info: dict[str, Any]) -> None:
         self._report.evaluations.append(val_info["val_loss"])
@@ -210,13 +213,12 @@ def _train_and_kill(
         resume = str(_newest(folder)) if done else ""
         job = {"model": str(material.model), "train": material.train, "valid": material.valid}
         job |= {"chosen": vars(chosen), "iterations": iterations - done, "resume": resume}
+        wanted = (step * chosen.gradient_accumulation + chosen.gradient_accumulation // 2) - done
+        job |= {"kill": wanted if step else 0}
         (part / _JOB).write_text(json.dumps(job))
         command = [sys.executable, "-m", "benchmarks.conformance.theirs", str(part)]
-        process = subprocess.Popen(command, env=os.environ | {"MLX_DISABLE_COMPILE": "1"})
-        wanted = (step * chosen.gradient_accumulation + chosen.gradient_accumulation // 2) - done
-        if step:
-            _kill_after(process, part / _TOLD, wanted)
-        assert process.wait(_PATIENCE_SECONDS) == (-signal.SIGKILL if step else 0)
+        code = subprocess.run(command, timeout=_PATIENCE_SECONDS).returncode
+        assert code == (-signal.SIGKILL if step else 0)
         told = [json.loads(line) for line in (part / _TOLD).read_text().splitlines()]
         losses = [line["loss"] for line in told if "loss" in line]
         saved = len(losses) // save * save if step else len(losses)
@@ -233,20 +235,13 @@ def _newest(folder: Path) -> Path:
     return max(folder.rglob(_ADAPTER), key=lambda file: file.stat().st_mtime_ns)
 
 
-def _kill_after(process: subprocess.Popen[bytes], told: Path, iterations: int) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if told.exists() and told.read_text().count('"loss"') >= iterations:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.001)
-
-
 def _main(folder: Path) -> None:
     """One training, as `_train_and_kill` left word of it."""
     job = json.loads((folder / _JOB).read_text())
     material = Material(Path(job["model"]), job["train"], job["valid"])
     resume = Path(job["resume"]) if job["resume"] else None
-    report = _train(folder, material, SimpleNamespace(**job["chosen"]), job["iterations"], resume)
+    chosen = SimpleNamespace(**job["chosen"])
+    report = _train(folder, material, chosen, job["iterations"], resume, job["kill"])
     save_file(dict(report.optimizer), folder / _OPTIMIZER)
 
 

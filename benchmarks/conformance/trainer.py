@@ -92,9 +92,10 @@ class Trainer(Protocol):
     ) -> Report:
         """Train in the empty `folder` with `settings` over `SETTINGS`.
 
-        With `kills` the training is a process of its own, which gets SIGKILL within the window
-        after each of those optimizer steps, and is then started again from what it had saved, in
-        the trainer's own way. With `damage` a bit of what it saved last is flipped meanwhile.
+        With `kills` the training is a process of its own, which dies by SIGKILL in the middle of
+        the window after each of those optimizer steps, and is then started again from what it had
+        saved, in the trainer's own way. With `damage` a bit of what it saved last is flipped
+        meanwhile.
 
         Raises HasNone for what the trainer does not have.
         """

@@ -67,7 +67,7 @@ def _training(model: Path) -> Iterator[tuple[DaemonProcess, int]]:
     """A daemon of its own whose job has begun to train."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        daemon = _Compiling(folder / "home")
+        daemon = DaemonProcess(folder / "home")
         train, valid = (str(DATA / f"farense_{part}.jsonl") for part in ("train", "valid"))
         spec = JobSpec(str(model), train, valid, str(folder / "out"), settings=SETTINGS)
         try:
@@ -76,15 +76,6 @@ def _training(model: Path) -> Iterator[tuple[DaemonProcess, int]]:
             yield daemon, job
         finally:
             daemon.end()
-
-
-class _Compiling(DaemonProcess):
-    """A daemon whose workers compile, as a user's do and a test's do not."""
-
-    def environment(self) -> dict[str, str]:
-        found = super().environment()
-        del found["MLX_DISABLE_COMPILE"]
-        return found
 
 
 async def _measured(daemon: DaemonProcess, job: int, watchers: int) -> Stretch:

@@ -51,7 +51,7 @@ def only(replies: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return found
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return the first true value of `condition`; fail when `seconds` bring none."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

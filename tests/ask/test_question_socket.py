@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import stat
-import time
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -152,15 +151,24 @@ def test_several_turns_and_a_system_prompt_reach_the_model(desk, path, loaded):
     assert done["prompt_tokens"] == len(expected)
 
 
-def test_an_asker_that_leaves_in_mid_answer_is_dropped_and_the_next_is_served(desk, path, loaded):
+def test_an_asker_that_leaves_in_mid_answer_is_dropped_and_the_next_is_served(
+    desk, path, loaded, monkeypatch
+):
+    computed, kind = [], type(loaded.model)
+    compute = kind.__call__
+
+    def counted(*arguments, **named):
+        computed.append(arguments[1].shape)
+        return compute(*arguments, **named)
+
+    monkeypatch.setattr(kind, "__call__", counted)
     with socket.socket(socket.AF_UNIX) as leaving:
         leaving.connect(str(path))
         leaving.sendall(json.dumps({"messages": user(), "max_tokens": 2000}).encode() + b"\n")
         asker = desk.take(10)
-    began = time.monotonic()
     answer(asker, loaded, SOURCE)
     desk.done_with(asker)
-    assert time.monotonic() - began < 5  # the other 1,999 tokens were not computed
+    assert 0 < len(computed) < 200, "most of the 2,000 tokens were not computed"
     assert text_of(replies_to(desk, path, loaded))
 
 
@@ -181,10 +189,8 @@ def test_an_asker_that_does_not_read_holds_nothing_up(desk, path, monkeypatch):
         deaf.connect(str(path))
         deaf.sendall(json.dumps({"messages": user()}).encode() + b"\n")
         asker = desk.take(10)
-        began = time.monotonic()
         sent = [asker.send({"text": "x" * 65536}) for _ in range(40)]
         assert sent[0] and not sent[-1]
-        assert time.monotonic() - began < 20
     desk.done_with(asker)
 
 

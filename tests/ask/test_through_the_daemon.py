@@ -48,7 +48,7 @@ def test_a_model_stays_as_long_as_the_last_question_asked_and_comes_back(
     assert ask(daemon, model=model, keep_alive_seconds=0)[-1].HasField("done")
     for _ in range(3):  # whoever meets the one that is leaving gets another
         assert ask(daemon, model=model, keep_alive_seconds=0)[-1].HasField("done")
-    wait_for(lambda: not daemon.workers(), 20, "the idle worker leaves")
+    wait_for(lambda: not daemon.workers(), what="the idle worker leaves")
     assert not psutil.pid_exists(worker.pid)
     assert not daemon.home.run("serve").socket.exists()
 

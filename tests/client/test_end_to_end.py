@@ -27,9 +27,8 @@ QUICK = [
 
 
 @pytest.fixture
-def machine(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
+def machine(home: Home) -> Iterator[DaemonProcess]:
     """An empty home with a tiny model and data in the current folder; nothing runs yet."""
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
     make_tiny_model(Path("model"), layers=2)
     make_chat_data(Path("data"), 24, 6)
     process = DaemonProcess(home.root)
@@ -51,6 +50,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.compiled
 def test_from_an_empty_home_to_an_answer(machine: DaemonProcess) -> None:
     done = _run(*_submit(2), "--watch")
     assert done.returncode == 0, done.stderr + machine.said()
@@ -83,12 +83,10 @@ def test_a_watcher_outlives_its_daemon_and_misses_nothing(machine: DaemonProcess
     command = [sys.executable, "-m", "safetrain", "watch", "--json"]
     watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watcher.stdout is not None and watcher.stderr is not None
-    seen = []
+    pid, seen = machine.info().pid, []
     while not seen or seen[-1]["kind"] != "step":
         seen.append(json.loads(watcher.stdout.readline()))
-    for process in machine.processes():
-        if process.cmdline()[1:4] == ["-m", "safetraind", "run"]:
-            os.kill(process.pid, 9)
+    os.kill(pid, 9)
     seen += [json.loads(line) for line in watcher.stdout]
     assert watcher.wait(60) == 0, machine.said()
     assert watcher.stderr.read() == "Starting safetraind …\n"

@@ -4,8 +4,9 @@ with `real` as its argument the workers are real and only the checks are play.
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit, or `memory`, for which it is short unless its micro-batch is
 one sample; `check`, seconds of a probe; `refuse`, a finding's code;
-`budget`, the plan's bytes; `listen`, its worker opens its socket; `load` and `save`, seconds of
-these phases; `real`, a real worker takes its place. In the environment `PLAY_RUNTIME` takes the
+`budget`, the plan's bytes; `listen`, its worker opens its socket; `hold`, a step after which, and
+`holds`, phases (load, save, check) in which the play stands still until `let_go`; `real`, a real
+worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
 machine.
 """
@@ -30,6 +31,16 @@ def play_of(name: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in name.split(",") if "=" in part)
 
 
+def gate(output: str | Path, moment: str) -> Path:
+    """The file for which a play that stands still waits; `moment`: step, load, save or check."""
+    return Path(f"{output}.{moment}.go")
+
+
+def let_go(output: str | Path, moment: str = "step") -> None:
+    """Lets the play of the job with this output folder pass the moment, now and ever after."""
+    gate(output, moment).touch()
+
+
 def serve(*, real_worker: bool = False) -> None:
     from safetrain_shared.findings import Finding, Status
     from safetrain_shared.jobs import JobSpec, Plan
@@ -47,6 +58,9 @@ def serve(*, real_worker: bool = False) -> None:
             play = play_of(spec.name)
             if "check" in play:
                 await launcher.run_worker("probe", {"seconds": play["check"]}, lease=True)
+            if "check" in play.get("holds", ""):
+                until = str(gate(spec.output, "check"))
+                await launcher.run_worker("probe", {"until": until}, lease=True)
             if "refuse" in play:
                 return Finding(play["refuse"], Status.FAILED, True)
             return _plan(spec)
@@ -107,7 +121,7 @@ class Trainee:
 
         checkpoint = self.output / "checkpoint.json"
         step, total = json.loads(checkpoint.read_text()) if checkpoint.exists() else (0, 0)
-        self._take_time("load")
+        self._hold("load")
         self.writer.append(PhaseChanged("training"))
         while step < self.steps:
             time.sleep(float(self.play.get("pace", "0.01")))
@@ -118,6 +132,8 @@ class Trainee:
                 step, 0, step, self.steps, 1 / step, 0.1, 1.0, 1, 1.0, 1, 1, self.steps - step
             )
             self.writer.append(body)
+            if step == int(self.play.get("hold", "-1")):
+                self._stand_still("step")
             intent = self._intent()
             if intent or step % self.save_steps == 0 or step == self.steps:
                 self._save(checkpoint, step, total)
@@ -126,13 +142,17 @@ class Trainee:
         (self.output / "result.json").write_text(json.dumps([step, total]))
         return self._end("succeeded")
 
-    def _take_time(self, verb: str) -> None:
+    def _hold(self, moment: str) -> None:
         from safetrain_shared.events import PhaseChanged
 
-        if verb in self.play:
-            self.writer.append(PhaseChanged({"load": "loading", "save": "saving"}[verb]))
-            time.sleep(float(self.play[verb]))
+        if moment in self.play.get("holds", ""):
+            self.writer.append(PhaseChanged({"load": "loading", "save": "saving"}[moment]))
+            self._stand_still(moment)
             self.writer.append(PhaseChanged("training"))
+
+    def _stand_still(self, moment: str) -> None:
+        while not (gate(self.output, moment).exists() or self._intent()):
+            time.sleep(0.01)
 
     def _intent(self) -> str:
         if self.stopped:
@@ -143,7 +163,7 @@ class Trainee:
         from safetrain_shared.events import CheckpointSaved
         from safetraind.storage.durable import write_json
 
-        self._take_time("save")
+        self._hold("save")
         write_json(checkpoint, [step, total])
         self.writer.append(CheckpointSaved(step, 0, step, str(checkpoint), 1, 0.0))
 
@@ -176,10 +196,12 @@ class Trainee:
 
 
 def probe(folder: str) -> int:
-    """Takes its time, and says what it took."""
+    """Takes its time, or what the test takes, and says so."""
     request = json.loads((Path(folder) / "probe_request.json").read_text())
-    time.sleep(float(request["seconds"]))
-    (Path(folder) / "probe.json").write_text(json.dumps({"took": request["seconds"]}))
+    time.sleep(float(request.get("seconds", 0)))
+    while "until" in request and not Path(request["until"]).exists():
+        time.sleep(0.01)
+    (Path(folder) / "probe.json").write_text(json.dumps({"took": request}))
     return 0
 
 

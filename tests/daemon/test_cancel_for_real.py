@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.events import CheckpointSaved, Outcome, StateChanged, StepDone
-from safetrain_shared.jobs import JobSpec, JobState
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetraind.storage.manifest import damaged_files
 from tests.daemon.conftest import PLAY
 from tests.harness import DaemonProcess, wait_for
@@ -46,27 +47,19 @@ def real(home: Path) -> Iterator[DaemonProcess]:
         daemon.end()
 
 
-def stopped_when(daemon: DaemonProcess, meets: Callable[[], bool]) -> psutil.Process | None:
-    """The training's worker, stopped in a moment that `meets`; None where it was missed."""
-    deadline = time.monotonic() + 60
-    while not meets():
-        assert time.monotonic() < deadline
-    workers = daemon.workers()
-    if not workers:
-        return None
-    workers[0].send_signal(signal.SIGSTOP)
-    wait_for(lambda: workers[0].status() == psutil.STATUS_STOPPED)
-    if meets():
-        return workers[0]
-    workers[0].send_signal(signal.SIGCONT)
+def caught(
+    daemon: DaemonProcess, meets: Callable[[], bool], is_over: Callable[[], bool]
+) -> psutil.Process | None:
+    """The training's worker, stopped in a moment that `meets`; None once no other can come."""
+    (worker,) = wait_for(daemon.workers)
+    while not is_over():
+        if meets():
+            worker.send_signal(signal.SIGSTOP)
+            wait_for(lambda: worker.status() == psutil.STATUS_STOPPED)
+            if meets():
+                return worker
+            worker.send_signal(signal.SIGCONT)
     return None
-
-
-def caught(daemon: DaemonProcess, meets: Callable[[], bool]) -> psutil.Process:
-    """The worker, stopped in such a moment, at whichever try."""
-    while (worker := stopped_when(daemon, meets)) is None:
-        pass
-    return worker
 
 
 def cancel(daemon: DaemonProcess, job_id: int, worker: psutil.Process) -> None:
@@ -75,7 +68,7 @@ def cancel(daemon: DaemonProcess, job_id: int, worker: psutil.Process) -> None:
         daemon.jobs.Cancel(jobs_pb2.JobRequest(id=job_id))
     assert daemon.home.run(job_id).intent.read_text() == "cancel"
     worker.send_signal(signal.SIGCONT)
-    daemon.wait_for_state(job_id, JobState.CANCELLED, seconds=30)
+    daemon.wait_for_state(job_id, JobState.CANCELLED)
     bodies = [event.body for event in daemon.watch(job_id)]
     assert [body.outcome for body in bodies if isinstance(body, Outcome)] == ["cancelled"]
     states = [body.state for body in bodies if isinstance(body, StateChanged)]
@@ -89,15 +82,25 @@ def spec_of(tiny: Path, output: Path) -> JobSpec:
 
 
 def test_cancel_while_the_model_is_loaded(real: DaemonProcess, tiny: Path, tmp_path: Path) -> None:
-    job = real.submit(spec_of(tiny, tmp_path / "out")).job.id
-    events = real.home.run(job).events
+    """Loading is short: a job whose loading was missed gives way to another."""
+    for number in itertools.count():
+        job = real.submit(spec_of(tiny, tmp_path / f"out{number}")).job.id
+        events = real.home.run(job).events
+        tokenizes = functools.partial(said, events, b'"tokenizing"')
 
-    def loads() -> bool:
-        text = events.read_bytes()
-        return b'"loading"' in text and b'"tokenizing"' not in text
+        def loads(events: Path = events, tokenizes: Callable[[], bool] = tokenizes) -> bool:
+            return said(events, b'"loading"') and not tokenizes()
 
-    cancel(real, job, caught(real, loads))
+        if worker := caught(real, loads, tokenizes):
+            break
+        real.jobs.Cancel(jobs_pb2.JobRequest(id=job))
+        real.wait_for_state(job, JobState.CANCELLED)
+    cancel(real, job, worker)
     assert not [e for e in real.watch(job) if isinstance(e.body, StepDone)]
+
+
+def said(events: Path, word: bytes) -> bool:
+    return word in events.read_bytes()
 
 
 def test_cancel_in_the_middle_of_a_checkpoint_leaves_a_whole_one(
@@ -109,7 +112,8 @@ def test_cancel_in_the_middle_of_a_checkpoint_leaves_a_whole_one(
     def saves() -> bool:
         return any(output.glob(".checkpoint_*.partial"))
 
-    worker = caught(real, saves)
+    worker = caught(real, saves, lambda: real.state(job) in FINAL)
+    assert worker is not None
     before = [e for e in real.watch(job) if isinstance(e.body, CheckpointSaved)]
     cancel(real, job, worker)
     assert not saves()

@@ -13,6 +13,7 @@ import pytest
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.daemon.test_accidents import Watcher, read_result, result_of
 from tests.daemon.test_faults import command
 from tests.harness import DaemonProcess, wait_for
@@ -22,9 +23,9 @@ def test_a_restart_under_a_running_training_loses_nothing(
     playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """As after an upgrade: another program serves from then on, and adopts what is at work."""
-    job = playing.start().submit(make_spec(name="pace=0.05", num_epochs=6)).job.id
+    job = playing.start().submit(make_spec(name="hold=3", num_epochs=6)).job.id
     watcher = Watcher(playing, job)
-    wait_for(lambda: playing.job(job).step > 2)
+    wait_for(lambda: playing.job(job).step == 3)
     (worker,) = playing.workers()
     old = playing.info().pid
     assert command(playing, "restart").returncode == 0
@@ -38,8 +39,9 @@ def test_a_restart_under_a_running_training_loses_nothing(
     wait_for(is_reached)
     assert [w.pid for w in after.workers()] == [worker.pid]
     assert after.state(job) is JobState.RUNNING
+    let_go(tmp_path / "out")
     after.wait_for_state(job, JobState.SUCCEEDED)
-    watcher.join(20)
+    watcher.join(60)
     assert after.job(job).attempt == 1
     told = [event.seq for event in after.watch(job)]
     assert told == list(range(1, len(told) + 1))

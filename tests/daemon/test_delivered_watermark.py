@@ -10,6 +10,7 @@ from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from safetraind.storage.delivered_watermark import DeliveredWatermark
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, kill_all, wait_for
 
 
@@ -31,10 +32,10 @@ def test_where_nothing_can_be_written_memory_knows(tmp_path: Path) -> None:
 
 
 def test_an_event_file_cut_below_what_watchers_saw_goes_on_above_it(
-    playing: DaemonProcess, make_spec: MakeSpec
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """Daemon and worker die in mid-training, and the file loses half of what was delivered."""
-    job = playing.start().submit(make_spec(name="pace=0.005", num_epochs=40)).job.id
+    job = playing.start().submit(make_spec(name="hold=60", num_epochs=10)).job.id
     seen = []
     for event in playing.watch(job, follow=True):
         seen.append(event.seq)
@@ -46,6 +47,7 @@ def test_an_event_file_cut_below_what_watchers_saw_goes_on_above_it(
     file = playing.home.run(job).events
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:30]))
+    let_go(tmp_path / "out")
     playing.start()
     playing.wait_for_state(job, JobState.SUCCEEDED)
     later = [event.seq for event in playing.watch(job, seen[-1])]

@@ -25,6 +25,7 @@ from safetrain_shared.paths import Home
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 from safetraind.storage import event_file
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, wait_for
 
 
@@ -144,11 +145,11 @@ def test_unknown_fields_of_a_newer_client_are_passed_over(daemon: DaemonProcess)
         "/safetrain.v1.Control/Info",
         response_deserializer=control_pb2.InfoResponse.FromString,
     )
-    answer = info(b"\xba\x3e\x03abc", timeout=10)
+    answer = info(b"\xba\x3e\x03abc", timeout=30)
     assert "ask-training" in answer.features
     later = daemon.channel.unary_unary("/safetrain.v1.Jobs/FromTheFuture")
     with pytest.raises(grpc.RpcError) as caught:
-        later(b"", timeout=10)
+        later(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
@@ -173,7 +174,7 @@ def test_a_generic_client_finds_health_and_every_service_by_reflection(
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=5)))
+    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=30)))
     names = {service.name for service in answer.list_services_response.service}
     ours = ("Answers", "Control", "Data", "Events", "Jobs", "Models", "Preflight")
     assert {f"safetrain.v1.{name}" for name in ours} <= names
@@ -183,14 +184,14 @@ def test_a_generic_client_finds_health_and_every_service_by_reflection(
 def test_cancel_twice_at_any_moment_is_one_cancel(
     moment: str, playing: DaemonProcess, make_spec: MakeSpec
 ) -> None:
-    name = "check=20" if moment == "check" else "pace=0.05"
+    name = "holds=check" if moment == "check" else "hold=3"
     job = playing.start().submit(make_spec(name=name)).job
     wait_for(lambda: playing.workers())
     request = jobs_pb2.JobRequest(id=job.id)
     playing.jobs.Cancel(request)
     with contextlib.suppress(grpc.RpcError):  # it may have ended in between
         playing.jobs.Cancel(request)
-    playing.wait_for_state(job.id, JobState.CANCELLED, seconds=10)
+    playing.wait_for_state(job.id, JobState.CANCELLED)
     states = [e.body.state for e in playing.watch(job.id) if isinstance(e.body, StateChanged)]
     assert states.count(JobState.CANCELLED) == 1
     wait_for(lambda: not playing.workers())
@@ -211,11 +212,11 @@ def test_cancel_against_finish_ends_in_one_of_both(
 
 
 def test_a_restart_of_the_machine_is_told_and_the_job_goes_on(
-    playing: DaemonProcess, make_spec: MakeSpec
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """As the next boot finds it: daemon and worker gone, launch.json from another boot."""
-    job = playing.start().submit(make_spec(name="pace=0.05")).job
-    wait_for(lambda: playing.job(job.id).step > 6)
+    job = playing.start().submit(make_spec(name="hold=7")).job
+    wait_for(lambda: playing.job(job.id).step == 7)
     for process in [playing.process, *playing.keepers(), *playing.workers()]:
         assert process is not None
         process.send_signal(signal.SIGKILL)
@@ -223,6 +224,7 @@ def test_a_restart_of_the_machine_is_told_and_the_job_goes_on(
     seen = event_file.last_seq(playing.home.run(job.id).events)
     launch = playing.home.run(job.id).launch
     launch.write_text(launch.read_text().replace('"boot_id": "', '"boot_id": "before-'))
+    let_go(tmp_path / "out")
     playing.start()
     playing.wait_for_state(job.id, JobState.SUCCEEDED)
     events = list(playing.watch(job.id))

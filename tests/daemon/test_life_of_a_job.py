@@ -14,6 +14,7 @@ from safetrain_shared.events import Outcome, StateChanged, StepDone
 from safetrain_shared.jobs import JobState
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire, spec_to_wire
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, wait_for
 
 
@@ -36,11 +37,12 @@ def test_a_second_job_waits_its_turn(
     playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     playing.start()
-    first = playing.submit(make_spec("one", name="pace=0.05")).job
+    first = playing.submit(make_spec("one", name="hold=3")).job
     second = playing.submit(make_spec("two")).job
     playing.wait_for_state(first.id, JobState.RUNNING)
     assert playing.job(second.id).queue_position == 1
     assert playing.job(second.id).HasField("start_eta_seconds")
+    let_go(tmp_path / "one")
     playing.wait_for_state(second.id, JobState.SUCCEEDED)
     assert playing.state(first.id) is JobState.SUCCEEDED
     assert json.loads((tmp_path / "two" / "result.json").read_text())[0] == 30
@@ -50,7 +52,7 @@ def test_the_queue_can_be_reordered_and_chained_and_ended_jobs_retried_and_remov
     playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     playing.start()
-    first = playing.submit(make_spec("one", name="pace=0.05", num_epochs=10)).job.id
+    first = playing.submit(make_spec("one", name="hold=3", num_epochs=10)).job.id
     second = playing.submit(make_spec("two", num_epochs=1), after=first).job.id
     third = playing.submit(make_spec("three", num_epochs=1)).job.id
     assert (playing.job(second).queue_position, playing.job(third).queue_position) == (1, 2)
@@ -62,6 +64,7 @@ def test_the_queue_can_be_reordered_and_chained_and_ended_jobs_retried_and_remov
     playing.jobs.Cancel(jobs_pb2.JobRequest(id=first))
     playing.wait_for_state(second, JobState.SUCCEEDED)
 
+    let_go(tmp_path / "one")
     playing.jobs.Retry(jobs_pb2.JobRequest(id=first))
     playing.wait_for_state(first, JobState.SUCCEEDED)
     assert json.loads((tmp_path / "one" / "result.json").read_text())[0] == 100

@@ -21,7 +21,7 @@ from tests.tiny import make_tiny_model
 
 # Daemon, keeper and worker together take more with steps of eight samples, and half with one.
 LIMIT = 520 << 20
-RUNS = int(os.environ.get("SAFETRAIN_OOM_RUNS", "3"))  # `make soak`: 20
+RUNS = int(os.environ.get("SAFETRAIN_OOM_RUNS", "1"))  # `make soak`: 20
 STEPS_AGREE = 1e-4  # relative: sums of gradients are rounded in another order
 
 

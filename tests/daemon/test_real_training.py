@@ -65,6 +65,7 @@ def error_of(caught: pytest.ExceptionInfo[grpc.RpcError]) -> Any:
     return error_from_wire(trailers[STATUS_DETAILS])
 
 
+@pytest.mark.compiled
 def test_a_killed_training_ends_with_the_same_adapter_and_every_event_once(
     daemon: DaemonProcess, tiny: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_validate_names_the_line_of_every_problem(daemon: DaemonProcess, tmp_pat
     assert [e.summary.path for e in events if e.HasField("summary")] == [str(file)]
 
 
+@pytest.mark.compiled
 def test_questions_go_to_the_base_then_to_the_training_then_to_the_best_adapter(
     daemon: DaemonProcess, tiny: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,8 @@ from safetraind.storage.job_document import JobDocument, ModelSource
 from safetraind.storage.job_store import JobStore
 from safetraind.submission import Submission, Wish
 from tests.daemon.conftest import MakeSpec
-from tests.harness import DaemonProcess, wait_for
+from tests.daemon.fakes import let_go
+from tests.harness import DaemonProcess
 
 
 class FullOnceAccepted(JobStore):
@@ -136,11 +137,11 @@ def test_a_paused_job_names_what_differs_and_takes_other_options(
 
 
 def test_a_job_that_goes_on_takes_the_new_budget_and_is_planned_anew(
-    playing: DaemonProcess, make_spec: MakeSpec
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    spec = make_spec(name="pace=0.05", num_epochs=5)
+    spec = make_spec(name="holds=load", num_epochs=5)
     job = playing.start().submit(spec).job
-    wait_for(lambda: playing.job(job.id).step > 1)
+    playing.wait_for_state(job.id, JobState.RUNNING)
     playing.jobs.Cancel(jobs_pb2.JobRequest(id=job.id))
     playing.wait_for_state(job.id, JobState.CANCELLED)
     playing.submit(spec)
@@ -162,6 +163,7 @@ def test_a_job_that_goes_on_takes_the_new_budget_and_is_planned_anew(
         first.id,
         False,
     )
+    let_go(tmp_path / "out", "load")
     playing.jobs.Cancel(jobs_pb2.JobRequest(id=first.id))
     playing.wait_for_state(job.id, JobState.SUCCEEDED)
     assert checks(playing, job.id) == 2
@@ -228,5 +230,5 @@ def test_folders_that_may_not_be_looked_into_are_told_as_such(
 def test_every_service_says_that_it_serves(playing: DaemonProcess) -> None:
     stub = health_pb2_grpc.HealthStub(playing.start().channel)
     for service in ("", "safetrain.v1.Jobs", "safetrain.v1.Answers", "safetrain.v1.Preflight"):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -18,6 +18,7 @@ from safetrain_shared.errors import NoRoom
 from safetrain_shared.events import StateChanged
 from safetrain_shared.jobs import JobState
 from tests.daemon.conftest import PLAY, MakeSpec
+from tests.daemon.fakes import let_go
 from tests.daemon.test_faults import error_of
 from tests.harness import DaemonProcess, kill_all, wait_for
 
@@ -35,7 +36,7 @@ def test_used_up_descriptors_delay_but_do_not_kill(daemon: DaemonProcess) -> Non
     for sink in links:
         sink.close()
     process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
-    wait_for(lambda: daemon.info(timeout=5).pid == process.pid, 20)
+    wait_for(lambda: daemon.info(timeout=30).pid == process.pid)
 
 
 @contextlib.contextmanager
@@ -57,14 +58,15 @@ def told(daemon: DaemonProcess, text: str) -> int:
 
 
 def test_a_training_that_ends_while_descriptors_are_used_up_has_succeeded_and_the_next_begins(
-    playing: DaemonProcess, make_spec: MakeSpec
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    first = playing.start().submit(make_spec("one", name="pace=0.02")).job.id
+    first = playing.start().submit(make_spec("one", name="hold=3")).job.id
     second = playing.submit(make_spec("two", num_epochs=1)).job.id
-    wait_for(lambda: playing.job(first).step > 2)
+    wait_for(lambda: playing.job(first).step == 3)
     (keeper,) = playing.keepers()
     with no_descriptors(playing):
-        keeper.wait(20)
+        let_go(tmp_path / "one")
+        keeper.wait(60)
         wait_for(lambda: told(playing, "Too many open files"), what="it has met the lack")
     playing.wait_for_state(first, JobState.SUCCEEDED)
     assert playing.job(first).attempt == 1
@@ -138,16 +140,17 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_is_said_and_with_room_everything_goes_on(
-    small_disk: Path, make_spec: MakeSpec
+    small_disk: Path, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     playing = DaemonProcess(small_disk / "home", PLAY)
     try:
         playing.start()
         first = playing.submit(make_spec("one", num_epochs=1)).job
         playing.wait_for_state(first.id, JobState.SUCCEEDED)
-        running = playing.submit(make_spec("two", name="pace=0.05")).job
-        wait_for(lambda: playing.job(running.id).step > 2)
+        running = playing.submit(make_spec("two", name="hold=3")).job
+        wait_for(lambda: playing.job(running.id).step == 3)
         filler = fill(small_disk)
+        let_go(tmp_path / "two")
         with pytest.raises(grpc.RpcError) as caught:
             playing.submit(make_spec("three"))
         assert isinstance(error_of(caught), NoRoom)
@@ -173,18 +176,19 @@ def full(folder: Path) -> Iterator[None]:
 
 
 def test_a_daemon_starts_on_a_full_disk_and_tells_later_how_a_training_ended(
-    small_disk: Path, make_spec: MakeSpec
+    small_disk: Path, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     playing = DaemonProcess(small_disk / "home", PLAY)
     try:
-        job = playing.start().submit(make_spec(name="pace=0.05")).job.id
-        wait_for(lambda: playing.job(job).step > 6)
+        job = playing.start().submit(make_spec(name="hold=7")).job.id
+        wait_for(lambda: playing.job(job).step == 7)
         playing.kill()
         kill_all([*playing.keepers(), *playing.workers()])
         with full(small_disk):
             playing.start()
             assert playing.state(job) is JobState.RUNNING, "what it became has no room yet"
             assert not playing.workers()
+        let_go(tmp_path / "out")
         playing.wait_for_state(job, JobState.SUCCEEDED)
     finally:
         playing.end()
@@ -216,14 +220,15 @@ def states(daemon: DaemonProcess, job_id: int) -> list[JobState]:
 
 
 def test_a_disk_that_can_only_be_read_delays_and_loses_nothing(
-    home: Path, playing: DaemonProcess, make_spec: MakeSpec
+    home: Path, playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """Mounted over the home of a running daemon, as a disk does that goes read-only after a fault:
     what is open stays, nothing new can be opened for writing.
     """
-    running = playing.start().submit(make_spec("one", name="pace=0.05")).job.id
-    wait_for(lambda: playing.job(running).step > 2)
+    running = playing.start().submit(make_spec("one", name="hold=3")).job.id
+    wait_for(lambda: playing.job(running).step == 3)
     with read_only(home):
+        let_go(tmp_path / "one")
         waiting = playing.submit(make_spec("two", num_epochs=1)).job.id
         assert playing.info().pid
         assert playing.state(waiting) is JobState.QUEUED

@@ -24,6 +24,7 @@ from safetraind.scheduler.state_machine import decide
 from safetraind.scheduler.triggers import WorkerEnded
 from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, kill_all, wait_for
 
 GB = 1 << 30
@@ -115,12 +116,13 @@ def test_a_count_that_cannot_be_read_is_not_known_unless_the_kernel_killed_nobod
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel counts its kills on Linux alone")
 def test_a_training_killed_by_hand_goes_on_with_the_plan_it_had(
-    playing: DaemonProcess, make_spec: MakeSpec
+    playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """Its footprint is far above the budget of its plan, and still nothing of the plan changes."""
-    job = playing.start().submit(make_spec(name="pace=0.05,budget=1", batch_size=4)).job
-    wait_for(lambda: playing.job(job.id).step > 6)
+    job = playing.start().submit(make_spec(name="hold=7,budget=1", batch_size=4)).job
+    wait_for(lambda: playing.job(job.id).step == 7)
     kill_all(playing.workers())
+    let_go(tmp_path / "out")
     playing.wait_for_state(job.id, JobState.SUCCEEDED)
     bodies = [event.body for event in playing.watch(job.id)]
     assert not [body for body in bodies if isinstance(body, Notice)]

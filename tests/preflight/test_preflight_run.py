@@ -49,8 +49,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+def place(tmp_path: Path) -> Place:
     model = make_tiny_model(tmp_path / "model", quantized=True)
     train, valid = make_chat_data(tmp_path / "data")
     spec = JobSpec(str(model), str(train), str(valid), str(tmp_path / "out"))

@@ -23,11 +23,6 @@ from tests.tiny import make_tiny_model
 VOCABULARY = 512
 
 
-@pytest.fixture(autouse=True)
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
-
-
 def setup(rows: int = 2, valid_width: int = 0, **settings: Any) -> dict[str, Any]:
     chosen = dataclasses.replace(
         TrainingSettings(), batch_size=rows, gradient_accumulation=2, **settings

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
 
 from safetrain.report.report_page import page
 from safetrain_shared import i18n
+from tests.browser import browser
 from tests.report.test_report import contents
 
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+__all__ = ["browser"]
+
 
 # WCAG 2.2, 1.4.3: the contrast of each text against the first opaque ground behind it.
 CONTRAST = """() => {
@@ -45,20 +43,6 @@ CONTRAST = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    flags = ["--disable-background-networking", "--disable-gpu"]
-    if os.geteuid() == 0:
-        flags.append("--no-sandbox")  # Chromium refuses to run as root otherwise
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=flags)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page(contents()), "utf-8")
@@ -66,7 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(browser: Any, file: str, scheme: str) -> None:
+def test_text_can_be_read(browser: Browser, file: str, scheme: str) -> None:
     with browser.new_page(color_scheme=scheme) as tab:
         tab.goto(file)
         seen, poor = tab.evaluate(CONTRAST)
@@ -77,19 +61,21 @@ def test_text_can_be_read(browser: Any, file: str, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("lang", i18n.LANGUAGES)
 def test_axe_finds_nothing_that_shuts_anybody_out(
-    browser: Any, tmp_path: Path, lang: str, scheme: str
+    browser: Browser, tmp_path: Path, lang: str, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
     with i18n.speaking(lang):
         path.write_text(page(contents()), "utf-8")
     with browser.new_page(color_scheme=scheme) as tab:
         tab.goto(path.as_uri())
-        found = axe.Axe().run(tab)
+        found = Axe().run(tab)
         assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("width", [390, 1100])
-def test_nothing_is_fetched_or_wider_than_the_screen(browser: Any, file: str, width: int) -> None:
+def test_nothing_is_fetched_or_wider_than_the_screen(
+    browser: Browser, file: str, width: int
+) -> None:
     asked: list[str] = []
     said: list[str] = []
     with browser.new_page(viewport={"width": width, "height": 800}) as tab:
@@ -103,7 +89,7 @@ def test_nothing_is_fetched_or_wider_than_the_screen(browser: Any, file: str, wi
     assert len(names) == 9
 
 
-def test_on_paper_it_is_light_and_whole(browser: Any, file: str) -> None:
+def test_on_paper_it_is_light_and_whole(browser: Browser, file: str) -> None:
     with browser.new_page(color_scheme="dark") as tab:
         tab.goto(file)
         tab.emulate_media(media="print")

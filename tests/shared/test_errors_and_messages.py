@@ -73,10 +73,10 @@ def test_every_marked_sentence_has_a_portuguese_one_with_the_same_arguments() ->
     assert catalogues.complaints("pt", catalogues.collected()) == []
 
 
-@pytest.mark.parametrize("code", sorted(SENTENCES))
-def test_every_sentence_can_be_filled_in(code: str) -> None:
-    for lang in ("en", "pt"):
-        assert "{" not in format_text(translate(SENTENCES[code], lang), {}, lang)
+@pytest.mark.parametrize("lang", ["en", "pt"])
+def test_every_sentence_can_be_filled_in(lang: str) -> None:
+    filled = {c: format_text(translate(text, lang), {}, lang) for c, text in SENTENCES.items()}
+    assert not {code: text for code, text in filled.items() if "{" in text}
 
 
 def test_a_code_of_a_newer_version_falls_back_to_the_text_it_came_with() -> None:

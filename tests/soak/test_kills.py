@@ -152,7 +152,7 @@ def _judged(daemon: DaemonProcess, job_id: int, watchers: list[Watcher]) -> Coun
 def _await_end(watcher: Watcher, last_seq: int) -> None:
     """Gives a watcher time for all that there is, whether the job succeeded or not."""
     try:
-        wait_for(lambda: watcher.watermark and watcher.watermark[-1] >= last_seq, 30)
+        wait_for(lambda: watcher.watermark and watcher.watermark[-1] >= last_seq)
     except AssertionError:
         pass  # what it has not seen is counted as lost
     watcher.ended = True

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 
 from tests.tiny import make_chat_data, make_tiny_model
-
-mx.disable_compile()  # here too, not only in the workers: compiling calls g++ on a CPU
 
 
 @pytest.fixture(scope="session")

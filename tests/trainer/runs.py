@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,27 @@ class Run:
     folder: RunFolder
     output: Path
 
-    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the worker; its output goes to worker.log."""
+    def start(
+        self, attempt: int = 1, *, hold: int | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the worker; its output goes to worker.log.
+
+        With `hold` it stands still once that many optimizer steps are done: see `wait_for_hold`.
+        """
+        command = [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)]
+        if hold is not None:
+            command[2:4] = ["tests.trainer.held_worker"]
+            command.append(str(hold))
+            for name in ("held", "go"):
+                (self.folder.root / name).unlink(missing_ok=True)
         launch = {"role": "train", "attempt": attempt, "seq_floor": 0, "boot_id": "test"}
         self.folder.launch.write_text(json.dumps(launch))
         with self.folder.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "safetraind.worker", "train", str(self.folder.root)],
+                command,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "MLX_DISABLE_COMPILE": "1", **environment},
+                env={**os.environ, **environment},
             )
 
     def finish(self, attempt: int = 1, **environment: str) -> Outcome:
@@ -88,7 +99,7 @@ class Run:
         """The codes of all notices so far."""
         return [notice.finding.code for notice in self.of(Notice)]
 
-    def wait_for(self, kind: type, count: int = 1, seconds: float = 60) -> None:
+    def wait_for(self, kind: type, count: int = 1, seconds: float = 120) -> None:
         """Return once the worker has written `count` events of a kind."""
         self._wait(lambda: len(self.of(kind)) >= count, seconds)
 
@@ -103,7 +114,7 @@ class Run:
             stepped = any(isinstance(body, StepDone) for body in new)
             return moment in phases or (moment == "step" and stepped)
 
-        self._wait(lambda: process.poll() is not None or reached(), 60)
+        self._wait(lambda: process.poll() is not None or reached(), 120)
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -117,15 +128,22 @@ class Run:
         new.write_text(wish)
         new.replace(self.folder.intent)
 
-    def ask(self, text: str, **options: Any) -> list[dict[str, Any]]:
-        """Ask the worker, as the daemon does, and return its replies."""
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(60)
-            line.connect(str(self.folder.socket))
-            question = {"messages": [{"role": "user", "content": text}], **options}
-            line.sendall(json.dumps(question).encode() + b"\n")
-            with line.makefile(encoding="utf-8") as replies:
-                return [json.loads(reply) for reply in replies]
+    def wait_for_hold(self) -> None:
+        """Return once a worker that was started with `hold` stands still; `let_go` ends that."""
+        self._wait((self.folder.root / "held").exists, 120)
+
+    def let_go(self) -> None:
+        """Let a worker that was started with `hold` go on."""
+        (self.folder.root / "go").touch()
+
+    def ask(self, text: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Ask the worker, as the daemon does; the replies come as they are read."""
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(60)
+        line.connect(str(self.folder.socket))
+        question = {"messages": [{"role": "user", "content": text}], **options}
+        line.sendall(json.dumps(question).encode() + b"\n")
+        return _replies(line)
 
     def json(self, name: str) -> Any:
         """A JSON file of the output folder."""
@@ -156,6 +174,11 @@ def make_run(
     documents.write(folder.spec, JobDocument(spec, ModelSource(str(model)), known, seed, job=1))
     documents.write(folder.plan, plan)
     return Run(folder, output)
+
+
+def _replies(line: socket.socket) -> Iterator[dict[str, Any]]:
+    with line, line.makefile(encoding="utf-8") as replies:
+        yield from map(json.loads, replies)
 
 
 def flip_a_bit(file: Path) -> None:

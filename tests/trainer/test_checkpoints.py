@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from safetrain_shared.events import Notice, StateChanged, StepDone
+from safetrain_shared.events import Notice, StateChanged
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
 from safetraind.storage import training_state
@@ -17,6 +17,8 @@ from safetraind.storage.event_file import EventWriter
 from safetraind.storage.manifest import damaged_files
 from safetraind.worker.training.checkpoint import _write_arrays
 from tests.trainer.runs import flip_a_bit, make_run
+
+pytestmark = pytest.mark.compiled
 
 Data = tuple[Path, Path]
 
@@ -84,10 +86,11 @@ def test_weights_gone_astray_are_taken_back_and_the_checkpoint_before_is_publish
     run = make_run(
         tmp_path, model, data, save_steps=1, eval_steps=100, max_grad_norm=0.0, schedule="constant"
     )
-    process = run.start()
-    run.wait_for(StepDone, 2)
+    process = run.start(hold=2)
+    run.wait_for_hold()
     run.ask_for("pause")
-    assert process.wait(60) == 0
+    run.let_go()
+    assert process.wait(120) == 0
     run.folder.intent.unlink()
     good = run.checkpoints()[-1]
     run.replan(learning_rate=1e18)

@@ -11,6 +11,8 @@ from benchmarks.conformance.ours import Ours
 from benchmarks.conformance.properties import PROPERTIES, Property
 from benchmarks.conformance.theirs import Theirs
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.mark.parametrize("wanted", PROPERTIES, ids=lambda wanted: wanted.__name__)
 def test_ours_has_the_property(wanted: Property, model: Path, tmp_path: Path) -> None:

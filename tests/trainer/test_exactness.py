@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from safetrain_shared.events import Evaluated, PhaseChanged, StepDone
+from safetrain_shared.events import Evaluated, Outcome, PhaseChanged, StepDone
 from safetraind.storage import training_state
 from tests.trainer.runs import Run, make_run
+
+pytestmark = pytest.mark.compiled
 
 Data = tuple[Path, Path]
 
@@ -124,11 +126,14 @@ def test_killed_without_validation(tmp_path: Path, model: Path, data: Data) -> N
 
 def test_paused_and_resumed(tmp_path: Path, model: Path, data: Data, undisturbed: Result) -> None:
     run = make_run(tmp_path, model, data, **HARD)
-    for attempt in (1, 2):
-        process = run.start(attempt)
-        run.wait_for(StepDone, 1 + len(run.of(StepDone)))
+    for attempt, step in ((1, 5), (2, 15)):
+        process = run.start(attempt, hold=step)
+        run.wait_for_hold()
         run.ask_for("pause")
-        assert process.wait(60) == 0
+        run.let_go()
+        assert process.wait(120) == 0
+        outcome = run.bodies()[-1]
+        assert isinstance(outcome, Outcome) and outcome.outcome == "paused"
         run.folder.intent.unlink()
     assert run.finish(3).outcome == "succeeded"
     assert result(run) == undisturbed
@@ -137,15 +142,21 @@ def test_paused_and_resumed(tmp_path: Path, model: Path, data: Data, undisturbed
 def test_questions_in_between_change_nothing(
     tmp_path: Path, model: Path, data: Data, undisturbed: Result
 ) -> None:
+    """One to the adapter in training, before a pause, and one to the base model after it."""
     run = make_run(tmp_path, model, data, **HARD)
-    process = run.start()
-    run.wait_for(StepDone)
-    for base in (False, True):
-        replies = run.ask("Em que cidade joga?", temperature=1.0, max_tokens=6, base=base)
+    for attempt, step in ((1, 5), (2, 9)):
+        process = run.start(attempt, hold=step)
+        run.wait_for_hold()
+        base = attempt == 2
+        answer = run.ask("Em que cidade joga?", temperature=1.0, max_tokens=6, base=base)
+        if attempt == 1:
+            run.ask_for("pause")
+        run.let_go()
+        replies = list(answer)
         assert "done" in replies[-1], replies
         source = next(reply["source"] for reply in replies if "source" in reply)
-        assert source["training"]
-        assert 0 < source["step"] < 24
-    assert process.wait(120) == 0
+        assert (source["training"], source["step"]) == (True, step + 1)
+        assert process.wait(120) == 0
+        run.folder.intent.unlink(missing_ok=True)
     assert "answering" in {body.phase for body in run.of(PhaseChanged)}
     assert result(run) == undisturbed

@@ -25,6 +25,8 @@ from safetraind.worker.training.dataset import Samples, write
 from safetraind.worker.training.step import Stepper
 from tests.trainer.runs import SMALL
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 Gradients = dict[str, mx.array]
 ROUNDING = 1e-5

@@ -22,6 +22,8 @@ from safetraind.worker.training.dataset import Samples, write
 from safetraind.worker.training.step import Stepper
 from tests.trainer.runs import SMALL, Run, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 
 

@@ -16,6 +16,8 @@ from safetraind.storage import training_state
 from safetraind.storage.manifest import damaged_files
 from tests.trainer.runs import Run, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 STEPS = 12  # 22 samples, 4 a step: 6 steps an epoch, the last of 2 samples
 
@@ -135,7 +137,7 @@ def test_cancelling_ends_it_with_a_checkpoint(tmp_path: Path, model: Path, data:
     process = run.start()
     run.wait_for(StepDone)
     run.ask_for("cancel")
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     assert run.bodies()[-1].outcome == "cancelled"  # type: ignore[union-attr]
     assert run.of(CheckpointSaved)[-1].step == run.of(StepDone)[-1].step
 
@@ -145,7 +147,7 @@ def test_sigterm_saves_a_checkpoint_and_says_so(tmp_path: Path, model: Path, dat
     process = run.start()
     run.wait_for(StepDone)
     process.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     outcome = run.bodies()[-1]
     assert (outcome.outcome, outcome.cause.code) == ("paused", "train.stopped")  # type: ignore[union-attr]
     assert run.of(CheckpointSaved)

@@ -21,6 +21,8 @@ from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.step import Stepped, Stepper
 from tests.trainer.runs import Run, make_run
 
+pytestmark = pytest.mark.compiled
+
 Data = tuple[Path, Path]
 LONG, SHORT = 256, 96
 
