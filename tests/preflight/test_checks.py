@@ -54,7 +54,7 @@ def test_the_lines_of_the_users_document_come_out() -> None:
     memory = MAC.memory_available / GB
     assert {
         "Apple Silicon (M1 Pro) detetado",
-        f"Memória: {memory:.1f} GB disponível".replace(".", ","),
+        f"Memória: {memory:.1f} GB disponíveis".replace(".", ","),
         "CPU: 8 núcleos",
         "Metal GPU detetado e ativado",
         "Ficheiro de treino: train.jsonl (848 amostras)",
