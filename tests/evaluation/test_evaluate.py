@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import safetrain
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.jobs import JobSpec, JobState
 from safetraind.worker.evaluation import evaluate
@@ -137,3 +138,7 @@ def test_the_command_ends_with_the_verdict(
     assert done.returncode == 6, done.stderr
     assert "cannot be told with 20 questions" in done.stdout
     assert (tmp_path / "out" / "evaluation" / "evaluation.json").is_file()
+    with safetrain.connect(str(daemon.home.root), autostart=False, lang="pt") as client:
+        again = client.job(job).evaluate(str(tiny / "questions.jsonl"), max_tokens=6)
+    assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 20, 20)
+    assert "Com 20 perguntas não se consegue dizer" in str(again)

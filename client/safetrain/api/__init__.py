@@ -14,6 +14,7 @@ from typing import Unpack
 from safetrain.api.aio import AsyncClient, AsyncJob
 from safetrain.api.answer import QUESTION, Answer, Question
 from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.metrics import Metrics
@@ -51,6 +52,7 @@ __all__ = [
     "Conflict",
     "Damaged",
     "Evaluated",
+    "Evaluation",
     "Event",
     "Finding",
     "Incompatible",

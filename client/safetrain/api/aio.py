@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from safetrain.api.answer import QUESTION, Answer, Question
 from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.metrics import Metrics
@@ -170,6 +171,10 @@ class AsyncJob:
     async def export(self, output: str, **options: Any) -> dict[str, Any]:
         """`Job.export`."""
         return await self._client.run(self._job.export, output, **options)
+
+    async def evaluate(self, questions: str | None = None, **options: Any) -> Evaluation:
+        """`Job.evaluate`."""
+        return await self._client.run(self._job.evaluate, questions, **options)
 
     async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
         """`Job.events`."""

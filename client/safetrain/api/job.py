@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetrain.api.evaluation import Evaluation, evaluation_of
 from safetrain.api.metrics import Metrics
 from safetrain.atomic_write import write_whole
 from safetrain.connection import Daemon
@@ -14,6 +15,7 @@ from safetrain.inputs import absolute
 from safetrain.views.curves import series
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest
 from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest
 from safetrain_shared.events import Evaluated, Event, StepDone
@@ -117,6 +119,33 @@ class Job:
         for event in self._daemon.stream(self._daemon.exports.Run, request):
             exported = event
         return message_to_json(exported.exported)
+
+    def evaluate(
+        self,
+        questions: str | None = None,
+        *,
+        checkpoint: str = "",
+        max_tokens: int = 128,
+        limit: int = 0,
+        wait: bool = False,
+    ) -> Evaluation:
+        """Ask base and adapter the same questions and compare their answers.
+
+        `questions`: a question set; by default the job's validation data. `limit`: questions at
+        most; 0: all. Raises Busy, InvalidInput for questions that stand in the training data.
+        """
+        request = EvaluateRequest(
+            job_id=self.id,
+            questions=absolute(questions) if questions else "",
+            checkpoint=checkpoint,
+            max_tokens=max_tokens,
+            limit=limit,
+            wait=wait,
+        )
+        last = EvaluateEvent()
+        for event in self._daemon.stream(self._daemon.evaluations.Run, request):
+            last = event
+        return evaluation_of(last.evaluation, self._daemon.lang)
 
     def events(self, after_seq: int = 0) -> Iterator[Event]:
         """Its events behind number `after_seq`, as they come, until it has ended.
