@@ -101,6 +101,13 @@ class RunFolder:
         return self.root / "rungs.json"
 
     @property
+    def left_at_warning(self) -> Path:
+        """Empty; there once the training left the memory at the system's warning level, which is
+        then no reason to leave again.
+        """
+        return self.root / "left_at_warning"
+
+    @property
     def socket(self) -> Path:
         """Where the worker takes questions."""
         return short_socket(self.root / "ask.sock")

@@ -76,7 +76,7 @@ _GPU = """\
 
 @dataclass(frozen=True)
 class Mac:
-    """One recorded machine. `free`, `inactive`, `file_backed` and `anonymous` are pages of 16 KB."""
+    """One recorded machine. Pages (`free`, `inactive`, `file_backed`, `anonymous`) have 16 KB."""
 
     chip: str
     model: str

@@ -66,7 +66,11 @@ def test_a_mac_whose_programs_fail_one_by_one_keeps_the_other_facts(missing: tup
 @pytest.mark.parametrize(
     ("line", "attribute", "value"),
     [
-        ("vm.swapusage: total = 3072,00M  used = 2410,25M  free = 661,75M", "swap_used", 2527330304),
+        (
+            "vm.swapusage: total = 3072,00M  used = 2410,25M  free = 661,75M",
+            "swap_used",
+            2527330304,
+        ),
         ("vm.swapusage: disabled", "swap_used", 0),
         ("kern.memorystatus_vm_pressure_level: 4", "pressure", Pressure.CRITICAL),
         ("kern.memorystatus_vm_pressure_level: 3", "pressure", Pressure.UNKNOWN),

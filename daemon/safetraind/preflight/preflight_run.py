@@ -221,9 +221,9 @@ class PreflightRun:
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
             apps = await asyncio.to_thread(host.largest_apps)
-            said = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
-            self.findings += said
-            return said
+            found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
+            self.findings += found
+            return [*found]
         self.plan = answer
         return [Recommendation(answer, measured=bool(answer.measured_peak))]
 
