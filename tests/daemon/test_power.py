@@ -12,7 +12,7 @@ from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.start_notices import start_notices
-from safetraind.host import HostFacts, macos
+from safetraind.host import HostFacts, awake, macos
 from safetraind.processes import keeper
 from tests.daemon.conftest import PLAY, MakeSpec
 from tests.harness import DaemonProcess
@@ -76,4 +76,27 @@ def test_the_sleep_of_an_idle_mac_is_held_off_while_the_worker_lives(
     monkeypatch.setattr(keeper.subprocess, "Popen", lambda command, **_: begun.append(command))
     keeper._keep_awake(4711)
     assert begun == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
-    assert set(keeper._AWAKE) == {"train", "probe"}
+    assert set(keeper._AWAKE) == {"train", "probe", "fetch", "convert", "export"}
+
+
+@pytest.mark.parametrize(("system", "held"), [("darwin", True), ("linux", False)])
+def test_a_mac_is_kept_awake_while_a_training_rests(
+    system: str, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+
+    class Caffeinate:
+        def __init__(self, command: list[str], **_: object) -> None:
+            begun.append(command)
+
+        def kill(self) -> None:
+            begun.append(["killed"])
+
+        def wait(self) -> None:
+            pass
+
+    monkeypatch.setattr(awake.sys, "platform", system)
+    monkeypatch.setattr(awake.subprocess, "Popen", Caffeinate)
+    with awake.stay_awake(300):
+        assert begun == ([["/usr/bin/caffeinate", "-i", "-t", "301"]] if held else [])
+    assert len(begun) == 2 * held
