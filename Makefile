@@ -14,6 +14,9 @@ help: ## this list
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "safetrain needs Python 3.11 or later; name one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import platform, sys; sys.exit((sys.platform, platform.machine()) == ("darwin", "x86_64"))' || \
+		{ echo "This Python is made for Intel, and MLX needs Apple silicon. On a Mac with an M chip it runs under" \
+		"Rosetta: name a native one, as from python.org or Homebrew in /opt/homebrew: make PYTHON=/opt/homebrew/bin/python3 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@

@@ -30,7 +30,7 @@ from safetrain_shared.errors import Busy, SafetrainError, Unreachable, error_to_
 from safetrain_shared.events import CheckpointSaved, Notice, StepDone
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobSpec, JobState, Plan
-from safetrain_shared.paths import ADAPTERS, Home, RunFolder
+from safetrain_shared.paths import ADAPTERS, Home, RunFolder, socket_target
 from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wire
 from safetraind import background
 from safetraind.app import device
@@ -104,7 +104,7 @@ class Selftest:
         self._doing("starting")
         background.start(self._home)
         try:
-            with grpc.insecure_channel(f"unix:{self._home.socket}") as channel:
+            with grpc.insecure_channel(socket_target(self._home.socket)) as channel:
                 machine = self._examine(channel)
                 jobs = jobs_pb2_grpc.JobsStub(channel)
                 self._doing("training")

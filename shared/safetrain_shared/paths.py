@@ -179,6 +179,16 @@ def runtime_folder() -> Path:
     return Path("/tmp") / f"safetrain-{os.getuid()}"
 
 
+def socket_target(path: Path) -> str:
+    """The socket as gRPC takes it: `unix:` and a path is a URI, so what means something in one is
+    escaped.
+    """
+    text = str(path)
+    for character in "%#?":  # the percent sign first
+        text = text.replace(character, f"%{ord(character):02X}")
+    return f"unix:{text}"
+
+
 def trusted(socket: Path) -> Path:
     """Returns `socket` where it is one that only we can have opened, in a folder of ours alone.
 

@@ -22,10 +22,10 @@ _STEADY_LOOKS = 30
 
 async def on_disk(folders: Sequence[Path]) -> None:
     """Returns once one of the folders' disks has a megabyte more than now, or after a minute."""
-    before = [_free(folder) for folder in folders]
+    before = await asyncio.to_thread(_all_free, folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        now = [_free(folder) for folder in folders]
+        now = await asyncio.to_thread(_all_free, folders)
         if any(n >= b + _ENOUGH_BYTES for n, b in zip(now, before, strict=True)):
             break
 
@@ -67,6 +67,10 @@ class Calm:
         self._steady = self._steady + 1 if enough and steady else 0
         self._swap = machine.swap_used
         return self._calm >= _CALM_LOOKS or self._steady >= _STEADY_LOOKS
+
+
+def _all_free(folders: Sequence[Path]) -> list[int]:
+    return [_free(folder) for folder in folders]
 
 
 def _free(folder: Path) -> int:

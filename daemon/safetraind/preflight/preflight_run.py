@@ -145,7 +145,7 @@ class PreflightRun:
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
-        yield self._summarise()
+        yield await asyncio.to_thread(self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
         """The sections in order, each followed by its findings. Writes nothing."""
