@@ -5,7 +5,7 @@ BIN := .venv/bin
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
-.PHONY: help install demo test check format proto proto-baseline docs darwin i18n \
+.PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance soak clean bench-preflight bench-train bench-cli
 
 help: ## this list
@@ -84,6 +84,9 @@ i18n: .venv/developing ## collect the sentences, compile the catalogues
 	$(BIN)/python scripts/catalogues.py
 	$(BIN)/python scripts/settings_doc.py
 	$(BIN)/python scripts/json_doc.py
+
+mac-table: .venv/developing ## docs/macs.md: what is recommended on which Mac
+	$(BIN)/python -m scripts.mac_table
 
 conformance: .venv/developing ## the trainer's properties: ours, and mlx-lm's beside it
 	$(BIN)/python -m benchmarks.conformance

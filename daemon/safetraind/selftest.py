@@ -50,7 +50,7 @@ from safetraind.storage.durable import read_json
 TRAIN_SECONDS = 600.0
 PEAK_TOLERANCE = 0.1
 """How far the run's peak may lie from the plan's: what the planner's own margin covers."""
-PEAK_FLOOR = 16 << 20
+PEAK_FLOOR = 8 << 20
 """Bytes by which it may in any case: what an allocator rounds up is much for a tiny model alone."""
 
 _POLL_SECONDS = 0.1
@@ -79,7 +79,7 @@ _WAYS: tuple[dict[str, Any], ...] = (
     {"loss_chunk": 64},
     {"batch_size": 8, "gradient_accumulation": 1},
     {"packing": True, "max_seq_length": 512, "batch_size": 4},
-    {"dequantize": True},
+    {"dequantize": sys.platform == "darwin"},  # the other than otherwise
     {"fine_tune_type": "dora", "lora_rank": 16},
 )
 _KILLS = 3

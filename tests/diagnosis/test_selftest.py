@@ -154,7 +154,7 @@ def test_of_a_tiny_training_some_megabytes_more_are_no_wrong_plan(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = Plan(TrainingSettings(), "m", measured_peak=40 * MB)
-    for peak, verdict in ((52, "peak_right"), (60, "peak_wrong")):
+    for peak, verdict in ((47, "peak_right"), (50, "peak_wrong")):
         steps = {1: step(1, 4.0, peak=peak * MB), 2: step(2, 1.0, peak=peak * MB)}
         run = dataclasses.replace(RUN, steps=steps, plan=plan)
         assert verdict in verdicts(tmp_path, capsys, run, run)

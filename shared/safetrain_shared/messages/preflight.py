@@ -186,7 +186,7 @@ SENTENCES: dict[str, str] = {
     ),
     "plan.squeeze": _(
         "Or let macOS compress and swap what other programs hold, which makes them slow: "
-        "--memory-budget {budget:num}GB"
+        "--memory-budget {budget:num}GiB"
     ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "
