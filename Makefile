@@ -5,7 +5,7 @@ BIN := .venv/bin
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
-.PHONY: help install demo test check format proto proto-baseline docs darwin i18n \
+.PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance soak clean bench-preflight bench-train bench-cli
 
 help: ## this list
@@ -14,6 +14,9 @@ help: ## this list
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "safetrain needs Python 3.11 or later; name one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import platform, sys; sys.exit((sys.platform, platform.machine()) == ("darwin", "x86_64"))' || \
+		{ echo "This Python is made for Intel, and MLX needs Apple silicon. On a Mac with an M chip it runs under" \
+		"Rosetta: name a native one, as from python.org or Homebrew in /opt/homebrew: make PYTHON=/opt/homebrew/bin/python3 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
@@ -82,6 +85,9 @@ i18n: .venv/developing ## collect the sentences, compile the catalogues
 	$(BIN)/python scripts/catalogues.py
 	$(BIN)/python scripts/settings_doc.py
 	$(BIN)/python scripts/json_doc.py
+
+mac-table: .venv/developing ## docs/macs.md: what is recommended on which Mac
+	$(BIN)/python -m scripts.mac_table
 
 conformance: .venv/developing ## the trainer's properties: ours, and mlx-lm's beside it
 	$(BIN)/python -m benchmarks.conformance

@@ -28,7 +28,7 @@ from safetrain_proto.v1 import (
     preflight_pb2_grpc,
 )
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
-from safetrain_shared.paths import Home
+from safetrain_shared.paths import Home, socket_target
 from safetrain_shared.wire import event_from_wire, spec_to_wire, state_from_wire
 
 SAFETRAIND = (sys.executable, "-m", "safetraind", "run")
@@ -162,7 +162,7 @@ class DaemonProcess:
     def channel(self) -> grpc.Channel:
         """An open channel, reused until the daemon is killed."""
         if self._channel is None:
-            self._channel = grpc.insecure_channel(f"unix:{self.home.socket}")
+            self._channel = grpc.insecure_channel(socket_target(self.home.socket))
         return self._channel
 
     def _close_channel(self) -> None:

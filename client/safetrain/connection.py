@@ -15,7 +15,7 @@ import grpc
 from safetrain.autostart import Say, ensure, wait
 from safetrain_shared import paths
 from safetrain_shared.errors import Broken, Incompatible, InvalidInput, SafetrainError, Unreachable
-from safetrain_shared.paths import Home
+from safetrain_shared.paths import Home, socket_target
 
 if TYPE_CHECKING:
     from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
@@ -73,7 +73,7 @@ class Daemon:
         self._autostart = autostart
         with self.language():
             ensure(self.home, autostart=autostart, say=say)
-        self._channel = grpc.insecure_channel(f"unix:{self.home.socket}", options=_OPTIONS)
+        self._channel = grpc.insecure_channel(socket_target(self.home.socket), options=_OPTIONS)
 
     def __enter__(self) -> Daemon:
         return self

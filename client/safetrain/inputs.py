@@ -86,9 +86,16 @@ def _packaged_sample() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "data"
 
 
-def settings(config: Mapping[str, SettingValue], pairs: Sequence[str]) -> dict[str, SettingValue]:
-    """The settings of a configuration, then those of `--set KEY=VALUE`. Raises InvalidSetting."""
-    chosen = dict(config)
+def settings(
+    config: Mapping[str, SettingValue],
+    pairs: Sequence[str],
+    options: Mapping[str, SettingValue] = {},
+) -> dict[str, SettingValue]:
+    """The settings of a configuration, then of other options, then those of `--set KEY=VALUE`.
+
+    Raises InvalidSetting.
+    """
+    chosen = {**config, **options}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():

@@ -12,7 +12,7 @@ from safetrain.autostart import installed
 from safetrain_shared.errors import Broken, Unreachable, error_from_dict
 
 
-def selftest() -> Iterator[dict[str, Any]]:
+def selftest(*, thorough: bool = False) -> Iterator[dict[str, Any]]:
     """What it is doing, its verdicts, last {"done": {"passed", "machine"}}.
 
     Raises Unreachable where the daemon's part is not installed, what the self-test refused with,
@@ -20,7 +20,7 @@ def selftest() -> Iterator[dict[str, Any]]:
     """
     if not installed():
         raise Unreachable("daemon.not_installed")
-    command = [sys.executable, "-m", "safetraind.selftest"]
+    command = [sys.executable, "-m", "safetraind.selftest", *(["--thorough"] if thorough else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         done = False

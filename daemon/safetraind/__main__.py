@@ -163,6 +163,7 @@ def _start() -> click.Command:
 
         pid = agent.start(home())
         text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
+        text += _at_login()
         return {"running": True, "pid": pid, "home": str(home().root), "text": text}
 
     return start
@@ -198,9 +199,19 @@ def _restart() -> click.Command:
 
         pid = agent.restart(home())
         text = _("safetraind serves {home} (pid {pid}).").format(home=home().root, pid=pid)
+        text += _at_login()
         return {"running": True, "pid": pid, "home": str(home().root), "text": text}
 
     return restart
+
+
+def _at_login() -> str:
+    """What is wrong with the start at login, as a further sentence; empty where nothing is."""
+    from safetraind.host.agents import missing_program
+
+    if gone := missing_program():
+        return "\n" + sentence("daemon.agent_python_gone", {"python": gone})
+    return ""
 
 
 def _status() -> click.Command:
@@ -213,6 +224,7 @@ def _status() -> click.Command:
         text = _("safetraind {version} serves {home} (pid {pid}, {hours} h, {device}).").format(
             **info | {"hours": hours}
         )
+        text += _at_login()
         return {"running": True, **info, "text": text}
 
     return status
@@ -248,9 +260,11 @@ def _install() -> click.Command:
     def install() -> dict[str, Any]:
         from safetraind import agent
 
-        path = agent.install(home())
+        path, begun = agent.install(home())
         text = _("Written: {path}. safetraind starts at every login.").format(path=path)
-        return {"path": str(path), "text": text}
+        if not begun:
+            text += " " + _("The service manager has not taken it yet; it will at the next login.")
+        return {"path": str(path), "begun": begun, "text": text}
 
     return install
 

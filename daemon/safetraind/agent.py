@@ -6,17 +6,25 @@ import os
 import plistlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetrain_shared.paths import Home, private
 from safetraind import background
-from safetraind.host.agents import LABEL, UNIT, agent_path
+from safetraind.host.agents import LABEL, UNIT, agent_path, missing_program
 
 Ask = Callable[..., bool]  # a command of the service manager; whether it did as it was asked
 # An agent inherits nothing of the shell: what models and downloads need is written down.
-_KEPT = ("PATH", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
-_KEPT_UPPER = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_KEPT = (
+    *("PATH", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "PIP_CONFIG_FILE", "PIP_CERT"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *_PROXIES,
+    *map(str.upper, _PROXIES),
+)
+_BOOTSTRAP_SECONDS = 10.0
+_POLL_SECONDS = 0.5
 
 
 def ask(*command: str) -> bool:
@@ -27,8 +35,9 @@ def ask(*command: str) -> bool:
         return False
 
 
-def install(home: Home, ask: Ask = ask) -> Path:
-    """Writes the agent for this home and this Python, and returns its file.
+def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
+    """Writes the agent for this home and this Python. Returns its file, and whether the service
+    manager took it; where it did not, it does so at the next login.
 
     A service that runs already is handed over: it ends gently, and the service manager starts it
     anew; where there is none to do so (a container, ssh), it is started as it was. A token
@@ -41,8 +50,7 @@ def install(home: Home, ask: Ask = ask) -> Path:
     if sys.platform == "darwin":
         path.write_bytes(launchd_agent(home, environment(home)))
         ran = background.stop_if_running(home)
-        ask("launchctl", "bootout", _target())
-        begun = ask("launchctl", "bootstrap", _target().rpartition("/")[0], str(path))
+        begun = _bootstrap(path, ask)
     else:
         path.write_text(systemd_unit(environment(home)), encoding="utf-8")
         ran = background.stop_if_running(home)
@@ -52,7 +60,24 @@ def install(home: Home, ask: Ask = ask) -> Path:
         background.wait(home)
     elif ran:
         background.start(home)
-    return path
+    return path, begun
+
+
+def _bootstrap(path: Path, ask: Ask) -> bool:
+    """Hands the agent to launchd; whether `launchctl print` then shows it.
+
+    A bootstrap right after a bootout fails with 5 (input/output error) until launchd has let the
+    old one go, and one that is told as failed may have worked.
+    """
+    ask("launchctl", "bootout", _target())
+    deadline = time.monotonic() + _BOOTSTRAP_SECONDS
+    while True:
+        ask("launchctl", "bootstrap", _target().rpartition("/")[0], str(path))
+        if ask("launchctl", "print", _target()):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
 
 
 def uninstall(ask: Ask = ask) -> Path | None:
@@ -97,7 +122,7 @@ def is_agent() -> bool:
 
 
 def _begun(home: Home, ask: Ask, *command: str) -> int:
-    if _is_installed(home) and ask(*command):
+    if _is_installed(home) and not missing_program() and ask(*command):
         return background.wait(home)
     return background.start(home)
 
@@ -123,7 +148,7 @@ def _target() -> str:
 
 def environment(home: Home) -> dict[str, str]:
     """What the service must have of this shell."""
-    kept = {name: os.environ[name] for name in (*_KEPT, *_KEPT_UPPER) if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "SAFETRAIN_HOME": str(home.root)}
 
 

@@ -44,7 +44,7 @@ from safetrain_proto.v1 import (
     preflight_pb2_grpc,
 )
 from safetrain_shared.errors import Busy, NotAllowed
-from safetrain_shared.paths import Home, private
+from safetrain_shared.paths import Home, private, socket_target
 from safetraind.controller.controller import Checker, Controller
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Planning
@@ -259,7 +259,7 @@ class _Daemon:
         self._home.socket.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            server.add_insecure_port(f"unix:{self._home.socket}")
+            server.add_insecure_port(socket_target(self._home.socket))
         finally:
             os.umask(before)
 

@@ -13,7 +13,7 @@ import grpc
 
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
 from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
-from safetrain_shared.paths import Home, trusted
+from safetrain_shared.paths import Home, socket_target, trusted
 from safetraind.processes.lease import is_held
 
 START_SECONDS = 60.0
@@ -132,7 +132,7 @@ def _call(home: Home, method: str, request: Any) -> Any:
         path = trusted(home.socket)
     except OSError as error:
         raise Unreachable("daemon.unreachable", socket=str(home.socket)) from error
-    with grpc.insecure_channel(f"unix:{path}") as channel:
+    with grpc.insecure_channel(socket_target(path)) as channel:
         stub = control_pb2_grpc.ControlStub(channel)
         try:
             return getattr(stub, method)(request, timeout=_CALL_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
+from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
@@ -69,20 +71,24 @@ class Submission:
         known = self._known(wish)
         if known is not None:
             return known
-        output = checked_paths(wish.spec)
+        # Off the event loop: macOS may ask the user for a folder, or fetch it from iCloud.
+        known_outputs = self._controller.store.outputs()
+        output = await asyncio.to_thread(checked_paths, wish.spec, known_outputs)
         if wish.after:
             self._controller.job(wish.after)
         known = self._attached(wish, output)
         if known is not None:
             return known
         document = await self._document(wish.spec)
-        known = self._begun(wish, output, document)
+        begun = await asyncio.to_thread(_begun_there, wish, output, document)
+        known = self._begun(wish, output, document, begun=begun)
         if known is not None:
             return known
         foreseen = await self._checks.foresee(wish.spec, idle=self._controller.idle)
         async with self._one:  # the same may have been wished for meanwhile
+            begun = await asyncio.to_thread(_begun_there, wish, output, document)
             known = self._known(wish) or self._attached(wish, output)
-            known = known or self._begun(wish, output, document)
+            known = known or self._begun(wish, output, document, begun=begun)
             if known is not None:
                 return known
             if wish.fresh:  # only now: a wish that is refused moves nothing
@@ -137,15 +143,14 @@ class Submission:
         ):
             raise Conflict("job.output_taken", id=job.id, output=output)
 
-    def _begun(self, wish: Wish, output: Path, document: JobDocument) -> Accepted | None:
+    def _begun(
+        self, wish: Wish, output: Path, document: JobDocument, *, begun: bool
+    ) -> Accepted | None:
         """What was begun in the folder goes on, by the same job, or, where this home does not know
         it, by a new one.
-
-        Raises AlreadyFinished, and Conflict where it began with other values.
         """
         if wish.fresh:
             return None
-        begun = output_folder.examine(output, document) is not None
         job_id = self._ended_job(output, document)
         if job_id:
             self._revise(wish, job_id, after=wish.after)
@@ -189,7 +194,7 @@ class Submission:
 
     async def _document(self, spec: JobSpec) -> JobDocument:
         """All that is frozen at submit, but for the job's id and the forecast."""
-        source = self._models.resolve(spec.model)
+        source = await asyncio.to_thread(self._models.resolve, spec.model)
         spec = dataclasses.replace(spec, defaults=TrainingSettings())
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
         return JobDocument(
@@ -200,14 +205,23 @@ class Submission:
         )
 
 
-def checked_paths(spec: JobSpec) -> Path:
-    """The output folder's canonical path, once all paths of `spec` have passed.
+def _begun_there(wish: Wish, output: Path, document: JobDocument) -> bool:
+    """Whether a training was begun in the folder that this one may continue.
+
+    Raises AlreadyFinished, and Conflict where it began with other values.
+    """
+    return not wish.fresh and output_folder.examine(output, document) is not None
+
+
+def checked_paths(spec: JobSpec, known_outputs: Iterable[str] = ()) -> Path:
+    """The output folder's path, once all paths of `spec` have passed: the one of `known_outputs`
+    that names the same folder, else its own canonical one.
 
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
     for path in (Path(spec.train), Path(spec.valid)):
         checked_file(path)
-    return checked_output(Path(spec.output))
+    return known_name(checked_output(Path(spec.output)), known_outputs)
 
 
 def checked_file(path: Path) -> None:

@@ -6,6 +6,7 @@ import gettext as _gettext
 import locale as _locale
 import os
 import string
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,13 +65,31 @@ def lang_option(arguments: Sequence[str]) -> str | None:
 
 
 def detected(environ: Mapping[str, str] = os.environ) -> str:
-    """The language that the locale variables ask for; English where they ask for neither."""
+    """The language that the locale variables ask for, without them that of the Mac; English where
+    none is asked for.
+    """
     for name in ("SAFETRAIN_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = environ.get(name, "")
         if value:
             return "pt" if value.lower().startswith("pt") else "en"
-    system = _locale.getlocale()[0] or ""
+    system = _locale.getlocale()[0] or _preferred()
     return "pt" if system.lower().startswith("pt") else "en"
+
+
+def _preferred(settings: Path | None = None) -> str:
+    """The first language in the settings of macOS, such as `pt-PT`; empty on other systems.
+
+    Terminals set LANG; launchd, ssh and many editors do not.
+    """
+    if sys.platform != "darwin":
+        return ""
+    import plistlib  # for who has no LANG
+
+    file = settings or Path.home() / "Library/Preferences/.GlobalPreferences.plist"
+    try:
+        return str(plistlib.loads(file.read_bytes())["AppleLanguages"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return ""
 
 
 @cache

@@ -102,6 +102,13 @@ class RunFolder:
         return self.root / "rungs.json"
 
     @property
+    def left_at_warning(self) -> Path:
+        """Empty; there once the training left the memory at the system's warning level, which is
+        then no reason to leave again.
+        """
+        return self.root / "left_at_warning"
+
+    @property
     def socket(self) -> Path:
         """Where the worker takes questions."""
         return short_socket(self.root / "ask.sock")
@@ -171,6 +178,16 @@ def short_socket(path: Path) -> Path:
 def runtime_folder() -> Path:
     """The private folder for sockets of long homes. `private` must have passed before its use."""
     return Path("/tmp") / f"safetrain-{os.getuid()}"
+
+
+def socket_target(path: Path) -> str:
+    """The socket as gRPC takes it: `unix:` and a path is a URI, so what means something in one is
+    escaped.
+    """
+    text = str(path)
+    for character in "%#?":  # the percent sign first
+        text = text.replace(character, f"%{ord(character):02X}")
+    return f"unix:{text}"
 
 
 def trusted(socket: Path) -> Path:

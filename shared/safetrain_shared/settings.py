@@ -20,6 +20,8 @@ SettingValue = bool | int | float | str | tuple[str, ...]
 LENGTH_BUCKET = 16
 # Predictions a chunk, where the loss is computed in chunks: their logits weigh little.
 LOSS_CHUNK = 128
+# A segment of a training overnight: a process and a GPU that start afresh once in a while.
+SEGMENT_MINUTES = 45.0
 
 
 def _setting(
@@ -71,6 +73,9 @@ class TrainingSettings:
     memory_high: float = _setting(0.95, low=0.1, high=1.0)
     calm_seconds: int = _setting(5, low=0, high=3600)
     hold_seconds: int = _setting(60, low=0, high=86_400)
+    ignore_pressure: bool = _setting(False)
+    segment_minutes: float = _setting(0.0, low=0.0, high=10_080.0)
+    rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
 
     @property
     def effective_batch(self) -> int:

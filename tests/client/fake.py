@@ -29,7 +29,7 @@ from safetrain_proto.v1 import (
     preflight_pb2_grpc,
 )
 from safetrain_shared.errors import NotFound, SafetrainError
-from safetrain_shared.paths import Home, private
+from safetrain_shared.paths import Home, private, socket_target
 from safetrain_shared.wire import STATUS_DETAILS, error_to_wire
 
 
@@ -77,7 +77,7 @@ class FakeDaemon(
         ):
             add(self, self._server)
         before = os.umask(0o177)
-        self._server.add_insecure_port(f"unix:{self.home.socket}")
+        self._server.add_insecure_port(socket_target(self.home.socket))
         os.umask(before)
         self._server.start()
 

@@ -13,10 +13,11 @@ import pytest
 from safetrain.cli import COMMANDS, main
 from safetrain_proto.v1 import answers_pb2, data_pb2, jobs_pb2, models_pb2
 from safetrain_shared import errors, wire
+from safetrain_shared.events import StateChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job, whole_story
+from tests.client.stories import event, job, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -325,3 +326,16 @@ def test_wrong_usage_exits_2_with_the_way_to_the_help(capsys: Capture) -> None:
 def test_without_a_command_the_help_is_shown(arguments: list[str], capsys: Capture) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("Usage: safetrain")
+
+
+def test_status_says_first_what_interrupted_the_job_meanwhile(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    daemon.jobs = [job(1, attempt=2)]
+    panic = Finding("job.kernel_panic", Status.WARNING, args={"path": "/x.panic"})
+    bodies = [StateChanged(JobState.INTERRUPTED, panic), StateChanged(JobState.RUNNING)]
+    daemon.events = [event(seq, body) for seq, body in enumerate(bodies, 1)]
+    daemon.ended.set()
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith("Interrupted on the way: kernel panic (")

@@ -139,9 +139,9 @@ def test_a_training_that_holds_says_why_as_long_as_it_does() -> None:
     holding = [event(10, events.PhaseChanged("holding")), event(11, events.Notice(why))]
     story = _story([*whole_story()[:-2], *holding])
     text = _top(Scene(job(1), story))
-    assert "· holding" in text and "⚠ The system is short of memory" in text
+    assert "· holding" in text and "⚠ Other programs need memory" in text
     whole = "\n".join(line.plain for line in frame(Scene(job(1), story), 100, 24))
-    assert whole.count("The system is short of memory") == 1
+    assert whole.count("Other programs need memory") == 1
     story.take(event_from_wire(event(12, events.PhaseChanged("training"))))
     assert "The system is short" not in _top(Scene(job(1), story))
 

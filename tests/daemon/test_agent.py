@@ -17,6 +17,7 @@ import pytest
 from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
 from safetraind import agent, background
+from safetraind.host.agents import missing_program
 from tests.harness import DaemonProcess, wait_for
 
 MakeManager = Callable[..., "Manager"]
@@ -38,6 +39,13 @@ class Manager:
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launchd that does not take the agent is not waited for."""
+    monkeypatch.setattr(agent, "_BOOTSTRAP_SECONDS", 0.0)
+    monkeypatch.setattr(agent, "_POLL_SECONDS", 0.0)
 
 
 @pytest.fixture(params=["darwin", "linux"])
@@ -69,7 +77,8 @@ def test_secrets_of_the_shell_are_not_written_down(
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     nobody = Manager(lambda: False)
-    path = agent.install(Home(tmp_path / 'a "home" of 100 %'), nobody)
+    path, begun = agent.install(Home(tmp_path / 'a "home" of 100 %'), nobody)
+    assert not begun
     text = path.read_text()
     assert path.is_relative_to(tmp_path)
     for line in ("KillMode=process", "OOMPolicy=continue", "Type=notify"):
@@ -112,7 +121,7 @@ def test_a_running_service_is_handed_over_and_its_successor_is_waited_for(
         manager = Manager(begin)
         agent.install(daemon.home, manager)
         assert background.info(daemon.home)["pid"] != old
-        last = {"darwin": "launchctl bootstrap gui/", "linux": "systemctl --user enable --now"}
+        last = {"darwin": "launchctl print gui/", "linux": "systemctl --user enable --now"}
         assert manager.asked[-1].startswith(last[platform])
         with pytest.raises(Busy):
             agent.start(daemon.home, manager)
@@ -181,3 +190,68 @@ def test_an_agent_that_comes_second_ends_without_a_complaint(daemon: DaemonProce
     environment = daemon.environment() | {"XPC_SERVICE_NAME": agent.LABEL}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert subprocess.run(command, env=daemon.environment(), check=False).returncode == 75
+
+
+class Launchd:
+    """A launchd that lets the old agent go only after some questions."""
+
+    def __init__(self, busy: int, *, says_failed: bool = False) -> None:
+        self.busy, self.says_failed = busy, says_failed
+        self.loaded = False
+        self.asked: list[str] = []
+
+    def __call__(self, *command: str) -> bool:
+        self.asked.append(command[1])
+        if command[1] == "bootstrap":
+            self.busy -= 1
+            self.loaded = self.busy < 0
+            return self.loaded and not self.says_failed
+        return self.loaded if command[1] == "print" else True
+
+
+@pytest.mark.parametrize("says_failed", [False, True])
+def test_launchd_is_asked_until_it_shows_the_agent(
+    says_failed: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safetraind.agent.sys.platform", "darwin")
+    monkeypatch.setattr(agent, "_BOOTSTRAP_SECONDS", 60.0)
+    monkeypatch.setattr(background, "wait", lambda home: 1)
+    launchd = Launchd(busy=3, says_failed=says_failed)
+    _, begun = agent.install(Home(home), launchd)
+    assert begun
+    assert launchd.asked == ["bootout", *["bootstrap", "print"] * 4]
+
+
+def test_a_launchd_that_never_shows_the_agent_is_said_to_have_not_taken_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safetraind.agent.sys.platform", "darwin")
+    assert agent.install(Home(home), Launchd(busy=100))[1] is False
+
+
+def test_a_python_that_was_upgraded_away_is_noticed(
+    platform: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert missing_program() == "", "nothing is installed"
+    python = tmp_path / 'my "own" 100 % $python' / "bin" / "python3.11"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.setattr(agent.sys, "executable", str(python))
+    agent.install(Home(home), Manager(lambda: False))
+    assert missing_program() == ""
+    python.unlink()
+    assert missing_program() == str(python)
+    asked = Manager(lambda: True)
+    monkeypatch.setattr(background, "start", lambda home: 7)
+    assert agent.start(Home(home), asked) == 7
+    assert asked.asked == [], "what names a Python that is gone cannot be started"
+
+
+def test_certificates_and_proxies_reach_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ALL_PROXY", "https_proxy", "PIP_CERT")
+    for name in names:
+        monkeypatch.setenv(name, f"/{name}")
+    variables = agent.environment(Home(tmp_path))
+    assert {name: variables[name] for name in names} == {name: f"/{name}" for name in names}

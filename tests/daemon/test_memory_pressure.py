@@ -92,7 +92,7 @@ def test_a_training_holds_while_another_program_has_the_memory_and_then_goes_on(
     group: MemoryGroup, daemon: DaemonProcess, tmp_path: Path
 ) -> None:
     job = daemon.submit(spec_of(tmp_path, hold_seconds=600)).job.id
-    wait_for(lambda: daemon.job(job).step > 0, 60)
+    wait_for(lambda: daemon.job(job).step > 1, 60)
     with hungry(group):
         wait_for(lambda: "train.holding" in told(daemon, job), 60)
         assert daemon.state(job) is JobState.RUNNING
@@ -105,7 +105,7 @@ def test_a_training_leaves_the_memory_that_stays_short_and_comes_back_by_itself(
     group: MemoryGroup, daemon: DaemonProcess, tmp_path: Path
 ) -> None:
     job = daemon.submit(spec_of(tmp_path, hold_seconds=0)).job.id
-    wait_for(lambda: daemon.job(job).step > 0, 60)
+    wait_for(lambda: daemon.job(job).step > 1, 60)
     with hungry(group):
         wait_for(lambda: daemon.state(job) is JobState.INTERRUPTED, 60)
         assert not daemon.workers()

@@ -42,6 +42,7 @@ from safetraind.scheduler.triggers import (
     StopAsked,
     Submitted,
     Trigger,
+    WakeUp,
     WorkerEnded,
 )
 
@@ -203,7 +204,6 @@ def test_a_worker_that_never_began_counts_for_nothing() -> None:
         {"signal": 11, "memory_short": True},
         {"signal": 6, "memory_short": True},
         {"outcome": "failed", "cause": Finding("job.out_of_memory")},
-        {"outcome": "failed", "cause": Finding("job.gpu_watchdog")},
     ],
 )
 def test_a_death_of_memory_steps_down_and_goes_on(end: dict[str, object]) -> None:
@@ -224,10 +224,10 @@ def test_a_rung_that_would_not_help_is_passed_over_whenever_the_job_goes_down() 
     assert after.jobs[1].plan == dataclasses.replace(
         plan, settings=TrainingSettings(batch_size=1, loss_chunk=LOSS_CHUNK)
     )
-    held, _ = ended(
-        before, outcome="paused", cause=Finding("train.memory_short"), ineffective=ineffective
+    again = scheduler(
+        Job(1, S.RUNNING, attempt=1, plan=plan, attempts_without_progress=1), lease=HELD
     )
-    _, effects = decide(held, ResourcesFound(1, enough=False))
+    _, effects = ended(again, code=EXIT_MEMORY, ineffective=ineffective)
     (frozen,) = (i for i in effects if isinstance(i, FreezePlan))
     assert not frozen.plan.settings.gradient_checkpointing
 
@@ -241,12 +241,29 @@ def test_a_crash_is_told_apart_from_a_death_of_memory(end: dict[str, object]) ->
     assert cause.code in ("job.worker_killed", "job.worker_crashed")
 
 
-def test_the_second_restart_of_the_machine_without_progress_steps_down() -> None:
-    after, effects = ended(running(), machine_restarted=True)
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"machine_restarted": True},
+        {"outcome": "failed", "cause": Finding("job.gpu_watchdog")},
+    ],
+)
+def test_a_restart_and_the_watchdog_go_on_unchanged_and_step_down_the_second_time(
+    end: dict[str, object],
+) -> None:
+    after, effects = ended(running(), **end)
+    assert after.jobs[1].state is S.INTERRUPTED
     assert not [i for i in effects if isinstance(i, FreezePlan)]
     after, _ = decide(after, LeaseTaken())
-    _, effects = ended(after, machine_restarted=True)
+    _, effects = ended(after, **end)
     assert [i for i in effects if isinstance(i, FreezePlan)]
+
+
+def test_the_watchdog_after_progress_changes_nothing() -> None:
+    watchdog = {"outcome": "failed", "cause": Finding("job.gpu_watchdog"), "checkpointed": True}
+    after, effects = ended(running(attempts_without_progress=1), **watchdog)
+    assert after.jobs[1].state is S.INTERRUPTED
+    assert not [i for i in effects if isinstance(i, FreezePlan)]
 
 
 @pytest.mark.parametrize(
@@ -278,12 +295,32 @@ def test_a_run_that_left_the_memory_waits_for_what_it_needs_and_comes_back_alike
     assert after.jobs[1].plan == PLAN
 
 
-def test_where_no_memory_comes_back_it_goes_on_smaller() -> None:
-    short = Finding("train.memory_short", args={"needed": 5})
-    after, _ = ended(running(), outcome="paused", cause=short, checkpointed=True)
-    after, effects = decide(after, ResourcesFound(1, enough=False))
-    assert [type(i) for i in effects] == [FreezePlan, TakeLease]
-    assert after.jobs[1].plan != PLAN
+def test_after_a_segment_nobody_uses_the_gpu_until_the_rest_is_over() -> None:
+    plan = dataclasses.replace(PLAN, settings=TrainingSettings(rest_minutes=2.0))
+    jobs = Job(1, S.RUNNING, attempt=1, plan=plan), Job(2, S.QUEUED)
+    segment = Finding("train.segment", args={"step": 5})
+    after, effects = ended(scheduler(*jobs, lease=HELD), outcome="paused", cause=segment)
+    assert [type(i) for i in effects] == [EmitEvent, WaitForResources, DropLease]
+    assert effects[1] == WaitForResources(1, seconds=120.0)
+    assert decide(after, WakeUp())[1] == []
+    after, effects = decide(after, ResourcesFound(1))
+    assert effects == [TakeLease()]
+    assert decide(after, LeaseTaken())[1][-1] == Train(1, 2)
+
+
+def test_a_rest_ends_with_the_job_that_rests() -> None:
+    jobs = Job(1, S.RUNNING, attempt=1, plan=PLAN), Job(2, S.QUEUED)
+    segment = Finding("train.segment", args={"step": 5})
+    after, _ = ended(scheduler(*jobs, lease=HELD), outcome="paused", cause=segment)
+    after, effects = decide(after, CancelAsked(1))
+    assert told(effects) == [(1, S.CANCELLED)] and effects[-1] == TakeLease()
+    assert decide(after, ResourcesFound(1))[1] == []
+
+
+def test_a_restart_by_a_kernel_panic_is_said_to_be_one() -> None:
+    after, _ = ended(running(), machine_restarted=True, panic="/Library/Logs/x.panic")
+    cause = after.jobs[1].cause
+    assert cause is not None and cause.code == "job.kernel_panic"
 
 
 def test_a_step_that_is_broken_off_twice_comes_back_smaller() -> None:

@@ -24,6 +24,7 @@ COUNTERPARTS = {
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
     "docs/verified.md": "docs/pt/verificado.md",
     "docs/verify-your-mac.md": "docs/pt/verificar-o-seu-mac.md",
+    "docs/macs.md": "docs/pt/macs.md",
 }
 # What stands in code and is a word all the same.
 _WORDS = {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from safetraind import host
 from safetraind.host import Pressure, linux, macos
 from tests.preflight.macs import (
+    BUSY_M1_8,
+    BUSY_M2_16,
     M1_AIR,
     M1_PRO,
     M2_MINI,
@@ -16,6 +20,8 @@ from tests.preflight.macs import (
     MACS,
     UNDER_ROSETTA,
     Mac,
+    with_sysctl,
+    without,
 )
 
 GB = 1 << 30
@@ -36,9 +42,74 @@ def test_reads_chip_memory_and_cores_of_each_mac(mac: Mac) -> None:
     assert 0 < facts.memory_available < facts.memory_total
 
 
-def test_available_memory_of_a_mac_is_free_speculative_inactive_and_purgeable() -> None:
+def test_available_memory_of_a_mac_is_what_macos_would_give() -> None:
+    """Free, file-backed and purgeable pages, and half of the inactive anonymous ones."""
     facts = macos.gather(M1_AIR.run())
-    assert facts.memory_available == (4821 + 96310 + 1541 + 2210) * 16384
+    inactive = 96310 * 254122 // (254122 + 103311)
+    assert facts.memory_available == (4821 + 103311 + 2210 + inactive // 2) * 16384
+
+
+def test_a_mac_with_ordinary_applications_open_has_more_than_its_free_pages() -> None:
+    assert 1.8 < macos.gather(BUSY_M1_8.run()).memory_available / GB < 2.5
+    assert 4.5 < macos.gather(BUSY_M2_16.run()).memory_available / GB < 6
+
+
+@pytest.mark.parametrize("missing", [macos.VM_STAT, macos.BATTERY, macos.POWER, macos.GPU])
+def test_a_mac_whose_programs_fail_one_by_one_keeps_the_other_facts(missing: tuple[str]) -> None:
+    facts = macos.gather(without(M1_AIR.run(), missing))
+    assert facts.chip == "Apple M1" and facts.memory_total == 8 * GB
+    assert (facts.memory_available == 0) == (missing == macos.VM_STAT)
+    assert (facts.on_battery is None) == (missing == macos.BATTERY)
+    assert (facts.gpu_cores == 0) == (missing == macos.GPU)
+
+
+@pytest.mark.parametrize(
+    ("line", "attribute", "value"),
+    [
+        (
+            "vm.swapusage: total = 3072,00M  used = 2410,25M  free = 661,75M",
+            "swap_used",
+            2527330304,
+        ),
+        ("vm.swapusage: disabled", "swap_used", 0),
+        ("kern.memorystatus_vm_pressure_level: 4", "pressure", Pressure.CRITICAL),
+        ("kern.memorystatus_vm_pressure_level: 3", "pressure", Pressure.UNKNOWN),
+        ("kern.memorystatus_vm_pressure_level", "pressure", Pressure.UNKNOWN),
+        ("hw.perflevel0.physicalcpu", "performance_cores", 0),
+        ("hw.memsize: not a number", "memory_total", 0),
+        ("hw.optional.arm64", "architecture", "x86_64"),
+    ],
+)
+def test_what_sysctl_says_otherwise_is_read_or_left_unknown(
+    line: str, attribute: str, value: object
+) -> None:
+    assert getattr(macos.gather(with_sysctl(M1_AIR.run(), line)), attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("level", "pressure"),
+    [
+        (1, Pressure.NORMAL),
+        (2, Pressure.WARNING),
+        (4, Pressure.CRITICAL),
+        (0, Pressure.UNKNOWN),
+    ],
+)
+def test_pressure_is_read_by_a_system_call(level: int, pressure: Pressure) -> None:
+    asked: list[str] = []
+
+    def read(name: str) -> int:
+        asked.append(name)
+        return level
+
+    assert macos.pressure(read) is pressure
+    assert asked == ["kern.memorystatus_vm_pressure_level"]
+
+
+def test_while_it_watches_no_program_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("a program was started"))
+    assert macos.pressure() in (Pressure.UNKNOWN, *Pressure)  # unknown where this is no Mac
+    assert isinstance(macos.boot_id(), str)
 
 
 def test_pressure_swap_and_battery_of_a_small_mac_in_trouble() -> None:
@@ -52,7 +123,9 @@ def test_pressure_swap_and_battery_of_a_small_mac_in_trouble() -> None:
 def test_power_of_plugged_desktop_and_saving_macs() -> None:
     assert macos.gather(M1_PRO.run()).on_battery is False
     assert macos.gather(M2_MINI.run()).on_battery is None
-    assert macos.gather(M3_MAX.run()).low_power
+    assert macos.gather(M3_MAX.run()).low_power, "powermode, as Pro and Max Macs call it"
+    saving = dataclasses.replace(M1_AIR, low_power=True)
+    assert macos.gather(saving.run()).low_power, "lowpowermode, as the others do"
     assert not macos.gather(M4_MAX.run()).low_power
 
 

@@ -20,7 +20,7 @@ from safetrain_proto.v1 import (
 )
 from safetrain_shared.events import Event
 from safetrain_shared.jobs import Plan
-from safetrain_shared.paths import Home, private
+from safetrain_shared.paths import Home, private, socket_target
 from safetrain_shared.wire import event_to_wire, plan_to_wire, settings_to_wire
 from tests.report import stories
 
@@ -68,7 +68,7 @@ def served(
     events_pb2_grpc.add_EventsServicer_to_server(_Events(events), server)
     answers_pb2_grpc.add_AnswersServicer_to_server(_Answers(asked), server)
     before = os.umask(0o177)
-    server.add_insecure_port(f"unix:{home.socket}")
+    server.add_insecure_port(socket_target(home.socket))
     os.umask(before)
     server.start()
     try:

@@ -1,8 +1,10 @@
 """Numbers and sentences as each language writes them."""
 
 import os
+import plistlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,21 @@ def test_a_sentence_marked_inside_an_f_string_is_noticed() -> None:
 def test_a_sentence_is_translated() -> None:
     assert i18n.translate("Paused as asked.", "pt") == "Em pausa, como pedido."
     assert i18n.translate("Paused as asked.", "en") == "Paused as asked."
+
+
+def test_without_a_locale_the_language_is_that_of_the_mac(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / ".GlobalPreferences.plist"
+    settings.write_bytes(plistlib.dumps({"AppleLanguages": ["pt-PT", "en-PT"]}))
+    assert i18n._preferred(settings) == "", "of no other system"
+    monkeypatch.setattr(i18n.sys, "platform", "darwin")
+    assert i18n._preferred(settings) == "pt-PT"
+    for other in (b"", b"not a plist", plistlib.dumps({}), plistlib.dumps({"AppleLanguages": []})):
+        settings.write_bytes(other)
+        assert i18n._preferred(settings) == ""
+    assert i18n._preferred(tmp_path / "none") == ""
+    monkeypatch.setattr(i18n._locale, "getlocale", lambda: (None, None))
+    monkeypatch.setattr(i18n, "_preferred", lambda: "pt-BR")
+    assert i18n.detected({}) == "pt"
+    assert i18n.detected({"LANG": "en_GB.UTF-8"}) == "en"

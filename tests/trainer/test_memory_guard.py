@@ -1,10 +1,12 @@
-"""The memory guard: what it judges, when it holds, leaves and breaks off, and a real shortage."""
+"""The memory guard: what it judges, when it holds, leaves and breaks off, and what it leaves be."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,16 @@ from safetraind.host import Pressure
 from safetraind.storage import event_file
 from safetraind.worker.training import memory_guard
 from safetraind.worker.training.event_sink import EventSink
-from safetraind.worker.training.memory_guard import Guard, Reading, Strain, judge
-from tests.harness import wait_for
+from safetraind.worker.training.memory_guard import (
+    SETTLING_STEPS,
+    SWAP_GROWTH,
+    SWAP_SECONDS,
+    Guard,
+    Reading,
+    Strain,
+    Usual,
+    judge,
+)
 
 GB = 1 << 30
 CALM = Reading(GB, Pressure.NORMAL, 0)
@@ -27,33 +37,45 @@ CRITICAL = Reading(GB, Pressure.CRITICAL, GB)
 
 
 @pytest.mark.parametrize(
-    ("reading", "strain"),
+    ("reading", "usual", "strain"),
     [
-        (CALM, Strain.NONE),
-        (FULL, Strain.NEAR),
-        (SHORT, Strain.SHORT),
-        (CRITICAL, Strain.CRITICAL),
-        (Reading(GB, Pressure.UNKNOWN, GB), Strain.NONE),
+        (CALM, Usual(), Strain.NONE),
+        (FULL, Usual(), Strain.NEAR),
+        (SHORT, Usual(), Strain.SHORT),
+        (SHORT, Usual(warning=True, swap=GB), Strain.NONE),
+        (SHORT, Usual(warning=True, swap=GB - SWAP_GROWTH), Strain.SHORT),
+        (Reading(GB, Pressure.NORMAL, 9 * GB), Usual(), Strain.NONE),
+        (CRITICAL, Usual(), Strain.CRITICAL),
+        (CRITICAL, Usual(warning=True, swap=GB), Strain.CRITICAL),
+        (Reading(GB, Pressure.UNKNOWN, GB), Usual(), Strain.NONE),
     ],
 )
-def test_a_reading_is_judged_by_pressure_first(reading: Reading, strain: Strain) -> None:
-    assert judge(reading, 4 * GB, high=0.95) is strain
+def test_a_reading_asks_for_something_only_where_others_need_memory(
+    reading: Reading, usual: Usual, strain: Strain
+) -> None:
+    assert judge(reading, usual, 4 * GB, high=0.95) is strain
 
 
 def test_without_a_budget_no_process_is_near_it() -> None:
-    assert judge(FULL, 0, high=0.95) is Strain.NONE
+    assert judge(FULL, Usual(), 0, high=0.95) is Strain.NONE
 
 
-class Readings:
-    """What the guard reads: one after the other, the last one for ever; `seen` after the first."""
+class Machine:
+    """What the guard reads: `now`, until it was read `times` more, `then` from there on."""
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
-        self.seen = threading.Event()
-        self._left = list(readings)
+    def __init__(self, now: Reading = CALM) -> None:
+        self.change(now)
+
+    def change(self, now: Reading, *, times: int = 0, then: Reading | None = None) -> None:
+        self.read = threading.Event()
+        self.now, self.times, self.then = now, times, then
 
     def __call__(self) -> Reading:
-        reading = self._left.pop(0) if len(self._left) > 1 else self._left[0]
-        self.seen.set()
+        reading = self.now
+        if self.then is not None:
+            self.times -= 1
+            self.now = self.now if self.times > 0 else self.then
+        self.read.set()
         return reading
 
 
@@ -64,10 +86,16 @@ def sink(tmp_path: Path) -> Iterator[EventSink]:
     made.close()
 
 
-def guarded(sink: EventSink, readings: Readings, *, calm: int = 0, hold: int = 60) -> Guard:
-    settings = TrainingSettings(calm_seconds=calm, hold_seconds=hold)
-    plan = Plan(settings, "model", memory_budget=4 * GB)
-    return Guard(plan, sink, read=readings, sample_seconds=0.01)
+def guarded(sink: EventSink, machine: Machine, **settings: Any) -> Guard:
+    chosen = TrainingSettings(**{"calm_seconds": 0, "hold_seconds": 60, **settings})
+    plan = Plan(chosen, "model", memory_budget=4 * GB)
+    return Guard(plan, sink, read=machine, sample_seconds=0.01)
+
+
+def settle(watching: Guard) -> None:
+    """The first steps, of a machine at ease unless it is at warning."""
+    for _ in range(SETTLING_STEPS + 1):
+        assert watching.before_step() is None
 
 
 def told(tmp_path: Path) -> list[str]:
@@ -80,66 +108,132 @@ def told(tmp_path: Path) -> list[str]:
     ]
 
 
+def seen_by(machine: Machine, watching: Guard) -> Guard:
+    """The guard, once its thread has judged what the machine is now."""
+    while watching.strain is Strain.NONE:
+        assert machine.read.wait(60)
+    return watching
+
+
 def test_a_calm_machine_is_left_alone(sink: EventSink, tmp_path: Path) -> None:
-    readings = Readings([CALM])
-    with guarded(sink, readings) as watching:
-        assert readings.seen.wait(60)
+    machine = Machine()
+    with guarded(sink, machine) as watching:
+        assert machine.read.wait(60)
+        settle(watching)
         assert watching.before_step() is None
     assert told(tmp_path) == []
-
-
-def seen_by(readings: Readings, watching: Guard) -> Guard:
-    """The guard, once its thread has judged the first reading."""
-    assert readings.seen.wait(60)
-    wait_for(lambda: watching.strain is not Strain.NONE)
-    return watching
 
 
 def test_a_process_near_its_budget_only_gives_its_caches_back(
     sink: EventSink, tmp_path: Path
 ) -> None:
-    readings = Readings([FULL])
-    with guarded(sink, readings) as watching:
-        assert seen_by(readings, watching).before_step() is None
+    machine = Machine(FULL)
+    with guarded(sink, machine) as watching:
+        assert seen_by(machine, watching).before_step() is None
     assert told(tmp_path) == []
 
 
-def test_a_short_system_is_held_for_and_then_it_goes_on(sink: EventSink, tmp_path: Path) -> None:
-    class ShortUntilHeld(Readings):
-        def __call__(self) -> Reading:
-            super().__call__()
-            return CALM if "train.holding" in told(tmp_path) else SHORT
-
-    readings = ShortUntilHeld([SHORT])
-    with guarded(sink, readings) as watching:
-        assert seen_by(readings, watching).before_step() is None
+def test_a_level_that_rose_is_held_for_and_then_it_goes_on(sink: EventSink, tmp_path: Path) -> None:
+    machine = Machine()
+    with guarded(sink, machine) as watching:
+        settle(watching)
+        machine.change(SHORT, times=200, then=CALM)
+        assert seen_by(machine, watching).before_step() is None
     assert told(tmp_path) == ["holding", "train.holding"]
 
 
-def test_a_system_that_stays_short_is_left_with_what_is_needed_to_come_back(
+def test_a_machine_at_constant_warning_is_never_held_for(sink: EventSink, tmp_path: Path) -> None:
+    machine = Machine(SHORT)
+    with guarded(sink, machine, hold_seconds=0) as watching:
+        for _ in range(50):
+            machine.read.clear()
+            assert machine.read.wait(60)  # by the thread
+            assert watching.before_step() is None
+        assert watching.strain is Strain.NONE
+    assert told(tmp_path) == []
+
+
+def test_the_level_that_the_training_itself_brings_about_is_usual(
+    sink: EventSink, tmp_path: Path
+) -> None:
+    machine = Machine()
+    with guarded(sink, machine, hold_seconds=0) as watching:
+        assert watching.before_step() is None
+        machine.change(SHORT)  # in its first step
+        settle(watching)
+        assert watching.before_step() is None
+    assert told(tmp_path) == []
+
+
+def test_at_constant_warning_swap_that_grows_is_held_for(sink: EventSink, tmp_path: Path) -> None:
+    machine = Machine(SHORT)
+    grown = dataclasses.replace(SHORT, swap=SHORT.swap + SWAP_GROWTH, time=1.0)
+    later = dataclasses.replace(grown, time=2.0 + SWAP_SECONDS)
+    with guarded(sink, machine) as watching:
+        settle(watching)
+        machine.change(grown, times=200, then=later)
+        assert seen_by(machine, watching).before_step() is None
+    assert told(tmp_path) == ["holding", "train.holding"]
+
+
+def test_where_others_go_on_needing_memory_it_leaves_with_what_is_needed_to_come_back(
     sink: EventSink,
 ) -> None:
-    readings = Readings([Reading(3 * GB, Pressure.WARNING, 0), SHORT])
-    with guarded(sink, readings, hold=0) as watching:
-        left = seen_by(readings, watching).before_step()
+    machine = Machine()
+    with guarded(sink, machine, hold_seconds=0) as watching:
+        settle(watching)
+        machine.change(dataclasses.replace(SHORT, footprint=3 * GB), times=9, then=SHORT)
+        left = seen_by(machine, watching).before_step()
     assert left is not None and left.outcome == "paused" and left.cause is not None
     assert left.cause.code == "train.memory_short"
     assert left.cause.args["needed"] == 3 * GB
 
 
+def test_a_level_for_which_it_left_once_is_no_reason_to_leave_again(
+    sink: EventSink, tmp_path: Path
+) -> None:
+    machine = Machine()
+    with guarded(sink, machine, hold_seconds=0) as watching:
+        settle(watching)
+        machine.change(SHORT)
+        assert seen_by(machine, watching).before_step() is not None
+    machine.change(CALM)
+    with guarded(sink, machine, hold_seconds=0) as watching:
+        settle(watching)
+        machine.change(SHORT)
+        for _ in range(50):
+            assert watching.before_step() is None
+    assert told(tmp_path) == ["holding", "train.holding"]
+
+
 def test_a_critical_system_is_left_at_once(sink: EventSink, tmp_path: Path) -> None:
-    readings = Readings([CRITICAL])
-    with guarded(sink, readings, hold=3600) as watching:
-        left = seen_by(readings, watching).before_step()
+    machine = Machine(CRITICAL)
+    with guarded(sink, machine, hold_seconds=3600) as watching:
+        left = seen_by(machine, watching).before_step()
     assert left is not None and left.outcome == "paused"
     assert told(tmp_path) == []
 
 
+def test_who_asked_to_ignore_pressure_is_neither_held_nor_sent_away(
+    sink: EventSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_guard, "BREAK_OFF_SECONDS", 0.0)
+    machine = Machine(CRITICAL)
+    with guarded(sink, machine, ignore_pressure=True) as watching:
+        for _ in range(10):
+            machine.read.clear()
+            assert machine.read.wait(60)
+            assert watching.before_step() is None
+    assert told(tmp_path) == []
+
+
 def test_a_wish_ends_the_holding(sink: EventSink, tmp_path: Path) -> None:
-    RunFolder(tmp_path).intent.write_text("cancel")
-    readings = Readings([SHORT])
-    with guarded(sink, readings, hold=3600) as watching:
-        assert seen_by(readings, watching).before_step() is None
+    machine = Machine()
+    with guarded(sink, machine, hold_seconds=3600) as watching:
+        settle(watching)
+        machine.change(SHORT)
+        RunFolder(tmp_path).intent.write_text("cancel")
+        assert seen_by(machine, watching).before_step() is None
 
 
 def test_a_step_that_does_not_end_while_it_is_critical_is_broken_off(
@@ -148,7 +242,7 @@ def test_a_step_that_does_not_end_while_it_is_critical_is_broken_off(
     monkeypatch.setattr(memory_guard, "BREAK_OFF_SECONDS", 0.05)
     broken = threading.Event()
     plan = Plan(TrainingSettings(), "model", memory_budget=4 * GB)
-    readings = Readings([CRITICAL])
-    watching = Guard(plan, sink, read=readings, break_off=broken.set, sample_seconds=0.01)
+    machine = Machine(CRITICAL)
+    watching = Guard(plan, sink, read=machine, break_off=broken.set, sample_seconds=0.01)
     with watching:
-        assert broken.wait(60)
+        assert broken.wait(10)

@@ -51,12 +51,21 @@ _SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
         "check the memory plan. About a minute; your jobs are not touched."
     ),
 )
-def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bool) -> int:
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help=_(
+        "With --selftest: more kills, six more ways to train, a real model, and what a Mac offers."
+    ),
+)
+def diagnose(
+    session: Session, job: int | None, bundle: str | None, selftest: bool, thorough: bool
+) -> int:
     """Prints the findings of every topic, and writes the report; or runs the self-test."""
     if bundle is not None:
         collect.refuse_taken(Path(absolute(bundle)))
     if selftest:
-        return _selftest(session, bundle)
+        return _selftest(session, bundle, thorough=thorough)
     try:
         found = _examined(session, job or 0)
     except SafetrainError as error:
@@ -74,11 +83,11 @@ def diagnose(session: Session, job: int | None, bundle: str | None, selftest: bo
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _selftest(session: Session, bundle: str | None) -> int:
+def _selftest(session: Session, bundle: str | None, *, thorough: bool) -> int:
     """Shows the self-test; the report tells how it went, also where it could not go on."""
     told: dict[str, Any] = {"selftest": []}
     try:
-        for said in _tested(session):
+        for said in _tested(session, thorough=thorough):
             told["selftest"].append(said)
     except SafetrainError as error:
         told["error"] = error_to_dict(error)
@@ -90,13 +99,13 @@ def _selftest(session: Session, bundle: str | None) -> int:
     return EXIT_OK if passed else EXIT_FAILED
 
 
-def _tested(session: Session) -> Iterator[dict[str, Any]]:
+def _tested(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
     """What the self-test says, each shown as it comes."""
     from safetrain.selftest_process import selftest
     from safetrain.terminal.selftest_text import conclusion, doing, verdict
 
     ticker = Ticker(silent=session.terse)
-    for said in selftest():
+    for said in selftest(thorough=thorough):
         ticker.clear()
         if session.json:
             write(said)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected, current
+from safetrain.connection import Daemon
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.views.job import glance
-from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
+from safetrain.views.job import glance, name_of
+from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
 
@@ -21,11 +22,22 @@ def status(session: Session, job: int | None) -> None:
     """Prints the job and the queue behind it."""
     with connected(session) as daemon:
         jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
-    chosen = current(jobs, job)
+        chosen = current(jobs, job)
+        interrupted = "" if session.json else _interrupted(daemon, chosen)
     if session.json:
         from safetrain.views.json_output import message_to_json, write
 
         write(message_to_json(chosen))
         return
-    for line in glance(chosen, jobs):
+    for line in glance(chosen, jobs, interrupted=interrupted):
         click.echo(line)
+
+
+def _interrupted(daemon: Daemon, job: Job) -> str:
+    """What happened to the job meanwhile; its events are read only where something did."""
+    if job.attempt < 2 and name_of(job) != "interrupted":
+        return ""
+    from safetrain.follower import events_so_far
+    from safetrain.views.interruptions import Interruptions
+
+    return Interruptions.of(events_so_far(daemon, job.id)).sentence()

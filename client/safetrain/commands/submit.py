@@ -46,6 +46,11 @@ _SAID = {
 )
 @job_options
 @click.option("--name", default="", help=_("A name for people."))
+@click.option(
+    "--overnight",
+    is_flag=True,
+    help=_("Train in segments with rests, and go on by itself after whatever happens."),
+)
 @click.option("--fresh", is_flag=True, help=_("Train anew; an old run there is moved aside."))
 @click.option("--after", metavar="JOB", type=Int64(0), default=0, help=_("Start after this job."))
 @click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))

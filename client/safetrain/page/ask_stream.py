@@ -18,7 +18,7 @@ from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
 from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.i18n import speaking
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.paths import Home
+from safetrain_shared.paths import Home, socket_target
 
 QUESTION_CHARACTERS = 16_000
 
@@ -43,7 +43,7 @@ def request_from(data: Any) -> AskRequest:
 async def answered(home: Home, request: AskRequest, lang: str) -> AsyncIterator[dict[str, str]]:
     """The answer piece by piece: `waiting`, `source`, `text`, `done` or `error`, each a text."""
     async with grpc.aio.insecure_channel(
-        f"unix:{home.socket}", options=[("grpc.enable_http_proxy", 0)]
+        socket_target(home.socket), options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
         call = AnswersStub(channel).Ask(request)
         try:

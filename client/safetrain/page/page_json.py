@@ -97,9 +97,7 @@ def _chosen(job: Job, story: Story) -> Json:
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": say(finding_from_wire(job.cause), fallback=job.cause.text)
-        if job.HasField("cause")
-        else "",
+        "why": " ".join(filter(None, (story.interruptions.sentence(), _why(job)))),
         "share": _share(job),
         "progress": _progress(job),
         "figures": {
@@ -120,6 +118,13 @@ def _chosen(job: Job, story: Story) -> Json:
             if value
         ],
     }
+
+
+def _why(job: Job) -> str:
+    """Why the job stands where it does; empty where nothing needs to be said."""
+    if not job.HasField("cause"):
+        return ""
+    return say(finding_from_wire(job.cause), fallback=job.cause.text)
 
 
 def _place(job: Job) -> tuple[int, int, int]:

@@ -28,6 +28,7 @@ from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer, harmless
 from safetrain.views.curves import Curves, series
 from safetrain.views.event_lines import told
+from safetrain.views.interruptions import Interruptions
 from safetrain.views.job import name_of, time_left
 from safetrain.views.labels import word
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -90,7 +91,7 @@ def page(contents: Contents) -> str:
     spec = spec_from_wire(job.spec)
     plan = plan_from_wire(job.plan) if job.HasField("plan") else curves.plan
     sections = [
-        ("glance", _("At a glance"), _glance(job, plan, curves)),
+        ("glance", _("At a glance"), _glance(contents, plan, curves)),
         ("curves", _("Curves"), _curves(curves)),
         ("answers", _("Answers"), _answers(contents.samples)),
         ("settings", _("Settings, and why"), _settings(spec, plan)),
@@ -136,12 +137,14 @@ def _footer(contents: Contents) -> Markup:
     return paragraph(text.format(version=contents.version, time=moment(contents.made)))
 
 
-def _glance(job: Job, plan: Plan | None, curves: Curves) -> Markup:
-    cause = EMPTY
+def _glance(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
+    job, cause = contents.job, EMPTY
     if job.HasField("cause"):
         text = say(finding_from_wire(job.cause), fallback=job.cause.text)
         cause = Markup('<p class="cause">{}</p>').format(text)
-    return tiles(_figures(job, plan, curves)) + cause
+    interrupted = Interruptions.of(contents.events).sentence()
+    first = paragraph(interrupted) if interrupted else EMPTY
+    return first + tiles(_figures(job, plan, curves)) + cause
 
 
 def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str, str, str]]:

@@ -17,6 +17,9 @@ DOING = {
     "making": marked("making a tiny model"),
     "starting": marked("starting a service of its own"),
     "training": marked("training, left alone"),
+    "again": marked("training again, left alone as well"),
+    "fetching": marked("fetching a real model"),
+    "real": marked("training a real model"),
     "killing": marked("training again, to be killed in the middle"),
 }
 

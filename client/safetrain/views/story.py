@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from safetrain.views.interruptions import Interruptions
 from safetrain_shared import events
 from safetrain_shared.events import CheckpointSaved, Evaluated, Event, StepDone
 from safetrain_shared.findings import Finding
@@ -31,6 +32,7 @@ class Story:
     evaluations: list[Evaluated] = field(default_factory=list)
     checkpoint: CheckpointSaved | None = None
     notices: list[tuple[float, Finding]] = field(default_factory=list)
+    interruptions: Interruptions = field(default_factory=Interruptions)
     holding: Finding | None = None  # why it holds, as long as it does
 
     @property
@@ -41,6 +43,7 @@ class Story:
     def take(self, event: Event) -> None:
         """Goes on by one event."""
         self.attempt, self.last_time = event.attempt, event.time
+        self.interruptions.take(event)
         match event.body:
             case events.StateChanged(state, cause):
                 self.state, self.cause = state, cause

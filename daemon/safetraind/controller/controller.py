@@ -19,9 +19,13 @@ from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, RunFolder, private
+from safetrain_shared.settings import TrainingSettings
 from safetraind import host
-from safetraind.controller import emit_event, power_warnings, wait_for_resources
+from safetraind.controller import emit_event, wait_for_resources
+from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
+from safetraind.host.agents import agent_path
+from safetraind.host.awake import let_display_sleep
 from safetraind.planner import measurement_cache
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import Lease, is_held, try_lock
@@ -433,9 +437,9 @@ class Controller:
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
-            warnings = power_warnings.warnings(await asyncio.to_thread(host.gather))
-            if warnings:
-                self._say(job_id, *map(Notice, warnings))
+            notices = await asyncio.to_thread(self._start_notices, job_id, attempt)
+            if notices:
+                self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)
         except (OSError, SafetrainError) as error:
             log.warning("job %d: its worker could not be started: %s", job_id, error)
@@ -443,6 +447,12 @@ class Controller:
         else:
             self._drop_lease()
             await self._accompany(job_id, worker)
+
+    def _start_notices(self, job_id: int, attempt: int) -> list[Finding]:
+        plan = self._scheduler.jobs[job_id].plan
+        settings = plan.settings if plan is not None else TrainingSettings()
+        at_login = agent_path().exists()
+        return start_notices(host.gather(), settings, attempt, at_login=at_login)
 
     async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
         lock = try_lock(run.lock)
@@ -474,6 +484,7 @@ class Controller:
             ended.cancel()
         end = await self._insist(lambda: self._end(self._scheduler.jobs[job_id]))
         log.info("job %d: its worker has ended: %s", job_id, end)
+        await _darken(self._scheduler.jobs[job_id], end)
         await self._learn(self._scheduler.jobs[job_id], end)
         await self._happened(triggers.WorkerEnded(job_id, end))
 
@@ -507,10 +518,12 @@ class Controller:
 
         async def wait() -> None:
             if effect.memory:
-                enough = await wait_for_resources.in_memory(effect.memory)
+                await wait_for_resources.in_memory(effect.memory)
+            elif effect.seconds is not None:
+                await wait_for_resources.for_the_next_segment(effect.seconds)
             else:
-                enough = await wait_for_resources.on_disk(folders)
-            await self._happened(triggers.ResourcesFound(job_id, enough))
+                await wait_for_resources.on_disk(folders)
+            await self._happened(triggers.ResourcesFound(job_id))
 
         self._begin(wait())
 
@@ -556,6 +569,15 @@ class Controller:
         effects.WaitForResources: _await_room,
         effects.Forget: _forget,
     }
+
+
+async def _darken(job: Job, end: state.WorkerExit) -> None:
+    """Lets the display sleep where it was waited for in an unattended training, which trains in
+    segments: the GPU's watchdog looks at nothing else.
+    """
+    unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
+    if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
+        await asyncio.to_thread(let_display_sleep)
 
 
 def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:

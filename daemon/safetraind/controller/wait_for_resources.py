@@ -1,4 +1,4 @@
-"""Waits for room: on disks that were full, in memory that was short."""
+"""Waits for what a held job needs: room on disks, memory that others needed, the GPU's rest."""
 
 from __future__ import annotations
 
@@ -8,42 +8,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetraind import host
-from safetraind.host import Pressure
+from safetraind.host import HostFacts, Pressure
+from safetraind.host.awake import stay_awake
 
 _LOOK_SECONDS = 2.0
 _ENOUGH_BYTES = 1 << 20  # more than before: somebody is clearing up
 _ANYWAY_SECONDS = 60.0  # a quota, or a disk that is full for some writes only
+_MEMORY_SECONDS = 600.0  # then it is tried again all the same
 _CALM_LOOKS = 5
-_MEMORY_SECONDS = 600.0  # then it is tried again, smaller
+# At a constant warning level, which is usual on a small Mac, calm means that no swap is added.
+_STEADY_LOOKS = 30
 
 
-async def on_disk(folders: Sequence[Path]) -> bool:
-    """Returns once one of the folders' disks has a megabyte more than now, or after a minute.
-
-    Always True: a full disk is no reason for smaller steps.
-    """
-    before = [_free(folder) for folder in folders]
+async def on_disk(folders: Sequence[Path]) -> None:
+    """Returns once one of the folders' disks has a megabyte more than now, or after a minute."""
+    before = await asyncio.to_thread(_all_free, folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        now = [_free(folder) for folder in folders]
+        now = await asyncio.to_thread(_all_free, folders)
         if any(n >= b + _ENOUGH_BYTES for n, b in zip(now, before, strict=True)):
             break
-    return True
 
 
-async def in_memory(needed: int) -> bool:
-    """True once `needed` bytes can be had and the system has been calm for ten seconds; False where
-    that has not come within ten minutes.
-    """
-    calm = 0
+async def in_memory(needed: int) -> None:
+    """Returns once `needed` bytes can be had and others need no more, or after ten minutes."""
+    calm = Calm(needed)
     for _ in range(round(_MEMORY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        facts = await asyncio.to_thread(host.gather)
-        at_ease = facts.pressure in (Pressure.NORMAL, Pressure.UNKNOWN)
-        calm = calm + 1 if at_ease and facts.memory_available >= needed else 0
-        if calm >= _CALM_LOOKS:
-            return True
-    return False
+        if calm.look(await asyncio.to_thread(host.gather)):
+            break
+
+
+async def for_the_next_segment(seconds: float) -> None:
+    """Returns after `seconds`, in which the machine stays awake."""
+    with stay_awake(seconds):
+        await asyncio.sleep(seconds)
+
+
+class Calm:
+    """Whether a machine has been at ease for long enough, look by look."""
+
+    def __init__(self, needed: int) -> None:
+        """`needed`: bytes that must be available."""
+        self._needed = needed
+        self._calm = self._steady = 0
+        self._swap = 0
+
+    def look(self, machine: HostFacts) -> bool:
+        """Takes the machine as it is now. True after ten seconds without pressure, or a minute at
+        the warning level in which no swap was added.
+        """
+        enough = machine.memory_available >= self._needed
+        at_ease = machine.pressure in (Pressure.NORMAL, Pressure.UNKNOWN)
+        steady = at_ease or (
+            machine.pressure is Pressure.WARNING and machine.swap_used <= self._swap
+        )
+        self._calm = self._calm + 1 if enough and at_ease else 0
+        self._steady = self._steady + 1 if enough and steady else 0
+        self._swap = machine.swap_used
+        return self._calm >= _CALM_LOOKS or self._steady >= _STEADY_LOOKS
+
+
+def _all_free(folders: Sequence[Path]) -> list[int]:
+    return [_free(folder) for folder in folders]
 
 
 def _free(folder: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.host import HostFacts
+from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage.durable import read_json
@@ -31,6 +32,7 @@ def read_end(
         note = {}
     outcome = progress.outcome if progress.outcome_attempt == job.attempt else None
     restarted = launch.get("attempt") == job.attempt and launch.get("boot_id") != boot_id()
+    restarted = restarted and not note
     suspected = note.get("signal") in _SUSPECTS
     return WorkerExit(
         outcome=outcome.outcome if outcome else "",
@@ -41,10 +43,19 @@ def read_end(
         signal=int(note.get("signal", 0)),
         oom_kills=int(note.get("oom_kills") or 0),
         memory_short=suspected and _was_short(note, job, gather()),
-        machine_restarted=restarted and not note,
+        machine_restarted=restarted,
+        panic=panic_report(_begun(run)) if restarted else "",
         log=str(run.log),
         ineffective=ineffective_fallbacks(run),
     )
+
+
+def _begun(run: RunFolder) -> float:
+    """When the newest attempt was started, seconds since the epoch."""
+    try:
+        return run.launch.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def ineffective_fallbacks(run: RunFolder) -> frozenset[str]:

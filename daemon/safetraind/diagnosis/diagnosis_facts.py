@@ -39,7 +39,8 @@ class Story:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All of it. `spec` is the job's, or what would be trained where there is none yet; `at_login`:
-    the service starts when the user logs in.
+    the service starts when the user logs in; `agent_python_gone`: the Python that it would start
+    with, where that is no longer there.
     """
 
     spec: JobSpec
@@ -48,6 +49,7 @@ class Facts:
     waiting: int = 0
     failed: int = 0
     at_login: bool = False
+    agent_python_gone: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
 

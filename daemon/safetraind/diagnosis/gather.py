@@ -14,7 +14,7 @@ from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, Step
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
 from safetraind.controller.controller import Controller
 from safetraind.diagnosis.diagnosis_facts import Facts, Story
-from safetraind.host.agents import agent_path
+from safetraind.host.agents import agent_path, missing_program
 from safetraind.models.registry import Models
 from safetraind.planner.worker_requests import device_from
 from safetraind.preflight.job_preflight import located
@@ -49,6 +49,7 @@ async def gather(
         waiting=len(controller.scheduler.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
         at_login=agent_path().exists(),
+        agent_python_gone=missing_program(),
         versions={name: _version(name) for name in PACKAGES},
     )
 

@@ -7,7 +7,7 @@ from safetrain_shared.jobs import JobState
 from safetraind.diagnosis.diagnosis_facts import Facts, Story, checked
 from safetraind.preflight.check import failed_softly, info, passed, warning
 
-DEATHS = ("job.out_of_memory", "job.gpu_watchdog")
+DEATHS = ("job.out_of_memory",)
 REFUSALS = ("plan.refused_", "hardware.memory_short")
 _OVER = 1.1
 """A measured peak this much above the plan's is worth a report: predictions are within 10 %."""

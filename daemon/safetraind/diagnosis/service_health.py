@@ -10,7 +10,10 @@ from safetraind.diagnosis.out_of_memory import DEATHS
 from safetraind.preflight.check import info, passed, warning
 
 _TOLD_ELSEWHERE = (*DEATHS, *NOT_FINITE)
-_USERS_WISH = ("job.paused_by_user", "job.cancelled_by_user", "train.paused", "train.stopped")
+_USERS_WISH = (
+    *("job.paused_by_user", "job.cancelled_by_user", "train.paused", "train.stopped"),
+    "train.segment",
+)
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -18,6 +21,8 @@ def judge(facts: Facts) -> list[Finding]:
     found = _interruptions(facts)
     if facts.failed:
         found.append(info("diagnosis.jobs_failed", count=facts.failed))
+    if facts.agent_python_gone:
+        found.append(warning("daemon.agent_python_gone", python=facts.agent_python_gone))
     found += checked(("output", "disk_space", "folders"), facts)
     found = found or [passed("diagnosis.service_well", **_counted(facts))]
     return found + _after_a_restart(facts)

@@ -11,17 +11,20 @@ import sys
 import psutil
 
 from safetraind.host import linux, macos
+from safetraind.host.apps import App, largest_apps
 from safetraind.host.footprint import footprint
 from safetraind.host.host_facts import HostFacts, Pressure
 from safetraind.host.linux import find_openblas
 
 __all__ = [
+    "App",
     "HostFacts",
     "Pressure",
     "boot_id",
     "find_openblas",
     "footprint",
     "gather",
+    "largest_apps",
     "pressure",
     "swap_used",
 ]

@@ -1,12 +1,15 @@
 """Facts about a Mac, from the small programs that come with macOS. Parsing is pure and tested
-with recorded outputs.
+with recorded outputs. What is read again and again while a job trains is read by a system call,
+without starting a program.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from safetraind.host.host_facts import HostFacts, Pressure
 
@@ -34,9 +37,15 @@ POWER = ("/usr/bin/pmset", "-g")
 GPU = ("/usr/sbin/ioreg", "-r", "-c", "AGXAccelerator", "-d", "1")
 
 _UNKNOWN = Pressure.UNKNOWN
-_LEVELS = {"1": Pressure.NORMAL, "2": Pressure.WARNING, "4": Pressure.CRITICAL}
-# Pages that can be had without writing anything out.
-_AVAILABLE_PAGES = ("Pages free", "Pages speculative", "Pages inactive", "Pages purgeable")
+_PRESSURE_LEVEL = "kern.memorystatus_vm_pressure_level"
+_LEVELS = {1: Pressure.NORMAL, 2: Pressure.WARNING, 4: Pressure.CRITICAL}
+# Pages that macOS gives without compressing anything. "File-backed" is what Activity Monitor calls
+# cached files; it contains the speculative pages.
+_FREE_PAGES = ("Pages free", "File-backed pages", "Pages purgeable")
+# The share of a compressed page that is won: the compressor packs two pages in one and better
+# (WKdm; "Pages stored in compressor" over "Pages occupied by compressor" of any busy Mac).
+_WON_BY_COMPRESSING = 0.5
+_TEXT_BYTES = 256
 
 
 def run(command: Sequence[str]) -> str:
@@ -64,29 +73,49 @@ def gather(run: Run = run) -> HostFacts:
         memory_total=_integer(values.get("hw.memsize", "")),
         memory_free=_available(run(VM_STAT)),
         swap_used=_swap_used(values.get("vm.swapusage", "")),
-        pressure=_LEVELS.get(values.get("kern.memorystatus_vm_pressure_level", ""), _UNKNOWN),
+        pressure=_LEVELS.get(_integer(values.get(_PRESSURE_LEVEL, "")), _UNKNOWN),
         cpu_cores=_integer(values.get("hw.physicalcpu", "")),
         performance_cores=_integer(values.get("hw.perflevel0.physicalcpu", "")),
         gpu_cores=_gpu_cores(run(GPU)),
         on_battery="'Battery Power'" in battery if found else None,
         battery_share=int(found[1]) / 100 if found else 0.0,
-        low_power=bool(re.search(r"^\s*lowpowermode\s+1\s*$", run(POWER), re.M)),
+        low_power=_is_low_power(run(POWER)),
         boot_id=values.get("kern.bootsessionuuid", ""),
     )
 
 
-def pressure(run: Run = run) -> Pressure:
-    """The kernel's own pressure level."""
-    return _LEVELS.get(_value(run, "kern.memorystatus_vm_pressure_level"), _UNKNOWN)
+def pressure(read: Callable[[str], int] | None = None) -> Pressure:
+    """The kernel's own pressure level. `read`: the value of a name of sysctl, for tests."""
+    return _LEVELS.get((read or _sysctl_integer)(_PRESSURE_LEVEL), _UNKNOWN)
 
 
-def boot_id(run: Run = run) -> str:
+def boot_id() -> str:
     """The identity of this boot."""
-    return _value(run, "kern.bootsessionuuid")
+    return _sysctl_text("kern.bootsessionuuid")
 
 
-def _value(run: Run, name: str) -> str:
-    return _pairs(run((SYSCTL[0], name))).get(name, "")
+def _sysctl_integer(name: str) -> int:
+    """A 32-bit value by sysctlbyname(3); 0 where this system does not know the name."""
+    value = ctypes.c_int(0)
+    size = ctypes.c_size_t(ctypes.sizeof(value))
+    failed = _sysctlbyname(name, ctypes.byref(value), size)
+    return 0 if failed else value.value
+
+
+def _sysctl_text(name: str) -> str:
+    """A text by sysctlbyname(3); empty where this system does not know the name."""
+    value = ctypes.create_string_buffer(_TEXT_BYTES)
+    failed = _sysctlbyname(name, value, ctypes.c_size_t(_TEXT_BYTES - 1))
+    return "" if failed else value.value.decode("ascii", "replace")
+
+
+def _sysctlbyname(name: str, value: Any, size: ctypes.c_size_t) -> bool:
+    """Whether the call failed."""
+    try:
+        call = ctypes.CDLL(None).sysctlbyname  # libSystem, which every process has
+    except AttributeError:  # not macOS
+        return True
+    return bool(call(name.encode(), value, ctypes.byref(size), None, ctypes.c_size_t(0)))
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -96,10 +125,26 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _available(text: str) -> int:
+    """Bytes that macOS would give from `vm_stat`: free, file-backed and purgeable pages, and what
+    compressing the inactive anonymous ones wins.
+
+    vm_stat does not divide the inactive pages; they are taken to hold anonymous and file-backed
+    ones as all pages do.
+    """
     page = re.search(r"page size of (\d+) bytes", text)
-    counts = _pairs(text)
-    pages = sum(_integer(counts.get(name, "").rstrip(".")) for name in _AVAILABLE_PAGES)
-    return pages * int(page[1]) if page else 0
+    if not page:
+        return 0
+    counts = {name: _integer(value.rstrip(".")) for name, value in _pairs(text).items()}
+    anonymous = counts.get("Anonymous pages", 0)
+    pageable = anonymous + counts.get("File-backed pages", 0)
+    inactive = counts.get("Pages inactive", 0) * anonymous // max(1, pageable)
+    free = sum(counts.get(name, 0) for name in _FREE_PAGES)
+    return int(page[1]) * (free + int(_WON_BY_COMPRESSING * inactive))
+
+
+def _is_low_power(text: str) -> bool:
+    """By `pmset -g`: "lowpowermode 1", on Pro and Max Macs "powermode 1" (2 is high power)."""
+    return bool(re.search(r"^\s*(?:low)?powermode\s+1\s*$", text, re.M))
 
 
 def _swap_used(text: str) -> int:

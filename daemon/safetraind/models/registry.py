@@ -10,6 +10,7 @@ is converted by a child process, so that neither mlx nor a gigabyte of weights e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -21,12 +22,14 @@ from pathlib import Path
 
 from safetrain_shared.errors import InvalidInput, NoRoom, NotAllowed, NotFound
 from safetrain_shared.paths import Home
+from safetraind.host.awake import stay_awake
 from safetraind.models.packaged import KNOWN, Known, ModelProgress, convert, download, unpack
 from safetraind.storage.manifest import damaged_files, read_manifest
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _ADDING = ".adding"
+_DOWNLOAD_SECONDS = 3600.0  # the longest for which an addition keeps the machine awake
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,10 @@ class Models:
         adding = self._root / _ADDING
         shutil.rmtree(adding, ignore_errors=True)
         adding.mkdir(parents=True)
+        awake = contextlib.ExitStack()
         try:
             _check_room(self._root, known)
+            awake.enter_context(stay_awake(_DOWNLOAD_SECONDS))
             async with aclosing(download(known, adding)) as steps:
                 async for progress in steps:
                     yield progress
@@ -132,6 +137,7 @@ class Models:
                 async for progress in steps:
                     yield progress
         finally:
+            awake.close()
             shutil.rmtree(adding, ignore_errors=True)
 
     def _folders(self) -> list[Path]:

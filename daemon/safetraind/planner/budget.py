@@ -17,6 +17,9 @@ LEAST_WORKER_BYTES = 120 * MB
 # Share of what is available now that a training takes: the rest is for what others do meanwhile.
 _SHARE = 0.9
 _WORKING_SET_SHARE = 0.95
+# Of a Mac's memory, the share that its GPU may use at least: 10.67 of 16 GB, more on larger ones.
+# It stands in for `max_recommended_working_set_size` while the GPU cannot be asked.
+_LEAST_WORKING_SET = 2 / 3
 # The allocator's cache counts neither in MLX's peak nor in its limit: keep it small.
 _CACHE_SHARE = 0.05
 _MAX_CACHE = 512 * MB
@@ -43,8 +46,24 @@ class Budget:
 
 
 def available(spec: JobSpec, facts: Facts) -> int:
-    """Bytes that the job may have: what the machine has now, or less where less was asked for."""
-    return min(spec.memory_budget or facts.host.memory_available, facts.host.memory_available)
+    """Bytes that the job may have: what the machine has now, or what was asked for.
+
+    More than that can be asked for only on a Mac, which compresses and swaps what other programs
+    hold, and only up to what its GPU may use.
+    """
+    if not spec.memory_budget:
+        return facts.host.memory_available
+    return min(spec.memory_budget, max(facts.host.memory_available, most(facts)))
+
+
+def most(facts: Facts) -> int:
+    """Bytes that a job on a Mac may have if others make way; 0 where nothing can make way."""
+    if not facts.host.is_mac:
+        return 0
+    device = facts.device
+    told = device.working_set if device is not None and device.kind == "metal" else 0
+    working_set = told or int(_LEAST_WORKING_SET * facts.host.memory_usable)
+    return min(facts.host.memory_usable, working_set + WORKER_BYTES)
 
 
 def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:

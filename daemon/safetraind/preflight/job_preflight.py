@@ -27,7 +27,7 @@ from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
-from safetraind.storage.job_document import Forecast
+from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
@@ -37,7 +37,7 @@ _SURELY = 1.4
 # They change how a step is computed, not what it computes.
 _FREE_IN_GOING_ON = frozenset(
     {"batch_size", "gradient_accumulation", "gradient_checkpointing", "loss_chunk", "dequantize"}
-)
+) | frozenset(NOT_THE_TRAINING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Planning:
         `idle`: what is free now is what the job will find; else it is judged by what the machine
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
         """
-        folder = located(self._models.resolve(spec.model))
+        folder = located(await asyncio.to_thread(self._models.resolve, spec.model))
         facts = await asyncio.to_thread(gather, spec, self._home, folder)
         if not idle:
             facts = _left_alone(facts)
@@ -84,7 +84,7 @@ class Planning:
 
         A training that goes on under a new plan keeps all that its schedule depends on.
         """
-        source = self._models.resolve(spec.model)
+        source = await asyncio.to_thread(self._models.resolve, spec.model)
         try:
             model = located(source) or await _fetched(source.path, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full

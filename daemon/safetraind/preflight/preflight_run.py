@@ -27,6 +27,7 @@ from safetraind.models.model_config import read_model
 from safetraind.planner import choose_plan
 from safetraind.planner.budget import LEAST_WORKER_BYTES, WORKER_BYTES, available, budget_for
 from safetraind.planner.facts import Disk, Facts, packages_from
+from safetraind.planner.make_room import make_room
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.option import Measure, Question
 from safetraind.planner.worker_requests import (
@@ -144,7 +145,7 @@ class PreflightRun:
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
-        yield self._summarise()
+        yield await asyncio.to_thread(self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
         """The sections in order, each followed by its findings. Writes nothing."""
@@ -169,7 +170,7 @@ class PreflightRun:
                 for finding in self._judge(section):
                     yield finding
                 if section == "recommendation":
-                    for step in self._recommend():
+                    for step in await self._recommend():
                         yield step
         finally:
             inspection.cancel()
@@ -211,7 +212,7 @@ class PreflightRun:
         yield PROBING
         await self._probe()
 
-    def _recommend(self) -> list[Finding | Recommendation]:
+    async def _recommend(self) -> list[Finding | Recommendation]:
         question = self.question
         if self.blocked or question is None:
             finding = Finding("plan.none", Status.SKIPPED, section="recommendation")
@@ -219,8 +220,10 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            self.findings.append(answer)
-            return [answer]
+            apps = await asyncio.to_thread(host.largest_apps)
+            found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
+            self.findings += found
+            return [*found]
         self.plan = answer
         return [Recommendation(answer, measured=bool(answer.measured_peak))]
 

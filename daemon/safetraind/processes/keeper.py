@@ -25,7 +25,7 @@ _SAMPLE_SECONDS = 2.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _LOG_BYTES = 8 << 20  # of worker.log; of a larger one the newest part is kept
 _LOG_KEPT = 1 << 20
-_AWAKE = ("train", "probe")  # roles that hold off the sleep of an idle Mac
+_AWAKE = ("train", "probe", "fetch", "convert", "export")  # hold off the sleep of an idle Mac
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
 
 

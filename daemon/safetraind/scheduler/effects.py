@@ -68,10 +68,13 @@ class WriteIntent:
 
 @dataclass(frozen=True, slots=True)
 class WaitForResources:
-    """Tell when a held job has room again: `memory` bytes of it, or with 0 on its disks."""
+    """Tell when a held job may go on: when `memory` bytes can be had; else after a rest of
+    `seconds`; else when its disks have room.
+    """
 
     id: int
     memory: int = 0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ FREE, ASKED, HELD = "free", "asked", "held"
 class Job:
     """What decides about a job.
 
-    `position` orders the queue, the lowest first. `fruitless` counts the attempts in a row that
-    died without a new checkpoint. `plan` is there once it is frozen. `held`: an interrupted job
-    that waits for room on a disk or in memory. `useless`: rungs of the ladder, by their settings,
+    `position` orders the queue, the lowest first. `attempts_without_progress` counts the attempts
+    in a row that died without a new checkpoint. `plan` is there once it is frozen. `held`: an
+    interrupted job that waits for room on a disk or in memory; `resting`: or for the next segment
+    of its training, and no other job starts meanwhile. `ineffective`: fallbacks, by their settings,
     that would not save it memory.
     """
 
@@ -32,6 +33,7 @@ class Job:
     plan: Plan | None = None
     allow_shorter: bool = False
     held: bool = False
+    resting: bool = False
     ineffective: frozenset[str] = frozenset()
 
 
@@ -65,7 +67,8 @@ class WorkerExit:
 
     `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
     `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
-    `useless`: what it said of the ladder's rungs, see `Job`.
+    `panic`: the report of a kernel panic that restarted the machine meanwhile, a path.
+    `ineffective`: what it said of the fallbacks, see `Job`.
     """
 
     outcome: str = ""
@@ -77,5 +80,6 @@ class WorkerExit:
     oom_kills: int = 0
     memory_short: bool = False
     machine_restarted: bool = False
+    panic: str = ""
     log: str = ""
     ineffective: frozenset[str] = frozenset()

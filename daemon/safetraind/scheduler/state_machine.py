@@ -174,13 +174,15 @@ def _worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
         return _released(*_held(scheduler, job, cause))
     if _left_short_of_memory(end):
         return _released(*_short_of_memory(scheduler, job, end))
+    if _ended_a_segment(end):
+        return _released(*_rests(scheduler, job, end))
     if end.outcome == "paused":  # by a signal: of this daemon's stop, or of somebody else
         return _released(
             *_moved(scheduler, job, JobState.INTERRUPTED, end.cause, attempts_without_progress=0)
         )
     cause = _cause(end)
     job = dataclasses.replace(job, attempts_without_progress=_attempts_without_progress(job, end))
-    if end.outcome == "failed" and not died_of_memory(end):
+    if end.outcome == "failed" and not (died_of_memory(end) or _died_of_watchdog(end)):
         return _released(*_moved(scheduler, job, JobState.FAILED, cause))
     return _after_death(scheduler, job, end, cause)
 
@@ -193,9 +195,11 @@ def _granted(scheduler: SchedulerState, job: Job) -> Decision:
 
 
 def _after_death(scheduler: SchedulerState, job: Job, end: WorkerExit, cause: Finding) -> Decision:
-    """A smaller step where memory was the cause; the third fruitless attempt is the last."""
+    """A smaller step where memory was the cause; the third attempt in a row without progress is
+    the last.
+    """
     lower = None
-    if job.plan is not None and (died_of_memory(end) or _memory_suspected(job, end)):
+    if job.plan is not None and (died_of_memory(end) or _smaller_may_help(job, end)):
         lower = _step_down(job, job.plan)
     if lower is not None:
         plan, notice = lower
@@ -227,6 +231,19 @@ def died_of_memory(end: WorkerExit) -> bool:
     return end.oom_kills > 0 or end.memory_short
 
 
+def _ended_a_segment(end: WorkerExit) -> bool:
+    """Whether the worker left at the end of a segment, see the setting `segment_minutes`."""
+    return end.outcome == "paused" and end.cause is not None and end.cause.code == "train.segment"
+
+
+def _rests(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
+    """The GPU rests, for other jobs as well, and then the job goes on."""
+    seconds = 0.0 if job.plan is None else 60 * job.plan.settings.rest_minutes
+    changes = {"held": True, "resting": True, "attempts_without_progress": 0}
+    scheduler, told = _moved(scheduler, job, JobState.INTERRUPTED, end.cause, **changes)
+    return scheduler, [*told, WaitForResources(job.id, seconds=seconds)]
+
+
 def _is_disk(end: WorkerExit) -> bool:
     """Whether the worker left because a disk was full or could only be read. Where it had no room
     even for its last word, its exit code says so.
@@ -237,17 +254,27 @@ def _is_disk(end: WorkerExit) -> bool:
 
 
 _DISK_CODES = frozenset({"train.disk_full", "train.disk_read_only"})
-_MEMORY_CODES = frozenset({"job.out_of_memory", "job.gpu_watchdog"})
+_MEMORY_CODES = frozenset({"job.out_of_memory"})
+_WATCHDOG = "job.gpu_watchdog"
 
 
-def _memory_suspected(job: Job, end: WorkerExit) -> bool:
-    """A machine that restarts twice in mid-training, without progress, has run out of memory."""
-    return end.machine_restarted and job.attempts_without_progress > 1
+def _died_of_watchdog(end: WorkerExit) -> bool:
+    """Whether the GPU's watchdog ended the worker's work: a display was waiting for the GPU."""
+    return end.outcome == "failed" and end.cause is not None and end.cause.code == _WATCHDOG
+
+
+def _smaller_may_help(job: Job, end: WorkerExit) -> bool:
+    """What ends a step that is too long or too large, where it comes twice without progress: the
+    machine restarts, or the GPU's watchdog bites although the job went on unchanged first.
+    """
+    return job.attempts_without_progress > 1 and (end.machine_restarted or _died_of_watchdog(end))
 
 
 def _cause(end: WorkerExit) -> Finding:
     if end.outcome == "failed" and end.cause is not None:
         return end.cause
+    if end.machine_restarted and end.panic:
+        return Finding("job.kernel_panic", Status.WARNING, args={"path": end.panic})
     if end.machine_restarted:
         return Finding("job.machine_restarted", Status.WARNING)
     if died_of_memory(end):
@@ -311,8 +338,7 @@ def _room_found(scheduler: SchedulerState, trigger: ResourcesFound) -> Decision:
     job = scheduler.jobs.get(trigger.id)
     if job is None or not job.held:
         return _go_on(scheduler, [])
-    scheduler = _with(scheduler, job, held=False)
-    return _go_on(*((scheduler, []) if trigger.enough else _smaller(scheduler, job.id, [])))
+    return _go_on(_with(scheduler, job, held=False, resting=False), [])
 
 
 def _woken(scheduler: SchedulerState, _: WakeUp) -> Decision:
@@ -344,7 +370,7 @@ def _moved(
     **changes: Any,
 ) -> Decision:
     """The job in its new state, and the event that tells it. Its intent is thereby carried out."""
-    changes = {"held": False, **changes}
+    changes = {"held": False, "resting": False, **changes}
     scheduler = _with(scheduler, job, state=state, cause=cause, intent="", **changes)
     return scheduler, [EmitEvent(job.id, state, cause)]
 
@@ -362,7 +388,7 @@ def _go_on(scheduler: SchedulerState, effects: list[Effect]) -> Decision:
 
 
 def _next(scheduler: SchedulerState) -> Job | None:
-    if scheduler.active is not None:
+    if scheduler.active is not None or any(job.resting for job in scheduler.jobs.values()):
         return None
     return next((job for job in scheduler.waiting if not _waits(scheduler, job)), None)
 

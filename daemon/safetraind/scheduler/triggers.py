@@ -98,10 +98,9 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class ResourcesFound:
-    """A held job may be tried again; `enough`: what it waited for has come."""
+    """A held job may be tried again: what it waited for has come, or has not for too long."""
 
     id: int
-    enough: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         while True:
             phase, way, socket = "loading", None, None
             try:
-                way = self._way(request)
+                way = await self._way(request)
                 socket = await self._socket(way)
             except Busy as error:
                 if not request.wait or error.code == "ask.worker_ended":
@@ -96,8 +96,9 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             if event is not None:
                 yield event
 
-    def _way(self, request: answers_pb2.AskRequest) -> Training | Warm:
-        way = route(
+    async def _way(self, request: answers_pb2.AskRequest) -> Training | Warm:
+        way = await asyncio.to_thread(  # it looks into output folders, which may be in iCloud
+            route,
             self._candidates(),
             job_id=request.job_id,
             checkpoint=request.checkpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from safetrain_proto.v1 import jobs_pb2, jobs_pb2_grpc
@@ -89,7 +90,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         job, output = self._controller.job(request.id), self._controller.record(request.id).output
         kept: list[str] = []
         if request.files and job.state in FINAL:
-            kept = output_folder.remove(output, request.id)
+            kept = await asyncio.to_thread(output_folder.remove, output, request.id)
         self._controller.wish(triggers.Removed(request.id))
         return jobs_pb2.RemoveJobResponse(kept=kept)
 

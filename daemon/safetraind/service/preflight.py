@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -40,7 +41,7 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
             check_absolute(path)
         launcher = EphemeralWorkers(self._controller.home, self._supervisor)
         lease: int | None = None
-        preflight_run = self._planning.preflight_run(spec, launcher)
+        preflight_run = await asyncio.to_thread(self._planning.preflight_run, spec, launcher)
         try:
             async with aclosing(preflight_run.run()) as run:
                 async for step in run:

@@ -10,6 +10,9 @@ from typing import ClassVar
 
 from safetrain_shared.jobs import JobSpec, Plan
 
+# Settings that change when a training computes, never what.
+NOT_THE_TRAINING = ("ignore_pressure", "segment_minutes", "rest_minutes")
+
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
@@ -58,5 +61,6 @@ class JobDocument:
         Two trainings of one fingerprint may go on from each other's checkpoints.
         """
         data = {name: file.sha256 for name, file in sorted(self.data.items())}
-        what = [self.model.path, data, self.spec.settings, self.seed]
+        settings = {k: v for k, v in self.spec.settings.items() if k not in NOT_THE_TRAINING}
+        what = [self.model.path, data, settings, self.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

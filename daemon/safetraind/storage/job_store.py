@@ -154,6 +154,11 @@ class JobStore:
         query = "SELECT * FROM jobs WHERE output = ? ORDER BY id DESC"
         return [self._record(row) for row in self._db.execute(query, (output,))]
 
+    def outputs(self) -> list[str]:
+        """The output folders of all jobs, those of the newest jobs first."""
+        query = "SELECT output FROM jobs GROUP BY output ORDER BY max(id) DESC"
+        return [row["output"] for row in self._db.execute(query)]
+
     def all(self) -> list[Record]:
         """Every job, oldest first."""
         return [self._record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]

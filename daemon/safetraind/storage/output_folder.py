@@ -24,7 +24,7 @@ from safetrain_shared.paths import (
     TENSORBOARD,
 )
 from safetraind.storage import training_state
-from safetraind.storage.job_document import JobDocument
+from safetraind.storage.job_document import NOT_THE_TRAINING, JobDocument
 from safetraind.storage.manifest import NAME as MANIFEST
 from safetraind.storage.training_state import TrainingState
 
@@ -80,7 +80,8 @@ def options(spec: JobSpec) -> dict[str, Any]:
 
 
 def _decisive(spec: JobSpec) -> dict[str, Any]:
-    return {**spec.settings, "model": spec.model, "train": spec.train, "valid": spec.valid}
+    settings = {k: v for k, v in spec.settings.items() if k not in NOT_THE_TRAINING}
+    return {**settings, "model": spec.model, "train": spec.train, "valid": spec.valid}
 
 
 def _other_folder(state: TrainingState, document: JobDocument) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
+import time
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -20,13 +22,17 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
 from safetrain_shared.errors import NoRoom, NotAllowed, NotFound, SafetrainError, Unreachable
 
+_STALE_SECONDS = 3600.0
+
 
 def snapshot(repository: str) -> Path:
     """Return the folder of `repository` (`ORG/NAME`), downloading what is not in the cache yet.
 
-    Exactly the files that mlx-lm loads: weights only as safetensors. Raises NotFound, NotAllowed
-    (gated or private), Unreachable, NoRoom.
+    Exactly the files that mlx-lm loads: weights only as safetensors. Whole files that have arrived
+    are not fetched again; of one that broke off nothing is kept. Raises NotFound, NotAllowed (gated
+    or private), Unreachable, NoRoom.
     """
+    remove_stale_parts(repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=DEFAULT_ALLOW_PATTERNS))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -51,14 +57,28 @@ def bytes_to_come(repository: str) -> int:
 
 def bytes_in_cache(repository: str) -> int:
     """Bytes of `repository` on this machine, those of unfinished files among them."""
-    folder = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{repository.replace('/', '--')}"
     sizes = []
-    for file in (folder / "blobs").glob("*"):
+    for file in _blobs(repository).glob("*"):
         try:
             sizes.append(file.stat().st_size)
         except OSError:  # renamed while we look
             continue
     return sum(sizes)
+
+
+def remove_stale_parts(repository: str) -> None:
+    """Removes what a download that was killed left behind: huggingface_hub gives each part a name
+    of its own and never goes on with it. A part that grew within the last hour may be somebody's.
+    """
+    for part in _blobs(repository).glob("*.incomplete"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink()
+
+
+def _blobs(repository: str) -> Path:
+    cache = Path(constants.HF_HUB_CACHE).expanduser()
+    return cache / f"models--{repository.replace('/', '--')}" / "blobs"
 
 
 def _nearest(folder: Path) -> Path:

@@ -74,6 +74,9 @@ class TrainingSettings(_message.Message):
     MEMORY_HIGH_FIELD_NUMBER: _builtins.int
     CALM_SECONDS_FIELD_NUMBER: _builtins.int
     HOLD_SECONDS_FIELD_NUMBER: _builtins.int
+    IGNORE_PRESSURE_FIELD_NUMBER: _builtins.int
+    SEGMENT_MINUTES_FIELD_NUMBER: _builtins.int
+    REST_MINUTES_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """micro-batch, samples"""
     gradient_accumulation: _builtins.int
@@ -119,6 +122,11 @@ class TrainingSettings(_message.Message):
     """share of the budget"""
     calm_seconds: _builtins.int
     hold_seconds: _builtins.int
+    ignore_pressure: _builtins.bool
+    segment_minutes: _builtins.float
+    """0: in one piece"""
+    rest_minutes: _builtins.float
+    """between two segments"""
     @_builtins.property
     def lora_targets(self) -> Global___StringList:
         """empty: every linear layer"""
@@ -156,10 +164,13 @@ class TrainingSettings(_message.Message):
         memory_high: _builtins.float | None = ...,
         calm_seconds: _builtins.int | None = ...,
         hold_seconds: _builtins.int | None = ...,
+        ignore_pressure: _builtins.bool | None = ...,
+        segment_minutes: _builtins.float | None = ...,
+        rest_minutes: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -181,6 +192,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__gradient_checkpointing: _TypeAlias = _typing.Literal["_gradient_checkpointing", b"_gradient_checkpointing"]  # noqa: Y015
     _WhichOneofReturnType__hold_seconds: _TypeAlias = _typing.Literal["hold_seconds"]  # noqa: Y015
     _WhichOneofArgType__hold_seconds: _TypeAlias = _typing.Literal["_hold_seconds", b"_hold_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__ignore_pressure: _TypeAlias = _typing.Literal["ignore_pressure"]  # noqa: Y015
+    _WhichOneofArgType__ignore_pressure: _TypeAlias = _typing.Literal["_ignore_pressure", b"_ignore_pressure"]  # noqa: Y015
     _WhichOneofReturnType__keep_checkpoints: _TypeAlias = _typing.Literal["keep_checkpoints"]  # noqa: Y015
     _WhichOneofArgType__keep_checkpoints: _TypeAlias = _typing.Literal["_keep_checkpoints", b"_keep_checkpoints"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
@@ -211,12 +224,16 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__num_epochs: _TypeAlias = _typing.Literal["_num_epochs", b"_num_epochs"]  # noqa: Y015
     _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
     _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
+    _WhichOneofReturnType__rest_minutes: _TypeAlias = _typing.Literal["rest_minutes"]  # noqa: Y015
+    _WhichOneofArgType__rest_minutes: _TypeAlias = _typing.Literal["_rest_minutes", b"_rest_minutes"]  # noqa: Y015
     _WhichOneofReturnType__save_steps: _TypeAlias = _typing.Literal["save_steps"]  # noqa: Y015
     _WhichOneofArgType__save_steps: _TypeAlias = _typing.Literal["_save_steps", b"_save_steps"]  # noqa: Y015
     _WhichOneofReturnType__schedule: _TypeAlias = _typing.Literal["schedule"]  # noqa: Y015
     _WhichOneofArgType__schedule: _TypeAlias = _typing.Literal["_schedule", b"_schedule"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__segment_minutes: _TypeAlias = _typing.Literal["segment_minutes"]  # noqa: Y015
+    _WhichOneofArgType__segment_minutes: _TypeAlias = _typing.Literal["_segment_minutes", b"_segment_minutes"]  # noqa: Y015
     _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
     _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -241,6 +258,8 @@ class TrainingSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_checkpointing) -> _WhichOneofReturnType__gradient_checkpointing | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_seconds) -> _WhichOneofReturnType__hold_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_pressure) -> _WhichOneofReturnType__ignore_pressure | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_checkpoints) -> _WhichOneofReturnType__keep_checkpoints | None: ...
     @_typing.overload
@@ -272,11 +291,15 @@ class TrainingSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rest_minutes) -> _WhichOneofReturnType__rest_minutes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__save_steps) -> _WhichOneofReturnType__save_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule) -> _WhichOneofReturnType__schedule | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__segment_minutes) -> _WhichOneofReturnType__segment_minutes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
     @_typing.overload

@@ -13,6 +13,10 @@ SENTENCES: dict[str, str] = {
     ),
     "daemon.start_failed": _("safetraind did not start. Its log is in {log}: {reason}"),
     "daemon.start_died": _("safetraind ended at once (exit code {code}). Its log is in {log}."),
+    "daemon.agent_python_gone": _(
+        "What starts the service at login names a Python that is gone: {python}. Write it anew: "
+        "safetraind install"
+    ),
     "daemon.starting": _("Starting safetraind …"),
     "daemon.stopping": _("safetraind is stopping; try again in a moment."),
     "daemon.incompatible": _(

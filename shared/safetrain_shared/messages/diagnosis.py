@@ -133,6 +133,23 @@ SENTENCES: dict[str, str] = {
         "Not equal to an undisturbed run: {differing:int} of {steps:int} losses differ, or the "
         "adapter does"
     ),
+    "selftest.not_deterministic": _(
+        "Two undisturbed runs already differ ({differing:int} of {steps:int} losses, or the "
+        "adapter): this GPU itself is not deterministic. A resume restores all of the state here, "
+        "and its result differs as much as any two runs do"
+    ),
+    "selftest.way": _("With {settings}:"),
+    "selftest.no_real_model": _(
+        "Not tried with a real model: the package index cannot be reached from here"
+    ),
+    "selftest.pressure": _("Memory pressure by the kernel: {level}, {swap:bytes} of swap in use"),
+    "selftest.launchd": _("launchd answers, which starts the service at login"),
+    "selftest.no_pressure": _("The kernel does not say how short of memory the machine is"),
+    "selftest.no_launchd": _(
+        "launchd does not answer, so nothing can start the service at login (over ssh it may not)"
+    ),
+    "selftest.not_awake": _("The sleep of an idle Mac could not be held off"),
+    "selftest.awake": _("The sleep of an idle Mac can be held off"),
     # service
     "diagnosis.again": _("The same happened {count:int} times in all"),
     "diagnosis.jobs_failed": _("Failed jobs: {count:int}. See them with: safetrain jobs"),

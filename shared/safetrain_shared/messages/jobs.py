@@ -55,11 +55,20 @@ SENTENCES: dict[str, str] = {
     "job.worker_crashed": _("The training process ended with exit code {code}. See its log: {log}"),
     "job.out_of_memory": _("The training ran out of memory."),
     "job.gpu_watchdog": _(
-        "macOS ended the training because it held the GPU for too long at a time."
+        "macOS ended the training because the display waited for the GPU too long. It goes on "
+        "unchanged. Let the display sleep while it trains: lock the screen and close no lid."
     ),
     "job.gave_up": _("Three attempts ended without a new checkpoint. The last cause: {cause}"),
+    "job.kernel_panic": _(
+        "The machine restarted after a kernel panic while the job was training. The report is in "
+        "{path}."
+    ),
     "job.machine_restarted": _("The machine restarted while the job was training."),
     "job.lease_busy": _("Another process holds the GPU."),
+    "job.not_at_login": _(
+        "After a restart of this machine the training goes on only once the service runs again. "
+        "Let it start at login: safetraind install"
+    ),
     "job.lid": _(
         "Keep the lid open: a closed lid puts the Mac to sleep, and the training waits until it is "
         "opened again."

@@ -47,7 +47,8 @@ SENTENCES: dict[str, str] = {
         "or name a model's folder."
     ),
     "model.hub_failed": _(
-        "{repository} could not be downloaded ({reason}). Try again; what has arrived is kept."
+        "{repository} could not be downloaded ({reason}). Try again; the files that arrived whole "
+        "are kept."
     ),
     "model.needs_remote_code": _(
         "{path} brings its own code, which is not run unless you trust it: --trust-remote-code"

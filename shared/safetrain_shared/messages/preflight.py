@@ -23,6 +23,11 @@ SENTENCES: dict[str, str] = {
         "{budget:bytes} of memory were asked for, but only {available:bytes} are available: "
         "planned for those"
     ),
+    "hardware.budget_beyond": _(
+        "{budget:bytes} of memory were asked for and {available:bytes} are available: macOS will "
+        "compress or swap {beyond:bytes} of what other programs hold, and they will be slow until "
+        "the training ends"
+    ),
     "hardware.pressure": _(
         "The system is short of memory (pressure: {level}). Close other applications before you "
         "train"
@@ -171,6 +176,17 @@ SENTENCES: dict[str, str] = {
     "plan.refused_buffer": _(
         "This does not fit: one array would take {needed:bytes}, and a buffer of this device holds "
         "{room:bytes}. Choose a smaller batch_size or max_seq_length, or set loss_chunk"
+    ),
+    "plan.close_app": _("Quit {app}: that gives about {gives:bytes}"),
+    "plan.close_enough": _(
+        "With these closed there would be about {room:bytes}, and this training would fit"
+    ),
+    "plan.close_not_enough": _(
+        "Even with these closed there would be about {room:bytes}, and {needed:bytes} are needed"
+    ),
+    "plan.squeeze": _(
+        "Or let macOS compress and swap what other programs hold, which makes them slow: "
+        "--memory-budget {budget:num}GiB"
     ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "

@@ -141,4 +141,18 @@ SENTENCES: dict[str, str] = {
         "the memory; it comes back by itself. Less gives the memory back sooner, at the cost of "
         "the time to load again."
     ),
+    "explain.ignore_pressure": _(
+        "Goes on whatever the system says of its memory, instead of holding and leaving when "
+        "others need it. The machine may become slow, and a Mac may end programs."
+    ),
+    "explain.segment_minutes": _(
+        "Trains in segments of so many minutes: at the end of each the training saves a "
+        "checkpoint, its process ends, the GPU rests for rest_minutes, and it goes on exactly. 0 "
+        "trains in one piece. The result is the same to the bit; memory at the peak is the same, "
+        "and the training takes longer by the time of the rests and of loading again."
+    ),
+    "explain.rest_minutes": _(
+        "Minutes between two segments (segment_minutes), in which nothing is computed and no "
+        "memory is held. Longer rests only cost time."
+    ),
 }

@@ -75,8 +75,11 @@ SENTENCES: dict[str, str] = {
     "train.no_samples": _("No sample in {path} can be trained at {length:int} tokens."),
     "train.early_stop": _("Stopped early: {count:int} evaluations brought no improvement."),
     "train.paused": _("Paused at step {step:int}, with a checkpoint."),
+    "train.segment": _(
+        "A segment ended at step {step:int}, with a checkpoint: the GPU rests, then it goes on."
+    ),
     "train.holding": _(
-        "The system is short of memory (the training takes {footprint:bytes}, {swap:bytes} of swap "
+        "Other programs need memory (the training takes {footprint:bytes}, {swap:bytes} of swap "
         "are in use): holding until that has passed."
     ),
     "train.memory_short": _(

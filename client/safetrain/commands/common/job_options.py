@@ -17,6 +17,7 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
+from safetrain_shared.settings import SEGMENT_MINUTES, SettingValue
 from safetrain_shared.wire import spec_to_wire
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +71,11 @@ def job_options(function: F) -> F:
             help=_("Use at most this much memory, such as 6GB."),
         ),
         click.option(
+            "--ignore-pressure",
+            is_flag=True,
+            help=_("Go on when other programs need memory, instead of making way for them."),
+        ),
+        click.option(
             "--allow-shorter", is_flag=True, help=_("Where memory runs out, sequences may be cut.")
         ),
         click.option(
@@ -93,9 +99,11 @@ def spec_of(
     config: str | None,
     pairs: tuple[str, ...],
     memory_budget: str | None,
+    ignore_pressure: bool,
     allow_shorter: bool,
     trust_remote_code: bool,
     name: str = "",
+    overnight: bool = False,
 ) -> jobs_pb2.JobSpec:
     """The job that the options and the configuration file describe, its paths absolute.
 
@@ -111,7 +119,7 @@ def spec_of(
         valid=valid_file,
         output=inputs.absolute(_given("output") or file.output or output),
         name=name,
-        settings=inputs.settings(file.settings, pairs),
+        settings=inputs.settings(file.settings, pairs, _unattended(ignore_pressure, overnight)),
         memory_budget=inputs.memory(memory_budget),
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
@@ -123,6 +131,12 @@ def spec_of(
     for said in notes:
         session.note(f"  {sign(said.status)} {say(said)}")
     return message
+
+
+def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:
+    """The settings behind the two options for who is not there, or wants the whole machine."""
+    chosen: dict[str, SettingValue] = {"ignore_pressure": True} if ignore_pressure else {}
+    return chosen | ({"segment_minutes": SEGMENT_MINUTES} if overnight else {})
 
 
 def _given(option: str) -> str:

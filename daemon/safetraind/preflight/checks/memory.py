@@ -2,6 +2,7 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.budget import available
 from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, info, passed, warning
 
@@ -12,18 +13,21 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     """Less than 1 GB is too little for most models, unless less was asked for: then the planner
     judges. A control group's limit is told.
     """
-    host, budget = facts.host, spec.memory_budget
+    host, budget, given = facts.host, spec.memory_budget, available(spec, facts)
     args = {"available": host.memory_available, "total": host.memory_total}
     verdict = passed("hardware.memory", **args)
-    if host.memory_available < _LEAST and not 0 < budget < _LEAST:
+    if max(host.memory_available, given) < _LEAST and not 0 < budget < _LEAST:
         verdict = failed("hardware.memory_short", least=_LEAST, **args)
     findings = [verdict]
     if host.memory_limit:
         findings.append(info("hardware.memory_limit", limit=host.memory_limit))
-    if budget > host.memory_available:
-        args = {"budget": budget, "available": host.memory_available}
-        findings.append(warning("hardware.budget_above", **args))
-    elif budget:
+    if budget > given:
+        findings.append(warning("hardware.budget_above", budget=budget, available=given))
+    if given > host.memory_available:
+        args = {"budget": given, "available": host.memory_available}
+        args["beyond"] = given - host.memory_available
+        findings.append(warning("hardware.budget_beyond", **args))
+    elif 0 < budget <= given:
         findings.append(info("hardware.memory_budget", budget=budget))
     return findings
 

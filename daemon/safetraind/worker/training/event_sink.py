@@ -26,6 +26,7 @@ class EventSink:
 
     def __init__(self, run: RunFolder, launch: Mapping[str, Any]) -> None:
         """`launch`: what launch.json says. Raises OSError where no event file can be opened."""
+        self.run = run
         self._intent = run.intent
         self._events = EventWriter(run.events, launch.get("attempt", 1), launch.get("seq_floor", 0))
         self._waiting: deque[Body] = deque(maxlen=MOST_WAITING)

@@ -1,17 +1,25 @@
 """Keeps a training from pressing the machine: watches memory, holds, and leaves in time.
 
 A thread looks every two seconds; what it saw is judged before each step. A process that grows
-near its budget gives its caches back. While the system is short of memory the run holds, so that
-others can finish what they do; if it stays short, or becomes critical, the run leaves the memory
-with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
-the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
+near its budget gives its caches back. While others need memory the run holds, so that they can
+finish what they do; if they go on needing it, or the pressure becomes critical, the run leaves the
+memory with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end
+while the pressure is critical is broken off: the last checkpoint is whole, and the run resumes
+exactly.
+
+Pressure alone does not say that others need memory. macOS's warning level is an occupancy: pages
+that are not compressed are fewer than half of all. A training that takes its planned part of a
+small Mac keeps it there, and holding changes nothing. So the level that the machine has once the
+training has settled, or that it kept when the training left for it before, is the usual one here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -29,6 +37,11 @@ from safetraind.worker.training.event_sink import EventSink
 SAMPLE_SECONDS = 2.0
 BREAK_OFF_SECONDS = 20.0  # of critical pressure in one step
 _LOOK_SECONDS = 0.25
+# Steps after which a training has taken its memory and the others have made way for it.
+SETTLING_STEPS = 2
+# Swap that grows by as much within the window is somebody at work; less is what macOS tidies away.
+SWAP_SECONDS = 30.0
+SWAP_GROWTH = 256 << 20
 
 
 class Strain(IntEnum):
@@ -36,31 +49,45 @@ class Strain(IntEnum):
 
     NONE = 0
     NEAR = 1  # the process is near its budget: caches are given back
-    SHORT = 2  # the system is short of memory: hold
+    SHORT = 2  # others need memory: hold
     CRITICAL = 3  # leave
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Memory at one moment: this process's footprint and the system's swap in use, bytes."""
+    """Memory at one moment: this process's footprint and the system's swap in use, bytes, and
+    `time`, monotonic seconds.
+    """
 
     footprint: int
     pressure: Pressure
     swap: int
+    time: float = 0.0
 
 
 def read() -> Reading:
-    """Takes a reading, in about a millisecond."""
-    return Reading(host.footprint(os.getpid()), host.pressure(), host.swap_used())
+    """Takes a reading, in about a millisecond and without starting a process."""
+    now = time.monotonic()
+    return Reading(host.footprint(os.getpid()), host.pressure(), host.swap_used(), now)
 
 
-def judge(reading: Reading, budget: int, high: float) -> Strain:
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is no sign of need here. `warning`: the warning level; `swap`: bytes in use."""
+
+    warning: bool = False
+    swap: int = 0
+
+
+def judge(reading: Reading, usual: Usual, budget: int, high: float) -> Strain:
     """The strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`: the
     share of it from which on the process is near.
     """
     if reading.pressure is Pressure.CRITICAL:
         return Strain.CRITICAL
-    if reading.pressure is Pressure.WARNING:
+    if reading.pressure is Pressure.WARNING and (
+        not usual.warning or reading.swap - usual.swap >= SWAP_GROWTH
+    ):
         return Strain.SHORT
     return Strain.NEAR if 0 < high * budget <= reading.footprint else Strain.NONE
 
@@ -79,6 +106,11 @@ class Guard:
     ) -> None:
         """`read` and `break_off` are what a test replaces."""
         self._settings, self._budget, self._link = plan.settings, plan.memory_budget, sink
+        self._marker = sink.run.left_at_warning
+        self._warning_is_usual = self._marker.exists()
+        self._steps, self._settled = 0, False
+        self._swaps: deque[Reading] = deque()  # of the last seconds, the oldest first
+        self._lock = threading.Lock()
         self._read, self._break_off, self._sample_seconds = read, break_off, sample_seconds
         self._highest = 0  # footprint
         self.strain = Strain.NONE  # the gravest since the step before
@@ -95,6 +127,7 @@ class Guard:
     def before_step(self) -> Outcome | None:
         """Gives caches back and holds as long as that helps; the outcome with which to leave."""
         self._critical_since = 0.0
+        self._settle()
         seen, self.strain = self.strain, Strain.NONE
         if seen is Strain.NONE:
             return None
@@ -107,8 +140,20 @@ class Guard:
             strain, reading = self._hold(reading)
         if strain < Strain.SHORT:
             return None
+        if reading.pressure is Pressure.WARNING:
+            self._marker.touch()
         needed = max(self._highest, reading.footprint)
         return Outcome("paused", _finding("train.memory_short", reading, needed=needed))
+
+    def _settle(self) -> None:
+        """Takes the level of the first steps for the usual one."""
+        if not self._settled:
+            self._settled = self._steps == SETTLING_STEPS
+            self._steps += 1
+            with self._lock:
+                self._swaps.clear()  # what was swapped so far made way for this training
+            if self._taken().pressure is Pressure.WARNING:
+                self._warning_is_usual = True
 
     def _hold(self, reading: Reading) -> tuple[Strain, Reading]:
         """Waits until it was calm for `calm_seconds`; at most `hold_seconds`, or until a wish."""
@@ -129,11 +174,20 @@ class Guard:
 
     def _taken(self) -> Reading:
         reading = self._read()
-        self._highest = max(self._highest, reading.footprint)
+        with self._lock:
+            self._highest = max(self._highest, reading.footprint)
+            while self._swaps and reading.time - self._swaps[0].time > SWAP_SECONDS:
+                self._swaps.popleft()
+            self._swaps.append(reading)
         return reading
 
     def _judged(self, reading: Reading) -> Strain:
-        return judge(reading, self._budget, self._settings.memory_high)
+        if self._settings.ignore_pressure:
+            reading = dataclasses.replace(reading, pressure=Pressure.UNKNOWN)
+        with self._lock:
+            swap = min((seen.swap for seen in self._swaps), default=reading.swap)
+        usual = Usual(self._warning_is_usual, swap) if self._settled else Usual(True, reading.swap)
+        return judge(reading, usual, self._budget, self._settings.memory_high)
 
     def _watch(self) -> None:
         while not self._closed.wait(self._sample_seconds):

@@ -20,6 +20,7 @@ from safetraind.worker.training.position import Progress
 from safetraind.worker.training.questions import Questions
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
+from safetraind.worker.training.segment import Segment
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
 from safetraind.worker.training.throughput import Throughput
@@ -71,13 +72,11 @@ def train(job: Task, sink: EventSink) -> Outcome:
     memory_limits.begin_measuring()
     throughput = Throughput()
     outcome = Outcome("succeeded")
+    segment = Segment(settings.segment_minutes, progress.step)
 
     with Questions(job, sink, loaded) as questions, Guard(plan, sink) as guard:
         while progress.step < total_steps and not enough(settings, progress):
-            if wish := sink.wish():
-                outcome = granted(wish, progress.step)
-                break
-            if left := guard.before_step():
+            if left := leaving(sink, segment, guard, progress.step):
                 outcome = left
                 break
 
@@ -120,6 +119,14 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
     records.save(progress)
     return records.conclude(progress, outcome)
+
+
+def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
+    """The outcome with which to leave after `step` steps: as asked, at the end of a segment, or
+    because others need the memory.
+    """
+    wish = sink.wish()
+    return granted(wish, step) if wish else segment.ended(step) or guard.before_step()
 
 
 def enough(settings: TrainingSettings, progress: Progress) -> bool:

@@ -1,0 +1,80 @@
+"""What happened to a training while nobody looked, folded from its events into one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from safetrain.views.job import clock
+from safetrain_shared.events import Event, StateChanged
+from safetrain_shared.findings import Finding
+from safetrain_shared.i18n import marked
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.jobs import FINAL, JobState
+
+# What interrupted it, by the cause's code, in a few words.
+_CAUSES = {
+    "job.kernel_panic": marked("kernel panic"),
+    "job.machine_restarted": marked("restart of the machine"),
+    "job.gpu_watchdog": marked("the display's watchdog"),
+    "job.out_of_memory": marked("memory ran out"),
+    "train.memory_short": marked("other programs needed the memory"),
+    "train.broke_off": marked("other programs needed the memory"),
+    "train.disk_full": marked("the disk was full"),
+    "train.disk_read_only": marked("the disk could not be written"),
+    "train.stopped": marked("the service was stopped"),
+    "job.worker_killed": marked("the process was killed"),
+    "job.worker_crashed": marked("the process crashed"),
+    "job.worker_lost": marked("the process was lost"),
+    "train.segment": marked("rest between segments"),
+}
+_OTHER = marked("interruption")
+
+
+@dataclass
+class Interruptions:
+    """The interruptions after the events taken so far, in their order: when, and why."""
+
+    found: list[tuple[float, Finding | None]] = field(default_factory=list)
+    state: JobState | None = None
+    since: float = 0.0
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Interruptions:
+        """Those that the events tell."""
+        found = cls()
+        for event in events:
+            found.take(event)
+        return found
+
+    def take(self, event: Event) -> None:
+        """Go on by one event."""
+        if isinstance(event.body, StateChanged):
+            self.state, self.since = event.body.state, event.time
+            if event.body.state is JobState.INTERRUPTED:
+                self.found.append((event.time, event.body.cause))
+
+    def sentence(self) -> str:
+        """What happened and how it stands; empty where nothing happened."""
+        if not self.found:
+            return ""
+        listed = ", ".join(self._counted())
+        if self.state is JobState.INTERRUPTED:
+            return _("Interrupted: {listed}. It goes on by itself.").format(listed=listed)
+        if self.state in FINAL:
+            text = _("Interrupted on the way: {listed}. It went on by itself and ended at {time}.")
+            return text.format(listed=listed, time=clock(self.since))
+        return _("Interrupted on the way: {listed}. It went on by itself.").format(listed=listed)
+
+    def _counted(self) -> Iterable[str]:
+        """Each kind once, with how often it came and when last: kernel panic (03:12:09)."""
+        kinds: dict[str, list[float]] = {}
+        for time, cause in self.found:
+            word = _CAUSES.get(cause.code, _OTHER) if cause is not None else _OTHER
+            kinds.setdefault(word, []).append(time)
+        for word, times in kinds.items():
+            if len(times) == 1:
+                yield f"{_(word)} ({clock(times[0])})"
+            else:
+                last = _("{count} times, last {time}")
+                yield f"{_(word)} ({last.format(count=len(times), time=clock(times[-1]))})"

@@ -1,0 +1,30 @@
+"""What to say when a training starts: what the machine itself may do to it meanwhile."""
+
+from __future__ import annotations
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.settings import TrainingSettings
+from safetraind.host import HostFacts
+
+
+def start_notices(
+    machine: HostFacts, settings: TrainingSettings, attempt: int, *, at_login: bool
+) -> list[Finding]:
+    """An empty battery, a closed lid; of a training in segments also that nothing starts the
+    service after a restart. `at_login`: the service starts at login.
+
+    Sleep for idleness is held off; a closed lid is not. Segments after the first are not told
+    again.
+    """
+    segmented = settings.segment_minutes > 0
+    if segmented and attempt > 1:
+        return []
+    found = []
+    if segmented and not at_login:
+        found.append(Finding("job.not_at_login", Status.WARNING))
+    if not machine.is_mac or machine.on_battery is None:  # without a battery there is no lid
+        return found
+    if machine.on_battery:
+        args = {"share": machine.battery_share}
+        found.append(Finding("hardware.battery", Status.WARNING, args=args))
+    return [*found, Finding("job.lid", Status.INFO)]

@@ -1,0 +1,58 @@
+"""What a user can do where a training does not fit: which applications to quit, what that gives,
+and on a Mac how much of the others' memory to take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec
+from safetraind.host.apps import App
+from safetraind.planner.budget import WORKER_BYTES, budget_for, most
+from safetraind.planner.facts import Facts
+
+_STEP = 1 << 29  # budgets are proposed in halves of a gigabyte
+_GB = 1 << 30
+
+
+def make_room(
+    refusal: Finding,
+    spec: JobSpec,
+    facts: Facts,
+    apps: Sequence[App],
+    worker_bytes: int = WORKER_BYTES,
+) -> list[Finding]:
+    """What could be done about a refusal for memory; empty where nothing can.
+
+    `apps`: the largest applications, see `host.largest_apps`. Their memory is at most what quitting
+    gives, for a part of it may be compressed already.
+    """
+    needed, room = int(str(refusal.args["needed"])), int(str(refusal.args["room"]))
+    if "budget" not in refusal.args:  # one array is too large: more memory would not help
+        return []
+    mlx = budget_for(spec, facts, worker_bytes).mlx
+    share = room / mlx if mlx else 1.0  # what the margin of the plan leaves
+
+    def room_with(free: int = 0, budget: int = spec.memory_budget) -> int:
+        host = dataclasses.replace(facts.host, memory_free=facts.host.memory_free + free)
+        asked = dataclasses.replace(spec, memory_budget=budget)
+        given = budget_for(asked, dataclasses.replace(facts, host=host), worker_bytes)
+        return int(given.mlx * share)
+
+    found = [_said("plan.close_app", app=app.name, gives=app.bytes) for app in apps]
+    if apps:
+        then = room_with(free=sum(app.bytes for app in apps))
+        enough = then >= needed
+        code = "plan.close_enough" if enough else "plan.close_not_enough"
+        found.append(_said(code, room=then, needed=needed))
+    budgets = range(_STEP, most(facts) + 1, _STEP)
+    squeezed = next((b for b in budgets if room_with(budget=b) >= needed), 0)
+    if squeezed > facts.host.memory_available:
+        found.append(_said("plan.squeeze", budget=squeezed / _GB))
+    return found
+
+
+def _said(code: str, **args: str | float) -> Finding:
+    return Finding(code, Status.INFO, args=args, section="recommendation")

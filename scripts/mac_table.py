@@ -1,0 +1,302 @@
+"""Writes docs/macs.md and docs/pt/macs.md: what is recommended on recorded Macs for five models.
+
+The machines are those of the tests (tests/preflight/macs.py), the models are written out as a
+folder that has all of a model but its numbers, and both go through the product's own readers and
+planner. Nothing is measured: the estimate from shape decides, with its margin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetrain_shared import i18n
+from safetrain_shared.findings import Finding
+from safetrain_shared.i18n import integer, size
+from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.messages import say
+from safetraind.host import App, macos
+from safetraind.models.model_config import ModelFacts, read_model
+from safetraind.planner import choose_plan
+from safetraind.planner.budget import available, budget_for
+from safetraind.planner.facts import Device, Disk, Facts, Lengths
+from safetraind.planner.make_room import make_room
+from safetraind.planner.option import Question
+from tests.preflight.macs import BUSY_M1_8, BUSY_M2_16, M3_MAX, M4_32, M4_MAX, Mac
+
+ROOT = Path(__file__).resolve().parent.parent
+LANGUAGES = ("en", "pt")
+PAGES = {"en": ROOT / "docs" / "macs.md", "pt": ROOT / "docs" / "pt" / "macs.md"}
+GB, MB = 1 << 30, 1 << 20
+
+# `max_recommended_working_set_size` as other programs print it for Macs of these sizes, in GB.
+WORKING_SETS = {8: 5.33, 16: 10.67, 32: 21.33, 64: 48.0, 128: 107.5}
+MACS = (BUSY_M1_8, BUSY_M2_16, M4_32, M3_MAX, M4_MAX)
+OPEN_APPS = (App("Google Chrome", 2400 * MB), App("Slack", 700 * MB))  # on the first two
+# 848 conversations, as many as in the document's own set, most of them short.
+LENGTHS = ((96, 300), (192, 350), (384, 150), (512, 48))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A 4-bit model by the numbers of its config.json on the hub. `window`: tokens that five of
+    six layers look back, 0 for all.
+    """
+
+    name: str
+    kind: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool = True
+    window: int = 0
+
+
+MODELS = (
+    Model("Llama-3.2-3B-4bit", "llama", 28, 3072, 8192, 24, 8, 128, 128256),
+    Model("Qwen3-4B-4bit", "qwen3", 36, 2560, 9728, 32, 8, 128, 151936),
+    Model("Gemma-3-4b-4bit", "gemma3_text", 34, 2560, 10240, 8, 4, 256, 262208, window=1024),
+    Model("Mistral-7B-4bit", "mistral", 32, 4096, 14336, 32, 8, 128, 32768, tied=False),
+    Model("Qwen2.5-14B-4bit", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, tied=False),
+)
+# What people report: (GB of the Mac, model) → what ran or did not, and where it is told.
+REPORTS = {
+    (16, "Qwen3-4B-4bit"): (
+        "1 × 2,047, 8 layers, checkpointed: 5.45 GB; 4 × 400: 12.4 GB, and the machine froze",
+        "1 × 2047, 8 camadas, com checkpointing: 5,45 GB; 4 × 400: 12,4 GB, e a máquina parou",
+        "logs of an M1 Pro, dist2048 and triage4b",
+    ),
+    (32, "Mistral-7B-4bit"): (
+        "batch 1, 4 layers, M1 Max: about 250 tokens/s",
+        "lote 1, 4 camadas, M1 Max: cerca de 250 tokens/s",
+        "mlx-lm LORA.md",
+    ),
+    (32, "Gemma-3-4b-4bit"): (
+        "16 bits, 4 samples, all layers, M4: 11.6 GB checkpointed; without, out of memory at 18.9",
+        "16 bits, 4 amostras, todas as camadas, M4: 11,6 GB com checkpointing; sem, faltou memória "
+        "aos 18,9",
+        "log spokeG3",
+    ),
+    (128, "Gemma-3-4b-4bit"): (
+        "1 × 2,047, checkpointed, M1 Ultra: 6.1 GB; 2 without checkpointing ran out of memory",
+        "1 × 2047, com checkpointing, M1 Ultra: 6,1 GB; 2 sem checkpointing: faltou memória",
+        "log koa2",
+    ),
+}
+
+TEXTS = {
+    "en": {
+        "title": "What is recommended on which Mac",
+        "other": "[Português](pt/macs.md)",
+        "opening": (
+            "The recommendation for five machines as they were recorded, and five models. "
+            "**Nothing here was measured on a Mac**: it is what the planner says before it has run "
+            "a step, with the margin of that; on your machine preflight measures. The data is taken to "
+            "be 848 conversations of 96 to 512 tokens. The 8 and the 16 GB Mac have a browser and a "
+            "messenger open; the others have nothing to speak of."
+        ),
+        "machine": "{chip}, {memory} GB, {available} available",
+        "head": ("model", "recommendation", "why", "what people report"),
+        "plan": "{batch} × {accumulation} samples, {length} tokens",
+        "peak": "{peak} at the peak, {room} for arrays",
+        "generated": "This page is made by `scripts/mac_table.py` (`make mac-table`).",
+    },
+    "pt": {
+        "title": "O que se recomenda em que Mac",
+        "other": "[English](../macs.md)",
+        "opening": (
+            "A recomendação para cinco máquinas tal como foram registadas, e cinco modelos. "
+            "**Nada disto foi medido num Mac**: é o que o planeador diz antes de correr um passo, "
+            "com a margem respetiva; na sua máquina o preflight mede. Supõem-se 848 conversas de 96 "
+            "a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um programa de mensagens "
+            "abertos; os outros, nada que se note."
+        ),
+        "machine": "{chip}, {memory} GB, {available} disponíveis",
+        "head": ("modelo", "recomendação", "porquê", "o que as pessoas relatam"),
+        "plan": "{batch} × {accumulation} amostras, {length} tokens",
+        "peak": "{peak} no pico, {room} para arrays",
+        "generated": "Esta página é feita por `scripts/mac_table.py` (`make mac-table`).",
+    },
+}
+
+
+def main() -> int:
+    """Writes both pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = {model: written(model, Path(folder)) for model in MODELS}
+    for lang, path in PAGES.items():
+        with i18n.speaking(lang):
+            path.write_text(page(models, lang), encoding="utf-8")
+        print(path.relative_to(ROOT))
+    return 0
+
+
+def written(model: Model, folder: Path) -> ModelFacts:
+    """The model's facts by the product's own reader, from a folder whose weights are a hole."""
+    place = folder / model.name
+    place.mkdir()
+    config = {
+        "model_type": model.kind,
+        "num_hidden_layers": model.layers,
+        "hidden_size": model.hidden,
+        "intermediate_size": model.intermediate,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "vocab_size": model.vocabulary,
+        "quantization": {"group_size": 64, "bits": 4},
+    }
+    if model.window:
+        config |= {"sliding_window": model.window, "sliding_window_pattern": 6}
+    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (place / "tokenizer.json").write_text("{}", encoding="utf-8")
+    header, offset = {}, 0
+    for name, dtype, shape in _tensors(model):
+        bytes_each = 4 if dtype == "U32" else 2
+        end = offset + bytes_each * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    with (place / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + offset)
+    facts = read_model(model.name, place)
+    assert facts.shape is not None, facts
+    return facts
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, str, list[int]]]:
+    """Names, types and shapes of a folder that mlx-lm quantized to 4 bits in groups of 64."""
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    matrices = {
+        "self_attn.q_proj": (queries, model.hidden),
+        "self_attn.k_proj": (keys, model.hidden),
+        "self_attn.v_proj": (keys, model.hidden),
+        "self_attn.o_proj": (model.hidden, queries),
+        "mlp.gate_proj": (model.intermediate, model.hidden),
+        "mlp.up_proj": (model.intermediate, model.hidden),
+        "mlp.down_proj": (model.hidden, model.intermediate),
+    }
+    whole = {"model.embed_tokens": (model.vocabulary, model.hidden)}
+    if not model.tied:
+        whole["lm_head"] = (model.vocabulary, model.hidden)
+    for layer in range(model.layers):
+        whole |= {f"model.layers.{layer}.{name}": shape for name, shape in matrices.items()}
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield f"model.layers.{layer}.{norm}.weight", "BF16", [model.hidden]
+    yield "model.norm.weight", "BF16", [model.hidden]
+    for name, (rows, columns) in whole.items():
+        yield f"{name}.weight", "U32", [rows, columns // 8]
+        for kind in ("scales", "biases"):
+            yield f"{name}.{kind}", "BF16", [rows, columns // 64]
+
+
+def page(models: dict[Model, ModelFacts], lang: str) -> str:
+    """The page in the language in use."""
+    texts = TEXTS[lang]
+    lines = [f"# {texts['title']}", "", str(texts["other"]), "", str(texts["opening"]), ""]
+    for mac in MACS:
+        machine = macos.gather(mac.run())
+        told = {"chip": mac.chip, "memory": mac.memory_gb, "available": size(machine.memory_free)}
+        lines += [f"## {str(texts['machine']).format(**told)}", ""]
+        lines += [f"| {' | '.join(texts['head'])} |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(_row(mac, m, facts, lang))} |" for m, facts in models.items()]
+        lines.append("")
+    return "\n".join([*lines, str(texts["generated"]), ""])
+
+
+def _row(mac: Mac, model: Model, known: ModelFacts, lang: str) -> list[str]:
+    facts = _facts(mac, known)
+    question = _question(facts)
+    answer = choose_plan.plan(question)
+    if isinstance(answer, Plan):
+        cells = [_recommended(answer, lang), _reasons(answer, question, lang)]
+    else:
+        apps = OPEN_APPS if mac in MACS[:2] else ()
+        helps = make_room(answer, question.spec, facts, apps)
+        cells = ["–", " ".join(f"{say(finding)}." for finding in [answer, *helps])]
+    reported = REPORTS.get((mac.memory_gb, model.name))
+    told = "–"
+    if reported is not None:
+        told = f"{reported[LANGUAGES.index(lang)]} ({reported[2]})"
+    return [model.name, *cells, told]
+
+
+def _facts(mac: Mac, model: ModelFacts) -> Facts:
+    device = Device(
+        "metal",
+        name=mac.chip,
+        memory=mac.memory_gb * GB,
+        working_set=int(WORKING_SETS[mac.memory_gb] * GB),
+    )
+    disk = Disk("/out", 100 * GB, 100 * GB, same_disk=True)
+    return Facts(macos.gather(mac.run()), disk, model, device=device)
+
+
+def _question(facts: Facts) -> Question:
+    spec = JobSpec(facts.model.name, "/train.jsonl", "/valid.jsonl", "/out")
+    tops = [(tokens, tokens // 2) for tokens, count in LENGTHS for _ in range(min(count, 64))]
+    lengths = Lengths(
+        tokens=LENGTHS,
+        answers=tuple((tokens // 2, count) for tokens, count in LENGTHS),
+        longest=LENGTHS[-1][0],
+        tops=tuple(sorted(tops, reverse=True)),
+    )
+    assert facts.model.shape is not None and facts.device is not None
+    return Question(
+        spec=spec,
+        shape=facts.model.shape,
+        quantized=True,
+        model_path="/model",
+        lengths=lengths,
+        samples=sum(count for _, count in LENGTHS),
+        text_only=False,
+        available=available(spec, facts),
+        budget=budget_for(spec, facts),
+        device="metal",
+        valid=dataclasses.replace(lengths),
+    )
+
+
+def _recommended(plan: Plan, lang: str) -> str:
+    settings = plan.settings
+    told = {
+        "batch": settings.batch_size,
+        "accumulation": settings.gradient_accumulation,
+        "length": integer(settings.max_seq_length, lang),
+    }
+    parts = [str(TEXTS[lang]["plan"]).format(**told)]
+    if settings.gradient_checkpointing:
+        parts.append("gradient_checkpointing")
+    if settings.loss_chunk:
+        parts.append(f"loss_chunk={settings.loss_chunk}")
+    return ", ".join(parts)
+
+
+def _reasons(plan: Plan, question: Question, lang: str) -> str:
+    """The first reasons as a user reads them, then the numbers."""
+    told = {"peak": size(plan.predicted_peak, lang), "room": size(question.budget.mlx, lang)}
+    said = [say(reason) for reason in plan.reasons if _decides(reason)]
+    return " ".join(
+        f"{text.rstrip('.')}." for text in [*said, str(TEXTS[lang]["peak"]).format(**told)]
+    )
+
+
+def _decides(reason: Finding) -> bool:
+    """Whether the reason is about this machine rather than about the data."""
+    return reason.code.startswith(
+        ("tier.", "plan.checkpointing", "plan.loss_chunk", "plan.shorten")
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
