@@ -57,6 +57,8 @@ CHECKS = {
     "repository": _("files of the model"),
     "architecture": _("architecture of the model"),
     "code": _("programs of the model"),
+    "model_keys": _("configuration of the model"),
+    "targets": _("layers that get an adapter"),
     "quantization": _("quantization"),
     "licence": _("licence"),
     "loading": _("loading the model"),

@@ -70,15 +70,23 @@ class Problems:
         self._kinds.add(kind)
 
 
-def inspect_request(spec: JobSpec, model_path: str) -> dict[str, Any]:
-    """What the inspect worker is asked in preflight."""
+def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> dict[str, Any]:
+    """What the inspect worker is asked in preflight. `vocabulary`: rows of the model's embedding,
+    0 where they are not known.
+    """
     return {
         "train": spec.train,
         "valid": spec.valid,
         "model": model_path,
+        "vocabulary": vocabulary,
+        "targets": list(_texts(spec.settings.get("lora_targets"))),
         "mask_prompt": bool(spec.settings.get("mask_prompt", True)),
         "trust_remote_code": spec.trust_remote_code,
     }
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else ()
 
 
 def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
@@ -86,7 +94,18 @@ def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
     tokenizer = result.get("tokenizer") or {}
     reason = "" if tokenizer.get("loaded", True) else "; ".join(tokenizer.get("reason") or ["?"])
     train, valid = (data_file_from(result.get(name)) for name in ("train", "valid"))
-    return Data(train, valid, problems=tuple(problems), tokenizer_reason=reason)
+    model = result.get("model") or {}
+    return Data(
+        train,
+        valid,
+        problems=tuple(problems),
+        tokenizer_reason=reason,
+        chat_template=tokenizer.get("chat_template", True),
+        templates=tuple(tokenizer.get("templates", ())),
+        lost_keys=tuple(model.get("lost", ())),
+        missing_targets=tuple(model.get("missing", ())),
+        known_targets=tuple(model.get("known", ())),
+    )
 
 
 def probe_request(

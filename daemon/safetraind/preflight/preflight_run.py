@@ -233,7 +233,8 @@ class PreflightRun:
 
         model = self._facts.model
         whole = "" if model.missing or model.reason else model.path
-        request = inspect_request(self.spec, whole)
+        vocabulary = model.shape.vocabulary if model.shape else 0
+        request = inspect_request(self.spec, whole, vocabulary)
         ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
         result = ended.result or {}
         found = [finding_from_dict(problem) for problem in problems.kept]

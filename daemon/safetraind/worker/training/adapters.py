@@ -57,10 +57,17 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
         _lora_parameters(settings),
         use_dora=settings.fine_tune_type == "dora",
     )
-    if not tree_flatten(model.trainable_parameters()):
-        targets = ", ".join(settings.lora_targets)
-        raise InvalidSetting("train.no_targets", targets=targets)
+    _check_targets(model, settings)
     return _key_dropout(model, settings.lora_dropout)
+
+
+def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
+    """Raises InvalidSetting naming the targets that got no adapter."""
+    adapted = [name for name, module in model.named_modules() if "lora_a" in module]
+    targets = settings.lora_targets or ("",)
+    missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in adapted)]
+    if missing or not tree_flatten(model.trainable_parameters()):
+        raise InvalidSetting("train.no_targets", targets=", ".join(missing or targets))
 
 
 def dropouts(model: nn.Module) -> int:

@@ -208,7 +208,12 @@ class Records:
             self._link.notice("train.best_damaged", checkpoint=best)
 
     def _say_left_out(self, length: int) -> None:
-        """What of the data is not used at `length` tokens."""
+        """What of the data is not used at `length` tokens, or learned otherwise than it stands."""
+        files = (self._task.spec.train, self._samples), (self._task.spec.valid, self._validation)
+        for path, part in files:
+            for code, found in part.problems.items():
+                where = {"path": path, "count": found["count"], "line": found["line"]}
+                self._link.notice("train.rendered_otherwise", cause=code, **found["args"], **where)
         if count := self._samples.left_out:
             self._link.notice("train.left_out", count=count, length=length)
         if self._task.spec.valid and not self._validation.usable.any():
