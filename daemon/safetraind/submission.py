@@ -191,6 +191,8 @@ class Submission:
         source = self._models.resolve(spec.model)
         seed = spec.settings.get("seed", TrainingSettings().seed)
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
+        if spec.start_adapter:
+            files["start_adapter"] = Path(spec.start_adapter)
         return {
             "spec": to_dict(spec),
             "seed": seed,
@@ -204,8 +206,8 @@ def checked_paths(spec: JobSpec) -> Path:
 
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
-    for path in (Path(spec.train), Path(spec.valid)):
-        checked_file(path)
+    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
+        checked_file(Path(name))
     return checked_output(Path(spec.output))
 
 

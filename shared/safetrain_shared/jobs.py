@@ -35,7 +35,10 @@ LIVE = frozenset(JobState) - FINAL
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What the user asked for. Paths are absolute; `settings` holds only what was chosen."""
+    """What the user asked for. Paths are absolute; `settings` holds only what was chosen.
+
+    `start_adapter`: weights of an adapter that the training starts from; empty: a new one.
+    """
 
     model: str
     train: str
@@ -46,6 +49,7 @@ class JobSpec:
     memory_budget: int = 0
     trust_remote_code: bool = False
     allow_shorter: bool = False
+    start_adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

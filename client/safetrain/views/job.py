@@ -58,6 +58,7 @@ def glance(job: Job, others: Iterable[Job] = ()) -> list[str]:
         for label, value in [
             (_("model"), short_path(job.spec.model)),
             (_("data"), short_path(job.spec.train)),
+            (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),

@@ -82,6 +82,7 @@ def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **dict(spec.get("settings", {})),
         **{name: spec.get(name) for name in ("model", "train", "valid")},
+        "start_adapter": spec.get("start_adapter") or None,
     }
 
 

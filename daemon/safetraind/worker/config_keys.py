@@ -96,7 +96,7 @@ def _rope(config: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any], 
     group = config.get("rope_parameters")
     if not group or "rope_parameters" in fields:
         scaling = config.get("rope_scaling")
-        lost = "rope_scaling" not in fields and not _is_default(scaling)
+        lost = "rope_scaling" not in fields and not scales_nothing(scaling)
         return {}, ["rope_scaling"] if lost else []
     if not isinstance(group, Mapping):
         return {}, ["rope_parameters"]
@@ -113,7 +113,7 @@ def _rope_by_layer(
     if all(kind == kinds[0] for kind in kinds):
         return _rope_of(kinds[0], fields)
     local, rest = group.get("sliding_attention"), group.get("full_attention")
-    local_only_base = local is not None and _is_default(local)
+    local_only_base = local is not None and scales_nothing(local)
     if len(group) != 2 or rest is None or local is None or not local_only_base:
         return {}, ["rope_parameters"]
     if "rope_local_base_freq" not in fields:
@@ -135,7 +135,7 @@ def _rope_of(group: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any]
             overrides[name] = value
         elif value != neutral:
             lost.append(f"rope_parameters.{name}")
-    if not _is_default(scaling):
+    if not scales_nothing(scaling):
         if "rope_scaling" in fields:
             overrides["rope_scaling"] = scaling
         else:
@@ -143,7 +143,7 @@ def _rope_of(group: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any]
     return overrides, lost
 
 
-def _is_default(scaling: Any) -> bool:
+def scales_nothing(scaling: Any) -> bool:
     """Whether a group of rope parameters scales nothing."""
     if not isinstance(scaling, Mapping) or not scaling:
         return not scaling

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from safetrain_shared.errors import InvalidSetting
+from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.settings import TrainingSettings
 
 WEIGHTS = "adapters.safetensors"
@@ -86,6 +86,21 @@ def put(model: nn.Module, values: dict[str, mx.array]) -> None:
     if {n: w.shape for n, w in own.items()} != {n: w.shape for n, w in values.items()}:
         raise ValueError("the adapter belongs to another model or other settings")
     model.load_weights(list(values.items()), strict=False)
+
+
+def start_from(model: nn.Module, file: Path) -> None:
+    """Sets the adapter's weights to those in `file`, as mlx-lm's `resume_adapter_file` does.
+
+    Raises NotFound without the file, InvalidInput where it belongs to another adapter.
+    """
+    if not file.is_file():
+        raise NotFound("path.missing", path=str(file))
+    try:
+        found: Any = mx.load(str(file))
+        put(model, dict(found))
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput("train.other_adapter", path=str(file), reason=reason) from error
 
 
 def write_config(folder: Path, model: nn.Module, settings: TrainingSettings, base: str) -> None:
