@@ -150,7 +150,9 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `busy`: the GPU was held by another process, so nothing could be measured."""
+    """All of it. `busy`: the GPU was held by another process, so nothing could be measured.
+    `inspection_end`: why the inspection of the files wrote no result.
+    """
 
     host: HostFacts
     disk: Disk
@@ -160,6 +162,7 @@ class Facts:
     openblas: str = ""
     packages: Mapping[str, Package] = field(default_factory=dict)
     data: Data | None = None
+    inspection_end: Finding | None = None
     device: Device | None = None
     loaded: Loaded | None = None
     busy: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, finding_from_dict, settings_from_dict, to_dict
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.budget import Budget
@@ -30,6 +30,14 @@ class Ended(Protocol):
     @property
     def result(self) -> dict[str, Any] | None:
         """The content of probe.json."""
+
+    @property
+    def log(self) -> str:
+        """The end of what it printed."""
+
+    @property
+    def limit(self) -> str:
+        """ "time" or "memory" where it was killed at its limit."""
 
 
 class Workers(Protocol):
@@ -87,6 +95,17 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> dict[str
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, tuple | list) else ()
+
+
+def inspection_end(ended: Ended) -> Finding:
+    """Why an inspection wrote no result."""
+    if ended.limit:
+        return Finding(f"data.inspection_{ended.limit}", Status.FAILED, True)
+    lines = [line for line in ended.log.strip().splitlines() if line[:1].strip()]
+    exit_told = ", ".join(f"{name} {value}" for name, value in ended.exit.items() if value)
+    raised = lines and not ended.exit.get("signal")
+    reason = lines[-1][:200] if raised else exit_told or "-"
+    return Finding("data.inspection_died", Status.FAILED, True, {"reason": reason})
 
 
 def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:

@@ -96,6 +96,15 @@ SENTENCES: dict[str, str] = {
     "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files
     "data.not_read": _("The training files could not be inspected"),
+    "data.inspection_died": _("The inspection of the training files broke off ({reason})"),
+    "data.inspection_time": _(
+        "The inspection of the training files was ended: for two minutes nothing came. The model's "
+        "chat template or tokenizer may run without end"
+    ),
+    "data.inspection_memory": _(
+        "The inspection of the training files was ended: it took more than 4 GB of memory. The "
+        "model's chat template or tokenizer may grow without end"
+    ),
     "data.not_inspected": _(
         "The training files are large: they are read to their end when the job's turn comes"
     ),

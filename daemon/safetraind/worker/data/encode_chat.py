@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -26,6 +27,10 @@ from safetraind.worker.data.schema import (
     parse,
     shown,
 )
+from safetraind.worker.time_limit import TimeLimitReached, time_limit
+
+# A template takes milliseconds; one that takes so long may never end.
+SAMPLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,13 @@ class Refused(Exception):
     def __init__(self, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         super().__init__(shown(lines[0], 200))
+
+
+class TooSlow(Refused):
+    """The chat template was still at work on a sample after SAMPLE_SECONDS."""
+
+    def __init__(self) -> None:
+        super().__init__(TimeoutError(f"> {SAMPLE_SECONDS:.0f} s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +103,12 @@ class Encoder:
 
         Raises Refused. A chat template is a program of the model's author, and may raise anything.
         """
+        encode = self._text if form == "text" else partial(self._chat, form=form)
         try:
-            return self._text(line, sample) if form == "text" else self._chat(line, sample, form)
+            with time_limit(SAMPLE_SECONDS):
+                return encode(line, sample)
+        except TimeLimitReached as error:
+            raise TooSlow from error
         except Exception as error:
             raise Refused(error) from error
 

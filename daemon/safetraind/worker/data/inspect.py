@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
     facts = [None if scan is None else _facts(scan) for scan in scans]
     result: dict[str, Any] = {"train": facts[0], "valid": facts[1], "packages": packages}
     if request.get("model") and packages["mlx_lm"]["version"]:
-        result["tokenizer"] = _count_tokens(request, scans, facts)
+        result["tokenizer"] = _count_tokens(request, scans, facts, write)
         result["model"] = _read_model(request)
     return result
 
@@ -154,7 +155,10 @@ def _facts(scan: Scan) -> dict[str, Any]:
 
 
 def _count_tokens(
-    request: dict[str, Any], scans: Sequence[Scan | None], facts: Sequence[dict[str, Any] | None]
+    request: dict[str, Any],
+    scans: Sequence[Scan | None],
+    facts: Sequence[dict[str, Any] | None],
+    write: Write,
 ) -> dict[str, Any]:
     """Adds the lengths to `facts`; says whether the tokenizer itself could be loaded."""
     # Only now: with these imports `validate` would take two seconds to begin.
@@ -175,7 +179,8 @@ def _count_tokens(
     encoder = Encoder(tokenizer, mask_prompt, request.get("vocabulary", 0))
     for scan, fact in zip(scans, facts, strict=True):
         if scan is not None and fact is not None:
-            fact["lengths"] = count(scan.draw, encoder).as_dict()
+            counting = {"counting": scan.path}  # that it goes on is all there is to say
+            fact["lengths"] = count(scan.draw, encoder, partial(write, counting)).as_dict()
     return {
         "loaded": True,
         "chat_template": tokenizer.has_chat_template,

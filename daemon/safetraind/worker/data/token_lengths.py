@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from safetraind.worker.data.encode_chat import Encoder, Refused
+from safetraind.worker.data.encode_chat import Encoder, Refused, TooSlow
 from safetraind.worker.data.line_reader import Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
 from safetraind.worker.data.schema import Problem, form_of, parse
 
 TOPS = 128
+_BETWEEN_PROGRESS = 64
 
 
 @dataclass(slots=True)
@@ -63,17 +64,26 @@ class Lengths:
         }
 
 
-def count(draw: ReservoirSample, encoder: Encoder) -> Lengths:
-    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised."""
+def count(
+    draw: ReservoirSample, encoder: Encoder, progress: Callable[[], None] = lambda: None
+) -> Lengths:
+    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised;
+    one that takes too long for a sample ends the count. `progress` is called now and then.
+    """
     lengths, drawn = Lengths(), set()
-    for line in draw:
-        drawn.add(line.number)
-        if measured := _measured(line, encoder, lengths):
-            lengths.tokens[measured[0]] += 1
-            lengths.answers[measured[1]] += 1
-    for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
-        if line.number not in drawn:
-            _measured(line, encoder, lengths)
+    try:
+        for number, line in enumerate(draw):
+            drawn.add(line.number)
+            if number % _BETWEEN_PROGRESS == 0:
+                progress()
+            if measured := _measured(line, encoder, lengths):
+                lengths.tokens[measured[0]] += 1
+                lengths.answers[measured[1]] += 1
+        for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
+            if line.number not in drawn:
+                _measured(line, encoder, lengths)
+    except TooSlow as error:
+        lengths.reason = str(error)
     lengths.scale = draw.seen / len(drawn) if drawn else 1.0
     return lengths
 
@@ -86,6 +96,9 @@ def _measured(line: Line, encoder: Encoder, lengths: Lengths) -> tuple[int, int]
         lengths.failed += 1
         if not lengths.line or line.number < lengths.line:
             lengths.line, lengths.reason = line.number, str(error)
+        if isinstance(error, TooSlow):
+            lengths.line = line.number
+            raise
         return None
     for problem in encoded.problems:
         lengths.note(problem, line.number)

@@ -64,7 +64,7 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
 def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
     """Raises InvalidSetting naming the targets that got no adapter."""
     adapted = [name for name, module in model.named_modules() if "lora_a" in module]
-    targets = settings.lora_targets or ("",)
+    targets = settings.lora_targets
     missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in adapted)]
     if missing or not tree_flatten(model.trainable_parameters()):
         raise InvalidSetting("train.no_targets", targets=", ".join(missing or targets))
