@@ -111,7 +111,13 @@ _PARSERS = {
     "database or disk is full": _("the disk is full"),
     "disk I/O error": _("the disk reports a fault"),
 }
-REASONS = {**{os.strerror(code): text for code, text in _SYSTEM.items()}, **_PARSERS, **TYPES}
+_OURS = {"still running": _("it was still running after ten seconds")}
+REASONS = {
+    **_OURS,
+    **{os.strerror(code): text for code, text in _SYSTEM.items()},
+    **_PARSERS,
+    **TYPES,
+}
 # The arguments whose values are such names.
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "state": STATES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected, current
+from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.job import glance
@@ -28,4 +29,4 @@ def status(session: Session, job: int | None) -> None:
         write(message_to_json(chosen))
         return
     for line in glance(chosen, jobs):
-        click.echo(line)
+        echo(line)

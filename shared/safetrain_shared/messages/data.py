@@ -81,13 +81,12 @@ SENTENCES: dict[str, str] = {
     ),
     "data.rendered_otherwise": _("{name}, line {line:int} ({count:int} in all): {cause}"),
     "data.no_chat_template": _(
-        "The model has no chat template, which {name} needs. Use an instruct model, or samples of "
-        'the form {{"text": …}}'
+        "The model has no chat template, which {name} needs. Use an instruct model, or text data "
+        '(samples with the key "text")'
     ),
     "data.no_default_template": _(
         "The model has several chat templates ({names}) and none is called default. Use a model "
-        "with one, or samples of the form {{"
-        '"text": …}}'
+        'with one, or text data (samples with the key "text")'
     ),
     "data.all_lose": _(
         "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "

@@ -58,7 +58,7 @@ class TooSlow(Refused):
     """The chat template was still at work on a sample after SAMPLE_SECONDS."""
 
     def __init__(self) -> None:
-        super().__init__(TimeoutError(f"> {SAMPLE_SECONDS:.0f} s"))
+        super().__init__(TimeoutError("still running"))
 
 
 @dataclass(frozen=True, slots=True)
