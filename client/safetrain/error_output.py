@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
 
 import click
 
+from safetrain.echo import echo
 from safetrain_shared.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE,
@@ -17,6 +17,7 @@ from safetrain_shared.errors import (
     InvalidInput,
     SafetrainError,
 )
+from safetrain_shared.printable import json_line
 from safetrain_shared.usage import complaint, wrong
 
 
@@ -52,11 +53,11 @@ def _known(error: Exception) -> SafetrainError:
 
 def _json(code: str, args: Mapping[str, ArgValue], text: str, exit_code: int) -> str:
     body = {"code": code, "args": args, "text": text}
-    return json.dumps({"error": body, "exit_code": exit_code}, ensure_ascii=False)
+    return json_line({"error": body, "exit_code": exit_code})
 
 
 def _write(line: str) -> None:
     try:
-        click.echo(line, err=True)
+        echo(line, err=True)
     except OSError:  # standard error is gone, too
         sys.stderr = None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from safetrain.config_file import read_file
 from safetrain.int64 import MOST
-from safetrain.mlx_lm_config import Config, from_mlx_lm, is_mlx_lm
+from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
 from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import SettingValue, checked, parse
@@ -69,7 +68,10 @@ def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, s
     if folder:
         named = absolute(folder)
         if not Path(named).is_dir():
-            raise InvalidInput("config.data_set", data=folder)
+            may_be_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", folder)
+            if may_be_repository and not Path(folder).parent.is_dir():
+                raise InvalidInput("config.data_set", data=folder)
+            raise NotFound("config.no_folder", path=named)
         return f"{named}/train.jsonl", f"{named}/valid.jsonl"
     here = Path.cwd() / "data"
     places = [(here, _FULL_DATA), (here, _SAMPLE_DATA), (_packaged_sample(), _SAMPLE_DATA)]
@@ -87,20 +89,24 @@ def _packaged_sample() -> Path:
 
 
 def settings(
-    config: Mapping[str, SettingValue],
+    config: Config,
     pairs: Sequence[str],
-    options: Mapping[str, SettingValue] = {},
+    options: Mapping[str, SettingValue] | None = None,
 ) -> dict[str, SettingValue]:
     """The settings of a configuration, then of other options, then those of `--set KEY=VALUE`.
 
     Raises InvalidSetting.
     """
-    chosen = {**config, **options}
+    chosen = {**config.settings, **(options or {})}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise InvalidSetting("client.set_form", text=pair)
         chosen[name.strip()] = parse(name.strip(), value.strip())
+    for name, micro_batches in config.counts.items():  # steps of what is chosen in the end
+        if chosen.get(name) == config.settings.get(name):
+            accumulation = int(str(chosen.get("gradient_accumulation") or 1))
+            chosen[name] = in_steps(micro_batches, accumulation)
     return chosen
 
 
@@ -109,43 +115,10 @@ def read_config(file: str) -> Config:
 
     Raises NotFound, InvalidInput for what cannot be read, InvalidSetting for a name or value.
     """
-    path = absolute(file)
-    try:
-        text = Path(path).read_text("utf-8")
-    except FileNotFoundError:
-        raise NotFound("path.missing", path=path) from None
-    except OSError as error:
-        raise InvalidInput("path.unreadable", path=path, reason=error.strerror) from None
-    except UnicodeDecodeError as error:
-        raise InvalidInput("path.unreadable", path=path, reason=error.encoding) from None
-    values = _parsed(path, text)
-    if not isinstance(values, dict):
-        raise InvalidInput("setting.config_unreadable", path=path, reason=type(values).__name__)
+    values = read_file(absolute(file))
     if is_mlx_lm(values):
         return from_mlx_lm(values)
-    return Config({str(name): checked(str(name), value) for name, value in values.items()})
-
-
-def _parsed(path: str, text: str) -> Any:
-    if path.endswith((".yaml", ".yml")):
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            raise InvalidInput(
-                "setting.config_malformed", path=path, line=line, column=column
-            ) from None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(
-            "setting.config_malformed", path=path, line=error.lineno, column=error.colno
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("setting.config_unreadable", path=path, reason=str(error)) from None
+    return Config({name: checked(name, value) for name, value in values.items()})
 
 
 def with_epochs(config: Config, train: str) -> Config:

@@ -1,8 +1,9 @@
 """Configurations of `mlx_lm.lora`, in our names.
 
 Source of theirs: `CONFIG_DEFAULTS` in mlx_lm/lora.py, 0.32. What the file leaves out is left to the
-planner, not to their defaults. Nothing is dropped without a word: a key that has no counterpart
-here is noted, and one that would make it another training is refused.
+planner, not to their defaults, but for what gives its counts their unit: a file that counts
+iterations fixes the micro-batch and the accumulation. Nothing is dropped without a word: a key that
+has no counterpart here is noted, and one that would make it another training is refused.
 """
 
 from __future__ import annotations
@@ -38,10 +39,19 @@ _SCHEDULES = {"cosine_decay": "cosine", "linear_schedule": "linear"}
 _OPTIMIZERS = ("adam", "adamw")
 _ADAMW_DECAY = 0.01  # mlx's default; their Adam has none
 _BATCH_SIZE = 4  # theirs, where a file leaves it out
+_RANK = 8
 _READ = {"model", "data", "adapter_path", "trust_remote_code", "iters", "num_layers", "val_batches"}
-_READ |= {"lora_parameters", "lr_schedule", "optimizer", "optimizer_config", *_RENAMED, *_COUNTED}
+_READ |= {
+    "resume_adapter_file",
+    "lora_parameters",
+    "lr_schedule",
+    "optimizer",
+    "optimizer_config",
+    *_RENAMED,
+    *_COUNTED,
+}
 _NEEDLESS = {"train", "config", "test_batches"}  # they change nothing here
-_MISSING_HERE = {"hf_dataset", "resume_adapter_file", "test", "report_to", "project_name"}
+_MISSING_HERE = {"hf_dataset", "test", "report_to", "project_name"}
 _MISSING_HERE |= {"clear_cache_threshold"}
 _THEIRS = (_READ | _NEEDLESS | _MISSING_HERE) - FIELDS.keys()
 
@@ -51,7 +61,9 @@ class Config:
     """What a configuration file says; empty where it says nothing.
 
     `data`: a folder with train.jsonl and valid.jsonl. `micro_batches`: how many of `batch_size`
-    samples are to be trained, 0 where epochs say it. `notes`: what the user should know.
+    samples are to be trained, 0 where epochs say it. `counts`: the settings that the file counts in
+    micro-batches, as it says them. `start_adapter`: weights to start from. `notes`: what the user
+    should know.
     """
 
     settings: dict[str, SettingValue] = field(default_factory=dict)
@@ -61,6 +73,8 @@ class Config:
     trust_remote_code: bool = False
     micro_batches: int = 0
     batch_size: int = _BATCH_SIZE
+    counts: Mapping[str, int] = field(default_factory=dict)
+    start_adapter: str = ""
     notes: tuple[Finding, ...] = ()
 
 
@@ -80,7 +94,8 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
     lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
     settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
     settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
-    settings |= _counted(values) | _layers(values) | _adapter(lora) | _optimizer(values)
+    counts = {ours: _count(values, name, 1) for name, ours in _COUNTED.items() if name in values}
+    settings |= _counted(values, counts) | _layers(values) | _adapter(lora) | _optimizer(values)
     settings |= _schedule(schedule, constant="learning_rate" in values or "lr_schedule" in given)
     return Config(
         settings={name: checked(name, value) for name, value in settings.items()},
@@ -90,17 +105,24 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
         trust_remote_code=values.get("trust_remote_code") is True,
         micro_batches=_count(values, "iters", 0),
         batch_size=_count(values, "batch_size", _BATCH_SIZE),
+        counts=counts,
+        start_adapter=_text(values, "resume_adapter_file"),
         notes=tuple(_notes(values, lora, schedule)),
     )
 
 
-def _counted(values: Mapping[str, Any]) -> dict[str, Any]:
+def in_steps(micro_batches: int, accumulation: int) -> int:
+    """A count of micro-batches as optimizer steps, at least one."""
+    return max(1, round(micro_batches / accumulation))
+
+
+def _counted(values: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+    """What is counted in optimizer steps here, with all that makes out a step."""
     accumulation = _count(values, "grad_accumulation_steps", 1)
-    ours: dict[str, Any] = {
-        mine: max(1, round(_count(values, name, 1) / accumulation))
-        for name, mine in _COUNTED.items()
-        if name in values
-    }
+    ours: dict[str, Any] = {name: in_steps(n, accumulation) for name, n in counts.items()}
+    if counts or "iters" in values or values.get("lr_schedule"):
+        ours["batch_size"] = _count(values, "batch_size", _BATCH_SIZE)
+        ours["gradient_accumulation"] = accumulation
     if values.get("val_batches"):  # theirs: -1 for the whole file; ours: 0
         batches = _whole("val_batches", values["val_batches"], low=-1)
         ours["eval_samples"] = max(0, batches) * _count(values, "batch_size", _BATCH_SIZE)
@@ -115,7 +137,24 @@ def _layers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _adapter(lora: Mapping[str, Any]) -> dict[str, Any]:
     ours = {_LORA[name]: _number(value) for name, value in lora.items() if name in _LORA}
+    if _means_scale(lora):
+        ours["lora_rank"] = _rank(lora)
+        ours["lora_scale"] = _number(lora["alpha"]) / ours["lora_rank"]
     return ours | ({"lora_targets": lora["keys"]} if lora.get("keys") else {})
+
+
+def _means_scale(lora: Mapping[str, Any]) -> bool:
+    """Whether the scale is given as alpha, which is rank times as much."""
+    if "alpha" not in lora or "scale" in lora:
+        return False
+    alpha = _number(lora["alpha"])
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise InvalidInput("config.type", name="lora_parameters.alpha", value=str(alpha))
+    return True
+
+
+def _rank(lora: Mapping[str, Any]) -> int:
+    return _whole("lora_parameters.rank", lora.get("rank", _RANK), low=1)
 
 
 def _optimizer(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,13 +185,23 @@ def _schedule(schedule: Mapping[str, Any], *, constant: bool) -> dict[str, Any]:
 def _notes(
     values: Mapping[str, Any], lora: Mapping[str, Any], schedule: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """One for each key that is passed over, and one where a schedule ends otherwise."""
+    """One for each key that is passed over or read in another form, and one where a schedule ends
+    otherwise.
+    """
+    if values.get("train") is False:
+        yield Finding("config.not_training", Status.WARNING)
+    if _means_scale(lora):
+        rank, alpha = _rank(lora), _number(lora["alpha"])
+        args = {"alpha": alpha, "rank": rank, "scale": alpha / rank}
+        yield Finding("config.alpha", Status.INFO, args=args)
+    if path := values.get("resume_adapter_file"):
+        yield Finding("config.start_adapter", Status.INFO, args={"path": str(path)})
     if len(schedule.get("arguments") or []) > 1:
         yield Finding("config.schedule", Status.INFO)
     own = _group(_group(values, "optimizer_config"), str(values.get("optimizer", "adam")).lower())
     groups = {
         "": (values, {*_READ, *_NEEDLESS, *FIELDS}),
-        "lora_parameters.": (lora, {*_LORA, "keys"}),
+        "lora_parameters.": (lora, {*_LORA, "keys", *({"alpha"} if _means_scale(lora) else ())}),
         "lr_schedule.": (schedule, {"name", "arguments", "warmup"}),
         "optimizer_config.": (own, {"weight_decay"}),
     }

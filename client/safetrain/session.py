@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from safetrain.echo import echo
 from safetrain_shared import i18n
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.usage import worded
@@ -32,7 +33,7 @@ class Session:
     def note(self, text: str) -> None:
         """Something by the way, for people: on standard error, unless they want quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
 
 C = TypeVar("C", bound=click.Command)

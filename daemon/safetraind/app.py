@@ -45,6 +45,7 @@ from safetrain_proto.v1 import (
 )
 from safetrain_shared.errors import Busy, NotAllowed
 from safetrain_shared.paths import Home, private, socket_target
+from safetrain_shared.printable import printable
 from safetraind.controller.controller import Checker, Controller
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Planning
@@ -102,6 +103,14 @@ _DESCRIPTORS = 4096  # a launchd agent begins with 256
 _LOG_BYTES = 4 << 20
 
 
+class _Formatter(logging.Formatter):
+    """Lines without control sequences, whatever a file, a model or a client brought into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return printable(super().format(record))
+
+
 class Checks(Checker, QuickCheck, Protocol):
     """What the daemon wants of preflight."""
 
@@ -156,7 +165,7 @@ def _pid_in(path: Path) -> int:
 
 def _log_to(path: Path) -> None:
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.raiseExceptions = False  # a full disk must not fill the terminal instead
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 

@@ -197,6 +197,8 @@ class Submission:
         source = await asyncio.to_thread(self._models.resolve, spec.model)
         spec = dataclasses.replace(spec, defaults=TrainingSettings())
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
+        if spec.start_adapter:
+            files["start_adapter"] = Path(spec.start_adapter)
         return JobDocument(
             spec=spec,
             model=ModelSource(source.path, source.hub),
@@ -219,8 +221,8 @@ def checked_paths(spec: JobSpec, known_outputs: Iterable[str] = ()) -> Path:
 
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
-    for path in (Path(spec.train), Path(spec.valid)):
-        checked_file(path)
+    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
+        checked_file(Path(name))
     return known_name(checked_output(Path(spec.output)), known_outputs)
 
 

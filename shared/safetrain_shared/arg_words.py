@@ -57,6 +57,8 @@ CHECKS = {
     "repository": _("files of the model"),
     "architecture": _("architecture of the model"),
     "code": _("programs of the model"),
+    "model_keys": _("configuration of the model"),
+    "targets": _("layers that get an adapter"),
     "quantization": _("quantization"),
     "licence": _("licence"),
     "loading": _("loading the model"),
@@ -109,7 +111,13 @@ _PARSERS = {
     "database or disk is full": _("the disk is full"),
     "disk I/O error": _("the disk reports a fault"),
 }
-REASONS = {**{os.strerror(code): text for code, text in _SYSTEM.items()}, **_PARSERS, **TYPES}
+_OURS = {"still running": _("it was still running after ten seconds")}
+REASONS = {
+    **_OURS,
+    **{os.strerror(code): text for code, text in _SYSTEM.items()},
+    **_PARSERS,
+    **TYPES,
+}
 # The arguments whose values are such names.
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "state": STATES,

@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.printable import one_line
+
 LANGUAGES = ("en", "pt")
 CATALOGUES = Path(__file__).parent / "locale"
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -125,10 +127,10 @@ class _Formatter(string.Formatter):
                 exact = value if isinstance(value, int) else float(value)
                 return _WRITERS[spec](exact, self._lang)
             except (TypeError, ValueError):
-                return str(value)
+                return one_line(str(value))
         if not spec and isinstance(value, float):
             return number(value, self._lang)
-        return str(value) if not spec else super().format_field(value, spec)
+        return one_line(str(value)) if not spec else super().format_field(value, spec)
 
 
 def format_text(text: str, args: Mapping[str, Any], lang: str | None = None) -> str:

@@ -35,6 +35,7 @@ LIVE = frozenset(JobState) - FINAL
 class JobSpec:
     """What the user asked for. Paths are absolute; `settings` holds only what was chosen.
 
+    `start_adapter`: weights of an adapter that the training starts from; empty: a new one.
     `defaults`: what stands for the settings that were not chosen. The daemon sets it when the job
     is submitted, so that a default that a later version changes does not reach this job.
     """
@@ -48,6 +49,7 @@ class JobSpec:
     memory_budget: int = 0
     trust_remote_code: bool = False
     allow_shorter: bool = False
+    start_adapter: str = ""
     defaults: TrainingSettings | None = None
 
     @property

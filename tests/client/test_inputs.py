@@ -90,7 +90,7 @@ def test_set_goes_over_the_configuration_file(tmp_path: Path) -> None:
     file = tmp_path / "recommended_config.json"
     file.write_text(json.dumps({"batch_size": 1, "learning_rate": 2e-4}))
     config = inputs.read_config(str(file))
-    chosen = inputs.settings(config.settings, ["batch_size=2", "mask_prompt=off"])
+    chosen = inputs.settings(config, ["batch_size=2", "mask_prompt=off"])
     assert chosen == {"batch_size": 2, "learning_rate": 2e-4, "mask_prompt": False}
 
 

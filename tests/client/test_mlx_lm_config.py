@@ -85,7 +85,8 @@ def test_what_the_file_leaves_out_is_left_to_the_planner(tmp_path: Path) -> None
 def test_a_learning_rate_alone_is_constant_as_it_is_there(tmp_path: Path) -> None:
     config = read(tmp_path, "iters: 5\nlearning_rate: 1e-5\nnum_layers: '16'\nlr_schedule: null\n")
     constant = {"schedule": "constant", "warmup_steps": 0}
-    assert config.settings == {"learning_rate": 1e-5, "lora_layers": 16, **constant}
+    unit = {"batch_size": 4, "gradient_accumulation": 1}  # of an iteration, by their defaults
+    assert config.settings == {"learning_rate": 1e-5, "lora_layers": 16, **constant, **unit}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ class Ended:
     exit: Mapping[str, Any]
     result: dict[str, Any] | None
     log: str
+    limit: str = ""
 
 
 class DirectWorkers:

@@ -67,8 +67,6 @@ BAD: dict[str, tuple[Any, Any, str]] = {
         "num_hidden_layers: inf",
     ),
     "a quantization in words": (LLAMA | {"quantization": "4bit"}, None, "quantization: '4bit'"),
-    "weights in a list": (LLAMA, {"weight_map": []}, "weight_map: list"),
-    "no weights": (LLAMA, {}, "weight_map: NoneType"),
     "a list": ([], None, "config.json: list"),
     "a number as its text": (LLAMA | {"text_config": 7}, None, "text_config: int"),
     "no kind": ({}, None, "model_type"),
@@ -82,6 +80,14 @@ def test_what_cannot_be_is_a_reason_and_never_raises(what: str, tmp_path: Path) 
     config, index, reason = BAD[what]
     found = read(tmp_path / "m", config, index)
     assert reason in found.reason and len(found.reason) <= 200
+
+
+@pytest.mark.parametrize(
+    "index", [{"weight_map": []}, {}, [], {"weight_map": {"a": 1}}, {"weight_map": {"a": None}}]
+)
+def test_an_index_that_is_none_is_passed_over_as_mlx_lm_does(index: Any, tmp_path: Path) -> None:
+    found = read(tmp_path / "m", LLAMA, index)
+    assert (found.reason, found.missing) == ("", ())
 
 
 @pytest.mark.parametrize("header", [b"[]", b'{"a": 1}', b'{"a": {"data_offsets": []}}', b"\xff"])

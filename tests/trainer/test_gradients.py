@@ -18,7 +18,7 @@ from mlx_lm.tuner import datasets, trainer
 
 from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.data.encode_chat import Encoded, encode_file
+from safetraind.worker.data.encode_chat import Encoded, Encoder
 from safetraind.worker.training import step
 from safetraind.worker.training.batches import Batch, Batches, batch
 from safetraind.worker.training.dataset import Samples, write
@@ -35,7 +35,7 @@ ROUNDING = 1e-5
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Data) -> Samples:
     _, tokenizer = load(str(model))
-    encoded = encode_file(str(data[0]), tokenizer, True)
+    encoded = Encoder(tokenizer, True).encode_file(str(data[0]))
     return write(tmp_path_factory.mktemp("tokens") / "train", encoded, 192, {})
 
 
@@ -204,7 +204,7 @@ def test_the_first_loss_is_mlx_lms_where_it_does_not_pad(model: Path, tmp_path: 
 def test_whole_samples_give_mlx_lms_tokens_and_masks(model: Path, data: Data) -> None:
     """On single-turn conversations our tokens and prompt mask are exactly mlx-lm's."""
     _, tokenizer = load(str(model))
-    found = list(encode_file(str(data[0]), tokenizer, True))
+    found = list(Encoder(tokenizer, True).encode_file(str(data[0])))
     lines = [json.loads(line) for line in data[0].read_text().splitlines()]
     theirs = datasets.create_dataset(lines, tokenizer, SimpleNamespace(mask_prompt=True))
     single = [i for i, line in enumerate(lines) if len(line["messages"]) == 2]

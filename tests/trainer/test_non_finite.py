@@ -15,7 +15,7 @@ from mlx_lm.utils import load_tokenizer
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, StepDone
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.data.encode_chat import encode_file
+from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.training import nonfinite
 from safetraind.worker.training.batches import batch
 from safetraind.worker.training.dataset import Samples, write
@@ -127,7 +127,7 @@ class Kinked(nn.Module):
 
 @pytest.fixture
 def samples(tmp_path: Path, model: Path, data: Data) -> Samples:
-    encoded = encode_file(str(data[0]), load_tokenizer(model), True)
+    encoded = Encoder(load_tokenizer(model), True).encode_file(str(data[0]))
     return write(tmp_path / "tokens", encoded, 192, {})
 
 

@@ -15,7 +15,7 @@ from safetrain_shared.errors import InvalidInput
 from safetrain_shared.events import Evaluated, Notice, Outcome
 from safetrain_shared.findings import Finding
 from safetraind.storage import durable, manifest
-from safetraind.worker.data.encode_chat import Encoded, encode_file
+from safetraind.worker.data.encode_chat import Encoded, Encoder
 from safetraind.worker.data.reservoir_sample import ReservoirSample
 from safetraind.worker.data.scan import Scan
 from safetraind.worker.data.token_lengths import count
@@ -48,19 +48,19 @@ def test_all_turns_of_the_assistant_are_learned_and_nothing_else(
     tmp_path: Path, tokenizer: Any
 ) -> None:
     sample = said(("user", "a?"), ("assistant", "b."), ("user", "c?"), ("assistant", "d."))
-    (found,) = encode_file(lines(tmp_path / "x", sample), tokenizer, True)
+    (found,) = Encoder(tokenizer, True).encode_file(lines(tmp_path / "x", sample))
     assert learned_text(found, tokenizer) == "b.<|im_end|>\nd.<|im_end|>\n"
 
 
 def test_without_the_mask_everything_is_learned(tmp_path: Path, tokenizer: Any) -> None:
     sample = said(("user", "a?"), ("assistant", "b."))
-    (found,) = encode_file(lines(tmp_path / "x", sample), tokenizer, False)
+    (found,) = Encoder(tokenizer, False).encode_file(lines(tmp_path / "x", sample))
     assert all(found.learned)
 
 
 def test_completions_and_plain_text_are_samples_too(tmp_path: Path, tokenizer: Any) -> None:
     path = lines(tmp_path / "x", {"prompt": "a?", "completion": "b."}, {"text": "Faro"})
-    completion, text = encode_file(path, tokenizer, True)
+    completion, text = Encoder(tokenizer, True).encode_file(path)
     assert learned_text(completion, tokenizer) == "b.<|im_end|>\n"
     assert learned_text(text, tokenizer) == "Faro<|im_end|>"
     assert text.tokens[-1] == tokenizer.eos_token_id
@@ -77,7 +77,7 @@ def test_a_template_that_rewrites_earlier_turns_still_marks_the_answers(
     )
     monkeypatch.setattr(tokenizer._tokenizer, "chat_template", template)
     sample = said(("user", "x?"), ("assistant", "b."))
-    (found,) = encode_file(lines(tmp_path / "x", sample), tokenizer, True)
+    (found,) = Encoder(tokenizer, True).encode_file(lines(tmp_path / "x", sample))
     assert learned_text(found, tokenizer).endswith("b.<|im_end|>")
 
 
@@ -91,35 +91,45 @@ def test_a_line_without_a_sample_is_named(bad: str, tmp_path: Path, tokenizer: A
     file = tmp_path / "x.jsonl"
     file.write_text(f"{json.dumps(said(('user', 'a'), ('assistant', 'b')))}\n\n{bad}\n")
     with pytest.raises(InvalidInput) as caught:
-        list(encode_file(str(file), tokenizer, True))
+        list(Encoder(tokenizer, True).encode_file(str(file)))
     assert (caught.value.code, caught.value.args_by_name["line"]) == ("train.bad_sample", 3)
 
 
+@pytest.fixture
+def picky(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A tokenizer whose template refuses a word."""
+    refusing = (
+        "{% for m in messages %}{% if 'unwanted' in m.content %}"
+        "{{ raise_exception('no such word') }}{% endif %}{% endfor %}"
+    )
+    template = refusing + str(tokenizer.chat_template)
+    monkeypatch.setattr(tokenizer._tokenizer, "chat_template", template)
+    return tokenizer
+
+
 def in_parts(content: str) -> dict[str, Any]:
-    """A good sample that a template which adds texts together can't take."""
+    """A good sample of an unusual form."""
     parts = [{"type": "text", "text": content}]
     return {"messages": [{"role": "user", "content": parts}, *said(("assistant", "b"))["messages"]]}
 
 
-def test_a_sample_that_the_template_refuses_is_named(tmp_path: Path, tokenizer: Any) -> None:
-    file = lines(tmp_path / "x", said(("user", "a"), ("assistant", "b")), in_parts("a"))
+def test_a_sample_that_the_template_refuses_is_named(tmp_path: Path, picky: Any) -> None:
+    file = lines(tmp_path / "x", said(("user", "a"), ("assistant", "b")), in_parts("unwanted"))
     with pytest.raises(InvalidInput) as caught:
-        list(encode_file(file, tokenizer, True))
+        list(Encoder(picky, True).encode_file(file))
     assert caught.value.code == "train.template_refuses"
     args = caught.value.args_by_name
-    assert (args["path"], args["line"]) == (file, 2) and "list" in str(args["reason"])
+    assert (args["path"], args["line"]) == (file, 2) and args["reason"] == "no such word"
 
 
-def test_the_first_odd_samples_are_tried_whatever_else_is_drawn(
-    tmp_path: Path, tokenizer: Any
-) -> None:
+def test_the_first_odd_samples_are_tried_whatever_else_is_drawn(tmp_path: Path, picky: Any) -> None:
     plain = [said(("user", f"a{n}"), ("assistant", "a long answer")) for n in range(200)]
-    file = lines(tmp_path / "x", *plain[:100], in_parts("a"), *plain[100:])
+    file = lines(tmp_path / "x", *plain[:100], in_parts("unwanted"), *plain[100:])
     scan = Scan(file, draw=ReservoirSample(_room=4))
     assert [f for f in scan.run() if isinstance(f, Finding)] == []
     assert all(line.number != 101 for line in scan.draw)
-    lengths = count(scan.draw, tokenizer, mask_prompt=True)
-    assert (lengths.failed, lengths.line) == (1, 101) and "list" in lengths.reason
+    lengths = count(scan.draw, Encoder(picky))
+    assert (lengths.failed, lengths.line, lengths.reason) == (1, 101, "no such word")
     assert sum(lengths.tokens.values()) == 4
 
 

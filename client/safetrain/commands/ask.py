@@ -9,6 +9,7 @@ import click
 
 from safetrain.commands.common.ask_options import model_options, opening, request_of, show
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain_proto.v1.answers_pb2 import Message
 from safetrain_shared.errors import InvalidInput
@@ -47,5 +48,5 @@ def ask(
     with connected(session) as daemon:
         for without in (True, False) if compare else (base,):
             if compare and not session.json:
-                click.echo(_("Base model:") if without else "\n" + _("With the adapter:"))
+                echo(_("Base model:") if without else "\n" + _("With the adapter:"))
             show(session, daemon, request_of(messages, base=without, **given))

@@ -7,11 +7,10 @@ import re
 import sys
 from typing import Any
 
-import click
-
 from safetrain.commands.common.ask_options import model_options, opening, request_of, show
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain_proto.v1.answers_pb2 import Message
 from safetrain_shared.errors import SafetrainError
@@ -67,13 +66,13 @@ def _read() -> str | None:
     """The next line, None at the end. Standard output is for answers where it is no terminal."""
     prompt = _PROMPT if sys.stdin.isatty() else ""
     if prompt and not sys.stdout.isatty():
-        click.echo(prompt, nl=False, err=True)
+        echo(prompt, nl=False, err=True)
         prompt = ""
     try:
         return input(prompt).strip()
     except EOFError:
         if sys.stdin.isatty():
-            click.echo(err=True)
+            echo(err=True)
         return None
 
 
@@ -88,7 +87,7 @@ def _turn(
     try:
         answer = show(session, daemon, request_of(asked, **given), brief=brief)
     except KeyboardInterrupt:
-        click.echo()
+        echo()
         session.note(_("Stopped; this question is forgotten."))
         return said
     except SafetrainError as error:

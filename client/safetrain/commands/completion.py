@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from safetrain.echo import echo
 from safetrain.session import COMPLETE, Session, command
 from safetrain_shared.i18n import translate as _
 
@@ -24,4 +25,4 @@ def completion(_session: Session, shell: str) -> None:
     if cls is None:
         raise click.UsageError(shell)
     root = click.get_current_context().find_root().command
-    click.echo(cls(root, {}, "safetrain", COMPLETE).source())
+    echo(cls(root, {}, "safetrain", COMPLETE).source())

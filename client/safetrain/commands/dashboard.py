@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.views.json_output import write
 from safetrain_shared.errors import Unreachable
@@ -41,7 +42,7 @@ def dashboard(session: Session, port: int | None, no_open: bool) -> None:
         if session.json:
             write({"url": keys.address(), "port": keys.port})
             return
-        click.echo(keys.address())
+        echo(keys.address())
         session.note(_("Open that address here. Ctrl-C ends the page; training goes on."))
 
     with connected(session) as daemon:

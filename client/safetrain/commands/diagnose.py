@@ -10,6 +10,7 @@ import click
 
 from safetrain.bundle import collect
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
@@ -76,7 +77,7 @@ def diagnose(
     if session.json:
         write(told)
     else:
-        click.echo("\n".join(lines(found.findings)).strip())
+        echo("\n".join(lines(found.findings)).strip())
     if bundle is not None:
         _report(session, bundle, told, found.job_id if job else None)
     failed = any(finding_from_wire(f).status is Status.FAILED for f in found.findings)
@@ -110,9 +111,9 @@ def _tested(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
         if session.json:
             write(said)
         elif "finding" in said:
-            click.echo(verdict(said["finding"]))
+            echo(verdict(said["finding"]))
         elif "done" in said:
-            click.echo("\n".join(conclusion(said["done"])))
+            echo("\n".join(conclusion(said["done"])))
         else:
             ticker.show(doing(said["doing"]))
         yield said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB, Int64
 from safetrain.session import Session, command
@@ -68,5 +69,5 @@ def evaluate(
             if session.json:
                 write(message_to_json(event.evaluation))
             else:
-                click.echo("\n".join(verdict_lines(event.evaluation)))
+                echo("\n".join(verdict_lines(event.evaluation)))
     return _EXIT_CODES.get(judgement, EXIT_UNCLEAR)

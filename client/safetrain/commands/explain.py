@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.views.json_output import write
 from safetrain.views.settings_table import every, overview, page, setting
@@ -22,7 +23,7 @@ def explain(session: Session, name: str | None) -> None:
         if session.json:
             write([one.to_json() for one in every()])
             return
-        click.echo("\n".join(overview()))
+        echo("\n".join(overview()))
         return
     if name not in FIELDS:
         raise unknown_setting(name)
@@ -30,4 +31,4 @@ def explain(session: Session, name: str | None) -> None:
         write(setting(name).to_json())
         return
     for line in page(setting(name)):
-        click.echo(click.wrap_text(line.strip(), 88, "  ", "  ") if line.startswith(" ") else line)
+        echo(click.wrap_text(line.strip(), 88, "  ", "  ") if line.startswith(" ") else line)

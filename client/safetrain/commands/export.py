@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
@@ -64,4 +65,4 @@ def export(
                 write(message_to_json(event.exported))
                 continue
             for line in told(event.exported):
-                click.echo(line)
+                echo(line)

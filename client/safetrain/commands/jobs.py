@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.views.job import table
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
@@ -22,7 +21,7 @@ def jobs(session: Session) -> None:
 
         write([message_to_json(job) for job in found])
     elif not found:
-        click.echo(sentence("job.none", {}))
+        echo(sentence("job.none", {}))
     else:
         for line in table(found):
-            click.echo(line)
+            echo(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command, shared_options, shown
 from safetrain.terminal.status_line import Ticker
 from safetrain.views.job import short_path
@@ -46,7 +47,7 @@ def add(session: Session, name: str) -> None:
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("model"):
-                click.echo(_shown(event.model))
+                echo(_shown(event.model))
 
 
 @command(
@@ -60,7 +61,7 @@ def list_models(session: Session) -> None:
         write([message_to_json(model) for model in found])
         return
     for model in found:
-        click.echo(_shown(model))
+        echo(_shown(model))
 
 
 @command(
@@ -74,7 +75,7 @@ def remove(session: Session, name: str) -> None:
     if session.json:
         write({"name": name, "removed": True})
     else:
-        click.echo(_("{name} is removed.").format(name=name))
+        echo(_("{name} is removed.").format(name=name))
 
 
 def _shown(model: Model) -> str:

@@ -11,6 +11,7 @@ import click
 
 from safetrain.atomic_write import write_whole
 from safetrain.commands.common.job_selection import connected, job_to_draw
+from safetrain.echo import echo
 from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
@@ -50,4 +51,4 @@ def plot(session: Session, job: int | None) -> None:
         write({"id": chosen.id, "files": [str(path) for path in files]})
         return
     for path in files:
-        click.echo(short_path(str(path)))
+        echo(short_path(str(path)))

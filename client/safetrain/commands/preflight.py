@@ -8,6 +8,7 @@ import click
 
 from safetrain.commands.common.job_options import Settled, job_options, spec_of
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import Ticker
 from safetrain.views.json_output import message_to_json, write
@@ -33,7 +34,7 @@ def preflight(session: Session, wait: bool, **given: Any) -> int:
     sheet, ticker, blocked = Sheet(), Ticker(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:
-            click.echo("\n".join(sheet.opening()))
+            echo("\n".join(sheet.opening()))
         for event in daemon.stream(daemon.preflight.Run, request):
             blocked |= event.summary.blocked
             if session.json:
@@ -41,7 +42,7 @@ def preflight(session: Session, wait: bool, **given: Any) -> int:
                 continue
             ticker.clear()
             for line in sheet.lines(event):
-                click.echo(line)
+                echo(line)
             if event.HasField("progress"):
                 ticker.show(event.progress.phase, event.progress.done)
     return Blocked.exit_code if blocked else EXIT_OK

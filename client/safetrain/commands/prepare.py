@@ -8,6 +8,7 @@ import click
 
 from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import Ticker
@@ -88,7 +89,7 @@ def prepare(
             elif event.HasField("progress"):
                 ticker.show(short_path(event.progress.path))
             else:
-                click.echo("\n".join(_lines(event)))
+                echo("\n".join(_lines(event)))
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.job import short_path
@@ -28,8 +29,8 @@ def remove(session: Session, job: int, files: bool) -> None:
     if session.json:
         write({"id": job, "kept": list(done.kept)})
         return
-    click.echo(_("Job {id} is forgotten.").format(id=job))
+    echo(_("Job {id} is forgotten.").format(id=job))
     if done.kept:
-        click.echo(_("Left as they are, since safetrain did not write them:"))
+        echo(_("Left as they are, since safetrain did not write them:"))
         for path in done.kept:
-            click.echo(f"  {short_path(path)}")
+            echo(f"  {short_path(path)}")

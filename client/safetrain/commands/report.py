@@ -8,6 +8,7 @@ import click
 
 from safetrain.atomic_write import write_whole
 from safetrain.commands.common.job_selection import AT_WORK, connected, job_to_draw
+from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.report.make_report import default_path, default_questions, make_report
@@ -67,4 +68,4 @@ def report(
     if session.json:
         write({"id": chosen.id, "file": str(path)})
     else:
-        click.echo(short_path(str(path)))
+        echo(short_path(str(path)))

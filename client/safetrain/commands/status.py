@@ -6,6 +6,7 @@ import click
 
 from safetrain.commands.common.job_selection import connected, current
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.job import glance, name_of
@@ -30,7 +31,7 @@ def status(session: Session, job: int | None) -> None:
         write(message_to_json(chosen))
         return
     for line in glance(chosen, jobs, interrupted=interrupted):
-        click.echo(line)
+        echo(line)
 
 
 def _interrupted(daemon: Daemon, job: Job) -> str:

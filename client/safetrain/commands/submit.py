@@ -11,6 +11,7 @@ from safetrain.commands.common.follow_job import Reporting, follow_to_end, repor
 from safetrain.commands.common.job_options import Settled, job_options, spec_of
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import Ticker
@@ -98,7 +99,7 @@ def _show(session: Session, answer: SubmitResponse) -> None:
     job = answer.job
     said = translate(_SAID.get(answer.outcome, _SAID[SubmitResponse.OUTCOME_QUEUED]))
     left = time_left(job)
-    click.echo(said.format(id=job.id) + (f" ({left})" if left else ""))
+    echo(said.format(id=job.id) + (f" ({left})" if left else ""))
     for message in answer.findings:
         finding = finding_from_wire(message)
         if finding.status in (Status.WARNING, Status.FAILED, Status.INFO):

@@ -6,6 +6,7 @@ import click
 
 from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
+from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import Ticker
 from safetrain.views.job import short_path
@@ -47,9 +48,9 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
                 share = progress.bytes_done / max(1, progress.bytes_total)
                 ticker.show(short_path(progress.path), share)
             elif event.HasField("problem"):
-                click.echo(_problem(event.problem))
+                echo(_problem(event.problem))
             else:
-                click.echo(_summary(event.summary, wrong=event.summary.path in wrong))
+                echo(_summary(event.summary, wrong=event.summary.path in wrong))
     if "path.missing" in codes:
         return NotFound.exit_code
     return EXIT_FAILED if wrong else EXIT_OK

@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 
 from safetrain.connection import error_of
-from safetrain.views.answer import harmless, numbers, source
+from safetrain.views.answer import numbers, source
 from safetrain.views.labels import PHASES, word
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
@@ -19,6 +19,7 @@ from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.i18n import speaking
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import Home, socket_target
+from safetrain_shared.printable import printable
 
 QUESTION_CHARACTERS = 16_000
 
@@ -69,7 +70,7 @@ def _piece(event: AskEvent) -> dict[str, str]:
         case "source":
             return {"source": " ".join(line.strip("[]") for line in source(event.source))}
         case "text":
-            return {"text": harmless(event.text)}
+            return {"text": printable(event.text)}
         case "done":
             cut, event.done.cut = event.done.cut, False
             text = numbers(event.done).strip("[]")

@@ -25,7 +25,7 @@ from safetrain.report.html import (
 from safetrain.report.preflight_facts import DataFile, Measured
 from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
-from safetrain.views.answer import Answer, harmless
+from safetrain.views.answer import Answer
 from safetrain.views.curves import Curves, series
 from safetrain.views.event_lines import told
 from safetrain.views.interruptions import Interruptions
@@ -47,6 +47,7 @@ from safetrain_shared.i18n import decimal, duration, integer, number, percent, s
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import SENTENCES, say
+from safetrain_shared.printable import printable
 from safetrain_shared.settings import FIELDS, SettingValue, TrainingSettings
 from safetrain_shared.wire import finding_from_wire, plan_from_wire, spec_from_wire
 
@@ -219,7 +220,7 @@ def _answers(samples: Sequence[Sample]) -> Markup:
 
 
 def _expected(text: str) -> Markup:
-    return paragraph(_("In the data: {answer}").format(answer=harmless(text))) if text else EMPTY
+    return paragraph(_("In the data: {answer}").format(answer=printable(text))) if text else EMPTY
 
 
 def _adapter(answer: Answer) -> str:
@@ -230,7 +231,7 @@ def _adapter(answer: Answer) -> str:
 
 
 def _answer(answer: Answer) -> Markup:
-    text = harmless("".join(answer.parts)).strip()
+    text = printable("".join(answer.parts)).strip()
     return lines(text + (" […]" if answer.done.cut else "")) if text else paragraph("–")
 
 

@@ -18,6 +18,7 @@ from safetrain_shared.i18n import decimal, duration, integer, percent, rate, siz
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.messages import say
+from safetrain_shared.printable import printable
 
 _NOTICES = 3
 _AT_WORK = (JobState.RUNNING, JobState.CHECKING)
@@ -49,6 +50,8 @@ def frame(scene: Scene, width: int, height: int) -> list[Text]:
     lines = [*lines, *numbers, *notices, *queue][: height - 1]
     lines += gap * (height - 1 - len(lines)) + [foot]
     for text in lines:
+        if text.plain != (clean := printable(text.plain)):
+            text.plain = clean
         text.truncate(width, overflow="ellipsis")
     return lines
 

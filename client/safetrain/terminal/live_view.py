@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.terminal.live_frame import Scene, frame
 from safetrain.views.story import Story
@@ -49,7 +50,7 @@ def live(
         stayed = _show(reader, console, screen, pressed, refresh)
     reader.queue.left.set()
     if not stayed:
-        print(_("Job {id} goes on. Watch it with: safetrain watch {id}").format(id=job.id))  # noqa: T201
+        echo(_("Job {id} goes on. Watch it with: safetrain watch {id}").format(id=job.id))
         return None
     if reader.error:
         raise reader.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from safetrain.echo import replace_line
 from safetrain.views.labels import PHASES, word
 from safetrain_shared.i18n import percent
 
@@ -31,6 +32,5 @@ class Ticker:
 
     def _write(self, text: str) -> None:
         if self._on and text != self._shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+            replace_line(text)
             self._shown = text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,6 @@ from safetrain_shared.i18n import decimal, integer
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
-
-# A model may say anything, also what moves the cursor or sets the window's title.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass
@@ -59,11 +55,6 @@ def source(message: AnswerSource) -> list[str]:
     if message.HasField("note"):
         lines.append(say(finding_from_wire(message.note), fallback=message.note.text))
     return lines
-
-
-def harmless(text: str) -> str:
-    """`text` without control characters other than tab and newline."""
-    return _CONTROL.sub("", text)
 
 
 def numbers(done: AnswerDone) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from safetrain.views.answer import harmless
 from safetrain.views.job import short_path
 from safetrain.views.labels import sign
 from safetrain_proto.v1.evaluations_pb2 import EvaluatedAnswer, Evaluation, Verdict
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import integer, percent
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.printable import printable
 
 _SHOWN = 5  # questions of each kind
 _WIDTH = 100
@@ -74,5 +74,5 @@ def _answers(label: str, answers: Iterable[EvaluatedAnswer]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    line = " ".join(harmless(text).split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -13,6 +13,7 @@ from safetrain.views.labels import PHASES, state, word
 from safetrain_proto.v1.jobs_pb2 import Job, JobState
 from safetrain_shared.i18n import decimal, duration, integer, percent
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.printable import one_line
 
 _BAR = 24
 _ENDED = ("succeeded", "failed", "cancelled")
@@ -35,7 +36,7 @@ def _row(job: Job) -> list[str]:
     return [
         str(job.id),
         state(name_of(job)) + (f" ({job.queue_position})" if job.queue_position else ""),
-        job.spec.name,
+        one_line(job.spec.name),
         _share(job),
         _loss(job),
         time_left(job),
@@ -58,6 +59,7 @@ def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> li
         for label, value in [
             (_("model"), short_path(job.spec.model)),
             (_("data"), short_path(job.spec.train)),
+            (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),
@@ -100,18 +102,20 @@ def queue(job: Job, others: Iterable[Job]) -> list[str]:
 
 
 def _waiting(job: Job) -> str:
-    name = f"{job.id} {job.spec.name}".strip()
+    name = f"{job.id} {one_line(job.spec.name)}".strip()
     return f"{name} ({time_left(job)})" if time_left(job) else name
 
 
 def heading(job: Job) -> str:
     """Job 3 · farense · Mistral-7B-Instruct-v0.3-4bit."""
-    model = job.spec.model.rstrip("/").rpartition("/")[2]
-    return " · ".join(filter(None, [_("Job {id}").format(id=job.id), job.spec.name, model]))
+    model = one_line(job.spec.model).rstrip("/").rpartition("/")[2]
+    return " · ".join(
+        filter(None, [_("Job {id}").format(id=job.id), one_line(job.spec.name), model])
+    )
 
 
 def _title(job: Job) -> str:
-    parts = [_("Job {id}").format(id=job.id), job.spec.name, state(name_of(job))]
+    parts = [_("Job {id}").format(id=job.id), one_line(job.spec.name), state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":
         parts.append(word(PHASES, job.phase))
     return " · ".join(part for part in (*parts, asked(job), place(job)) if part)
@@ -189,7 +193,8 @@ def _start(job: Job) -> str:
 
 
 def short_path(path: str) -> str:
-    """A path below the current folder or the user's, as a person would write it."""
+    """A path below the current folder or the user's, as a person would write it, to be shown."""
+    path = one_line(path)
     here = str(Path.cwd())
     if path.startswith(here + os.sep):
         return path.removeprefix(here + os.sep)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
+from safetrain.echo import echo
 from safetrain_proto.v1.findings_pb2 import Finding
 from safetrain_proto.v1.settings_pb2 import TrainingSettings
 from safetrain_shared import findings
 from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Event, Notice, Outcome, Planned, StateChanged
 from safetrain_shared.messages import say
+from safetrain_shared.printable import json_line
 from safetrain_shared.wire import finding_from_wire, settings_from_wire
 
 
 def write(value: Any) -> None:
     """One JSON value on one line of standard output."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False))
+    echo(json_line(_finite(value)))
 
 
 def message_to_json(message: Message) -> dict[str, Any]:

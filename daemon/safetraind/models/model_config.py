@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.findings import Finding
+from safetraind.models.weight_files import missing_weights
 
 _MAX_HEADER = 100 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
@@ -129,10 +130,6 @@ class _Malformed(Exception):
     """A file of the model holds what cannot be; the text says what."""
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return _object(json.loads(file.read_text(encoding="utf-8")), file.name)
-
-
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Malformed(f"{name}: {_shown(value)}")
@@ -191,14 +188,7 @@ _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 def _missing(folder: Path) -> list[str]:
     """Weights and tokenizer files without which the model cannot be loaded."""
-    missing = []
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weights = _object(_read(index).get("weight_map"), "weight_map")
-        named = {str(name) for name in weights.values()}
-        missing += sorted(name for name in named if not (folder / name).is_file())
-    elif not any(folder.glob("model*.safetensors")):
-        missing.append("model.safetensors")
+    missing = missing_weights(folder)
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
     if not any((folder / name).is_file() for name in tokenizers):
         missing.append("tokenizer.json")

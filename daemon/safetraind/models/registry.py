@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from safetrain_shared.errors import InvalidInput, NoRoom, NotAllowed, NotFound
 from safetrain_shared.paths import Home
 from safetraind.host.awake import stay_awake
 from safetraind.models.packaged import KNOWN, Known, ModelProgress, convert, download, unpack
+from safetraind.models.weight_files import missing_weights
 from safetraind.storage.manifest import damaged_files, read_manifest
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -196,14 +196,7 @@ def _missing(folder: Path) -> str | None:
     for name in ("config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             return name
-    try:
-        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
-        weights = sorted(set(index["weight_map"].values()))
-    except FileNotFoundError:
-        return None if any(folder.glob("model*.safetensors")) else "model.safetensors"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "model.safetensors.index.json"
-    return next((name for name in weights if not (folder / name).is_file()), None)
+    return next(iter(missing_weights(folder)), None)
 
 
 def _absent(known: Known) -> Model:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetraind.host import HostFacts
 from safetraind.models.model_config import ModelFacts
 
@@ -40,6 +40,23 @@ class Device:
     reason: str = ""
 
 
+# The place of the first learned token where nothing of a sample is learned.
+NEVER = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SampleProblem:
+    """How `count` samples are rendered otherwise than they stand in their file; the first of them
+    is in `line`, and `args` speak of it.
+    """
+
+    code: str
+    status: Status
+    args: Mapping[str, Any]
+    line: int
+    count: int
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Samples by their number of tokens, and by the place of their first learned token.
@@ -57,6 +74,7 @@ class Lengths:
     failed: int = 0
     line: int = 0
     reason: str = ""
+    problems: tuple[SampleProblem, ...] = ()
 
     def cut(self, length: int) -> int:
         """Samples with more than `length` tokens."""
@@ -92,13 +110,20 @@ class Data:
     """Both files; None for one that cannot be read, whose finding is among `problems`.
 
     `tokenizer_reason`: why the model's tokenizer could not be loaded; empty when it was, or when
-    there was no model to ask.
+    there was no model to ask. `templates`: the names of its chat templates, where they have names.
+    `lost_keys`: of config.json, those that change the model and that mlx-lm drops;
+    `missing_targets`: of lora_targets, those that are no layers of the model, with names that are.
     """
 
     train: DataFile | None
     valid: DataFile | None
     problems: tuple[Finding, ...] = ()
     tokenizer_reason: str = ""
+    chat_template: bool = True
+    templates: tuple[str, ...] = ()
+    lost_keys: tuple[str, ...] = ()
+    missing_targets: tuple[str, ...] = ()
+    known_targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +150,9 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `busy`: the GPU was held by another process, so nothing could be measured."""
+    """All of it. `busy`: the GPU was held by another process, so nothing could be measured.
+    `inspection_end`: why the inspection of the files wrote no result.
+    """
 
     host: HostFacts
     disk: Disk
@@ -135,6 +162,7 @@ class Facts:
     openblas: str = ""
     packages: Mapping[str, Package] = field(default_factory=dict)
     data: Data | None = None
+    inspection_end: Finding | None = None
     device: Device | None = None
     loaded: Loaded | None = None
     busy: bool = False
@@ -155,4 +183,6 @@ def data_file_from(value: Mapping[str, Any] | None) -> DataFile | None:
 
 def _lengths_from(value: Mapping[str, Any]) -> Lengths:
     pairs = {name: tuple((n, c) for n, c in value[name]) for name in ("tokens", "answers", "tops")}
-    return Lengths(**{**value, **pairs})
+    found = value.get("problems", ())
+    problems = tuple(SampleProblem(**{**p, "status": Status(p["status"])}) for p in found)
+    return Lengths(**{**value, **pairs, "problems": problems})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from safetrain_shared.codec import from_plain, to_plain
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.budget import Budget
@@ -31,6 +31,14 @@ class Ended(Protocol):
     @property
     def result(self) -> dict[str, Any] | None:
         """The content of probe.json."""
+
+    @property
+    def log(self) -> str:
+        """The end of what it printed."""
+
+    @property
+    def limit(self) -> str:
+        """ "time" or "memory" where it was killed at its limit."""
 
 
 class Workers(Protocol):
@@ -71,15 +79,34 @@ class Problems:
         self._kinds.add(kind)
 
 
-def inspect_request(spec: JobSpec, model_path: str) -> dict[str, Any]:
-    """What the inspect worker is asked in preflight."""
+def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> dict[str, Any]:
+    """What the inspect worker is asked in preflight. `vocabulary`: rows of the model's embedding,
+    0 where they are not known.
+    """
     return {
         "train": spec.train,
         "valid": spec.valid,
         "model": model_path,
+        "vocabulary": vocabulary,
+        "targets": list(_texts(spec.settings.get("lora_targets"))),
         "mask_prompt": bool(spec.settings.get("mask_prompt", True)),
         "trust_remote_code": spec.trust_remote_code,
     }
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else ()
+
+
+def inspection_end(ended: Ended) -> Finding:
+    """Why an inspection wrote no result."""
+    if ended.limit:
+        return Finding(f"data.inspection_{ended.limit}", Status.FAILED, True)
+    lines = [line for line in ended.log.strip().splitlines() if line[:1].strip()]
+    exit_told = ", ".join(f"{name} {value}" for name, value in ended.exit.items() if value)
+    raised = lines and not ended.exit.get("signal")
+    reason = lines[-1][:200] if raised else exit_told or "-"
+    return Finding("data.inspection_died", Status.FAILED, True, {"reason": reason})
 
 
 def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
@@ -87,7 +114,18 @@ def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
     tokenizer = result.get("tokenizer") or {}
     reason = "" if tokenizer.get("loaded", True) else "; ".join(tokenizer.get("reason") or ["?"])
     train, valid = (data_file_from(result.get(name)) for name in ("train", "valid"))
-    return Data(train, valid, problems=tuple(problems), tokenizer_reason=reason)
+    model = result.get("model") or {}
+    return Data(
+        train,
+        valid,
+        problems=tuple(problems),
+        tokenizer_reason=reason,
+        chat_template=tokenizer.get("chat_template", True),
+        templates=tuple(tokenizer.get("templates", ())),
+        lost_keys=tuple(model.get("lost", ())),
+        missing_targets=tuple(model.get("missing", ())),
+        known_targets=tuple(model.get("known", ())),
+    )
 
 
 def probe_request(

@@ -37,6 +37,7 @@ from safetraind.planner.worker_requests import (
     data_from,
     device_from,
     inspect_request,
+    inspection_end,
     loaded_from,
     measure_from,
     probe_request,
@@ -47,6 +48,7 @@ from safetraind.preflight.checks import of_section
 
 # A probe may die of what it tries; each try is leaner than the one that died.
 _MOST_PROBES = 3
+_MOST_INSPECTIONS = 3
 _MOST_REHEARSED = 24
 _PROBE_SECONDS = 30.0
 
@@ -237,14 +239,25 @@ class PreflightRun:
 
         model = self._facts.model
         whole = "" if model.missing or model.reason else model.path
-        request = inspect_request(self.spec, whole)
-        ended = await self._workers.run_worker("inspect", request, lease=False, on_progress=note)
+        vocabulary = model.shape.vocabulary if model.shape else 0
+        request = inspect_request(self.spec, whole, vocabulary)
+        for _ in range(_MOST_INSPECTIONS):
+            ended = await self._workers.run_worker(
+                "inspect", request, lease=False, on_progress=note
+            )
+            if ended.result is not None or ended.limit or not ended.exit.get("signal"):
+                break  # killed from outside, it is tried again
         result = ended.result or {}
         found = [from_plain(problem, Finding) for problem in problems.kept]
         data = data_from(result, found) if ended.result else None
         # They come first, so that they are known though the worker dies for want of one.
         packages = result.get("packages") or packages
-        self._facts = dataclasses.replace(self._facts, packages=packages_from(packages), data=data)
+        self._facts = dataclasses.replace(
+            self._facts,
+            packages=packages_from(packages),
+            data=data,
+            inspection_end=None if data is not None else inspection_end(ended),
+        )
 
     async def _probe(self) -> None:
         """Fills in device, loading and measures: from what was learned, else by probing."""

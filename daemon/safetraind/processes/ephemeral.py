@@ -1,4 +1,8 @@
-"""Runs a passing worker (probe, inspect) to its end: a request in, a result out."""
+"""Runs an ephemeral worker (probe, inspect, …) to its end: a request in, a result out.
+
+What a model's folder brings, its chat template above all, is as untrusted as data: it may loop or
+grow for ever. So each role has a limit in time and in memory, at which the worker is killed.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage.durable import read_json, write_json
 
 _PROGRESS_SECONDS = 0.2
+_LOOKS = 5  # at its progress, between two at its memory
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`quiet_seconds`: how long a worker may write nothing. `memory`: bytes it may cost, 0: what
+    the machine has.
+    """
+
+    quiet_seconds: float
+    memory: int = 0
+
+
+# Generous: an honest worker stays far below. An inspection holds a tokenizer, 16 MB of lines and
+# the indexes of `duplicate_index`; a probe may compile and run one long step.
+LIMITS: Mapping[str, Limit] = {
+    "inspect": Limit(120.0, 4 << 30),
+    "probe": Limit(1800.0),
+    "export": Limit(3600.0),
+    "fetch": Limit(900.0, 4 << 30),
+}
+_ANY = Limit(3600.0)
 _number = itertools.count(1)
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -27,18 +55,20 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How a passing worker ended (its keeper's words) and its result, if it wrote one.
+    """How an ephemeral worker ended (what its keeper wrote) and its result, if it wrote one.
 
-    `log`: the end of what it printed, for the daemon's log when something broke.
+    `log`: the end of what it printed, for the daemon's log when something broke. `limit`: "time" or
+    "memory" where it was killed for that.
     """
 
     exit: Mapping[str, Any]
     result: dict[str, Any] | None
     log: str = ""
+    limit: str = ""
 
 
 class EphemeralWorkers:
-    """Starts passing workers; those that need the GPU share the one lease it was given."""
+    """Starts ephemeral workers; those that need the GPU share the one lease it was given."""
 
     def __init__(self, home: Home, supervisor: Supervisor, lease: int | None = None) -> None:
         """`lease`: a descriptor that holds the lease, or None: then none can be had."""
@@ -66,7 +96,8 @@ class EphemeralWorkers:
         """Runs a worker that reads `ROLE_request.json` and writes its result into its run folder.
 
         Each line that it adds to its result file's `.partial`, or to `inspect.jsonl`, goes to
-        `on_progress`. Cancelling this call kills it. Raises OSError where it can't be started.
+        `on_progress`. Cancelling this call kills it, and so does its limit. Raises OSError where it
+        can't be started.
         """
         run = _fresh_folder(self._home, role)
         worker: Worker | None = None
@@ -74,10 +105,10 @@ class EphemeralWorkers:
             write_json(run.root / f"{role}_request.json", request)
             write_launch(run, role, 1, 0)
             worker = await self._start(run, role, lease)
-            await _accompany(run, role, worker, on_progress)
-            result = read_json(run.probe)
+            limit = await _accompany(run, role, worker, on_progress)
+            result = None if limit else read_json(run.probe)
             ended = read_json(run.exit) or {}
-            return WorkerResult(ended, result, _tail(run.log))
+            return WorkerResult(ended, result, _tail(run.log), limit)
         finally:
             if worker is not None:
                 await _end(worker)
@@ -103,18 +134,40 @@ def _fresh_folder(home: Home, role: str) -> RunFolder:
 
 async def _accompany(
     run: RunFolder, role: str, worker: Worker, on_progress: OnProgress | None
-) -> None:
+) -> str:
+    """Hands on its progress until it ends, or kills it at its limit, which is then returned."""
     path = run.root / ("inspect.jsonl" if role == "inspect" else f"{run.probe.name}.partial")
+    limit = LIMITS.get(role, _ANY)
     ended = asyncio.ensure_future(worker.ended())
-    offset = 0
+    offset, written, since, looks = 0, 0, time.monotonic(), 0
     try:
         while True:
             done, _ = await asyncio.wait({ended}, timeout=_PROGRESS_SECONDS)
             offset = _new_lines(path, offset, on_progress)
             if done:
-                return
+                return ""
+            size = _size(path)
+            if size != written:
+                written, since = size, time.monotonic()
+            looks += 1
+            heavy = looks % _LOOKS == 0 and await asyncio.to_thread(worker.footprint) > _most(limit)
+            if heavy or time.monotonic() - since > limit.quiet_seconds:
+                worker.kill()
+                await ended
+                return "memory" if heavy else "time"
     finally:
         ended.cancel()
+
+
+def _most(limit: Limit) -> int:
+    return limit.memory or psutil.virtual_memory().total
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _new_lines(path: Path, offset: int, on_progress: OnProgress | None) -> int:

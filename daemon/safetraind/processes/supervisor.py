@@ -103,6 +103,15 @@ class Worker:
             log.warning("%s: %s; asking again", self.run.root, error)
             return True
 
+    def footprint(self) -> int:
+        """Bytes that our own worker costs, with what it started; 0 where it is gone."""
+        try:
+            parent = psutil.Process(self._keeper.pid) if self._keeper is not None else None
+            children = parent.children(recursive=True) if parent is not None else []
+        except psutil.Error:
+            return 0
+        return sum(host.footprint(child.pid) for child in children)
+
     def terminate(self) -> None:
         """Asks our own worker to end: the keeper passes the signal on."""
         if self._keeper is not None:

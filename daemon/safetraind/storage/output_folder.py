@@ -81,7 +81,8 @@ def options(spec: JobSpec) -> dict[str, Any]:
 
 def _decisive(spec: JobSpec) -> dict[str, Any]:
     settings = {k: v for k, v in spec.settings.items() if k not in NOT_THE_TRAINING}
-    return {**settings, "model": spec.model, "train": spec.train, "valid": spec.valid}
+    paths = {"model": spec.model, "train": spec.train, "valid": spec.valid}
+    return {**settings, **paths, "start_adapter": spec.start_adapter or None}
 
 
 def _other_folder(state: TrainingState, document: JobDocument) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,21 @@ from mlx_lm.utils import (
     dequantize_model,
     get_total_parameters,
     load_adapters,
+    load_config,
     load_model,
     load_tokenizer,
 )
 
-from safetrain_shared.errors import InvalidInput, NotFound
+from safetrain_shared.errors import InvalidInput, NotFound, SafetrainError
 from safetraind import host
+from safetraind.worker import config_keys
 from safetraind.worker.hub import snapshot
 
+# What mlx says of parameters (mlx.nn.Module.load_weights, 0.32), the names on the lines below it.
+_PARAMETERS = {
+    "model.parameters_missing": re.compile(r"Missing (\d+) parameters:"),
+    "model.parameters_foreign": re.compile(r"Received (\d+) parameters not in model:"),
+}
 _OF_ADAPTER = ("lora_a", "lora_b", "m")  # the weights of mlx-lm's LoRA and DoRA layers
 
 
@@ -35,6 +43,13 @@ class LoadedModel:
     tokenizer: TokenizerWrapper
     config: dict[str, Any]
     folder: Path
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding: how many tokens the model has."""
+        embeddings = (nn.Embedding, nn.QuantizedEmbedding)
+        tables = [m for m in self.model.modules() if isinstance(m, embeddings)]
+        return max((int(table.weight.shape[0]) for table in tables), default=0)
 
 
 def load(
@@ -54,17 +69,39 @@ def load(
         raise NotFound("path.missing", path=str(folder))
     extra = {"trust_remote_code": True} if trust_remote_code else None
     try:
-        model, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+        reading = config_keys.read(load_config(folder))
+        model, config = load_model(
+            folder,
+            lazy=True,
+            model_config=dict(reading.overrides),
+            trust_remote_code=trust_remote_code,
+        )
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
-        if "model_file" in _raw_config(folder) and not trust_remote_code:
-            raise InvalidInput("model.needs_remote_code", path=str(folder)) from error
-        reason = _first_line(error)
-        raise InvalidInput("model.does_not_load", path=str(folder), reason=reason) from error
+    except Exception as error:  # whatever a foreign model folder makes of it is the finding
+        if isinstance(error, SafetrainError | MemoryError):
+            raise
+        raise _not_loaded(folder, error, trusted=trust_remote_code) from error
+    if reading.lost:
+        names = ", ".join(reading.lost)
+        raise InvalidInput("model.keys_lost", path=str(folder), names=names)
     if worth_dequantizing(model) if dequantize is None else dequantize:
         _to_float32(model)
     mx.eval(model.parameters())
     return LoadedModel(model, tokenizer, config, folder)
+
+
+def _not_loaded(folder: Path, error: Exception, *, trusted: bool) -> InvalidInput:
+    """The sentence for a model that does not load: of what mlx-lm says, what matters."""
+    path, text = str(folder), str(error)
+    if "model_file" in _raw_config(folder) and not trusted:
+        return InvalidInput("model.needs_remote_code", path=path)
+    for code, pattern in _PARAMETERS.items():
+        if found := pattern.match(text):
+            names = [name.strip(" ,.") for name in text[found.end() :].splitlines()]
+            named = [name for name in names if name]
+            shown = ", ".join(named[:3]) + (" …" if len(named) > 3 else "")
+            return InvalidInput(code, path=path, count=int(found[1]), names=shown)
+    return InvalidInput("model.does_not_load", path=path, reason=_first_line(error))
 
 
 def worth_dequantizing(model: nn.Module) -> bool:

@@ -66,6 +66,7 @@ class JobSpec(_message.Message):
     TRUST_REMOTE_CODE_FIELD_NUMBER: _builtins.int
     ALLOW_SHORTER_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
+    START_ADAPTER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """a known name, an absolute folder, or a hub id"""
     train: _builtins.str
@@ -80,6 +81,8 @@ class JobSpec(_message.Message):
     trust_remote_code: _builtins.bool
     allow_shorter: _builtins.bool
     """a back-off may shorten sequences"""
+    start_adapter: _builtins.str
+    """absolute path of adapter weights to start from; empty: a new one"""
     @_builtins.property
     def settings(self) -> _settings_pb2.TrainingSettings:
         """only what the user chose"""
@@ -101,10 +104,11 @@ class JobSpec(_message.Message):
         trust_remote_code: _builtins.bool = ...,
         allow_shorter: _builtins.bool = ...,
         defaults: _settings_pb2.TrainingSettings | None = ...,
+        start_adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "defaults", b"defaults", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "defaults", b"defaults", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "start_adapter", b"start_adapter", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,17 @@ SENTENCES: dict[str, str] = {
         "{iters:int} iterations of {batch:int} samples are about {epochs:num} times the "
         "{samples:int} samples of {path}: num_epochs is {chosen:int}."
     ),
+    "config.no_folder": _(
+        "There is no folder {path}, which the configuration names as its data. It should hold "
+        "train.jsonl and valid.jsonl."
+    ),
+    "config.alpha": _(
+        "lora_parameters.alpha {alpha:num} at rank {rank:int} is a scale of {scale:num}."
+    ),
+    "config.start_adapter": _("The training starts from the adapter in {path}."),
+    "config.not_training": _(
+        "The configuration says train: false, which is passed over: this is a training."
+    ),
     "config.group": _("{name} cannot be {value}: it is a group of names with values below it."),
     "config.type": _("{name} cannot be {value}."),
     "config.optimizer": _(

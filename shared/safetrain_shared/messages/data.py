@@ -37,11 +37,73 @@ SENTENCES: dict[str, str] = {
     "data.duplicate": _("The same sample as line {first:int}"),
     "data.leak": _("The same sample as line {other:int} of {file}"),
     "data.near_leak": _("Nearly the same sample as line {other:int} of {file}"),
+    "data.json_document": _(
+        "The file is one JSON document, not one sample a line. Write each sample on a line of its "
+        "own, for instance with: jq -c {filter} {path} > samples.jsonl"
+    ),
+    "data.weight": _(
+        '"{key}" of message {place} is {value}; only 0, 1, true and false mean something here'
+    ),
+    "data.foreign_key": _('The key "{key}" means something to other programs, and nothing here'),
+    "data.foreign_key_of_message": _(
+        'The key "{key}" of message {place} means something to other programs, and nothing here'
+    ),
     "data.bom": _("The file begins with a byte order mark, which is passed over"),
     "data.changing": _("The file changed while it was read; only what it held at first counts"),
     "data.not_listed": _("More than {limit:int} problems of one kind; the rest is only counted"),
+    # what the model is given, against the line
+    "data.calls_dropped": _(
+        "The model's chat template leaves out the tool calls of message {place}, so they would not "
+        "be learned. Choose a model whose template writes them, or remove them"
+    ),
+    "data.tools_dropped": _('The model\'s chat template leaves out the tool "{name}"'),
+    "data.message_dropped": _("The model's chat template leaves out message {place} ({role})"),
+    "data.answer_dropped": _(
+        "The model's chat template leaves out the answer in message {place}, so it is not learned"
+    ),
+    "data.answer_shortened": _(
+        "The model's chat template leaves out a part of the answer in message {place}, such as "
+        "earlier thinking; only the rest is learned"
+    ),
+    "data.answer_not_learned": _("Nothing of the answer in message {place} is learned"),
+    "data.nothing_learned": _("Nothing of the sample is learned"),
+    "data.python_value": _(
+        "The model's chat template writes a value of message {place} as Python does ({found}), not "
+        "as text"
+    ),
+    "data.token_beyond": _(
+        "The token {token} has the number {number:int}, and the model knows only {size:int} tokens "
+        "(from 0). Tokenizer and model do not belong together; use the model's own tokenizer"
+    ),
+    "data.doubled_token": _("The token {token} would stand twice in a row; it is learned once"),
+    "data.no_end": _(
+        "No learned text ends with the token at which the model stops, so it will not learn to stop"
+    ),
+    "data.rendered_otherwise": _("{name}, line {line:int} ({count:int} in all): {cause}"),
+    "data.no_chat_template": _(
+        "The model has no chat template, which {name} needs. Use an instruct model, or text data "
+        '(samples with the key "text")'
+    ),
+    "data.no_default_template": _(
+        "The model has several chat templates ({names}) and none is called default. Use a model "
+        'with one, or text data (samples with the key "text")'
+    ),
+    "data.all_lose": _(
+        "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "
+        "learned. The answers begin after {first:int} tokens or more; raise max_seq_length"
+    ),
+    "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files
     "data.not_read": _("The training files could not be inspected"),
+    "data.inspection_died": _("The inspection of the training files broke off ({reason})"),
+    "data.inspection_time": _(
+        "The inspection of the training files was ended: for two minutes nothing came. The model's "
+        "chat template or tokenizer may run without end"
+    ),
+    "data.inspection_memory": _(
+        "The inspection of the training files was ended: it took more than 4 GB of memory. The "
+        "model's chat template or tokenizer may grow without end"
+    ),
     "data.not_inspected": _(
         "The training files are large: they are read to their end when the job's turn comes"
     ),

@@ -5,8 +5,8 @@ from safetrain_shared.i18n import marked as _
 SENTENCES: dict[str, str] = {
     "evaluate.no_questions": _("{path} holds no question."),
     "evaluate.bad_line": _(
-        '{name}, line {line:int}: this is no question. Write {{"question": …, "answer": …}}, '
-        'and "match" with one of exact, contains, number, choice, json, tool_call, pattern, '
+        "{name}, line {line:int}: this is no question. A line has the keys question and answer, "
+        "and match with one of exact, contains, number, choice, json, tool_call, pattern, "
         "similarity."
     ),
     "evaluate.leaked": _(

@@ -15,6 +15,10 @@ SENTENCES: dict[str, str] = {
     "export.out_of_memory": _(
         "The export ran out of memory. Close other programs, or leave out --dequantize and --gguf."
     ),
+    "export.failed": _(
+        "The model {path} cannot be exported ({reason}). The service's log says more; without "
+        "--gguf it may do."
+    ),
     "export.died": _("The export ended without a word (exit code {code}, signal {signal})."),
     "export.gpu_busy": _("The GPU is in use. Try again later, or wait for it: --wait"),
     "export.differs": _(

@@ -54,6 +54,21 @@ SENTENCES: dict[str, str] = {
         "{path} brings its own code, which is not run unless you trust it: --trust-remote-code"
     ),
     "model.does_not_load": _("The model in {path} does not load: {reason}"),
+    "model.parameters_missing": _(
+        "The model in {path} lacks {count:int} parameters ({names}): a weight file is probably "
+        "missing, or its download broke off. Get the folder again"
+    ),
+    "model.parameters_foreign": _(
+        "The model in {path} holds {count:int} parameters that its architecture has no place for "
+        "({names}): config.json and the weights probably belong to different models"
+    ),
+    "model.keys_lost": _(
+        "config.json in {path} says what mlx-lm's program for this architecture does not follow: "
+        "{names}. It would be another model; use one that mlx-lm computes as it was made"
+    ),
+    "model.targets_missing": _(
+        "No layer of the model is called {missing}. lora_targets are names such as {known}"
+    ),
     "adapter.missing": _("There is no adapter in {path}."),
     "adapter.unusable": _("The adapter in {path} does not fit this model: {reason}"),
     "gguf.not_gguf": _("{path} is not a GGUF file."),

@@ -56,6 +56,15 @@ SENTENCES: dict[str, str] = {
         "The model's chat template refuses the sample in line {line:int} of {path} ({reason}). "
         "Correct or remove it, then submit again."
     ),
+    "train.sample_differs": _(
+        "{path}, line {line:int}: {cause}. Correct or remove the sample, then submit again."
+    ),
+    "train.rendered_otherwise": _("{path}, line {line:int} ({count:int} in all): {cause}."),
+    "train.started_from": _("Starts from the adapter in {path}."),
+    "train.other_adapter": _(
+        "The adapter in {path} does not fit this model and these settings ({reason}). Give "
+        "lora_rank, lora_layers and lora_targets as it was trained with."
+    ),
     "train.from_the_beginning": _(
         "No checkpoint is whole any more: the training starts from the beginning."
     ),

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import click
 
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.inputs import model as model_path
 from safetrain.int64 import Int64
 from safetrain.session import Session
 from safetrain.terminal.status_line import Ticker
-from safetrain.views.answer import Answer, harmless, numbers, source
+from safetrain.views.answer import Answer, numbers, source
 from safetrain.views.json_output import write
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_shared.i18n import translate as _
@@ -94,13 +95,13 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
             for line in source(event.source):
                 session.note(line)
         elif event.HasField("text") and not session.json:
-            click.echo(harmless(event.text), nl=False)
+            echo(event.text, nl=False)
             sys.stdout.flush()
     ticker.clear()
     if session.json:
         write(answer.to_json())
         return answer
-    click.echo()
+    echo()
     if answer.done.cut or not brief:
         session.note(numbers(answer.done))
     return answer

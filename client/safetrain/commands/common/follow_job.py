@@ -14,6 +14,7 @@ import click
 
 from safetrain.commands.common.job_selection import EXIT_CODES
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.inputs import absolute
 from safetrain.session import Session
@@ -119,7 +120,7 @@ def _nowhere(event: Event) -> None:
 
 
 def _as_line(event: Event) -> None:
-    click.echo(line(event))
+    echo(line(event))
 
 
 def _as_json(event: Event) -> None:

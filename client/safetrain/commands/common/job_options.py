@@ -119,10 +119,11 @@ def spec_of(
         valid=valid_file,
         output=inputs.absolute(_given("output") or file.output or output),
         name=name,
-        settings=inputs.settings(file.settings, pairs, _unattended(ignore_pressure, overnight)),
+        settings=inputs.settings(file, pairs, _unattended(ignore_pressure, overnight)),
         memory_budget=inputs.memory(memory_budget),
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
+        start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
     )
     message = spec_to_wire(spec)  # before anything is noted: it may refuse, too
     notes = list(file.notes)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
 from safetrain.connection import Daemon
+from safetrain.echo import echo
 from safetrain.session import Session
 from safetrain.views.job import glance, name_of
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -52,7 +51,7 @@ def show(session: Session, job: Job) -> None:
         write(message_to_json(job))
         return
     for line in glance(job)[: 1 if session.quiet else None]:
-        click.echo(line)
+        echo(line)
 
 
 def job_to_draw(jobs: Iterable[Job], wanted: int | None) -> Job:

@@ -18,6 +18,7 @@ from safetraind.preflight.checks import (
     licence,
     loading,
     memory,
+    model_keys,
     output,
     packages,
     power,
@@ -28,6 +29,7 @@ from safetraind.preflight.checks import (
     repeats,
     repository,
     system,
+    targets,
 )
 
 CHECKS: tuple[Check, ...] = (
@@ -51,6 +53,8 @@ CHECKS: tuple[Check, ...] = (
     repository.CHECK,
     architecture.CHECK,
     code.CHECK,
+    model_keys.CHECK,
+    targets.CHECK,
     quantization.CHECK,
     licence.CHECK,
     loading.CHECK,

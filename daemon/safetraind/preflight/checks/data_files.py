@@ -12,7 +12,8 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     """A file that cannot be read was named by the reading itself."""
     data = facts.data
     if data is None:
-        return [failed("data.not_read")]
+        end = facts.inspection_end
+        return [failed("data.not_read") if end is None else failed(end.code, **end.args)]
     findings = [p for p in data.problems if p.blocks and p.status is Status.FAILED]
     for code, file in (("data.train", data.train), ("data.valid", data.valid)):
         if file is not None:

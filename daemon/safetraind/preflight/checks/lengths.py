@@ -1,9 +1,11 @@
 """How long the samples are, and how many the usual sequence lengths would cut."""
 
+from pathlib import Path
+
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import Facts, Lengths
-from safetraind.preflight.check import Check, info, warning
+from safetraind.planner.facts import NEVER, Facts, Lengths
+from safetraind.preflight.check import Check, failed, info, warning
 
 _COMMON = (128, 256, 512, 1024, 2048)
 
@@ -24,6 +26,11 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
         args = {"length": length, "cut": cut, "lost": lengths.left_out(length)}
         findings.append(info("data.would_cut", **args))
     chosen = spec.settings.get("max_seq_length")
+    name, first = Path(file.path).name, min(begin for begin, _ in lengths.answers)
+    if first >= NEVER:
+        return [*findings, failed("data.none_learns", name=name)]
+    if isinstance(chosen, int) and chosen <= first:
+        return [*findings, failed("data.all_lose", name=name, length=chosen, first=first)]
     if isinstance(chosen, int) and (lost := lengths.left_out(chosen)):
         findings.append(warning("data.would_lose", length=chosen, count=lost))
     return findings

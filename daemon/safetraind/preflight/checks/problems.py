@@ -5,7 +5,7 @@ from pathlib import Path
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import DataFile, Facts
+from safetraind.planner.facts import Data, DataFile, Facts
 from safetraind.preflight.check import Check, failed, passed, warning
 
 # These have checks of their own.
@@ -21,6 +21,7 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     for file in (data.train, data.valid):
         if file is not None:
             findings += _totals(file, data.problems)
+            findings += _template(file, data) or _rendering(file)
     if data.tokenizer_reason:
         findings.append(failed("data.no_tokenizer", reason=data.tokenizer_reason))
     return findings or [passed("data.good")]
@@ -36,10 +37,34 @@ def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
     if odd > 0:
         line = _first_line(file, problems, Status.WARNING)
         findings.append(warning("data.warnings", count=odd, line=line, **args))
-    lengths = file.lengths
-    if lengths and lengths.failed:
-        args |= {"count": lengths.failed, "line": lengths.line, "reason": lengths.reason}
-        findings.append(failed("data.template", **args))
+    return findings
+
+
+def _template(file: DataFile, data: Data) -> list[Finding]:
+    """That the model has no chat template for the file's samples."""
+    if file.format == "text" or file.lengths is None:
+        return []
+    name = Path(file.path).name
+    if not data.chat_template:
+        return [failed("data.no_chat_template", name=name)]
+    if data.templates and "default" not in data.templates and file.lengths.failed:
+        return [failed("data.no_default_template", names=", ".join(data.templates))]
+    return []
+
+
+def _rendering(file: DataFile) -> list[Finding]:
+    """Samples that the template refuses, or renders otherwise than they stand in the file."""
+    lengths, findings = file.lengths, list[Finding]()
+    if lengths is None:
+        return []
+    args: dict[str, ArgValue] = {"name": Path(file.path).name, "path": file.path}
+    if lengths.failed:
+        where = {**args, "count": lengths.failed, "line": lengths.line}
+        findings.append(failed("data.template", **where, reason=lengths.reason))
+    for problem in lengths.problems:
+        say = failed if problem.status is Status.FAILED else warning
+        where = {**problem.args, **args, "line": problem.line, "count": problem.count}
+        findings.append(say("data.rendered_otherwise", **where, cause=problem.code))
     return findings
 
 

@@ -1,26 +1,49 @@
-"""From a line of a training file to tokens, and which of them the model is to learn."""
+"""Encodes a sample of a training file: its tokens, and which of them the model learns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
+import orjson
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from safetrain_shared.errors import InvalidInput
+from safetrain_shared.errors import ArgValue, InvalidInput
 from safetrain_shared.findings import Status
+from safetraind.worker.data.fidelity import compare, has_calls, misprints, parsed
 from safetraind.worker.data.line_reader import Corpus
-from safetraind.worker.data.schema import Sample, Unusable, form_of, judge, parse
+from safetraind.worker.data.rendering import Answer, Message, Rendering, answers, render
+from safetraind.worker.data.schema import (
+    Problem,
+    Sample,
+    Unusable,
+    content_of,
+    form_of,
+    is_learned,
+    judge,
+    parse,
+    shown,
+)
+from safetraind.worker.time_limit import TimeLimitReached, time_limit
+
+# A template takes milliseconds; one that takes so long may never end.
+SAMPLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One sample: its tokens, for each whether it is to be learned, and its line in the file."""
+    """One sample: its tokens, for each whether it is learned, and its line in the file.
+
+    `problems`: how what the model is given differs from the sample.
+    """
 
     line: int
     tokens: list[int]
     learned: list[bool]
+    problems: tuple[Problem, ...] = ()
 
 
 class Refused(Exception):
@@ -28,114 +51,232 @@ class Refused(Exception):
 
     def __init__(self, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        super().__init__(lines[0][:200])
+        super().__init__(shown(lines[0], 200))
 
 
-def encode_file(path: str, tokenizer: TokenizerWrapper, mask_prompt: bool) -> Iterator[Encoded]:
-    """All samples of a JSONL file in its order; blank lines are passed over.
+class TooSlow(Refused):
+    """The chat template was still at work on a sample after SAMPLE_SECONDS."""
 
-    With `mask_prompt` only the assistant's turns are learned, all of them. Plain text is learned
-    whole either way. Raises InvalidInput naming the line that holds no sample.
+    def __init__(self) -> None:
+        super().__init__(TimeoutError("still running"))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes samples for one model.
+
+    `mask_prompt`: only the assistant's turns are learned, all of them; plain text is learned whole
+    either way. `vocabulary`: rows of the model's embedding, 0 where they are not known.
     """
-    with Corpus(path) as corpus:
-        for line in corpus:
-            if not line.too_long and not line.content.strip():
-                continue
-            try:
-                sample = parse(line.content)
-                form = form_of(sample)
-                wrong = [p for p in judge(sample, form) if p.status is Status.FAILED]
-                if wrong:
-                    raise InvalidInput("train.bad_sample", path=path, line=line.number)
-                yield encode(line.number, sample, form, tokenizer, mask_prompt)
-            except Unusable as error:
-                raise InvalidInput("train.bad_sample", path=path, line=line.number) from error
-            except Refused as error:
-                reason = str(error)
-                raise InvalidInput(
-                    "train.template_refuses", path=path, line=line.number, reason=reason
-                ) from error
+
+    tokenizer: TokenizerWrapper
+    mask_prompt: bool = True
+    vocabulary: int = 0
+
+    def encode_file(self, path: str) -> Iterator[Encoded]:
+        """All samples of a JSONL file in its order; blank lines are passed over.
+
+        Raises InvalidInput naming the line that holds no sample, or one that the model is given
+        otherwise than the line says it.
+        """
+        with Corpus(path) as corpus:
+            for line in corpus:
+                if not line.too_long and not line.content.strip():
+                    continue
+                try:
+                    sample = parse(line.content)
+                    form = form_of(sample)
+                    if any(p.status is Status.FAILED for p in judge(sample, form)):
+                        raise InvalidInput("train.bad_sample", path=path, line=line.number)
+                    encoded = self.encode(line.number, sample, form)
+                except Unusable as error:
+                    raise InvalidInput("train.bad_sample", path=path, line=line.number) from error
+                except Refused as error:
+                    raise InvalidInput(
+                        "train.template_refuses", path=path, line=line.number, reason=str(error)
+                    ) from error
+                _refuse_differing(path, encoded)
+                yield encoded
+
+    def encode(self, line: int, sample: Sample, form: str) -> Encoded:
+        """The tokens of one sample of format `form` that `schema.judge` finds no fault with.
+
+        Raises Refused. A chat template is a program of the model's author, and may raise anything.
+        """
+        encode = self._text if form == "text" else partial(self._chat, form=form)
+        try:
+            with time_limit(SAMPLE_SECONDS):
+                return encode(line, sample)
+        except TimeLimitReached as error:
+            raise TooSlow from error
+        except Exception as error:
+            raise Refused(error) from error
+
+    def _text(self, line: int, sample: Sample) -> Encoded:
+        tokens = list(self.tokenizer.encode(sample["text"]))
+        end, problems = end_of_text(self.tokenizer), list[Problem]()
+        if end is None:
+            problems.append(Problem("data.no_end", Status.WARNING))
+        elif tokens[-1:] != [end] and not _ends_with(self.tokenizer, sample, end):
+            tokens.append(end)
+        return self._checked(line, tokens, [True] * len(tokens), problems)
+
+    def _chat(self, line: int, sample: Sample, form: str) -> Encoded:
+        rendering = _rendered(self.tokenizer, _conversation(sample, form), sample.get("tools"))
+        turns = answers(rendering)
+        problems = compare(rendering, turns)
+        tokens, places = _tokenized(self.tokenizer, rendering.text)
+        learned = [not self.mask_prompt] * len(tokens)
+        for turn in turns:
+            wanted = is_learned(rendering.messages[turn.place])
+            inside = [n for n, place in enumerate(places) if _overlap(place, turn)]
+            for n in inside:
+                learned[n] = wanted
+            if wanted and turn.written and not inside:
+                args = {"place": turn.place + 1}
+                problems.append(Problem("data.answer_not_learned", Status.WARNING, args))
+        ends = self.tokenizer.eos_token_ids
+        if any(learned) and not any(w and t in ends for t, w in zip(tokens, learned, strict=True)):
+            problems.append(Problem("data.no_end", Status.WARNING))
+        return self._checked(line, tokens, learned, problems)
+
+    def _checked(
+        self, line: int, tokens: list[int], learned: list[bool], problems: list[Problem]
+    ) -> Encoded:
+        """With no beginning or end twice in a row, and no token that the model has no row for."""
+        tokenizer, single = self.tokenizer, {self.tokenizer.bos_token_id}
+        single |= set(tokenizer.eos_token_ids)
+        twice = [n for n in range(1, len(tokens)) if tokens[n] == tokens[n - 1] in single]
+        if twice:
+            args = {"token": shown(str(tokenizer.convert_ids_to_tokens(tokens[twice[0]])))}
+            problems.append(Problem("data.doubled_token", Status.WARNING, args))
+            kept = [n for n in range(len(tokens)) if n not in set(twice)]
+            tokens, learned = [tokens[n] for n in kept], [learned[n] for n in kept]
+        beyond = max(tokens, default=0)
+        if 0 < self.vocabulary <= beyond:
+            token = shown(str(tokenizer.convert_ids_to_tokens(beyond)))
+            sizes = {"number": beyond, "size": self.vocabulary}
+            problems.append(Problem("data.token_beyond", args={"token": token, **sizes}))
+        if not any(learned[1:]):
+            problems.append(Problem("data.nothing_learned", Status.WARNING))
+        return Encoded(line, tokens, learned, tuple(problems))
 
 
-def encode(
-    line: int, sample: Sample, form: str, tokenizer: TokenizerWrapper, mask_prompt: bool
-) -> Encoded:
-    """The tokens of one sample of format `form` that `schema.judge` finds no fault with.
-
-    Raises Refused. A chat template is a program of the model's author, and may raise anything.
-    """
-    try:
-        return _encode(line, sample, form, tokenizer, mask_prompt)
-    except Exception as error:
-        raise Refused(error) from error
+def _refuse_differing(path: str, encoded: Encoded) -> None:
+    """Raises InvalidInput where the model would be given something else than the line says."""
+    for problem in encoded.problems:
+        if problem.status is Status.FAILED:
+            where: dict[str, ArgValue] = {"path": path, "line": encoded.line}
+            where["cause"] = problem.code
+            raise InvalidInput("train.sample_differs", **where, **problem.args)
 
 
-def _encode(
-    line: int, sample: Sample, form: str, tokenizer: TokenizerWrapper, mask_prompt: bool
-) -> Encoded:
-    if form == "text":
-        tokens = list(tokenizer.encode(sample["text"]))
-        if tokens[-1:] != [tokenizer.eos_token_id]:
-            tokens.append(tokenizer.eos_token_id)
-        return Encoded(line, tokens, [True] * len(tokens))
-    messages, tools = _conversation(sample, form), sample.get("tools")
-    tokens = _rendered(tokenizer, messages, tools)
-    if not mask_prompt:
-        return Encoded(line, tokens, [True] * len(tokens))
-    return Encoded(line, tokens, _answers(tokenizer, messages, tools, tokens))
+def end_of_text(tokenizer: TokenizerWrapper) -> int | None:
+    """The token that ends a text: the tokenizer's own, else the first that the model stops at."""
+    own: int | None = tokenizer.eos_token_id
+    return own if own is not None else min(tokenizer.eos_token_ids, default=None)
 
 
-def _conversation(sample: Sample, form: str) -> list[dict[str, Any]]:
-    if form != "completions":
-        messages: list[dict[str, Any]] = sample["messages"]
-        return messages
+def _ends_with(tokenizer: TokenizerWrapper, sample: Sample, end: int) -> bool:
+    """Whether the text itself ends with the end of a text, but for white space."""
+    return bool(sample["text"].rstrip().endswith(str(tokenizer.convert_ids_to_tokens(end))))
+
+
+def _conversation(sample: Sample, form: str) -> list[Message]:
+    """The messages, each content of several parts joined to one text, as mlx-lm joins them."""
+    if form == "completions":
+        return [
+            {"role": "user", "content": sample["prompt"]},
+            {"role": "assistant", "content": sample["completion"]},
+        ]
     return [
-        {"role": "user", "content": sample["prompt"]},
-        {"role": "assistant", "content": sample["completion"]},
+        {**m, "content": content_of(m)} if isinstance(m.get("content"), list) else m
+        for m in sample["messages"]
     ]
 
 
-def _answers(
-    tokenizer: TokenizerWrapper, messages: list[dict[str, Any]], tools: Any, tokens: list[int]
-) -> list[bool]:
-    """For each token of the conversation whether it belongs to a turn of the assistant.
+def _rendered(tokenizer: TokenizerWrapper, messages: list[Message], tools: Any) -> Rendering:
+    """The conversation as the template writes it.
 
-    An answer goes from where the conversation up to it (with the assistant's header) ends to where
-    the conversation with it ends. Where a template writes the beginning of a conversation otherwise
-    than the whole, the common beginning decides.
+    Templates differ in whether they take a call's arguments as an object or as text, and an answer
+    that only calls as null or empty: the sample's own form first, then the others, until one is
+    written without a misprint and with its calls.
     """
-    learned, end = [False] * len(tokens), 0
-    for place, message in enumerate(messages):
-        if message["role"] != "assistant":
+    first: Rendering | None = None
+    refusal: Exception | None = None
+    for calls, content in product((None, parsed, _dumped), (None, "", "null")):
+        form = [_in_form(message, calls, content) for message in messages]
+        if (calls or content is not None) and form == messages:
             continue
-        before = _rendered(tokenizer, messages[:place], tools, answer_next=True)
-        start = max(end, _common(before, tokens))
-        last = place == len(messages) - 1
-        after = tokens if last else _rendered(tokenizer, messages[: place + 1], tools)
-        end = max(start, _common(after, tokens))
-        learned[start:end] = [True] * (end - start)
-    return learned
+        try:
+            rendering = Rendering(tokenizer, form, tools, render(tokenizer, form, tools))
+        except Exception as error:  # a template may raise anything
+            refusal = refusal or error
+            continue
+        first = first or rendering
+        if not misprints(rendering) and all(has_calls(m, rendering.text) for m in form):
+            return rendering
+    if first is None:
+        assert refusal is not None
+        raise refusal
+    return first
 
 
-def _rendered(
-    tokenizer: TokenizerWrapper,
-    messages: list[dict[str, Any]],
-    tools: Any,
-    *,
-    answer_next: bool = False,
-) -> list[int]:
-    if not messages:
-        return []
-    return list(
-        tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=answer_next, return_dict=False
-        )
-    )
+Arguments = Callable[[Any], Any]
 
 
-def _common(first: list[int], second: list[int]) -> int:
-    """How many tokens both begin with alike."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
+def _in_form(message: Message, arguments: Arguments | None, content: str | None) -> Message:
+    """The message with its calls' arguments in another form; with an answer that says nothing but
+    calls as "" or as None, where `content` is "" or "null".
+    """
+    calls = message.get("tool_calls")
+    if calls and arguments is not None:
+        message = {**message, "tool_calls": [_with_arguments(call, arguments) for call in calls]}
+    if calls and content is not None and not message.get("content"):
+        message = {**message, "content": None if content else ""}
+    return message
+
+
+def _with_arguments(call: dict[str, Any], arguments: Arguments) -> dict[str, Any]:
+    function = call.get("function")
+    if not isinstance(function, dict) or "arguments" not in function:
+        return call
+    return {**call, "function": {**function, "arguments": arguments(function["arguments"])}}
+
+
+def _dumped(arguments: Any) -> Any:
+    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+
+
+def _tokenized(tokenizer: TokenizerWrapper, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of a rendered text, and the characters that each of them stands for.
+
+    Tokenizers trim white space off what they report, and report one place for all bytes of a
+    character; so a token is taken to begin where the one before it ends.
+    """
+    if not tokenizer.is_fast:
+        return _tokenized_slowly(tokenizer, text)
+    found = tokenizer._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    places, end = [], 0
+    for start, stop in found["offset_mapping"]:
+        places.append((min(start, end), stop))
+        end = max(end, stop)
+    return list(found["input_ids"]), places
+
+
+def _tokenized_slowly(
+    tokenizer: TokenizerWrapper, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The same for a tokenizer that reports no places: by the lengths of what is decoded."""
+    tokens = list(tokenizer.encode(text, add_special_tokens=False))
+    places, end = [], 0
+    for count in range(1, len(tokens) + 1):
+        start, end = end, max(end, len(tokenizer.decode(tokens[:count])))
+        places.append((start, end))
+    return tokens, places
+
+
+def _overlap(place: tuple[int, int], turn: Answer) -> bool:
+    """Whether a token, by its characters, is one of the turn's."""
+    start, end = place
+    return (start < turn.end and end > turn.start) or turn.start < start == end < turn.end

@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,8 @@ def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
     facts = [None if scan is None else _facts(scan) for scan in scans]
     result: dict[str, Any] = {"train": facts[0], "valid": facts[1], "packages": packages}
     if request.get("model") and packages["mlx_lm"]["version"]:
-        result["tokenizer"] = _count_tokens(request, scans, facts)
+        result["tokenizer"] = _count_tokens(request, scans, facts, write)
+        result["model"] = _read_model(request)
     return result
 
 
@@ -153,24 +155,54 @@ def _facts(scan: Scan) -> dict[str, Any]:
 
 
 def _count_tokens(
-    request: dict[str, Any], scans: Sequence[Scan | None], facts: Sequence[dict[str, Any] | None]
+    request: dict[str, Any],
+    scans: Sequence[Scan | None],
+    facts: Sequence[dict[str, Any] | None],
+    write: Write,
 ) -> dict[str, Any]:
     """Adds the lengths to `facts`; says whether the tokenizer itself could be loaded."""
     # Only now: with these imports `validate` would take two seconds to begin.
     from mlx_lm.utils import load_tokenizer
 
+    from safetraind.worker.data.encode_chat import Encoder
     from safetraind.worker.data.token_lengths import count
 
     extra = {"trust_remote_code": True} if request.get("trust_remote_code") else None
     try:
-        tokenizer = load_tokenizer(Path(request["model"]), extra)
+        folder = Path(request["model"])
+        tokenizer = load_tokenizer(folder, extra, eos_token_ids=_ends(folder))
     except Exception as error:  # whatever a foreign model folder makes of it is the finding
         return {"loaded": False, "reason": str(error).strip().splitlines()[:1]}
+    templates = tokenizer.chat_template
+    names = sorted(templates) if isinstance(templates, dict) else []
+    mask_prompt = bool(request.get("mask_prompt", True))
+    encoder = Encoder(tokenizer, mask_prompt, request.get("vocabulary", 0))
     for scan, fact in zip(scans, facts, strict=True):
         if scan is not None and fact is not None:
-            lengths = count(scan.draw, tokenizer, bool(request.get("mask_prompt", True)))
-            fact["lengths"] = lengths.as_dict()
-    return {"loaded": True, "chat_template": bool(tokenizer.chat_template), "reason": []}
+            counting = {"counting": scan.path}  # that it goes on is all there is to say
+            fact["lengths"] = count(scan.draw, encoder, partial(write, counting)).as_dict()
+    return {
+        "loaded": True,
+        "chat_template": tokenizer.has_chat_template,
+        "templates": names,
+        "reason": [],
+    }
+
+
+def _read_model(request: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the model from config.json alone; nothing where it is of no known kind."""
+    from safetraind.worker.model_reading import read_model
+
+    try:
+        return read_model(Path(request["model"]), request.get("targets", ()))
+    except Exception:  # loading it will tell
+        return {}
+
+
+def _ends(folder: Path) -> Any:
+    """The tokens at which the model stops, as loading reads them."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("eos_token_id")
 
 
 def _version(name: str) -> dict[str, str]:

@@ -55,6 +55,14 @@ class Corpus:
         """The file is longer (or shorter) now than when it was opened."""
         return os.fstat(self._file.fileno()).st_size != self.size
 
+    def head(self) -> bytes:
+        """The first MAX_LINE_BYTES of the file, without a byte order mark. Call it before reading
+        lines.
+        """
+        content = self._file.read(min(MAX_LINE_BYTES, self.size))
+        self._file.seek(0)
+        return content.removeprefix(_BOM)
+
     def __iter__(self) -> Iterator[Line]:
         """The lines, numbered from 1. A byte order mark in front is taken away and remembered."""
         number, read = 0, self._file.readline

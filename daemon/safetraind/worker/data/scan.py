@@ -16,6 +16,7 @@ from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetraind.worker.data import schema
 from safetraind.worker.data.duplicate_index import Leakage, Repeats
+from safetraind.worker.data.json_document import document_shape
 from safetraind.worker.data.line_reader import MAX_LINE_BYTES, Corpus, Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
 from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
@@ -63,6 +64,11 @@ class Scan:
             self.indexing.begin(self.name or Path(self.path).name)
         with Corpus(self.path) as corpus:
             self.size = corpus.size
+            if shape := document_shape(corpus.head()):
+                self.lines = 1
+                args = {"filter": ".[]" if shape == "list" else "."}
+                yield from self._note("data.json_document", 1, args=args)
+                return
             for line in corpus:
                 self.lines = line.number
                 if line.number % _LINES_BETWEEN_PROGRESS == 0:

@@ -32,6 +32,15 @@ _SAMPLE_KEYS = {
     "tools": (b'"messages"', b'"tools"'),
     "text": (b'"text"',),
 }
+# Keys that other trainers give a meaning which is none here: each is told where it stands.
+_FOREIGN = frozenset(
+    {"loss", "loss_weight", "loss_mask", "mask", "masked", "label", "labels", "learn", "trainable"}
+    | {"train_detail", "training", "chosen", "rejected", "images", "image", "videos", "audios"}
+    | {"function_call", "functions", "input_ids", "attention_mask", "assistant_masks", "response"}
+    | {"prefix", "partial", "ignore", "skip", "kto_tag", "rating", "reward", "advantage"}
+)
+_FOREIGN_OF_SAMPLE = _FOREIGN | {"system", "weight", "train", "instruction", "output", "history"}
+_FOREIGN_BEGINNING = ("train_on_", "loss_", "mask_")
 # A line's findings end here: a line may hold a hundred thousand bad messages.
 _MOST_MESSAGES_NAMED = 8
 _MOST_KEYS_NAMED = 8
@@ -78,13 +87,14 @@ def form_of(sample: Sample) -> str:
 
 def judge(sample: Sample, form: str) -> list[Problem]:
     """All that is wrong with a sample of format `form`; empty for a good one."""
+    foreign = _judge_keys(sample) if len(sample) > 1 else []
     if form == "chat" and is_plain(sample["messages"]):
-        return []
+        return foreign
     if form == "text":
-        return _judge_text(sample, "text")
+        return _judge_text(sample, "text") + foreign
     if form == "completions":
-        return _judge_text(sample, "prompt") + _judge_text(sample, "completion")
-    return _judge_messages(sample["messages"]) + _judge_tools(sample.get("tools"))
+        return _judge_text(sample, "prompt") + _judge_text(sample, "completion") + foreign
+    return _judge_messages(sample["messages"]) + _judge_tools(sample.get("tools")) + foreign
 
 
 def duplicate_key(content: bytes, sample: Sample, form: str) -> str:
@@ -126,9 +136,18 @@ def _doubled(content: bytes) -> str:
 def content_of(message: Mapping[str, Any]) -> str:
     """The text of a message without faults; that of its parts, where it is a list of them."""
     content = message.get("content")
-    if type(content) is list:
-        return "\n".join([part["text"] for part in content])
+    if type(content) is list:  # joined as mlx-lm's server joins them
+        return "".join([part["text"] for part in content])
     return content or ""
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Whether an answer without faults is to be learned: neither `weight: 0` nor `train: false`."""
+    return message.get("weight") not in _UNLEARNED and message.get("train") is not False
+
+
+_UNLEARNED = (0, False)
+_WEIGHTS = (None, 0, 1)  # false and true are equal to them
 
 
 _PLAIN_NEXT = {
@@ -174,8 +193,8 @@ def _judge_messages(messages: Any) -> list[Problem]:
     if not messages:
         return [Problem("data.no_messages")]
     judged = (_judge_message(message, place) for place, message in enumerate(messages, 1))
-    problems = islice((problem for problem in judged if problem), _MOST_MESSAGES_NAMED)
-    return list(problems) or _judge_turns(messages)
+    problems = list(islice((problem for problem in judged if problem), _MOST_MESSAGES_NAMED))
+    return problems or [*_judge_turns(messages), *_judge_keys_of(messages)]
 
 
 def _judge_message(message: Any, place: int) -> Problem | None:
@@ -189,11 +208,48 @@ def _judge_message(message: Any, place: int) -> Problem | None:
         return Problem("data.unknown_role", args={"place": place, "role": shown(role)})
     if calls is not None and not _is_list_of_objects(calls):
         return Problem("data.calls_not_a_list", args={"place": place, "found": _kind(calls)})
+    if wrong := _wrong_weight(message):
+        return Problem("data.weight", args={"place": place, **wrong})
     if type(content) is str or (content is None and calls):
         return None
     if type(content) is list and content and all(_is_text_part(part) for part in content):
         return None
     return Problem("data.content_not_text", args={"place": place, "found": _kind(content)})
+
+
+def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
+    """The key, and its value, that says otherwise than yes or no whether a message is learned."""
+    weight, train = message.get("weight"), message.get("train")
+    if not isinstance(weight, int | float | None) or weight not in _WEIGHTS:
+        return {"key": "weight", "value": shown(str(weight))}
+    if not isinstance(train, bool | None):
+        return {"key": "train", "value": shown(str(train))}
+    return {}
+
+
+def _judge_keys(sample: Sample) -> list[Problem]:
+    """Keys of the sample that mean something to other trainers."""
+    foreign = (key for key in sample if key in _FOREIGN_OF_SAMPLE or _begins_foreign(key))
+    return [_foreign(key, 0) for key in islice(foreign, _MOST_KEYS_NAMED)]
+
+
+def _judge_keys_of(messages: list[dict[str, Any]]) -> list[Problem]:
+    """The same of messages, each key once."""
+    places: dict[str, int] = {}
+    for place, message in enumerate(messages, 1):
+        for key in message if len(message) > 2 else ():
+            if key in _FOREIGN or _begins_foreign(key):
+                places.setdefault(key, place)
+    return [_foreign(key, place) for key, place in islice(places.items(), _MOST_KEYS_NAMED)]
+
+
+def _begins_foreign(key: str) -> bool:
+    return key.startswith(_FOREIGN_BEGINNING)
+
+
+def _foreign(key: str, place: int) -> Problem:
+    code = "data.foreign_key_of_message" if place else "data.foreign_key"
+    return Problem(code, Status.WARNING, {"key": shown(key), "place": place})
 
 
 def _judge_turns(messages: list[dict[str, Any]]) -> list[Problem]:
@@ -249,7 +305,9 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _is_text_part(part: Any) -> bool:
-    return type(part) is dict and type(part.get("text")) is str
+    if type(part) is not dict or type(part.get("text")) is not str:
+        return False
+    return part.get("type", "text") == "text"
 
 
 def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
@@ -272,7 +330,12 @@ def _listed(sample: Sample) -> str:
     return shown(", ".join(islice(sample, _MOST_KEYS_NAMED))) if sample else "-"
 
 
-def shown(text: str) -> str:
-    """A text from a file as a sentence may show it: short, on one line, no control characters."""
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:60])
-    return clean if len(text) <= 60 else f"{clean[:57]}…"
+def shown(text: str, most: int = 60) -> str:
+    """A text from a file as a sentence may show it: on one line, no control characters, and of at
+    most so many characters, cut between words where there are any.
+    """
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
+    if len(text) <= most:
+        return clean
+    words, _, rest = clean[: most - 1].rpartition(" ")
+    return f"{words or rest}…" if len(words) > most // 2 else f"{clean[: most - 1]}…"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
-
-from safetraind.worker.data.encode_chat import Refused, encode
+from safetraind.worker.data.encode_chat import Encoder, Refused, TooSlow
 from safetraind.worker.data.line_reader import Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
-from safetraind.worker.data.schema import form_of, parse
+from safetraind.worker.data.schema import Problem, form_of, parse
 
 TOPS = 128
+_BETWEEN_PROGRESS = 64
 
 
 @dataclass(slots=True)
@@ -25,7 +24,9 @@ class Lengths:
     `tops`: the longest samples' tokens, and how many of those are learned. `scale`: samples in the
     file for each one counted; 1.0 means that the counts are exact. `longest`, `failed` and `line`,
     the first that failed, speak of all lines that were looked at. A sample whose first learned
-    token lies at or beyond a sequence length would lose its whole answer there.
+    token lies at or beyond a sequence length would lose its whole answer there. `problems`: by
+    code, how samples are rendered otherwise than they stand in the file: the first, its line, and
+    how many.
     """
 
     tokens: Counter[int] = field(default_factory=Counter)
@@ -36,6 +37,14 @@ class Lengths:
     failed: int = 0
     line: int = 0
     reason: str = ""
+    problems: dict[str, tuple[Problem, int, int]] = field(default_factory=dict)
+
+    def note(self, problem: Problem, line: int) -> None:
+        """Counts a problem of one sample; the first of its kind is kept."""
+        kept, first, count = self.problems.get(problem.code, (problem, line, 0))
+        if line < first:
+            kept, first = problem, line
+        self.problems[problem.code] = kept, first, count + 1
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON, counts as pairs."""
@@ -48,35 +57,51 @@ class Lengths:
             "failed": self.failed,
             "line": self.line,
             "reason": self.reason,
+            "problems": [
+                {"code": p.code, "status": p.status, "args": dict(p.args), "line": line, "count": n}
+                for p, line, n in self.problems.values()
+            ],
         }
 
 
-def count(draw: ReservoirSample, tokenizer: TokenizerWrapper, mask_prompt: bool) -> Lengths:
-    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised."""
+def count(
+    draw: ReservoirSample, encoder: Encoder, progress: Callable[[], None] = lambda: None
+) -> Lengths:
+    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised;
+    one that takes too long for a sample ends the count. `progress` is called now and then.
+    """
     lengths, drawn = Lengths(), set()
-    for line in draw:
-        drawn.add(line.number)
-        if measured := _measured(line, tokenizer, mask_prompt, lengths):
-            lengths.tokens[measured[0]] += 1
-            lengths.answers[measured[1]] += 1
-    for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
-        if line.number not in drawn:
-            _measured(line, tokenizer, mask_prompt, lengths)
+    try:
+        for number, line in enumerate(draw):
+            drawn.add(line.number)
+            if number % _BETWEEN_PROGRESS == 0:
+                progress()
+            if measured := _measured(line, encoder, lengths):
+                lengths.tokens[measured[0]] += 1
+                lengths.answers[measured[1]] += 1
+        for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():
+            if line.number not in drawn:
+                _measured(line, encoder, lengths)
+    except TooSlow as error:
+        lengths.reason = str(error)
     lengths.scale = draw.seen / len(drawn) if drawn else 1.0
     return lengths
 
 
-def _measured(
-    line: Line, tokenizer: TokenizerWrapper, mask_prompt: bool, lengths: Lengths
-) -> tuple[int, int] | None:
+def _measured(line: Line, encoder: Encoder, lengths: Lengths) -> tuple[int, int] | None:
     sample = parse(line.content)
     try:
-        encoded = encode(line.number, sample, form_of(sample), tokenizer, mask_prompt)
+        encoded = encoder.encode(line.number, sample, form_of(sample))
     except Refused as error:
         lengths.failed += 1
         if not lengths.line or line.number < lengths.line:
             lengths.line, lengths.reason = line.number, str(error)
+        if isinstance(error, TooSlow):
+            lengths.line = line.number
+            raise
         return None
+    for problem in encoded.problems:
+        lengths.note(problem, line.number)
     length, learned = len(encoded.tokens), sum(encoded.learned[1:])
     lengths.longest = max(lengths.longest, length)
     keep = heapq.heappush if len(lengths.tops) < TOPS else heapq.heappushpop

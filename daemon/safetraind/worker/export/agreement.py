@@ -13,7 +13,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
-from safetraind.worker.data.encode_chat import encode_file
+from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import adapter_off
 
@@ -121,7 +121,7 @@ def _samples(tokenizer: TokenizerWrapper, valid: str) -> list[list[int]]:
     if not valid:
         return []
     try:
-        found = list(islice(encode_file(valid, tokenizer, True), SAMPLES))
+        found = list(islice(Encoder(tokenizer).encode_file(valid), SAMPLES))
     except (OSError, InvalidInput):  # gone or changed since the training: our own must do
         return []
     prompts = [s.tokens[: max(1, s.learned.index(True))] for s in found if True in s.learned]

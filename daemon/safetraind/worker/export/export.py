@@ -12,6 +12,8 @@ import errno
 import gc
 import json
 import shutil
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,14 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, save_config, save_model
 
-from safetrain_shared.errors import Blocked, Broken, NoRoom, SafetrainError, error_to_dict
+from safetrain_shared.errors import (
+    Blocked,
+    Broken,
+    InvalidInput,
+    NoRoom,
+    SafetrainError,
+    error_to_dict,
+)
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.storage.durable import read_json, sync_folder, write_json
@@ -31,6 +40,7 @@ from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Agreement, Reference, ask_both
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
 from safetraind.worker.loading import LoadedModel, attach_adapter, load
+from safetraind.worker.training.outcome import is_out_of_memory
 
 REQUEST = "export_request.json"
 GGUF = "model.gguf"
@@ -62,6 +72,13 @@ def _outcome(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
         return {"error": error_to_dict(error)}
     except OSError as error:
         return {"error": error_to_dict(_disk_error(error, request["output"]))}
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return {"error": error_to_dict(Blocked("export.out_of_memory"))}
+        traceback.print_exc(file=sys.stderr)
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        failed = InvalidInput("export.failed", path=str(request["model"]), reason=reason)
+        return {"error": error_to_dict(failed)}
 
 
 def export(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:

@@ -32,11 +32,17 @@ _LLAMA3 = (
 def vocabulary(folder: Path, size: int) -> dict[str, Any]:
     """The metadata for the tokenizer in `folder`, filled up to `size` tokens with unused ones.
 
-    Raises InvalidInput for one that llama.cpp would read otherwise.
+    Tokens beyond `size`, for which the model has no row, are left out. Raises InvalidInput for a
+    tokenizer that llama.cpp would read otherwise, or that is none.
     """
     tokenizer = read_json(folder / "tokenizer.json")
-    if not isinstance(tokenizer, dict):
-        raise InvalidInput("export.gguf_tokenizer", found="tokenizer.json")
+    try:
+        return _vocabulary(tokenizer, size)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput("export.gguf_tokenizer", found="tokenizer.json") from error
+
+
+def _vocabulary(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
     model = tokenizer["model"]
     if model.get("type", "BPE") != "BPE":
         raise InvalidInput("export.gguf_tokenizer", found=model["type"])
@@ -64,10 +70,14 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
     unknown = tokenizer["model"].get("unk_token")
     fallback = tokenizer["model"].get("byte_fallback")
     for text, number in tokenizer["model"]["vocab"].items():
+        if number >= size:
+            continue
         tokens[number] = text
         is_byte = fallback and _BYTE_TOKEN.fullmatch(text)
         kinds[number] = _BYTE if is_byte else _UNKNOWN if text == unknown else _NORMAL
     for added in tokenizer.get("added_tokens", ()):
+        if added["id"] >= size:
+            continue
         tokens[added["id"]] = added["content"]
         if added["content"] != unknown:
             kinds[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED

@@ -21,6 +21,7 @@ from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
+from safetraind.worker.config_keys import scales_nothing
 from safetraind.worker.convert.gguf_reader import model_config, model_weights, read_gguf
 from safetraind.worker.export.gguf_vocabulary import vocabulary
 from safetraind.worker.loading import worth_dequantizing
@@ -36,7 +37,7 @@ def check_takes(config: dict[str, Any], folder: Path) -> None:
     if kind not in _ARCHITECTURES:
         raise InvalidInput("export.gguf_architecture", architecture=kind)
     for name in ("rope_scaling", "attention_bias", "mlp_bias"):
-        if config.get(name):
+        if config.get(name) and not (name == "rope_scaling" and scales_nothing(config[name])):
             raise InvalidInput("export.gguf_architecture", architecture=f"{kind} + {name}")
     vocabulary(folder, int(config["vocab_size"]))
 
@@ -67,7 +68,7 @@ def write(
     metadata = {
         **_hyperparameters(config),
         **vocabulary(folder, int(config["vocab_size"])),
-        **_tokens_by_role(tokenizer),
+        **_tokens_by_role(tokenizer, int(config["vocab_size"])),
     }
     mx.save_gguf(str(file), arrays, metadata)
 
@@ -113,8 +114,10 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tokens_by_role(tokenizer: TokenizerWrapper) -> dict[str, Any]:
-    """The special tokens, whether a text begins with one, and the chat template."""
+def _tokens_by_role(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
+    """The special tokens among the first `size`, whether a text begins with one, and the chat
+    template; of several by name the default one.
+    """
     roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     numbers = {
         theirs: getattr(tokenizer, f"{ours}_token_id", None) for ours, theirs in roles.items()
@@ -123,9 +126,12 @@ def _tokens_by_role(tokenizer: TokenizerWrapper) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         f"tokenizer.ggml.{role}_token_id": mx.array(number, mx.uint32)
         for role, number in numbers.items()
-        if number is not None
+        if number is not None and number < size
     }
     metadata["tokenizer.ggml.add_bos_token"] = mx.array(begins)
-    if template := tokenizer.chat_template:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if isinstance(template, str) and template:
         metadata["tokenizer.chat_template"] = template
     return metadata

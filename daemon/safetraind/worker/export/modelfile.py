@@ -71,7 +71,7 @@ def _rendered(
         return ""
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False)
-    except TemplateError:  # one that knows no system turn
+    except (TemplateError, ValueError):  # one that knows no system turn; several, none the default
         return ""
     begins = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
     return str(text).removeprefix(tokenizer.bos_token if begins else "")

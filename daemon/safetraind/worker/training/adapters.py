@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from safetrain_shared.errors import InvalidSetting
+from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.settings import TrainingSettings
 
 WEIGHTS = "adapters.safetensors"
@@ -57,10 +57,17 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
         _lora_parameters(settings),
         use_dora=settings.fine_tune_type == "dora",
     )
-    if not tree_flatten(model.trainable_parameters()):
-        targets = ", ".join(settings.lora_targets)
-        raise InvalidSetting("train.no_targets", targets=targets)
+    _check_targets(model, settings)
     return _key_dropout(model, settings.lora_dropout)
+
+
+def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
+    """Raises InvalidSetting naming the targets that got no adapter."""
+    adapted = [name for name, module in model.named_modules() if "lora_a" in module]
+    targets = settings.lora_targets
+    missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in adapted)]
+    if missing or not tree_flatten(model.trainable_parameters()):
+        raise InvalidSetting("train.no_targets", targets=", ".join(missing or targets))
 
 
 def dropouts(model: nn.Module) -> int:
@@ -79,6 +86,21 @@ def put(model: nn.Module, values: dict[str, mx.array]) -> None:
     if {n: w.shape for n, w in own.items()} != {n: w.shape for n, w in values.items()}:
         raise ValueError("the adapter belongs to another model or other settings")
     model.load_weights(list(values.items()), strict=False)
+
+
+def start_from(model: nn.Module, file: Path) -> None:
+    """Sets the adapter's weights to those in `file`, as mlx-lm's `resume_adapter_file` does.
+
+    Raises NotFound without the file, InvalidInput where it belongs to another adapter.
+    """
+    if not file.is_file():
+        raise NotFound("path.missing", path=str(file))
+    try:
+        found: Any = mx.load(str(file))
+        put(model, dict(found))
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput("train.other_adapter", path=str(file), reason=reason) from error
 
 
 def write_config(folder: Path, model: nn.Module, settings: TrainingSettings, base: str) -> None:

@@ -78,6 +78,13 @@ class Samples:
         """Samples that are not used, because nothing to learn was left of them."""
         return int(self._about["left_out"] + np.count_nonzero(~self.usable))
 
+    @property
+    def problems(self) -> Mapping[str, Mapping[str, Any]]:
+        """By code, how samples are rendered otherwise than their lines say: the first line that
+        has the problem, its arguments, and how many samples have it.
+        """
+        return dict(self._about.get("problems", {}))
+
     def line(self, number: int) -> int:
         """The line of the original file that a sample came from, counted from 1."""
         return int(self._index[number, _LINE])
@@ -102,14 +109,19 @@ def write(
 ) -> Samples:
     """Writes samples, each cut to `max_length` tokens, into `folder` and maps them.
 
-    A sample without a token to learn (its first token is never predicted) is left out and counted.
+    A sample without a token to learn (its first token is never predicted) is left out and counted;
+    problems of samples are counted by code, with the first line of each.
     `origin` is kept beside them for `stored`. Raises OSError, e.g. on a full disk.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     index, offset, cut, left_out = array("q"), 0, 0, 0
+    problems: dict[str, dict[str, Any]] = {}
     with (folder / _TOKENS).open("wb") as file:
         for sample in samples:
+            for problem in sample.problems:
+                found = {"line": sample.line, "args": dict(problem.args), "count": 0}
+                problems.setdefault(problem.code, found)["count"] += 1
             length = min(len(sample.tokens), max_length)
             try:
                 first = sample.learned.index(True, 1, length)
@@ -123,6 +135,6 @@ def write(
             index.extend((offset, length, first, sample.line))
             offset += length
     np.save(folder / _INDEX, np.array(index, np.int64).reshape(-1, _LINE + 1))
-    about = {"tokens": FORMAT, "origin": dict(origin)}
+    about = {"tokens": FORMAT, "origin": dict(origin), "problems": problems}
     write_manifest(folder, {**about, "max_length": max_length, "cut": cut, "left_out": left_out})
     return Samples(folder, max_length)

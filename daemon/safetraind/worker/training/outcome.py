@@ -56,6 +56,11 @@ def waiting_for_room(code: str = "train.disk_full") -> Outcome:
     return Outcome("paused", Finding(code, Status.WARNING))
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether MLX says that memory ran out. It has no class of its own for that; its text tells."""
+    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
 def _refused(error: OSError) -> Outcome:
     """The disk refused a write: a full or read-only one can be mended, so the run only pauses."""
     if error.errno in _FULL:
@@ -71,7 +76,7 @@ def _broken(error: RuntimeError) -> Outcome:
     text = str(error)
     if any(sign in text for sign in _WATCHDOG):
         code = "job.gpu_watchdog"
-    elif any(sign in text for sign in _OUT_OF_MEMORY):
+    elif is_out_of_memory(error):
         code = "job.out_of_memory"
     else:
         raise error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from safetrain_shared.events import CheckpointSaved, Evaluated, Outcome, StepDone
-from safetrain_shared.findings import Finding
+from safetrain_shared.errors import InvalidInput
+from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, Outcome, StepDone
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, training_state
+from safetraind.storage.manifest import sha256
 from safetraind.storage.training_state import TrainingState
-from safetraind.worker.training import memory_limits, nonfinite
+from safetraind.worker.training import adapters, memory_limits, nonfinite
 from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
@@ -54,9 +56,23 @@ class Records:
             return progress
         if passed_over:
             self._link.notice("train.from_the_beginning")
+        self._start_from_adapter()
         progress = Progress()
         progress.begin(settings)
         return progress
+
+    def _start_from_adapter(self) -> None:
+        """Puts on the adapter that the job starts from, if it names one.
+
+        Raises NotFound or InvalidInput where the file is gone, changed or another adapter's.
+        """
+        path = self._task.spec.start_adapter
+        if not path:
+            return
+        if Path(path).is_file() and sha256(Path(path)) != self._task.hashes["start_adapter"]:
+            raise InvalidInput("job.data_changed", path=path)
+        adapters.start_from(self._stepper.model, Path(path))
+        self._link.emit(Notice(Finding("train.started_from", Status.INFO, args={"path": path})))
 
     def begin(
         self, progress: Progress, samples: Samples, validation: Samples, total_steps: int
@@ -207,7 +223,12 @@ class Records:
             self._link.notice("train.best_damaged", checkpoint=best)
 
     def _say_left_out(self, length: int) -> None:
-        """What of the data is not used at `length` tokens."""
+        """What of the data is not used at `length` tokens, or learned otherwise than it stands."""
+        files = (self._task.spec.train, self._samples), (self._task.spec.valid, self._validation)
+        for path, part in files:
+            for code, found in part.problems.items():
+                where = {"path": path, "count": found["count"], "line": found["line"]}
+                self._link.notice("train.rendered_otherwise", cause=code, **found["args"], **where)
         if count := self._samples.left_out:
             self._link.notice("train.left_out", count=count, length=length)
         if self._task.spec.valid and not self._validation.usable.any():

@@ -48,6 +48,7 @@ def summary(
         "adapters": str(task.adapters),
         "peak_memory": memory_limits.peak(),
         "model": task.plan.model_path,
+        "start_adapter": task.spec.start_adapter,
         "settings": to_plain(task.plan.settings),
         "seed": task.seed,
         "happened": list(_happened(task.run.events)),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
-
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetraind.storage.manifest import sha256
-from safetraind.worker.data.encode_chat import encode_file
+from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.training import dataset
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.task import Task
@@ -17,28 +15,28 @@ from safetraind.worker.training.task import Task
 FOLDER = "tokens"
 
 
-def training_samples(task: Task, tokenizer: TokenizerWrapper, length: int) -> Samples:
+def training_samples(task: Task, encoder: Encoder, length: int) -> Samples:
     """The training set, written at `length` tokens and read at the plan's.
 
     Raises as `_samples`, and InvalidInput where nothing can be trained.
     """
-    samples = _samples(task, "train", task.spec.train, tokenizer, length)
+    samples = _samples(task, "train", task.spec.train, encoder, length)
     if not samples.usable.any():
         shortest = task.plan.settings.max_seq_length
         raise InvalidInput("train.no_samples", path=task.spec.train, length=shortest)
     return samples
 
 
-def validation_samples(task: Task, tokenizer: TokenizerWrapper, length: int) -> Samples:
+def validation_samples(task: Task, encoder: Encoder, length: int) -> Samples:
     """The validation set, as `training_samples`; empty where the job has none. It may be that none
     of its samples can be used.
     """
     if not task.spec.valid:
         return dataset.write(task.run.root / FOLDER / "valid", (), length, {})
-    return _samples(task, "valid", task.spec.valid, tokenizer, length)
+    return _samples(task, "valid", task.spec.valid, encoder, length)
 
 
-def _samples(task: Task, part: str, path: str, tokenizer: TokenizerWrapper, length: int) -> Samples:
+def _samples(task: Task, part: str, path: str, encoder: Encoder, length: int) -> Samples:
     """Raises NotFound without the file, InvalidInput where it changed or a line is no sample."""
     settings = task.plan.settings
     folder = task.run.root / FOLDER / part
@@ -46,7 +44,7 @@ def _samples(task: Task, part: str, path: str, tokenizer: TokenizerWrapper, leng
         "sha256": task.hashes[part],
         "model": task.plan.model_path,
         "max_seq_length": length,
-        "mask_prompt": settings.mask_prompt,
+        "mask_prompt": encoder.mask_prompt,
     }
     kept = dataset.stored(folder, origin, settings.max_seq_length)
     if kept is not None:
@@ -55,5 +53,5 @@ def _samples(task: Task, part: str, path: str, tokenizer: TokenizerWrapper, leng
         raise NotFound("path.missing", path=path)
     if sha256(Path(path)) != task.hashes[part]:
         raise InvalidInput("job.data_changed", path=path)
-    dataset.write(folder, encode_file(path, tokenizer, settings.mask_prompt), length, origin)
+    dataset.write(folder, encoder.encode_file(path), length, origin)
     return Samples(folder, settings.max_seq_length)

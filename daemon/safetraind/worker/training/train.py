@@ -11,6 +11,7 @@ from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import durable
 from safetraind.worker import loading
+from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.event_sink import EventSink
@@ -57,8 +58,9 @@ def train(job: Task, sink: EventSink) -> Outcome:
     progress = records.resume()
 
     sink.phase("tokenizing")
-    samples = training_samples(job, loaded.tokenizer, progress.first_length)
-    validation = validation_samples(job, loaded.tokenizer, progress.first_length)
+    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary)
+    samples = training_samples(job, encoder, progress.first_length)
+    validation = validation_samples(job, encoder, progress.first_length)
     windows = progress.first_length, progress.first_window
     batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
     evaluation = partial(evaluation_batches, validation, settings, plan.length_bucket, job.seed)

@@ -1,0 +1,68 @@
+"""Reads a configuration file, JSON or YAML, whoever wrote it and in whatever program's names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from safetrain_shared.errors import InvalidInput, NotFound
+
+_YAML = (".yaml", ".yml")
+# YAML 1.2's numbers; PyYAML, which follows 1.1, reads 2e-4 as text.
+_EXPONENT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The names and values in the file. A byte order mark in front means nothing.
+
+    Raises NotFound, and InvalidInput for what cannot be read or is no group of names.
+    """
+    values = _parsed(path, _text(path))
+    if not isinstance(values, dict):
+        raise InvalidInput("setting.config_unreadable", path=path, reason=type(values).__name__)
+    return {str(name): value for name, value in values.items()}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound("path.missing", path=path) from None
+    except OSError as error:
+        raise InvalidInput("path.unreadable", path=path, reason=error.strerror) from None
+    except UnicodeDecodeError:
+        raise InvalidInput("path.unreadable", path=path, reason="utf-8") from None
+
+
+def _parsed(path: str, text: str) -> Any:
+    return _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+
+
+def _yaml(path: str, text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's, with numbers that have an exponent."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        where = {"line": line, "column": column}
+        raise InvalidInput("setting.config_malformed", path=path, **where) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("setting.config_unreadable", path=path, reason=str(error)) from None
+
+
+def _json(path: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = {"line": error.lineno, "column": error.colno}
+        raise InvalidInput("setting.config_malformed", path=path, **where) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("setting.config_unreadable", path=path, reason=str(error)) from None

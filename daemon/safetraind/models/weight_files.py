@@ -1,0 +1,90 @@
+"""Which weight files a model's folder lacks, judged by what mlx-lm loads.
+
+mlx-lm reads every `model*.safetensors` and never looks at the index. The index only tells here what
+a download that broke off should have brought: a folder that holds all parameters is whole, whatever
+files its index names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+_MAX_HEADER = 100 << 20
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """The names of the files that are missing; empty where mlx-lm finds all it needs.
+
+    Raises OSError where the folder cannot be read.
+    """
+    present = {file.name for file in folder.glob("model*.safetensors")}
+    parameters = _indexed(folder)
+    named = set(parameters.values())
+    if not present:
+        return sorted(named) or ["model.safetensors"]
+    if not parameters:
+        return _missing_shards(present)
+    lacking = sorted(named - present)
+    if not lacking or parameters.keys() <= _held(folder, present):
+        return []
+    return lacking
+
+
+def _indexed(folder: Path) -> dict[str, str]:
+    """Parameter → file; empty without an index, or with one that is none: mlx-lm needs none."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weights, dict):
+        return {}
+    names: dict[str, str] = {k: v for k, v in weights.items() if isinstance(v, str)}
+    return names if len(names) == len(weights) else {}
+
+
+def _missing_shards(present: set[str]) -> list[str]:
+    """By the shards' own names: number 1 of 2 without number 2. A set that is whole suffices."""
+    sets: dict[str, set[int]] = {}
+    for name in present:
+        shard = _SHARD.fullmatch(name)
+        if shard is None:
+            return []
+        sets.setdefault(shard[2], set()).add(int(shard[1]))
+    lacking = {
+        total: [n for n in range(1, int(total) + 1) if n not in numbers][:100]
+        for total, numbers in sets.items()
+        if int(total) <= 100_000
+    }
+    if not all(lacking.values()):
+        return []
+    total, numbers = min(lacking.items(), key=lambda found: len(found[1]), default=("", []))
+    return [f"model-{n:0{len(total)}d}-of-{total}.safetensors" for n in numbers]
+
+
+def _held(folder: Path, names: set[str]) -> set[str]:
+    """The parameters in the safetensors files of these names, by their headers."""
+    held: set[str] = set()
+    for name in names:
+        held |= _header(folder / name).keys()
+    return held
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """A safetensors header; empty where it is none, of which loading will tell."""
+    with file.open("rb") as content:
+        start = content.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= min(_MAX_HEADER, file.stat().st_size):
+            return {}
+        try:
+            header = json.loads(content.read(length))
+        except (ValueError, RecursionError):
+            return {}
+    return header if isinstance(header, dict) else {}

@@ -1,0 +1,171 @@
+"""Compares a rendered conversation with the sample that it was made from.
+
+A chat template may leave out, shorten or misprint what a sample says, and raise nothing. What is
+found here is told by line; a sample whose calls are lost or misprinted is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.findings import Status
+from safetraind.worker.data.rendering import Answer, Message, Rendering, changed, marker
+from safetraind.worker.data.schema import Problem, content_of, shown
+
+# Where other trainers keep an answer's reasoning; some chat templates write it.
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
+    """All that differs, in the order of the messages."""
+    by_place = {answer.place: answer for answer in answers}
+    problems = [*misprints(rendering), *_dropped_tools(rendering)]
+    unwritten = _unwritten(rendering)
+    for place, message in enumerate(rendering.messages):
+        if place in by_place:
+            problems += _compare_answer(rendering, message, by_place[place])
+        elif place in unwritten:
+            args = {"place": place + 1, "role": message["role"]}
+            problems.append(Problem("data.message_dropped", Status.WARNING, args))
+    return problems
+
+
+def misprints(rendering: Rendering) -> list[Problem]:
+    """Values that the template writes as Python does, or as text within text."""
+    text = rendering.text
+    for place, message in enumerate(rendering.messages, 1):
+        for value in _values(message):
+            if _is_misprinted(value, text):
+                return [_misprint(place, value)]
+        if message.get("content", "") is None and _writes_none(rendering, place - 1):
+            return [_misprint(place, None)]
+    for value in (rendering.tools, *(rendering.tools or ())):
+        if _is_misprinted(value, text):
+            return [_misprint(0, value)]
+    return []
+
+
+def _misprint(place: int, value: Any) -> Problem:
+    args: dict[str, ArgValue] = {"place": place, "found": type(value).__name__}
+    return Problem("data.python_value", args=args)
+
+
+def _values(message: Message) -> Iterator[Any]:
+    """Lists and objects of a message, and arguments that are JSON in a text."""
+    waiting = [message.get("content"), message.get("tool_calls")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            yield value
+            waiting += value.values() if isinstance(value, dict) else value
+            if isinstance(value, dict) and isinstance(value.get("arguments"), str):
+                yield value["arguments"]
+
+
+def _is_misprinted(value: Any, text: str) -> bool:
+    if isinstance(value, str):  # written with its quotes escaped
+        return '"' in value and any(
+            json.dumps(value, ensure_ascii=a) in text for a in (True, False)
+        )
+    if not value or not isinstance(value, dict | list):
+        return False
+    printed = repr(value)
+    return printed != json.dumps(value, ensure_ascii=False) and printed in text
+
+
+def _writes_none(rendering: Rendering, place: int) -> bool:
+    empty = rendering.again(changed(rendering.messages, place, content=""))
+    return empty is not None and rendering.text.count("None") > empty.count("None")
+
+
+def _dropped_tools(rendering: Rendering) -> list[Problem]:
+    names = [tool.get("function", tool).get("name") for tool in rendering.tools or ()]
+    dropped = [name for name in names if isinstance(name, str) and name not in rendering.text]
+    if not dropped:
+        return []
+    return [Problem("data.tools_dropped", Status.WARNING, {"name": shown(dropped[0])})]
+
+
+def _unwritten(rendering: Rendering) -> set[int]:
+    """The messages other than answers whose content is not in the text."""
+    messages, signs = list(rendering.messages), {}
+    for place, message in enumerate(messages):
+        content = message.get("content")
+        if message["role"] != "assistant" and isinstance(content, str) and content.strip():
+            signs[place] = marker(2 * place), marker(2 * place + 1)
+            messages[place] = {**message, "content": content.join(signs[place])}
+    marked = rendering.again(messages) or ""
+    doubtful = [p for p, pair in signs.items() if not all(sign in marked for sign in pair)]
+    return {place for place in doubtful if not _is_written(rendering, place)}
+
+
+def _is_written(rendering: Rendering, place: int) -> bool:
+    """Whether the content stands in the text, and the text depends on it."""
+    content = rendering.messages[place]["content"].strip()
+    if content not in rendering.text:
+        return False
+    alone = rendering.again(changed(rendering.messages, place, content=marker(0)))
+    return alone is None or marker(0) in alone
+
+
+def _compare_answer(rendering: Rendering, message: Message, answer: Answer) -> Iterator[Problem]:
+    args = {"place": answer.place + 1}
+    text = rendering.text[answer.after : answer.end]  # a prompt may open the thinking
+    if not has_calls(message, text):
+        yield Problem("data.calls_dropped", args=args)
+    content = content_of(message)
+    if not answer.written and content.strip():
+        yield Problem("data.answer_dropped", Status.WARNING, args)
+        return
+    said = [content, *(message[key] for key in _REASONING if isinstance(message.get(key), str))]
+    if any(_flat(part) not in _flat(text) for part in said):
+        yield Problem("data.answer_shortened", Status.WARNING, args)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def has_calls(message: Message, text: str) -> bool:
+    """Whether the function and each argument of each call of a message stand in the text."""
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", call)
+        if not isinstance(function, dict):
+            return False
+        if not all(_has_value(value, text) for value in _scalars(function)):
+            return False
+    return True
+
+
+def _scalars(function: dict[str, Any]) -> Iterator[Any]:
+    """The function's name and the values of its arguments, however deep they lie."""
+    yield function.get("name", "")
+    waiting = [parsed(function.get("arguments"))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        else:
+            yield value
+
+
+def parsed(arguments: Any) -> Any:
+    """Arguments of a call as an object, where they are one in a text."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
+def _has_value(value: Any, text: str) -> bool:
+    forms = {str(value), json.dumps(value), json.dumps(value, ensure_ascii=False)}
+    forms |= {form[1:-1] for form in forms if form.startswith('"') and len(form) > 2}
+    return any(form in text for form in forms)
