@@ -19,8 +19,10 @@ pytest_plugins = ["tests.compilation", "tests.allowed_skips"]
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """English, and a lease of the tests' own: on a GPU it lies in the user's folder for state."""
     monkeypatch.setenv("SAFETRAIN_LANG", "en")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture

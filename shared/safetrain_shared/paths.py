@@ -33,11 +33,12 @@ def checkpoint_name(epoch: int, step_in_epoch: int) -> str:
 
 
 def default_home() -> Path:
-    """The platform's folder for an application's state."""
+    """The platform's folder for an application's state, or below `$XDG_STATE_HOME`."""
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "safetrain"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "safetrain"
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "safetrain"
+    return Path.home() / ".local" / "state" / "safetrain"
 
 
 @dataclass(frozen=True, slots=True)

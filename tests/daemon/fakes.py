@@ -8,7 +8,7 @@ one sample; `check`, seconds of a probe; `refuse`, a finding's code;
 `holds`, phases (load, save, check) in which the play stands still until `let_go`; `real`, a real
 worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
-machine.
+machine, `PLAY_DEVICE` what its workers compute on.
 """
 
 from __future__ import annotations
@@ -222,6 +222,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     if "PLAY_HOST" in os.environ:
         be_another(json.loads(os.environ["PLAY_HOST"]))
+    if "PLAY_DEVICE" in os.environ:
+        from safetraind import app
+
+        app.device = lambda: os.environ["PLAY_DEVICE"]
     if "PLAY_RUNTIME" in os.environ:
         move_runtime(Path(os.environ["PLAY_RUNTIME"]))
     if len(sys.argv) == 1 or sys.argv[1] == "real":

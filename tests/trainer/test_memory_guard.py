@@ -28,6 +28,7 @@ from safetraind.worker.training.memory_guard import (
     Usual,
     judge,
 )
+from tests.harness import wait_for
 
 GB = 1 << 30
 CALM = Reading(GB, Pressure.NORMAL, 0)
@@ -61,22 +62,21 @@ def test_without_a_budget_no_process_is_near_it() -> None:
 
 
 class Machine:
-    """What the guard reads: `now`, until it was read `times` more, `then` from there on."""
+    """What the guard reads: `now`, and `once_held` from when the training holds."""
 
-    def __init__(self, now: Reading = CALM) -> None:
+    def __init__(self, folder: Path, now: Reading = CALM) -> None:
+        self._folder = folder
         self.change(now)
 
-    def change(self, now: Reading, *, times: int = 0, then: Reading | None = None) -> None:
+    def change(self, now: Reading, *, once_held: Reading | None = None) -> None:
         self.read = threading.Event()
-        self.now, self.times, self.then = now, times, then
+        self.now, self.once_held = now, once_held
 
     def __call__(self) -> Reading:
-        reading = self.now
-        if self.then is not None:
-            self.times -= 1
-            self.now = self.now if self.times > 0 else self.then
+        if self.once_held is not None and "train.holding" in told(self._folder):
+            self.now = self.once_held
         self.read.set()
-        return reading
+        return self.now
 
 
 @pytest.fixture
@@ -110,13 +110,13 @@ def told(tmp_path: Path) -> list[str]:
 
 def seen_by(machine: Machine, watching: Guard) -> Guard:
     """The guard, once its thread has judged what the machine is now."""
-    while watching.strain is Strain.NONE:
-        assert machine.read.wait(60)
+    assert machine.read.wait(60)
+    wait_for(lambda: watching.strain is not Strain.NONE, 60)
     return watching
 
 
 def test_a_calm_machine_is_left_alone(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine) as watching:
         assert machine.read.wait(60)
         settle(watching)
@@ -127,23 +127,23 @@ def test_a_calm_machine_is_left_alone(sink: EventSink, tmp_path: Path) -> None:
 def test_a_process_near_its_budget_only_gives_its_caches_back(
     sink: EventSink, tmp_path: Path
 ) -> None:
-    machine = Machine(FULL)
+    machine = Machine(tmp_path, FULL)
     with guarded(sink, machine) as watching:
         assert seen_by(machine, watching).before_step() is None
     assert told(tmp_path) == []
 
 
 def test_a_level_that_rose_is_held_for_and_then_it_goes_on(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine) as watching:
         settle(watching)
-        machine.change(SHORT, times=200, then=CALM)
+        machine.change(SHORT, once_held=CALM)
         assert seen_by(machine, watching).before_step() is None
     assert told(tmp_path) == ["holding", "train.holding"]
 
 
 def test_a_machine_at_constant_warning_is_never_held_for(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine(SHORT)
+    machine = Machine(tmp_path, SHORT)
     with guarded(sink, machine, hold_seconds=0) as watching:
         for _ in range(50):
             machine.read.clear()
@@ -156,7 +156,7 @@ def test_a_machine_at_constant_warning_is_never_held_for(sink: EventSink, tmp_pa
 def test_the_level_that_the_training_itself_brings_about_is_usual(
     sink: EventSink, tmp_path: Path
 ) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine, hold_seconds=0) as watching:
         assert watching.before_step() is None
         machine.change(SHORT)  # in its first step
@@ -166,23 +166,23 @@ def test_the_level_that_the_training_itself_brings_about_is_usual(
 
 
 def test_at_constant_warning_swap_that_grows_is_held_for(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine(SHORT)
+    machine = Machine(tmp_path, SHORT)
     grown = dataclasses.replace(SHORT, swap=SHORT.swap + SWAP_GROWTH, time=1.0)
     later = dataclasses.replace(grown, time=2.0 + SWAP_SECONDS)
     with guarded(sink, machine) as watching:
         settle(watching)
-        machine.change(grown, times=200, then=later)
+        machine.change(grown, once_held=later)
         assert seen_by(machine, watching).before_step() is None
     assert told(tmp_path) == ["holding", "train.holding"]
 
 
 def test_where_others_go_on_needing_memory_it_leaves_with_what_is_needed_to_come_back(
-    sink: EventSink,
+    sink: EventSink, tmp_path: Path
 ) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine, hold_seconds=0) as watching:
         settle(watching)
-        machine.change(dataclasses.replace(SHORT, footprint=3 * GB), times=9, then=SHORT)
+        machine.change(dataclasses.replace(SHORT, footprint=3 * GB), once_held=SHORT)
         left = seen_by(machine, watching).before_step()
     assert left is not None and left.outcome == "paused" and left.cause is not None
     assert left.cause.code == "train.memory_short"
@@ -192,7 +192,7 @@ def test_where_others_go_on_needing_memory_it_leaves_with_what_is_needed_to_come
 def test_a_level_for_which_it_left_once_is_no_reason_to_leave_again(
     sink: EventSink, tmp_path: Path
 ) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine, hold_seconds=0) as watching:
         settle(watching)
         machine.change(SHORT)
@@ -207,7 +207,7 @@ def test_a_level_for_which_it_left_once_is_no_reason_to_leave_again(
 
 
 def test_a_critical_system_is_left_at_once(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine(CRITICAL)
+    machine = Machine(tmp_path, CRITICAL)
     with guarded(sink, machine, hold_seconds=3600) as watching:
         left = seen_by(machine, watching).before_step()
     assert left is not None and left.outcome == "paused"
@@ -218,7 +218,7 @@ def test_who_asked_to_ignore_pressure_is_neither_held_nor_sent_away(
     sink: EventSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_guard, "BREAK_OFF_SECONDS", 0.0)
-    machine = Machine(CRITICAL)
+    machine = Machine(tmp_path, CRITICAL)
     with guarded(sink, machine, ignore_pressure=True) as watching:
         for _ in range(10):
             machine.read.clear()
@@ -228,7 +228,7 @@ def test_who_asked_to_ignore_pressure_is_neither_held_nor_sent_away(
 
 
 def test_a_wish_ends_the_holding(sink: EventSink, tmp_path: Path) -> None:
-    machine = Machine()
+    machine = Machine(tmp_path)
     with guarded(sink, machine, hold_seconds=3600) as watching:
         settle(watching)
         machine.change(SHORT)
@@ -237,12 +237,12 @@ def test_a_wish_ends_the_holding(sink: EventSink, tmp_path: Path) -> None:
 
 
 def test_a_step_that_does_not_end_while_it_is_critical_is_broken_off(
-    sink: EventSink, monkeypatch: pytest.MonkeyPatch
+    sink: EventSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_guard, "BREAK_OFF_SECONDS", 0.05)
     broken = threading.Event()
     plan = Plan(TrainingSettings(), "model", memory_budget=4 * GB)
-    machine = Machine(CRITICAL)
+    machine = Machine(tmp_path, CRITICAL)
     watching = Guard(plan, sink, read=machine, break_off=broken.set, sample_seconds=0.01)
     with watching:
-        assert broken.wait(10)
+        assert broken.wait(60)
