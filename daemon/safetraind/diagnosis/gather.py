@@ -12,6 +12,7 @@ from typing import Any
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, StepDone
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
+from safetrain_shared.packages import PACKAGES
 from safetraind.controller.controller import Controller
 from safetraind.diagnosis.diagnosis_facts import Facts, Story
 from safetraind.host.agents import agent_path, missing_program
@@ -23,7 +24,7 @@ from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
 
-PACKAGES = ("safetrain", "mlx", "mlx-lm", "transformers", "grpcio", "protobuf", "psutil")
+_PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
 
 
@@ -50,7 +51,7 @@ async def gather(
         failed=sum(other.state is JobState.FAILED for other in jobs),
         at_login=agent_path().exists(),
         agent_python_gone=missing_program(),
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: _version(name) for name in _PACKAGES},
     )
 
 
