@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from safetrain_shared.events import Notice, StateChanged
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
@@ -22,7 +23,6 @@ from safetraind.processes.supervisor import write_launch
 from safetraind.scheduler.state import HELD, Job, SchedulerState
 from safetraind.scheduler.state_machine import decide
 from safetraind.scheduler.triggers import WorkerEnded
-from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, kill_all, wait_for

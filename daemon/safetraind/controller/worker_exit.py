@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from safetrain_shared.history import Progress
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.host import HostFacts
@@ -13,7 +14,6 @@ from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage.durable import read_json
-from safetraind.storage.job_progress import Progress
 
 # A last footprint, up to two seconds old, from this share of what can be had on looks like a death
 # of memory. What the training had at most is no evidence: a good plan fills its budget.
