@@ -27,6 +27,7 @@ def summary(
 ) -> dict[str, Any]:
     """The file's content. Seconds, tokens, bytes; steps are optimizer steps."""
     return {
+        "format": 1,
         "version": 1,
         "job": task.job,
         "outcome": outcome.outcome,
