@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 7,
 }
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # `make upgrade`
 
 
 class Watcher(threading.Thread):
