@@ -6,7 +6,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance soak clean bench-preflight bench-train bench-cli
+	conformance upgrade soak clean bench-preflight bench-train bench-cli
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -102,6 +102,9 @@ bench-preflight: .venv/developing ## predicted against measured, over models and
 
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli
+
+upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
+	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 
 soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak

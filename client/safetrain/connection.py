@@ -114,14 +114,14 @@ class Daemon:
         try:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
-            failure = self._error_of(error, seconds)
+            failure = self._error_of(error, seconds, method)
             if not (again and lost(failure)):
                 raise failure from None
         self.recover(failure)
         try:
             return method(request, timeout=seconds, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise self._error_of(error, seconds) from None
+            raise self._error_of(error, seconds, method) from None
 
     def stream(
         self,
@@ -138,7 +138,7 @@ class Daemon:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise self._error_of(error, seconds or 0.0) from None
+            raise self._error_of(error, seconds or 0.0, method) from None
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
 
@@ -153,10 +153,24 @@ class Daemon:
             with self.language():
                 ensure(self.home, autostart=self._autostart and not stopped, say=self.say)
 
-    def _error_of(self, error: grpc.RpcError, seconds: float) -> SafetrainError:
-        found = error_of(error, self.home, seconds)
+    def _error_of(self, error: Any, seconds: float, method: Any) -> SafetrainError:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            found: SafetrainError = self._incompatible(method)
+        else:
+            found = error_of(error, self.home, seconds)
         found.lang = self.lang
         return found
+
+    def _incompatible(self, method: Any) -> Incompatible:
+        """Why the daemon does not take the call `method`, and what to do, by what it does take."""
+        from safetrain.compatibility import explained
+        from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
+
+        try:
+            info = self.control.Info(InfoRequest(), timeout=CALL_SECONDS)
+        except grpc.RpcError:
+            info = InfoResponse()  # a daemon that is older than Info, or gone
+        return explained(method, info)
 
     # Each service is loaded with its first call: a command needs one or two of them.
 
@@ -245,8 +259,6 @@ def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
         return Unreachable("daemon.unreachable", socket=str(home.socket))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unreachable("daemon.silent", seconds=seconds, log=log)
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Incompatible("daemon.incompatible", feature=details)
     too_large = re.search(r"\((\d+) vs\. (\d+)\)", details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
         size, limit = map(int, too_large.groups())

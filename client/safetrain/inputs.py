@@ -13,9 +13,9 @@ from safetrain.int64 import MOST
 from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
 from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import DEFAULT_MODEL as DEFAULT_MODEL
 from safetrain_shared.settings import SettingValue, checked, parse
 
-DEFAULT_MODEL = "mlx-community/Mistral-7B-Instruct-v0.3-4bit"
 DEFAULT_OUTPUT = "checkpoints_qlora"
 _FULL_DATA = ("train_v3_final_complete.jsonl", "valid_v3_final_complete.jsonl")
 _SAMPLE_DATA = ("farense_train.jsonl", "farense_valid.jsonl")

@@ -98,6 +98,12 @@ _SERVICES = tuple(
     for file in (*_FILES, health_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
+_METHODS = tuple(
+    f"{service.full_name}/{method.name}"
+    for file in _FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
 _GRACE_SECONDS = 1.0  # for calls in progress when the daemon stops
 _DESCRIPTORS = 4096  # a launchd agent begins with 256
 _LOG_BYTES = 4 << 20
@@ -236,7 +242,7 @@ class _Daemon:
     def _server(self) -> grpc.aio.Server:
         controller = self._controller
         jobs = JobsService(controller, self._submission)
-        control = ControlService(controller, device(), self._asked_to_stop)
+        control = ControlService(controller, device(), _METHODS, self._asked_to_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
         data, models = DataService(workers), ModelsService(self._models, controller, workers)

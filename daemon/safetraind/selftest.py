@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,9 @@ from safetrain_proto.v1 import (
 )
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, SafetrainError, Unreachable, error_to_dict
-from safetrain_shared.events import CheckpointSaved, Notice, StepDone
+from safetrain_shared.events import StepDone
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.history import History, history
 from safetrain_shared.jobs import FINAL, JobSpec, JobState, Plan
 from safetrain_shared.paths import ADAPTERS, Home, RunFolder, socket_target
 from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wire
@@ -201,13 +201,16 @@ class Selftest:
         run = self._home.run(job)
         killed = self._kill_in_the_middle(run) if kill else 0
         state = self._wait_for_end(jobs, job)
-        steps, resumed = _told(run)
+        known = _history(run)
+        resumed = [one.finding for one in known.notices if one.finding.code == "train.resumed"]
         if state is not JobState.SUCCEEDED:
             self._found(_failed("selftest.not_trained", state=str(state)))
         adapter = Path(spec.output) / ADAPTERS / "adapters.safetensors"
         content = adapter.read_bytes() if adapter.exists() else b""
         plan = read_json(run.plan)
-        return Run(steps, content, from_plain(plan, Plan), resumed, killed)
+        steps = {step.step: step for step in known.steps}
+        since = int(resumed[-1].args.get("step") or 0) if resumed else 0
+        return Run(steps, content, from_plain(plan, Plan), since, killed)
 
     def _kill_in_the_middle(self, run: RunFolder) -> int:
         """Kills the worker once it has a checkpoint and more steps behind it; returns the step."""
@@ -294,30 +297,16 @@ def _spec(folder: Path, name: str, way: dict[str, Any], model: str = "") -> JobS
     )
 
 
-def _told(run: RunFolder) -> tuple[dict[int, StepDone], int]:
-    """The steps as they were logged last, and the step from which it was resumed."""
-    steps, resumed = {}, 0
-    for body in _bodies(run):
-        if isinstance(body, StepDone):
-            steps[body.step] = body
-        elif isinstance(body, Notice) and body.finding.code == "train.resumed":
-            resumed = int(body.finding.args.get("step") or 0)
-    return steps, resumed
+def _history(run: RunFolder) -> History:
+    return history(read.event for read in event_file.read(run.events))
 
 
 def _how_far(run: RunFolder) -> tuple[int, int]:
     """The newest step and the newest checkpoint's, once enough of the training has passed."""
-    step = saved = total = 0
-    for body in _bodies(run):
-        if isinstance(body, StepDone):
-            step, total = body.step, body.total_steps
-        elif isinstance(body, CheckpointSaved):
-            saved = body.step
-    return (step, saved) if total and step >= _KILL_FROM * total else (0, 0)
-
-
-def _bodies(run: RunFolder) -> Iterator[Any]:
-    return (read.event.body for read in event_file.read(run.events))
+    known = _history(run)
+    if not known.steps or known.steps[-1].step < _KILL_FROM * known.total_steps:
+        return 0, 0
+    return known.steps[-1].step, known.checkpoint.step if known.checkpoint else 0
 
 
 def _workers(run: RunFolder) -> list[psutil.Process]:

@@ -13,6 +13,7 @@ from typing import Protocol
 from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
+from safetrain_shared.paths import nearest_existing
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
@@ -247,7 +248,7 @@ def checked_output(path: Path) -> Path:
         output = path.resolve()
         if output.exists() and not output.is_dir():
             raise InvalidInput("path.not_a_folder", path=str(path))
-        nearest = next(folder for folder in (output, *output.parents) if folder.exists())
+        nearest = nearest_existing(output)
     except OSError as error:
         reason = error.strerror or str(error)
         raise NotAllowed("path.unwritable", path=str(path), reason=reason) from error

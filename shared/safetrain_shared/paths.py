@@ -176,6 +176,11 @@ def short_socket(path: Path) -> Path:
     return runtime_folder() / f"{digest}.sock"
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that is there. Raises OSError."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def runtime_folder() -> Path:
     """The private folder for sockets of long homes. `private` must have passed before its use."""
     return Path("/tmp") / f"safetrain-{os.getuid()}"

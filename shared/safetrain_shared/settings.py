@@ -82,6 +82,10 @@ class TrainingSettings:
         """Samples an optimizer step sees."""
         return self.batch_size * self.gradient_accumulation
 
+    def warmup_in(self, total_steps: int) -> int:
+        """Optimizer steps of warm-up in a run of `total_steps`: as set, at most a tenth of them."""
+        return min(self.warmup_steps, total_steps // 10)
+
     def with_overrides(self, overrides: Mapping[str, SettingValue]) -> TrainingSettings:
         """These settings with some replaced; the values must have passed `checked`."""
         return dataclasses.replace(self, **overrides)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safetraind.worker.inference.generation import Done, Question, encode_prompt, generate
+from safetraind.worker.inference.generation import AnswerDone, Question, encode_prompt, generate
 from safetraind.worker.inference.prompt_cache import Conversation
 from tests.ask.helpers import user
 
@@ -24,7 +24,7 @@ def computed(loaded, monkeypatch):
     return calls
 
 
-def said(loaded, messages, conversation=None, **how) -> tuple[str, Done]:
+def said(loaded, messages, conversation=None, **how) -> tuple[str, AnswerDone]:
     question = Question(tuple(messages), max_tokens=8)
     prompt = encode_prompt(loaded.tokenizer, messages)
     *pieces, done = generate(

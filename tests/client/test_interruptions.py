@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from safetrain.views.interruptions import Interruptions
+from safetrain.views.interruptions import interruptions
 from safetrain_shared import i18n
 from safetrain_shared.events import Event, StateChanged
 from safetrain_shared.findings import Finding
+from safetrain_shared.history import history
 from safetrain_shared.jobs import JobState as S
 
 HOUR = 3600.0
@@ -20,7 +21,7 @@ def night(*changes: tuple[S, str]) -> str:
         Event(n, 1, n * HOUR, "state_changed", StateChanged(state, Finding(code) if code else None))
         for n, (state, code) in enumerate(changes, 1)
     ]
-    return re.sub(CLOCK, "00:00:00", Interruptions.of(events).sentence())
+    return re.sub(CLOCK, "00:00:00", interruptions(history(events)))
 
 
 def test_a_quiet_night_is_not_worth_a_sentence() -> None:

@@ -28,11 +28,11 @@ from safetrain.terminal import live_view
 from safetrain.terminal.braille_curve import MARK, curve
 from safetrain.terminal.live_frame import Scene, frame
 from safetrain.views.event_lines import told
-from safetrain.views.story import Story
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.history import History
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from safetrain_shared.wire import event_from_wire
@@ -42,11 +42,11 @@ from tests.client.stories import NOON, event, job, plan, step, whole_story
 TIMEOUT = 20.0
 
 
-def _story(messages: list[events_pb2.Event]) -> Story:
-    story = Story()
+def _history(messages: list[events_pb2.Event]) -> History:
+    history = History()
     for message in messages:
-        story.take(event_from_wire(message))
-    return story
+        history.take(event_from_wire(message))
+    return history
 
 
 @pytest.fixture(autouse=True)
@@ -57,17 +57,17 @@ def _english() -> None:
 def test_steps_that_ran_again_after_a_kill_count_once() -> None:
     first = [event(n, step(n, 9.0)) for n in range(1, 6)]
     again = [event(10 + n, step(n, 1.0), attempt=2) for n in range(3, 8)]
-    story = _story(first + again)
-    assert [s.step for s in story.steps] == [1, 2, 3, 4, 5, 6, 7]
-    assert [s.loss for s in story.steps] == [9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert story.attempt == 2
+    history = _history(first + again)
+    assert [s.step for s in history.steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert [s.loss for s in history.steps] == [9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert history.attempt == 2
 
 
 def test_the_best_evaluation_is_the_last_that_was_called_best() -> None:
     losses = [(2.0, True), (1.0, True), (1.0, True), (3.0, False)]
     told = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
-    story = _story(told)
-    assert story.best is not None and story.best.step == 3
+    history = _history(told)
+    assert history.best is not None and history.best.step == 3
 
 
 def _evaluated(step: int, loss: float, best: bool) -> events.Evaluated:
@@ -80,13 +80,13 @@ def test_a_frame_fills_its_screen_exactly(size: tuple[int, int], lang: str) -> N
     i18n.use(lang)
     width, height = size
     waiting = job(2, JobState.QUEUED, queue_position=1, name="a name that goes on and on " * 3)
-    lines = frame(Scene(job(1), _story(whole_story()), [waiting], "", NOON), width, height)
+    lines = frame(Scene(job(1), _history(whole_story()), [waiting], "", NOON), width, height)
     assert len(lines) == height
     assert max(line.cell_len for line in lines) <= width
 
 
 def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
-    scene = Scene(job(1, name="farense"), _story(whole_story()[:-2]), [], "", NOON + 12)
+    scene = Scene(job(1, name="farense"), _history(whole_story()[:-2]), [], "", NOON + 12)
     text = "\n".join(line.plain for line in frame(scene, 80, 24))
     for part in (
         "Job 1 farense · training",
@@ -109,7 +109,7 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
 @pytest.mark.parametrize("lang", ["en", "pt"])
 def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str) -> None:
     i18n.use(lang)
-    lines = frame(Scene(job(1), _story(whole_story()[:-2])), *size)
+    lines = frame(Scene(job(1), _history(whole_story()[:-2])), *size)
     text = "\n".join(line.plain for line in lines).replace(",", ".")
     assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GB" in text
 
@@ -120,30 +120,30 @@ def _top(scene: Scene) -> str:
 
 def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     waiting = job(3, JobState.QUEUED, queue_position=2, start_eta_seconds=90)
-    story = _story([event(1, events.StateChanged(JobState.QUEUED))])
+    history = _history([event(1, events.StateChanged(JobState.QUEUED))])
     assert "Job 3 · waiting · number 2 in the queue · starts in 2 min" in _top(
-        Scene(waiting, story)
+        Scene(waiting, history)
     )
-    running = _story([event(1, events.StateChanged(JobState.RUNNING))])
+    running = _history([event(1, events.StateChanged(JobState.RUNNING))])
     assert "in the queue" not in _top(Scene(waiting, running))
 
 
 def test_what_was_asked_of_a_job_is_told_until_it_is_done() -> None:
     asked = job(1, intent="pause")
-    assert "will pause at the next step" in _top(Scene(asked, _story(whole_story()[:-2])))
-    assert "will pause" not in _top(Scene(asked, _story(whole_story())))
+    assert "will pause at the next step" in _top(Scene(asked, _history(whole_story()[:-2])))
+    assert "will pause" not in _top(Scene(asked, _history(whole_story())))
 
 
 def test_a_training_that_holds_says_why_as_long_as_it_does() -> None:
     why = Finding("train.holding", Status.WARNING, args={"footprint": 3 << 30, "swap": 1 << 30})
     holding = [event(10, events.PhaseChanged("holding")), event(11, events.Notice(why))]
-    story = _story([*whole_story()[:-2], *holding])
-    text = _top(Scene(job(1), story))
+    history = _history([*whole_story()[:-2], *holding])
+    text = _top(Scene(job(1), history))
     assert "· holding" in text and "⚠ Other programs need memory" in text
-    whole = "\n".join(line.plain for line in frame(Scene(job(1), story), 100, 24))
+    whole = "\n".join(line.plain for line in frame(Scene(job(1), history), 100, 24))
     assert whole.count("Other programs need memory") == 1
-    story.take(event_from_wire(event(12, events.PhaseChanged("training"))))
-    assert "The system is short" not in _top(Scene(job(1), story))
+    history.take(event_from_wire(event(12, events.PhaseChanged("training"))))
+    assert "The system is short" not in _top(Scene(job(1), history))
 
 
 def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
@@ -164,13 +164,13 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
 
 
 def test_a_frame_before_the_first_event_shows_the_job() -> None:
-    text = "\n".join(line.plain for line in frame(Scene(job(1), Story()), 80, 24))
+    text = "\n".join(line.plain for line in frame(Scene(job(1), History()), 80, 24))
     assert "Job 1 · training" in text and "no step yet" in text
 
 
 def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:
     halfway = job(1, step=50, total_steps=100)
-    text = "\n".join(line.plain for line in frame(Scene(halfway, Story()), 80, 24))
+    text = "\n".join(line.plain for line in frame(Scene(halfway, History()), 80, 24))
     assert "50% · step 50 of 100" in text and "no step yet" not in text
 
 

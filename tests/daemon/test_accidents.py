@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from safetrain_shared.events import Damaged, Notice, Outcome, StateChanged
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState
 from safetraind.storage import event_file
-from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, kill_all, wait_for

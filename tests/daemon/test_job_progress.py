@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from safetrain_shared.events import Event, StateChanged, StepDone
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState
-from safetraind.storage.job_progress import Progress
 
 STEPS = 100
 

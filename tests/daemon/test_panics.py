@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
 from safetraind.controller import worker_exit
 from safetraind.host.panics import panic_report
 from safetraind.scheduler.state import Job
-from safetraind.storage.job_progress import Progress
 from tests.preflight.facts import MAC
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState as S
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import TrainingSettings
@@ -15,7 +16,6 @@ from safetraind import job_view
 from safetraind.scheduler.queue_estimate import ahead_of
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage.job_document import Forecast
-from safetraind.storage.job_progress import Progress
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from safetrain_shared.events import Notice, StateChanged
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import JobState, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
@@ -22,7 +24,8 @@ from safetraind.processes.supervisor import write_launch
 from safetraind.scheduler.state import HELD, Job, SchedulerState
 from safetraind.scheduler.state_machine import decide
 from safetraind.scheduler.triggers import WorkerEnded
-from safetraind.storage.job_progress import Progress
+from safetraind.storage import documents
+from safetraind.storage.run_folder import KeeperNote
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, kill_all, wait_for
@@ -95,6 +98,9 @@ def test_the_keeper_notes_a_kill_with_no_kill_of_the_kernels(tmp_path: Path) -> 
     subprocess.run([*command, sys.executable, "-c", die], check=True)
     note = json.loads((tmp_path / "exit.json").read_text())
     assert (note["attempt"], note["signal"], note["code"]) == (2, 9, 0)
+    fields = [field.name for field in dataclasses.fields(KeeperNote)]
+    assert sorted(note) == sorted(["format", *fields]), "the keeper knows no definition"
+    assert documents.read(tmp_path / "exit.json", KeeperNote) is not None
     counted = Path("/proc/vmstat").exists() and "oom_kill " in Path("/proc/vmstat").read_text()
     assert note["oom_kills"] == (0 if counted else None)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.packages import PACKAGES
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import Linear, ModelFacts, ModelShape
 from safetraind.planner.budget import Budget
 from safetraind.planner.facts import Data, DataFile, Device, Disk, Facts, Lengths, Loaded, Package
 from safetraind.planner.option import Question
-from safetraind.preflight.supported_versions import PACKAGES
 from tests.preflight.macs import M1_PRO
 
 GB = 1 << 30

@@ -12,12 +12,10 @@ from safetraind.planner.batch_shapes import (
     compiled_shapes,
     counted_rows,
     heaviest_step,
-    padded,
     padded_tokens,
 )
 from safetraind.planner.facts import Lengths
 from safetraind.worker.data.encode_chat import Encoded
-from safetraind.worker.training import batches
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples, write
 from tests.preflight.facts import lengths
@@ -77,12 +75,6 @@ def test_tokens_and_rows_are_those_of_an_epoch(tmp_path: Path, packing: bool) ->
     tokens, number = padded_tokens(counted, chosen)
     assert number == len(seen)
     assert tokens == pytest.approx(sum(batch.inputs.size for batch in seen), rel=0.01)
-
-
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 33, 255, 256, 257, 511, 1000, 4097])
-@pytest.mark.parametrize("bucket", [LENGTH_BUCKET, 64])
-def test_padding_is_the_trainers(length: int, bucket: int) -> None:
-    assert padded(length, bucket) == batches.padded(length, bucket)
 
 
 def test_tokens_with_padding_are_counted_as_batches_make_them() -> None:

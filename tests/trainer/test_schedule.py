@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker.training.schedule import learning_rate, warmup
+from safetraind.worker.training.schedule import learning_rate
 
 
 def rates(total: int, **values: object) -> list[float]:
@@ -17,8 +17,8 @@ def test_warm_up_rises_to_the_peak_and_is_at_most_a_tenth() -> None:
     assert rates(100, warmup_steps=5, schedule="constant")[:7] == pytest.approx(
         [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0]
     )
-    assert warmup(TrainingSettings(warmup_steps=50), 100) == 10
-    assert warmup(TrainingSettings(warmup_steps=50), 9) == 0
+    assert TrainingSettings(warmup_steps=50).warmup_in(100) == 10
+    assert TrainingSettings(warmup_steps=50).warmup_in(9) == 0
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

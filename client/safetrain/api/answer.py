@@ -10,6 +10,7 @@ from safetrain import inputs
 from safetrain.int64 import MOST
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_shared.errors import InvalidInput
+from safetrain_shared.questions import DEFAULT_MAX_TOKENS
 
 
 class Question(TypedDict, total=False):
@@ -38,7 +39,7 @@ QUESTION: Mapping[str, Any] = {
     "checkpoint": "",
     "base": False,
     "model": "",
-    "max_tokens": 256,
+    "max_tokens": DEFAULT_MAX_TOKENS,
     "temperature": 0.0,
     "top_p": 0.0,
     "seed": None,

@@ -6,31 +6,14 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from safetrain_shared.events import Evaluated, Event, StepDone
+from safetrain_shared.events import Event
+from safetrain_shared.history import COLUMNS, history
 from safetrain_shared.i18n import number
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 Row = dict[str, Any]
-
-# The columns of training_metrics.csv. Losses: mean per supervised token. Memory: bytes.
-# time: seconds since the epoch, UTC.
-COLUMNS = (
-    "step",
-    "epoch",
-    "step_in_epoch",
-    "train_loss",
-    "valid_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens",
-    "tokens_per_second",
-    "peak_memory",
-    "footprint",
-    "time",
-)
-_FROM_STEP = frozenset(COLUMNS) - {"train_loss", "valid_loss", "time"}
 
 
 class Metrics(Sequence[Row]):
@@ -42,12 +25,7 @@ class Metrics(Sequence[Row]):
     columns = COLUMNS
 
     def __init__(self, events: Iterable[Event]) -> None:
-        rows: dict[int, Row] = {}
-        for event in events:
-            if isinstance(event.body, StepDone | Evaluated):
-                row = rows.setdefault(event.body.step, dict.fromkeys(COLUMNS))
-                row.update(_values(event.body), time=event.time)
-        self._rows = [rows[step] for step in sorted(rows)]
+        self._rows = list(history(events).rows())
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -76,13 +54,6 @@ class Metrics(Sequence[Row]):
         head = "".join(f"<th>{name}</th>" for name in COLUMNS)
         rows = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in self._rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _values(body: StepDone | Evaluated) -> Row:
-    if isinstance(body, Evaluated):
-        place = {"epoch": body.epoch, "step_in_epoch": body.step_in_epoch}
-        return {"step": body.step, **place, "valid_loss": body.loss}
-    return {"train_loss": body.loss, **{name: getattr(body, name) for name in _FROM_STEP}}
 
 
 def _cell(value: float | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from safetrain.bundle.scrub import Scrubber, without_quotes
 from safetrain_shared.errors import Conflict, NoRoom, NotAllowed
 from safetrain_shared.i18n import marked, translate
+from safetrain_shared.packages import PACKAGES
 from safetrain_shared.paths import Home, RunFolder
 
 ABOUT = marked("""\
@@ -33,7 +34,7 @@ Paths below your home begin with ~.
 """)
 _JOBS = 3
 _TAIL_BYTES = 512 << 10
-_PACKAGES = ("safetrain", "click", "grpcio", "protobuf", "rich", "mlx", "mlx-lm", "transformers")
+_PACKAGES = ("safetrain", "click", "rich", *(package.distribution for package in PACKAGES))
 _SHOWN = ("LANG", "LC_ALL", "TERM", "NO_COLOR", "MLX_DISABLE_COMPILE", "SAFETRAIN_LANG")
 _TOLD_OF = ("HF_TOKEN", "HTTPS_PROXY", "HF_HUB_OFFLINE", "SAFETRAIN_HOME", "VIRTUAL_ENV")
 _SPEC_KEPT = ("settings", "memory_budget", "trust_remote_code", "allow_shorter", "model")

@@ -39,6 +39,7 @@ def _interrupted(daemon: Daemon, job: Job) -> str:
     if job.attempt < 2 and name_of(job) != "interrupted":
         return ""
     from safetrain.follower import events_so_far
-    from safetrain.views.interruptions import Interruptions
+    from safetrain.views.interruptions import interruptions
+    from safetrain_shared.history import history
 
-    return Interruptions.of(events_so_far(daemon, job.id)).sentence()
+    return interruptions(history(events_so_far(daemon, job.id)))

@@ -17,11 +17,11 @@ from safetrain.autostart import answers
 from safetrain.connection import Daemon, lost
 from safetrain.follower import Follower
 from safetrain.page import page_json
-from safetrain.views.story import Story
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import Incompatible, SafetrainError
 from safetrain_shared.events import Event, PhaseChanged, StepDone
+from safetrain_shared.history import History
 
 POLL_SECONDS = 1.0
 _CALL_SECONDS = 5.0
@@ -86,7 +86,7 @@ class Watch:
 
     def __init__(self, daemon: Daemon, job: int) -> None:
         self.lock = threading.Lock()  # around story and log
-        self.story = Story()
+        self.history = History()
         self.log: deque[Event] = deque(maxlen=_LOG)
         self.running = False
         self._daemon = daemon
@@ -110,7 +110,7 @@ class Watch:
         started = time.monotonic()
         if self._drawn != self._version and started >= self._not_before:
             with self.lock:
-                drawn, self._drawn = page_json.curves(self.story), self._version
+                drawn, self._drawn = page_json.curves(self.history), self._version
             self._curves = compact(drawn)
             now = time.monotonic()
             self._not_before = now + (now - started) / _SHARE
@@ -134,7 +134,7 @@ class Watch:
     def _take(self, events: Sequence[Event]) -> None:
         with self.lock:
             for event in events:
-                self.story.take(event)
+                self.history.take(event)
                 self._seq = max(self._seq, event.seq)
                 if not isinstance(event.body, StepDone | PhaseChanged):
                     self.log.append(event)

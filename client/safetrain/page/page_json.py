@@ -13,14 +13,15 @@ import click
 
 from safetrain.views.curves import Curves, Points, smoothed, thinned
 from safetrain.views.event_lines import told
+from safetrain.views.interruptions import interruptions
 from safetrain.views.job import clock, name_of, short_path, time_left
 from safetrain.views.labels import PHASES, word
-from safetrain.views.story import Story
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
 from safetrain_shared.findings import Status
+from safetrain_shared.history import History
 from safetrain_shared.i18n import decimal, duration, integer, rate, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
@@ -32,11 +33,11 @@ _LOSS_DIGITS = 3
 Json = dict[str, Any]
 
 
-def overview(jobs: Sequence[Job], chosen: Job | None, story: Story, info: InfoResponse) -> Json:
+def overview(jobs: Sequence[Job], chosen: Job | None, history: History, info: InfoResponse) -> Json:
     """All jobs as cards, the chosen one in full, and which daemon tells it."""
     return {
         "jobs": [_card(job) for job in sorted(jobs, key=_place)],
-        "chosen": _chosen(chosen, story) if chosen is not None else None,
+        "chosen": _chosen(chosen, history) if chosen is not None else None,
         "about": " · ".join(
             part for part in (info.version, info.device, short_path(info.home)) if part
         ),
@@ -49,11 +50,11 @@ def pick(jobs: Sequence[Job], wanted: int) -> Job | None:
     return min(named or jobs, key=_place, default=None)
 
 
-def curves(story: Story) -> Json:
+def curves(history: History) -> Json:
     """The points of every curve, thinned, and where the x axis and the budget end."""
-    known = Curves(story.steps, story.evaluations, plan=story.plan)
+    known = Curves(history.steps, history.evaluations, plan=history.plan)
     loss, best = known.line("loss"), known.best
-    last = story.steps[-1] if story.steps else None
+    last = history.steps[-1] if history.steps else None
     return {
         "loss": _points(loss),
         "smooth": _points(smoothed(loss)),
@@ -62,7 +63,7 @@ def curves(story: Story) -> Json:
         "rate": _points(known.line("learning_rate")),
         "footprint": _points(known.line("footprint")),
         "peak": _points(known.line("peak_memory")),
-        "budget": story.plan.memory_budget if story.plan else 0,
+        "budget": history.plan.memory_budget if history.plan else 0,
         "epochs": [step for step, _epoch in known.epochs],
         "total": last.total_steps if last else 0,
     }
@@ -89,7 +90,7 @@ def _card(job: Job) -> Json:
     }
 
 
-def _chosen(job: Job, story: Story) -> Json:
+def _chosen(job: Job, history: History) -> Json:
     state = name_of(job)
     return {
         "id": job.id,
@@ -97,14 +98,14 @@ def _chosen(job: Job, story: Story) -> Json:
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": " ".join(filter(None, (story.interruptions.sentence(), _why(job)))),
+        "why": " ".join(filter(None, (interruptions(history), _why(job)))),
         "share": _share(job),
         "progress": _progress(job),
         "figures": {
-            "loss": _loss(job, story),
+            "loss": _loss(job, history),
             "left": _left(job),
-            "memory": _memory(story),
-            "speed": _speed(story),
+            "memory": _memory(history),
+            "speed": _speed(history),
         },
         "facts": [
             [label, value]
@@ -113,7 +114,10 @@ def _chosen(job: Job, story: Story) -> Json:
                 (_("model"), short_path(job.spec.model)),
                 (_("data"), short_path(job.spec.train)),
                 (_("output"), short_path(job.spec.output)),
-                (_("checkpoint"), short_path(story.checkpoint.path) if story.checkpoint else ""),
+                (
+                    _("checkpoint"),
+                    short_path(history.checkpoint.path) if history.checkpoint else "",
+                ),
             ]
             if value
         ],
@@ -169,9 +173,9 @@ def _progress(job: Job) -> str:
     return text + " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
 
 
-def _loss(job: Job, story: Story) -> Json:
+def _loss(job: Job, history: History) -> Json:
     """Training loss large; below it the validation loss and its best."""
-    best = Curves(evaluations=story.evaluations).best
+    best = Curves(evaluations=history.evaluations).best
     below = []
     if job.valid_loss:
         below.append(_("validation {loss}").format(loss=decimal(job.valid_loss, _LOSS_DIGITS)))
@@ -202,13 +206,13 @@ def _left(job: Job) -> Json:
     return {"label": _("time left"), "value": duration(job.eta_seconds), "below": below}
 
 
-def _memory(story: Story) -> Json:
+def _memory(history: History) -> Json:
     """The worker's footprint against its budget."""
-    if not story.steps:
+    if not history.steps:
         return {"label": _("memory"), "value": "", "below": [], "share": None}
-    last = story.steps[-1]
+    last = history.steps[-1]
     used = last.footprint or last.peak_memory
-    budget = story.plan.memory_budget if story.plan else 0
+    budget = history.plan.memory_budget if history.plan else 0
     return {
         "label": _("memory"),
         "value": size(used),
@@ -217,11 +221,11 @@ def _memory(story: Story) -> Json:
     }
 
 
-def _speed(story: Story) -> Json:
+def _speed(history: History) -> Json:
     """Tokens a second; below it the learning rate."""
-    if not story.steps:
+    if not history.steps:
         return {"label": _("tokens/s"), "value": "", "below": []}
-    last = story.steps[-1]
+    last = history.steps[-1]
     below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
     return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": below}
 

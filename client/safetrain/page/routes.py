@@ -19,8 +19,8 @@ from safetrain.page.access import Guard, Keys
 from safetrain.page.ask_stream import answered, refused, request_from
 from safetrain.page.job_hub import Hub, compact
 from safetrain.page.texts import words
-from safetrain.views.story import Story
 from safetrain_shared.errors import InvalidInput, SafetrainError
+from safetrain_shared.history import History
 from safetrain_shared.i18n import LANGUAGES, language, speaking
 
 STATIC = Path(__file__).parent / "static"
@@ -87,11 +87,11 @@ class Tab:
             return
         chosen = page_json.pick(jobs, self._wanted)
         if chosen is None:
-            yield "overview", compact(page_json.overview(jobs, None, Story(), hub.info))
+            yield "overview", compact(page_json.overview(jobs, None, History(), hub.info))
             return
         watch = hub.watch(chosen)
         with watch.lock:
-            overview = page_json.overview(jobs, chosen, watch.story, hub.info)
+            overview = page_json.overview(jobs, chosen, watch.history, hub.info)
             log = page_json.log(watch.log)
         yield "overview", compact(overview)
         yield "log", compact(log)

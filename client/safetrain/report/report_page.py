@@ -28,7 +28,7 @@ from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
 from safetrain.views.curves import Curves, series
 from safetrain.views.event_lines import told
-from safetrain.views.interruptions import Interruptions
+from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
 from safetrain.views.labels import word
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -43,6 +43,7 @@ from safetrain_shared.events import (
     StepDone,
 )
 from safetrain_shared.findings import Finding
+from safetrain_shared.history import history
 from safetrain_shared.i18n import decimal, duration, integer, number, percent, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec, Plan
@@ -143,7 +144,7 @@ def _glance(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
     if job.HasField("cause"):
         text = say(finding_from_wire(job.cause), fallback=job.cause.text)
         cause = Markup('<p class="cause">{}</p>').format(text)
-    interrupted = Interruptions.of(contents.events).sentence()
+    interrupted = interruptions(history(contents.events))
     first = paragraph(interrupted) if interrupted else EMPTY
     return first + tiles(_figures(job, plan, curves)) + cause
 

@@ -11,9 +11,9 @@ from rich.text import Text
 from safetrain.terminal.braille_curve import MARK, curve
 from safetrain.views.job import asked, clock, name_of, place, progress, queue, short_path, time_left
 from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
-from safetrain.views.story import Story
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
+from safetrain_shared.history import History
 from safetrain_shared.i18n import decimal, duration, integer, percent, rate, size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
@@ -30,7 +30,7 @@ class Scene:
     """All that a frame shows. `now`: seconds since the epoch; `hint`: what the client is doing."""
 
     job: Job
-    story: Story
+    history: History
     others: Iterable[Job] = field(default_factory=tuple)
     hint: str = ""
     now: float = 0.0
@@ -39,7 +39,7 @@ class Scene:
 def frame(scene: Scene, width: int, height: int) -> list[Text]:
     """Exactly `height` lines of at most `width` characters."""
     head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
-    legend, numbers, queue = _legend(scene.story, width), _numbers(scene, width), _queue(scene)
+    legend, numbers, queue = _legend(scene.history, width), _numbers(scene, width), _queue(scene)
     foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
     free = height - len([*head, *legend, *numbers, *queue, foot])
     notices = _notices(scene)[-free:] if free > 0 else []
@@ -57,7 +57,7 @@ def frame(scene: Scene, width: int, height: int) -> list[Text]:
 
 
 def _title(scene: Scene) -> Text:
-    state = str(scene.story.state or name_of(scene.job))
+    state = str(scene.history.state or name_of(scene.job))
     title = Text.assemble(
         ("safetrain", "bold"),
         " · ",
@@ -66,12 +66,12 @@ def _title(scene: Scene) -> Text:
         " · ",
         (word(STATES, state), STATE_COLOURS.get(state, "")),
     )
-    if scene.story.phase not in ("", "training") and scene.story.state not in FINAL:
-        title.append(f" · {word(PHASES, scene.story.phase)}")
+    if scene.history.phase not in ("", "training") and scene.history.state not in FINAL:
+        title.append(f" · {word(PHASES, scene.history.phase)}")
     for text in _outlook(scene.job, state):
         title.append(f" · {text}")
-    if scene.story.attempt > 1:
-        title.append(" · " + _("attempt {count}").format(count=scene.story.attempt), "dim")
+    if scene.history.attempt > 1:
+        title.append(" · " + _("attempt {count}").format(count=scene.history.attempt), "dim")
     return title
 
 
@@ -84,7 +84,7 @@ def _outlook(job: Job, state: str) -> list[str]:
 
 def _holding(scene: Scene, width: int) -> list[Text]:
     """Why it holds, on two lines at most."""
-    why = scene.story.holding
+    why = scene.history.holding
     if why is None:
         return []
     mark, colour = SIGNS[why.status]
@@ -93,10 +93,10 @@ def _holding(scene: Scene, width: int) -> list[Text]:
 
 
 def _progress(scene: Scene, width: int) -> Text:
-    story = scene.story
-    if not story.steps:
+    history = scene.history
+    if not history.steps:
         return Text(progress(scene.job) or _("no step yet"), "dim")
-    last = story.steps[-1]
+    last = history.steps[-1]
     share = min(1.0, last.step / max(1, last.total_steps))
     words = [
         percent(share, digits=0),
@@ -104,13 +104,13 @@ def _progress(scene: Scene, width: int) -> Text:
             step=integer(last.step), total=integer(last.total_steps)
         ),
     ]
-    if story.plan:
-        epochs = story.plan.settings.num_epochs
+    if history.plan:
+        epochs = history.plan.settings.num_epochs
         words.append(
             _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
         )
-    if story.state is JobState.RUNNING:
-        left = max(0.0, last.eta_seconds - max(0.0, scene.now - story.last_time))
+    if history.state is JobState.RUNNING:
+        left = max(0.0, last.eta_seconds - max(0.0, scene.now - history.last_time))
         if left >= 1:
             words.append(_("{time} left").format(time=duration(left)))
     text = " · ".join(words)
@@ -120,9 +120,9 @@ def _progress(scene: Scene, width: int) -> Text:
 
 
 def _curve(scene: Scene, width: int, height: int) -> list[Text]:
-    story = scene.story
-    train = [(step.step, step.loss) for step in story.steps]
-    valid = [(evaluated.step, evaluated.loss) for evaluated in story.evaluations]
+    history = scene.history
+    train = [(step.step, step.loss) for step in history.steps]
+    valid = [(evaluated.step, evaluated.loss) for evaluated in history.evaluations]
     lines = [Text(row) for row in curve(train, valid, width, height)]
     for line in lines:
         line.highlight_regex(r"[\u2800-\u28ff]+", "cyan")
@@ -130,17 +130,17 @@ def _curve(scene: Scene, width: int, height: int) -> list[Text]:
     return lines
 
 
-def _legend(story: Story, width: int) -> list[Text]:
+def _legend(history: History, width: int) -> list[Text]:
     """The losses as numbers, on as many lines as they need."""
     parts = []
-    if story.steps:
-        value = decimal(story.steps[-1].loss, 4)
+    if history.steps:
+        value = decimal(history.steps[-1].loss, 4)
         parts.append(Text.assemble(("⠤⠤ ", "cyan"), _("training"), f" {value}"))
-    if story.evaluations:
-        value = decimal(story.evaluations[-1].loss, 4)
+    if history.evaluations:
+        value = decimal(history.evaluations[-1].loss, 4)
         parts.append(Text.assemble((f"{MARK} ", "bold magenta"), _("validation"), f" {value}"))
-    if story.best:
-        value, step = decimal(story.best.loss, 4), integer(story.best.step)
+    if history.best:
+        value, step = decimal(history.best.loss, 4), integer(history.best.step)
         parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
     lines = [Text(_("loss") + ":")] if parts else []
     for part in parts:
@@ -151,22 +151,22 @@ def _legend(story: Story, width: int) -> list[Text]:
 
 
 def _numbers(scene: Scene, width: int) -> list[Text]:
-    story = scene.story
+    history = scene.history
     rows = []
-    if story.steps:
-        last = story.steps[-1]
+    if history.steps:
+        last = history.steps[-1]
         speed = _("{count} tokens/s").format(count=integer(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
-        rows.append((_("memory"), _memory(story, width)))
-    if story.checkpoint:
-        rows.append((_("checkpoint"), short_path(story.checkpoint.path)))
+        rows.append((_("memory"), _memory(history, width)))
+    if history.checkpoint:
+        rows.append((_("checkpoint"), short_path(history.checkpoint.path)))
     return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
 
 
-def _memory(story: Story, width: int) -> str:
-    last = story.steps[-1]
+def _memory(history: History, width: int) -> str:
+    last = history.steps[-1]
     used = last.footprint or last.peak_memory
-    budget = story.plan.memory_budget if story.plan else 0
+    budget = history.plan.memory_budget if history.plan else 0
     if not budget:
         return size(used)
     text = _("{used} of {budget}").format(used=size(used), budget=size(budget))
@@ -177,12 +177,13 @@ def _memory(story: Story, width: int) -> str:
 
 def _notices(scene: Scene) -> list[Text]:
     lines = []
-    told = [n for n in scene.story.notices if n[1] is not scene.story.holding]
-    for when, finding in told[-_NOTICES:]:
-        mark, colour = SIGNS[finding.status]
-        lines.append(Text.assemble((mark, colour or ""), f" {clock(when)} {say(finding)}"))
-    if scene.story.cause:
-        lines.append(Text(say(scene.story.cause), "bold"))
+    past = [n for n in scene.history.notices if n.finding is not scene.history.holding]
+    for notice in past[-_NOTICES:]:
+        mark, colour = SIGNS[notice.finding.status]
+        text = f" {clock(notice.time)} {say(notice.finding)}"
+        lines.append(Text.assemble((mark, colour or ""), text))
+    if scene.history.cause:
+        lines.append(Text(say(scene.history.cause), "bold"))
     return lines
 
 

@@ -19,10 +19,10 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.terminal.live_frame import Scene, frame
-from safetrain.views.story import Story
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Event
+from safetrain_shared.history import History
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobState
 
@@ -87,7 +87,7 @@ class _Reader(threading.Thread):
         self._daemon = daemon
         self._job = job.id
         self._report = report
-        self._story = Story()
+        self._history = History()
         self._hint = ""
         self._lock = threading.Lock()
 
@@ -98,7 +98,7 @@ class _Reader(threading.Thread):
                 with self._lock:
                     self._hint = ""
                     for event in events:
-                        self._story.take(event)
+                        self._history.take(event)
                 for event in events:
                     self._report(event)
                 if up_to_date:
@@ -116,7 +116,7 @@ class _Reader(threading.Thread):
         width, height = console.size
         with self._lock:
             queue = self.queue
-            scene = Scene(queue.job, self._story, queue.others, self._hint, time.time())
+            scene = Scene(queue.job, self._history, queue.others, self._hint, time.time())
             lines = frame(scene, width, height)
         return Group(*(lines[:-1] if lasting else lines))
 

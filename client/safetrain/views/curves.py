@@ -1,8 +1,4 @@
-"""A job's curves: its events folded into one value a step, and thinned to what a picture can show.
-
-A run that was killed goes back to its last checkpoint and does some steps again. What it did
-behind that checkpoint is superseded: only the last telling of a step stays.
-"""
+"""A job's curves: one value a step of its history, thinned to what a picture can show."""
 
 from __future__ import annotations
 
@@ -11,30 +7,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TypeVar
 
-from safetrain_shared.events import (
-    CheckpointSaved,
-    Evaluated,
-    Event,
-    Notice,
-    Planned,
-    StepDone,
-)
-from safetrain_shared.findings import Finding
+from safetrain_shared.events import CheckpointSaved, Evaluated, Event, StepDone
+from safetrain_shared.history import BackOff, history
 from safetrain_shared.jobs import Plan
 
 Points = Sequence[tuple[float, float]]  # optimizer step, value
 _STEP, _VALUE = itemgetter(0), itemgetter(1)
-_Stepped = TypeVar("_Stepped", StepDone, Evaluated, CheckpointSaved)
-
-
-@dataclass(frozen=True, slots=True)
-class BackOff:
-    """The plan asked for less memory from `step` on; `finding` says what changed."""
-
-    step: int
-    finding: Finding
 
 
 @dataclass(slots=True)
@@ -93,47 +72,8 @@ class Curves:
 
 def series(events: Iterable[Event]) -> Curves:
     """The curves of a job from its events, in their order in the event file."""
-    curves = Curves()
-    pending: Finding | None = None
-    for event in events:
-        body = event.body
-        if isinstance(body, StepDone | Evaluated | CheckpointSaved):
-            _take(curves, body)
-            if pending is not None:
-                curves.backoffs.append(BackOff(body.step, pending))
-                pending = None
-        elif isinstance(body, Planned):
-            curves.plan = body.plan
-        elif isinstance(body, Notice) and body.finding.code.startswith("backoff."):
-            pending = body.finding
-    if pending is not None:
-        curves.backoffs.append(BackOff(curves.steps[-1].step if curves.steps else 0, pending))
-    return curves
-
-
-def _take(curves: Curves, body: StepDone | Evaluated | CheckpointSaved) -> None:
-    """Appends to the list of its kind what comes now, after dropping all that it supersedes."""
-    _drop_behind(curves.steps, body.step)
-    _drop_behind(curves.evaluations, body.step)
-    _drop_behind(curves.checkpoints, body.step)
-    match body:
-        case StepDone():
-            _append(curves.steps, body)
-        case Evaluated():
-            _append(curves.evaluations, body)
-        case CheckpointSaved():
-            _append(curves.checkpoints, body)
-
-
-def _drop_behind(known: list[_Stepped], step: int) -> None:
-    while known and known[-1].step > step:
-        known.pop()
-
-
-def _append(known: list[_Stepped], new: _Stepped) -> None:
-    if known and known[-1].step == new.step:
-        known.pop()
-    known.append(new)
+    known = history(events)
+    return Curves(known.steps, known.evaluations, known.checkpoints, known.backoffs, known.plan)
 
 
 def thinned(points: Points, columns: int) -> Points:

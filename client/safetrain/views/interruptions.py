@@ -1,13 +1,11 @@
-"""What happened to a training while nobody looked, folded from its events into one sentence."""
+"""What interrupted a training while nobody looked, in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from safetrain.views.job import clock
-from safetrain_shared.events import Event, StateChanged
-from safetrain_shared.findings import Finding
+from safetrain_shared.history import History
 from safetrain_shared.i18n import marked
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
@@ -31,50 +29,28 @@ _CAUSES = {
 _OTHER = marked("interruption")
 
 
-@dataclass
-class Interruptions:
-    """The interruptions after the events taken so far, in their order: when, and why."""
+def interruptions(history: History) -> str:
+    """Return what interrupted the training and how it stands; empty where nothing did."""
+    if not history.interruptions:
+        return ""
+    listed = ", ".join(_counted(history))
+    if history.state is JobState.INTERRUPTED:
+        return _("Interrupted: {listed}. It goes on by itself.").format(listed=listed)
+    if history.state in FINAL:
+        text = _("Interrupted on the way: {listed}. It went on by itself and ended at {time}.")
+        return text.format(listed=listed, time=clock(history.state_time))
+    return _("Interrupted on the way: {listed}. It went on by itself.").format(listed=listed)
 
-    found: list[tuple[float, Finding | None]] = field(default_factory=list)
-    state: JobState | None = None
-    since: float = 0.0
 
-    @classmethod
-    def of(cls, events: Iterable[Event]) -> Interruptions:
-        """Those that the events tell."""
-        found = cls()
-        for event in events:
-            found.take(event)
-        return found
-
-    def take(self, event: Event) -> None:
-        """Go on by one event."""
-        if isinstance(event.body, StateChanged):
-            self.state, self.since = event.body.state, event.time
-            if event.body.state is JobState.INTERRUPTED:
-                self.found.append((event.time, event.body.cause))
-
-    def sentence(self) -> str:
-        """What happened and how it stands; empty where nothing happened."""
-        if not self.found:
-            return ""
-        listed = ", ".join(self._counted())
-        if self.state is JobState.INTERRUPTED:
-            return _("Interrupted: {listed}. It goes on by itself.").format(listed=listed)
-        if self.state in FINAL:
-            text = _("Interrupted on the way: {listed}. It went on by itself and ended at {time}.")
-            return text.format(listed=listed, time=clock(self.since))
-        return _("Interrupted on the way: {listed}. It went on by itself.").format(listed=listed)
-
-    def _counted(self) -> Iterable[str]:
-        """Each kind once, with how often it came and when last: kernel panic (03:12:09)."""
-        kinds: dict[str, list[float]] = {}
-        for time, cause in self.found:
-            word = _CAUSES.get(cause.code, _OTHER) if cause is not None else _OTHER
-            kinds.setdefault(word, []).append(time)
-        for word, times in kinds.items():
-            if len(times) == 1:
-                yield f"{_(word)} ({clock(times[0])})"
-            else:
-                last = _("{count} times, last {time}")
-                yield f"{_(word)} ({last.format(count=len(times), time=clock(times[-1]))})"
+def _counted(history: History) -> Iterable[str]:
+    """Each kind once, with how often it came and when last: kernel panic (03:12:09)."""
+    kinds: dict[str, list[float]] = {}
+    for time, cause in history.interruptions:
+        word = _CAUSES.get(cause.code, _OTHER) if cause is not None else _OTHER
+        kinds.setdefault(word, []).append(time)
+    for word, times in kinds.items():
+        if len(times) == 1:
+            yield f"{_(word)} ({clock(times[0])})"
+        else:
+            last = _("{count} times, last {time}")
+            yield f"{_(word)} ({last.format(count=len(times), time=clock(times[-1]))})"

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, RunFolder, private
 from safetrain_shared.settings import TrainingSettings
@@ -43,7 +44,6 @@ from safetraind.storage.delivered_watermark import DeliveredWatermark
 from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_document import JobDocument
-from safetraind.storage.job_progress import Progress
 from safetraind.storage.job_store import JobStore, Record
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.errors import SafetrainError
-from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, StepDone
+from safetrain_shared.events import Event
+from safetrain_shared.history import history
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
+from safetrain_shared.packages import PACKAGES
 from safetraind.controller.controller import Controller
 from safetraind.diagnosis.diagnosis_facts import Facts, Story
 from safetraind.host.agents import agent_path, missing_program
@@ -23,7 +25,7 @@ from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
 
-PACKAGES = ("safetrain", "mlx", "mlx-lm", "transformers", "grpcio", "protobuf", "psutil")
+_PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
 
 
@@ -50,36 +52,24 @@ async def gather(
         failed=sum(other.state is JobState.FAILED for other in jobs),
         at_login=agent_path().exists(),
         agent_python_gone=missing_program(),
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: _version(name) for name in _PACKAGES},
     )
 
 
 def read_story(events: Iterable[Event], job: Job, spec: JobSpec) -> Story:
     """The story that the events tell, in their order."""
-    steps: dict[int, StepDone] = {}
-    evaluations: dict[int, float] = {}
-    troubles, notices = [], []
-    for event in events:
-        match event.body:
-            case StepDone() as step:
-                steps[step.step] = step
-            case Evaluated() as evaluated:
-                evaluations[evaluated.step] = evaluated.loss
-            case StateChanged(state, cause) if cause is not None and state in _TROUBLE:
-                troubles.append(cause)
-            case Notice(finding):
-                notices.append(finding)
-    ordered = [steps[number] for number in sorted(steps)]
+    known = history(events)
+    ordered = known.steps
     return Story(
         id=job.id,
         state=job.state,
         spec=spec,
         plan=job.plan,
-        troubles=tuple(troubles),
-        notices=tuple(notices),
+        troubles=tuple(one.finding for one in known.troubles if one.state in _TROUBLE),
+        notices=tuple(one.finding for one in known.notices),
         losses=tuple(step.loss for step in ordered),
         rates=tuple(step.learning_rate for step in ordered),
-        evaluations=tuple(evaluations[number] for number in sorted(evaluations)),
+        evaluations=tuple(evaluated.loss for evaluated in known.evaluations),
         paces=tuple(step.tokens_per_second for step in ordered),
         peak=max((step.peak_memory for step in ordered), default=0),
         cause=job.cause,

@@ -1,29 +1,19 @@
 """The shapes that a run computes on, counted from the lengths of its samples alone.
 
-Follows `worker.batches`: samples sorted by length, cut into windows and micro-batches, each padded
-to a multiple of the bucket. With packing a row holds several samples, and nearly all rows are one
-width.
+Samples are sorted by length, cut into windows and micro-batches, and padded by the rules of
+`batching`, as the trainer does it. With packing a row holds several samples, and nearly all rows
+are one width.
 """
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
+from safetraind.batching import QUARTERS, packed_rows, packed_width, padded, quarters
 from safetraind.planner.facts import Lengths
 from safetraind.planner.memory_estimate import Step
-
-NEARLY_ALL = 0.95  # of the samples fit into a packed row of the common width
-QUARTERS = 4  # the predictions of a micro-batch are filled up to quarters of its tokens
-
-
-def padded(length: int, bucket: int = LENGTH_BUCKET) -> int:
-    """`length` rounded up as `worker.batches.padded` does it."""
-    step = max(bucket, 1 << max(0, (max(length, 1) - 1).bit_length() - 4))
-    return -(-max(length, 1) // step) * step
 
 
 def heaviest_step(
@@ -66,16 +56,6 @@ def _kept(tokens: int, learned: int, length: int) -> tuple[int, int]:
     return min(tokens, length), max(0, learned - max(0, tokens - length))
 
 
-def quarters(count: int, whole: int) -> int:
-    """As `worker.batches` rounds the number of predictions: to quarters of all tokens."""
-    return in_quarters(max(1, -(-count // -(-whole // QUARTERS))), whole)
-
-
-def in_quarters(number: int, whole: int) -> int:
-    """So many quarters of `whole` tokens."""
-    return min(whole, number * -(-whole // QUARTERS))
-
-
 def padded_tokens(
     lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET
 ) -> tuple[int, int]:
@@ -107,35 +87,17 @@ def _rows(lengths: Lengths, settings: TrainingSettings, bucket: int) -> Sequence
 def _packed_widths(
     tokens: tuple[tuple[int, int], ...], max_seq_length: int, bucket: int
 ) -> Sequence[tuple[int, int]]:
-    """As `worker.batches` fills packed rows: always the longest sample that still fits."""
+    """Widths of packed rows with their number, the widest first."""
     waiting: dict[int, int] = {}
     for length, count in tokens:
         inputs = min(length, max_seq_length) - 1
         waiting[inputs] = waiting.get(inputs, 0) + count
-    left, common = sorted(waiting), _packed_width(waiting, max_seq_length - 1, bucket)
+    common = packed_width(waiting, max_seq_length - 1, bucket)
     rows: dict[int, int] = {}
-    while left:
-        width = max(common, padded(left[-1], bucket))
+    for longest, *_ in packed_rows(waiting, common):
+        width = max(common, padded(longest, bucket))
         rows[width] = rows.get(width, 0) + 1
-        room = max(common, left[-1])
-        while (fitting := bisect_right(left, room)) > 0:
-            length = left[fitting - 1]
-            room -= length
-            waiting[length] -= 1
-            if not waiting[length]:
-                left.remove(length)
     return sorted(rows.items(), reverse=True)
-
-
-def _packed_width(lengths: Mapping[int, int], most: int, bucket: int) -> int:
-    """As `worker.batches.packed_width`, of lengths with their number."""
-    if not lengths:
-        return padded(most, bucket)
-    ordered = sorted(lengths)
-    behind = list(itertools.accumulate(lengths[length] for length in ordered))
-    places = (int(share * (behind[-1] - 1)) for share in (NEARLY_ALL, 0.5))
-    nearly, half = (ordered[bisect_right(behind, place)] for place in places)
-    return padded(min(max(nearly, 3 * half), most), bucket)
 
 
 def compiled_shapes(

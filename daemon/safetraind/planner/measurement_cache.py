@@ -20,8 +20,8 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home
 from safetraind import host
+from safetraind.batching import QUARTERS, in_quarters, padded
 from safetraind.models.model_config import read_model
-from safetraind.planner.batch_shapes import QUARTERS, in_quarters, padded
 from safetraind.planner.facts import Facts
 from safetraind.planner.memory_estimate import Step
 from safetraind.planner.worker_requests import SHAPE, shape_of

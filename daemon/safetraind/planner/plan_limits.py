@@ -13,8 +13,6 @@ from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.option import MEASURED, Option, Question
 from safetraind.planner.tiers import tier_for
 
-_WARM_UP_SHARE = 10  # at most a tenth of the run
-
 
 def frozen(
     question: Question, option: Option, *, predicted: int, bucket: int, held_by_buffer: bool
@@ -25,14 +23,13 @@ def frozen(
     settings = option.settings
     rows = rows_an_epoch(question, settings, bucket)
     total = -(-rows // settings.effective_batch) * settings.num_epochs
-    warmup = min(settings.warmup_steps, total // _WARM_UP_SHARE)
     seconds = 0.0
     if option.tokens_per_second:
         tokens, _ = padded_tokens(question.lengths, settings, bucket)
         seconds = tokens * question.lengths.scale * settings.num_epochs / option.tokens_per_second
     budget, left_out = question.budget, question.lengths.left_out(settings.max_seq_length)
     return Plan(
-        settings=dataclasses.replace(settings, warmup_steps=warmup),
+        settings=dataclasses.replace(settings, warmup_steps=settings.warmup_in(total)),
         model_path=question.model_path,
         total_steps=total,
         length_bucket=bucket,

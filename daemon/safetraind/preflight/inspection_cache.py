@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.packages import PACKAGES
 from safetraind.planner.worker_requests import Ended, OnProgress, Problems, Workers
-from safetraind.preflight.supported_versions import PACKAGES
 
 _MOST = 16
 _AT_ONCE = 2  # each imports mlx-lm for the tokenizer, a few hundred megabytes
@@ -118,7 +118,7 @@ def _key(request: Line) -> str:
     folder = request.get("model")
     files = [request["train"], request["valid"]]
     files += [str(Path(folder) / name) for name in _OF_MODEL] if folder else []
-    packages = [_version(package.module.replace("_", "-")) for package in PACKAGES]
+    packages = [_version(package.distribution) for package in PACKAGES]
     return json.dumps([dict(request), [_state(file) for file in files], packages])
 
 

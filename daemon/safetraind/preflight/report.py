@@ -45,6 +45,7 @@ def report(
     """All that was found, as JSON: facts, findings with their English sentence, plan."""
     said = [{**to_plain(finding), "text": say(finding, lang="en")} for finding in findings]
     return {
+        "format": 1,
         "version": 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "spec": to_plain(spec),

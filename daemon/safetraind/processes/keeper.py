@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
         threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
     _, status = os.waitpid(worker.pid, 0)
     worker.returncode = os.waitstatus_to_exitcode(status)
-    ended = {
+    ended = {  # `storage.run_folder.KeeperNote`
+        "format": 1,
         "attempt": attempt,
         "role": role,
         "code": max(worker.returncode, 0),

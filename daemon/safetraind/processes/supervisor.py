@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -17,7 +18,8 @@ import psutil
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.processes.lease import is_held
-from safetraind.storage.durable import read_json, write_json
+from safetraind.storage import documents
+from safetraind.storage.run_folder import Launch
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +141,7 @@ def kill_workers(run: RunFolder) -> None:
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:
     """Says which worker is being started; `floor`: the `seq` it must stay above. Raises OSError."""
-    launch = {"role": role, "attempt": attempt, "seq_floor": floor, "boot_id": boot_id()}
-    write_json(run.launch, launch)
+    documents.write(run.launch, Launch(role, attempt, floor, boot_id()))
 
 
 def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
@@ -150,11 +151,12 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
     have lost some. After a restart of the machine a new block begins; that is noted in
     `launch.json`, so that it begins once. Raises OSError.
     """
-    launch = read_json(run.launch) or {}
-    floor = int(launch.get("seq_floor", 0))
-    if launch and launch.get("boot_id") != boot_id():
+    launch = documents.read(run.launch, Launch)
+    floor = launch.seq_floor if launch else 0
+    if launch and launch.boot_id != boot_id():
         floor = max(seen, in_file, floor) + SEQ_BLOCK
-        write_json(run.launch, {**launch, "seq_floor": floor, "boot_id": boot_id()})
+        launch = dataclasses.replace(launch, seq_floor=floor, boot_id=boot_id())
+        documents.write(run.launch, launch)
     elif in_file < seen:
         floor = max(seen, floor)
     return floor

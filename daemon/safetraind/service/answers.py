@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import answers_pb2, answers_pb2_grpc
+from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, error_from_dict
 from safetrain_shared.jobs import DEFAULT_MODEL
+from safetrain_shared.questions import (
+    DEFAULT_MAX_TOKENS,
+    AnswerDone,
+    AnswerSource,
+    Question,
+)
 from safetrain_shared.wire import finding_to_wire
 from safetraind.answer_routing import Candidate, Training, Warm, route
 from safetraind.controller.controller import Controller
@@ -137,20 +145,20 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         source = self._models.resolve(name or DEFAULT_MODEL)
         return str(located(source) or source.path)
 
-    def _question(self, way: Training | Warm, request: answers_pb2.AskRequest) -> dict[str, Any]:
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        question: dict[str, Any] = {"messages": messages, "base": request.base}
-        for name in ("max_tokens", "temperature", "top_p"):
-            if getattr(request, name):
-                question[name] = getattr(request, name)
-        if request.HasField("seed"):
-            question["seed"] = request.seed
-        if isinstance(way, Warm):
-            question |= self._of_warm(way)
-            question["keep_alive"] = KEEP_ALIVE_SECONDS
-            if request.HasField("keep_alive_seconds"):
-                question["keep_alive"] = request.keep_alive_seconds
-        return question
+    def _question(self, way: Training | Warm, request: answers_pb2.AskRequest) -> Question:
+        question = Question(
+            messages=tuple({"role": m.role, "content": m.content} for m in request.messages),
+            max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed if request.HasField("seed") else None,
+            base=request.base,
+        )
+        if not isinstance(way, Warm):
+            return question
+        asked = request.HasField("keep_alive_seconds")
+        keep_alive = request.keep_alive_seconds if asked else KEEP_ALIVE_SECONDS
+        return dataclasses.replace(question, keep_alive=keep_alive, **self._of_warm(way))
 
     def _of_warm(self, way: Warm) -> dict[str, Any]:
         trusted = way.job_id and self._controller.record(way.job_id).spec.trust_remote_code
@@ -162,14 +170,14 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         }
 
 
-async def _conversation(socket: Path, question: Mapping[str, Any]) -> AsyncIterator[Reply]:
+async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply]:
     """The worker's replies up to the last. Raises its errors; Busy where it went away."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket), limit=_LINE_BYTES)
     except OSError as error:
         raise Busy("ask.worker_ended") from error
     try:
-        writer.write(json.dumps(question).encode() + b"\n")
+        writer.write(json.dumps(to_plain(question)).encode() + b"\n")
         await writer.drain()
         while line := await reader.readline():
             reply = json.loads(line)
@@ -191,11 +199,12 @@ def _to_wire(reply: Reply, way: Training | Warm, name: str) -> answers_pb2.AskEv
     if "text" in reply:
         return answers_pb2.AskEvent(text=reply["text"])
     if "done" in reply:
-        return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**reply["done"]))
+        done = from_plain(reply["done"], AnswerDone)
+        return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**to_plain(done)))
     if "source" not in reply:
         return None
-    told = {**reply["source"], "model": name, "job_id": way.job_id}
-    source = answers_pb2.AnswerSource(**told)
+    said = dataclasses.replace(from_plain(reply["source"], AnswerSource), model=name)
+    source = answers_pb2.AnswerSource(job_id=way.job_id, **to_plain(said))
     if isinstance(way, Warm) and way.note is not None:
         source.note.CopyFrom(finding_to_wire(way.note))
     return answers_pb2.AskEvent(source=source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,8 +30,15 @@ FEATURES = (
 class ControlService(control_pb2_grpc.ControlServicer):
     """Answers for the process itself."""
 
-    def __init__(self, controller: Controller, device: str, stop: Callable[[bool], None]) -> None:
-        """`stop(now)` begins the daemon's graceful end."""
+    def __init__(
+        self,
+        controller: Controller,
+        device: str,
+        methods: Sequence[str],
+        stop: Callable[[bool], None],
+    ) -> None:
+        """`methods`: every call that this daemon takes. `stop(now)` begins its graceful end."""
+        self._methods = methods
         self._controller = controller
         self._device = device
         self._stop = stop
@@ -41,13 +48,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Info(  # noqa: N802
         self, request: control_pb2.InfoRequest, context: Any
     ) -> control_pb2.InfoResponse:
-        """Version, process, home, features."""
+        """Version, process, home, features, methods."""
         return control_pb2.InfoResponse(
             version=package_version(),
             pid=os.getpid(),
             home=str(self._controller.home.root),
             started=self._started,
             features=FEATURES,
+            methods=self._methods,
             device=self._device,
             training_job=self._training_job(),
         )

@@ -47,10 +47,16 @@ def parse(data: Any, cls: type[D], path: str) -> D:
 
     Raises Incompatible for a format of a newer version, ValueError where `data` is no `cls`.
     """
-    found = data.get("format", 1) if isinstance(data, Mapping) else 1
-    if found != cls.FORMAT and not (isinstance(found, int) and 0 < found < cls.FORMAT):
-        raise Incompatible("file.newer", path=path, found=str(found), known=cls.FORMAT)
+    if isinstance(data, Mapping):
+        check_format(data, cls.FORMAT, path)
     return from_plain(data, cls)
+
+
+def check_format(data: Mapping[str, Any], known: int, path: Path | str) -> None:
+    """Raise Incompatible unless the `format` of a document is one of 1 to `known`."""
+    found = data.get("format", 1)
+    if not isinstance(found, int) or not 0 < found <= known:
+        raise Incompatible("file.newer", path=str(path), found=str(found), known=known)
 
 
 def to_json(value: Definition, old: Any = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetraind.storage.documents import check_format
 from safetraind.storage.durable import read_json, sync, write_json
 
 NAME = "manifest.json"
@@ -36,11 +37,15 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of `folder`, or None where there is none that can be read."""
+    """Return the manifest of `folder`, or None where there is none that can be read.
+
+    Raises Incompatible for a format of a newer version.
+    """
     manifest = read_json(folder / NAME)
-    if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
-        return manifest
-    return None
+    if not isinstance(manifest, dict):
+        return None
+    check_format(manifest, FORMAT, folder / NAME)
+    return manifest if isinstance(manifest.get("files"), dict) else None
 
 
 def damaged_files(folder: Path, *, hashes: bool = True) -> list[str] | None:

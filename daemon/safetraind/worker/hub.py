@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
 from safetrain_shared.errors import NoRoom, NotAllowed, NotFound, SafetrainError, Unreachable
+from safetrain_shared.paths import nearest_existing
 
 _STALE_SECONDS = 3600.0
 
@@ -49,7 +50,7 @@ def bytes_to_come(repository: str) -> int:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise _explained(error, repository) from error
     needed = sum(file.file_size or 0 for file in files if file.will_download)
-    free = shutil.disk_usage(_nearest(Path(constants.HF_HUB_CACHE).expanduser())).free
+    free = shutil.disk_usage(nearest_existing(Path(constants.HF_HUB_CACHE).expanduser())).free
     if free < needed:
         raise NoRoom("disk.no_room_for_model", free=free, needed=needed)
     return needed
@@ -79,10 +80,6 @@ def remove_stale_parts(repository: str) -> None:
 def _blobs(repository: str) -> Path:
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     return cache / f"models--{repository.replace('/', '--')}" / "blobs"
-
-
-def _nearest(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def _explained(error: Exception, repository: str) -> SafetrainError:

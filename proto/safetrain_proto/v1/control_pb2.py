@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n safetrain_proto/v1/control.proto\x12\x0csafetrain.v1\"\r\n\x0bInfoRequest\"\x83\x01\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0c\n\x04home\x18\x03 \x01(\t\x12\x0f\n\x07started\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x14\n\x0ctraining_job\x18\x07 \x01(\x03\"\x1a\n\x0bStopRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"$\n\x0cStopResponse\x12\x14\n\x0ctraining_job\x18\x01 \x01(\x03\x32\x87\x01\n\x07\x43ontrol\x12=\n\x04Info\x12\x19.safetrain.v1.InfoRequest\x1a\x1a.safetrain.v1.InfoResponse\x12=\n\x04Stop\x12\x19.safetrain.v1.StopRequest\x1a\x1a.safetrain.v1.StopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n safetrain_proto/v1/control.proto\x12\x0csafetrain.v1\"\r\n\x0bInfoRequest\"\x94\x01\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0c\n\x04home\x18\x03 \x01(\t\x12\x0f\n\x07started\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x14\n\x0ctraining_job\x18\x07 \x01(\x03\x12\x0f\n\x07methods\x18\x08 \x03(\t\"\x1a\n\x0bStopRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\"$\n\x0cStopResponse\x12\x14\n\x0ctraining_job\x18\x01 \x01(\x03\x32\x87\x01\n\x07\x43ontrol\x12=\n\x04Info\x12\x19.safetrain.v1.InfoRequest\x1a\x1a.safetrain.v1.InfoResponse\x12=\n\x04Stop\x12\x19.safetrain.v1.StopRequest\x1a\x1a.safetrain.v1.StopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFOREQUEST']._serialized_start=50
   _globals['_INFOREQUEST']._serialized_end=63
   _globals['_INFORESPONSE']._serialized_start=66
-  _globals['_INFORESPONSE']._serialized_end=197
-  _globals['_STOPREQUEST']._serialized_start=199
-  _globals['_STOPREQUEST']._serialized_end=225
-  _globals['_STOPRESPONSE']._serialized_start=227
-  _globals['_STOPRESPONSE']._serialized_end=263
-  _globals['_CONTROL']._serialized_start=266
-  _globals['_CONTROL']._serialized_end=401
+  _globals['_INFORESPONSE']._serialized_end=214
+  _globals['_STOPREQUEST']._serialized_start=216
+  _globals['_STOPREQUEST']._serialized_end=242
+  _globals['_STOPRESPONSE']._serialized_start=244
+  _globals['_STOPRESPONSE']._serialized_end=280
+  _globals['_CONTROL']._serialized_start=283
+  _globals['_CONTROL']._serialized_end=418
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,7 @@ class InfoResponse(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     pid: _builtins.int
     home: _builtins.str
@@ -57,6 +58,10 @@ class InfoResponse(_message.Message):
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what an older client or daemon may lack"""
 
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """every call it takes, as "safetrain.v1.Jobs/Submit" """
+
     def __init__(
         self,
         *,
@@ -67,10 +72,11 @@ class InfoResponse(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         device: _builtins.str = ...,
         training_job: _builtins.int = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "features", b"features", "home", b"home", "pid", b"pid", "started", b"started", "training_job", b"training_job", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "features", b"features", "home", b"home", "methods", b"methods", "pid", b"pid", "started", b"started", "training_job", b"training_job", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,10 @@ SENTENCES: dict[str, str] = {
     "client.dashboard_missing": _(
         "The live page needs {name}. Install it with: pip install 'safetrain[dashboard]'"
     ),
+    "client.outdated": _(
+        "The running safetraind ({daemon}) no longer takes the call {feature} of this safetrain "
+        "({own}). Upgrade this safetrain, then run the command again."
+    ),
     "client.port_taken": _(
         "Port {port} is taken by another program. Name another with --port, or 0 for any."
     ),

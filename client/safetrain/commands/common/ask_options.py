@@ -18,6 +18,7 @@ from safetrain.views.answer import Answer, numbers, source
 from safetrain.views.json_output import write
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.questions import DEFAULT_MAX_TOKENS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +35,7 @@ def model_options(function: F) -> F:
         click.option(
             "--max-tokens",
             type=Int64(1),
-            default=256,
+            default=DEFAULT_MAX_TOKENS,
             show_default=True,
             help=_("The longest answer, in tokens."),
         ),

@@ -2,9 +2,9 @@
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.packages import LEAST_PYTHON, as_numbers
 from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, passed
-from safetraind.preflight.supported_versions import LEAST_PYTHON, as_numbers
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:

@@ -8,6 +8,7 @@ alone goes to `probe.json`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import ArgValue, SafetrainError
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.packages import PACKAGES, Supported
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import write_json
 
@@ -28,18 +30,6 @@ if TYPE_CHECKING:  # they need packages of which this worker tells whether they 
 
 REQUEST = "inspect_request.json"
 RESULT = "inspect.jsonl"
-PACKAGES = (
-    "mlx",
-    "mlx_lm",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "orjson",
-    "psutil",
-    "grpc",
-    "google.protobuf",
-)
-
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -106,7 +96,8 @@ def _plain(found: Progress | Finding) -> dict[str, Any]:
 
 
 def _unreadable(error: SafetrainError) -> Finding:
-    return Finding(error.code, Status.FAILED, True, {"line": 0, **error.args_by_name}, "data")
+    found = finding_of(error)
+    return dataclasses.replace(found, args={"line": 0, **found.args}, section="data")
 
 
 def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
@@ -125,7 +116,7 @@ def _validate(request: dict[str, Any], write: Write) -> dict[str, Any]:
 
 
 def _preflight(request: dict[str, Any], write: Write) -> dict[str, Any]:
-    packages = {name: _version(name) for name in PACKAGES}
+    packages = {package.module: _version(package) for package in PACKAGES}
     write({"packages": packages})
     try:
         valid, train = scan_files([request["valid"], request["train"]], write)
@@ -205,14 +196,14 @@ def _ends(folder: Path) -> Any:
     return config.get("eos_token_id")
 
 
-def _version(name: str) -> dict[str, str]:
+def _version(package: Supported) -> dict[str, str]:
     """The version of a package that can really be imported, else why it cannot."""
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(package.module)
     except Exception as error:  # a broken package may raise anything
         return {"version": "", "reason": f"{type(error).__name__}: {error}"[:200]}
     try:
-        version = importlib.metadata.version(name.replace("_", "-"))
+        version = importlib.metadata.version(package.distribution)
     except importlib.metadata.PackageNotFoundError:
         version = str(getattr(module, "__version__", "?"))
     return {"version": version, "reason": ""}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -19,49 +18,12 @@ from mlx_lm.generate import stream_generate
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
+from safetrain_shared.questions import DEFAULT_MAX_TOKENS, AnswerDone, Question
 from safetraind.worker.inference.context_limit import PREFILL_TOKENS
 from safetraind.worker.inference.prompt_cache import Conversation
 
-DEFAULT_MAX_TOKENS = 256
 _ROLES = ("system", "user", "assistant")
 _LONGEST_KEEP_ALIVE = 1e9  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked: the turns so far, the last one the user's, and how to sample the answer.
-
-    A `temperature` of 0 is greedy, a `top_p` of 0 or 1 leaves all tokens in. Without a `seed` each
-    answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
-    answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
-    to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
-    came with the model to run.
-    """
-
-    messages: tuple[Mapping[str, str], ...] = field(repr=False)
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    temperature: float = 0.0
-    top_p: float = 0.0
-    seed: int | None = None
-    base: bool = False
-    adapter: str = ""
-    model: str = ""
-    keep_alive: float | None = None
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The end of an answer. `cut`: it had more to say; then either `max_tokens` were reached, or it
-    was `interrupted`, as by the end of the training that gave it.
-    """
-
-    prompt_tokens: int
-    tokens: int
-    seconds_to_first_token: float
-    tokens_per_second: float
-    cut: bool
-    interrupted: bool = False
 
 
 def question_from_json(data: Any) -> Question:
@@ -113,8 +75,8 @@ def generate(
     *,
     conversation: Conversation | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[str | Done]:
-    """Yield pieces of the answer as they come, and `Done` as the last.
+) -> Iterator[str | AnswerDone]:
+    """Yield pieces of the answer as they come, and `AnswerDone` as the last.
 
     What `conversation` remembers of the prompt is not computed again, and it remembers this answer.
     `stop` is looked at between two tokens; an answer it ends counts as cut and
@@ -147,7 +109,7 @@ def generate(
             break
     conversation.keep([*prompt, *said], cache)
     rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
-    yield Done(len(prompt), tokens, first - began, rate, cut, interrupted)
+    yield AnswerDone(len(prompt), tokens, first - began, rate, cut, interrupted)
 
 
 def make_sampler(

@@ -4,10 +4,9 @@ One connection, one question. The asker sends a JSON object on a line and reads 
 line, until `done` or `error`:
 
     {"waiting": "queue" | "loading"}
-    {"source": {"model", "adapter", "step", "training"}}
+    {"source": AnswerSource}
     {"text": "…"}
-    {"done": {"prompt_tokens", "tokens", "seconds_to_first_token", "tokens_per_second", "cut",
-     "interrupted"}}
+    {"done": AnswerDone}
     {"error": {"class", "code", "args"}}
 
 The asker keeps its side open until then: closing it, even by half, means that it has gone. A thread
@@ -32,10 +31,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Broken, Busy, InvalidInput, SafetrainError, error_to_dict
+from safetrain_shared.questions import AnswerDone, AnswerSource, Question
 from safetraind.worker.inference.generation import (
-    Done,
-    Question,
     encode_prompt,
     generate,
     question_from_json,
@@ -174,7 +173,7 @@ class QuestionDesk:
 def answer(
     asker: Asker,
     loaded: LoadedModel,
-    source: Mapping[str, Any],
+    source: AnswerSource,
     *,
     context: int = CONTEXT_TOKENS,
     conversation: Conversation | None = None,
@@ -206,7 +205,7 @@ def answer(
 def _answer(
     asker: Asker,
     loaded: LoadedModel,
-    source: Mapping[str, Any],
+    source: AnswerSource,
     context: int,
     conversation: Conversation | None,
     stop: Callable[[], bool],
@@ -219,7 +218,7 @@ def _answer(
     question = dataclasses.replace(question, max_tokens=room)
     adapter = adapter_off if question.base else contextlib.nullcontext
     with evaluating(loaded.model), adapter(loaded.model):
-        heard = asker.send({"source": source})
+        heard = asker.send({"source": to_plain(source)})
         pieces = generate(
             loaded.model,
             loaded.tokenizer,
@@ -229,8 +228,8 @@ def _answer(
             stop=lambda: stop() or not heard,
         )
         for piece in pieces:
-            if isinstance(piece, Done):
-                asker.send({"done": dataclasses.asdict(piece)})
+            if isinstance(piece, AnswerDone):
+                asker.send({"done": to_plain(piece)})
             else:
                 heard = asker.send({"text": piece})
         mx.synchronize()  # a token computed ahead must not run into the next training step

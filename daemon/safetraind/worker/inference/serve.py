@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
+from safetrain_shared.questions import AnswerSource
 from safetraind import host
 from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.prompt_cache import Conversation
@@ -102,12 +103,7 @@ class Server:
         answer(
             asker,
             self._loaded,
-            {
-                "model": model,
-                "adapter": self._adapter if adapted else "",
-                "step": 0,
-                "training": False,
-            },
+            AnswerSource(model, self._adapter if adapted else ""),
             context=self._context,
             conversation=self._conversation(adapted),
             stop=lambda: self._stopping,

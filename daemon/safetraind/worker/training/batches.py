@@ -12,7 +12,6 @@ each other; the rows are filled once, and shuffled in each epoch.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safetrain_shared.settings import TrainingSettings
+from safetraind.batching import packed_rows, packed_width, padded, quarters
 from safetraind.worker.training import rng
 from safetraind.worker.training.dataset import Samples
 
 # The places that random orders are drawn for.
 _TIES, _WINDOWS, _CHOSEN = range(3)
-_NEARLY_ALL = 0.95  # of the samples: their tokens fill packed rows above 97 %
 
 Row = tuple[int, ...]
 
@@ -80,9 +79,9 @@ class Batches:
         self._inputs = np.maximum(samples.lengths - 1, 0)  # the last token predicts nothing
 
         first = np.maximum(np.minimum(samples.written_lengths, first_length) - 1, 0)
-        first_width = packed_width(first, first_length - 1, bucket)
+        first_width = packed_width(_counts(first), first_length - 1, bucket)
         self._packed_width = min(first_width, padded(length - 1, bucket))
-        self._packed = packed_rows(first, first_width) if settings.packing else None
+        self._packed = _filled_rows(first, first_width) if settings.packing else None
         if self._packed is None:
             self._widths = _all_padded(first, bucket)
         else:
@@ -99,7 +98,7 @@ class Batches:
         widths = _all_padded(self._inputs, self._bucket)
         learned = np.minimum(self._samples.most_learned, widths)
         rooms = [
-            _quarters(*pair) for pair in set(zip(learned.tolist(), widths.tolist(), strict=True))
+            quarters(*pair) for pair in set(zip(learned.tolist(), widths.tolist(), strict=True))
         ]
         return max(rooms, default=0)
 
@@ -128,7 +127,7 @@ class Batches:
         if not self._shorter:
             return rows
         left = np.array([n for row in rows for n in row if self._usable[n]], np.int64)
-        packed = packed_rows(self._inputs[left], self._packed_width)
+        packed = _filled_rows(self._inputs[left], self._packed_width)
         return [tuple(int(left[n]) for n in row) for row in packed]
 
     def _batch(self, rows: Sequence[Row]) -> Batch:
@@ -171,7 +170,7 @@ def batch(samples: Samples, rows: Sequence[Row], width: int, *, packed: bool = F
             segments[y, x:end], positions[y, x:end] = segment, np.arange(end - x)
             tokens, x = tokens + end - x, end
     places = np.flatnonzero(learned)
-    room = _quarters(len(places), learned.size)
+    room = quarters(len(places), learned.size)
     return Batch(
         inputs=inputs,
         places=_filled(places, room, np.int32),
@@ -185,61 +184,25 @@ def batch(samples: Samples, rows: Sequence[Row], width: int, *, packed: bool = F
     )
 
 
-def padded(length: int, bucket: int) -> int:
-    """`length` rounded up to one of few lengths, so that every shape can be compiled and kept.
-
-    Multiples of `bucket`, and at most 8 lengths between a power of two and the next.
-    """
-    step = max(bucket, 1 << max(0, (max(length, 1) - 1).bit_length() - 4))
-    return -(-max(length, 1) // step) * step
+def _counts(lengths: NDArray[np.int64]) -> dict[int, int]:
+    """Return the number of samples of each length."""
+    values, counts = np.unique(lengths, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def packed_width(lengths: NDArray[np.int64], most: int, bucket: int) -> int:
-    """How wide packed rows are: nearly all samples fit, and so do three ordinary ones, in `most`
-    tokens at most, padded.
-
-    The few longer samples have rows of their own. Were all rows as wide, attention would cost the
-    square of it.
-    """
-    if not len(lengths):
-        return padded(most, bucket)
-    ordered = np.sort(lengths)
-    nearly, half = (int(ordered[int(share * (len(ordered) - 1))]) for share in (_NEARLY_ALL, 0.5))
-    return padded(min(max(nearly, 3 * half), most), bucket)
-
-
-def packed_rows(lengths: NDArray[np.int64], width: int) -> list[Row]:
-    """Every sample in one row of at most `width`: always the longest one that still fits.
-
-    (Best fit decreasing, kept per row; fills above 99 % of the tokens on mixed lengths.)
-    """
+def _filled_rows(lengths: NDArray[np.int64], width: int) -> list[Row]:
+    """Return packed rows of at most `width` tokens, each sample by its number in one of them."""
     waiting: dict[int, list[int]] = {}
     for number, length in enumerate(lengths.tolist()):
         waiting.setdefault(length, []).append(number)
-    left = sorted(waiting)
-    rows = []
-    while left:
-        row, room = [], max(width, left[-1])
-        while (fitting := bisect_right(left, room)) > 0:
-            length = left[fitting - 1]
-            row.append(waiting[length].pop())
-            room -= length
-            if not waiting[length]:
-                left.remove(length)
-        rows.append(tuple(row))
-    return rows
+    rows = packed_rows({length: len(numbers) for length, numbers in waiting.items()}, width)
+    return [tuple(waiting[length].pop() for length in row) for row in rows]
 
 
 def _all_padded(lengths: NDArray[np.int64], bucket: int) -> NDArray[np.int32]:
     """`padded` of each length."""
     table = [padded(length, bucket) for length in range(int(lengths.max(initial=0)) + 1)]
     return np.array(table, np.int32)[lengths]
-
-
-def _quarters(count: int, whole: int) -> int:
-    """`count` rounded up to a quarter, half, three quarters or all of `whole`."""
-    quarter = -(-whole // 4)
-    return min(whole, max(1, -(-count // quarter)) * quarter)
 
 
 def _filled(values: NDArray[Any], room: int, kind: type) -> NDArray[Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
 from safetrain_shared.events import Body, Notice, PhaseChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.event_file import EventWriter
+from safetraind.storage.run_folder import Launch
 
 MOST_WAITING = 500  # events
 PATIENCE_SECONDS = 5.0
@@ -24,11 +23,11 @@ PATIENCE_SECONDS = 5.0
 class EventSink:
     """One worker's event file and intent. Takes SIGTERM over, so only the main thread makes one."""
 
-    def __init__(self, run: RunFolder, launch: Mapping[str, Any]) -> None:
-        """`launch`: what launch.json says. Raises OSError where no event file can be opened."""
+    def __init__(self, run: RunFolder, launch: Launch) -> None:
+        """Raises OSError where no event file can be opened."""
         self.run = run
         self._intent = run.intent
-        self._events = EventWriter(run.events, launch.get("attempt", 1), launch.get("seq_floor", 0))
+        self._events = EventWriter(run.events, launch.attempt, launch.seq_floor)
         self._waiting: deque[Body] = deque(maxlen=MOST_WAITING)
         self._stopping = False
         self._phase = ""

@@ -6,6 +6,7 @@ import time
 
 import mlx.core as mx
 
+from safetrain_shared.questions import AnswerSource
 from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, QuestionDesk, answer
 from safetraind.worker.loading import LoadedModel, item_bytes
@@ -36,7 +37,7 @@ class Questions:
         if time.monotonic() < self._next or (asker := self._desk.take()) is None:
             return
         self._link.phase("answering")
-        source = {"model": self._model, "adapter": "", "step": step, "training": True}
+        source = AnswerSource(self._model, step=step, training=True)
         began = time.monotonic()
         try:
             answer(asker, self._loaded, source, context=self._context(), stop=self._stop)

@@ -6,17 +6,26 @@ import time
 from pathlib import Path
 
 from safetrain_shared.errors import InvalidInput
-from safetrain_shared.events import CheckpointSaved, Evaluated, Notice, Outcome, StepDone
+from safetrain_shared.events import (
+    KIND_OF,
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Notice,
+    Outcome,
+    StepDone,
+)
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.history import history
 from safetrain_shared.paths import SUMMARY, checkpoint_name
-from safetraind.storage import durable, training_state
+from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
 from safetraind.storage.training_state import TrainingState
 from safetraind.worker.training import adapters, memory_limits, nonfinite
 from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
-from safetraind.worker.training.metrics_table import Metrics
+from safetraind.worker.training.metrics_table import write_tables
 from safetraind.worker.training.position import Progress
 from safetraind.worker.training.step import Stepped, Stepper
 from safetraind.worker.training.summary import best_of, summary
@@ -33,7 +42,7 @@ class Records:
         self._task, self._link, self._stepper = task, sink, stepper
         self._total_steps = 0
         self._checkpoints = Checkpoints(task)
-        self._metrics = Metrics(task.run.events)
+        self._history = history(read.event for read in event_file.read(task.run.events))
         self._saved_step = 0
         self._saved_at = time.monotonic()
 
@@ -113,8 +122,7 @@ class Records:
             footprint=memory_limits.own_footprint(),
             eta_seconds=throughput.eta(self._total_steps - progress.step),
         )
-        self._metrics.add(body, time.time())
-        self._link.emit(body)
+        self._emit(body)
 
     def evaluated(self, progress: Progress, loss: float, samples: int) -> bool:
         """Logs an evaluation; True where it is the best so far, which must then be saved."""
@@ -122,8 +130,7 @@ class Records:
         best = progress.judge(loss, name)
         place = (progress.step, progress.epoch, progress.step_in_epoch)
         body = Evaluated(*place, loss=loss, samples=samples, best=best)
-        self._metrics.add(body, time.time())
-        self._link.emit(body)
+        self._emit(body)
         return best
 
     def save(self, progress: Progress) -> None:
@@ -139,7 +146,7 @@ class Records:
         if progress.best_checkpoint in ("", folder.name):  # without evaluation the newest is best
             publish(folder, self._task.adapters)
         self._write_state(progress, "training")
-        self._metrics.write(self._task.output)
+        write_tables(self._history, self._task.output)
         self._saved_step, self._saved_at = progress.step, time.monotonic()
         size = sum(file.stat().st_size for file in folder.iterdir())
         place = (progress.step, progress.epoch, progress.step_in_epoch)
@@ -157,13 +164,17 @@ class Records:
         """Writes the tables, the state and the summary; returns `outcome`. Raises OSError."""
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
             self._link.notice("train.early_stop", count=progress.stale)
-        self._metrics.write(self._task.output)
+        write_tables(self._history, self._task.output)
         self._write_state(progress, outcome.outcome)
         text = summary(
             self._task, progress, outcome, self._total_steps, self._samples, self._validation
         )
         durable.write_json(self._task.output / SUMMARY, text)
         return outcome
+
+    def _emit(self, body: StepDone | Evaluated) -> None:
+        self._history.take(Event(0, 0, time.time(), KIND_OF[type(body)], body))
+        self._link.emit(body)
 
     def _write_state(self, progress: Progress, state: str) -> None:
         training_state.write(

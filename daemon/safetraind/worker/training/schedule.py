@@ -6,13 +6,6 @@ import math
 
 from safetrain_shared.settings import TrainingSettings
 
-WARMUP_SHARE = 0.1
-
-
-def warmup(settings: TrainingSettings, total_steps: int) -> int:
-    """Optimizer steps of warm-up: as set, but at most a tenth of the run."""
-    return min(settings.warmup_steps, int(total_steps * WARMUP_SHARE))
-
 
 def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:
     """The rate of optimizer step `step`, counted from 0, of a run of `total_steps`.
@@ -21,7 +14,7 @@ def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> fl
     period; Loshchilov and Hutter 2017) fall from the peak so that they would reach zero at
     `total_steps`: the last step still learns a little, and nothing is left over.
     """
-    peak, rising = settings.learning_rate, warmup(settings, total_steps)
+    peak, rising = settings.learning_rate, settings.warmup_in(total_steps)
     if step < rising:
         return peak * (step + 1) / rising
     if settings.schedule == "constant":

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.codec import to_plain
-from safetrain_shared.events import Notice, Outcome, StateChanged
+from safetrain_shared.events import Outcome
+from safetrain_shared.history import history
 from safetrain_shared.jobs import JobState
 from safetraind.storage import event_file
 from safetraind.worker.training import memory_limits
@@ -26,6 +27,7 @@ def summary(
 ) -> dict[str, Any]:
     """The file's content. Seconds, tokens, bytes; steps are optimizer steps."""
     return {
+        "format": 1,
         "version": 1,
         "job": task.job,
         "outcome": outcome.outcome,
@@ -72,12 +74,12 @@ def _used(samples: Samples) -> int:
 
 
 def _happened(events: Path) -> Iterator[dict[str, Any]]:
-    """What the story tells beside steps: settings changed, holds, damage, interruptions."""
-    for read in event_file.read(events):
-        match read.event.body:
-            case Notice(finding) | StateChanged(JobState.INTERRUPTED, finding) if finding:
-                when = {"time": read.event.time, "attempt": read.event.attempt}
-                yield {**when, "code": finding.code, "args": to_plain(finding.args)}
+    """Notices and interruptions: settings changed, holds, damage, deaths."""
+    known = history(read.event for read in event_file.read(events))
+    interrupted = [one for one in known.troubles if one.state is JobState.INTERRUPTED]
+    for one in sorted([*known.notices, *interrupted], key=lambda one: one.time):
+        finding = {"code": one.finding.code, "args": to_plain(one.finding.args)}
+        yield {"time": one.time, "attempt": one.attempt, **finding}
 
 
 def _finite(value: float) -> float | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from safetrain_shared.events import Outcome
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.storage import durable
+from safetraind.storage import documents, durable
+from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.training import memory_limits, nonfinite, task
@@ -33,7 +34,7 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
-    sink = EventSink(run, durable.read_json(run.launch) or {})
+    sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
     return spoken(sink, lambda: train(task.read(run), sink))
 
 
@@ -69,7 +70,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
     # A short run is logged more often, or a progress bar would stand still.
     log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
 
-    durable.write_json(job.run.fallbacks, stepper.fallbacks(batches))
+    durable.write_json(job.run.fallbacks, {"format": 1, **stepper.fallbacks(batches)})
     records.begin(progress, samples, validation, total_steps)
     memory_limits.begin_measuring()
     throughput = Throughput()

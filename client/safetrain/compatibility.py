@@ -1,0 +1,40 @@
+"""Client and daemon of different versions: which of the two must be brought up to date."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import version
+from typing import Any
+
+import safetrain_proto.v1
+from safetrain_proto.v1.control_pb2 import InfoResponse
+from safetrain_shared.errors import Incompatible
+
+
+def explained(method: Any, info: InfoResponse) -> Incompatible:
+    """Return the error for a call that the daemon does not take, with the cure.
+
+    `method`: gRPC's callable. A daemon that takes calls that this client does not know is the newer
+    one, and the client must be upgraded; else the daemon is older, and must be started anew.
+    """
+    path = getattr(method, "_method", b"")  # gRPC has no public name for it
+    name = (path.decode() if isinstance(path, bytes) else str(path)).lstrip("/")
+    feature = name.rpartition(".")[2] or "?"
+    if set(info.methods) - known_methods():
+        own = version("safetrain")
+        return Incompatible("client.outdated", feature=feature, daemon=info.version, own=own)
+    return Incompatible("daemon.incompatible", feature=feature)
+
+
+def known_methods() -> set[str]:
+    """Return every call that this client knows, as the daemon's `methods` names them."""
+    folder = safetrain_proto.v1.__path__
+    names = (module.name for module in pkgutil.iter_modules(folder) if module.name.endswith("_pb2"))
+    files = (importlib.import_module(f"safetrain_proto.v1.{name}").DESCRIPTOR for name in names)
+    return {
+        f"{service.full_name}/{method.name}"
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }

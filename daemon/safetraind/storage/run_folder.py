@@ -1,0 +1,40 @@
+"""The small files of a run's folder: which worker was started, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """`launch.json`, written before each worker. `seq_floor`: exclusive lower bound for the next
+    event number; `boot_id` names the run of the machine.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    role: str = ""
+    attempt: int = 1
+    seq_floor: int = 0
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperNote:
+    """`exit.json`: how a worker ended, written by `processes.keeper`, which imports none of this.
+
+    `oom_kills`: kills for memory meanwhile, None where that is not known. `footprint`: bytes, the
+    last that was seen; `pressure`: macOS' level then. `ended`: seconds since the epoch, UTC.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    attempt: int = 0
+    role: str = ""
+    code: int = 0
+    signal: int = 0
+    oom_kills: int | None = None
+    footprint: int = 0
+    pressure: int = 0
+    ended: float = 0.0

@@ -1,0 +1,59 @@
+"""Questions to a model and the parts of an answer, as daemon and worker exchange them.
+
+The daemon sends a `Question` as one line of JSON; the worker answers with one JSON object a line:
+{"waiting": …}, {"source": AnswerSource}, {"text": …}, {"done": AnswerDone} or {"error": …}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DEFAULT_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: the turns so far, the last one the user's, and how to sample the answer.
+
+    A `temperature` of 0 is greedy, a `top_p` of 0 or 1 leaves all tokens in. Without a `seed` each
+    answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
+    answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
+    to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
+    came with the model to run.
+    """
+
+    messages: tuple[Mapping[str, str], ...] = field(repr=False)
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = 0.0
+    top_p: float = 0.0
+    seed: int | None = None
+    base: bool = False
+    adapter: str = ""
+    model: str = ""
+    keep_alive: float | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSource:
+    """What answers: a model, an adapter (a folder; empty: the base), in training also the step."""
+
+    model: str
+    adapter: str = ""
+    step: int = 0
+    training: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDone:
+    """The end of an answer. `cut`: it had more to say; then either `max_tokens` were reached, or it
+    was `interrupted`, as by the end of the training that gave it.
+    """
+
+    prompt_tokens: int
+    tokens: int
+    seconds_to_first_token: float
+    tokens_per_second: float
+    cut: bool
+    interrupted: bool = False
