@@ -20,6 +20,7 @@ from safetraind.worker.training import adapters, model_split, packing, rng
 from safetraind.worker.training.batches import Batch, Batches
 from safetraind.worker.training.gradient_checkpointing import has_own_dropout, recompute_layers
 from safetraind.worker.training.loss import summed_loss
+from safetraind.worker.training.recurrence.replacements import in_chunks
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 Arrays = dict[str, mx.array]  # what of a batch goes to the device
@@ -200,7 +201,8 @@ class Stepper:
         if self._positions is not None:
             self._positions.now = arrays.get("positions")
         try:
-            yield
+            with in_chunks(arrays.get("segments")):
+                yield
         finally:
             self._keys.rows = None
             if self._positions is not None:
