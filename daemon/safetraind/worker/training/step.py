@@ -18,6 +18,7 @@ from mlx.utils import tree_map, tree_map_with_path, tree_reduce
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.worker.training import adapters, model_split, packing, rng
 from safetraind.worker.training.batches import Batch, Batches
+from safetraind.worker.training.block_attention import in_blocks
 from safetraind.worker.training.gradient_checkpointing import has_own_dropout, recompute_layers
 from safetraind.worker.training.loss import summed_loss
 from safetraind.worker.training.recurrence.replacements import in_chunks
@@ -57,6 +58,8 @@ class Stepper:
         self._keys = adapters.attach(model, settings, seed)
         self._dropouts = adapters.dropouts(model)
         self._split = model_split.split(model)
+        # Every mask of mlx-lm's models is causal (`make architectures`); other code may see ahead.
+        self._causal = settings.packing or type(model).__module__.startswith("mlx_lm.models.")
         self._positions = packing.prepare(model) if settings.packing else None
         if settings.gradient_checkpointing:
             recompute_layers(model)
@@ -201,7 +204,7 @@ class Stepper:
         if self._positions is not None:
             self._positions.now = arrays.get("positions")
         try:
-            with in_chunks(arrays.get("segments")):
+            with in_chunks(arrays.get("segments")), in_blocks(causal_masks=self._causal):
                 yield
         finally:
             self._keys.rows = None

@@ -17,6 +17,7 @@ Linear", 2025), from chunk to chunk through the state.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
@@ -110,7 +111,7 @@ def _by_chunk(part: mx.array, groups: int) -> mx.array:
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """The chunks apart. (Split, because on the way back an index would fill up with zeros.)"""
+    """The chunks apart: split, because on the way back an index would fill up with zeros."""
     return [chunk.squeeze(3) for chunk in mx.split(chunks, chunks.shape[3], axis=3)]
 
 
@@ -173,8 +174,14 @@ def _to_borders(logs: mx.array) -> list[mx.array]:
     return found
 
 
-@mx.custom_function
 def _inverse(lower: mx.array) -> mx.array:
+    run: Any = mx.custom_function(_by_blocks)
+    run.vjp(_of_inverse)
+    inverse: mx.array = run(lower)
+    return inverse
+
+
+def _by_blocks(lower: mx.array) -> mx.array:
     """The inverse of I + `lower` (…, C, C), strictly lower, by blocks of 1, 2, 4, … tokens.
 
     (Its Neumann series, one product shorter, loses all digits where the keys are alike.)
@@ -186,7 +193,6 @@ def _inverse(lower: mx.array) -> mx.array:
     return inverse
 
 
-@_inverse.vjp
 def _of_inverse(_: mx.array, cotangent: mx.array, inverse: mx.array) -> mx.array:
     turned = inverse.swapaxes(-1, -2)
     return -(turned @ cotangent @ turned)

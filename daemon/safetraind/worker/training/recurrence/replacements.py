@@ -49,7 +49,7 @@ def in_chunks(segments: mx.array | None = None) -> Iterator[None]:
 
 def _replacements(segments: mx.array | None) -> Iterator[tuple[Any, str, Any]]:
     """(owner, name, replacement) for what is loaded: names are bound in each importing module."""
-    functions = {
+    functions: dict[str, tuple[Any, Callable[..., Any]]] = {
         "gated_delta_update": (gated_delta, _gated_delta_update),
         "ssm_update": (ssm, _ssm_update),
         "recurrent_gla": (_loaded("bailing_moe_linear"), _recurrent_gla),
@@ -217,7 +217,8 @@ def _selective(
     `normed` does to delta, B and C what the architecture does.
     """
     rank, size = layer.time_step_rank, layer.ssm_state_size
-    delta, b, c = normed(layer, mx.split(layer.x_proj(x), [rank, rank + size], axis=-1))
+    parts = mx.split(layer.x_proj(x), [rank, rank + size], axis=-1)
+    delta, b, c = normed(layer, list(parts))
     delta = nn.softplus(layer.dt_proj(delta))
     rate = -mx.exp(layer.A_log.astype(mx.float32))
     y, state = selective_scan(x, delta, rate, b, c, state, _starts(segments))
@@ -246,7 +247,7 @@ def _wkv7(
 
 
 def _wkv7_span(state: mx.array, *parts: mx.array) -> list[mx.array]:
-    step: Any = sys.modules[f"{MODELS}.rwkv7"]._wkv7_step_ops  # type: ignore[attr-defined]
+    step: Any = sys.modules[f"{MODELS}.rwkv7"]._wkv7_step_ops
     tokens = [[t.squeeze(1) for t in mx.split(part, part.shape[1], axis=1)] for part in parts]
     found = []
     for token in zip(*tokens, strict=True):

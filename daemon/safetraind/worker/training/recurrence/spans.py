@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 
@@ -25,8 +26,7 @@ def in_spans(
     def cut(part: mx.array, start: int) -> mx.array:
         return part[:, start : start + length]
 
-    @mx.custom_function
-    def run(state: mx.array, *parts: mx.array) -> list[mx.array]:
+    def forward(state: mx.array, *parts: mx.array) -> list[mx.array]:
         found, borders = [], []
         for start in starts:
             borders.append(state)
@@ -34,8 +34,7 @@ def in_spans(
             found.append(y)
         return [mx.concatenate(found, axis=1), state, *borders]
 
-    @run.vjp
-    def back(
+    def backward(
         primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
     ) -> list[mx.array]:
         of_y, of_state, *_ = cotangents
@@ -49,5 +48,7 @@ def in_spans(
                 found.insert(0, gradient)
         return [of_state, *(mx.concatenate(found, axis=1) for found in gradients)]
 
-    y, state, *_ = run(state, *parts)
-    return y, state
+    run: Any = mx.custom_function(forward)
+    run.vjp(backward)
+    y, last, *_ = run(state, *parts)
+    return y, last
