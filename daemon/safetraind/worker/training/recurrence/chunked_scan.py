@@ -156,7 +156,7 @@ class Decays:
 
 
 def _between(logs: mx.array) -> mx.array:
-    """exp of the logarithms' sum after token j up to token i, for j < i, else 0: (…, C, C)."""
+    """Exp of the logarithms' sum after token j up to token i, for j < i, else 0: (…, C, C)."""
     below = mx.array(_lower())
     sums = mx.cumsum(mx.where(below, logs, 0), axis=-2)
     return mx.where(below, mx.exp(sums), 0)

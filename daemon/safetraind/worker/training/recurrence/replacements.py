@@ -1,4 +1,4 @@
-"""mlx-lm's recurrences, for training in forms that cost less: put in place for a pass, then removed.
+"""mlx-lm's recurrences in forms that cost less in training: put in place for a pass, then removed.
 
 mlx-lm 0.32 trains gated delta nets, Mamba 1, linear attention and RG-LRU token by token, and SSD
 layers in chunks of 256 whose decay matrices are all kept. The functions here have the signatures
@@ -21,7 +21,7 @@ from mlx_lm.models.activations import swiglu
 
 from safetraind.worker.training.recurrence.chunked_scan import chunked_scan
 from safetraind.worker.training.recurrence.diagonal_scan import diagonal_scan, selective_scan
-from safetraind.worker.training.recurrence.spans import Span, in_spans
+from safetraind.worker.training.recurrence.spans import in_spans
 
 MODELS = "mlx_lm.models"
 _RWKV_SPAN = 32  # tokens
