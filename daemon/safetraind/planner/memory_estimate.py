@@ -11,12 +11,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from safetrain_shared.attention import BLOCK, attends_in_blocks
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
 
 _ADAM_COPIES = 3
-_BLOCK_COPIES = 5  # scores, weights, their gradients (as measured with 8 heads at 2048)
 _LOGIT_COPIES = 4
 _EVALUATED_LOGIT_COPIES = 2
 _SURELY_LESS = 0.7
@@ -81,7 +79,7 @@ def largest_array(shape: ModelShape, settings: TrainingSettings, step: Step) -> 
     """Bytes of the largest array that depends on how it is trained: logits, scores, activations."""
     item = item_bytes(shape, settings)
     width = max(step.width, step.valid_width)
-    scores = _scores_at_once(shape, step, width)
+    scores = 0 if step.fused else shape.heads * width**2
     logits = max(_through_head(settings, n) for n in (step.learned, step.valid_learned))
     activations = width * max(shape.intermediate, shape.hidden)
     return item * max(step.rows * max(scores, activations), logits * shape.vocabulary)
@@ -100,7 +98,7 @@ def _trained(shape: ModelShape, settings: TrainingSettings, step: Step) -> Peak:
         weights=_weights(shape, settings),
         adapter=4 * copies * _parameters(shape, settings),
         logits=_LOGIT_COPIES * item * _through_head(settings, step.learned) * shape.vocabulary,
-        scores=item * _scores(shape, step, step.width, held),
+        scores=0 if step.fused else held * _scores(shape, item, step.rows, step.width),
         activations=_activations(shape, settings, step.rows * step.width, layers, item),
     )
 
@@ -113,7 +111,7 @@ def _evaluated(shape: ModelShape, settings: TrainingSettings, step: Step) -> Pea
         weights=_weights(shape, settings),
         adapter=4 * _ADAM_COPIES * _parameters(shape, settings),
         logits=_EVALUATED_LOGIT_COPIES * item * predictions * shape.vocabulary,
-        scores=item * _scores(shape, step, step.valid_width, layers=2),
+        scores=0 if step.fused else 2 * _scores(shape, item, step.rows, step.valid_width),
         activations=_layer(shape, step.rows * step.valid_width, item),
     )
 
@@ -136,19 +134,9 @@ def _through_head(settings: TrainingSettings, learned: int) -> int:
     return min(settings.loss_chunk or learned, learned)
 
 
-def _scores(shape: ModelShape, step: Step, width: int, layers: int) -> int:
-    """Attention scores that exist together: of so many layers, or of one block of queries."""
-    at_once = step.rows * _scores_at_once(shape, step, width)
-    return at_once * (_BLOCK_COPIES if at_once < step.rows * shape.heads * width**2 else layers)
-
-
-def _scores_at_once(shape: ModelShape, step: Step, width: int) -> int:
-    """The scores of one row that one operation computes."""
-    if step.fused:
-        return 0
-    sizes = shape.head_dim, shape.head_dim
-    in_blocks = attends_in_blocks(width, masked=False, sizes=sizes, fused=False)
-    return shape.heads * width * (BLOCK if in_blocks else width)
+def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
+    """The attention scores of one layer."""
+    return item * shape.heads * rows * width**2
 
 
 def _activations(
