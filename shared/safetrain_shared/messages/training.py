@@ -77,6 +77,10 @@ SENTENCES: dict[str, str] = {
         "This model has dropout of its own, with which gradient_checkpointing would give wrong "
         "gradients. Turn gradient_checkpointing off."
     ),
+    "train.no_checkpointing": _(
+        "Layers of this model hand on more than their result, so that gradient_checkpointing would "
+        "give wrong gradients. Turn gradient_checkpointing off."
+    ),
     "train.packing_unsupported": _(
         "In this model the samples of a packed row would see each other. Turn packing off."
     ),

@@ -40,8 +40,11 @@ def in_blocks(*, causal_masks: bool = False) -> Iterator[None]:
         **options: Any,
     ) -> mx.array:
         masked = isinstance(mask, mx.array) or sinks is not None
+        # Scores to be added, as latent attention hands over, may have a gradient of their own.
+        added = isinstance(mask, mx.array) and mask.dtype != mx.bool_
         sizes = q.shape[-1], v.shape[-1]
-        if not attends_in_blocks(q.shape[2], masked=masked, sizes=sizes, fused=_fused()):
+        pays = attends_in_blocks(q.shape[2], masked=masked, sizes=sizes, fused=_fused())
+        if added or not pays:
             return original(q, k, v, scale=scale, mask=mask, sinks=sinks, **options)
         return block_attention(q, k, v, scale, mask, sinks, causal=causal_masks)
 
@@ -70,9 +73,9 @@ def block_attention(
     """softmax(scale q kᵀ + mask) v, as `mx.fast.scaled_dot_product_attention` defines it.
 
     `q` (B, H, T, D), `k` (B, G, S, D), `v` (B, G, S, V), each key head shared by H / G query
-    heads; `mask` "causal", bool (true: seen) or to be added, in a shape that broadcasts to
-    (B, H, T, S); `sinks` (H,): one more score for each head, which no value belongs to. With
-    `causal` an array `mask` is causal too. The mask has no gradient.
+    heads; `mask` "causal" or bool (true: seen), in a shape that broadcasts to (B, H, T, S); `sinks`
+    (H,): one more score for each head, which no value belongs to. With `causal` an array `mask` is
+    causal too.
     """
     length, keys = q.shape[2], k.shape[2]
     if isinstance(mask, str):
@@ -157,7 +160,7 @@ class _Rows:
             return scores
         mask = self._mask(start, count, end, scores)
         lowest = mx.finfo(scores.dtype).min  # not -inf: a query that sees nothing gives no NaN
-        return mx.where(mask, scores, lowest) if mask.dtype == mx.bool_ else scores + mask
+        return mx.where(mask, scores, lowest)
 
     def _mask(self, start: int, count: int, end: int, scores: mx.array) -> mx.array:
         """The part of the mask that belongs to a block, in a shape that broadcasts to `scores`."""

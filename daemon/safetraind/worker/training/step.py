@@ -19,7 +19,7 @@ from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.worker.training import adapters, model_split, rng, short_pass
 from safetraind.worker.training.batches import Batch, Batches
 from safetraind.worker.training.block_attention import in_blocks
-from safetraind.worker.training.gradient_checkpointing import has_own_dropout, recompute_layers
+from safetraind.worker.training.gradient_checkpointing import can_recompute, recompute_layers
 from safetraind.worker.training.loss import summed_loss
 from safetraind.worker.training.packing import Packing
 from safetraind.worker.training.recurrence.replacements import in_chunks
@@ -74,6 +74,11 @@ class Stepper:
         self._compile()
         model.train()
 
+    @property
+    def splits_head(self) -> bool:
+        """Whether the loss can be computed in chunks: the model's head can be split off."""
+        return self._split.chunks
+
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
         """Trains on one window as if it were one large batch; `number` counts optimizer steps.
 
@@ -111,7 +116,7 @@ class Stepper:
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
         """
         chunks = self._split.chunks and batches.most_predictions > LOSS_CHUNK
-        return {"gradient_checkpointing": not has_own_dropout(self.model), "loss_chunk": chunks}
+        return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
         """The mean loss of a window and its gradient, added up over its micro-batches.
