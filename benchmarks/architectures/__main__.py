@@ -22,11 +22,6 @@ from benchmarks.architectures.trial import WAYS
 RESULTS = Path(__file__).with_name("results.json")
 _SECONDS = 900  # g++ compiles each architecture's operations the first time
 _BYTES = 12 << 30  # of address space
-_PARTS = {"activations", "base", "bitlinear_layers", "cache", "gated_delta", "mla", "pipeline"} | {
-    "rope_utils",
-    "ssm",
-    "switch_layers",
-}  # modules of mlx_lm.models that are no architectures
 
 
 def main() -> int:
@@ -37,7 +32,7 @@ def main() -> int:
     asked = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     ways = [way for way in WAYS if way not in asked.skip]
-    for name in asked.names or [n for n in tiny_configs.names() if n not in _PARTS]:
+    for name in asked.names or [n for n in tiny_configs.names() if n not in no_architectures()]:
         began = time.monotonic()
         found = tried(name, ways)
         bad = {way: said for way, said in found.items() if said}
@@ -48,6 +43,12 @@ def main() -> int:
     write_pages(kept)
     said = [text for name, ways in kept.items() if name != "versions" for text in ways.values()]
     return int(any(text.startswith(("crashed", "wrong")) for text in said))
+
+
+def no_architectures() -> set[str]:
+    """Modules of mlx_lm.models that only serve others."""
+    parts = "activations base bitlinear_layers cache gated_delta mla pipeline rope_utils ssm"
+    return {*parts.split(), "switch_layers"}
 
 
 def tried(name: str, ways: list[str]) -> dict[str, str]:

@@ -181,7 +181,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "hc_mult": 2,
         "rms_norm_eps": 1e-6,
     },
-    "exaone4": {"rope_scaling": None, "sliding_window_pattern": "LLLG"},
+    "exaone4": {
+        "rope_scaling": None,
+        "sliding_window_pattern": "LLLG",
+        "layer_types": [_SLIDING, _SLIDING, _SLIDING, _FULL],
+    },
     "exaone_moe": {"layer_types": _HALF_SLIDING, "is_moe_layer": [False, True, True, True]},
     "gear": {"layer_types": _HALF_SLIDING},
     "gemma3": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 16},

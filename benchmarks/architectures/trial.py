@@ -2,8 +2,8 @@
 
 Each way of training is compared with the plain one: the same model and adapter, uncompiled, its
 logits computed whole, each sample alone, and mlx-lm's own recurrences and attention. Prints a JSON
-object: for each way "" where it is right, else what is wrong with it; "refused: …" where the
-trainer says so with a sentence.
+object: for each way "" where it is right, else what it came to: "refused CODE: reason" where the
+trainer says so with a sentence, "without: …" where it changes nothing, "wrong: …" or "crashed: …".
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ _SETTINGS: dict[str, Any] = {
 Gradients = dict[str, mx.array]
 
 
+class Without(Exception):
+    """A way of training changed nothing, which is right but no help; the text says what."""
+
+
 class Wrong(Exception):
     """A way of training gave something else than the plain one; the text says what."""
 
@@ -76,9 +80,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _said(error: BaseException) -> str:
     if isinstance(error, SafetrainError):
-        return f"refused: {error}"
-    if isinstance(error, Wrong):
-        return f"wrong: {error}"
+        reason = str(error.args_by_name.get("reason", ""))
+        return f"refused {error.code}: {reason[:160]}"
+    if isinstance(error, Without | Wrong):
+        return f"{type(error).__name__.lower()}: {error}"
     lines = str(error).strip().splitlines() or [""]
     return f"crashed: {type(error).__name__}: {lines[0][:120]}"
 
@@ -194,7 +199,7 @@ def _equals_plain(
 def _chunks(trial: Trial) -> None:
     made = trial.stepper(loss_chunk=8)
     if not made.splits_head:
-        raise Wrong("the head cannot be split off")
+        raise Without("the head is not split off: the loss is computed whole")
     _compare(made.gradients(_window(), 0), trial.plain())
 
 
