@@ -56,7 +56,7 @@ def load(
     try:
         model, config = load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (Exception, SystemExit) as error:  # an architecture's own code: olmo's may even exit
         if "model_file" in _raw_config(folder) and not trust_remote_code:
             raise InvalidInput("model.needs_remote_code", path=str(folder)) from error
         reason = _first_line(error)
@@ -160,6 +160,6 @@ def _raw_config(folder: Path) -> str:
         return ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
