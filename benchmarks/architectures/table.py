@@ -72,7 +72,7 @@ _TEXTS = {
             "num CPU com Linux e mlx {mlx}: um modelo minúsculo e aleatório de cada uma, feito a "
             "partir da sua própria configuração, passa pelo treinador do projeto. Cada modo de "
             "treinar tem de dar o gradiente do modo simples: o mesmo modelo sem compilação, com "
-            "os logits inteiros, cada amostra sozinho, e as recorrências e a atenção do próprio "
+            "os logits inteiros, cada amostra sozinha, e as recorrências e a atenção do próprio "
             "mlx-lm. Depois de um checkpoint, o passo seguinte tem de ser igual bit a bit. Os "
             "pesos são aleatórios: isto diz se uma arquitetura se treina corretamente, não quão "
             "bem um modelo dela aprende."

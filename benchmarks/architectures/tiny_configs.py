@@ -212,7 +212,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.5, "intermediate_size": 96},
     "gptj": {"rotary_dim": 8},
-    "granitemoehybrid": {"layer_types": ["mamba", "mamba", "mamba", "attention"]},
+    "granitemoehybrid": {
+        "mamba_d_head": 32,
+        "layer_types": ["mamba", "mamba", "mamba", "attention"],
+    },
     "hunyuan": {
         "use_mixed_mlp_moe": True,
         "use_qk_norm": True,
