@@ -1,10 +1,12 @@
 """`make bench-layers`: one layer there and back, as we train it and as mlx-lm does, in one run.
 
 Three layers: the gated delta net of Qwen3.5-4B, the SSD mixer of Mamba2-2.7B, and attention. Each
-path of each length runs in a process of its own: compiled, as the trainer does, twice, the second
-time measured. Time is the processor's on a CPU, which a busy machine does not change, and the
-clock's on a GPU; memory is MLX's peak above the layer's own weights. A path whose next peak would
-pass --most, going by the growth so far, is left out, and the table says so.
+path of each length runs in a process of its own, twice, the second time measured. Ours and mlx-lm's
+are compiled, as both trainers do; mlx-lm's is also run uncompiled, because compiling makes its token
+loop's memory grow with the square of the length. Time is the processor's on a CPU, which a busy
+machine does not change, and the clock's on a GPU; memory is MLX's peak above the layer's own
+weights. A path whose next peak would pass --most, going by the growth so far, is left out, and the
+table says so.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ from safetraind.worker.training.block_attention import in_blocks
 from safetraind.worker.training.recurrence.replacements import in_chunks
 
 REPORT = Path("reports/layers.json")
-OURS, THEIRS = "safetrain", "mlx-lm"
+OURS, THEIRS, EAGER = PATHS = "safetrain", "mlx-lm", "mlx-lm uncompiled"
 LENGTHS = (256, 512, 1024, 2048, 4096)
-_GROWTH = 4  # of a peak when the length doubles, at most
+_GROWTH = 3  # of a peak when the length doubles
 _SECONDS = 400  # for one length of one path
 
 
@@ -56,24 +58,27 @@ def main() -> int:
 
 
 def _rows(layer: str, lengths: list[int], most: float) -> list[dict[str, Any]]:
-    print(f"\n{layer}\n{'tokens':>8}{OURS:>24}{THEIRS:>24}{'time':>8}{'memory':>8}")
+    print(f"\n{layer}\n{'tokens':>8}" + "".join(f"{path:>36}" for path in PATHS))
     rows, last = list[dict[str, Any]](), dict[str, float]()
     for length in lengths:
         row: dict[str, Any] = {"layer": layer, "tokens": length}
-        for path in (OURS, THEIRS):
+        for path in PATHS:
             if path in last and _GROWTH * last[path] > most:
                 continue
             row[path] = one(layer, path, length)
             last[path] = row[path]["gb"] if row[path] else most
         rows.append(row)
-        ours, theirs = row.get(OURS), row.get(THEIRS)
-        factors = "".join(f"{theirs[n] / ours[n]:7.1f}x" for n in ("s", "gb")) if theirs else ""
-        print(f"{length:8}{_cell(ours):>24}{_cell(theirs):>24}{factors}", flush=True)
+        cells = (_cell(row.get(path), row[OURS]) for path in PATHS)
+        print(f"{length:8}" + "".join(f"{cell:>36}" for cell in cells), flush=True)
     return rows
 
 
-def _cell(found: dict[str, float] | None) -> str:
-    return f"{found['s']:8.2f} s {found['gb']:8.3f} GB" if found else "left out"
+def _cell(found: dict[str, float] | None, ours: dict[str, float]) -> str:
+    """Seconds and peak, and how many times ours each is."""
+    if not found:
+        return "left out"
+    times = [f"({found[n] / ours[n]:.1f}x)" if found is not ours else "" for n in ("s", "gb")]
+    return f"{found['s']:.2f} s {times[0]} {found['gb']:.3f} GB {times[1]}"
 
 
 def one(layer: str, path: str, length: int) -> dict[str, float] | None:
@@ -104,7 +109,8 @@ def _measured(layer: str, path: str, length: int) -> dict[str, float]:
 
     places = in_chunks() if path == OURS else nullcontext()
     blocks = in_blocks(causal_masks=True) if path == OURS else nullcontext()
-    step = mx.compile(mx.value_and_grad(loss, argnums=list(range(len(inputs)))))
+    step = mx.value_and_grad(loss, argnums=list(range(len(inputs))))
+    step = step if path == EAGER else mx.compile(step)
     clock = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
     with places, blocks:
         mx.eval(step(*inputs))
