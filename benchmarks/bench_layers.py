@@ -1,12 +1,12 @@
 """`make bench-layers`: one layer there and back, as we train it and as mlx-lm does, in one run.
 
 Three layers: the gated delta net of Qwen3.5-4B, the SSD mixer of Mamba2-2.7B, and attention. Each
-path of each length runs in a process of its own, twice, the second time measured. Ours and mlx-lm's
-are compiled, as both trainers do; mlx-lm's is also run uncompiled, because compiling makes its token
-loop's memory grow with the square of the length. Time is the processor's on a CPU, which a busy
-machine does not change, and the clock's on a GPU; memory is MLX's peak above the layer's own
-weights. A path whose next peak would pass --most, going by the growth so far, is left out, and the
-table says so.
+path of each length runs in a process of its own, twice, the second time measured. Ours and
+mlx-lm's are compiled, as both trainers do; mlx-lm's is also run uncompiled, because compiling makes
+the memory of its token loop grow with the square of the length. Time is the processor's on a CPU,
+which a busy machine does not change, and the clock's on a GPU; memory is MLX's peak above the
+layer's own weights. A path whose next peak would pass --most, going by the growth so far, is left
+out, and the table says so.
 """
 
 from __future__ import annotations

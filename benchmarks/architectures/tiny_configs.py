@@ -276,6 +276,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "emb_neighbor_num": 2,
         "emb_split_num": 2,
     },
+    "mamba2": {"num_heads": 8, "expand": 2, "intermediate_size": 128},
     "mellum": {"layer_types": _HALF_SLIDING, "rope_parameters": _ROPE_BY_TYPE},
     "mimo_v2_flash": {
         "hybrid_layer_pattern": [1, 0, 1, 0],

@@ -22,7 +22,7 @@ from safetraind.worker.training.recurrence.replacements import in_chunks
 
 # How far apart, in parts of the largest logit, the same sample may be after another, which only the
 # order of sums can change, and alone, where 16 bits round what is computed in another shape.
-_ROUNDING, _SAME = 1e-3, 5e-2
+_ROUNDING, _SAME = 1e-2, 0.1
 ROPE = "rope"  # what mlx-lm's models call the module that turns queries and keys by their positions
 
 
