@@ -371,9 +371,10 @@ def names() -> list[str]:
 def config(name: str) -> dict[str, Any]:
     """A tiny configuration of the architecture, as a config.json would have it."""
     own = OVERRIDES.get(name, {})
-    text = {"tie_word_embeddings": False, **SIZES, "model_type": name, **own}
+    sizes = {"tie_word_embeddings": False, **SIZES}
     arguments = importlib.import_module(f"mlx_lm.models.{name}").ModelArgs
-    nested = "text_config" in {field.name for field in dataclasses.fields(arguments)}
-    if not nested:
-        return text
-    return {"model_type": name, "vocab_size": VOCABULARY, "text_config": text}
+    fields = {field.name for field in dataclasses.fields(arguments)}
+    if "text_config" in fields:
+        text = {**sizes, "model_type": name, **own}
+        return {"model_type": name, "vocab_size": VOCABULARY, "text_config": text}
+    return {**{n: v for n, v in sizes.items() if n in fields}, "model_type": name, **own}
