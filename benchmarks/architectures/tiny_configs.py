@@ -362,6 +362,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What stands beside the language model's own configuration.
+_AROUND: dict[str, dict[str, Any]] = {"muse_spark": {"audio_config": {"out_hidden_size": 64}}}
+
 
 def names() -> list[str]:
     """Every architecture of the installed mlx-lm: modules that could have a `Model`."""
@@ -376,5 +379,6 @@ def config(name: str) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(arguments)}
     if "text_config" in fields:
         text = {**sizes, "model_type": name, **own}
-        return {"model_type": name, "vocab_size": VOCABULARY, "text_config": text}
+        around = _AROUND.get(name, {})
+        return {"model_type": name, "vocab_size": VOCABULARY, "text_config": text, **around}
     return {**{n: v for n, v in sizes.items() if n in fields}, "model_type": name, **own}

@@ -71,8 +71,12 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
     except (TypeError, ValueError) as error:
         raise InvalidSetting("train.no_adapter", reason=str(error)) from error
     if not tree_flatten(model.trainable_parameters()):
-        targets = ", ".join(settings.lora_targets)
-        raise InvalidSetting("train.no_targets", targets=targets)
+        if settings.lora_targets:
+            raise InvalidSetting("train.no_targets", targets=", ".join(settings.lora_targets))
+        kinds = {
+            type(m).__name__ for layer in model.layers for m in layer.modules() if "weight" in m
+        }
+        raise InvalidSetting("train.no_adapter", reason=", ".join(sorted(kinds)))
     return _key_dropout(model, settings.lora_dropout)
 
 
