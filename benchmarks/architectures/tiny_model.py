@@ -38,6 +38,14 @@ def make(name: str, folder: Path) -> Path:
     return folder
 
 
+def make_bare(name: str, folder: Path) -> Path:
+    """Writes a folder that names the architecture, for one that makes no model here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mx.save_safetensors(str(folder / "model.safetensors"), {"weight": mx.zeros(1)})
+    (folder / "config.json").write_text(json.dumps({"model_type": name}), encoding="utf-8")
+    return folder
+
+
 def _noisy(weight: mx.array) -> mx.array:
     noise = _NOISE * mx.random.normal(weight.shape)
     return weight.astype(mx.float32) + noise

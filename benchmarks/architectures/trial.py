@@ -61,10 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     """Tries the named ways, or all, one after the other; a refusal ends none but its own."""
     name, *wanted = arguments
     with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / name
         try:
-            folder = tiny_model.make(name, Path(place) / name)
-            trial = Trial(folder)
-        except (Exception, SystemExit) as error:
+            trial = Trial(_made(name, folder))
+        except Exception as error:
             print(json.dumps({"load": _said(error)}))
             return 0
         found = {}
@@ -76,6 +76,14 @@ def main(arguments: Sequence[str]) -> int:
                 found[way] = _said(error)
         print(json.dumps({"load": "", **found}))
     return 0
+
+
+def _made(name: str, folder: Path) -> Path:
+    """The architecture's model; where its code makes none, a folder that the loader will refuse."""
+    try:
+        return tiny_model.make(name, folder)
+    except (Exception, SystemExit):
+        return tiny_model.make_bare(name, folder)
 
 
 def _said(error: BaseException) -> str:

@@ -162,4 +162,5 @@ def _raw_config(folder: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    known = lines and isinstance(error, Exception)  # SystemExit tells a number only
+    return lines[0] if known else type(error).__name__
