@@ -264,6 +264,15 @@ def test_the_original_still_needs_more_memory(name: str) -> None:
     assert theirs > 1.3 * ours, f"mlx-lm's own {name} is as good now: remove ours"
 
 
+@pytest.mark.parametrize("name", ["gated delta", "SSD", "Mamba"])
+def test_memory_grows_linearly_with_the_length(name: str) -> None:
+    function, arguments = _wide()[name]
+    length = 384
+    longer = tuple(mx.repeat(a, 2, axis=1) if length in a.shape else a for a in arguments)
+    with in_chunks():
+        assert _peak(function, longer) < 2.2 * _peak(function, arguments)
+
+
 def test_the_fast_operation_still_needs_more_memory() -> None:
     """Where `mx.fast.gated_delta_update` trains in as little memory, it takes the place of ours."""
     function, arguments = _wide()["gated delta"]
