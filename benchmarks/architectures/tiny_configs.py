@@ -329,6 +329,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "ffn_multipliers": [1.5] * 4,
     },
     "phi3small": {
+        "vocab_size": 100_352,  # it writes to the places of tokens that stand near the end
         "dense_attention_every_n_layers": 2,
         "gegelu_limit": 20.0,
         "blocksparse_block_size": 64,
