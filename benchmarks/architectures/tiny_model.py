@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from benchmarks.architectures.tiny_configs import config
+from benchmarks.architectures.tiny_configs import VOCABULARY, config
 from tests.tiny import make_tokenizer
 
 _NOISE = 0.02  # on every weight: what begins at zero would hide mistakes
@@ -34,7 +34,7 @@ def make(name: str, folder: Path) -> Path:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     (folder / "config.json").write_text(json.dumps(own | ids), encoding="utf-8")
-    make_tokenizer(folder, own["vocab_size"])
+    make_tokenizer(folder, own.get("vocab_size", VOCABULARY))
     return folder
 
 

@@ -280,7 +280,9 @@ def _fuse(trial: Trial) -> None:
     expected = loaded.model(tokens)
     mx.eval(expected)
     fuse(loaded.model, loaded.config)
-    off = mx.abs(loaded.model(tokens) - expected).max() / mx.abs(expected).max()
+    finite = mx.isfinite(expected)  # some architectures close tokens with -inf
+    found, expected = (mx.where(finite, x, 0) for x in (loaded.model(tokens), expected))
+    off = mx.abs(found - expected).max() / mx.abs(expected).max()
     if not _number(off) < 10 * TOLERANCE:
         raise Wrong(f"logits off by {_number(off):.1e}")
 
