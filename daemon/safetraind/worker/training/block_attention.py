@@ -21,11 +21,12 @@ Mask = mx.array | str | None
 
 
 @contextmanager
-def in_blocks(*, causal_masks: bool = False) -> Iterator[None]:
+def in_blocks(*, causal_masks: bool = False, learns: bool = True) -> Iterator[None]:
     """Inside the block `mx.fast.scaled_dot_product_attention` works in blocks where it pays.
 
     `causal_masks`: no mask that is an array lets a query see a later key, so that each block needs
-    only the keys up to its end.
+    only the keys up to its end. `learns`: there is a way back; without one a GPU's own attention
+    makes no score matrix for any mask.
     """
     original = mx.fast.scaled_dot_product_attention
 
@@ -44,7 +45,7 @@ def in_blocks(*, causal_masks: bool = False) -> Iterator[None]:
         added = isinstance(mask, mx.array) and mask.dtype != mx.bool_
         sizes = q.shape[-1], v.shape[-1]
         pays = attends_in_blocks(q.shape[2], masked=masked, sizes=sizes, fused=_fused())
-        if added or not pays:
+        if added or not pays or (_fused() and not learns):
             return original(q, k, v, scale=scale, mask=mask, sinks=sinks, **options)
         return block_attention(q, k, v, scale, mask, sinks, causal=causal_masks)
 

@@ -209,7 +209,8 @@ class Stepper:
         if key is not None and self._dropouts:
             self._keys.rows = mx.random.split(key, self._dropouts)
         at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
-        chunks, blocks = in_chunks(arrays.get("segments")), in_blocks(causal_masks=self._causal)
+        chunks = in_chunks(arrays.get("segments"))
+        blocks = in_blocks(causal_masks=self._causal, learns=self.model.training)
         try:
             with at, chunks, blocks:
                 yield
