@@ -62,6 +62,8 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
     that takes no such layer.
     """
     mx.random.seed(seed)
+    if not hasattr(model, "_no_grad"):  # mlx-lm 0.32's recurrent_gemma leaves it out
+        nn.Module.__init__(model)
     model.freeze()
     dora, parameters = settings.fine_tune_type == "dora", _lora_parameters(model, settings)
     if dora and any(isinstance(layer, _EXPERTS) for layer in _chosen(model, parameters)):
