@@ -137,7 +137,7 @@ def _page(found: Found, lang: str) -> str:
         f"## {texts['sentences']}",
         _table([texts["for"], texts["sentence"]], _sentences(tried, lang)),
         f"## {texts['whole']}",
-        _table([texts["architecture"], texts["why"]], _wholly_refused(tried)),
+        _table([texts["architecture"], texts["why"]], _wholly_refused(tried, lang)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -165,17 +165,17 @@ def _sentences(tried: Found, lang: str) -> list[list[str]]:
     ]
 
 
-def _said(code: str, lang: str) -> str:
-    finding = Finding(code, Status.FAILED, True, {"reason": "…", "path": "…", "targets": "…"})
-    return say(finding, lang=lang)
+def _said(code: str, lang: str, reason: str = "…") -> str:
+    finding = Finding(code, Status.FAILED, True, {"reason": reason, "path": "…", "targets": "…"})
+    return say(finding, lang=lang).replace("|", "/")
 
 
-def _wholly_refused(tried: Found) -> list[list[str]]:
+def _wholly_refused(tried: Found, lang: str) -> list[list[str]]:
     rows = []
     for name, ways in tried.items():
         if kind(ways) == "refused":
-            reason = (ways.get("load") or ways["lora"]).split(": ", 1)[-1]
-            rows.append([f"`{name}`", f"`{reason.replace('`', '').replace('|', '/')}`"])
+            code, _, reason = (ways.get("load") or ways["lora"]).partition(": ")
+            rows.append([f"`{name}`", _said(code.split()[1], lang, reason)])
     return rows
 
 
