@@ -6,7 +6,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade soak clean bench-preflight bench-train bench-cli
+	conformance upgrade soak clean bench-preflight bench-train bench-cli bench-layers architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -96,6 +96,12 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/safetrain models add demo
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
+
+bench-layers: .venv/developing ## recurrent layers and attention there and back, beside mlx-lm's
+	$(BIN)/python -m benchmarks.bench_layers
+
+architectures: .venv/developing ## every architecture of mlx-lm, in every way of training; writes the page
+	$(BIN)/python -m benchmarks.architectures
 
 bench-preflight: .venv/developing ## predicted against measured, over models and budgets
 	$(BIN)/python -m benchmarks.bench_preflight

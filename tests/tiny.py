@@ -72,9 +72,14 @@ def make_tiny_model(
         weights = _quantize(weights)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     _write_json(folder / "config.json", config)
+    make_tokenizer(folder, vocab)
+    return folder
+
+
+def make_tokenizer(folder: Path, vocab: int) -> None:
+    """Write the files of a tokenizer of at most `vocab` tokens, with a chat template."""
     _train_tokenizer(vocab).save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", _tokenizer_config())
-    return folder
 
 
 def make_chat_data(

@@ -69,7 +69,8 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_the_reason(tiny_model, tm
     assert refused(tmp_path / "nowhere").code == "path.missing"
     folder = shutil.copytree(tiny_model, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
-    for change in ({"model_type": "no_such_model"}, {"hidden_size": 128}, {"num_hidden_layers": 9}):
+    unknown, exits = {"model_type": "no_such_model"}, {"model_type": "olmo"}
+    for change in (unknown, exits, {"hidden_size": 128}, {"num_hidden_layers": 9}):
         (folder / "config.json").write_text(json.dumps(config | change))
         error = refused(folder)
         assert error.code == "model.does_not_load"

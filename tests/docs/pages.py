@@ -12,6 +12,7 @@ DOCS = ROOT / "docs"
 # Each page in English and its counterpart.
 COUNTERPARTS = {
     "README.md": "README.pt.md",
+    "docs/architectures.md": "docs/pt/arquiteturas.md",
     "docs/comparison.md": "docs/pt/comparacao.md",
     "docs/exit-codes.md": "docs/pt/codigos-de-saida.md",
     "docs/faq.md": "docs/pt/perguntas-frequentes.md",

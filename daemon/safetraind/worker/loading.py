@@ -77,7 +77,7 @@ def load(
             trust_remote_code=trust_remote_code,
         )
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))
-    except Exception as error:  # whatever a foreign model folder makes of it is the finding
+    except (Exception, SystemExit) as error:  # a foreign folder's code may do anything, even exit
         if isinstance(error, SafetrainError | MemoryError):
             raise
         raise _not_loaded(folder, error, trusted=trust_remote_code) from error
@@ -90,7 +90,7 @@ def load(
     return LoadedModel(model, tokenizer, config, folder)
 
 
-def _not_loaded(folder: Path, error: Exception, *, trusted: bool) -> InvalidInput:
+def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> InvalidInput:
     """The sentence for a model that does not load: of what mlx-lm says, what matters."""
     path, text = str(folder), str(error)
     if "model_file" in _raw_config(folder) and not trusted:
@@ -197,6 +197,7 @@ def _raw_config(folder: Path) -> str:
         return ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    known = lines and isinstance(error, Exception)  # SystemExit tells a number only
+    return lines[0] if known else type(error).__name__

@@ -74,9 +74,21 @@ SENTENCES: dict[str, str] = {
         "No layer of the model is called {targets}, so there is nothing to train. Leave "
         "lora_targets out, or name layers such as self_attn.q_proj."
     ),
+    "train.dora_experts": _(
+        "DoRA cannot be put on this model's experts. Choose fine_tune_type lora, or name other "
+        "layers in lora_targets, such as self_attn.q_proj."
+    ),
+    "train.no_adapter": _("This model takes no adapter on the chosen layers: {reason}"),
+    "train.impossible": _(
+        "This model cannot be trained with these settings; a first short pass ended with: {reason}"
+    ),
     "train.own_dropout": _(
         "This model has dropout of its own, with which gradient_checkpointing would give wrong "
         "gradients. Turn gradient_checkpointing off."
+    ),
+    "train.no_checkpointing": _(
+        "Layers of this model hand on more than their result, so that gradient_checkpointing would "
+        "give wrong gradients. Turn gradient_checkpointing off."
     ),
     "train.packing_unsupported": _(
         "In this model the samples of a packed row would see each other. Turn packing off."

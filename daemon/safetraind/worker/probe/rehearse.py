@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,9 +22,10 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.probe.device import kind
 from safetraind.worker.probe.graph import Graph, fused, trace
 from safetraind.worker.probe.playback import peak
-from safetraind.worker.training import adapters, model_split, packing
+from safetraind.worker.training import adapters, model_split
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.loss import Chunked, summed_loss
+from safetraind.worker.training.packing import Packing
 
 # What is differentiated, and the loss itself, which differ where the loss has its own gradient.
 Loss = Callable[[], tuple[mx.array, mx.array]]
@@ -42,7 +43,7 @@ class Rehearsal:
         self._keys = adapters.attach(model, settings, seed=0)
         self._dropouts = adapters.dropouts(model)
         self._split = model_split.split(model)
-        self._positions = packing.prepare(model) if settings.packing else None
+        self._packing = Packing(model) if settings.packing else None
         model.train()
         named = _named(model.parameters())
         self._names = [name for name, _ in named]
@@ -124,8 +125,8 @@ class Rehearsal:
 
     def _loss(self, arrays: dict[str, mx.array], chunk: int) -> tuple[mx.array, mx.array]:
         cache = None
-        if self._positions is not None and "segments" in arrays:
-            cache = [packing.PackedRows(arrays["segments"])] * len(self._model.layers)
+        if self._packing and "segments" in arrays:
+            cache = self._packing.caches(arrays["segments"])
         inputs, places, targets, weights = (arrays[n] for n in ("inputs", "places", *_LEARNED))
         if not (chunk and self._split.chunks and chunk < len(targets)):
             loss = summed_loss(self._split, inputs, places, targets, weights, cache)
@@ -146,14 +147,12 @@ class Rehearsal:
     def _handing(self, arrays: dict[str, mx.array]) -> Iterator[None]:
         """Hands the layers dropout keys and positions, as the trainer does."""
         self._keys.rows = arrays.get("keys")
-        if self._positions is not None:
-            self._positions.now = arrays.get("positions")
+        at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
         try:
-            yield
+            with at:
+                yield
         finally:
             self._keys.rows = None
-            if self._positions is not None:
-                self._positions.now = None
 
     def _put(self, arrays: Sequence[mx.array]) -> None:
         pairs = list(zip(self._names, arrays, strict=True))

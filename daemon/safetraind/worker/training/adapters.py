@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.settings import TrainingSettings
 
+_EXPERTS = (SwitchLinear, QuantizedSwitchLinear)
+_PLAIN = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding)
+# Layers whose weight mlx-lm 0.32's architectures read or set instead of calling the layer: no
+# adapter can stand in their place.
+_READ_DIRECTLY = {
+    "mlx_lm.models.gemma3n": ("altup.prediction_coefs", "altup.correction_coefs"),
+    "mlx_lm.models.kimi_k3": ("self_attention_res_proj", "mlp_res_proj"),
+    "mlx_lm.models.muse_spark": ("gate",),
+}
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
 
@@ -47,17 +58,26 @@ class KeyedDropout(nn.Module):
 def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKeys:
     """Freezes `model` and puts new LoRA or DoRA layers on it, whose weights follow from `seed`.
 
-    Returns the holder of their dropout keys. Raises InvalidSetting where no layer is met.
+    Returns the holder of their dropout keys. Raises InvalidSetting where no layer is met, or one
+    that takes no such layer.
     """
     mx.random.seed(seed)
+    if not hasattr(model, "_no_grad"):  # mlx-lm 0.32's recurrent_gemma leaves it out
+        nn.Module.__init__(model)
     model.freeze()
-    linear_to_lora_layers(
-        model,
-        _layers(model, settings),
-        _lora_parameters(settings),
-        use_dora=settings.fine_tune_type == "dora",
-    )
+    dora, parameters = settings.fine_tune_type == "dora", _lora_parameters(model, settings)
+    if dora and any(isinstance(layer, _EXPERTS) for layer in _chosen(model, parameters)):
+        raise InvalidSetting("train.dora_experts")
+    try:
+        linear_to_lora_layers(model, _layers(model, settings), parameters, use_dora=dora)
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting("train.no_adapter", reason=str(error)) from error
     _check_targets(model, settings)
+    if not tree_flatten(model.trainable_parameters()):
+        kinds = {
+            type(m).__name__ for layer in model.layers for m in layer.modules() if "weight" in m
+        }
+        raise InvalidSetting("train.no_adapter", reason=", ".join(sorted(kinds)))
     return _key_dropout(model, settings.lora_dropout)
 
 
@@ -66,8 +86,8 @@ def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
     adapted = [name for name, module in model.named_modules() if "lora_a" in module]
     targets = settings.lora_targets
     missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in adapted)]
-    if missing or not tree_flatten(model.trainable_parameters()):
-        raise InvalidSetting("train.no_targets", targets=", ".join(missing or targets))
+    if missing:
+        raise InvalidSetting("train.no_targets", targets=", ".join(missing))
 
 
 def dropouts(model: nn.Module) -> int:
@@ -108,7 +128,7 @@ def write_config(folder: Path, model: nn.Module, settings: TrainingSettings, bas
     config: dict[str, Any] = {
         "fine_tune_type": settings.fine_tune_type,
         "num_layers": _layers(model, settings),
-        "lora_parameters": _lora_parameters(settings),
+        "lora_parameters": _lora_parameters(model, settings),
         "model": base,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -118,7 +138,7 @@ def _layers(model: nn.Module, settings: TrainingSettings) -> int:
     return min(settings.lora_layers or len(model.layers), len(model.layers))
 
 
-def _lora_parameters(settings: TrainingSettings) -> dict[str, Any]:
+def _lora_parameters(model: nn.Module, settings: TrainingSettings) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "rank": settings.lora_rank,
         "scale": settings.lora_scale,
@@ -126,7 +146,24 @@ def _lora_parameters(settings: TrainingSettings) -> dict[str, Any]:
     }
     if settings.lora_targets:
         parameters["keys"] = list(settings.lora_targets)
+    elif (left_out := _READ_DIRECTLY.get(type(model).__module__)) is not None:
+        names = {n for layer in model.layers for n, m in layer.named_modules() if _takes_lora(m)}
+        parameters["keys"] = sorted(n for n in names if not n.endswith(left_out))
     return parameters
+
+
+def _takes_lora(layer: nn.Module) -> bool:
+    """Whether mlx-lm's `linear_to_lora_layers` takes a layer when it is given no names."""
+    return hasattr(layer, "to_lora") or isinstance(layer, (*_EXPERTS, *_PLAIN))
+
+
+def _chosen(model: nn.Module, parameters: dict[str, Any]) -> Iterator[nn.Module]:
+    """The layers that an adapter is to go on."""
+    keys = parameters.get("keys")
+    for layer in model.layers:
+        for name, module in layer.named_modules():
+            if name in keys if keys is not None else _takes_lora(module):
+                yield module
 
 
 def _key_dropout(model: nn.Module, share: float) -> DropoutKeys:

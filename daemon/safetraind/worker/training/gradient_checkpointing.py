@@ -10,17 +10,41 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from safetrain_shared.errors import InvalidSetting
+from safetraind.worker.training import short_pass
 
 
 def recompute_layers(model: nn.Module) -> None:
     """Makes every layer of `model` that holds trainable weights compute its activations again.
 
     (Layers below the first of those keep none anyway.) A layer's class changes to a subclass, so
-    names of weights stay, and a second call does nothing. Raises InvalidSetting for a model with
-    dropout of its own: it would draw another mask on the way back, and give wrong gradients.
+    names of weights stay, and a second call does nothing. Raises InvalidSetting for a model that
+    would get wrong gradients so: one with dropout of its own, which would draw another mask on the
+    way back, or one whose layers hand something on beside their result.
     """
     if has_own_dropout(model):
         raise InvalidSetting("train.own_dropout")
+    if not can_recompute(model):
+        raise InvalidSetting("train.no_checkpointing")
+    _recompute(model)
+
+
+def can_recompute(model: nn.Module) -> bool:
+    """Whether gradients stay the same; one short pass each way decides. Changes nothing."""
+    if has_own_dropout(model):
+        return False
+    kinds = [type(layer) for layer in model.layers]
+    expected = short_pass.gradients(model)
+    try:
+        _recompute(model)
+        return short_pass.alike(short_pass.gradients(model), expected)
+    except Exception:  # a layer may be called in a way that MLX cannot compute again
+        return False
+    finally:
+        for layer, kind in zip(model.layers, kinds, strict=True):
+            layer.__class__ = kind
+
+
+def _recompute(model: nn.Module) -> None:
     for layer in model.layers:
         if tree_flatten(layer.trainable_parameters()):
             kind: Any = type(layer)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
 
 from safetrain_shared.errors import InvalidSetting
+from safetraind.worker.training.recurrence.replacements import in_chunks
 
+# How far apart, in parts of the largest logit, the same sample may be after another, which only the
+# order of sums can change, and alone, where 16 bits round what is computed in another shape.
+_ROUNDING, _SAME = 1e-2, 0.1
 ROPE = "rope"  # what mlx-lm's models call the module that turns queries and keys by their positions
 
 
@@ -66,17 +79,100 @@ class PackedRows:
         return keys, values
 
 
-def prepare(model: nn.Module) -> Positions:
-    """Makes `model` ready for packed rows; returns the holder of their positions.
+class PackedState:
+    """Stands where a recurrent layer takes its state: there is none before a row, and none is kept.
 
-    Raises InvalidSetting for a model in which samples would see each other: one with memory other
-    than attention, or with positions that are not rotary.
+    (Where the states are zero within a row, `recurrence.replacements` knows.)
     """
-    ropes = [(m, m[ROPE]) for m in model.modules() if isinstance(m.get(ROPE), nn.Module)]
-    plain = all(type(c) in (KVCache, RotatingKVCache) for c in make_prompt_cache(model))
-    if not ropes or not plain:
-        raise InvalidSetting("train.packing_unsupported")
-    positions = Positions()
-    for attention, rope in ropes:
-        attention[ROPE] = PackedRope(rope, positions)
-    return positions
+
+    lengths = None
+
+    def __init__(self, size: int) -> None:
+        """`size`: how many arrays the layer would keep."""
+        self._size = size
+
+    def __iter__(self) -> Iterator[None]:
+        return iter([None] * self._size)
+
+    def __getitem__(self, _: int) -> None:
+        return None
+
+    def __setitem__(self, _: int, __: Any) -> None:
+        pass
+
+    def advance(self, _: int) -> None:
+        """Nothing is kept."""
+
+    def make_mask(self, _: int) -> None:
+        """No token is filling."""
+
+
+class Packing:
+    """A model made ready for packed rows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Raises InvalidSetting for a model whose samples would see each other.
+
+        One short pass decides: what a sample gives must be the same whatever comes before it, and
+        the same as alone.
+        """
+        self._positions = Positions()
+        self._kinds = make_prompt_cache(model)
+        for module in list(model.modules()):
+            if isinstance(module.get(ROPE), nn.Module):
+                module[ROPE] = PackedRope(module[ROPE], self._positions)
+        if not self._keeps_apart(model):
+            raise InvalidSetting("train.packing_unsupported")
+
+    def caches(self, segments: mx.array) -> list[Any]:
+        """What the layers take for their caches, for rows whose samples `segments` numbers."""
+        return [_packed(kind, segments) for kind in self._kinds]
+
+    @contextmanager
+    def at(self, positions: mx.array | None) -> Iterator[None]:
+        """Inside the block the tokens have these positions, (B, T); None: as they come."""
+        self._positions.now = positions
+        try:
+            yield
+        finally:
+            self._positions.now = None
+
+    def _keeps_apart(self, model: nn.Module) -> bool:
+        tokens, length = mx.arange(12), 7
+        model.eval()
+        try:
+            alone = model(tokens[None, length:])[0]
+            found = self._second(model, tokens, length)
+            other = self._second(
+                model, mx.concatenate([tokens[:length][::-1], tokens[length:]]), length
+            )
+        except Exception:  # a model may ask of its caches what these do not have
+            return False
+        return _distance(other, found) < _ROUNDING and _distance(alone, found) < _SAME
+
+    def _second(self, model: nn.Module, tokens: mx.array, length: int) -> mx.array:
+        """The logits of the second of two samples, the first of which has `length` tokens."""
+        place = mx.arange(len(tokens))
+        segments = (place >= length).astype(mx.int32)[None]
+        positions = (place - length * segments[0])[None]
+        with self.at(positions), in_chunks(segments):
+            logits: mx.array = model(tokens[None], cache=self.caches(segments))[0, length:]
+            mx.eval(logits)
+        return logits
+
+
+def _packed(kind: Any, segments: mx.array) -> Any:
+    if isinstance(kind, CacheList):
+        return [_packed(part, segments) for part in kind.caches]
+    if isinstance(kind, ArraysCache):
+        return PackedState(len(kind.cache))
+    if type(kind) in (KVCache, RotatingKVCache, ChunkedKVCache):
+        return PackedRows(segments)
+    raise InvalidSetting("train.packing_unsupported")
+
+
+def _distance(found: mx.array, expected: mx.array) -> float:
+    """The largest difference, in parts of the largest number."""
+    found, expected = found.astype(mx.float32), expected.astype(mx.float32)
+    share: Any = (mx.abs(found - expected).max() / mx.abs(expected).max()).item()
+    return float(share)

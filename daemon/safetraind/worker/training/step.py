@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +16,13 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_map_with_path, tree_reduce
 
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
-from safetraind.worker.training import adapters, model_split, packing, rng
+from safetraind.worker.training import adapters, model_split, rng, short_pass
 from safetraind.worker.training.batches import Batch, Batches
-from safetraind.worker.training.gradient_checkpointing import has_own_dropout, recompute_layers
+from safetraind.worker.training.block_attention import in_blocks
+from safetraind.worker.training.gradient_checkpointing import can_recompute, recompute_layers
 from safetraind.worker.training.loss import summed_loss
+from safetraind.worker.training.packing import Packing
+from safetraind.worker.training.recurrence.replacements import in_chunks
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 Arrays = dict[str, mx.array]  # what of a batch goes to the device
@@ -55,8 +58,11 @@ class Stepper:
         self._max_norm = settings.max_grad_norm
         self._keys = adapters.attach(model, settings, seed)
         self._dropouts = adapters.dropouts(model)
+        short_pass.check(model)
         self._split = model_split.split(model)
-        self._positions = packing.prepare(model) if settings.packing else None
+        # Every mask of mlx-lm's models is causal (`make architectures`); other code may see ahead.
+        self._causal = type(model).__module__.startswith("mlx_lm.models.")
+        self._packing = Packing(model) if settings.packing else None
         if settings.gradient_checkpointing:
             recompute_layers(model)
         # Adam's moments begin at zero; without the correction its first steps are three times too
@@ -67,6 +73,11 @@ class Stepper:
         self.optimizer.init(model.trainable_parameters())
         self._compile()
         model.train()
+
+    @property
+    def splits_head(self) -> bool:
+        """Whether the loss can be computed in chunks: the model's head can be split off."""
+        return self._split.chunks
 
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
         """Trains on one window as if it were one large batch; `number` counts optimizer steps.
@@ -105,7 +116,7 @@ class Stepper:
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
         """
         chunks = self._split.chunks and batches.most_predictions > LOSS_CHUNK
-        return {"gradient_checkpointing": not has_own_dropout(self.model), "loss_chunk": chunks}
+        return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
         """The mean loss of a window and its gradient, added up over its micro-batches.
@@ -186,8 +197,8 @@ class Stepper:
     def _loss(self, arrays: Arrays, weight: mx.array) -> mx.array:
         rows = {name: arrays[name] for name in ("inputs", "places", "targets", "weights")}
         cache = None
-        if self._positions is not None and "segments" in arrays:
-            cache = [packing.PackedRows(arrays["segments"])] * len(self.model.layers)
+        if self._packing and "segments" in arrays:
+            cache = self._packing.caches(arrays["segments"])
         chunk = self._chunk if self._split.chunks else 0
         learns = self.model.training
         return summed_loss(self._split, **rows, cache=cache, chunk=chunk, learns=learns) * weight
@@ -197,14 +208,14 @@ class Stepper:
         """Hands the layers what they need on the way there and back: dropout keys and positions."""
         if key is not None and self._dropouts:
             self._keys.rows = mx.random.split(key, self._dropouts)
-        if self._positions is not None:
-            self._positions.now = arrays.get("positions")
+        at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
+        chunks = in_chunks(arrays.get("segments"))
+        blocks = in_blocks(causal_masks=self._causal, learns=self.model.training)
         try:
-            yield
+            with at, chunks, blocks:
+                yield
         finally:
             self._keys.rows = None
-            if self._positions is not None:
-                self._positions.now = None
 
 
 def _on_device(batch: Batch) -> Arrays:

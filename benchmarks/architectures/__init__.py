@@ -1,0 +1,1 @@
+"""Trains a tiny model of each of mlx-lm's architectures in every way there is."""

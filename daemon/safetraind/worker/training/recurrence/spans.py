@@ -1,0 +1,54 @@
+"""A recurrence over a long row, span by span, of which only the states at the borders are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+# From a state and the span's parts to the outputs (B, span, …) and the next state.
+Span = Callable[..., list[mx.array]]
+
+
+def in_spans(
+    span_at: Callable[[int], Span], state: mx.array, parts: Sequence[mx.array], length: int
+) -> tuple[mx.array, mx.array]:
+    """The outputs (B, T, …) of every token, and the state after the last one.
+
+    `parts`, arrays (B, T, …), are cut into spans of `length` tokens; `span_at(start)` computes the
+    one that begins at `start`. On the way back each span is computed again from the state it began
+    with. So memory grows with T by inputs, outputs and border states only; autograd would keep
+    every intermediate, and fill up the gradient of each slice to the whole row.
+    """
+    starts = range(0, parts[0].shape[1], length)
+
+    def cut(part: mx.array, start: int) -> mx.array:
+        return part[:, start : start + length]
+
+    def forward(state: mx.array, *parts: mx.array) -> list[mx.array]:
+        found, borders = [], []
+        for start in starts:
+            borders.append(state)
+            y, state = span_at(start)(state, *(cut(part, start) for part in parts))
+            found.append(y)
+        return [mx.concatenate(found, axis=1), state, *borders]
+
+    def backward(
+        primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
+    ) -> list[mx.array]:
+        of_y, of_state, *_ = cotangents
+        gradients: list[list[mx.array]] = [[] for _ in primals[1:]]
+        for start, border in reversed(list(zip(starts, outputs[2:], strict=True))):
+            own = [border, *(cut(part, start) for part in primals[1:])]
+            # Without this order MLX may compute several spans at once, and hold all their arrays.
+            own = mx.depends(own, [of_state])
+            _, (of_state, *rest) = mx.vjp(span_at(start), own, [cut(of_y, start), of_state])
+            for found, gradient in zip(gradients, rest, strict=True):
+                found.insert(0, gradient)
+        return [of_state, *(mx.concatenate(found, axis=1) for found in gradients)]
+
+    run: Any = mx.custom_function(forward)
+    run.vjp(backward)
+    y, last, *_ = run(state, *parts)
+    return y, last

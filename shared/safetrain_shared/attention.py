@@ -1,0 +1,22 @@
+"""When training computes attention in blocks: a rule that planner and worker share."""
+
+from __future__ import annotations
+
+# Below it the score matrix is small, and whole rows of queries are computed faster at once.
+LEAST_WIDTH = 512  # tokens
+BLOCK = 256  # queries whose scores exist at once
+# Head sizes of the fused attention backward on Metal (mlx 0.32.4), which takes no array mask.
+_FUSED_SIZES = frozenset({64, 72, 80, 96, 128, 192, 256})
+
+
+def attends_in_blocks(width: int, *, masked: bool, sizes: tuple[int, int], fused: bool) -> bool:
+    """Whether attention over `width` tokens is computed in blocks, without its score matrix.
+
+    `masked`: its mask is an array (packed rows, a window shorter than the row) or it has sinks.
+    `sizes`: of a head's keys and values. `fused`: the device has a backward of its own without the
+    score matrix, which is faster wherever it applies.
+    """
+    if width <= LEAST_WIDTH:
+        return False
+    fits = not masked and sizes[0] == sizes[1] and sizes[0] in _FUSED_SIZES
+    return not (fused and fits)
