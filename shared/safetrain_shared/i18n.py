@@ -159,6 +159,13 @@ def rate(value: float, lang: str | None = None) -> str:
     return number(float(f"{value:.3g}"), lang)
 
 
+def throughput(value: float, lang: str | None = None) -> str:
+    """Tokens or steps a second: 1,234, below ten with decimals, 7.3 and 0.045."""
+    if abs(value) >= 10 or not value:
+        return integer(value, lang)
+    return number(float(f"{value:.2g}"), lang)
+
+
 def integer(value: float, lang: str | None = None) -> str:
     """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
 
@@ -201,6 +208,7 @@ _WRITERS = {
     "bytes": size,
     "num": number,
     "int": integer,
+    "speed": throughput,
     "pct": percent,
     "time": duration,
 }

@@ -103,7 +103,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How loading and one generated token went in the probe. `reason`: a sentence of the cause."""
+    """How loading and one generated token went in the probe; `cause`: why it failed."""
 
     seconds: float
     token: str = ""
@@ -125,7 +125,9 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `busy`: the GPU was held by another process, so nothing could be measured."""
+    """All of it. `busy`: the GPU was held by another process, so nothing could be measured.
+    `too_slow`: seconds that were not enough to measure, 0 where they were.
+    """
 
     host: HostFacts
     disk: Disk
@@ -138,6 +140,7 @@ class Facts:
     device: Device | None = None
     loaded: Loaded | None = None
     busy: bool = False
+    too_slow: float = 0.0
 
 
 def packages_from(values: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:

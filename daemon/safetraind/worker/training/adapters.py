@@ -13,6 +13,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.settings import TrainingSettings
+from safetraind.worker.training.adapter_layers import compute_in_input_dtype
 
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
@@ -57,6 +58,7 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
         _lora_parameters(settings),
         use_dora=settings.fine_tune_type == "dora",
     )
+    compute_in_input_dtype(model)
     if not tree_flatten(model.trainable_parameters()):
         targets = ", ".join(settings.lora_targets)
         raise InvalidSetting("train.no_targets", targets=targets)

@@ -68,6 +68,11 @@ class Stepper:
         self._compile()
         model.train()
 
+    @property
+    def splits_head(self) -> bool:
+        """Whether the loss can be computed in chunks: the model's head can be split off."""
+        return self._split.chunks
+
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
         """Trains on one window as if it were one large batch; `number` counts optimizer steps.
 
