@@ -6,7 +6,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance soak clean bench-preflight bench-train bench-cli
+	conformance soak clean bench-preflight bench-published bench-train bench-cli
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -97,8 +97,11 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
 
-bench-preflight: .venv/developing ## predicted against measured, over models and budgets
+bench-preflight: .venv/developing ## extrapolated and measured peaks against trainings, over models and budgets
 	$(BIN)/python -m benchmarks.bench_preflight
+
+bench-published: .venv/developing ## the estimate from shape against peaks published of Macs
+	$(BIN)/python -m benchmarks.bench_published
 
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli

@@ -17,7 +17,7 @@ from typing import Any
 
 LANGUAGES = ("en", "pt")
 CATALOGUES = Path(__file__).parent / "locale"
-_UNITS = ("B", "KB", "MB", "GB", "TB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _current: str | None = None  # until it is first asked for, or chosen
 _spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
 
@@ -178,7 +178,9 @@ def integer(value: float, lang: str | None = None) -> str:
 
 
 def size(value: float, lang: str | None = None) -> str:
-    """Bytes in the unit that reads best, 1 GB = 2**30 bytes as macOS counts memory: 7.3 GB."""
+    """Bytes in the unit that reads best: 7.3 GiB. 1 GiB is 2**30 bytes, what macOS calls a GB of
+    memory; a GB of 10**9 bytes is 7 % less, and is only read, never shown.
+    """
     amount, unit = float(value), 0
     while abs(amount) >= 1024 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1024, unit + 1

@@ -260,6 +260,14 @@ class PreflightRun:
         if not self._workers.has_lease:
             self._facts = dataclasses.replace(self._facts, busy=True)
             return
+        async with aclosing(self._rounds(learned)) as rounds:
+            async for step in rounds:
+                yield step
+        if self._is_measured():  # what was too slow would have been better to know, no more
+            self._facts = dataclasses.replace(self._facts, too_slow=0.0)
+
+    async def _rounds(self, learned: MeasurementCache) -> AsyncGenerator[Step, None]:
+        """Probes until nothing more could change the plan, or the time for it is over."""
         end = time.monotonic() + self._seconds
         for number in range(_MOST_ROUNDS):
             setups = self._next_setups()
@@ -278,6 +286,11 @@ class PreflightRun:
                 return
             if "slow" in done.found:
                 return
+
+    def _is_measured(self) -> bool:
+        question = self.question
+        plan = None if question is None else choose_plan.plan(question, self.measures)
+        return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self) -> list[Setup]:
         """What a probe should run next: nothing where there is no question, or it is answered."""

@@ -123,11 +123,11 @@ SENTENCES: dict[str, str] = {
         "{path} lies in a folder that iCloud synchronises and may empty. Choose another folder"
     ),
     # recommendation
-    "tier.very_limited": _("Very limited memory (under {high} GB) - minimal config"),
-    "tier.limited": _("Limited memory ({low}-{high} GB) - reduced config"),
-    "tier.moderate": _("Moderate memory ({low}-{high} GB) - balanced config"),
-    "tier.good": _("Good memory ({low}-{high} GB) - full config"),
-    "tier.ample": _("Ample memory ({low} GB and more) - fast config"),
+    "tier.very_limited": _("Very limited memory (under {high} GiB) - minimal config"),
+    "tier.limited": _("Limited memory ({low}-{high} GiB) - reduced config"),
+    "tier.moderate": _("Moderate memory ({low}-{high} GiB) - balanced config"),
+    "tier.good": _("Good memory ({low}-{high} GiB) - full config"),
+    "tier.ample": _("Ample memory ({low} GiB and more) - fast config"),
     "plan.none": _("No recommendation: first mend what failed above"),
     "plan.tiny_data": _(
         "Few samples ({samples:int}): an effective batch of {batch}, so that there are enough steps"
