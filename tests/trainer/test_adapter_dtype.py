@@ -18,7 +18,7 @@ from safetraind.worker.training import adapters
 from safetraind.worker.training.step import Stepper
 from tests.tiny import make_tiny_model
 
-STEPS = 30
+STEPS = 15
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def trained(
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
-    stepper = Stepper(load(str(model), dequantize=False).model, TrainingSettings(**settings), seed=0)
+    loaded = load(str(model), dequantize=False)
+    stepper = Stepper(loaded.model, TrainingSettings(**settings), seed=0)
     batch = made_up(2, width, 2 * width, 512)
     losses = [stepper.step([batch], 0, 1e-3).loss]
     mx.reset_peak_memory()
@@ -57,7 +58,7 @@ def test_training_converges_as_with_float32_products(
     assert {array.dtype for array in kept + moments} == {mx.float32}
     monkeypatch.setattr(adapters, "compute_in_input_dtype", lambda _: None)
     theirs, _, _ = trained(model, fine_tune_type=kind)
-    assert theirs[-1] < 0.7 * theirs[0]
+    assert theirs[-1] < 0.8 * theirs[0]
     np.testing.assert_allclose(ours, theirs, rtol=0.02)
 
 
