@@ -6,7 +6,8 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade soak clean bench-preflight bench-train bench-cli bench-layers architectures
+	conformance upgrade soak clean bench-preflight bench-published bench-train bench-cli bench-layers \
+	architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -103,8 +104,11 @@ bench-layers: .venv/developing ## recurrent layers and attention there and back,
 architectures: .venv/developing ## every architecture of mlx-lm, in every way of training; writes the page
 	$(BIN)/python -m benchmarks.architectures
 
-bench-preflight: .venv/developing ## predicted against measured, over models and budgets
+bench-preflight: .venv/developing ## extrapolated and measured peaks against trainings, over models and budgets
 	$(BIN)/python -m benchmarks.bench_preflight
+
+bench-published: .venv/developing ## the estimate from shape against peaks published of Macs
+	$(BIN)/python -m benchmarks.bench_published
 
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli

@@ -19,8 +19,8 @@ from safetrain_shared.settings import SettingValue, checked, parse
 DEFAULT_OUTPUT = "checkpoints_qlora"
 _FULL_DATA = ("train_v3_final_complete.jsonl", "valid_v3_final_complete.jsonl")
 _SAMPLE_DATA = ("farense_train.jsonl", "farense_valid.jsonl")
-_LEAST_BUDGET = 1 << 20  # below it, a unit was forgotten
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_LEAST_BUDGET = 1_000_000  # below it, a unit was forgotten
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def absolute(path: str) -> str:
@@ -148,17 +148,17 @@ def job_number(number: int) -> int:
 
 
 def memory(text: str | None) -> int:
-    """Bytes of an amount such as 6GB, 6,5 GB or 800M (1 GB = 2**30); 0 where none is given.
+    """Bytes of an amount such as 6GB (6 * 10**9), 6,5 GiB (2**30 each) or 800M; 0 for none.
 
     Raises InvalidSetting for what is no amount, or more than any machine has.
     """
     if not text:
         return 0
-    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([KMGT]?)(?:I?B)?\s*", text.upper())
+    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
     if not match:
         raise InvalidSetting("client.size_form", text=text)
-    amount, unit = match.groups()
-    count = float(amount.replace(",", ".")) * _UNITS[unit]
+    amount, unit, binary = match.groups()
+    count = float(amount.replace(",", ".")) * (1024 if binary else 1000) ** _POWERS[unit]
     if count < _LEAST_BUDGET:
         raise InvalidSetting("client.size_too_small", text=text.strip(), amount=amount)
     if count > MOST:

@@ -14,7 +14,7 @@ from safetrain_shared.events import Evaluated, Event, StepDone
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-_GB = 2**30
+_GB = 10**9
 _FLUSH_SECONDS = 2
 _NEVER = 2**63 - 1
 
@@ -41,7 +41,7 @@ def board(folder: Path) -> Iterator[Board]:
 
 
 class Board:
-    """Takes a job's events and writes its numbers: losses, rate, speed; memory in GB (2**30)."""
+    """Takes a job's events and writes its numbers: losses, rate, speed; memory in GB (10**9)."""
 
     def __init__(self, writer: EventFileWriter) -> None:
         self._writer = writer

@@ -19,7 +19,7 @@ from safetrain_shared.printable import one_line
 
 LANGUAGES = ("en", "pt")
 CATALOGUES = Path(__file__).parent / "locale"
-_UNITS = ("B", "KB", "MB", "GB", "TB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _current: str | None = None  # until it is first asked for, or chosen
 _spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
 
@@ -161,6 +161,13 @@ def rate(value: float, lang: str | None = None) -> str:
     return number(float(f"{value:.3g}"), lang)
 
 
+def throughput(value: float, lang: str | None = None) -> str:
+    """Tokens or steps a second: 1,234, below ten with decimals, 7.3 and 0.045."""
+    if abs(value) >= 10 or not value:
+        return integer(value, lang)
+    return number(float(f"{value:.2g}"), lang)
+
+
 def integer(value: float, lang: str | None = None) -> str:
     """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
 
@@ -173,7 +180,9 @@ def integer(value: float, lang: str | None = None) -> str:
 
 
 def size(value: float, lang: str | None = None) -> str:
-    """Bytes in the unit that reads best, 1 GB = 2**30 bytes as macOS counts memory: 7.3 GB."""
+    """Bytes in the unit that reads best: 7.3 GiB. 1 GiB is 2**30 bytes, what macOS calls a GB of
+    memory; a GB of 10**9 bytes is 7 % less, and is only read, never shown.
+    """
     amount, unit = float(value), 0
     while abs(amount) >= 1024 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1024, unit + 1
@@ -203,6 +212,7 @@ _WRITERS = {
     "bytes": size,
     "num": number,
     "int": integer,
+    "speed": throughput,
     "pct": percent,
     "time": duration,
 }

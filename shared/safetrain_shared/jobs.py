@@ -65,7 +65,8 @@ class Plan:
     Frozen at the first step, because a result equal to the bit depends on it.
     `length_bucket`: sequences are padded to a multiple of it. A zero limit is left alone.
     `heaviest_width` and `heaviest_share`: of the micro-batch that the peaks speak of, the tokens a
-    row, and the share of them whose predictions go through the head.
+    row, and the share of them whose predictions go through the head. `degree`: how the peak is
+    known: estimated, extrapolated or measured; `margin`: the share by which it may be exceeded.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -88,4 +89,6 @@ class Plan:
     compiled_shapes: int = 0
     heaviest_width: int = 0
     heaviest_share: float = 0.0
+    degree: str = ""
+    margin: float = 0.0
     reasons: tuple[Finding, ...] = ()

@@ -14,6 +14,7 @@ from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSetting
 from safetraind import __main__ as service
 from safetraind.controller import worker_exit
 from safetraind.planner import budget
+from safetraind.planner.degree import Degree
 from tests.docs.pages import (
     COUNTERPARTS,
     DOCS,
@@ -104,8 +105,8 @@ def test_the_figures_of_the_memory_plan_are_the_codes(page: str) -> None:
         budget._SHARE,
         budget._CACHE_SHARE,
         budget._WORKING_SET_SHARE,
-        budget.MARGIN_MEASURED,
-        budget.MARGIN_PREDICTED,
+        budget._LIMIT_SHARE,
+        *(degree.margin for degree in Degree),
     ]
     sizes = [budget.WORKER_BYTES, budget._MAX_CACHE]
     text = text_of(page)

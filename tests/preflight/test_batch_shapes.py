@@ -58,7 +58,7 @@ def test_no_batch_has_a_shape_that_was_not_foreseen(
     evaluated = list(evaluation_batches(valid, chosen, LENGTH_BUCKET, seed=1))
     shapes = {(batch.inputs.shape, batch.places.shape) for batch in [*seen, *evaluated]}
     assert len(shapes) <= compiled_shapes(counted, chosen, valid=valid_counted)
-    heaviest = heaviest_step(counted, chosen, fused=False, valid=valid_counted)
+    heaviest = heaviest_step(counted, chosen, valid=valid_counted)
     widest = max(seen, key=lambda batch: batch.inputs.size)
     assert (heaviest.rows, heaviest.width) == widest.inputs.shape
     assert heaviest.learned >= max(
@@ -86,19 +86,19 @@ def test_tokens_with_padding_are_counted_as_batches_make_them() -> None:
 
 def test_the_heaviest_step_is_the_widest_with_the_most_to_learn() -> None:
     long = lengths((20, 50), (200, 3))
-    step = heaviest_step(long, settings(batch_size=2), fused=False)
+    step = heaviest_step(long, settings(batch_size=2))
     assert (step.rows, step.width) == (2, 208)
     assert step.learned == 208  # 2 × 100 answers, rounded up to quarters of 416
-    cut = heaviest_step(long, settings(batch_size=2, max_seq_length=64), fused=False)
+    cut = heaviest_step(long, settings(batch_size=2, max_seq_length=64))
     assert cut.width == 64
 
 
 def test_an_evaluation_counts_where_it_is_wider() -> None:
     short, long = lengths((40, 50)), lengths((20, 5), (200, 3))
-    step = heaviest_step(short, settings(), fused=False, valid=long)
+    step = heaviest_step(short, settings(), valid=long)
     assert (step.width, step.valid_width) == (48, 208)
     assert step.valid_learned == 416
-    assert heaviest_step(long, settings(), fused=False, valid=short).valid_width == 0
+    assert heaviest_step(long, settings(), valid=short).valid_width == 0
 
 
 def test_compiled_shapes_stay_few_however_long_the_samples_are() -> None:

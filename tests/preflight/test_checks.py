@@ -14,6 +14,7 @@ from safetrain_shared.i18n import translate
 from safetrain_shared.messages import SENTENCES, say
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import ModelFacts
+from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
 from safetraind.planner.worker_requests import Problems
 from safetraind.preflight.check import carry_out
@@ -318,6 +319,7 @@ def test_every_code_in_the_source_has_a_sentence_in_both_languages() -> None:
     used = {code for text in texts for code in re.findall(pattern, text)}
     used |= {code for text in texts for code in re.findall(r'"(model\.[a-z_]+)"', text)}
     used -= {"model.safetensors", "plan.refused"}  # a file, a prefix of codes
+    used |= {f"plan.{degree.word}" for degree in Degree}
     assert len(used) > 70
     for code in used:
         assert code in SENTENCES

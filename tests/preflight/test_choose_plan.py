@@ -11,7 +11,9 @@ from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSetting
 from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows
 from safetraind.planner.budget import Budget, budget_for
+from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Device
+from safetraind.planner.memory_estimate import Step
 from safetraind.planner.option import Measure, Option
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
@@ -117,8 +119,8 @@ def test_sequences_below_the_tiers_length_need_the_users_leave() -> None:
     assert isinstance(plan, Plan) and plan.settings.max_seq_length < 500
 
 
-# What the prediction was off by, where the leanest way was rehearsed.
-@pytest.mark.parametrize("factor", [None, 1.0, 1.2])
+# What the estimate was off by, where the leanest way was measured.
+@pytest.mark.parametrize("factor", [None, 1.02, 1.05])
 def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | None) -> None:
     asked = question(budget=budget(700 * MB), lengths=lengths((500, 848)))
     least = choose_plan.smallest(asked)
@@ -151,19 +153,46 @@ def test_quantized_weights_become_float32_on_a_cpu_where_they_fit() -> None:
     assert not tight.settings.dequantize
 
 
-def test_a_measure_decides_over_a_rehearsal_and_that_over_an_estimate() -> None:
+def small(option: Option, rows: int, width: int, peak: int, speed: float) -> Measure:
+    """Steps of a small shape in an option's way of computing."""
+    settings = dataclasses.replace(option.settings, batch_size=rows)
+    return Measure(settings, Step(rows, width, rows * width // 2), peak, speed)
+
+
+def test_an_extrapolation_decides_over_an_estimate_and_a_measure_over_both() -> None:
     asked = question()
     best = choose_plan.options(asked)[0]
-    other = next(o for o in choose_plan.options(asked) if o.settings.batch_size == 2)
-    rehearsed = Measure(best.settings, best.step, GB)
-    slow = Measure(best.settings, best.step, GB, tokens_per_second=100.0)
-    fast = Measure(other.settings, other.step, GB // 2, tokens_per_second=200.0, outside=300 * MB)
-    assert planned((rehearsed,)).predicted_peak == GB
-    assert planned((rehearsed,)).measured_peak == 0
-    plan = planned((slow, fast, rehearsed))
+    rows, width = best.step.rows, best.step.width
+    assert rows == 4
+    probed = tuple(small(best, n, width, (600 + n * 100) * MB, 100.0) for n in (1, 2, 3))
+    plan = planned(probed)
+    assert (plan.degree, plan.margin, plan.measured_peak) == ("extrapolated", 0.06, 0)
+    assert plan.predicted_peak == pytest.approx(1000 * MB, rel=1e-3)
+    assert plan.tokens_per_second == pytest.approx(100.0)
+    measured = Measure(best.settings, best.step, GB, tokens_per_second=100.0)
+    plan = planned((*probed, measured))
+    assert (plan.degree, plan.margin, plan.measured_peak) == ("measured", 0.03, GB)
+    assert plan.predicted_peak == pytest.approx(1000 * MB, rel=1e-3)
+    assert planned().degree == "estimated" and planned().expected_seconds == 0
+
+
+def test_an_extrapolation_reaches_only_so_far() -> None:
+    asked = question()
+    best = choose_plan.options(asked)[0]
+    probed = [small(best, 1, width, 600 * MB, 100.0) for width in (32, 64)]
+    assert planned(tuple(probed)).degree == "estimated"
+
+
+def test_the_faster_of_two_that_were_measured_is_recommended() -> None:
+    asked = question()
+    four, two = (
+        next(o for o in choose_plan.options(asked) if o.settings.batch_size == n) for n in (4, 2)
+    )
+    slow = Measure(four.settings, four.step, GB, tokens_per_second=100.0)
+    fast = Measure(two.settings, two.step, GB // 2, tokens_per_second=200.0, outside=300 * MB)
+    plan = planned((slow, fast))
     assert plan.settings.batch_size == 2
-    assert (plan.measured_peak, plan.tokens_per_second) == (GB // 2, 200.0)
-    assert plan.expected_seconds > 0
+    assert (plan.measured_peak, plan.expected_seconds > 0) == (GB // 2, True)
 
 
 def test_the_peak_before_probing_is_not_the_measured_one() -> None:
@@ -223,28 +252,6 @@ def _what_settings(settings: TrainingSettings) -> tuple[object, ...]:
     return tuple(getattr(settings, name) for name in names)
 
 
-def test_a_lean_plan_that_was_measured_is_not_settled_where_faster_ones_may_fit() -> None:
-    asked = question()
-    best, *_, lean = choose_plan.options(asked)
-    measured = Measure(lean.settings, lean.step, lean.peak, tokens_per_second=100.0)
-    assert not choose_plan.is_settled(asked, (measured,))
-    fast = Measure(best.settings, best.step, best.peak, tokens_per_second=100.0)
-    assert choose_plan.is_settled(asked, (measured, fast))
-
-
-def test_a_probe_never_loads_weights_that_are_too_large() -> None:
-    shape = dataclasses.replace(question().shape, weight_bytes=100 * MB)
-    asked = question(quantized=True, shape=shape, budget=budget(500 * MB))
-    tried = choose_plan.to_try(asked, (), 24)
-    assert tried and not any(option.settings.dequantize for option in tried)
-
-
-def test_likely_ways_are_tried_before_hopeless_ones() -> None:
-    asked = question(budget=budget(int(1.3 * GB)), lengths=lengths((100, 800), (4000, 48)))
-    first = choose_plan.to_try(asked, (), 4)[0]
-    assert first.peak < 1.3 * asked.budget.mlx
-
-
 def test_large_logits_go_through_the_head_in_chunks_and_small_ones_whole() -> None:
     large = planned(lengths=lengths((400, 848)))  # 4 × 49152 × 4 × 200 bytes
     assert large.settings.loss_chunk == LOSS_CHUNK
@@ -265,6 +272,17 @@ def test_no_array_is_larger_than_a_buffer_of_the_device() -> None:
     assert "plan.largest_buffer" not in {reason.code for reason in usual.reasons}
     refused = choose_plan.plan(dataclasses.replace(asked, largest_buffer=20 * MB))
     assert isinstance(refused, Finding) and refused.code == "plan.refused_buffer"
+
+
+def test_the_loss_is_in_chunks_only_where_the_head_can_be_split_off() -> None:
+    long = lengths((400, 848))
+    assert planned(lengths=long).settings.loss_chunk == LOSS_CHUNK
+    whole = planned(lengths=long, splits_head=False)
+    assert whole.settings.loss_chunk == 0
+    chosen = spec(loss_chunk=128, batch_size=4)
+    split = planned(lengths=long, spec=chosen)
+    not_split = planned(lengths=long, spec=chosen, splits_head=False)
+    assert not_split.predicted_peak > 1.1 * split.predicted_peak
 
 
 def test_few_resources_give_coarser_padding_and_so_fewer_shapes() -> None:
@@ -321,7 +339,8 @@ def test_the_plan_names_all_that_it_was_decided_by() -> None:
     last = plan.reasons[-1]
     assert last.code == "plan.measured"
     assert last.args["peak"] == GB and last.args["predicted"] == best.peak
-    assert last.args["margin"] == pytest.approx(1 - GB / asked.budget.mlx)
+    assert last.args["free"] == pytest.approx(1 - GB / asked.budget.mlx)
+    assert last.args["margin"] == Degree.MEASURED.margin
     assert last.args["speed"] == 100
     assert plan.expected_seconds > 0
     assert {"plan.no_cuts", "plan.cuts"} & {reason.code for reason in plan.reasons}
@@ -335,7 +354,7 @@ def test_a_setup_that_was_measured_too_large_is_not_planned() -> None:
 
 def test_the_reason_begins_with_the_tier() -> None:
     assert planned(available=7 * GB).reasons[0].code == "tier.limited"
-    assert planned().reasons[-1].code == "plan.predicted"
+    assert planned().reasons[-1].code == "plan.estimated"
 
 
 def test_plain_text_is_learned_whole() -> None:
@@ -354,7 +373,9 @@ def test_a_budget_leaves_room_for_the_worker_and_the_cache() -> None:
     found = budget_for(dataclasses.replace(SPEC, memory_budget=2 * GB), facts(host=LINUX), 400 * MB)
     assert found.worker == 2 * GB
     assert found.mlx == 2 * GB - 400 * MB - found.cache
-    assert found.room(measured=False) < found.room(measured=True) < found.mlx
+    assert found.limit < found.mlx
+    estimated, extrapolated, measured = (found.room(degree) for degree in Degree)
+    assert estimated < extrapolated < measured < found.mlx
 
 
 def test_a_budget_on_metal_stays_below_the_working_set() -> None:

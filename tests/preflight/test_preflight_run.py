@@ -17,6 +17,7 @@ from safetraind import host
 from safetraind.host import HostFacts
 from safetraind.preflight.preflight_run import (
     PreflightRun,
+    Progress,
     Recommendation,
     SectionStarted,
     Summary,
@@ -25,6 +26,32 @@ from safetraind.preflight.preflight_run import (
 from safetraind.preflight.submit_checks import quick
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
+
+PROBE = """
+import sys
+if "probe" in sys.orig_argv:
+    from safetraind.worker.probe import probe
+"""
+SLOW = (
+    PROBE
+    + """
+    first_token = probe._first_token
+    def crawl(loaded, clock):
+        token = first_token(loaded, clock)
+        clock.seconds_a_token = 60.0
+        return token
+    probe._first_token = crawl
+"""
+)
+RAISES = (
+    PROBE
+    + """
+    def raises(*_):
+        raise LookupError("no such thing")
+    probe._vocabulary = raises
+    probe._run.__globals__["Exception"] = ZeroDivisionError  # nothing is caught
+"""
+)
 
 
 @dataclasses.dataclass
@@ -95,11 +122,14 @@ def test_a_whole_preflight_recommends_what_it_measured_and_the_next_one_remember
     assert plan.settings.dequantize
     assert plan.total_steps == -(-24 // plan.settings.effective_batch) * 3
     assert 0.9 < plan.predicted_peak / plan.measured_peak < 1.3
-    assert workers.roles == ["inspect", "probe"]
+    assert (plan.degree, plan.margin) == ("measured", 0.03)
+    assert workers.roles == ["inspect", "probe", "probe"]  # small shapes, then the plan's own
+    phases = [s.phase for s in steps if isinstance(s, Progress)]
+    assert {"probing", "loading", "first_token", "measuring"} <= {*phases}
     check_files(place, steps)
 
     again, _ = place.run(workers)
-    assert workers.roles == ["inspect", "probe", "inspect"]
+    assert workers.roles == ["inspect", "probe", "probe", "inspect"]
     assert again.plan is not None and again.plan.settings == plan.settings
     assert again.plan.measured_peak == plan.measured_peak
 
@@ -110,7 +140,31 @@ def test_without_the_gpu_it_answers_and_says_that_nothing_was_measured(place: Pl
     assert workers.roles == ["inspect"]
     assert "gpu.busy" in {s.code for s in steps if isinstance(s, Finding)}
     assert preflight_run.plan is not None and preflight_run.plan.measured_peak == 0
-    assert preflight_run.plan.predicted_peak > 0
+    assert preflight_run.plan.predicted_peak > 0 and preflight_run.plan.degree == "estimated"
+    assert preflight_run.plan.reasons[-1].code == "plan.estimated"
+
+
+def test_what_is_too_slow_to_measure_is_estimated_and_said(place: Place) -> None:
+    (place.root / "sitecustomize.py").write_text(SLOW)
+    environment = {"PYTHONPATH": str(place.root)}
+    workers = DirectWorkers(place.root / "runs", environment=environment)
+    preflight_run, steps = place.run(workers)
+    found = {s.code: s for s in steps if isinstance(s, Finding)}
+    assert found["model.too_slow"].status is Status.WARNING
+    assert preflight_run.plan is not None and preflight_run.plan.degree == "estimated"
+    assert workers.roles == ["inspect", "probe"] and not preflight_run.blocked
+
+
+def test_a_probe_that_raises_is_told_with_its_words_and_not_taken_for_lack_of_memory(
+    place: Place,
+) -> None:
+    (place.root / "sitecustomize.py").write_text(RAISES)
+    environment = {"PYTHONPATH": str(place.root)}
+    preflight_run, _ = place.run(DirectWorkers(place.root / "runs", environment=environment))
+    (blocking,) = (f for f in preflight_run.findings if f.blocks and f.status is Status.FAILED)
+    assert blocking.code == "model.probe_failed"
+    assert "no such thing" in str(blocking.args["reason"])
+    assert not preflight_run.measures
 
 
 def test_bad_data_blocks_and_gives_no_recommendation(place: Place) -> None:

@@ -17,7 +17,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probe import probe
-from safetraind.worker.probe.rehearse import Rehearsal
+from safetraind.worker.training.step import Stepper
 from tests.tiny import make_tiny_model
 
 VOCABULARY = 512
@@ -34,17 +34,16 @@ def setup(rows: int = 2, valid_width: int = 0, **settings: Any) -> dict[str, Any
         "learned": rows * 32,
         "valid_width": valid_width,
         "valid_learned": rows * valid_width,
-        "estimate": 50_000_000,
     }
 
 
-def probed(folder: Path, model: Path, *setups: dict[str, Any], room: int = 1 << 30) -> Any:
+def probed(folder: Path, model: Path, *setups: dict[str, Any], seconds: float = 60) -> Any:
     """What a probe in this process finds; what other tests left in MLX's memory is not its own."""
     gc.collect()
     before = mx.get_active_memory()
     run = folder / "run"
     run.mkdir()
-    request = {"model": str(model), "setups": setups, "room": room, "seconds": 60}
+    request = {"model": str(model), "setups": setups, "seconds": seconds}
     (run / probe.REQUEST).write_text(json.dumps(request))
     assert probe.main([str(run)]) == 0
     found = json.loads((run / "probe.json").read_text())
@@ -63,46 +62,71 @@ def test_a_tokenizer_that_makes_nothing_of_the_prompt_does_not_matter(tmp_path: 
     assert found["loaded"]["seconds"] > 0 and found["measures"]
 
 
-def test_a_setup_that_cannot_be_rehearsed_is_measured(
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """What the probe told as it went on."""
+    text = (folder / "run/probe.json.partial").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_setups_are_run_in_turn_and_progress_is_told(tmp_path: Path) -> None:
+    found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(rows=1), setup(rows=2))
+    assert [m["rows"] for m in found["measures"]] == [1, 2]
+    assert found["splits_head"] is True and "slow" not in found
+    phases = [line["phase"] for line in lines(tmp_path) if "phase" in line]
+    assert phases == ["loading", "first_token", "measuring", "measuring"]
+
+
+def test_what_there_is_no_time_for_is_not_begun_and_said(tmp_path: Path) -> None:
+    heavy = {**setup(rows=2), "width": 4_000_000}
+    found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(rows=1), heavy, seconds=20)
+    assert [m["rows"] for m in found["measures"]] == [1]
+    assert found["slow"] > 20
+    assert not any(line.get("trying") == heavy for line in lines(tmp_path))
+
+
+def test_a_model_that_is_too_slow_is_told_after_its_first_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise ValueError("cannot export a primitive of your own")
+    def crawl(loaded: Any, clock: probe.Clock) -> str:
+        clock.seconds_a_token = 10.0
+        return "a"
 
-    monkeypatch.setattr(Rehearsal, "peak", refuse)
-    found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(rows=2), setup(rows=1))
-    assert found["rehearsed"] == []
-    assert [m["rows"] for m in found["measures"]] == [2, 1]
+    monkeypatch.setattr(probe, "_first_token", crawl)
+    found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
+    assert found["loaded"] and found["slow"] > 60 and found["measures"] == []
 
 
-def test_one_setup_that_cannot_be_rehearsed_spoils_no_other(
+def test_a_model_whose_head_cannot_be_split_off_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearsed = Rehearsal.peak
-
-    def picky(self: Rehearsal, settings: TrainingSettings, batch: Any) -> int:
-        if len(batch.inputs) == 4:
-            raise RuntimeError("no")
-        return rehearsed(self, settings, batch)
-
-    monkeypatch.setattr(Rehearsal, "peak", picky)
-    model = make_tiny_model(tmp_path / "m")
-    found = probed(tmp_path, model, setup(rows=4), setup(rows=2), setup(rows=1), room=40_000_000)
-    assert [m["rows"] for m in found["rehearsed"]] == [2, 1]
-    # Its estimate is above the room.
-    assert sorted(m["rows"] for m in found["measures"]) == [1, 2]
+    monkeypatch.setattr(Stepper, "splits_head", property(lambda _: False))
+    assert probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())["splits_head"] is False
 
 
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError, NotImplementedError])
 def test_a_model_that_cannot_be_trained_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def refuse(*_: object) -> Any:
-        raise ValueError("no gradient of that")
+        raise error("no gradient of that")
 
-    monkeypatch.setattr(probe, "_measured", refuse)
+    monkeypatch.setattr(probe, "measure", refuse)
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
     assert found["failed"]["code"] == "model.does_not_train"
     assert "no gradient of that" in found["failed"]["args"]["reason"]
+
+
+def test_memory_that_runs_out_in_a_step_ends_the_process_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Any:
+        raise RuntimeError("[metal::malloc] Attempting to allocate 999 bytes")
+
+    monkeypatch.setattr(probe, "measure", refuse)
+    with pytest.raises(RuntimeError):
+        probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
+    told = lines(tmp_path)
+    assert told[-1] == {"out_of_memory": True} and told[-2] == {"trying": setup()}
 
 
 def test_memory_that_runs_out_while_loading_is_told(
@@ -117,49 +141,26 @@ def test_memory_that_runs_out_while_loading_is_told(
     assert "Unable to allocate" in found["failed"]["args"]["reason"]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"packing": True},
-        {"packing": True, "gradient_checkpointing": True},
-        {"lora_dropout": 0.1},
-        {"loss_chunk": 64},
-        {"loss_chunk": 64, "gradient_checkpointing": True},
-    ],
-    ids=["packed", "packed and recomputed", "with dropout", "in chunks", "in recomputed chunks"],
-)
-def test_what_is_rehearsed_is_what_is_measured(tmp_path: Path, settings: dict[str, Any]) -> None:
-    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=2048)
-    chosen = {**setup(**settings), "width": 128, "learned": 256}
-    found = probed(tmp_path, model, chosen)
-    (rehearsed,), (measured,) = found["rehearsed"], found["measures"]
-    assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.15
-
-
 def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "m", hidden=256, vocab=8192)
-    setups = [setup(rows=2), setup(rows=1, gradient_checkpointing=True)]
+    lean = setup(rows=1, gradient_checkpointing=True)
     gc.disable()  # whether the collector came by chance must not decide
     try:
-        found = probed(tmp_path, model, *setups)
+        second = probed(tmp_path, model, setup(rows=2), lean)["measures"][1]
+        (tmp_path / "alone").mkdir()
+        alone = probed(tmp_path / "alone", model, lean)["measures"][0]
     finally:
         gc.enable()
-    for rehearsed, measured in zip(found["rehearsed"], found["measures"], strict=True):
-        assert 0.95 <= rehearsed["peak"] / measured["peak"] <= 1.15
+    assert 0.95 <= second["peak"] / alone["peak"] <= 1.05
 
 
-def test_a_wide_evaluation_counts_in_the_rehearsal_and_in_the_measure(tmp_path: Path) -> None:
+def test_a_wide_evaluation_counts_in_the_peak(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "m", hidden=128, vocab=4096)
-    found = probed(tmp_path, model, setup(), setup(valid_width=1024))
-    # The narrow one comes first, and is as many rows: only the other is asked for alone.
-    (tmp_path / "wide").mkdir()
-    wide = probed(tmp_path / "wide", model, setup(valid_width=1024))
-    for kind in ("rehearsed", "measures"):
-        assert wide[kind][0]["peak"] > 2 * found[kind][0]["peak"]
-    assert 0.95 <= wide["rehearsed"][0]["peak"] / wide["measures"][0]["peak"] <= 1.1
+    narrow, wide = probed(tmp_path, model, setup(), setup(valid_width=1024))["measures"]
+    assert wide["peak"] > 2 * narrow["peak"]
 
 
-def test_a_model_within_a_model_is_rehearsed(tmp_path: Path) -> None:
+def test_a_model_within_a_model_is_measured(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "m")
     text = {
         "model_type": "gemma3_text",
@@ -179,5 +180,5 @@ def test_a_model_within_a_model_is_rehearsed(tmp_path: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config))
     found = probed(tmp_path, folder, setup(gradient_checkpointing=True))
-    assert not {"unrehearsed", "failed"} & found.keys(), found
-    assert found["rehearsed"] and found["measures"]
+    assert "failed" not in found, found
+    assert found["measures"]

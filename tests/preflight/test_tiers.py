@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from safetraind.planner.tiers import GB, tier_for
+from safetraind.planner.tiers import GIB, tier_for
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ from safetraind.planner.tiers import GB, tier_for
 def test_the_tier_is_the_documents_row_by_available_memory(
     available: float, expected: tuple[float, ...]
 ) -> None:
-    tier = tier_for(int(available * GB))
+    tier = tier_for(int(available * GIB))
     row = (tier.batch_size, tier.gradient_accumulation, tier.max_seq_length, tier.learning_rate)
     assert row == expected

@@ -28,9 +28,13 @@ from safetrain_shared.i18n import translate as _
 )
 @job_options
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))
-def preflight(session: Session, wait: bool, **given: Any) -> int:
+@click.option(
+    "--thorough", is_flag=True, help=_("Measure however long it takes, not two minutes at most.")
+)
+def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int:
     """Prints the seven sections as they finish; exit code 4 where something blocks."""
-    request = PreflightRequest(spec=spec_of(session, **given), wait=wait)
+    spec = spec_of(session, **given)
+    request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
     sheet, ticker, blocked = Sheet(), Ticker(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:

@@ -8,7 +8,7 @@ from safetrain.views.curves import Curves, Points, smoothed
 from safetrain_shared.i18n import decimal, integer, number, size
 from safetrain_shared.i18n import translate as _
 
-_GB = 2**30
+_GIB = 2**30
 _FEW = 60  # up to so many points of a line are shown as dots, too
 _EPOCH_LABELS = 12
 
@@ -103,7 +103,7 @@ def learning_rate(curves: Curves) -> Chart:
 
 
 def memory(curves: Curves) -> Chart:
-    """Footprint and MLX's peak against the budget, in GB of 2**30 bytes."""
+    """Footprint and MLX's peak against the budget, in GiB."""
     footprint, peak = _gigabytes(curves, "footprint"), _gigabytes(curves, "peak_memory")
     lines = [
         Line(_("footprint of the whole process"), footprint, 1),
@@ -114,16 +114,16 @@ def memory(curves: Curves) -> Chart:
     told = ""
     if footprint and peak:
         text = _("The footprint reaches {footprint}, MLX's peak {peak}.")
-        highest = [_GB * max(value for _step, value in points) for points in (footprint, peak)]
+        highest = [_GIB * max(value for _step, value in points) for points in (footprint, peak)]
         told = text.format(footprint=size(highest[0]), peak=size(highest[1]))
     return _chart(
         curves,
         "memory_usage",
         _("Memory against the budget"),
-        _("memory, GB"),
+        _("memory, GiB"),
         lines,
         told=f"{told} {label[:1].upper()}{label[1:]}." if budget else told,
-        limit=Label(budget / _GB, label) if budget else None,
+        limit=Label(budget / _GIB, label) if budget else None,
     )
 
 
@@ -179,7 +179,7 @@ def _epochs(curves: Curves) -> tuple[Label, ...]:
 
 
 def _gigabytes(curves: Curves, name: str) -> Points:
-    return [(step, value / _GB) for step, value in curves.line(name) if value > 0]
+    return [(step, value / _GIB) for step, value in curves.line(name) if value > 0]
 
 
 def _course(what: str, points: Points) -> str:

@@ -29,6 +29,8 @@ PHASES = {
     "queue": _("waiting for the GPU"),
     "inspecting": _("reading the data"),
     "probing": _("measuring real training steps"),
+    "first_token": _("generating a first token"),
+    "measuring": _("measuring real training steps"),
     "downloading": _("downloading"),
     "converting": _("converting"),
     "asking": _("asking the model"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.settings import FIELDS, SettingValue, TrainingSettings
 
-_UNITS = (("GB", 2**30), ("MB", 2**20))
+_UNITS = (("GiB", 2**30), ("MiB", 2**20))
 
 
 def as_asked(spec: JobSpec, settings: TrainingSettings | None) -> str:

@@ -60,7 +60,8 @@ class ModelShape:
     """What memory depends on. Bytes are as stored; `float32_bytes`: every weight as float32.
 
     `item_bytes`: of the floating-point type that the model computes in, 4 or 2. A model without
-    attention has no `heads`.
+    attention has no `heads`. `window`: tokens that a windowed layer looks back, in `windowed`, a
+    share, of the layers. `soft_capped`: attention's scores are capped, which no fused kernel does.
     """
 
     layers: int
@@ -74,6 +75,9 @@ class ModelShape:
     float32_bytes: int
     item_bytes: int
     linears: tuple[Linear, ...]
+    window: int = 0
+    windowed: float = 0.0
+    soft_capped: bool = False
 
     def adapter_parameters(self, rank: int, layers: int, targets: tuple[str, ...] = ()) -> int:
         """Trainable numbers of LoRA of `rank` on the top `layers` layers (0: all)."""
@@ -232,7 +236,25 @@ def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape 
         float32_bytes=4 * sum(_weights(name, tensors, bits) for name in tensors),
         item_bytes=4 if "F32" in floats else 2,
         linears=_linears(tensors, bits),
+        window=int(text.get("sliding_window") or 0),
+        windowed=_windowed(text),
+        soft_capped=bool(text.get("attn_logit_softcapping")),
     )
+
+
+def _windowed(text: Mapping[str, Any]) -> float:
+    """The share of layers whose attention looks back a window only, as mlx-lm 0.32 computes them:
+    by the type of each layer, or all but every n-th one.
+    """
+    if not text.get("sliding_window"):
+        return 0.0
+    types = text.get("layer_types")
+    if isinstance(types, list) and types:
+        return types.count("sliding_attention") / len(types)
+    pattern = text.get("sliding_window_pattern")
+    if isinstance(pattern, int) and pattern > 0:
+        return 1 - 1 / pattern
+    return 0.0
 
 
 def _weights(name: str, tensors: _Tensors, bits: int) -> int:

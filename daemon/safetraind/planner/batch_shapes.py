@@ -20,7 +20,6 @@ def heaviest_step(
     lengths: Lengths,
     settings: TrainingSettings,
     *,
-    fused: bool,
     bucket: int = LENGTH_BUCKET,
     valid: Lengths | None = None,
 ) -> Step:
@@ -37,7 +36,7 @@ def heaviest_step(
     valid_width, valid_learned = _widest(valid, longest, rows, bucket) if valid else (0, 0)
     if valid_width <= width:
         valid_width = valid_learned = 0
-    return Step(rows, width, learned, fused, valid_width, valid_learned)
+    return Step(rows, width, learned, valid_width, valid_learned)
 
 
 def _widest(lengths: Lengths, max_seq_length: int, rows: int, bucket: int) -> tuple[int, int]:

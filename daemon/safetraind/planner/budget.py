@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.jobs import JobSpec
+from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Device, Facts
 
 MB = 1 << 20
@@ -24,9 +25,9 @@ _LEAST_WORKING_SET = 2 / 3
 _CACHE_SHARE = 0.05
 _MAX_CACHE = 512 * MB
 _LEAST_CACHE = 16 * MB
-# What a plan leaves free of MLX's part: a prediction is surer once it was measured.
-MARGIN_PREDICTED = 0.08
-MARGIN_MEASURED = 0.03
+# With memory to spare MLX runs ahead of what is needed, up to its limit (its `eval_impl`): a limit
+# equal to the budget lets a step that needs less fill all of it.
+_LIMIT_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,16 @@ class Budget:
     mlx: int
     wired: int = 0
 
-    def room(self, *, measured: bool) -> int:
-        """The peak that a plan may have, with the margin that its sureness asks for."""
-        return int(self.mlx * (1 - (MARGIN_MEASURED if measured else MARGIN_PREDICTED)))
+    @property
+    def limit(self) -> int:
+        """MLX's memory limit, in probes and in the training alike. Arrays that a step needs are
+        allocated beyond it; it only stops MLX from running ahead.
+        """
+        return int(_LIMIT_SHARE * self.mlx)
+
+    def room(self, degree: Degree) -> int:
+        """The peak that a plan may have, known to this degree."""
+        return int(self.mlx * (1 - degree.margin))
 
 
 def available(spec: JobSpec, facts: Facts) -> int:

@@ -149,8 +149,8 @@ def _chunks(question: Question, settings: TrainingSettings, bucket: int) -> tupl
     """Whole, in chunks, or both: decided by the size of the logits."""
     if "loss_chunk" in question.spec.settings:
         return (settings.loss_chunk,)
-    step = heaviest_step(question.lengths, settings, fused=question.fused, bucket=bucket)
-    if step.learned <= LOSS_CHUNK:
+    step = heaviest_step(question.lengths, settings, bucket=bucket)
+    if step.learned <= LOSS_CHUNK or not question.splits_head:
         return (0,)
     if 4 * step.learned * question.shape.vocabulary > LARGE_LOGITS:
         return (LOSS_CHUNK,)

@@ -128,7 +128,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How loading and one generated token went in the probe. `reason`: a sentence of the cause."""
+    """How loading and one generated token went in the probe; `cause`: why it failed."""
 
     seconds: float
     token: str = ""
@@ -152,6 +152,7 @@ class Disk:
 class Facts:
     """All of it. `busy`: the GPU was held by another process, so nothing could be measured.
     `inspection_end`: why the inspection of the files wrote no result.
+    `too_slow`: seconds that were not enough to measure, 0 where they were.
     """
 
     host: HostFacts
@@ -166,6 +167,7 @@ class Facts:
     device: Device | None = None
     loaded: Loaded | None = None
     busy: bool = False
+    too_slow: float = 0.0
 
 
 def packages_from(values: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:

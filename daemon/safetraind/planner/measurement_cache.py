@@ -27,9 +27,9 @@ from safetraind.planner.memory_estimate import Step
 from safetraind.planner.worker_requests import SHAPE, shape_of
 from safetraind.storage.durable import read_json, write_json
 
-_FORMAT = 2
+_FORMAT = 3
 _MOST_MEASURES = 200
-_KINDS = ("measures", "rehearsed", "died")
+_KINDS = ("measures", "died")
 # What decides how much a step takes, beside our own code.
 _DISTRIBUTIONS = ("safetrain", "mlx", "mlx-lm", "mlx-metal", "mlx-cpu", "mlx-cuda-12")
 
@@ -61,8 +61,8 @@ class MeasurementCache:
         self._file = folder / f"{key}.json"
 
     def recall(self) -> dict[str, Any] | None:
-        """What was found: measures, rehearsals and deaths, and where a probe was at work its device
-        and how the model loaded; None where nothing is known.
+        """What was found: measures and deaths, and where a probe ran its device and how the model
+        loaded; None where nothing is known.
         """
         found = read_json(self._file)
         if isinstance(found, dict) and all(isinstance(found.get(kind), list) for kind in _KINDS):

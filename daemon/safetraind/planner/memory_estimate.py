@@ -1,9 +1,9 @@
-"""Predicts MLX's peak memory of a training step from the model's shape, without running anything.
+"""Estimates MLX's peak memory of a training step from the model's shape, without running anything.
 
-The parts, as they were found by measuring steps of eight architectures on the CPU:
-weights and three times the trainable parameters (gradient, Adam's two moments), logits in several
-copies, attention scores where attention is not fused, and the activations of the layers that are
-trained. What is measured on this machine corrects it afterwards.
+The parts: weights; the trainable parameters with their gradients and Adam's two moments; the logits
+in several copies; attention scores where they are kept; what the trained layers keep for the
+backward pass. `make bench-published` compares the sum with peaks that people measured on Macs.
+Preflight uses it where nothing can be run, and to order the ways of computing that it probes.
 """
 
 from __future__ import annotations
@@ -13,24 +13,49 @@ from dataclasses import dataclass
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
+from safetraind.planner.attention import scored_share
 
 _ADAM_COPIES = 3
+# Logits, their exponentials and the gradient, in numbers of the model's type: on the CPU as
+# measured there, on a GPU from published peaks of large vocabularies (`make bench-published`).
 _LOGIT_COPIES = 4
+_LOGIT_COPIES_GPU = 5
 _EVALUATED_LOGIT_COPIES = 2
+# In a layer's backward pass: scores, their gradient, and what the softmax makes of them.
+_SCORES_IN_FLIGHT = 4
 _SURELY_LESS = 0.7
+# Matrices that share their input.
+_INPUT_OF = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attention")
+_INPUT_OF |= dict.fromkeys(("gate_proj", "up_proj"), "mlp")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What computes: the model, the device (cpu, metal or cuda), and whether the model's head can
+    be split off, without which the loss is never computed in chunks.
+
+    The rest is what other trainers do, for the comparison with peaks measured of them: they keep
+    the adapters' inputs as float32, make float32 logits, keep scores where ours does not.
+    """
+
+    shape: ModelShape
+    device: str = "cpu"
+    splits_head: bool = True
+    float32_inputs: bool = False
+    float32_logits: bool = False
+    unfused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """The largest micro-batch of a run: rows × width tokens, of which `learned` go through the
-    head. `fused`: attention keeps no scores for the way back. `valid_width`, `valid_learned`: the
-    same of the widest batch of an evaluation, 0 where that is no wider.
+    head. `valid_width`, `valid_learned`: the same of the widest batch of an evaluation, 0 where
+    that is no wider.
     """
 
     rows: int
     width: int
     learned: int
-    fused: bool = False
     valid_width: int = 0
     valid_learned: int = 0
 
@@ -59,30 +84,32 @@ class Peak:
         return self.weights + round(factor * (self.total - self.weights))
 
 
-def predict(shape: ModelShape, settings: TrainingSettings, step: Step) -> Peak:
+def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     """The peak of a step, the second and later ones, or of an evaluation where that takes more."""
-    peaks = [_trained(shape, settings, step)]
+    peaks = [_trained(runtime, settings, step)]
     if step.valid_width:
-        peaks.append(_evaluated(shape, settings, step))
+        peaks.append(evaluated(runtime, settings, step))
     return max(peaks, key=lambda peak: peak.total)
 
 
-def heaviest_part(shape: ModelShape, settings: TrainingSettings, step: Step) -> Step:
+def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> Step:
     """The step without its evaluation, where that surely takes less than the training."""
-    trained, evaluated = _trained(shape, settings, step), _evaluated(shape, settings, step)
-    if step.valid_width and evaluated.total < _SURELY_LESS * trained.total:
+    if not step.valid_width:
+        return step
+    trained = _trained(runtime, settings, step)
+    if evaluated(runtime, settings, step).total < _SURELY_LESS * trained.total:
         return dataclasses.replace(step, valid_width=0, valid_learned=0)
     return step
 
 
-def largest_array(shape: ModelShape, settings: TrainingSettings, step: Step) -> int:
+def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> int:
     """Bytes of the largest array that depends on how it is trained: logits, scores, activations."""
-    item = item_bytes(shape, settings)
-    width = max(step.width, step.valid_width)
-    scores = 0 if step.fused else shape.heads * width**2
-    logits = max(_through_head(settings, n) for n in (step.learned, step.valid_learned))
+    shape, width = runtime.shape, max(step.width, step.valid_width)
+    scores = shape.heads * width**2 if _scored(runtime, settings, width) else 0
+    logits = max(_logits(runtime, settings, n) for n in (step.learned, step.valid_learned))
     activations = width * max(shape.intermediate, shape.hidden)
-    return item * max(step.rows * max(scores, activations), logits * shape.vocabulary)
+    rows = item_bytes(shape, settings) * step.rows * max(scores, activations)
+    return max(rows, logits)
 
 
 def item_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
@@ -90,30 +117,56 @@ def item_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
     return 4 if settings.dequantize else shape.item_bytes
 
 
-def _trained(shape: ModelShape, settings: TrainingSettings, step: Step) -> Peak:
-    item, layers = item_bytes(shape, settings), _trained_layers(shape, settings)
+def gradient_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
+    """Bytes of the adapter's float32 gradients, which accumulation keeps once more."""
+    return 4 * _parameters(shape, settings)
+
+
+def most_per_square(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
+    """Bytes per B·T² that attention scores take at most, for rows of `width` tokens."""
+    item = item_bytes(runtime.shape, settings)
+    return _scores_held(runtime, settings, width) * item * runtime.shape.heads
+
+
+def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
+    """The larger of two moments: the loss with all its logits, and the backward pass of a layer."""
+    shape, tokens = runtime.shape, step.rows * step.width
+    item, layers = item_bytes(shape, settings), trained_layers(shape, settings)
     copies = _ADAM_COPIES + 1 + (settings.gradient_accumulation > 1)
-    held = 2 if settings.gradient_checkpointing else layers + 1
+    layer, scores = _layer(runtime, settings, tokens), _scores(shape, item, step.rows, step.width)
+    recomputes = settings.gradient_checkpointing
+    kept = layers * (item * tokens * shape.hidden if recomputes else layer)
+    scores_kept = 0.0 if recomputes else layers * _scored(runtime, settings, step.width) * scores
+    logits = _logit_copies(runtime) * _logits(runtime, settings, step.learned)
+    working = (1 + recomputes + (runtime.device == "cpu")) * layer
+    in_flight = _scores_held(runtime, settings, step.width) * scores - scores_kept
+    in_layer = working + in_flight > logits
     return Peak(
         weights=_weights(shape, settings),
-        adapter=4 * copies * _parameters(shape, settings),
-        logits=_LOGIT_COPIES * item * _through_head(settings, step.learned) * shape.vocabulary,
-        scores=0 if step.fused else held * _scores(shape, item, step.rows, step.width),
-        activations=_activations(shape, settings, step.rows * step.width, layers, item),
+        adapter=copies * gradient_bytes(shape, settings),
+        logits=0 if in_layer else logits,
+        scores=round(scores_kept + in_layer * in_flight),
+        activations=kept + in_layer * working,
     )
 
 
-def _evaluated(shape: ModelShape, settings: TrainingSettings, step: Step) -> Peak:
-    """Without a way back: one layer at a time, and no gradients."""
+def evaluated(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
+    """The peak of an evaluation: one layer at a time, and no gradients."""
+    shape, width = runtime.shape, step.valid_width
     item = item_bytes(shape, settings)
-    predictions = _through_head(settings, step.valid_learned)
+    scored = _scored(runtime, settings, width) > 0
     return Peak(
         weights=_weights(shape, settings),
-        adapter=4 * _ADAM_COPIES * _parameters(shape, settings),
-        logits=_EVALUATED_LOGIT_COPIES * item * predictions * shape.vocabulary,
-        scores=0 if step.fused else 2 * _scores(shape, item, step.rows, step.valid_width),
-        activations=_layer(shape, step.rows * step.valid_width, item),
+        adapter=_ADAM_COPIES * gradient_bytes(shape, settings),
+        logits=_EVALUATED_LOGIT_COPIES * _logits(runtime, settings, step.valid_learned),
+        scores=2 * scored * _scores(shape, item, step.rows, width),
+        activations=_layer(runtime, settings, step.rows * width),
     )
+
+
+def trained_layers(shape: ModelShape, settings: TrainingSettings) -> int:
+    """Layers that carry an adapter."""
+    return min(settings.lora_layers or shape.layers, shape.layers)
 
 
 def _weights(shape: ModelShape, settings: TrainingSettings) -> int:
@@ -125,13 +178,31 @@ def _parameters(shape: ModelShape, settings: TrainingSettings) -> int:
     return shape.adapter_parameters(rank, layers, targets)
 
 
-def _trained_layers(shape: ModelShape, settings: TrainingSettings) -> int:
-    return min(settings.lora_layers or shape.layers, shape.layers)
+def _logits(runtime: Runtime, settings: TrainingSettings, learned: int) -> int:
+    """Bytes of the logits that exist at once."""
+    chunk = settings.loss_chunk if runtime.splits_head else 0
+    item = 4 if runtime.float32_logits else item_bytes(runtime.shape, settings)
+    return item * min(chunk or learned, learned) * runtime.shape.vocabulary
 
 
-def _through_head(settings: TrainingSettings, learned: int) -> int:
-    """Predictions whose logits exist at once."""
-    return min(settings.loss_chunk or learned, learned)
+def _logit_copies(runtime: Runtime) -> int:
+    return _LOGIT_COPIES if runtime.device == "cpu" else _LOGIT_COPIES_GPU
+
+
+def _scored(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
+    if runtime.unfused:
+        return 1.0
+    return scored_share(runtime.shape, runtime.device, width, packed=settings.packing)
+
+
+def _scores_held(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
+    """Layers' worth of scores in the backward pass of a layer: those kept, and those in flight."""
+    share = _scored(runtime, settings, width)
+    if not share:
+        return 0.0
+    recomputes = settings.gradient_checkpointing
+    kept = 0.0 if recomputes else share * trained_layers(runtime.shape, settings)
+    return kept + _SCORES_IN_FLIGHT
 
 
 def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
@@ -139,16 +210,19 @@ def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
     return item * shape.heads * rows * width**2
 
 
-def _activations(
-    shape: ModelShape, settings: TrainingSettings, tokens: int, layers: int, item: int
-) -> int:
-    layer = _layer(shape, tokens, item)
-    if not settings.gradient_checkpointing:
-        return layers * layer
-    return 2 * layer + layers * item * tokens * shape.hidden
-
-
-def _layer(shape: ModelShape, tokens: int, item: int) -> int:
-    """A layer keeps, a token: 5 times the MLP's width, 6 the hidden size, 4 the heads' width."""
+def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
+    """A layer keeps, a token: 4 times the MLP's width, 6 the hidden size, 2 the heads' width."""
+    shape, item = runtime.shape, item_bytes(runtime.shape, settings)
     heads = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
-    return item * tokens * (4 * shape.intermediate + 6 * shape.hidden + 2 * heads)
+    kept = item * (4 * shape.intermediate + 6 * shape.hidden + 2 * heads)
+    if runtime.float32_inputs:
+        kept += (4 - item) * _adapted_inputs(shape, settings)
+    return tokens * kept
+
+
+def _adapted_inputs(shape: ModelShape, settings: TrainingSettings) -> int:
+    """Numbers, a token, in the different inputs of a layer's adapted matrices."""
+    targets = settings.lora_targets
+    chosen = [m for m in shape.linears if not targets or m.name.endswith(targets)]
+    groups = {_INPUT_OF.get(m.name.rpartition(".")[2], m.name): m.inputs for m in chosen}
+    return sum(groups.values())

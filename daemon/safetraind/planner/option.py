@@ -1,4 +1,4 @@
-"""The words of the planner: what is asked, what was measured, and a way to train."""
+"""What the planner is asked, what was run, and a way to train."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from safetrain_shared.jobs import JobSpec
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
 from safetraind.planner.budget import Budget
+from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Lengths
-from safetraind.planner.memory_estimate import Step
-
-# How sure a peak is: from the formula, from the step's graph, from steps that were run.
-ESTIMATED, REHEARSED, MEASURED = range(3)
+from safetraind.planner.memory_estimate import Runtime, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +18,7 @@ class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
     tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
+    `splits_head`: the loss can be computed in chunks.
     """
 
     spec: JobSpec
@@ -36,18 +35,18 @@ class Question:
     largest_buffer: int = 0
     resources: int = 0
     effective_batch: int = 0
+    splits_head: bool = True
 
     @property
-    def fused(self) -> bool:
-        """Attention keeps no scores for the way back."""
-        return self.device != "cpu"
+    def runtime(self) -> Runtime:
+        """What computes."""
+        return Runtime(self.shape, self.device, self.splits_head)
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What was seen of one setup at the job's heaviest shape. Bytes; tokens with padding.
+    """Real steps of one setup. Bytes; tokens a second with padding.
 
-    Without `tokens_per_second` it was only rehearsed: the peak comes from the step's own graph.
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
     allowed `peak` bytes.
     """
@@ -63,7 +62,7 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A way to train: the memory it takes, and the time of an epoch, in units of one token's
-    (`cost`), and in `seconds` where its speed was measured. `largest`: bytes of its largest array.
+    (`cost`), and in `seconds` where steps were run. `largest`: bytes of its largest array.
     """
 
     settings: TrainingSettings
@@ -71,6 +70,5 @@ class Option:
     cost: float
     step: Step
     largest: int = 0
-    sureness: int = ESTIMATED
-    tokens_per_second: float = 0.0
+    degree: Degree = Degree.ESTIMATED
     seconds: float = 0.0

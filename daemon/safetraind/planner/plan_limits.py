@@ -10,7 +10,8 @@ from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import LENGTH_BUCKET
 from safetraind.planner.batch_shapes import compiled_shapes, padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
-from safetraind.planner.option import MEASURED, Option, Question
+from safetraind.planner.degree import Degree
+from safetraind.planner.option import Option, Question
 from safetraind.planner.tiers import tier_for
 
 
@@ -23,10 +24,7 @@ def frozen(
     settings = option.settings
     rows = rows_an_epoch(question, settings, bucket)
     total = -(-rows // settings.effective_batch) * settings.num_epochs
-    seconds = 0.0
-    if option.tokens_per_second:
-        tokens, _ = padded_tokens(question.lengths, settings, bucket)
-        seconds = tokens * question.lengths.scale * settings.num_epochs / option.tokens_per_second
+    epoch = option.seconds * question.lengths.scale
     budget, left_out = question.budget, question.lengths.left_out(settings.max_seq_length)
     return Plan(
         settings=dataclasses.replace(settings, warmup_steps=settings.warmup_in(total)),
@@ -34,25 +32,27 @@ def frozen(
         total_steps=total,
         length_bucket=bucket,
         memory_budget=budget.worker,
-        memory_limit=budget.mlx,
+        memory_limit=budget.limit,
         cache_limit=budget.cache,
         wired_limit=budget.wired,
         predicted_peak=predicted,
-        measured_peak=option.peak if option.sureness == MEASURED else 0,
-        tokens_per_second=option.tokens_per_second,
-        expected_seconds=seconds,
+        measured_peak=option.peak if option.degree is Degree.MEASURED else 0,
+        tokens_per_second=_speed(question, option, bucket),
+        expected_seconds=epoch * settings.num_epochs,
         samples=question.samples - left_out,
         samples_cut=question.lengths.cut(settings.max_seq_length),
         samples_left_out=left_out,
         compiled_shapes=compiled_shapes(question.lengths, settings, bucket, question.valid),
         heaviest_width=option.step.width,
         heaviest_share=option.step.learned / (option.step.rows * option.step.width),
+        degree=option.degree.word,
+        margin=option.degree.margin,
         reasons=(
             *_batch(question, option),
             *_lengths(question, option),
             *_savings(question, option),
             *_device(question, option, bucket, held_by_buffer=held_by_buffer),
-            _peak(question, option, predicted),
+            _peak(question, option, predicted, bucket),
         ),
     )
 
@@ -112,13 +112,22 @@ def _device(
         yield Finding("plan.fewer_shapes", args=args)
 
 
-def _peak(question: Question, option: Option, predicted: int) -> Finding:
-    """How sure the peak is, and the share of the budget that it leaves free."""
+def _speed(question: Question, option: Option, bucket: int) -> float:
+    """Tokens a second, padding included; 0 where nothing was run."""
+    tokens, _ = padded_tokens(question.lengths, option.settings, bucket)
+    known = option.seconds and option.degree is not Degree.ESTIMATED
+    return tokens / option.seconds if known else 0.0
+
+
+def _peak(question: Question, option: Option, predicted: int, bucket: int) -> Finding:
+    """How the peak is known, its margin, and the share of the budget that it leaves free."""
     args: dict[str, int | float] = {
         "peak": option.peak,
-        "margin": max(0.0, 1 - option.peak / question.budget.mlx),
+        "margin": option.degree.margin,
+        "free": max(0.0, 1 - option.peak / question.budget.mlx),
     }
-    if option.sureness < MEASURED:
-        return Finding("plan.predicted", args=args)
-    args |= {"predicted": predicted, "speed": round(option.tokens_per_second)}
-    return Finding("plan.measured", args=args)
+    if option.degree is Degree.MEASURED:
+        args["predicted"] = predicted
+    if option.degree is not Degree.ESTIMATED:
+        args["speed"] = _speed(question, option, bucket)
+    return Finding(f"plan.{option.degree.word}", args=args)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
+from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import predict
 from safetraind.planner.option import Option, Question
 
@@ -27,7 +28,7 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
         args = {"needed": least.largest, "room": question.largest_buffer}
         return _finding("plan.refused_buffer", args)
     fits = _judge(question, least, correction)
-    room = question.budget.room(measured=False)
+    room = question.budget.room(least.degree)
     args = {"needed": least.peak, "room": room, "budget": question.budget.worker}
     fewer = range(_layers(question.shape, least.settings) - 1, 0, -1)
     if layers := _first(fewer, least, _on, fits):
@@ -42,12 +43,12 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
 
 def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:
     """Whether a changed option would fit, by a prediction that is right for the leanest one."""
-    room = question.budget.room(measured=False)
-    factor = predict(question.shape, least.settings, least.step).off_by(least.peak)
+    room = question.budget.room(Degree.ESTIMATED)
+    factor = predict(question.runtime, least.settings, least.step).off_by(least.peak)
     factor = max(correction, factor)
 
     def fits(option: Option) -> bool:
-        peak = predict(question.shape, option.settings, option.step)
+        peak = predict(question.runtime, option.settings, option.step)
         return peak.corrected(factor) <= room
 
     return fits

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GB = 1 << 30
+GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One row: from `low` GB of available memory up to, not including, `high` GB."""
+    """One row: from `low` GiB of available memory up to, not including, `high` GiB."""
 
     low: int
     high: int
@@ -34,4 +34,4 @@ TIERS = (
 
 def tier_for(available: int) -> Tier:
     """The row for `available` bytes of memory."""
-    return next(tier for tier in TIERS if not tier.high or available < tier.high * GB)
+    return next(tier for tier in TIERS if not tier.high or available < tier.high * GIB)

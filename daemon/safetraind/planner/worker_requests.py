@@ -12,7 +12,8 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.budget import Budget
 from safetraind.planner.facts import Data, Device, Loaded, data_file_from
 from safetraind.planner.memory_estimate import Step
-from safetraind.planner.option import Measure, Option
+from safetraind.planner.next_probe import Setup
+from safetraind.planner.option import Measure
 
 # A step's shape, by the names under which it travels and is kept.
 SHAPE = ("rows", "width", "learned", "valid_width", "valid_learned")
@@ -129,25 +130,14 @@ def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
 
 
 def probe_request(
-    spec: JobSpec, model_path: str, options: Sequence[Option], budget: Budget, seconds: float
+    spec: JobSpec, model_path: str, setups: Sequence[Setup], budget: Budget, seconds: float
 ) -> dict[str, Any]:
-    """What the probe worker is asked: to rehearse `options` in turn, to run those that fit, and to
-    begin none after `seconds`.
-    """
-    setups = [
-        {
-            "settings": to_plain(option.settings),
-            **shape_of(option.step),
-            "estimate": option.peak,
-        }
-        for option in options
-    ]
+    """What the probe worker is asked: real steps of `setups` in turn, within `seconds`."""
     return {
         "model": model_path,
         "trust_remote_code": spec.trust_remote_code,
-        "setups": setups,
-        "room": budget.room(measured=False),
-        "memory_limit": budget.mlx,
+        "setups": [{"settings": to_plain(s.settings), **shape_of(s.step)} for s in setups],
+        "memory_limit": budget.limit,
         "cache_limit": budget.cache,
         "seconds": seconds,
     }
@@ -165,12 +155,12 @@ def loaded_from(found: Mapping[str, Any]) -> Loaded | None:
     return Loaded(**found["loaded"]) if "loaded" in found else None
 
 
-def measure_from(value: Mapping[str, Any], *, fused: bool, died: bool = False) -> Measure:
-    """One measure, rehearsal or death."""
+def measure_from(value: Mapping[str, Any], *, died: bool = False) -> Measure:
+    """One measure or death."""
     settings: TrainingSettings = from_plain(value["settings"], TrainingSettings)
     shape = {name: value[name] for name in SHAPE}
     speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
-    return Measure(settings, Step(fused=fused, **shape), value["peak"], speed, outside, died)
+    return Measure(settings, Step(**shape), value["peak"], speed, outside, died)
 
 
 def shape_of(step: Step) -> dict[str, int]:

@@ -22,7 +22,8 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.facts import Facts
 from safetraind.preflight.inspection_cache import InspectionCache, Remembering
-from safetraind.preflight.preflight_run import PreflightRun, Progress, gather
+from safetraind.preflight.preflight_run import PreflightRun, gather
+from safetraind.preflight.probing import Progress
 from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
@@ -101,7 +102,9 @@ class Planning:
         blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]
         return blocking[0] if blocking else preflight_run.findings[-1]
 
-    def preflight_run(self, spec: JobSpec, launcher: EphemeralWorkers) -> PreflightRun:
+    def preflight_run(
+        self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False
+    ) -> PreflightRun:
         """The course of a preflight; a model that is not here is fetched when it comes to it.
 
         Raises what `Models.resolve` raises.
@@ -109,7 +112,9 @@ class Planning:
         source = self._models.resolve(spec.model)
         bring = partial(fetch, source.path, launcher)
         workers: Remembering = self._inspections.through(launcher)
-        return PreflightRun(spec, workers, self._home, located(source), bring=bring)
+        return PreflightRun(
+            spec, workers, self._home, located(source), bring=bring, thorough=thorough
+        )
 
 
 def located(source: Source) -> Path | None:

@@ -10,14 +10,15 @@ import dataclasses
 import os
 import platform
 import shutil
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
@@ -29,9 +30,9 @@ from safetraind.planner.budget import LEAST_WORKER_BYTES, WORKER_BYTES, availabl
 from safetraind.planner.facts import Disk, Facts, packages_from
 from safetraind.planner.make_room import make_room
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
+from safetraind.planner.next_probe import Setup, next_probe
 from safetraind.planner.option import Measure, Question
 from safetraind.planner.worker_requests import (
-    Ended,
     Problems,
     Workers,
     data_from,
@@ -45,12 +46,11 @@ from safetraind.planner.worker_requests import (
 from safetraind.preflight import report
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
+from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS, Progress, Round, run_round
 
-# A probe may die of what it tries; each try is leaner than the one that died.
-_MOST_PROBES = 3
+_MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
-_MOST_REHEARSED = 24
-_PROBE_SECONDS = 30.0
+_OF_THIS_TIME = ("slow", "out_of_memory", "failed")  # not remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,6 @@ class SectionStarted:
     """A section of the seven begins."""
 
     section: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is being done, and how much of it: 0 to 1, negative where nobody knows."""
-
-    phase: str
-    done: float = -1.0
 
 
 PROBING = Progress("probing")  # next comes what needs the GPU
@@ -110,11 +102,12 @@ class PreflightRun:
         facts: Facts | None = None,
         bring: Bring | None = None,
         effective_batch: int = 0,
+        thorough: bool = False,
     ) -> None:
         """`model`: the folder on this machine, None for one that `bring` downloads.
 
         `facts`: of `gather`, where they are known already. `effective_batch`: that of a training
-        that goes on; 0: the planner decides.
+        that goes on; 0: the planner decides. `thorough`: measuring may take as long as it takes.
         """
         self.spec = spec
         self.plan: Plan | None = None
@@ -127,6 +120,8 @@ class PreflightRun:
         self._gathered, self._model = facts, model
         self._bring = bring
         self._effective_batch = effective_batch
+        self._seconds = THOROUGH_SECONDS if thorough else PROBE_SECONDS
+        self._splits_head = True
 
     @property
     def blocked(self) -> bool:
@@ -159,16 +154,9 @@ class PreflightRun:
         try:
             for section in SECTIONS:
                 yield SectionStarted(section)
-                if section == "dependencies":
-                    yield Progress("inspecting")
-                    await inspection
-                if section == "gpu":
-                    yield PROBING
-                    await self._probe()
-                if section == "model":
-                    async with aclosing(self._fetched()) as fetched:
-                        async for step in fetched:
-                            yield step
+                async with aclosing(self._gather_for(section, inspection)) as gathered:
+                    async for step in gathered:
+                        yield step
                 for finding in self._judge(section):
                     yield finding
                 if section == "recommendation":
@@ -176,6 +164,19 @@ class PreflightRun:
                         yield step
         finally:
             inspection.cancel()
+
+    async def _gather_for(
+        self, section: str, inspection: asyncio.Task[None]
+    ) -> AsyncGenerator[Step, None]:
+        """What a section needs to know beyond the first facts."""
+        if section == "dependencies":
+            yield Progress("inspecting")
+            await inspection
+        elif section in ("gpu", "model"):
+            steps = self._probe() if section == "gpu" else self._fetched()
+            async with aclosing(steps) as gathered:
+                async for step in gathered:
+                    yield step
 
     def _judge(self, section: str) -> list[Finding]:
         """The findings of a section; where it is judged once more, those that are new."""
@@ -211,8 +212,9 @@ class PreflightRun:
         await self._inspect()
         for finding in self._judge("data"):
             yield finding
-        yield PROBING
-        await self._probe()
+        async with aclosing(self._probe()) as probed:
+            async for progress in probed:
+                yield progress
 
     async def _recommend(self) -> list[Finding | Recommendation]:
         question = self.question
@@ -259,82 +261,79 @@ class PreflightRun:
             inspection_end=None if data is not None else inspection_end(ended),
         )
 
-    async def _probe(self) -> None:
+    async def _probe(self) -> AsyncGenerator[Step, None]:
         """Fills in device, loading and measures: from what was learned, else by probing."""
+        yield PROBING
         learned = MeasurementCache(self._home.learned, key_of(self._facts))
         known = learned.recall()
         if known is not None:
             self._take(known)
-            if "loaded" in known and self._is_answered():
+            if "loaded" in known and not self._next_setups():
                 return
         if not self._workers.has_lease:
             self._facts = dataclasses.replace(self._facts, busy=True)
             return
-        for _ in range(_MOST_PROBES):
-            found, ended = await self._run_probe()
-            self._take(found)
-            if found["measures"] or found["died"]:
-                learned.keep(found)
-            if not found["died"] and (ended.result is None or self._is_answered()):
+        async with aclosing(self._rounds(learned)) as rounds:
+            async for step in rounds:
+                yield step
+        if self._is_measured():  # what was too slow would have been better to know, no more
+            self._facts = dataclasses.replace(self._facts, too_slow=0.0)
+
+    async def _rounds(self, learned: MeasurementCache) -> AsyncGenerator[Step, None]:
+        """Probes until nothing more could change the plan, or the time for it is over."""
+        end = time.monotonic() + self._seconds
+        for number in range(_MOST_ROUNDS):
+            setups = self._next_setups()
+            left = end - time.monotonic()
+            if number and (not setups or left <= 0):
+                return
+            done = Round()
+            async with aclosing(run_round(self._workers, self._request(setups, left), left)) as run:
+                async for step in run:
+                    if isinstance(step, Progress):
+                        yield step
+                    else:
+                        done = step
+            self._conclude(done, learned)
+            if not (done.found["died"] or (done.is_whole and done.found["measures"])):
+                return
+            if "slow" in done.found:
                 return
 
-    def _is_answered(self) -> bool:
-        """Whether another probe would change nothing: nothing to ask, a plan that was measured, or
-        nothing left that may fit.
-        """
+    def _is_measured(self) -> bool:
         question = self.question
-        if question is None or isinstance(choose_plan.plan(question, self.measures), Finding):
-            return True
-        return choose_plan.is_settled(question, self.measures)
+        plan = None if question is None else choose_plan.plan(question, self.measures)
+        return isinstance(plan, Plan) and plan.measured_peak > 0
 
-    async def _run_probe(self) -> tuple[dict[str, Any], Ended]:
-        """What a probe found, and how it ended. Where it died, what it died of is among it."""
-        found: dict[str, Any] = {"measures": [], "rehearsed": [], "died": []}
-
-        def note(line: Mapping[str, Any]) -> None:
-            for kind, value in line.items():
-                if kind in ("measures", "rehearsed"):
-                    found[kind].append(value)
-                else:
-                    found[kind] = value
-
-        request: dict[str, Any] = {"model": ""}
+    def _next_setups(self) -> list[Setup]:
+        """What a probe should run next: nothing where there is no question, or it is answered."""
         question = self.question
-        if question is not None:
-            request = probe_request(
-                self.spec,
-                self._facts.model.path,
-                choose_plan.to_try(question, self.measures, _MOST_REHEARSED),
-                question.budget,
-                _PROBE_SECONDS,
-            )
-        ended = await self._workers.run_worker("probe", request, lease=True, on_progress=note)
-        if ended.result is None:
-            self._note_death(found, _how(ended))
-        return found, ended
+        return [] if question is None else next_probe(question, self.measures)
 
-    def _note_death(self, found: dict[str, Any], how: str) -> None:
-        """A probe that died tells one thing all the same: what it was about to try does not fit, or
-        the device or the model is not fit for anything.
-        """
-        tried, question = found.pop("trying", None), self.question
-        if "device" not in found:
-            found["device"] = {"kind": "?", "works": False, "reason": how}
-        elif tried is not None and question is not None:
-            found["died"] = [{**tried, "peak": question.budget.mlx}]
-        elif "loaded" not in found and self._facts.model.path:
-            path = self._facts.model.path
-            cause = Finding("model.loading_died", args={"path": path, "reason": how})
-            found["failed"] = to_plain(cause)
+    def _request(self, setups: Sequence[Setup], seconds: float) -> dict[str, Any]:
+        question = self.question
+        if question is None:
+            return {"model": ""}
+        return probe_request(self.spec, self._facts.model.path, setups, question.budget, seconds)
+
+    def _conclude(self, done: Round, learned: MeasurementCache) -> None:
+        """Takes in what a round found, and keeps what holds for the next time as well."""
+        limit = self.question.budget.limit if self.question else 0
+        done.judge_end(self._facts.model.path, limit)
+        self._take(done.found)
+        if done.found["measures"] or done.found["died"]:
+            learned.keep({k: v for k, v in done.found.items() if k not in _OF_THIS_TIME})
 
     def _take(self, found: Mapping[str, Any]) -> None:
         device = device_from(found["device"]) if "device" in found else self._facts.device
         loaded = loaded_from(found) or self._facts.loaded
-        fused = device is not None and device.kind != "cpu"
-        seen = [*found["measures"], *found["rehearsed"]]
-        self.measures += [measure_from(m, fused=fused) for m in seen]
-        self.measures += [measure_from(m, fused=fused, died=True) for m in found["died"]]
-        self._facts = dataclasses.replace(self._facts, device=device, loaded=loaded)
+        slow = max(found.get("slow", 0.0), self._seconds) if "slow" in found else 0.0
+        self.measures += [measure_from(m) for m in found["measures"]]
+        self.measures += [measure_from(m, died=True) for m in found["died"]]
+        self._splits_head = found.get("splits_head", self._splits_head)
+        self._facts = dataclasses.replace(
+            self._facts, device=device, loaded=loaded, too_slow=slow or self._facts.too_slow
+        )
 
     @property
     def question(self) -> Question | None:
@@ -360,6 +359,7 @@ class PreflightRun:
             largest_buffer=device.largest_buffer if device else 0,
             resources=device.resources if device else 0,
             effective_batch=self._effective_batch,
+            splits_head=self._splits_head,
         )
 
     def _summarise(self) -> Summary:
@@ -408,11 +408,6 @@ def _disk(output: str, home: Home) -> Disk:
         same_disk=folder.stat().st_dev == models.stat().st_dev,
         unwritable=unwritable,
     )
-
-
-def _how(ended: Ended) -> str:
-    """How a worker ended that should have told more."""
-    return ", ".join(f"{key} {value}" for key, value in ended.exit.items() if value) or "-"
 
 
 def _existing(path: Path) -> Path:

@@ -14,6 +14,7 @@ from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_from_wire
 from safetraind.controller.controller import Controller
 from safetraind.preflight import preflight_run as steps
 from safetraind.preflight.job_preflight import Planning
+from safetraind.preflight.probing import Progress
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.error_mapping import guarded
@@ -41,12 +42,15 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
             check_absolute(path)
         launcher = EphemeralWorkers(self._controller.home, self._supervisor)
         lease: int | None = None
-        preflight_run = await asyncio.to_thread(self._planning.preflight_run, spec, launcher)
+        preflight_run = await asyncio.to_thread(
+            self._planning.preflight_run, spec, launcher, thorough=request.thorough
+        )
         try:
             async with aclosing(preflight_run.run()) as run:
                 async for step in run:
-                    _give_back(lease, launcher)
-                    lease = None
+                    if not isinstance(step, Progress):
+                        _give_back(lease, launcher)
+                        lease = None
                     if step == steps.PROBING:
                         lease = await self._controller.borrow_lease(wait=False)
                         if lease is None and request.wait:
@@ -76,7 +80,7 @@ def _to_wire(step: steps.Step) -> preflight_pb2.PreflightEvent:
             return preflight_pb2.PreflightEvent(section=started)
         case Finding():
             return preflight_pb2.PreflightEvent(finding=finding_to_wire(step))
-        case steps.Progress(phase, done):
+        case Progress(phase, done):
             return _progress(phase, done)
         case steps.Recommendation(plan, measured):
             recommended = preflight_pb2.Recommendation(plan=plan_to_wire(plan), measured=measured)

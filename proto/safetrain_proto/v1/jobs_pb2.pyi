@@ -139,6 +139,8 @@ class Plan(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     HEAVIEST_WIDTH_FIELD_NUMBER: _builtins.int
     HEAVIEST_SHARE_FIELD_NUMBER: _builtins.int
+    DEGREE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
     model_path: _builtins.str
     """the snapshot that is trained"""
     total_steps: _builtins.int
@@ -170,6 +172,10 @@ class Plan(_message.Message):
     """of the micro-batch that the peaks speak of: tokens a row"""
     heaviest_share: _builtins.float
     """and the share of them whose predictions go through the head"""
+    degree: _builtins.str
+    """how the peak is known: estimated, extrapolated, measured"""
+    margin: _builtins.float
+    """the share by which it may be exceeded"""
     @_builtins.property
     def settings(self) -> _settings_pb2.TrainingSettings:
         """complete"""
@@ -198,10 +204,12 @@ class Plan(_message.Message):
         reasons: _abc.Iterable[_findings_pb2.Finding] | None = ...,
         heaviest_width: _builtins.int = ...,
         heaviest_share: _builtins.float = ...,
+        degree: _builtins.str = ...,
+        margin: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_limit", b"cache_limit", "compiled_shapes", b"compiled_shapes", "expected_seconds", b"expected_seconds", "heaviest_share", b"heaviest_share", "heaviest_width", b"heaviest_width", "length_bucket", b"length_bucket", "measured_peak", b"measured_peak", "memory_budget", b"memory_budget", "memory_limit", b"memory_limit", "model_path", b"model_path", "predicted_peak", b"predicted_peak", "reasons", b"reasons", "samples", b"samples", "samples_cut", b"samples_cut", "samples_left_out", b"samples_left_out", "settings", b"settings", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "wired_limit", b"wired_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_limit", b"cache_limit", "compiled_shapes", b"compiled_shapes", "degree", b"degree", "expected_seconds", b"expected_seconds", "heaviest_share", b"heaviest_share", "heaviest_width", b"heaviest_width", "length_bucket", b"length_bucket", "margin", b"margin", "measured_peak", b"measured_peak", "memory_budget", b"memory_budget", "memory_limit", b"memory_limit", "model_path", b"model_path", "predicted_peak", b"predicted_peak", "reasons", b"reasons", "samples", b"samples", "samples_cut", b"samples_cut", "samples_left_out", b"samples_left_out", "settings", b"settings", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "wired_limit", b"wired_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from safetrain_proto.v1 import findings_pb2 as safetrain__proto_dot_v1_dot_findi
 from safetrain_proto.v1 import jobs_pb2 as safetrain__proto_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"safetrain_proto/v1/preflight.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\x1a\x1dsafetrain_proto/v1/jobs.proto\"E\n\x10PreflightRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.safetrain.v1.JobSpec\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"!\n\x0eSectionStarted\x12\x0f\n\x07section\x18\x01 \x01(\t\"0\n\x11PreflightProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"D\n\x0eRecommendation\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Plan\x12\x10\n\x08measured\x18\x02 \x01(\x08\"\x7f\n\x10PreflightSummary\x12\x0e\n\x06passed\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12\x10\n\x08warnings\x18\x03 \x01(\x03\x12\x0f\n\x07\x62locked\x18\x04 \x01(\x08\x12\x13\n\x0breport_path\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_path\x18\x06 \x01(\t\"\x93\x02\n\x0ePreflightEvent\x12/\n\x07section\x18\x01 \x01(\x0b\x32\x1c.safetrain.v1.SectionStartedH\x00\x12(\n\x07\x66inding\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12\x33\n\x08progress\x18\x03 \x01(\x0b\x32\x1f.safetrain.v1.PreflightProgressH\x00\x12\x36\n\x0erecommendation\x18\x04 \x01(\x0b\x32\x1c.safetrain.v1.RecommendationH\x00\x12\x31\n\x07summary\x18\x05 \x01(\x0b\x32\x1e.safetrain.v1.PreflightSummaryH\x00\x42\x06\n\x04\x62ody2R\n\tPreflight\x12\x45\n\x03Run\x12\x1e.safetrain.v1.PreflightRequest\x1a\x1c.safetrain.v1.PreflightEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"safetrain_proto/v1/preflight.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\x1a\x1dsafetrain_proto/v1/jobs.proto\"W\n\x10PreflightRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x15.safetrain.v1.JobSpec\x12\x0c\n\x04wait\x18\x02 \x01(\x08\x12\x10\n\x08thorough\x18\x03 \x01(\x08\"!\n\x0eSectionStarted\x12\x0f\n\x07section\x18\x01 \x01(\t\"0\n\x11PreflightProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"D\n\x0eRecommendation\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Plan\x12\x10\n\x08measured\x18\x02 \x01(\x08\"\x7f\n\x10PreflightSummary\x12\x0e\n\x06passed\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12\x10\n\x08warnings\x18\x03 \x01(\x03\x12\x0f\n\x07\x62locked\x18\x04 \x01(\x08\x12\x13\n\x0breport_path\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_path\x18\x06 \x01(\t\"\x93\x02\n\x0ePreflightEvent\x12/\n\x07section\x18\x01 \x01(\x0b\x32\x1c.safetrain.v1.SectionStartedH\x00\x12(\n\x07\x66inding\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12\x33\n\x08progress\x18\x03 \x01(\x0b\x32\x1f.safetrain.v1.PreflightProgressH\x00\x12\x36\n\x0erecommendation\x18\x04 \x01(\x0b\x32\x1c.safetrain.v1.RecommendationH\x00\x12\x31\n\x07summary\x18\x05 \x01(\x0b\x32\x1e.safetrain.v1.PreflightSummaryH\x00\x42\x06\n\x04\x62ody2R\n\tPreflight\x12\x45\n\x03Run\x12\x1e.safetrain.v1.PreflightRequest\x1a\x1c.safetrain.v1.PreflightEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'safetrain_proto.v1.prefligh
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREFLIGHTREQUEST']._serialized_start=118
-  _globals['_PREFLIGHTREQUEST']._serialized_end=187
-  _globals['_SECTIONSTARTED']._serialized_start=189
-  _globals['_SECTIONSTARTED']._serialized_end=222
-  _globals['_PREFLIGHTPROGRESS']._serialized_start=224
-  _globals['_PREFLIGHTPROGRESS']._serialized_end=272
-  _globals['_RECOMMENDATION']._serialized_start=274
-  _globals['_RECOMMENDATION']._serialized_end=342
-  _globals['_PREFLIGHTSUMMARY']._serialized_start=344
-  _globals['_PREFLIGHTSUMMARY']._serialized_end=471
-  _globals['_PREFLIGHTEVENT']._serialized_start=474
-  _globals['_PREFLIGHTEVENT']._serialized_end=749
-  _globals['_PREFLIGHT']._serialized_start=751
-  _globals['_PREFLIGHT']._serialized_end=833
+  _globals['_PREFLIGHTREQUEST']._serialized_end=205
+  _globals['_SECTIONSTARTED']._serialized_start=207
+  _globals['_SECTIONSTARTED']._serialized_end=240
+  _globals['_PREFLIGHTPROGRESS']._serialized_start=242
+  _globals['_PREFLIGHTPROGRESS']._serialized_end=290
+  _globals['_RECOMMENDATION']._serialized_start=292
+  _globals['_RECOMMENDATION']._serialized_end=360
+  _globals['_PREFLIGHTSUMMARY']._serialized_start=362
+  _globals['_PREFLIGHTSUMMARY']._serialized_end=489
+  _globals['_PREFLIGHTEVENT']._serialized_start=492
+  _globals['_PREFLIGHTEVENT']._serialized_end=767
+  _globals['_PREFLIGHT']._serialized_start=769
+  _globals['_PREFLIGHT']._serialized_end=851
 # @@protoc_insertion_point(module_scope)

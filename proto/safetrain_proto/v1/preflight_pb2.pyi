@@ -24,8 +24,11 @@ class PreflightRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    THOROUGH_FIELD_NUMBER: _builtins.int
     wait: _builtins.bool
     """wait for the GPU when it is busy; otherwise the answer is predicted only"""
+    thorough: _builtins.bool
+    """measuring may take as long as it takes, not two minutes"""
     @_builtins.property
     def spec(self) -> _jobs_pb2.JobSpec: ...
     def __init__(
@@ -33,10 +36,11 @@ class PreflightRequest(_message.Message):
         *,
         spec: _jobs_pb2.JobSpec | None = ...,
         wait: _builtins.bool = ...,
+        thorough: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "thorough", b"thorough", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,6 +102,11 @@ SENTENCES: dict[str, str] = {
     "model.loaded": _("Model loaded successfully"),
     "model.not_tried": _("The model was not loaded"),
     "model.loading_died": _("The worker died while it loaded the model in {path} ({reason})"),
+    "model.probe_failed": _("Trying the model in {path} ended with an error: {reason}"),
+    "model.too_slow": _(
+        "Too slow here to measure within {limit:time}: the recommendation is by estimate, with "
+        "a wide margin. preflight --thorough measures however long it takes"
+    ),
     "model.does_not_train": _("The model in {path} cannot be trained: {reason}"),
     # disk
     "disk.enough": _("Enough disk space ({free:bytes})"),
@@ -118,11 +123,11 @@ SENTENCES: dict[str, str] = {
         "{path} lies in a folder that iCloud synchronises and may empty. Choose another folder"
     ),
     # recommendation
-    "tier.very_limited": _("Very limited memory (under {high} GB) - minimal config"),
-    "tier.limited": _("Limited memory ({low}-{high} GB) - reduced config"),
-    "tier.moderate": _("Moderate memory ({low}-{high} GB) - balanced config"),
-    "tier.good": _("Good memory ({low}-{high} GB) - full config"),
-    "tier.ample": _("Ample memory ({low} GB and more) - fast config"),
+    "tier.very_limited": _("Very limited memory (under {high} GiB) - minimal config"),
+    "tier.limited": _("Limited memory ({low}-{high} GiB) - reduced config"),
+    "tier.moderate": _("Moderate memory ({low}-{high} GiB) - balanced config"),
+    "tier.good": _("Good memory ({low}-{high} GiB) - full config"),
+    "tier.ample": _("Ample memory ({low} GiB and more) - fast config"),
     "plan.none": _("No recommendation: first mend what failed above"),
     "plan.tiny_data": _(
         "Few samples ({samples:int}): an effective batch of {batch}, so that there are enough steps"
@@ -155,9 +160,18 @@ SENTENCES: dict[str, str] = {
         "because this device allows {resources:int} buffers"
     ),
     "plan.measured": _(
-        "Measured on this machine: {peak:bytes} at the peak ({predicted:bytes} predicted), "
-        "{margin:pct} kept free, {speed:int} tokens per second"
+        "Measured with real steps at the heaviest shape: {peak:bytes} at the peak ±{margin:pct} "
+        "({predicted:bytes} expected before), {free:pct} kept free, {speed:speed} tokens per second"
     ),
+    "plan.extrapolated": _(
+        "Extrapolated from real steps at smaller shapes: {peak:bytes} at the peak ±{margin:pct}, "
+        "{free:pct} kept free, about {speed:speed} tokens per second"
+    ),
+    "plan.estimated": _(
+        "Estimated from the model's shape, nothing was measured: {peak:bytes} at the peak "
+        "±{margin:pct}, {free:pct} kept free"
+    ),
+    # What older versions wrote, which their jobs and reports still hold.
     "plan.predicted": _(
         "Predicted, not measured: {peak:bytes} at the peak, {margin:pct} kept free"
     ),

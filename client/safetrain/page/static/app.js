@@ -5,10 +5,10 @@ import { Chart } from "./chart.js";
 import { at, make, say } from "./dom.js";
 import { decimal, number, percent, size, speak } from "./format.js";
 
-const GB = 2 ** 30;
+const GIB = 2 ** 30;
 const charts = {
   loss: new Chart(at("chart-loss"), { height: 260, write: loss }),
-  memory: new Chart(at("chart-memory"), { height: 180, write: size, fromZero: true, base: GB }),
+  memory: new Chart(at("chart-memory"), { height: 180, write: size, fromZero: true, base: GIB }),
   rate: new Chart(at("chart-rate"), { height: 180, write: rate, fromZero: true }),
 };
 

@@ -1,6 +1,6 @@
 // Numbers as each language writes them; the rules of safetrain_shared.i18n.
 
-const UNITS = ["B", "KB", "MB", "GB", "TB"];
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 let lang = "en";
 
 export function speak(chosen) {
@@ -26,7 +26,7 @@ export function percent(share) {
   return `${Math.floor(100 * share)}${lang === "pt" ? "\u00a0" : ""}%`;
 }
 
-// Bytes, 1 GB = 2**30 bytes: 7.3 GB.
+// Bytes, 1 GiB = 2**30 bytes: 7.3 GiB.
 export function size(value) {
   let unit = 0;
   while (Math.abs(value) >= 1024 && unit < UNITS.length - 1) {

@@ -3,17 +3,22 @@
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetraind.planner.facts import Facts
-from safetraind.preflight.check import Check, failed, info, passed
+from safetraind.preflight.check import Check, failed, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """While another process holds the GPU nothing can be tried, and that is said."""
+    """While another process holds the GPU nothing can be tried, and that is said; so is a model
+    that is too slow here to be measured in time.
+    """
     loaded = facts.loaded
+    slow = [warning("model.too_slow", limit=facts.too_slow)] if facts.too_slow else []
+    if loaded is None and slow:
+        return slow
     if loaded is None:
         return [info("model.not_tried")] if facts.model.path else []
     if loaded.cause is not None:
         return [failed(loaded.cause.code, **dict(loaded.cause.args))]
-    return [passed("model.loaded", seconds=loaded.seconds)]
+    return [passed("model.loaded", seconds=loaded.seconds), *slow]
 
 
 CHECK = Check("loading", "model", judge, needs=("repository", "code", "device"))

@@ -1,1 +1,1 @@
-"""The role `probe`: tries device and model, and rehearses and measures real training steps."""
+"""The role `probe`: tries device and model, and measures real training steps."""

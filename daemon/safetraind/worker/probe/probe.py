@@ -1,11 +1,22 @@
 """The worker role `probe`: tries the device, the model, and real training steps, and measures them.
 
 Reads `probe_request.json` in its run folder: {"model", "trust_remote_code", "setups": [{"settings",
-"rows", "width", "learned", "valid_width", "valid_learned", "estimate"}], "room", "memory_limit",
-"cache_limit", "seconds"}. The setups come best first; they are rehearsed in turn until three fit
-into `room` bytes, and those are then run.
+"rows", "width", "learned", "valid_width", "valid_learned"}], "memory_limit", "cache_limit",
+"seconds"}. The setups are run in turn, as the trainer would run them; none is begun for which
+`seconds` would not suffice.
+
 Writes what it found to `probe.json`, and line by line, as it finds it, to `probe.json.partial`: the
-process may die of what it tries, and then the last line tells of what.
+process may die of what it tries, and then the last line tells of what. The lines:
+
+    device       what the device is, and whether it works
+    loaded       the model was loaded and generated a token
+    splits_head  whether the loss can be computed in chunks
+    trying       a setup, before it is run
+    measures     a setup with its peak and speed
+    slow         seconds that the next step would have taken: there was no time for it
+    out_of_memory  MLX said so; the process then ends with an error
+    failed       a finding: the model does not load, or cannot be trained
+    phase, done  progress: loading, first_token or measuring; 0 to 1
 """
 
 from __future__ import annotations
@@ -14,12 +25,11 @@ import gc
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 from mlx_lm.generate import generate_step
 
 from safetrain_shared.codec import from_plain, to_plain
@@ -27,24 +37,19 @@ from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.findings import finding_of
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.host import footprint
 from safetraind.storage.durable import write_json
 from safetraind.worker.loading import LoadedModel, load
 from safetraind.worker.probe.device import device_facts
-from safetraind.worker.probe.rehearse import Rehearsal
-from safetraind.worker.training.batches import Batch
+from safetraind.worker.probe.steps import measure, trial_of
+from safetraind.worker.training.outcome import is_out_of_memory
 from safetraind.worker.training.step import Stepper
 
 REQUEST = "probe_request.json"
-_ENOUGH = 3
-# What was measured may take so much more than what was only rehearsed (`preflight.budget`).
-_CLOSE = 1.06
-_ROWS = ("batch_size", "gradient_accumulation", "max_seq_length")
-_NOT_IN_THE_MODEL = ("gradient_checkpointing", "loss_chunk")
-# The first step compiles and reads about 5 % low; these come after it.
-MEASURED_STEPS = 3
+_NOT_IN_THE_WAY = ("batch_size", "gradient_accumulation", "max_seq_length")
 _LEAST_VOCABULARY = 256
-_PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
+# A training step by one pass forward: there, back, and what is computed again.
+_STEP_BY_FORWARD = 3.0
+_LONG = 7 * 24 * 3600.0
 
 
 class Findings:
@@ -52,17 +57,20 @@ class Findings:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._all: dict[str, Any] = {"measures": [], "rehearsed": []}
+        self._all: dict[str, Any] = {"measures": []}
         self._partial = run.probe.with_name(f"{run.probe.name}.partial").open("w", encoding="utf-8")
 
     def add(self, kind: str, value: Any) -> None:
-        """Notes one finding. Measures and rehearsals are collected; of the rest the last counts."""
-        if kind in ("measures", "rehearsed"):
+        """Notes one finding. Measures are collected; of the rest the last counts."""
+        if kind == "measures":
             self._all[kind].append(value)
         elif kind != "trying":
             self._all[kind] = value
-        self._partial.write(json.dumps({kind: value}) + "\n")
-        self._partial.flush()
+        self._write({kind: value})
+
+    def progress(self, phase: str, done: float = -1.0) -> None:
+        """Tells what is being done, and how much of it."""
+        self._write({"phase": phase, "done": done})
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._all
@@ -70,6 +78,27 @@ class Findings:
     def finish(self) -> None:
         """Writes the result as a whole."""
         write_json(self._run.probe, self._all)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._partial.write(json.dumps(line) + "\n")
+        self._partial.flush()
+
+
+class Clock:
+    """How much of the time for probing is left, and what a step will take."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self.seconds_a_token = 0.0  # of a training step, as far as is known
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.monotonic()
+
+    def needs(self, tokens: int) -> float:
+        """Seconds for a first step and another one of so many tokens."""
+        return 2 * tokens * self.seconds_a_token
 
 
 def main(arguments: list[str]) -> int:
@@ -97,104 +126,97 @@ def _keep_descriptors() -> None:
 
 
 def _probe_model(request: Mapping[str, Any], findings: Findings) -> None:
-    deadline = time.monotonic() + float(request.get("seconds", 60))
+    clock = Clock(float(request.get("seconds", _LONG)))
     try:
-        chosen = _rehearse(request, findings)
-        for number, group in enumerate(_groups(chosen)):
-            if number and time.monotonic() > deadline:
+        for way in _ways(request.get("setups", [])):
+            _run(request, way, clock, findings)
+            if "slow" in findings:
                 return
-            _measure(request, group, deadline, findings)
     except SafetrainError as error:
         finding = finding_of(error)
         findings.add("failed", to_plain(finding))
 
 
-def _rehearse(request: Mapping[str, Any], findings: Findings) -> list[Mapping[str, Any]]:
-    """The first setups that fit by rehearsal, and before them one that nearly does, which is faster
-    and may fit when it is run. Each model as it would be trained is loaded once.
-
-    Where a setup cannot be rehearsed, its estimate decides whether it is run.
-    """
-    fitting: list[Mapping[str, Any]] = []
-    close: list[Mapping[str, Any]] = []
-    for group in _groups(request.get("setups", []), apart=_NOT_IN_THE_MODEL):
-        for setup, peak in _peaks(request, group, fitting, findings):
-            if peak <= request["room"]:
-                fitting.append(setup)
-            elif peak <= _CLOSE * request["room"] and not fitting and not close:
-                close.append(setup)
-            if len(fitting) >= _ENOUGH:
-                break
-        if fitting:
-            break
-    return close + fitting
+def _ways(setups: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Setups by their way of computing: alike in all settings but the rows of a micro-batch."""
+    ways: dict[str, list[Mapping[str, Any]]] = {}
+    for setup in setups:
+        own = dict.fromkeys(_NOT_IN_THE_WAY, 0)
+        key = json.dumps({**setup["settings"], **own}, sort_keys=True)
+        ways.setdefault(key, []).append(setup)
+    return list(ways.values())
 
 
-def _peaks(
-    request: Mapping[str, Any],
-    group: Sequence[Mapping[str, Any]],
-    fitting: Sequence[Mapping[str, Any]],
-    findings: Findings,
-) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """Rehearses setups of one model in turn, but none that would only save memory that there is:
-    with the rows of one that is `fitting` by then.
-    """
-    rehearsal, loaded = _ready(
-        request, from_plain(group[0]["settings"], TrainingSettings), findings
-    )
-    for setup in group:
-        if any(setup["rows"] == other["rows"] for other in fitting):
-            continue
-        peak = int(setup["estimate"])
-        try:
-            peak = _rehearsed(rehearsal, setup, loaded)
-            findings.add("rehearsed", {**setup, "peak": peak})
-        except Exception as error:  # a model's own code may do anything while it is traced
-            findings.add("unrehearsed", f"{type(error).__name__}: {error}"[:200])
-        yield setup, peak
+def _run(
+    request: Mapping[str, Any], way: Sequence[Mapping[str, Any]], clock: Clock, findings: Findings
+) -> None:
+    """Real steps of each setup. Each begins from an empty allocator cache and a fresh peak."""
+    settings = from_plain(way[0]["settings"], TrainingSettings)
+    loaded = _ready(request, settings, clock, findings)
+    try:
+        stepper = Stepper(loaded.model, settings, seed=0)
+        findings.add("splits_head", stepper.splits_head)
+        for number, setup in enumerate(way):
+            findings.progress("measuring", number / len(way))
+            if not _try(stepper, setup, _vocabulary(loaded), clock, findings):
+                return
+    except SafetrainError:
+        raise
+    except Exception as error:  # a model's own code may raise anything
+        if is_out_of_memory(error):
+            findings.add("out_of_memory", True)
+            raise
+        args = {"path": request["model"], "reason": _reason(error)}
+        raise InvalidInput("model.does_not_train", **args) from error
+
+
+def _try(
+    stepper: Stepper, setup: Mapping[str, Any], vocabulary: int, clock: Clock, findings: Findings
+) -> bool:
+    """Runs one setup; False where there is no time for it."""
+    trial = trial_of(setup)
+    if (needed := clock.needs(trial.tokens)) > clock.left:
+        findings.add("slow", needed)
+        return False
+    findings.add("trying", setup)
+    first = 0.0
+
+    def time_for(seconds: float) -> bool:
+        nonlocal first
+        first = seconds
+        return seconds <= clock.left
+
+    found = measure(stepper, trial, vocabulary, time_for)
+    if found is None:
+        findings.add("slow", first)
+        return False
+    clock.seconds_a_token = 1 / found["tokens_per_second"]
+    findings.add("measures", {**setup, **found})
+    return True
 
 
 def _ready(
-    request: Mapping[str, Any], settings: TrainingSettings, findings: Findings
-) -> tuple[Rehearsal, LoadedModel]:
-    """The model with its adapter. The first time it also generates a token.
+    request: Mapping[str, Any], settings: TrainingSettings, clock: Clock, findings: Findings
+) -> LoadedModel:
+    """The model. The first time it also generates a token.
 
-    Raises InvalidInput where it does not get there, InvalidSetting where the settings don't suit.
+    Raises InvalidInput where it does not get there.
     """
     began = time.monotonic()
+    findings.progress("loading")
     try:
         loaded = _load(request, settings)
         if "loaded" not in findings:
+            findings.progress("first_token")
             seconds = time.monotonic() - began
-            findings.add("loaded", {"seconds": seconds, "token": _first_token(loaded)})
+            token = _first_token(loaded, clock)
+            findings.add("loaded", {"seconds": seconds, "token": token})
     except SafetrainError:
         raise
     except Exception as error:  # of memory, of a damaged file, of a model's own code
-        reason = str(error).strip().splitlines()[:1]
-        args = {"path": request["model"], "reason": "".join(reason) or type(error).__name__}
+        args = {"path": request["model"], "reason": _reason(error)}
         raise InvalidInput("model.does_not_load", **args) from error
-    return Rehearsal(loaded.model, settings), loaded
-
-
-def _rehearsed(rehearsal: Rehearsal, setup: Mapping[str, Any], loaded: LoadedModel) -> int:
-    """The peak by rehearsal: of the step, or of the evaluation where that is more."""
-    settings = from_plain(setup["settings"], TrainingSettings)
-    peak = rehearsal.peak(settings, _batch(setup, loaded))
-    if (evaluated := _evaluated(setup, loaded)) is None:
-        return peak
-    return max(peak, rehearsal.evaluation_peak(settings, evaluated))
-
-
-def _groups(
-    setups: Sequence[Mapping[str, Any]], apart: tuple[str, ...] = ()
-) -> list[list[Mapping[str, Any]]]:
-    """Setups alike in all settings but the rows of a micro-batch, and what else is named."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for setup in setups:
-        own = dict.fromkeys((*_ROWS, *apart), 0)
-        key = json.dumps({**setup["settings"], **own}, sort_keys=True)
-        groups.setdefault(key, []).append(setup)
-    return list(groups.values())
+    return loaded
 
 
 def _load(request: Mapping[str, Any], settings: TrainingSettings) -> LoadedModel:
@@ -210,68 +232,17 @@ def _load(request: Mapping[str, Any], settings: TrainingSettings) -> LoadedModel
     )
 
 
-def _first_token(loaded: LoadedModel) -> str:
-    """What the model says after a short prompt; a tokenizer may make nothing of the text."""
-    prompt = mx.array(loaded.tokenizer.encode("1 2 3") or [0])
-    token, _ = next(iter(generate_step(prompt, loaded.model, max_tokens=1)))
-    return str(loaded.tokenizer.decode([int(token)]))
+def _first_token(loaded: LoadedModel, clock: Clock) -> str:
+    """What the model says after a short prompt; a tokenizer may make nothing of the text.
 
-
-def _measure(
-    request: Mapping[str, Any],
-    group: Sequence[Mapping[str, Any]],
-    deadline: float,
-    findings: Findings,
-) -> None:
-    """Real steps of each setup. Each begins from an empty allocator cache and a fresh peak.
-
-    What is being tried is told before the model is loaded: the process may die from there on.
+    Its time is a first guess of what a training step takes.
     """
-    findings.add("trying", group[0])
-    settings = from_plain(group[0]["settings"], TrainingSettings)
-    loaded = _load(request, settings)
-    stepper = Stepper(loaded.model, settings, seed=0)
-    for number, setup in enumerate(group):
-        if number and time.monotonic() > deadline:
-            return
-        findings.add("trying", setup)
-        try:
-            findings.add("measures", {**setup, **_measured(stepper, setup, loaded)})
-        except (TypeError, ValueError, AttributeError) as error:  # RuntimeError is left to kill us
-            args = {"path": request["model"], "reason": str(error)[:200]}
-            raise InvalidInput("model.does_not_train", **args) from error
-
-
-def _measured(stepper: Stepper, setup: Mapping[str, Any], loaded: LoadedModel) -> dict[str, Any]:
-    batch = _batch(setup, loaded)
-    window = [batch] * (2 if setup["settings"]["gradient_accumulation"] > 1 else 1)
-    stepper.step(window, 0, 0.0)
-    mx.clear_cache()
-    mx.reset_peak_memory()
+    prompt = loaded.tokenizer.encode("1 2 3") or [0]
     began = time.monotonic()
-    for step in range(1, 1 + MEASURED_STEPS):
-        stepper.step(window, step, 0.0)
+    token, _ = next(iter(generate_step(mx.array(prompt), loaded.model, max_tokens=1)))
     seconds = time.monotonic() - began
-    if (evaluated := _evaluated(setup, loaded)) is not None:
-        stepper.evaluate([evaluated])
-    held = mx.get_active_memory() + mx.get_cache_memory()
-    return {
-        "peak": mx.get_peak_memory(),
-        "tokens_per_second": MEASURED_STEPS * len(window) * batch.inputs.size / seconds,
-        "outside": max(0, footprint(os.getpid()) - held),
-    }
-
-
-def _batch(setup: Mapping[str, Any], loaded: LoadedModel) -> Batch:
-    rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))
-    packed = setup["settings"]["packing"]
-    return made_up(rows, width, learned, _vocabulary(loaded), packed=packed)
-
-
-def _evaluated(setup: Mapping[str, Any], loaded: LoadedModel) -> Batch | None:
-    """The widest batch of an evaluation, where it is wider than those that are trained on."""
-    width, learned = setup["valid_width"], setup["valid_learned"]
-    return made_up(setup["rows"], width, learned, _vocabulary(loaded)) if width else None
+    clock.seconds_a_token = _STEP_BY_FORWARD * seconds / (len(prompt) + 1)
+    return str(loaded.tokenizer.decode([int(token)]))
 
 
 def _vocabulary(loaded: LoadedModel) -> int:
@@ -279,24 +250,7 @@ def _vocabulary(loaded: LoadedModel) -> int:
     return int(loaded.config.get("vocab_size") or text.get("vocab_size") or _LEAST_VOCABULARY)
 
 
-def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
-    """A micro-batch of random tokens, every one real, `learned` predictions of which count.
-
-    `packed`: each row holds a few samples.
-    """
-    draw = np.random.default_rng(0)
-    inputs = draw.integers(0, vocabulary, (rows, width), np.int32)
-    places = np.sort(draw.permutation(rows * width)[:learned]).astype(np.int32)
-    segments = np.tile(np.arange(width, dtype=np.int32) * _PACKED_SAMPLES // width, (rows, 1))
-    positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
-    return Batch(
-        inputs=inputs,
-        places=places,
-        targets=draw.integers(0, vocabulary, learned, np.int32),
-        weights=np.ones(learned, np.float32),
-        segments=segments if packed else None,
-        positions=positions if packed else None,
-        samples=(),
-        tokens=rows * width,
-        learned=learned,
-    )
+def _reason(error: Exception) -> str:
+    """The first line of what was raised, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -15,6 +15,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.settings import TrainingSettings
+from safetraind.worker.training.adapter_layers import compute_in_input_dtype
 
 _EXPERTS = (SwitchLinear, QuantizedSwitchLinear)
 _PLAIN = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding)
@@ -73,6 +74,7 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
     except (TypeError, ValueError) as error:
         raise InvalidSetting("train.no_adapter", reason=str(error)) from error
     _check_targets(model, settings)
+    compute_in_input_dtype(model)
     if not tree_flatten(model.trainable_parameters()):
         kinds = {
             type(m).__name__ for layer in model.layers for m in layer.modules() if "weight" in m

@@ -43,6 +43,13 @@ def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
     return 0 if sink.close() else NoRoom.exit_code
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether MLX raised `error` because memory ran out; it has no class of its own for that."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    )
+
+
 def granted(wish: str, step: int) -> Outcome:
     """The outcome that a wish (see `Link.wish`) leads to, once `step` is saved."""
     if wish == "cancel":
@@ -54,11 +61,6 @@ def granted(wish: str, step: int) -> Outcome:
 def waiting_for_room(code: str = "train.disk_full") -> Outcome:
     """The outcome of a run that goes on once the disk takes something again."""
     return Outcome("paused", Finding(code, Status.WARNING))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether MLX says that memory ran out. It has no class of its own for that; its text tells."""
-    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _refused(error: OSError) -> Outcome:

@@ -1,0 +1,1 @@
+"""Peaks that people published, and the shapes of the models they are of."""

@@ -1,0 +1,176 @@
+"""Judges a way to train by what was run: its peak, to which degree it is known, and its time.
+
+What was measured at the very shape goes before what small steps of the same way of computing
+extrapolate to, and that before the estimate from the model's shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from safetrain_shared.settings import TrainingSettings
+from safetraind.planner.batch_shapes import heaviest_step, padded_tokens
+from safetraind.planner.candidates import LARGE_LOGITS
+from safetraind.planner.degree import Degree
+from safetraind.planner.memory_estimate import (
+    Step,
+    evaluated,
+    gradient_bytes,
+    heaviest_part,
+    largest_array,
+    most_per_square,
+    predict,
+)
+from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.peak_fit import Fit, Sample, fit
+
+# Time of a micro-batch beside its tokens, in tokens: launching, loading, g++'s compiled parts.
+_FIXED_TOKENS = 24
+# Relative cost of a token: computing the layers a second time; a loss in chunks where the logits
+# are small; 16-bit and quantized matrices on a CPU, measured 10 to 80 times slower than float32
+# with OpenBLAS.
+_CHECKPOINTING_COST = 1.3
+_SMALL_CHUNKS_COST = 1.02
+_CPU_QUANTIZED_COST = 20.0
+# What ran out of memory is planned again only with so much more of it. Until then a plan takes a
+# smaller share of it beyond the weights.
+_MORE_THAN_DIED = 1.25
+_LEANER = 0.9
+
+_ENTERS_A_STEP = (
+    "gradient_checkpointing",
+    "loss_chunk",
+    "dequantize",
+    "lora_rank",
+    "lora_layers",
+    "lora_targets",
+    "lora_dropout",
+    "fine_tune_type",
+    "packing",
+)
+
+
+def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
+    """Both compute a micro-batch in the same way, whatever its shape."""
+    return all(getattr(one, name) == getattr(other, name) for name in _ENTERS_A_STEP)
+
+
+def same_work(one: TrainingSettings, other: TrainingSettings) -> bool:
+    """Both compute the same step, but for its shape."""
+    return accumulates(one) == accumulates(other) and same_way(one, other)
+
+
+def accumulates(settings: TrainingSettings) -> bool:
+    """Gradients of several micro-batches are added up, which keeps them once more."""
+    return settings.gradient_accumulation > 1
+
+
+class Judge:
+    """Judges options of one question by the same measures."""
+
+    def __init__(self, question: Question, measures: Sequence[Measure], bucket: int) -> None:
+        self._question = question
+        self._runtime = question.runtime
+        self._bucket = bucket
+        self._run = [m for m in measures if not m.died]
+        self._fits: list[tuple[TrainingSettings, Fit | None]] = []
+        # What estimates were off by, at most, where steps were run.
+        self.correction = max(
+            (predict(self._runtime, m.settings, m.step).off_by(m.peak) for m in self._run),
+            default=1.0,
+        )
+        self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
+
+    def option(self, settings: TrainingSettings) -> Option:
+        """The way to train with its heaviest step, judged."""
+        question = self._question
+        step = heaviest_step(question.lengths, settings, bucket=self._bucket, valid=question.valid)
+        step = heaviest_part(self._runtime, settings, step)
+        tokens, batches = padded_tokens(question.lengths, settings, self._bucket)
+        peak, degree = self.peak(settings, step)
+        option = Option(
+            settings,
+            peak=peak,
+            cost=_cost(question, settings, step, tokens, batches),
+            step=step,
+            largest=largest_array(self._runtime, settings, step),
+            degree=degree,
+            seconds=self._seconds(settings, step, tokens, batches),
+        )
+        beyond = self.beyond_weights(option)
+        if any(beyond > _LEANER * death for death in self.deaths):
+            return dataclasses.replace(option, peak=max(option.peak, question.budget.mlx + 1))
+        return option
+
+    def peak(self, settings: TrainingSettings, step: Step) -> tuple[int, Degree]:
+        """The peak of a step, and to which degree it is known."""
+        if measured := self._at(settings, step):
+            return measured[-1].peak, Degree.MEASURED
+        estimate = predict(self._runtime, settings, step).corrected(self.correction)
+        curve = self._fit(settings)
+        if curve is None or not curve.reaches(step.rows, step.width):
+            return estimate, Degree.ESTIMATED
+        peak = curve.peak(step.rows, step.width)
+        if accumulates(settings):
+            peak += gradient_bytes(self._question.shape, settings)
+        if step.valid_width:
+            evaluation = evaluated(self._runtime, settings, step)
+            peak = max(peak, evaluation.corrected(self.correction))
+        return peak, Degree.EXTRAPOLATED
+
+    def beyond_weights(self, option: Option) -> int:
+        """What an option's peak is above the weights."""
+        return option.peak - predict(self._runtime, option.settings, option.step).weights
+
+    def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
+        """What was run of this very setup, the newest last."""
+        same = [m for m in self._run if m.step == step]
+        return [m for m in same if same_work(m.settings, settings)]
+
+    def _fit(self, settings: TrainingSettings) -> Fit | None:
+        """The curve through all that was run in this way of computing."""
+        for other, found in self._fits:
+            if same_way(other, settings):
+                return found
+        run = [m for m in self._run if same_way(m.settings, settings) and not m.step.valid_width]
+        widest = max((m.step.width for m in run), default=0)
+        most = most_per_square(self._runtime, settings, widest)
+        found = fit([self._sample(m) for m in run if m.tokens_per_second], most)
+        self._fits.append((settings, found))
+        return found
+
+    def _sample(self, measure: Measure) -> Sample:
+        step, twice = measure.step, accumulates(measure.settings)
+        own = twice * gradient_bytes(self._question.shape, measure.settings)
+        seconds = step.rows * step.width / measure.tokens_per_second
+        return Sample(step.rows, step.width, measure.peak - own, seconds)
+
+    def _seconds(self, settings: TrainingSettings, step: Step, tokens: int, batches: int) -> float:
+        """The time of an epoch by the steps that were run; 0 where there were none of this way."""
+        if curve := self._fit(settings):
+            return curve.seconds(tokens, batches)
+        measured = [m for m in self._at(settings, step) if m.tokens_per_second]
+        return tokens / measured[-1].tokens_per_second if measured else 0.0
+
+    def _still_counts(self, measure: Measure) -> bool:
+        """Whether a death rules anything out: not where there is a good deal more memory now."""
+        return measure.died and self._question.budget.limit < _MORE_THAN_DIED * measure.peak
+
+    def _death(self, measure: Measure) -> int:
+        """What a setup that died took beyond the weights, as far as anybody knows."""
+        peak, _ = self.peak(measure.settings, measure.step)
+        return peak - predict(self._runtime, measure.settings, measure.step).weights
+
+
+def _cost(
+    question: Question, settings: TrainingSettings, step: Step, tokens: int, batches: int
+) -> float:
+    cost = float(tokens + _FIXED_TOKENS * batches)
+    if settings.gradient_checkpointing:
+        cost *= _CHECKPOINTING_COST
+    if settings.loss_chunk and 4 * step.learned * question.shape.vocabulary <= LARGE_LOGITS:
+        cost *= _SMALL_CHUNKS_COST
+    if question.quantized and question.device == "cpu" and not settings.dequantize:
+        cost *= _CPU_QUANTIZED_COST
+    return cost

@@ -1,0 +1,142 @@
+"""Decides what the probe runs next: small steps of a way of computing, or a plan's heaviest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
+from safetraind.batching import quarters
+from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
+from safetraind.planner.degree import Degree
+from safetraind.planner.judge import same_way
+from safetraind.planner.memory_estimate import Step, predict
+from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.peak_fit import probe_shapes
+
+# An estimate may be too high by as much; an extrapolation by less.
+_LIKELY = 1.3
+_NEARLY = 1.03
+# Extrapolated times are about so sure: what is as fast as that is measured too, to choose rightly.
+_AS_FAST = 1.1
+_MOST_MEASURED = 3
+_MOST_WAYS = 3
+# After a death only what takes so much less of the memory beyond the weights is tried.
+_MUCH_LEANER = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Settings and a shape to run real steps of."""
+
+    settings: TrainingSettings
+    step: Step
+
+
+def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
+    """What to run next, in this order; empty where nothing more could change the plan.
+
+    Small shapes first, for each way of computing that may turn out best; then the best plan itself.
+    """
+    found = _worth_trying(question, measures)
+    if not found:
+        return []
+    best = found[0]
+    if best.degree is Degree.ESTIMATED:
+        small = _small_setups(question, found, measures)
+        return small or [Setup(best.settings, best.step)]
+    measured = [o for o in found if o.degree is Degree.MEASURED]
+    if measured and min(o.seconds for o in measured) <= _AS_FAST * best.seconds:
+        return []
+    return [Setup(option.settings, option.step) for option in _contenders(question, found)]
+
+
+def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
+    """The options that fit or may well do so, the best first; at last the leanest, which may fit
+    after all. Never one whose weights alone are too much; after a death only what is a good deal
+    leaner, unless it was measured.
+    """
+    by_measures = judge(question, measures)
+    likely = [o for o in options(question, measures) if _may_fit(question, o)]
+    likely.sort(key=rank(question))
+    tried = [
+        option
+        for option in [*likely, smallest(question, measures)]
+        if option.degree is Degree.MEASURED
+        or all(
+            by_measures.beyond_weights(option) <= _MUCH_LEANER * death
+            for death in by_measures.deaths
+        )
+    ]
+    if any(option.degree is Degree.MEASURED for option in likely):
+        tried = [option for option in tried if fits(question, option)]
+    elif tried and tried[-1].degree is not Degree.ESTIMATED and not fits(question, tried[-1]):
+        tried = tried[:-1]  # the leanest is known, and known not to fit
+    return [o for o in tried if _weights(question, o) <= question.budget.mlx]
+
+
+def _may_fit(question: Question, option: Option) -> bool:
+    if fits(question, option):
+        return True
+    largest = question.largest_buffer
+    if option.degree is Degree.MEASURED or 0 < largest < option.largest:
+        return False
+    leeway = _LIKELY if option.degree is Degree.ESTIMATED else _NEARLY
+    return option.peak <= leeway * question.budget.room(option.degree)
+
+
+def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
+    """The best option, and those not measured that are about as fast: at most three."""
+    best = found[0]
+    close = [
+        option
+        for option in found[1:]
+        if option.degree is Degree.EXTRAPOLATED
+        and fits(question, option)
+        and option.seconds <= _AS_FAST * best.seconds
+    ]
+    return [best, *close][:_MOST_MEASURED]
+
+
+def _small_setups(
+    question: Question, found: Sequence[Option], measures: Sequence[Measure]
+) -> list[Setup]:
+    """Small shapes of the best option's way of computing; where it may not fit, of the next ways
+    as well, up to one that surely does.
+    """
+    ways: list[Option] = []
+    for option in found:
+        if len(ways) == _MOST_WAYS or (ways and option.degree is not Degree.ESTIMATED):
+            break
+        if not any(same_way(option.settings, way.settings) for way in ways):
+            ways.append(option)
+        if option.peak * _LIKELY <= question.budget.room(Degree.ESTIMATED):
+            break
+    run = [m for m in measures if not m.died]
+    return [
+        setup
+        for way in ways
+        for setup in _shapes(way)
+        if not any(m.step == setup.step and same_way(m.settings, setup.settings) for m in run)
+    ]
+
+
+def _shapes(option: Option) -> list[Setup]:
+    """The small shapes of an option, with as large a share of predictions as its heaviest step.
+
+    A loss in chunks has more than one chunk in each of them, as it has there.
+    """
+    step, settings = option.step, option.settings
+    setups = []
+    for rows, width in probe_shapes(step.rows, step.width, LENGTH_BUCKET):
+        learned = quarters(step.learned * rows * width // (step.rows * step.width), rows * width)
+        if settings.loss_chunk and learned <= settings.loss_chunk < step.learned:
+            continue
+        small = dataclasses.replace(settings, batch_size=rows)
+        setups.append(Setup(small, Step(rows, width, learned)))
+    return setups
+
+
+def _weights(question: Question, option: Option) -> int:
+    return predict(question.runtime, option.settings, option.step).weights

@@ -1,0 +1,116 @@
+"""What the probe is to run next, decided from what was run before."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from safetrain_shared.jobs import Plan
+from safetraind.planner import choose_plan
+from safetraind.planner.budget import Budget
+from safetraind.planner.judge import same_way
+from safetraind.planner.memory_estimate import predict
+from safetraind.planner.next_probe import Setup, next_probe
+from safetraind.planner.option import Measure, Question
+from tests.preflight.facts import GB, MB, lengths, question
+
+
+def budget(mlx: int) -> Budget:
+    return Budget(worker=mlx + 500 * MB, cache=16 * MB, mlx=mlx)
+
+
+def ran(asked: Question, setup: Setup, factor: float = 1.0, died: bool = False) -> Measure:
+    """As if it had been run: the estimate times `factor`, at a speed that rows make better."""
+    peak = predict(asked.runtime, setup.settings, setup.step).corrected(factor)
+    if died:
+        return Measure(setup.settings, setup.step, asked.budget.limit, died=True)
+    return Measure(setup.settings, setup.step, peak, 1000.0 + 100 * setup.step.rows)
+
+
+def probed(asked: Question, factor: float = 1.0) -> tuple[list[list[Setup]], list[Measure]]:
+    """Rounds until nothing is left to run, and all that they found."""
+    rounds: list[list[Setup]] = []
+    measures: list[Measure] = []
+    while setups := next_probe(asked, measures):
+        assert len(rounds) < 8
+        rounds.append(setups)
+        measures += [ran(asked, setup, factor) for setup in setups]
+    return rounds, measures
+
+
+def long(**changes: Any) -> Question:
+    return question(lengths=lengths((400, 848)), **changes)
+
+
+def test_small_shapes_of_the_best_way_come_first_then_the_plan_itself() -> None:
+    asked = long()
+    best = choose_plan.options(asked)[0]
+    (small, heaviest), measures = probed(asked)
+    assert all(same_way(setup.settings, best.settings) for setup in small)
+    assert [setup.step.rows for setup in small] == [1, 2, 3]
+    assert all(setup.step.width == best.step.width for setup in small)
+    assert heaviest[0].step == best.step
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+def test_where_the_best_way_may_not_fit_the_next_ones_are_probed_with_it() -> None:
+    asked = long(budget=budget(int(1.3 * GB)))
+    (small, *_), measures = probed(asked)
+    ways = [setup.settings for setup in small]
+    assert {way.gradient_checkpointing for way in ways} == {False, True}
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+def test_an_estimate_that_was_too_high_refuses_nothing() -> None:
+    least = choose_plan.smallest(long()).peak
+    asked = long(budget=budget(int(1.05 * least)))
+    assert not isinstance(choose_plan.plan(asked), Plan)
+    _, measures = probed(asked, factor=0.8)
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+def test_what_fits_nowhere_is_probed_once_and_refused() -> None:
+    asked = long(budget=budget(int(0.9 * choose_plan.smallest(long()).peak)))
+    rounds, measures = probed(asked)
+    assert len(rounds) <= 2
+    assert not isinstance(choose_plan.plan(asked, measures), Plan)
+
+
+def test_weights_that_are_too_large_are_never_loaded() -> None:
+    shape = dataclasses.replace(question().shape, weight_bytes=100 * MB)
+    asked = question(quantized=True, shape=shape, budget=budget(500 * MB))
+    rounds, _ = probed(asked)
+    assert rounds and not any(setup.settings.dequantize for setups in rounds for setup in setups)
+
+
+def test_after_a_death_only_what_is_a_good_deal_leaner_is_tried() -> None:
+    asked = long(budget=budget(8 * GB))
+    (small, heaviest), _ = probed(asked)
+    run = [ran(asked, setup) for setup in small]
+    death = ran(asked, heaviest[0], died=True)
+    (next_one, *_) = next_probe(asked, [*run, death])
+    dead = predict(asked.runtime, heaviest[0].settings, heaviest[0].step)
+    lean = predict(asked.runtime, next_one.settings, next_one.step)
+    assert lean.total - lean.weights <= 0.75 * (dead.total - dead.weights)
+
+
+def test_what_is_known_is_not_run_again() -> None:
+    asked = long()
+    _, measures = probed(asked)
+    assert next_probe(asked, measures) == []
+    more = dataclasses.replace(asked, budget=budget(9 * GB))
+    assert next_probe(more, measures) == []
+
+
+def test_a_loss_in_chunks_has_several_chunks_in_every_small_shape() -> None:
+    (small, *_), _ = probed(long())
+    assert all(s.settings.loss_chunk == 0 or s.step.learned > 128 for s in small)
+
+
+def test_ways_that_are_about_as_fast_are_measured_beside_the_best() -> None:
+    asked = question(shape=dataclasses.replace(question().shape, vocabulary=1000))
+    rounds, _ = probed(asked)
+    assert 1 <= len(rounds[-1]) <= 3
