@@ -33,7 +33,18 @@ def read(path: Path, cls: type[D]) -> D | None:
     """
     try:
         return parse(read_json(path), cls, str(path))
-    except ValueError:
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_understood(path: Path, cls: type[D]) -> D | None:
+    """Return the document at `path`; None for one of a newer version too.
+
+    For notes that only help: what they say is done without where they say nothing.
+    """
+    try:
+        return read(path, cls)
+    except Incompatible:
         return None
 
 
