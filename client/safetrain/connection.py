@@ -154,10 +154,9 @@ class Daemon:
                 ensure(self.home, autostart=self._autostart and not stopped, say=self.say)
 
     def _error_of(self, error: Any, seconds: float, method: Any) -> SafetrainError:
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            found: SafetrainError = self._incompatible(method)
-        else:
-            found = error_of(error, self.home, seconds)
+        found = error_of(error, self.home, seconds)
+        if found.code == "daemon.incompatible":
+            found = self._incompatible(method)
         found.lang = self.lang
         return found
 
@@ -259,6 +258,8 @@ def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
         return Unreachable("daemon.unreachable", socket=str(home.socket))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unreachable("daemon.silent", seconds=seconds, log=log)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Incompatible("daemon.incompatible", feature=details)
     too_large = re.search(r"\((\d+) vs\. (\d+)\)", details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
         size, limit = map(int, too_large.groups())

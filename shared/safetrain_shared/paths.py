@@ -177,8 +177,8 @@ def short_socket(path: Path) -> Path:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return `path`, or the nearest folder above it that is there. Raises OSError."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    """Return `path`, or the nearest folder above it that is there and may be seen."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
 
 
 def runtime_folder() -> Path:

@@ -12,9 +12,9 @@ import safetrain
 from safetrain.cli import main
 from safetrain.error_output import report
 from safetrain.terminal.live_frame import Scene, frame
-from safetrain.views.story import Story
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.errors import InvalidInput
+from safetrain_shared.history import History
 from safetrain_shared.messages import SENTENCES, sentence
 from safetrain_shared.printable import json_line, one_line, printable, printable_styled
 from tests.client.fake import FakeDaemon
@@ -71,7 +71,7 @@ def test_a_hostile_name_is_harmless_in_every_view(
 
 
 def test_a_hostile_name_is_harmless_in_the_live_view() -> None:
-    for line in frame(Scene(hostile_job(), Story(), now=0.0), 200, 30):
+    for line in frame(Scene(hostile_job(), History(), now=0.0), 200, 30):
         assert printable(line.plain) == line.plain
 
 

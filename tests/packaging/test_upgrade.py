@@ -88,8 +88,9 @@ def test_an_upgrade_in_mid_training_changes_nothing(tmp_path: Path, home: Path) 
     target = tmp_path / "installed"
     install(OLD, target)
     new = build(tmp_path / "dist")
-    daemon = DaemonProcess(home, env={"PYTHONPATH": str(target)})
-    undisturbed = DaemonProcess(home.with_name("undisturbed"))
+    installed = {"PYTHONPATH": str(target)}
+    daemon = DaemonProcess(home, env=installed)
+    undisturbed = DaemonProcess(home.with_name("undisturbed"), env=installed)
     try:
         daemon.start()
         job = daemon.submit(spec_of(tmp_path, tmp_path / "upgraded")).job.id

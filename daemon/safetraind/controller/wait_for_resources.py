@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetrain_shared.paths import nearest_existing
 from safetraind import host
 from safetraind.host import HostFacts, Pressure
 from safetraind.host.awake import stay_awake
@@ -76,7 +77,6 @@ def _all_free(folders: Sequence[Path]) -> list[int]:
 def _free(folder: Path) -> int:
     """Bytes free where `folder` is, or would be."""
     try:
-        nearest = next(place for place in (folder, *folder.parents) if place.exists())
-        return shutil.disk_usage(nearest).free
+        return shutil.disk_usage(nearest_existing(folder)).free
     except OSError:
         return 0

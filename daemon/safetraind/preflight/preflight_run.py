@@ -22,7 +22,7 @@ from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
-from safetrain_shared.paths import Home
+from safetrain_shared.paths import Home, nearest_existing
 from safetraind import host
 from safetraind.models.model_config import read_model
 from safetraind.planner import choose_plan
@@ -397,7 +397,7 @@ def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:
 
 
 def _disk(output: str, home: Home) -> Disk:
-    folder, models = _existing(Path(output)), _existing(home.models)
+    folder, models = nearest_existing(Path(output)), nearest_existing(home.models)
     unwritable = "" if os.access(folder, os.W_OK) else os.strerror(13)
     if not folder.is_dir():
         unwritable = os.strerror(20)  # ENOTDIR
@@ -408,8 +408,3 @@ def _disk(output: str, home: Home) -> Disk:
         same_disk=folder.stat().st_dev == models.stat().st_dev,
         unwritable=unwritable,
     )
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that exists and may be seen."""
-    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110

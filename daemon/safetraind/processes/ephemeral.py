@@ -20,10 +20,13 @@ from typing import Any
 
 import psutil
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
+from safetraind.storage import documents
 from safetraind.storage.durable import read_json, write_json
+from safetraind.storage.run_folder import KeeperNote
 
 _PROGRESS_SECONDS = 0.2
 _LOOKS = 5  # at its progress, between two at its memory
@@ -107,8 +110,8 @@ class EphemeralWorkers:
             worker = await self._start(run, role, lease)
             limit = await _accompany(run, role, worker, on_progress)
             result = None if limit else read_json(run.probe)
-            ended = read_json(run.exit) or {}
-            return WorkerResult(ended, result, _tail(run.log), limit)
+            note = documents.read(run.exit, KeeperNote)
+            return WorkerResult(to_plain(note) if note else {}, result, _tail(run.log), limit)
         finally:
             if worker is not None:
                 await _end(worker)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from safetrain_shared.errors import Conflict, NoRoom
+from safetrain_shared.paths import nearest_existing
 
 _SPARE = 64 << 20
 """Bytes that stay free on the disk."""
@@ -26,7 +27,7 @@ def partial_of(output: Path) -> Path:
 
 def check_room(folder: Path, need: int) -> None:
     """Raises NoRoom unless the disk of `folder`, which may not be there yet, has `need` bytes."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if need + _SPARE > free:
         raise NoRoom("export.no_room", path=str(there), need=need + _SPARE, free=free)

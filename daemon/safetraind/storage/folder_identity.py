@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from safetrain_shared.paths import nearest_existing
+
 _CASE_SENSITIVE = 11  # macOS, <sys/unistd.h>: _PC_CASE_SENSITIVE, which Python has no name for
 
 
@@ -37,7 +39,7 @@ def same_folder(one: Path, other: Path) -> bool:
 
 def _divided(path: Path) -> tuple[Path, tuple[str, ...]]:
     """The nearest folder that is there, and the names that are still to be made in it."""
-    nearest = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
+    nearest = nearest_existing(path)
     return nearest, path.relative_to(nearest).parts
 
 
