@@ -19,6 +19,7 @@ from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.host import Pressure
 from safetraind.storage import event_file
+from safetraind.storage.run_folder import Launch
 from safetraind.worker.training import memory_guard
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import (
@@ -85,7 +86,7 @@ class Machine:
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[EventSink]:
-    made = EventSink(RunFolder(tmp_path), {})
+    made = EventSink(RunFolder(tmp_path), Launch())
     yield made
     made.close()
 
