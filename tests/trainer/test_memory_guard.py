@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from safetrain_shared.events import Notice, PhaseChanged
+from safetrain_shared.events import Notice, Outcome, PhaseChanged, StepDone
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.host import Pressure
 from safetraind.storage import event_file
+from safetraind.storage.run_folder import Launch
 from safetraind.worker.training import memory_guard
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import (
@@ -29,6 +33,7 @@ from safetraind.worker.training.memory_guard import (
     judge,
 )
 from tests.harness import wait_for
+from tests.trainer.runs import make_run
 
 GB = 1 << 30
 CALM = Reading(GB, Pressure.NORMAL, 0)
@@ -81,7 +86,7 @@ class Machine:
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[EventSink]:
-    made = EventSink(RunFolder(tmp_path), {})
+    made = EventSink(RunFolder(tmp_path), Launch())
     yield made
     made.close()
 
@@ -246,3 +251,36 @@ def test_a_step_that_does_not_end_while_it_is_critical_is_broken_off(
     watching = Guard(plan, sink, read=machine, break_off=broken.set, sample_seconds=0.01)
     with watching:
         assert broken.wait(60)
+
+
+# The machine as `PRESSURE` says, and a guard that looks a hundred times a second.
+_PRESSED_WORKER = """\
+import os, sys
+from safetraind import host
+from safetraind.worker.training import memory_guard, train
+host.pressure = lambda: host.Pressure(os.environ["PRESSURE"])
+memory_guard.SAMPLE_SECONDS = memory_guard.Guard.__init__.__kwdefaults__["sample_seconds"] = 0.01
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("pressure", ["normal", "warning"])
+def test_at_constant_warning_a_training_ends_without_a_hold_as_without_pressure(
+    pressure: str, tmp_path: Path, model: Path, data: tuple[Path, Path]
+) -> None:
+    run = make_run(tmp_path, model, data, hold_seconds=600, num_epochs=1)
+    run.folder.launch.write_text('{"role": "train", "attempt": 1, "seq_floor": 0}')
+    command = [sys.executable, "-c", _PRESSED_WORKER, str(run.folder.root)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "MLX_DISABLE_COMPILE": "1", "PRESSURE": pressure},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [outcome.outcome for outcome in run.of(Outcome)] == ["succeeded"]
+    assert "train.holding" not in run.codes()
+    assert "holding" not in [body.phase for body in run.of(PhaseChanged)]
+    assert len(run.of(StepDone)) == run.of(StepDone)[0].total_steps > 4

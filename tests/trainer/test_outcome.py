@@ -13,6 +13,7 @@ from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.events import Outcome
 from safetrain_shared.paths import RunFolder
 from safetraind.storage import event_file
+from safetraind.storage.run_folder import Launch
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.outcome import spoken
 
@@ -23,7 +24,7 @@ METAL = "[METAL] Command buffer execution failed: "
 def sink(tmp_path: Path) -> Iterator[EventSink]:
     """A worker's ties to a run folder; it takes SIGTERM over, which is given back."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield EventSink(RunFolder(tmp_path), {})
+    yield EventSink(RunFolder(tmp_path), Launch())
     signal.signal(signal.SIGTERM, handler)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from safetrain_shared.events import StepDone
 from safetrain_shared.settings import TrainingSettings
+from safetraind.storage.run_folder import Launch
 from safetraind.worker.data.encode_chat import Encoded
 from safetraind.worker.training import task, train
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
@@ -122,7 +123,7 @@ def trained(run: Run, monkeypatch: pytest.MonkeyPatch, until: int = 0) -> dict[i
 
     monkeypatch.setattr(train, "Stepper", Watching)
     try:
-        train.train(task.read(run.folder), EventSink(run.folder, {}))
+        train.train(task.read(run.folder), EventSink(run.folder, Launch()))
     except Killed:
         assert until
     return seen

@@ -81,17 +81,13 @@ SENTENCES: dict[str, str] = {
     "job.paused_by_user": _("Paused as asked."),
     "job.cancelled_by_user": _("Cancelled as asked."),
     "backoff.micro_batch": _(
-        "Out of memory: it goes on with batch_size {batch_size:int} and gradient_accumulation "
+        "It goes on with smaller steps: batch_size {batch_size:int} and gradient_accumulation "
         "{gradient_accumulation:int}; the effective batch stays."
     ),
     "backoff.gradient_checkpointing": _(
-        "Out of memory: it goes on with gradient checkpointing, which is slower and smaller."
+        "It goes on with gradient checkpointing, which is slower and takes less memory."
     ),
-    "backoff.loss_chunk": _(
-        "Out of memory: it goes on with the loss in chunks of {loss_chunk:int} tokens."
-    ),
-    "backoff.shorter": _(
-        "Out of memory: it goes on with max_seq_length {max_seq_length:int}, as you allowed."
-    ),
+    "backoff.loss_chunk": _("It goes on with the loss in chunks of {loss_chunk:int} tokens."),
+    "backoff.shorter": _("It goes on with max_seq_length {max_seq_length:int}, as you allowed."),
     "events.damaged": _("Bytes {first} to {last} of the event file cannot be read."),
 }
