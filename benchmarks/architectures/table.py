@@ -109,10 +109,10 @@ def write_pages(found: Found) -> None:
 def kind(ways: Mapping[str, str]) -> str:
     """The class of an architecture: wholly, without, refused or bad."""
     said = [text.split(":")[0].split()[0] for text in ways.values() if text]
+    if (ways.get("load") or ways.get("lora", "")).startswith("refused"):
+        return "refused"  # before anything else is tried
     if "wrong" in said or "crashed" in said:
         return "bad"
-    if ways.get("load") or ways.get("lora"):
-        return "refused"
     return "without" if said else "wholly"
 
 
