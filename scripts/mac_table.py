@@ -100,9 +100,9 @@ TEXTS = {
         "opening": (
             "The recommendation for five machines as they were recorded, and five models. "
             "**Nothing here was measured on a Mac**: it is what the planner says before it has run "
-            "a step, with the margin of that; on your machine preflight measures. The data is taken "
-            "to be 848 conversations of 96 to 512 tokens. The 8 and the 16 GB Mac have a browser and "
-            "a messenger open; the others have nothing to speak of."
+            "a step, with the margin of that; on your machine preflight measures. The data is "
+            "taken to be 848 conversations of 96 to 512 tokens. The 8 and the 16 GB Mac have a "
+            "browser and a messenger open; the others have nothing to speak of."
         ),
         "machine": "{chip}, {memory} GB, {available} available",
         "head": ("model", "recommendation", "why", "what people report"),
