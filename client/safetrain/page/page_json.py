@@ -21,7 +21,7 @@ from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
 from safetrain_shared.findings import Status
-from safetrain_shared.i18n import decimal, duration, integer, rate, size
+from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
@@ -223,7 +223,7 @@ def _speed(story: Story) -> Json:
         return {"label": _("tokens/s"), "value": "", "below": []}
     last = story.steps[-1]
     below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
-    return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": below}
+    return {"label": _("tokens/s"), "value": throughput(last.tokens_per_second), "below": below}
 
 
 def _settings(job: Job) -> str:
