@@ -6,7 +6,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade soak clean bench-preflight bench-published bench-train bench-cli bench-layers \
+	conformance upgrade trials fuzz soak clean bench-preflight bench-published bench-train bench-cli bench-layers \
 	architectures
 
 help: ## this list
@@ -115,6 +115,12 @@ bench-cli: .venv/developing ## how fast the commands feel, against their floor
 
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
+
+trials: .venv/developing ## small inputs on which trainers go wrong in silence, each with what is right
+	$(BIN)/pytest -n 0 tests/trials
+
+fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
+	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
 
 soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak

@@ -111,7 +111,7 @@ _PARSERS = {
     "database or disk is full": _("the disk is full"),
     "disk I/O error": _("the disk reports a fault"),
 }
-_OURS = {"still running": _("it was still running after ten seconds")}
+_OURS = {"still running": _("it was still running after many seconds")}
 REASONS = {
     **_OURS,
     **{os.strerror(code): text for code, text in _SYSTEM.items()},

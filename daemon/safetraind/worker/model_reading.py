@@ -35,7 +35,8 @@ def read_model(folder: Path, targets: Sequence[str]) -> dict[str, Any]:
         kind, arguments = _get_classes(config)
         names = layer_names(kind(arguments.from_dict({**config, **reading.overrides})))
         result["missing"] = [name for name in targets if name not in names]
-        result["known"] = sorted(names)[:8]
+        inside = {name for name in names if not name.startswith(("model.", "lm_head"))}
+        result["known"] = sorted(inside or names)[:8]
     return result
 
 

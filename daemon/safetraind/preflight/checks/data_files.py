@@ -17,13 +17,16 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     findings = [p for p in data.problems if p.blocks and p.status is Status.FAILED]
     for code, file in (("data.train", data.train), ("data.valid", data.valid)):
         if file is not None:
-            findings.append(_judge_file(code, file))
+            findings.append(_judge_file(code, file, data.problems))
     if None in (data.train, data.valid) and not any(f.status is Status.FAILED for f in findings):
         findings.append(failed("data.not_read"))
     return findings
 
 
-def _judge_file(code: str, file: DataFile) -> Finding:
+def _judge_file(code: str, file: DataFile, problems: tuple[Finding, ...]) -> Finding:
+    for problem in problems:  # it says what to do, which "no samples" does not
+        if problem.code == "data.json_document" and problem.args.get("path") == file.path:
+            return failed(problem.code, **problem.args)
     if not file.samples:
         return failed("data.no_samples", path=file.path)
     return passed(code, name=Path(file.path).name, samples=file.samples, format=file.format)

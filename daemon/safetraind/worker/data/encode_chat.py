@@ -30,7 +30,8 @@ from safetraind.worker.data.schema import (
 from safetraind.worker.time_limit import TimeLimitReached, time_limit
 
 # A template takes milliseconds; one that takes so long may never end.
-SAMPLE_SECONDS = 10.0
+SAMPLE_SECONDS = 5.0
+_MESSAGE_SECONDS = 0.1  # each answer is marked and rendered again
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Encoder:
         """
         encode = self._text if form == "text" else partial(self._chat, form=form)
         try:
-            with time_limit(SAMPLE_SECONDS):
+            with time_limit(SAMPLE_SECONDS + _MESSAGE_SECONDS * _messages(sample)):
                 return encode(line, sample)
         except TimeLimitReached as error:
             raise TooSlow from error
@@ -169,6 +170,11 @@ def _refuse_differing(path: str, encoded: Encoded) -> None:
             where: dict[str, ArgValue] = {"path": path, "line": encoded.line}
             where["cause"] = problem.code
             raise InvalidInput("train.sample_differs", **where, **problem.args)
+
+
+def _messages(sample: Sample) -> int:
+    messages = sample.get("messages")
+    return len(messages) if isinstance(messages, list) else 0
 
 
 def end_of_text(tokenizer: TokenizerWrapper) -> int | None:

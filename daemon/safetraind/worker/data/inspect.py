@@ -171,7 +171,10 @@ def _count_tokens(
     for scan, fact in zip(scans, facts, strict=True):
         if scan is not None and fact is not None:
             counting = {"counting": scan.path}  # that it goes on is all there is to say
-            fact["lengths"] = count(scan.draw, encoder, partial(write, counting)).as_dict()
+            lengths = count(scan.draw, encoder, partial(write, counting))
+            fact["lengths"] = lengths.as_dict()
+            if lengths.is_cut_off:  # the template would not end on the other file either
+                break
     return {
         "loaded": True,
         "chat_template": tokenizer.has_chat_template,

@@ -26,7 +26,7 @@ class Lengths:
     the first that failed, speak of all lines that were looked at. A sample whose first learned
     token lies at or beyond a sequence length would lose its whole answer there. `problems`: by
     code, how samples are rendered otherwise than they stand in the file: the first, its line, and
-    how many.
+    how many. `is_cut_off`: the template was still at work on a sample when its time was over.
     """
 
     tokens: Counter[int] = field(default_factory=Counter)
@@ -37,6 +37,7 @@ class Lengths:
     failed: int = 0
     line: int = 0
     reason: str = ""
+    is_cut_off: bool = False
     problems: dict[str, tuple[Problem, int, int]] = field(default_factory=dict)
 
     def note(self, problem: Problem, line: int) -> None:
@@ -83,7 +84,7 @@ def count(
             if line.number not in drawn:
                 _measured(line, encoder, lengths)
     except TooSlow as error:
-        lengths.reason = str(error)
+        lengths.reason, lengths.is_cut_off = str(error), True
     lengths.scale = draw.seen / len(drawn) if drawn else 1.0
     return lengths
 
