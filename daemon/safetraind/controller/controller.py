@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Coroutine
@@ -53,6 +55,21 @@ FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
 _LEASE_SECONDS = 0.25  # flock cannot be awaited: another holder is asked again
 _AGAIN_SECONDS = 2.0  # when the disk refused, or descriptors were used up
 _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
+_RUN_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names them
+# What refuses a start for now only: room on the disk, descriptors, processes, memory.
+_MAY_COME_AGAIN = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EAGAIN,
+        errno.ENOMEM,
+    }
+)
 
 
 class Checker(Protocol):
@@ -222,17 +239,29 @@ class Controller:
     async def open(self) -> None:
         """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
         runs = private(self.home.root / "runs")
-        numbers = [int(entry.name) for entry in runs.iterdir() if entry.name.isdigit()]
+        numbers = [int(p.name) for p in runs.iterdir() if _RUN_NUMBER.fullmatch(p.name)]
         self._store.reserve(max(numbers, default=0))
         await _sweep(self.home)
+        jobs = {}
         for record in self._store.all():
-            job = self._with_plan(record.job)
-            self._records[job.id] = record
-            jobs = {**self._scheduler.jobs, job.id: job}
-            self._scheduler = SchedulerState(jobs, self._scheduler.lease)
-        for job in list(self._scheduler.jobs.values()):
-            await self._take_over(job)
+            self._records[record.job.id] = record
+            jobs[record.job.id] = self._with_plan(record.job)
+        self._scheduler = SchedulerState(jobs, self._scheduler.lease)
+        for job in jobs.values():
+            try:
+                await self._take_over(job)
+            except Exception as error:  # one job's files must not keep the others from running
+                log.exception("job %d: it is set aside", job.id)
+                self._set_aside(job, error)
         self._apply(triggers.WakeUp())
+
+    def _set_aside(self, job: Job, error: Exception) -> None:
+        """Makes it a failed job in memory; its row and its files stay as they are."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        cause = Finding("job.unreadable", Status.FAILED, True, {"reason": reason})
+        job = dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause)
+        jobs = {**self._scheduler.jobs, job.id: job}
+        self._scheduler = dataclasses.replace(self._scheduler, jobs=jobs)
 
     async def close(self, *, now: bool) -> None:
         """Stops deciding. A training goes on without us, unless `now`: then it is waited for."""
@@ -276,8 +305,12 @@ class Controller:
             await self._happened(triggers.CheckEnded(job.id))
 
     def _with_plan(self, job: Job) -> Job:
+        """The job with the plan of its run folder; one of a newer version sets the job aside."""
         run = self._run(job.id)
-        plan = documents.read(run.plan, Plan)
+        try:
+            plan = documents.read(run.plan, Plan)
+        except SafetrainError as error:
+            return dataclasses.replace(job, state=JobState.FAILED, cause=finding_of(error))
         if plan is None:
             return job
         return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))
@@ -285,7 +318,7 @@ class Controller:
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
         private(run.root)
-        if not run.spec.exists():
+        if documents.read(run.spec, JobDocument) is None:  # cut or gone: the database has it too
             documents.write(run.spec, self._records[job_id].document)
 
     # Deciding.
@@ -304,7 +337,10 @@ class Controller:
             self._records[job.id] = self._store.get(job.id)
         for effect in effects:
             log.debug("%s", effect)
-            self._CARRY_OUT[type(effect)](self, effect)
+            try:
+                self._CARRY_OUT[type(effect)](self, effect)
+            except Exception:  # the decision stands: what comes after it must be carried out too
+                log.exception("%s could not be carried out", effect)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
         """What happened can't be refused: a full disk only delays it."""
@@ -441,8 +477,8 @@ class Controller:
             if notices:
                 self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)
-        except (OSError, SafetrainError) as error:
-            log.warning("job %d: its worker could not be started: %s", job_id, error)
+        except Exception as error:  # whatever it is, the lease must not stay held
+            log.warning("job %d: its worker could not be started: %s", job_id, error, exc_info=True)
             await self._happened(triggers.LaunchFailed(job_id, _refused(run, error)))
         else:
             self._drop_lease()
@@ -482,7 +518,7 @@ class Controller:
             await ended
         finally:
             ended.cancel()
-        end = await self._insist(lambda: self._end(self._scheduler.jobs[job_id]))
+        end = await self._insist(lambda: self._end(self._scheduler.jobs[job_id], observed=True))
         log.info("job %d: its worker has ended: %s", job_id, end)
         await _darken(self._scheduler.jobs[job_id], end)
         await self._learn(self._scheduler.jobs[job_id], end)
@@ -509,8 +545,8 @@ class Controller:
             return partial(measurement_cache.note_success, self.home, plan, *took)
         return None
 
-    def _end(self, job: Job) -> state.WorkerExit:
-        return read_end(self._run(job.id), job, self.progress(job.id))
+    def _end(self, job: Job, *, observed: bool = False) -> state.WorkerExit:
+        return read_end(self._run(job.id), job, self.progress(job.id), observed=observed)
 
     def _await_room(self, effect: effects.WaitForResources) -> None:
         job_id = effect.id
@@ -580,23 +616,28 @@ async def _darken(job: Job, end: state.WorkerExit) -> None:
         await asyncio.to_thread(let_display_sleep)
 
 
-def _refused(run: RunFolder, error: OSError | SafetrainError) -> Finding:
-    """Why a worker could not be started, as a cause."""
+def _refused(run: RunFolder, error: Exception) -> Finding:
+    """Why a worker could not be started, as a cause: for want of what may come again, or not."""
     if isinstance(error, SafetrainError):
         return finding_of(error, Status.WARNING)
-    args = {"path": str(error.filename or run.root), "reason": error.strerror or str(error)}
-    return Finding("disk.refused", Status.WARNING, args=args)
+    path, reason = str(run.root), f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        path, reason = str(error.filename or run.root), error.strerror or str(error)
+    wanting = isinstance(error, OSError) and error.errno in _MAY_COME_AGAIN
+    code = "disk.refused" if wanting else "job.cannot_start"
+    return Finding(code, Status.WARNING, args={"path": path, "reason": reason})
 
 
 async def _sweep(home: Home) -> None:
     """Ends the passing workers of a daemon that was killed, and removes their folders."""
     for folder in (home.root / "runs").iterdir():
-        if folder.name.isdigit() or not folder.is_dir():
-            continue
+        if not _EPHEMERAL.fullmatch(folder.name) or not folder.is_dir():
+            continue  # a job's, or something that we did not make
         run = RunFolder(folder)
-        while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
-            kill_workers(run)
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(OSError):  # no lock that could be held
+            while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
+                kill_workers(run)
+                await asyncio.sleep(0.05)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage import documents
-from safetraind.storage.durable import read_json
+from safetraind.storage.durable import read_object
 from safetraind.storage.run_folder import KeeperNote, Launch
 
 # A last footprint, up to two seconds old, from this share of what can be had on looks like a death
@@ -24,11 +24,20 @@ _SUSPECTS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 
 
 def read_end(
-    run: RunFolder, job: Job, progress: Progress, gather: Callable[[], HostFacts] = host.gather
+    run: RunFolder,
+    job: Job,
+    progress: Progress,
+    gather: Callable[[], HostFacts] = host.gather,
+    *,
+    observed: bool = False,
 ) -> WorkerExit:
-    """The end of the job's newest attempt, whose worker is gone. `gather`: the machine's facts."""
-    launch = documents.read(run.launch, Launch)
-    note = documents.read(run.exit, KeeperNote)
+    """The end of the job's newest attempt, whose worker is gone. `gather`: the machine's facts.
+
+    `observed`: this daemon followed the worker to its end. Its start then counts even where neither
+    worker nor keeper left a word.
+    """
+    launch = documents.read_known(run.launch, Launch)
+    note = documents.read_known(run.exit, KeeperNote)
     spoke = note is not None and note.attempt == job.attempt
     if note is None or not spoke:
         note = KeeperNote()
@@ -40,7 +49,7 @@ def read_end(
         outcome=outcome.outcome if outcome else "",
         cause=outcome.cause if outcome else None,
         checkpointed=progress.checkpoint_attempt == job.attempt,
-        spoke=spoke or progress.worker_attempt == job.attempt,
+        spoke=observed or spoke or progress.worker_attempt == job.attempt,
         code=note.code,
         signal=note.signal,
         oom_kills=note.oom_kills or 0,
@@ -62,7 +71,7 @@ def _begun(run: RunFolder) -> float:
 
 def ineffective_fallbacks(run: RunFolder) -> frozenset[str]:
     """The settings of the ladder that would not save the training memory, by its worker's word."""
-    said = read_json(run.fallbacks) or {}
+    said = read_object(run.fallbacks)
     return frozenset(name for name, saves in said.items() if name != "format" and not saves)
 
 

@@ -19,6 +19,7 @@ from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.processes.lease import is_held
 from safetraind.storage import documents
+from safetraind.storage.delivered_watermark import MOST_SEQ
 from safetraind.storage.run_folder import Launch
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,9 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
     have lost some. After a restart of the machine a new block begins; that is noted in
     `launch.json`, so that it begins once. Raises OSError.
     """
-    launch = documents.read(run.launch, Launch)
-    floor = launch.seq_floor if launch else 0
+    launch = documents.read_known(run.launch, Launch)
+    # A number that can never have been given out is none.
+    floor = launch.seq_floor if launch and 0 <= launch.seq_floor < MOST_SEQ else 0
     if launch and launch.boot_id != boot_id():
         floor = max(seen, in_file, floor) + SEQ_BLOCK
         launch = dataclasses.replace(launch, seq_floor=floor, boot_id=boot_id())

@@ -208,9 +208,12 @@ def _after_death(scheduler: SchedulerState, job: Job, end: WorkerExit, cause: Fi
         )
         return _released(scheduler, [*told, FreezePlan(job.id, plan, notice)])
     if job.attempts_without_progress >= ATTEMPTS_WITHOUT_PROGRESS:
-        gave_up = Finding("job.gave_up", Status.FAILED, args={**cause.args, "cause": cause.code})
-        return _released(*_moved(scheduler, job, JobState.FAILED, gave_up))
+        return _released(*_moved(scheduler, job, JobState.FAILED, _gave_up(cause)))
     return _released(*_moved(scheduler, job, JobState.INTERRUPTED, cause))
+
+
+def _gave_up(cause: Finding) -> Finding:
+    return Finding("job.gave_up", Status.FAILED, args={**cause.args, "cause": cause.code})
 
 
 def _attempts_without_progress(job: Job, end: WorkerExit) -> int:
@@ -254,6 +257,8 @@ def _is_disk(end: WorkerExit) -> bool:
 
 
 _DISK_CODES = frozenset({"train.disk_full", "train.disk_read_only"})
+# A disk, descriptors or another process stand in the way: the job waits, however long.
+_NOT_OUR_FAULT = frozenset({"disk.full", "disk.refused", "job.live", "home.foreign"})
 _MEMORY_CODES = frozenset({"job.out_of_memory"})
 _WATCHDOG = "job.gpu_watchdog"
 
@@ -325,8 +330,15 @@ def _left_short_of_memory(end: WorkerExit) -> bool:
 
 def _launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
     job = scheduler.jobs[trigger.id]
-    moved = _granted(scheduler, job) if job.intent else _held(scheduler, job, trigger.cause)
-    return _released(*moved)
+    if job.intent:
+        return _released(*_granted(scheduler, job))
+    if trigger.cause.code in _NOT_OUR_FAULT:
+        return _released(*_held(scheduler, job, trigger.cause))
+    failures = job.attempts_without_progress + 1
+    job = dataclasses.replace(job, attempts_without_progress=failures)
+    if failures >= ATTEMPTS_WITHOUT_PROGRESS:
+        return _released(*_moved(scheduler, job, JobState.FAILED, _gave_up(trigger.cause)))
+    return _released(*_held(scheduler, job, trigger.cause))
 
 
 def _held(scheduler: SchedulerState, job: Job, cause: Finding, memory: int = 0) -> Decision:

@@ -40,8 +40,10 @@ class EventsService(events_pb2_grpc.EventsServicer):
                     offset = 0  # cut short; what was delivered is not delivered again
                 chunk = feed.read(offset)
                 batch = _batch(chunk, seen)
-                offset, seen = chunk.end, max(seen, _last_seq(chunk.events))
-                self._controller.note_delivered(job_id, seen)
+                delivered = _last_seq(chunk.events)
+                offset, seen = chunk.end, max(seen, delivered)
+                # Only what goes out: `after_seq` is a client's word, and may be anything.
+                self._controller.note_delivered(job_id, delivered)
                 if batch.events or (not told and not chunk.more):
                     told = True
                     yield batch

@@ -8,6 +8,8 @@ import os
 from safetrain_shared.paths import Home
 
 _DIGITS = 20
+# Of a `seq`: far beyond any training, and far from where 64 bits end.
+MOST_SEQ = 1 << 48
 
 
 class DeliveredWatermark:
@@ -25,13 +27,16 @@ class DeliveredWatermark:
     def known(self, job_id: int) -> int:
         """The highest `seq` that may be known; 0: none is."""
         if job_id not in self._known:
-            try:
-                self._known[job_id] = int(
-                    self._home.run(job_id).delivered.read_text(encoding="ascii")
-                )
-            except (OSError, ValueError):
-                self._known[job_id] = 0
+            self._known[job_id] = self._read(job_id)
         return self._known[job_id]
+
+    def _read(self, job_id: int) -> int:
+        """What the file holds; 0 for what was never given out."""
+        try:
+            seq = int(self._home.run(job_id).delivered.read_text(encoding="ascii")[: 2 * _DIGITS])
+        except (OSError, ValueError):
+            return 0
+        return seq if 0 <= seq < MOST_SEQ else 0
 
     def note(self, job_id: int, seq: int) -> None:
         """All up to `seq` is about to be known. Without a file, memory alone learns it."""

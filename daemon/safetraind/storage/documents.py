@@ -33,7 +33,15 @@ def read(path: Path, cls: type[D]) -> D | None:
     """
     try:
         return parse(read_json(path), cls, str(path))
-    except ValueError:
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_known(path: Path, cls: type[D]) -> D | None:
+    """As `read`, but None for a file of a newer version too: the file only helps."""
+    try:
+        return read(path, cls)
+    except Incompatible:
         return None
 
 

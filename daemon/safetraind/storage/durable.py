@@ -5,9 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
+
+# Of the files of a run, the largest is a plan, of some kilobytes; a tokenizer.json has a few MB.
+MOST_JSON_BYTES = 64 << 20
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,11 +40,27 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value at `path`; None where there is none that can be read."""
+    """The JSON value at `path`; None where there is none that can be read.
+
+    That is so for anything but a regular file of at most `MOST_JSON_BYTES`, and for JSON nested
+    deeper than Python's parser goes.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # A FIFO would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
+                return None
+            return json.loads(file.read().decode())
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object at `path`; an empty one where there is none that can be read."""
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}
 
 
 def sync(descriptor: int) -> None:

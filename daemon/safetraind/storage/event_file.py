@@ -39,7 +39,7 @@ def decode(line: bytes) -> Event | None:
         if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
         return _event(_parsed(line[9:]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -70,11 +70,11 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
     """All whole lines of the file from byte `offset` on.
 
     What is appended meanwhile is left to the next reading. Adjacent bad lines come out as one
-    `Damaged` with the bytes they span. A missing file is empty.
+    `Damaged` with the bytes they span. A missing file is empty, and so is what is none.
     """
     try:
         file = path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
         return
     with file:
         size = os.fstat(file.fileno()).st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ from typing import Any
 
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Damaged, Incompatible, NoRoom
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents
-from safetraind.storage.job_document import JobDocument
+from safetraind.storage.job_document import JobDocument, ModelSource
 
 # Step n brings a database of version n to n + 1. Never change one that was released: add another.
 MIGRATIONS: tuple[str, ...] = (
@@ -40,6 +41,8 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_by_output ON jobs (output);
     """,
 )
+
+MOST_ATTEMPTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,32 @@ class JobStore:
         return [self._record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]
 
     def _record(self, row: sqlite3.Row) -> Record:
-        document = documents.parse(json.loads(row["document"]), JobDocument, str(self._path))
+        """A row as a record. One that cannot be understood is set aside: a failed job, whose row
+        stays as it is until somebody retries or removes it.
+        """
+        try:
+            return self._understood(row)
+        except (Incompatible, ValueError, RecursionError) as error:
+            return self._set_aside(row, error)
+
+    def _set_aside(self, row: sqlite3.Row, error: Exception) -> Record:
+        try:
+            document = self._document(row)
+        except (Incompatible, ValueError, RecursionError):
+            spec = JobSpec(model="", train="", valid="", output=row["output"])
+            document = JobDocument(spec, ModelSource(""), {}, job=row["id"])
+        cause = Finding("job.unreadable", Status.FAILED, True, {"reason": str(error)[:200]})
+        job = Job(row["id"], JobState.FAILED, after=0, cause=cause)
+        return Record(job, document, row["output"], row["created"], 0.0, 0.0)
+
+    def _document(self, row: sqlite3.Row) -> JobDocument:
+        return documents.parse(json.loads(row["document"]), JobDocument, str(self._path))
+
+    def _understood(self, row: sqlite3.Row) -> Record:
+        document = self._document(row)
         cause = from_plain(json.loads(row["cause"]), Finding) if row["cause"] else None
+        if not math.isfinite(row["position"]) or not 0 <= row["attempt"] < MOST_ATTEMPTS:
+            raise ValueError(f"position {row['position']}, attempt {row['attempt']}")
         job = Job(
             id=row["id"],
             state=JobState(row["state"]),

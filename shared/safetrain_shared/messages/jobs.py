@@ -3,6 +3,11 @@
 from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
+    "job.unreadable": _(
+        "What is kept of this job cannot be understood ({reason}), so it was set aside; its files "
+        "are as they were. Submit it again with the same output folder, or remove the job."
+    ),
+    "job.cannot_start": _("The training's process could not be started: {path} ({reason})."),
     "path.relative": _("{path} is not an absolute path."),
     "path.not_utf8": _("The path {path} cannot be used: its name is not UTF-8. Rename it."),
     "path.nul": _("The path {path} cannot be used: it holds a NUL byte."),
