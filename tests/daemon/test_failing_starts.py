@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetrain_shared.events import StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
 from tests.daemon.conftest import PLAY, MakeSpec
-from tests.harness import DaemonProcess, wait_for
+from tests.harness import DaemonProcess
 
 
 def folder_at(path: Path) -> None:
@@ -73,15 +72,3 @@ def test_a_worker_that_cannot_be_run_any_more_is_three_attempts(
     assert movable.job(job).attempt == 3
     states = [e.body.state for e in movable.watch(job) if isinstance(e.body, StateChanged)]
     assert states.count(JobState.FAILED) == 1
-
-
-def test_a_kill_of_the_probing_worker_is_tried_again(
-    playing: DaemonProcess, make_spec: MakeSpec
-) -> None:
-    playing.start()
-    job = playing.submit(make_spec(name="check=2,pace=0", num_epochs=1)).job.id
-    worker = wait_for(playing.workers)[0]
-    worker.kill()
-    playing.wait_for_state(job, JobState.SUCCEEDED)
-    result = Path(playing.job(job).spec.output, "result.json")
-    assert json.loads(result.read_text())[0] == 10

@@ -176,3 +176,11 @@ def test_a_spec_that_was_cut_is_put_back_from_the_database(killed: DaemonProcess
     spec.write_bytes(spec.read_bytes()[:40])
     judge(all_end(killed))
     assert json.loads(spec.read_text())["spec"]["name"] == "pace=0.01"
+
+
+def test_a_list_leaves_out_the_oldest_that_have_ended(killed: DaemonProcess) -> None:
+    all_end(killed)
+    short = killed.jobs.List(jobs_pb2.ListJobsRequest(ended_limit=3), timeout=10)
+    assert ([job.id for job in short.jobs], short.left_out) == ([2, 3, 4], 1)
+    whole = killed.jobs.List(jobs_pb2.ListJobsRequest(), timeout=10)
+    assert ([job.id for job in whole.jobs], whole.left_out) == ([1, 2, 3, 4], 0)
