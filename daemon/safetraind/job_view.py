@@ -2,25 +2,116 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
-from safetraind.scheduler import queue_estimate
+from safetraind.scheduler.queue_estimate import RunOrder, run_order
 from safetraind.scheduler.state import Job
 
 Seconds = tuple[float, float, float]  # likely, at best, at worst
 
 
-def view(controller: Controller, job_id: int) -> jobs_pb2.Job:
-    """The job as a message. Raises NotFound."""
+class QueueView:
+    """What the estimates of all jobs share: each part is computed once, when it is asked for, and
+    in time that grows as the number of jobs does. Holds for one moment; make another for the next.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._scheduler = controller.scheduler
+
+    @cached_property
+    def _order(self) -> RunOrder:
+        return run_order(self._scheduler)
+
+    def position(self, job: Job) -> int:
+        """The job's place in the queue, from 1; 0 where it does not wait."""
+        return 0 if job.state in FINAL else self._order.positions.get(job.id, 0)
+
+    def before(self, job: Job) -> Seconds | None:
+        """Seconds until a waiting job starts; None: unknown."""
+        sure, late = self._sure.get(job.id), self._late.get(job.id)
+        return None if sure is None or late is None else (sure[0], sure[1], sure[2] + late)
+
+    @cached_property
+    def _sure(self) -> dict[int, Seconds]:
+        """What runs before each job in any case, up to the first without an estimate."""
+        before: dict[int, Seconds] = {}
+        likely = low = high = 0.0
+        for job in self._order.jobs:
+            before[job.id] = likely, low, high
+            own = self.remaining(job)
+            if own is None:
+                break
+            likely, low, high = likely + own[0], low + own[1], high + own[2]
+        return before
+
+    @cached_property
+    def _late(self) -> dict[int, float]:
+        """At worst, what the held jobs before each take, up to the first with no estimate."""
+        late: dict[int, float] = {}
+        held, seconds = iter(self._order.held), 0.0
+        place, next_held = next(held, (0, None))
+        for job_id, position in self._order.positions.items():  # in the queue's order
+            late[job_id] = seconds
+            if next_held is not None and position == place:
+                own = self.remaining(next_held)
+                if own is None:
+                    break
+                seconds += own[2]
+                place, next_held = next(held, (0, None))
+        return late
+
+    def remaining(self, job: Job) -> Seconds | None:
+        """Seconds of training that the job still needs; None: unknown.
+
+        By its own throughput once it trains. Before, by what its plan expects, give or take a
+        third; before it has a plan, by what was predicted at submit, give or take a half.
+        """
+        progress = self._controller.progress(job.id)
+        if job.state is JobState.RUNNING and progress.eta_seconds is not None:
+            low, high = progress.eta_range() or (progress.eta_seconds, progress.eta_seconds)
+            return progress.eta_seconds, low, high
+        expected, doubt = job.plan.expected_seconds if job.plan else 0.0, 1 / 3
+        if expected <= 0:
+            expected, doubt = self._predicted(job), 1 / 2
+        if expected <= 0:
+            return None
+        total = progress.total_steps
+        left = expected * (1 - progress.step / total) if total else expected
+        return left, left * (1 - doubt), left * (1 + doubt)
+
+    def _predicted(self, job: Job) -> float:
+        """What was predicted at submit, else by the speed at which this model was trained here."""
+        forecast = self._controller.record(job.id).document.forecast
+        if forecast.plan is None:
+            return 0.0
+        if forecast.plan.expected_seconds:
+            return forecast.plan.expected_seconds
+        speed = self._speeds.get(forecast.plan.model_path)
+        return forecast.tokens / speed if speed else 0.0
+
+    @cached_property
+    def _speeds(self) -> dict[str, float]:
+        """Tokens a second at which each model was planned last, by its folder."""
+        jobs = sorted(self._scheduler.jobs.values(), key=lambda job: job.id)
+        plans = [job.plan for job in jobs if job.plan is not None and job.plan.tokens_per_second]
+        return {plan.model_path: plan.tokens_per_second for plan in plans}
+
+
+def view(controller: Controller, job_id: int, queue: QueueView | None = None) -> jobs_pb2.Job:
+    """The job as a message; `queue`: shared by the jobs of one list. Raises NotFound."""
+    queue = queue or QueueView(controller)
     record, job = controller.record(job_id), controller.job(job_id)
     progress = controller.progress(job_id)
     message = jobs_pb2.Job(
         id=job_id,
         state=state_to_wire(job.state),
         spec=spec_to_wire(record.spec),
-        queue_position=_position(controller, job),
+        queue_position=queue.position(job),
         created=record.created,
         started=record.started,
         finished=record.finished,
@@ -44,7 +135,7 @@ def view(controller: Controller, job_id: int) -> jobs_pb2.Job:
         message.forecast.CopyFrom(plan_to_wire(forecast.plan))
     if job.cause is not None:
         message.cause.CopyFrom(finding_to_wire(job.cause))
-    _estimate(controller, job, message)
+    _estimate(queue, job, message)
     return message
 
 
@@ -54,76 +145,19 @@ def model_of(controller: Controller, job_id: int) -> str:
     return job.plan.model_path if job.plan else record.document.model.path
 
 
-def _position(controller: Controller, job: Job) -> int:
-    ids = [other.id for other in controller.scheduler.waiting]
-    return ids.index(job.id) + 1 if job.id in ids else 0
-
-
-def _estimate(controller: Controller, job: Job, message: jobs_pb2.Job) -> None:
+def _estimate(queue: QueueView, job: Job, message: jobs_pb2.Job) -> None:
     """Fills the estimates in that something was measured or predicted for; no others."""
     if job.state in FINAL or job.state is JobState.PAUSED:
         return
-    before = _before(controller, job) if message.queue_position else (0.0, 0.0, 0.0)
+    before = queue.before(job) if message.queue_position else (0.0, 0.0, 0.0)
     if before is None:
         return
     if message.queue_position:
         message.start_eta_seconds = before[0]
         message.start_eta_low_seconds = before[1]
         message.start_eta_high_seconds = before[2]
-    own = remaining(controller, job)
+    own = queue.remaining(job)
     if own is not None:
         message.eta_seconds = before[0] + own[0]
         message.eta_low_seconds = before[1] + own[1]
         message.eta_high_seconds = before[2] + own[2]
-
-
-def _before(controller: Controller, job: Job) -> Seconds | None:
-    """Seconds until a waiting job starts: likely, at best, at worst; None: unknown."""
-    ahead = queue_estimate.ahead_of(controller.scheduler, job)
-    if ahead is None:
-        return None
-    sure = [remaining(controller, other) for other in ahead.sure]
-    maybe = [remaining(controller, other) for other in ahead.maybe]
-    known = [part for part in sure if part is not None]
-    late = [part for part in maybe if part is not None]
-    if len(known) + len(late) < len(sure) + len(maybe):
-        return None
-    likely, low, high = (sum(part[i] for part in known) for i in range(3))
-    return likely, low, high + sum(part[2] for part in late)
-
-
-def remaining(controller: Controller, job: Job) -> Seconds | None:
-    """Seconds of training that the job still needs: likely, at best, at worst; None: unknown.
-
-    By its own pace once it trains. Before, by what its plan expects, give or take a third; before
-    it has a plan, by what was predicted at submit, give or take a half.
-    """
-    progress = controller.progress(job.id)
-    if job.state is JobState.RUNNING and progress.eta_seconds is not None:
-        low, high = progress.eta_range() or (progress.eta_seconds, progress.eta_seconds)
-        return progress.eta_seconds, low, high
-    expected, doubt = job.plan.expected_seconds if job.plan else 0.0, 1 / 3
-    if expected <= 0:
-        expected, doubt = _predicted(controller, job), 1 / 2
-    if expected <= 0:
-        return None
-    total = progress.total_steps
-    left = expected * (1 - progress.step / total) if total else expected
-    return left, left * (1 - doubt), left * (1 + doubt)
-
-
-def _predicted(controller: Controller, job: Job) -> float:
-    """What was predicted at submit, else by the speed at which this model was trained here."""
-    forecast = controller.record(job.id).document.forecast
-    if forecast.plan is None:
-        return 0.0
-    if forecast.plan.expected_seconds:
-        return forecast.plan.expected_seconds
-    speeds = [
-        (other.id, other.plan.tokens_per_second)
-        for other in controller.scheduler.jobs.values()
-        if other.plan
-        and other.plan.model_path == forecast.plan.model_path
-        and other.plan.tokens_per_second
-    ]
-    return forecast.tokens / max(speeds)[1] if speeds else 0.0

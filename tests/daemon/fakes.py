@@ -8,7 +8,7 @@ one sample; `check`, seconds of a probe; `refuse`, a finding's code;
 `holds`, phases (load, save, check) in which the play stands still until `let_go`; `real`, a real
 worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
-machine, `PLAY_DEVICE` what its workers compute on.
+machine, `PLAY_DEVICE` what its workers compute on, `PLAY_PYTHON` which interpreter runs them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def serve(*, real_worker: bool = False) -> None:
         budget = int(play_of(spec.name).get("budget", "0"))
         return replace(plan, memory_budget=budget, heaviest_width=64, heaviest_share=1.0)
 
-    command = () if real_worker else (sys.executable, __file__)
+    python = os.environ.get("PLAY_PYTHON", sys.executable)
+    command = () if real_worker else (python, __file__)
     parts = app.Parts(worker_command=command, checks=PlayChecks())
     app.run(home(), parts)
 

@@ -13,7 +13,7 @@ from safetrain_shared.jobs import JobState as S
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import TrainingSettings
 from safetraind import job_view
-from safetraind.scheduler.queue_estimate import ahead_of
+from safetraind.scheduler.queue_estimate import run_order
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage.job_document import Forecast
 from tests.daemon.conftest import MakeSpec
@@ -21,9 +21,13 @@ from tests.harness import DaemonProcess
 
 
 def ahead(jobs: list[Job], job_id: int) -> tuple[list[int], list[int]] | None:
-    scheduler = SchedulerState({job.id: job for job in jobs})
-    found = ahead_of(scheduler, scheduler.jobs[job_id])
-    return found and ([job.id for job in found.sure], [job.id for job in found.maybe])
+    """The jobs that run before it, and the held ones that may; None: nobody knows its start."""
+    order = run_order(SchedulerState({job.id: job for job in jobs}))
+    ids = [job.id for job in order.jobs]
+    if job_id not in ids:
+        return None
+    held = [job.id for place, job in order.held if place < order.positions[job_id]]
+    return ids[: ids.index(job_id)], held
 
 
 def test_those_before_it_in_the_queue_run_first() -> None:
@@ -68,9 +72,9 @@ def estimates(jobs: list[Job], job_id: int, forecasts: dict[int, Forecast]) -> j
     controller: Any = SimpleNamespace(
         scheduler=scheduler, progress=lambda _: Progress(), record=records.__getitem__
     )
-    place = [job.id for job in scheduler.waiting].index(job_id) + 1
-    message = jobs_pb2.Job(id=job_id, queue_position=place)
-    job_view._estimate(controller, scheduler.jobs[job_id], message)
+    queue, job = job_view.QueueView(controller), scheduler.jobs[job_id]
+    message = jobs_pb2.Job(id=job_id, queue_position=queue.position(job))
+    job_view._estimate(queue, job, message)
     return message
 
 
@@ -97,6 +101,31 @@ def test_a_held_job_that_may_come_first_makes_the_start_only_possibly_later() ->
     told = estimates([held, Job(2)], 2, {})
     assert (told.start_eta_seconds, told.start_eta_low_seconds) == (0, 0)
     assert told.start_eta_high_seconds == pytest.approx(400)
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_the_view_of_a_queue_takes_work_that_grows_as_the_queue_does(count: int) -> None:
+    """Three looks at the progress of a job at the most, however many there are."""
+    looks: list[int] = []
+
+    def progress(job_id: int) -> Progress:
+        looks.append(job_id)
+        return Progress()
+
+    jobs = [Job(n, position=n, after=n - 1 if n % 3 else 0) for n in range(1, count + 1)]
+    jobs[4] = Job(5, S.INTERRUPTED, held=True, plan=plan(60.0))
+    known = SimpleNamespace(document=SimpleNamespace(forecast=Forecast(plan=plan(100.0))))
+    controller: Any = SimpleNamespace(
+        scheduler=SchedulerState({job.id: job for job in jobs}),
+        progress=progress,
+        record=lambda _: known,
+    )
+    queue = job_view.QueueView(controller)
+    for job in jobs:
+        message = jobs_pb2.Job(id=job.id, queue_position=queue.position(job))
+        job_view._estimate(queue, job, message)
+    assert len(looks) <= 3 * count
+    assert message.start_eta_seconds == pytest.approx(100.0 * (message.queue_position - 2), abs=201)
 
 
 def test_a_job_behind_a_paused_one_shows_no_start(

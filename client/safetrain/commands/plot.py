@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from safetrain.atomic_write import write_whole
-from safetrain.commands.common.job_selection import connected, job_to_draw
+from safetrain.commands.common.job_selection import ENDED_TO_DRAW, connected, job_to_draw, listed
 from safetrain.echo import echo
 from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
@@ -18,7 +18,6 @@ from safetrain.session import Session, command
 from safetrain.views.curves import series
 from safetrain.views.job import heading, short_path
 from safetrain.views.json_output import write
-from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotFound, Unreachable
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import PLOTS
@@ -39,7 +38,7 @@ def plot(session: Session, job: int | None) -> None:
     with connected(session) as daemon, ThreadPoolExecutor(1) as aside:
         # matplotlib takes as long to load as a long story takes to come: both at once.
         loading = aside.submit(importlib.import_module, "safetrain.report.png_plots")
-        chosen = job_to_draw(daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs, job)
+        chosen = job_to_draw(listed(daemon, job, ended=ENDED_TO_DRAW), job)
         curves = series(events_so_far(daemon, chosen.id))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)

@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from safetrain.atomic_write import write_whole
-from safetrain.commands.common.job_selection import AT_WORK, connected, job_to_draw
+from safetrain.commands.common.job_selection import (
+    AT_WORK,
+    ENDED_TO_DRAW,
+    connected,
+    job_to_draw,
+    listed,
+)
 from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
@@ -16,7 +22,6 @@ from safetrain.sample_questions import Asked
 from safetrain.session import Session, command
 from safetrain.views.job import name_of, short_path
 from safetrain.views.json_output import write
-from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
 
@@ -57,7 +62,7 @@ def report(
 ) -> None:
     """Writes the page and prints its path."""
     with connected(session) as daemon:
-        jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+        jobs = listed(daemon, job, ended=ENDED_TO_DRAW)
         chosen = job_to_draw(jobs, job)
         asked = [Asked(question) for question in questions]
         if not asked and chosen.step and not any(name_of(one) in AT_WORK for one in jobs):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common.job_selection import connected, current
+from safetrain.commands.common.job_selection import connected, current, listed
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.job import glance, name_of
-from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
+from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.i18n import translate as _
 
 
@@ -22,7 +22,7 @@ from safetrain_shared.i18n import translate as _
 def status(session: Session, job: int | None) -> None:
     """Prints the job and the queue behind it."""
     with connected(session) as daemon:
-        jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+        jobs = listed(daemon, job)
         chosen = current(jobs, job)
         interrupted = "" if session.json else _interrupted(daemon, chosen)
     if session.json:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_selection import connected, current
+from safetrain.commands.common.job_selection import connected, current, listed
 from safetrain.int64 import JOB, Int64
 from safetrain.session import Session, command
-from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 
 
@@ -44,7 +43,7 @@ def watch(
     reporting = Reporting(report_to, log_dir)
     reporting.needed()
     with connected(session) as daemon:
-        jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True).jobs
+        jobs = listed(daemon, job)
         chosen = current(jobs, job)
         return follow_to_end(
             session, daemon, chosen, refresh=refresh, after=after, reporting=reporting

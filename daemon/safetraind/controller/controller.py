@@ -161,6 +161,8 @@ class Controller:
                 progress.take(event)
             offset, more = chunk.end, chunk.more
         self._progress[job_id] = offset, progress
+        if self._scheduler.jobs[job_id].state in FINAL:  # thousands may have ended
+            feed.release()
         self.note_delivered(job_id, progress.last_seq)
         return progress
 

@@ -36,8 +36,8 @@ def read_end(
     `observed`: this daemon followed the worker to its end. Its start then counts even where neither
     worker nor keeper left a word.
     """
-    launch = documents.read_understood(run.launch, Launch)
-    note = documents.read_understood(run.exit, KeeperNote)
+    launch = documents.read_known(run.launch, Launch)
+    note = documents.read_known(run.exit, KeeperNote)
     spoke = note is not None and note.attempt == job.attempt
     if note is None or not spoke:
         note = KeeperNote()

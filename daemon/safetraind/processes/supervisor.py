@@ -152,7 +152,8 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
     have lost some. After a restart of the machine a new block begins; that is noted in
     `launch.json`, so that it begins once. Raises OSError.
     """
-    launch = documents.read_understood(run.launch, Launch)
+    launch = documents.read_known(run.launch, Launch)
+    # A number that can never have been given out is none.
     floor = launch.seq_floor if launch and 0 <= launch.seq_floor < MOST_SEQ else 0
     if launch and launch.boot_id != boot_id():
         floor = max(seen, in_file, floor) + SEQ_BLOCK

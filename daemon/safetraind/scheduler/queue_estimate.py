@@ -1,12 +1,14 @@
-"""Which jobs run before a waiting one, as things stand; pure. Its start is estimated from them.
+"""The order in which the waiting jobs will run, as things stand; pure. Starts are estimated by it.
 
-Follows what `machine` will do: interrupted jobs first, then the queue, passing over those that wait
-for another job's end or are held.
+Follows what `state_machine` will do: interrupted jobs first, then the queue, passing over those
+that wait for another job's end or are held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safetrain_shared.jobs import FINAL
@@ -14,46 +16,51 @@ from safetraind.scheduler.state import Job, SchedulerState
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
-    """Jobs that run before another: `sure` will, `maybe` if what they wait for comes in time."""
+class RunOrder:
+    """The whole queue, seen once.
 
-    sure: tuple[Job, ...]
-    maybe: tuple[Job, ...] = ()
-
-
-def ahead_of(scheduler: SchedulerState, job: Job) -> Ahead | None:
-    """The jobs ahead of the waiting `job`.
-
-    None where nobody can say when it starts: it is held, or waits for a job that is paused or held.
+    `jobs`: those that will run, in order, the one at work first unless it is about to leave. A job
+    that is held, or waits for one that is paused or held, is not among them: nobody can say when it
+    starts. `positions`: the place in the queue of each job that waits, from 1. `held`: the held
+    ones with their positions, the first in the queue first; they run earlier than those behind them
+    if what they wait for comes in time.
     """
+
+    jobs: tuple[Job, ...]
+    positions: dict[int, int]
+    held: tuple[tuple[int, Job], ...]
+
+
+def run_order(scheduler: SchedulerState) -> RunOrder:
+    """Simulates the queue to its end, in O(n log n) for n jobs."""
     active = scheduler.active
-    leaving = active is not None and bool(active.intent)
-    sure = [active] if active is not None and not leaving else []
-    ended = {other.id for other in scheduler.jobs.values() if other.state in FINAL}
+    ended = {job.id for job in scheduler.jobs.values() if job.state in FINAL}
     if active is not None and active.intent != "pause":
         ended.add(active.id)
-    waiting = [other for other in scheduler.waiting if not other.held]
-    while (first := _next(scheduler, waiting, ended)) is not None:
-        if first.id == job.id:
-            return Ahead(tuple(sure), tuple(_held_before(scheduler.waiting, job)))
-        sure.append(first)
-        ended.add(first.id)
-        waiting.remove(first)
-    return None
+    waiting = scheduler.waiting
+    first = [active] if active is not None and not active.intent else []
+    return RunOrder(
+        jobs=(*first, *_simulated(scheduler, waiting, ended)),
+        positions={job.id: place for place, job in enumerate(waiting, start=1)},
+        held=tuple((place, job) for place, job in enumerate(waiting, start=1) if job.held),
+    )
 
 
-def _next(scheduler: SchedulerState, waiting: Sequence[Job], ended: set[int]) -> Job | None:
-    for job in waiting:
+def _simulated(scheduler: SchedulerState, waiting: Sequence[Job], ended: set[int]) -> list[Job]:
+    """Always the first in the queue that waits for nothing, until none is left."""
+    ready: list[int] = []
+    behind: defaultdict[int, list[int]] = defaultdict(list)  # by the job that is waited for
+    for index, job in enumerate(waiting):
+        if job.held:
+            continue
         if not job.after or job.after in ended or job.after not in scheduler.jobs:
-            return job
-    return None
-
-
-def _held_before(waiting: Iterable[Job], job: Job) -> list[Job]:
-    held = []
-    for other in waiting:
-        if other.id == job.id:
-            break
-        if other.held:
-            held.append(other)
-    return held
+            ready.append(index)  # ascending: a heap already
+        else:
+            behind[job.after].append(index)
+    order = []
+    while ready:
+        job = waiting[heapq.heappop(ready)]
+        order.append(job)
+        for index in behind.pop(job.id, ()):
+            heapq.heappush(ready, index)
+    return order

@@ -37,11 +37,8 @@ def read(path: Path, cls: type[D]) -> D | None:
         return None
 
 
-def read_understood(path: Path, cls: type[D]) -> D | None:
-    """Return the document at `path`; None for one of a newer version too.
-
-    For notes that only help: what they say is done without where they say nothing.
-    """
+def read_known(path: Path, cls: type[D]) -> D | None:
+    """As `read`, but None for a file of a newer version too: the file only helps."""
     try:
         return read(path, cls)
     except Incompatible:

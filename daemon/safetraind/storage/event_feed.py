@@ -72,6 +72,10 @@ class EventFeed:
             self._marks.append((seq, end))
         return Chunk(tuple(events), end, len(events) == CHUNK_EVENTS and end < size)
 
+    def release(self) -> None:
+        """Drops the events that it holds; they are read again for whoever asks."""
+        self._chunks.clear()
+
     def look(self) -> None:
         """Wakes the watchers if the file has changed its size."""
         size = self.size()

@@ -19,6 +19,7 @@ SENTENCES: dict[str, str] = {
     "path.unwritable": _("{path} cannot be written ({reason}). Choose another folder: --output."),
     "job.unknown": _("There is no job {id}. See them all with: safetrain jobs"),
     "job.none": _("There is no job yet. Begin with: safetrain submit"),
+    "job.left_out": _("Not shown: {count:int} older jobs that have ended (safetrain jobs --all)."),
     "job.finished": _("Job {id} has already ended ({state})."),
     "job.not_paused": _("Job {id} is not paused ({state})."),
     "job.not_queued": _("Job {id} is not waiting in the queue ({state})."),

@@ -8,16 +8,25 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.session import Session
 from safetrain.views.job import glance, name_of
-from safetrain_proto.v1.jobs_pb2 import Job
+from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
 from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, NotFound
 
 AT_WORK = ("running", "checking", "interrupted")
+ENDED_TO_DRAW = 100  # the newest with something to show is among so many that have ended
 EXIT_CODES = {"succeeded": EXIT_OK, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
 
 def connected(session: Session) -> Daemon:
     """The daemon; that one is being started is said on standard error."""
     return Daemon(autostart=session.autostart, say=session.note)
+
+
+def listed(daemon: Daemon, wanted: int | None, *, ended: int = 1) -> list[Job]:
+    """All live jobs and the newest `ended` that have ended, and the wanted one. Raises NotFound."""
+    jobs = list(daemon.call(daemon.jobs.List, ListJobsRequest(ended_limit=ended), again=True).jobs)
+    if wanted is not None and all(job.id != wanted for job in jobs):
+        jobs.append(daemon.call(daemon.jobs.Get, JobRequest(id=wanted), again=True))
+    return jobs
 
 
 def current(jobs: Iterable[Job], wanted: int | None) -> Job:
