@@ -125,7 +125,9 @@ SIZES: dict[str, Any] = {
     "linear_key_head_dim": 16,
     "linear_value_head_dim": 16,
     "linear_conv_kernel_dim": 4,
-    # scalings
+}
+# The same, of architectures whose own arguments have them; a nested configuration would be refused.
+SCALES: dict[str, Any] = {
     "embedding_multiplier": 1.0,
     "residual_multiplier": 1.0,
     "attention_multiplier": 0.25,
@@ -382,4 +384,5 @@ def config(name: str) -> dict[str, Any]:
         text = {**sizes, "model_type": name, **own}
         around = _AROUND.get(name, {})
         return {"model_type": name, "vocab_size": VOCABULARY, "text_config": text, **around}
-    return {**{n: v for n, v in sizes.items() if n in fields}, "model_type": name, **own}
+    given = {n: v for n, v in {**sizes, **SCALES}.items() if n in fields}
+    return {**given, "model_type": name, **own}

