@@ -14,7 +14,7 @@ from safetrain_shared.events import Evaluated, Event, StepDone
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-_GB = 10**9
+_GIB = 2**30
 _FLUSH_SECONDS = 2
 _NEVER = 2**63 - 1
 
@@ -41,7 +41,7 @@ def board(folder: Path) -> Iterator[Board]:
 
 
 class Board:
-    """Takes a job's events and writes its numbers: losses, rate, speed; memory in GB (10**9)."""
+    """Takes a job's events and writes its numbers: losses, rate, speed; memory in GiB."""
 
     def __init__(self, writer: EventFileWriter) -> None:
         self._writer = writer
@@ -87,6 +87,6 @@ def _numbers(body: StepDone | Evaluated) -> dict[str, float]:
         "gradient_norm": body.grad_norm,
         "tokens_per_second": body.tokens_per_second,
         "epoch": body.epoch,
-        "memory_GB/peak": body.peak_memory / _GB,
-        "memory_GB/footprint": body.footprint / _GB,
+        "memory_GiB/peak": body.peak_memory / _GIB,
+        "memory_GiB/footprint": body.footprint / _GIB,
     }

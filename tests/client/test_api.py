@@ -148,7 +148,7 @@ def test_submit_describes_the_job_and_returns_it(
     assert made.id == 2 and made.state is JobState.RUNNING
     request = daemon.requests[-1]
     assert request.spec.train == str(Path.cwd() / "a.jsonl")
-    assert request.spec.settings.num_epochs == 2 and request.spec.memory_budget == 6 << 30
+    assert request.spec.settings.num_epochs == 2 and request.spec.memory_budget == 6 * 10**9
     assert request.after == 1 and request.fresh and request.idempotency_key
 
 

@@ -266,7 +266,7 @@ def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
     ]
     assert main(["models", "add", "demo"]) == 0
     assert main(["models", "list"]) == 0
-    assert capsys.readouterr().out.count("✓ demo · Apache-2.0 · 256.0 MB · /m") == 2
+    assert capsys.readouterr().out.count("✓ demo · Apache-2.0 · 256.0 MiB · /m") == 2
 
 
 def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(
@@ -278,11 +278,11 @@ def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
     assert (
-        "step 10 of 100 · loss 3.0000 · learning rate 0.0002 · 250 tokens/s · 2.0 GB · 2 min left"
+        "step 10 of 100 · loss 3.0000 · learning rate 0.0002 · 250 tokens/s · 2.0 GiB · 2 min left"
         in lines[4]
     )
     assert lines[6].endswith("step 20 · validation loss 2.2500 · the best so far")
-    assert lines[7].endswith("saved checkpoint_epoch_0_step_20 (5.0 MB)")
+    assert lines[7].endswith("saved checkpoint_epoch_0_step_20 (5.0 MiB)")
 
 
 @pytest.mark.parametrize(

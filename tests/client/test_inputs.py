@@ -69,9 +69,9 @@ def test_a_name_that_no_message_can_carry_is_a_sentence(
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("6GB", 6 << 30),
-        ("6,5 gb", 13 << 29),
-        ("800M", 800 << 20),
+        ("6GB", 6_000_000_000),
+        ("6,5 gib", 13 << 29),
+        ("800M", 800_000_000),
         ("2GiB", 2 << 30),
         ("4000000", 4_000_000),
     ],
@@ -123,7 +123,7 @@ def test_submit_sends_absolute_paths_and_prints_the_id(daemon: FakeDaemon, capsy
     assert request.spec.train == str(Path.cwd() / "a.jsonl")
     assert request.spec.output == str(Path.cwd() / "checkpoints_qlora")
     assert request.spec.model == inputs.DEFAULT_MODEL
-    assert request.spec.settings.num_epochs == 2 and request.spec.memory_budget == 6 << 30
+    assert request.spec.settings.num_epochs == 2 and request.spec.memory_budget == 6 * 10**9
     assert not request.spec.settings.HasField("batch_size")
     assert request.fresh and request.after == 3
 

@@ -44,7 +44,7 @@ def test_the_curves_of_a_watched_job_can_be_read_back(ended: FakeDaemon, capsys:
     found = read(Path("out/tensorboard/job-1"))
     assert curve(found, "loss/training") == [(10, 3.0), (20, 2.0), (30, 1.0)]
     assert curve(found, "loss/validation") == [(20, 2.25)]
-    assert curve(found, "memory_GB/footprint") == [(10, 3.0), (20, 3.0), (30, 3.0)]
+    assert curve(found, "memory_GiB/footprint") == [(10, 3.0), (20, 3.0), (30, 3.0)]
     assert found.Scalars("learning_rate")[0].wall_time == NOON + 5
     assert {"gradient_norm", "tokens_per_second", "epoch"} < set(found.Tags()["scalars"])
 

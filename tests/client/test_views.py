@@ -95,7 +95,7 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
         "validation 2.2500",
         "best 2.2500 at step 20",
         "0.0002 · 250 tokens/s",
-        "3.0 GB of 6.0 GB",
+        "3.0 GiB of 6.0 GiB",
         "checkpoint_epoch_0_step_20",
         "⚠",
         "3 samples were left out",
@@ -111,7 +111,7 @@ def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str)
     i18n.use(lang)
     lines = frame(Scene(job(1), _history(whole_story()[:-2])), *size)
     text = "\n".join(line.plain for line in lines).replace(",", ".")
-    assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GB" in text
+    assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GiB" in text
 
 
 def _top(scene: Scene) -> str:

@@ -69,7 +69,7 @@ def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
     expect(page.locator("#progress")).to_have_text("step 30 of 100")
     expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "30")
     expect(page.locator("#figures")).to_contain_text("1.250")
-    expect(page.locator("#figures")).to_contain_text("3.0 GB")
+    expect(page.locator("#figures")).to_contain_text("3.0 GiB")
     expect(page.locator("#chart-loss path.train")).to_have_count(1)
     expect(page.locator("#chart-loss circle.best")).to_have_count(1)
     expect(page.locator("#log")).to_contain_text("checkpoint_epoch_0_step_20")

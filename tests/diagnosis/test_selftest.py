@@ -236,4 +236,4 @@ def test_what_a_mac_offers_is_tried(
 def test_a_failure_asks_for_a_report() -> None:
     told = {"host": {"chip": "Apple M2", "system": "Darwin", "memory_total": 16 << 30}}
     assert conclusion({"passed": False, "machine": told})[-1].endswith("diagnose --bundle FILE")
-    assert "Apple M2 · Darwin · 16.0 GB" in machine(told)
+    assert "Apple M2 · Darwin · 16.0 GiB" in machine(told)

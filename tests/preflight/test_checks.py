@@ -55,14 +55,14 @@ def test_the_lines_of_the_users_document_come_out() -> None:
     memory = MAC.memory_available / GB
     assert {
         "Apple Silicon (M1 Pro) detetado",
-        f"Memória: {memory:.1f} GB disponíveis".replace(".", ","),
+        f"Memória: {memory:.1f} GiB disponíveis".replace(".", ","),
         "CPU: 8 núcleos",
         "Metal GPU detetado e ativado",
         "Ficheiro de treino: train.jsonl (848 amostras)",
         "Ficheiro de validação: valid.jsonl (95 amostras)",
-        "Modelo base encontrado (540,0 MB)",
+        "Modelo base encontrado (540,0 MiB)",
         "Modelo carregado com sucesso",
-        "Espaço em disco suficiente (100,0 GB)",
+        "Espaço em disco suficiente (100,0 GiB)",
     } <= said
 
 

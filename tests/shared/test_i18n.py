@@ -17,7 +17,7 @@ GB = 1 << 30
 @pytest.mark.parametrize(
     ("text", "value", "english", "portuguese"),
     [
-        ("{x:bytes}", 7.3 * GB, "7.3 GB", "7,3 GB"),
+        ("{x:bytes}", 7.3 * GB, "7.3 GiB", "7,3 GiB"),
         ("{x:bytes}", 900, "900 B", "900 B"),
         ("{x:num}", 0.0002, "0.0002", "0,0002"),
         ("{x:num}", 0.00002, "0.00002", "0,00002"),

@@ -46,7 +46,7 @@ def conclusion(done: Mapping[str, Any]) -> list[str]:
 
 
 def machine(told: Mapping[str, Any]) -> str:
-    """The machine in a line: safetrain 0.1.0 · metal · Apple M2 · Darwin 15.1 · 16 GB · mlx …."""
+    """The machine in a line: safetrain 0.1.0 · metal · Apple M2 · 16.0 GiB · mlx …."""
     host, device = told.get("host") or {}, told.get("device") or {}
     versions = told.get("versions") or {}
     parts = [
