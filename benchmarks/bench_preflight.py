@@ -1,9 +1,9 @@
 """`python -m benchmarks.bench_preflight`: what preflight says, against what training then does.
 
-Over models of many shapes and four budgets each, drawn by a seed that it prints: the peak predicted
-before probing and measured by it, against the peak of the training itself; whether the training
-ends inside its budget; whether other settings would have been faster. Then the demo's preflight,
-cold and warm, and `validate` on a large file. A report is written as JSON.
+Over models of many shapes and four budgets each, drawn by a seed that it prints: the peak that
+small steps extrapolate to and the one measured, against the peak of the training itself; whether
+the training ends inside its budget; whether other settings would have been faster. Then the demo's
+preflight, cold and warm, and `validate` on a large file. A report is written as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.preflight.models import SHAPES, make_data, make_model
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import home
 from safetraind.planner import choose_plan
-from safetraind.planner.budget import MARGIN_PREDICTED
+from safetraind.planner.degree import Degree
 
 # Budgets on the way from what the leanest setup takes (0) to the best plan in ample memory (1).
 BUDGETS = (1.5, 0.8, 0.4, -0.2)
@@ -80,7 +80,7 @@ def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
     question, plan = preflight_run.question, preflight_run.plan
     assert question and plan, [f.code for f in preflight_run.findings if f.blocks]
     least = choose_plan.smallest(question, preflight_run.measures).peak
-    mlx = int((least + share * (plan.measured_peak - least)) * (1 + MARGIN_PREDICTED))
+    mlx = int((least + share * (plan.measured_peak - least)) * (1 + Degree.EXTRAPOLATED.margin))
     return JobSpec(
         spec.model,
         spec.train,
@@ -105,7 +105,7 @@ def _say(cell: Cell, share: float) -> None:
     lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
     print(
         f"{head} {settings.batch_size}×{settings.gradient_accumulation}{lean}: "
-        f"peak {trained.peak / 1e6:.0f} MB, predicted {cell.predicted_error:+.1%}, "
+        f"peak {trained.peak / 1e6:.0f} MB, {cell.before} {cell.predicted_error:+.1%}, "
         f"measured {cell.measured_error:+.1%}; footprint {trained.footprint / 1e6:.0f} of "
         f"{cell.budget / 1e6:.0f} MB, {'finished' if trained.finished else 'FAILED'}; "
         f"speed {cell.speed_share:.0%} of the best",
@@ -120,16 +120,18 @@ def _summarise(cells: Sequence[Cell]) -> None:
     print(f"\n{len(done)} trained, {len(refused)} refused, {rightly} of them rightly (goal all)")
     if not done:
         return
-    predicted = [cell.predicted_error for cell in done]
+    predicted = [cell.predicted_error for cell in done if cell.before == "extrapolated"]
     measured = [cell.measured_error for cell in done if cell.plan and cell.plan.measured_peak]
     inside = [
         cell.trained.finished and cell.trained.footprint <= cell.budget
         for cell in done
         if cell.trained
     ]
-    median = statistics.median(map(abs, predicted))
-    print(f"  predicted: median {median:.1%} (goal 5 %), worst {max(map(abs, predicted)):.1%}")
-    print(f"             (goal 15 %), most under {min(predicted):+.1%} (goal −5 %)")
+    if predicted:
+        median = statistics.median(map(abs, predicted))
+        worst = max(map(abs, predicted))
+        print(f"  extrapolated: median {median:.1%} (goal 3 %), worst {worst:.1%} (goal 8 %),")
+        print(f"    most under {min(predicted):+.1%} (goal −4 %), {len(predicted)} cells")
     if measured:
         print(f"  measured: worst {max(map(abs, measured)):.1%} (goal 3 %), {len(measured)} cells")
     print(f"  ended inside the budget: {sum(inside)} of {len(inside)} (goal all)")
@@ -151,6 +153,7 @@ def _write(path: Path, seed: int, cells: Sequence[Cell]) -> None:
         {
             "model": cell.model,
             "budget": cell.budget,
+            "before": cell.before if cell.plan else None,
             "predicted_error": cell.predicted_error if cell.plan else None,
             "measured_error": cell.measured_error if cell.plan else None,
             "footprint": cell.trained.footprint if cell.trained else None,

@@ -19,6 +19,8 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.degree import Degree
+from safetraind.planner.judge import same_work
 from safetraind.planner.option import Option
 from safetraind.planner.worker_requests import shape_of
 from safetraind.preflight.preflight_run import PreflightRun
@@ -31,7 +33,8 @@ _ROUNDS = 5
 class Cell:
     """What came out. `plan` is None where preflight refused: then `least` is the measured peak of
     the leanest setup, and `room` what it could have had. `speed_share` is the recommended setting's
-    tokens a second by those of the best, 0.0 where they were not compared.
+    tokens a second by those of the best, 0.0 where they were not compared. `before`: to which
+    degree the peak was known before it was measured: estimated or extrapolated.
     """
 
     model: str
@@ -41,16 +44,17 @@ class Cell:
     speed_share: float = 0.0
     least: int = 0
     room: int = 0
+    before: str = ""
 
     @property
     def predicted_error(self) -> float:
-        """Predicted before probing, against the peak of the training; 0.03 is 3 % over."""
+        """Predicted before measuring, against the peak of the training; 0.03 is 3 % over."""
         assert self.plan is not None and self.trained is not None
         return self.plan.predicted_peak / self.trained.peak - 1
 
     @property
     def measured_error(self) -> float:
-        """The same after probing."""
+        """The same after measuring."""
         assert self.plan is not None and self.trained is not None
         return self.plan.measured_peak / self.trained.peak - 1
 
@@ -67,7 +71,19 @@ def run(name: str, spec: JobSpec, root: Path, *, speeds: bool) -> Cell:
         return _refused(name, spec, preflight_run)
     trained = train(spec, preflight_run.plan, root)
     share = _speed_share(preflight_run, preflight_run.plan) if speeds else 0.0
-    return Cell(name, spec.memory_budget, preflight_run.plan, trained, share)
+    before = _known_before(preflight_run, preflight_run.plan)
+    return Cell(name, spec.memory_budget, preflight_run.plan, trained, share, before=before)
+
+
+def _known_before(preflight_run: PreflightRun, plan: Plan) -> str:
+    """To which degree the plan's peak was known before it was measured itself."""
+    question = preflight_run.question
+    assert question is not None
+    options = choose_plan.options(question, preflight_run.measures)
+    own = next(o for o in options if _same(o.settings, plan.settings))
+    others = [m for m in preflight_run.measures if m.step != own.step]
+    _, degree = choose_plan.judge(question, others).peak(own.settings, own.step)
+    return degree.word
 
 
 def preflight(spec: JobSpec, root: Path) -> PreflightRun:
@@ -88,7 +104,7 @@ def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
     assert question is not None, [f.code for f in preflight_run.findings if f.blocks]
     least = choose_plan.smallest(question, preflight_run.measures)
     peak = int(_tried(spec.model, [least])["peak"])
-    room = question.budget.room(measured=True)
+    room = question.budget.room(Degree.MEASURED)
     return Cell(name, spec.memory_budget, None, None, least=peak, room=room)
 
 
@@ -126,4 +142,4 @@ def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
 
 
 def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
-    return choose_plan.same_work(one, other) and one.batch_size == other.batch_size
+    return same_work(one, other) and one.batch_size == other.batch_size

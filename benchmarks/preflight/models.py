@@ -46,6 +46,27 @@ def _shape(
     return Shape(f"{config['model_type']} {sizes[-1] // 1000}k {kept}", module, config, dtype, bits)
 
 
+# A hybrid: short convolutions, and attention in every third layer.
+_LFM2: Mapping[str, Any] = {
+    "norm_eps": 1e-5,
+    "conv_bias": False,
+    "conv_L_cache": 3,
+    "block_dim": 256,
+    "block_ff_dim": 768,
+    "block_multiple_of": 32,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_auto_adjust_ff_dim": False,
+    "full_attn_idxs": [2, 5],
+}
+_EXPERTS: Mapping[str, Any] = {
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 256,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+
 SHAPES = (
     _shape("llama", (256, 704, 6, 4, 2, 1000)),
     _shape("llama", (512, 1408, 8, 8, 4, 16000), bits=4),
@@ -57,6 +78,8 @@ SHAPES = (
     _shape("phi3", (640, 1728, 6, 10, 10, 32064), tie_word_embeddings=False),
     _shape("phi", (512, 2048, 6, 8, 8, 51200), partial_rotary_factor=0.5, layer_norm_eps=1e-5),
     _shape("qwen2", (256, 768, 4, 4, 2, 32000), dtype="bfloat16"),
+    _shape("lfm2", (256, 768, 6, 4, 2, 16000), **_LFM2),
+    _shape("qwen3_moe", (256, 768, 4, 4, 2, 16000), head_dim=64, **_EXPERTS),
 )
 
 

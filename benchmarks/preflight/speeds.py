@@ -18,7 +18,7 @@ import mlx.core as mx
 from safetrain_shared.codec import from_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
-from safetraind.worker.probe.probe import made_up
+from safetraind.worker.probe.steps import made_up
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 

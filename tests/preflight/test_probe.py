@@ -126,7 +126,7 @@ def test_memory_that_runs_out_in_a_step_ends_the_process_and_is_told(
     with pytest.raises(RuntimeError):
         probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
     told = lines(tmp_path)
-    assert told[-1] == {"out_of_memory": True} and told[-2] == {"trying": setup()}
+    assert told[-1] == {"out_of_memory": True} and told[-2]["trying"]["rows"] == 2
 
 
 def test_memory_that_runs_out_while_loading_is_told(
