@@ -22,7 +22,7 @@ from safetrain_shared.arg_words import STATES
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
 from safetrain_shared.findings import Status
 from safetrain_shared.history import History
-from safetrain_shared.i18n import decimal, duration, integer, rate, size
+from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
@@ -227,7 +227,7 @@ def _speed(history: History) -> Json:
         return {"label": _("tokens/s"), "value": "", "below": []}
     last = history.steps[-1]
     below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
-    return {"label": _("tokens/s"), "value": integer(last.tokens_per_second), "below": below}
+    return {"label": _("tokens/s"), "value": throughput(last.tokens_per_second), "below": below}
 
 
 def _settings(job: Job) -> str:

@@ -44,7 +44,7 @@ from safetrain_shared.events import (
 )
 from safetrain_shared.findings import Finding
 from safetrain_shared.history import history
-from safetrain_shared.i18n import decimal, duration, integer, number, percent, size
+from safetrain_shared.i18n import decimal, duration, integer, number, percent, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import SENTENCES, say
@@ -167,7 +167,7 @@ def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str,
         label = _("time taken") if job.finished else _("time left")
         yield label, took or "–", _attempts(job.attempt)
     if curves.steps:
-        yield _("tokens per second"), integer(curves.mean_speed), _("on average")
+        yield _("tokens per second"), throughput(curves.mean_speed), _("on average")
         peak = max(step.footprint or step.peak_memory for step in curves.steps)
         budget = plan.memory_budget if plan else 0
         text = _("of a budget of {size}").format(size=size(budget)) if budget else ""

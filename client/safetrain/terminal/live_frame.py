@@ -14,7 +14,7 @@ from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.history import History
-from safetrain_shared.i18n import decimal, duration, integer, percent, rate, size
+from safetrain_shared.i18n import decimal, duration, integer, percent, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.messages import say
@@ -155,7 +155,7 @@ def _numbers(scene: Scene, width: int) -> list[Text]:
     rows = []
     if history.steps:
         last = history.steps[-1]
-        speed = _("{count} tokens/s").format(count=integer(last.tokens_per_second))
+        speed = _("{count} tokens/s").format(count=throughput(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(history, width)))
     if history.checkpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain.views.curves import Curves, Points, smoothed
-from safetrain_shared.i18n import decimal, integer, number, size
+from safetrain_shared.i18n import decimal, integer, number, size, throughput
 from safetrain_shared.i18n import translate as _
 
 _GIB = 2**30
@@ -136,7 +136,9 @@ def speed(curves: Curves) -> Chart:
         lines.append(Line(_("running mean"), calm, 1))
     told = ""
     if raw:
-        told = _("{count} tokens per second on average.").format(count=integer(curves.mean_speed))
+        told = _("{count} tokens per second on average.").format(
+            count=throughput(curves.mean_speed)
+        )
     return _chart(curves, "tokens_per_second", _("Speed"), _("tokens per second"), lines, told=told)
 
 

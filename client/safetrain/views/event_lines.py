@@ -7,7 +7,7 @@ from safetrain.views.labels import PHASES, sign, word
 from safetrain_shared import events
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.i18n import decimal, duration, integer, rate, size
+from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 
@@ -58,7 +58,7 @@ def _step(step: events.StepDone) -> str:
         ),
         _("loss {loss}").format(loss=decimal(step.loss, 4)),
         _("learning rate {rate}").format(rate=rate(step.learning_rate)),
-        _("{count} tokens/s").format(count=integer(step.tokens_per_second)),
+        _("{count} tokens/s").format(count=throughput(step.tokens_per_second)),
         size(step.peak_memory),
     ]
     if step.eta_seconds >= 1:

@@ -49,16 +49,16 @@ SENTENCES: dict[str, str] = {
     ),
     # speed
     "diagnosis.speed_unknown": _("Job {id} has logged too few steps to judge its speed"),
-    "diagnosis.speed_steady": _("The speed is steady: {now:int} tokens per second"),
+    "diagnosis.speed_steady": _("The speed is steady: {now:speed} tokens per second"),
     "diagnosis.speed_dropped": _(
-        "The speed fell from {before:int} to {now:int} tokens per second during the training"
+        "The speed fell from {before:speed} to {now:speed} tokens per second during the training"
     ),
     "diagnosis.speed_dropped.fix": _(
         "Close other heavy programs, look at memory pressure above, plug the machine in, and let "
         "it cool down"
     ),
     "diagnosis.speed_below_plan": _(
-        "{now:int} tokens per second, where {expected:int} were measured before the training"
+        "{now:speed} tokens per second, where {expected:speed} were measured before the training"
     ),
     "diagnosis.speed_below_plan.fix": _(
         "Close other heavy programs, plug the machine in; then measure again: safetrain preflight"
