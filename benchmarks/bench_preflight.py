@@ -79,7 +79,7 @@ def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
     preflight_run = grid.preflight(spec, folder)
     question, plan = preflight_run.question, preflight_run.plan
     assert question and plan, [f.code for f in preflight_run.findings if f.blocks]
-    least = choose_plan.smallest(question, preflight_run.measures).peak
+    least = grid.peak_of(spec.model, choose_plan.smallest(question, preflight_run.measures))
     mlx = int((least + share * (plan.measured_peak - least)) * (1 + Degree.EXTRAPOLATED.margin))
     return JobSpec(
         spec.model,

@@ -103,9 +103,14 @@ def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
     question = preflight_run.question
     assert question is not None, [f.code for f in preflight_run.findings if f.blocks]
     least = choose_plan.smallest(question, preflight_run.measures)
-    peak = int(_tried(spec.model, [least])["peak"])
+    peak = peak_of(spec.model, least)
     room = question.budget.room(Degree.MEASURED)
     return Cell(name, spec.memory_budget, None, None, least=peak, room=room)
+
+
+def peak_of(model: str, option: Option) -> int:
+    """The peak of real steps of one option, in a process of its own."""
+    return int(_tried(model, [option])["peak"])
 
 
 def _speed_share(preflight_run: PreflightRun, plan: Plan) -> float:
