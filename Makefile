@@ -6,8 +6,8 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz soak clean bench-preflight bench-published bench-train bench-cli bench-layers \
-	architectures
+	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
+	bench-cli bench-queue bench-layers architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -121,6 +121,12 @@ trials: .venv/developing ## small inputs on which trainers go wrong in silence, 
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
+	$(BIN)/python -m benchmarks.bench_queue
+
+fuzz-client: .venv/developing ## 20,000 malformed calls of every service
+	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
 soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak

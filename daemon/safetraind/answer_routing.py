@@ -13,6 +13,7 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.paths import ADAPTERS
 from safetraind.storage import training_state
+from safetraind.storage.training_state import TrainingState
 
 _ACTIVE = (JobState.RUNNING, JobState.CHECKING)
 _WEIGHTS = "adapters.safetensors"
@@ -26,20 +27,26 @@ class Candidate:
     state: JobState
     model: str
     output: Path
+    home: Path
     finished: float = 0.0
 
     @property
-    def owner(self) -> int:
-        """The job whose training the output folder holds now; 0 where it holds none."""
-        state = training_state.read(self.output)
-        return state.job if state is not None else 0
+    def replaced_by(self) -> TrainingState | None:
+        """The training of another job, or another home's, that the output folder holds now."""
+        state = self._held()
+        return state if state is not None and not state.belongs_to(self.id, self.home) else None
+
+    def _held(self) -> TrainingState | None:
+        return training_state.read(self.output)
 
     def adapter(self, checkpoint: str = "") -> Path | None:
         """The folder of its best adapter, or of a checkpoint's; None where there is none of its
         own: another job may have begun anew in the same output folder.
         """
         folder = self.output / (Path(checkpoint).name or ADAPTERS)
-        return folder if (folder / _WEIGHTS).is_file() and self.owner == self.id else None
+        state = self._held()
+        ours = state is not None and state.belongs_to(self.id, self.home)
+        return folder if ours and (folder / _WEIGHTS).is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,12 @@ def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
     adapter = job.adapter(checkpoint)
     if adapter is not None:
         return adapter
-    if job.owner not in (0, job.id):
-        raise NotFound("ask.adapter_replaced", id=job.id, other=job.owner, output=str(job.output))
+    other = job.replaced_by
+    if other is not None and other.job != job.id:
+        raise NotFound("ask.adapter_replaced", id=job.id, other=other.job, output=str(job.output))
+    if other is not None:
+        where = str(job.output)
+        raise NotFound("ask.adapter_of_other_home", id=job.id, home=other.home, output=where)
     if checkpoint:
         raise NotFound("ask.checkpoint_unknown", id=job.id, checkpoint=checkpoint)
     raise NotFound("ask.no_adapter", id=job.id)

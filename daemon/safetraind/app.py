@@ -57,6 +57,7 @@ from safetraind.service.answers import AnswersService
 from safetraind.service.control import ControlService
 from safetraind.service.data import DataService
 from safetraind.service.diagnosis import DiagnosisService
+from safetraind.service.error_mapping import UnderstoodRequests
 from safetraind.service.evaluations import EvaluationsService
 from safetraind.service.events import EventsService
 from safetraind.service.exports import ExportsService
@@ -170,6 +171,7 @@ def _pid_in(path: Path) -> int:
 
 
 def _log_to(path: Path) -> None:
+    path.touch(mode=0o600)  # others may be allowed to read in the home
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.raiseExceptions = False  # a full disk must not fill the terminal instead
@@ -249,7 +251,7 @@ class _Daemon:
         streams = Streams()
         answers = AnswersService(controller, self._models, self._warm, streams)
 
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
         events_pb2_grpc.add_EventsServicer_to_server(EventsService(controller, streams), server)
         control_pb2_grpc.add_ControlServicer_to_server(control, server)

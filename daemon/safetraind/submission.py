@@ -13,10 +13,10 @@ from typing import Protocol
 from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
-from safetrain_shared.paths import nearest_existing
+from safetrain_shared.paths import Home, nearest_existing
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
-from safetraind.models.registry import Models
+from safetraind.models.registry import Models, Source
 from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
@@ -24,6 +24,8 @@ from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
+
+_NO_DISK = ("/proc", "/sys", "/dev")  # where no folder can be made, or none stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Submission:
         # Off the event loop: macOS may ask the user for a folder, or fetch it from iCloud.
         known_outputs = self._controller.store.outputs()
         output = await asyncio.to_thread(checked_paths, wish.spec, known_outputs)
+        home = self._controller.home
+        await asyncio.to_thread(check_not_ours, output, home, self._models.resolve(wish.spec.model))
         if wish.after:
             self._controller.job(wish.after)
         known = self._attached(wish, output)
@@ -108,7 +112,16 @@ class Submission:
     def _known(self, wish: Wish) -> Accepted | None:
         """The job that this very wish has made already."""
         known = self._controller.store.by_key(wish.key) if wish.key else None
-        return Accepted(known.job.id, "attached") if known is not None else None
+        if known is None:
+            return None
+        differences = output_folder.differences(known.spec, wish.spec)
+        if wish.spec.output != known.spec.output:
+            output = f"output: {known.spec.output} → {wish.spec.output}"
+            differences = ", ".join(filter(None, (differences, output)))
+        if differences:
+            key, job_id = wish.key, known.job.id
+            raise Conflict("job.other_request", key=key, id=job_id, differences=differences)
+        return Accepted(known.job.id, "attached")
 
     def _attached(self, wish: Wish, output: Path) -> Accepted | None:
         """The live job of this output folder, if it asks for the same.
@@ -248,13 +261,30 @@ def checked_output(path: Path) -> Path:
         output = path.resolve()
         if output.exists() and not output.is_dir():
             raise InvalidInput("path.not_a_folder", path=str(path))
+        if output.parent == output or any(output.is_relative_to(place) for place in _NO_DISK):
+            raise InvalidInput("path.of_the_system", path=str(path))
         nearest = nearest_existing(output)
+        if not nearest.is_dir():
+            raise InvalidInput("path.not_a_folder", path=str(nearest))
     except OSError as error:
         reason = error.strerror or str(error)
         raise NotAllowed("path.unwritable", path=str(path), reason=reason) from error
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise NotAllowed("path.unwritable", path=str(path), reason=f"{nearest}")
     return output
+
+
+def check_not_ours(output: Path, home: Home, model: Source) -> None:
+    """Raises InvalidInput for an output folder in the home's own folders or in the model's.
+
+    The files of each are told from the others' by their folder alone.
+    """
+    root = home.root.resolve()
+    kept = (root / "runs", home.models.resolve(), home.learned.resolve())
+    if output == root or any(output.is_relative_to(folder) for folder in kept):
+        raise InvalidInput("path.ours", path=str(output))
+    if not model.hub and output.is_relative_to(Path(model.path).resolve()):
+        raise InvalidInput("path.of_the_job", path=str(output), used=model.path)
 
 
 def check_absolute(path: Path | str) -> None:

@@ -163,7 +163,7 @@ class Home:
 def home() -> Home:
     """The home in use: `$SAFETRAIN_HOME`, or the platform's folder."""
     chosen = os.environ.get("SAFETRAIN_HOME")
-    return Home(Path(chosen).expanduser().absolute() if chosen else default_home())
+    return Home(Path(chosen).expanduser().resolve() if chosen else default_home())
 
 
 def short_socket(path: Path) -> Path:
@@ -202,7 +202,7 @@ def trusted(socket: Path) -> Path:
     Raises NotAllowed where it is anything else, FileNotFoundError where it is not there.
     """
     if socket.parent.exists():
-        private(socket.parent)
+        check_private(socket.parent)
     found = socket.lstat()
     ours = stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid()
     if not ours or stat.S_IMODE(found.st_mode) & 0o077:
@@ -211,14 +211,22 @@ def trusted(socket: Path) -> Path:
 
 
 def private(folder: Path) -> Path:
-    """Makes `folder` where it is missing and returns it.
+    """Makes `folder` where it is missing, for us alone (mode 0700), and returns it.
 
-    Raises NotAllowed unless it is a real folder, ours, and closed to others (mode 0700).
+    Raises what `check_private` raises.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return check_private(folder)
+
+
+def check_private(folder: Path) -> Path:
+    """Returns `folder` where it is a real folder, ours, and nobody else may write in it.
+
+    Raises NotAllowed. Rights are never changed: the folder may serve others too.
+    """
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise NotAllowed("home.foreign", path=str(folder))
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        raise NotAllowed("home.open", path=str(folder))
     return folder

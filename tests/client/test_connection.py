@@ -75,10 +75,15 @@ def test_a_home_that_is_a_file_is_refused(home: Home, capsys: Capture) -> None:
         autostart.answers(home)
 
 
-def test_a_folder_open_to_others_is_closed(daemon: FakeDaemon) -> None:
-    daemon.home.root.chmod(0o777)
+def test_a_folder_open_to_others_is_refused_and_left_as_it_is(daemon: FakeDaemon) -> None:
+    daemon.home.root.chmod(0o2775)
+    with pytest.raises(NotAllowed) as refused:
+        autostart.answers(daemon.home)
+    assert refused.value.code == "home.open"
+    assert daemon.home.root.stat().st_mode & 0o7777 == 0o2775
+    daemon.home.root.chmod(0o755)
     assert autostart.answers(daemon.home)
-    assert daemon.home.root.stat().st_mode & 0o777 == 0o700
+    assert daemon.home.root.stat().st_mode & 0o7777 == 0o755
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")

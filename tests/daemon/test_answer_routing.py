@@ -22,7 +22,7 @@ def candidate(folder: Path, job_id: int, state: S, *, trained: bool = True) -> C
         (output / name / "adapters.safetensors").write_bytes(b"")
     if trained:
         training_state.write(output, TrainingState(job_id, "succeeded", "fingerprint"))
-    return Candidate(job_id, state, f"model-{job_id}", output, finished=float(job_id))
+    return Candidate(job_id, state, f"model-{job_id}", output, folder, finished=float(job_id))
 
 
 def test_without_any_job_the_base_answers_and_says_so() -> None:
@@ -68,10 +68,25 @@ def test_while_a_job_is_checked_it_is_not_called_a_training(tmp_path: Path) -> N
 def test_a_job_never_answers_with_the_weights_of_another_in_its_folder(tmp_path: Path) -> None:
     first = candidate(tmp_path, 1, S.SUCCEEDED)
     training_state.write(first.output, TrainingState(2, "training", "fingerprint"))
-    second = Candidate(2, S.CANCELLED, "model-2", first.output, finished=2.0)
+    second = Candidate(2, S.CANCELLED, "model-2", first.output, tmp_path, finished=2.0)
     assert route([first, second]) == Warm("model-2", first.output / "adapters", 2)
     assert refused(NotFound, [first, second], job_id=1) == "ask.adapter_replaced"
     assert route([first]) == Warm("", note=Finding("ask.base_only"))
+
+
+def test_a_job_never_answers_with_the_weights_of_another_homes_job_of_its_number(
+    tmp_path: Path,
+) -> None:
+    job, other = candidate(tmp_path, 1, S.CANCELLED), tmp_path / "other"
+    other.mkdir()
+    (other / "jobs.db").touch()
+    training_state.write(job.output, TrainingState(1, "succeeded", "fingerprint", home=str(other)))
+    assert refused(NotFound, [job], job_id=1) == "ask.adapter_of_other_home"
+    assert route([job]) == Warm("", note=Finding("ask.base_only"))
+    (tmp_path / "link").symlink_to(other)
+    assert training_state.read(job.output).belongs_to(1, tmp_path / "link")  # type: ignore[union-attr]
+    (other / "jobs.db").unlink()  # moved: the number alone decides
+    assert route([job]) == Warm("model-1", job.output / "adapters", 1)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

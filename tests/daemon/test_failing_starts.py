@@ -28,7 +28,6 @@ IN_THE_WAY: dict[str, Callable[[RunFolder], Path]] = {
     "intent": lambda run: run.intent,
     "launch.json": lambda run: run.launch,
     "plan.json": lambda run: run.plan,
-    "events.log": lambda run: run.events,
     "worker.log": lambda run: run.log,
 }
 

@@ -126,18 +126,18 @@ def test_removing_tells_what_it_kept(tmp_path: Path) -> None:
     output = tmp_path / "out"
     write_run(output, document())
     (output / "notes.txt").write_text("mine")
-    assert output_folder.remove(str(output), 3) == [str(output / "notes.txt")]
+    assert output_folder.remove(str(output), 3, tmp_path) == [str(output / "notes.txt")]
     assert files(output) == ["notes.txt"]
 
 
 def test_removing_leaves_another_jobs_training_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "out", document(), job=4)
     before = files(tmp_path / "out")
-    output_folder.remove(str(tmp_path / "out"), 3)
+    output_folder.remove(str(tmp_path / "out"), 3, tmp_path)
     assert files(tmp_path / "out") == before
 
 
 def test_a_folder_of_ours_alone_is_gone_after_removing(tmp_path: Path) -> None:
     write_run(tmp_path / "out", document())
-    assert output_folder.remove(str(tmp_path / "out"), 3) == []
+    assert output_folder.remove(str(tmp_path / "out"), 3, tmp_path) == []
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ from safetraind.host.agents import agent_path
 from safetraind.host.awake import let_display_sleep
 from safetraind.planner import measurement_cache
 from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import Lease, is_held, try_lock
+from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
 from safetraind.processes.supervisor import (
     Supervisor,
     Worker,
@@ -496,13 +496,36 @@ class Controller:
         lock = try_lock(run.lock)
         if lock is None:
             raise Busy("job.live", id=job_id)
+        held = [lock]
         try:
+            output = await self._lock_output(job_id)
+            if output is not None:
+                held.append(output)
             floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
             self._write_plan(run, job_id)
             write_launch(run, "train", attempt, floor)
-            return await self._supervisor.start(run, "train", lock=lock, lease=self._lease_fd)
+            return await self._supervisor.start(
+                run, "train", lock=lock, lease=self._lease_fd, output=output
+            )
         finally:
-            os.close(lock)
+            for descriptor in held:
+                os.close(descriptor)
+
+    async def _lock_output(self, job_id: int) -> int | None:
+        """Keeps every other home from training in the job's output folder. Raises Busy.
+
+        None where there is no folder that could be locked: the worker says what is wrong with it.
+        """
+        folder = Path(self._records[job_id].output)
+        try:
+            descriptor = await soon(partial(try_lock_folder, folder))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            return None
+        if descriptor is None:
+            raise Busy("job.output_busy", output=str(folder))
+        return descriptor
 
     def _write_plan(self, run: RunFolder, job_id: int) -> None:
         plan = self._scheduler.jobs[job_id].plan

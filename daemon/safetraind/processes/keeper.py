@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 def _descriptors() -> list[int]:
     """The locks that the worker must go on holding, should this keeper be killed."""
-    names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD")
+    names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD")
     return [int(os.environ[name]) for name in names if name in os.environ]
 
 

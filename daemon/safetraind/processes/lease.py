@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from safetrain_shared.paths import private
+
+log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 0.5
 _PATIENCE = 25  # tries
@@ -39,6 +43,22 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def try_lock_folder(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a folder itself, made where it is missing, so that no
+    file is left there; None where another holds it. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:  # a network disk may know no locks of folders
+        log.warning("%s cannot be locked: %s", folder, error)
+    return descriptor
+
+
 class Lease:
     """The right to use the GPU. Probing, training and answering each hold it."""
 
@@ -57,12 +77,17 @@ class Lease:
         return try_lock(self._path)
 
     async def take_soon(self) -> int | None:
-        """`try_take` with a moment's patience: a process that dies lets go of its locks one by one,
-        so the lease may be held for an instant longer than the run's lock.
-        """
-        for _ in range(_PATIENCE):
-            descriptor = self.try_take()
-            if descriptor is not None:
-                return descriptor
-            await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
-        return self.try_take()
+        """`try_take` with a moment's patience."""
+        return await soon(self.try_take)
+
+
+async def soon(take: Callable[[], int | None]) -> int | None:
+    """What `take` returns, with a moment's patience: a process that dies lets go of its locks one
+    by one, so one may be held for an instant longer than the run's lock.
+    """
+    for _ in range(_PATIENCE):
+        descriptor = take()  # not in a thread: a call that is cancelled would leave it held
+        if descriptor is not None:
+            return descriptor
+        await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+    return take()

@@ -39,7 +39,13 @@ class Supervisor:
         self._worker_command = tuple(worker_command)
 
     async def start(
-        self, run: RunFolder, role: str, *, lock: int, lease: int | None = None
+        self,
+        run: RunFolder,
+        role: str,
+        *,
+        lock: int,
+        lease: int | None = None,
+        output: int | None = None,
     ) -> Worker:
         """Starts keeper and worker, which inherit the locks; the caller closes its own copies.
 
@@ -48,7 +54,11 @@ class Supervisor:
         """
         run.exit.unlink(missing_ok=True)
         private(run.socket.parent)  # of a long path it is another folder, which may be gone
-        held = {"SAFETRAIN_RUN_FD": lock, "SAFETRAIN_LEASE_FD": lease}
+        held = {
+            "SAFETRAIN_RUN_FD": lock,
+            "SAFETRAIN_LEASE_FD": lease,
+            "SAFETRAIN_OUTPUT_FD": output,
+        }
         locks = {name: fd for name, fd in held.items() if fd is not None}
         log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

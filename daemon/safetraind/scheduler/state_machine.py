@@ -258,7 +258,7 @@ def _is_disk(end: WorkerExit) -> bool:
 
 _DISK_CODES = frozenset({"train.disk_full", "train.disk_read_only"})
 # A disk, descriptors or another process stand in the way: the job waits, however long.
-_NOT_OUR_FAULT = frozenset({"disk.full", "disk.refused", "job.live", "home.foreign"})
+_NOT_OUR_FAULT = frozenset({"disk.full", "disk.refused", "job.live", "job.output_busy"})
 _MEMORY_CODES = frozenset({"job.out_of_memory"})
 _WATCHDOG = "job.gpu_watchdog"
 
@@ -338,7 +338,7 @@ def _launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision
     job = dataclasses.replace(job, attempts_without_progress=failures)
     if failures >= ATTEMPTS_WITHOUT_PROGRESS:
         return _released(*_moved(scheduler, job, JobState.FAILED, _gave_up(trigger.cause)))
-    return _released(*_held(scheduler, job, trigger.cause))
+    return _released(*_moved(scheduler, job, JobState.INTERRUPTED, trigger.cause))
 
 
 def _held(scheduler: SchedulerState, job: Job, cause: Finding, memory: int = 0) -> Decision:

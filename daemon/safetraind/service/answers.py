@@ -122,7 +122,8 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         for job in self._controller.scheduler.jobs.values():
             record = self._controller.record(job.id)
             model, output = model_of(self._controller, job.id), Path(record.output)
-            found.append(Candidate(job.id, job.state, model, output, record.finished))
+            home = self._controller.home.root
+            found.append(Candidate(job.id, job.state, model, output, home, record.finished))
         return found
 
     async def _socket(self, way: Training | Warm) -> Path | None:

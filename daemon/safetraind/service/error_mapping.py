@@ -7,11 +7,12 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import grpc
 
-from safetrain_shared.errors import Broken, NoRoom, NotAllowed, SafetrainError
+from safetrain_shared.errors import Broken, InvalidInput, NoRoom, NotAllowed, SafetrainError
 from safetrain_shared.paths import home
 from safetrain_shared.wire import STATUS_DETAILS, error_to_wire
 
@@ -24,7 +25,13 @@ _KINDS: dict[int, tuple[type[SafetrainError], str]] = {
     errno.EACCES: (NotAllowed, "path.refused"),
     errno.EPERM: (NotAllowed, "path.refused"),
     errno.EXDEV: (NotAllowed, "path.refused"),
+    errno.ENAMETOOLONG: (InvalidInput, "path.refused"),
+    errno.ENOTDIR: (InvalidInput, "path.refused"),
+    errno.EISDIR: (InvalidInput, "path.refused"),
+    errno.ELOOP: (InvalidInput, "path.refused"),
 }
+# A text that is no UTF-8, a number that no clock or database has.
+_MALFORMED = (UnicodeError, OverflowError)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,6 +45,7 @@ def guarded(handler: F) -> F:
         @functools.wraps(handler)
         async def stream(self: Any, request: Any, context: Any) -> Any:
             try:
+                _check_understood(request)
                 async for message in handler(self, request, context):
                     yield message
             except Exception as error:
@@ -48,11 +56,46 @@ def guarded(handler: F) -> F:
     @functools.wraps(handler)
     async def unary(self: Any, request: Any, context: Any) -> Any:
         try:
+            _check_understood(request)
             return await handler(self, request, context)
         except Exception as error:
             await _abort(context, error)
 
     return cast(F, unary)
+
+
+class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Hands on a request that cannot be parsed as its error, so that `guarded` explains it: gRPC
+    itself would answer UNKNOWN and write a traceback.
+    """
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """The handler with a deserializer that does not raise."""
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming:
+            return handler
+        parse = handler.request_deserializer
+
+        def parsed(data: bytes) -> Any:
+            try:
+                return parse(data)
+            except Exception as error:
+                return Malformed(str(error))
+
+        guards = details.method.startswith("/safetrain.")
+        return handler._replace(request_deserializer=parsed) if guards else handler
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """What arrives in the place of a request that cannot be parsed."""
+
+    reason: str
+
+
+def _check_understood(request: Any) -> None:
+    if isinstance(request, Malformed):
+        raise InvalidInput("request.malformed", reason=request.reason[:200])
 
 
 async def _abort(context: Any, error: Exception) -> None:
@@ -72,6 +115,9 @@ def _explained(error: Exception) -> SafetrainError:
         kind, code = _KINDS[error.errno]
         reason = error.strerror or str(error)
         return kind(code, path=str(error.filename or home().root), reason=reason)
+    if isinstance(error, _MALFORMED):
+        log.info("a call was refused: %s: %s", type(error).__name__, error)
+        return InvalidInput("request.malformed", reason=str(error)[:200])
     log.error("a handler broke", exc_info=error)
     reason = f"{type(error).__name__}: {error}"[:500]
     return Broken("daemon.broken", reason=reason, log=str(home().log))

@@ -86,7 +86,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
     def _candidate(self, job_id: int) -> Candidate:
         record, job = self._controller.record(job_id), self._controller.job(job_id)
         model = model_of(self._controller, job_id)
-        return Candidate(job_id, job.state, model, Path(record.output), record.finished)
+        output, home = Path(record.output), self._controller.home.root
+        return Candidate(job_id, job.state, model, output, home, record.finished)
 
 
 def _result(ended: WorkerResult) -> dict[str, Any]:

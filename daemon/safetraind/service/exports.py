@@ -85,7 +85,8 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
     def _candidate(self, job_id: int) -> Candidate:
         record, job = self._controller.record(job_id), self._controller.job(job_id)
         model = model_of(self._controller, job_id)
-        return Candidate(job_id, job.state, model, Path(record.output), record.finished)
+        output, home = Path(record.output), self._controller.home.root
+        return Candidate(job_id, job.state, model, output, home, record.finished)
 
 
 async def _run(
@@ -102,7 +103,9 @@ def _result(ended: WorkerResult) -> dict[str, Any]:
     """What the worker wrote. Raises the error that it wrote, or how it died."""
     if ended.result is None:
         signal, code = int(ended.exit.get("signal", 0)), int(ended.exit.get("code", 0))
-        if signal == _SIGKILL or ended.exit.get("oom_kills"):
+        oom_kills = ended.exit.get("oom_kills")
+        # Where the kernel's kills are counted and none was, another process killed it.
+        if ended.limit == "memory" or oom_kills or (signal == _SIGKILL and oom_kills is None):
             raise Blocked("export.out_of_memory")
         raise Broken("export.died", code=code, signal=signal)
     if "error" in ended.result:

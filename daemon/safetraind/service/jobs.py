@@ -119,7 +119,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         job, output = self._controller.job(request.id), self._controller.record(request.id).output
         kept: list[str] = []
         if request.files and job.state in FINAL:
-            kept = await asyncio.to_thread(output_folder.remove, output, request.id)
+            kept = await asyncio.to_thread(
+                output_folder.remove, output, request.id, self._controller.home.root
+            )
         self._controller.wish(triggers.Removed(request.id))
         return jobs_pb2.RemoveJobResponse(kept=kept)
 

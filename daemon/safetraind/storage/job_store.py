@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -76,6 +77,8 @@ class JobStore:
         """
         self._path = path
         try:
+            with contextlib.suppress(OSError):  # SQLite says what is wrong with it
+                path.touch(mode=0o600)  # others may be allowed to read in the home
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._verify()

@@ -128,14 +128,15 @@ def move_aside(output: Path) -> Path | None:
     return aside
 
 
-def remove(output: str, job_id: int) -> list[str]:
+def remove(output: str, job_id: int, home: Path) -> list[str]:
     """Deletes the files of this job's training and returns those that are not ours.
 
-    A folder that meanwhile holds another job's training is left alone.
+    A folder that meanwhile holds another training is left alone: another job's, or that of a job
+    of another home with the same number.
     """
     folder = Path(output)
     state = training_state.read(folder)
-    if state is None or state.job == job_id:
+    if state is None or state.belongs_to(job_id, home):
         for file in [*_ours(folder), *_existing(folder, _PREFLIGHT_FILES)]:
             file.unlink(missing_ok=True)
         _remove_empty_folders(folder)

@@ -5,13 +5,14 @@ The trainer writes it at each checkpoint; the daemon reads it when a job is subm
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from safetrain_shared.jobs import JobSpec, Plan
-from safetrain_shared.paths import STATE
+from safetrain_shared.paths import STATE, Home
 from safetraind.storage import documents
 
 
@@ -36,6 +37,17 @@ class TrainingState:
     epoch: int = 0
     step_in_epoch: int = 0
     total_steps: int = 0
+
+    def belongs_to(self, job_id: int, home: Path) -> bool:
+        """Whether it is that job of that home; numbers alone repeat from home to home.
+
+        The number decides where an older version named no home, and where the home was moved.
+        """
+        if self.job != job_id:
+            return False
+        named = Home(Path(self.home))
+        moved = not self.home or not named.database.exists()
+        return moved or os.path.realpath(self.home) == os.path.realpath(home)
 
 
 def read(output: Path) -> TrainingState | None:

@@ -37,7 +37,7 @@ def _keep_locks() -> None:
 
     The compiler that MLX runs, say, could outlive the worker and go on holding them.
     """
-    for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD"):
+    for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD"):
         if name in os.environ:
             os.set_inheritable(int(os.environ[name]), False)
 

@@ -4,6 +4,8 @@ from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
     "home.foreign": _("{path} is not a folder of yours. Give another with SAFETRAIN_HOME."),
+    "request.malformed": _("The request cannot be understood ({reason})."),
+    "home.open": _("Others may write in {path}. Close it to them with: chmod go-w {path}"),
     "home.unwritable": _("{path} cannot be written ({reason}). Give another with SAFETRAIN_HOME."),
     "daemon.running": _("A safetraind (pid {pid}) already serves {home}; it goes on untouched."),
     "daemon.unreachable": _("No safetraind answers at {socket}. Start one with: safetraind start"),

@@ -19,6 +19,16 @@ SENTENCES: dict[str, str] = {
     "path.unwritable": _("{path} cannot be written ({reason}). Choose another folder: --output."),
     "job.unknown": _("There is no job {id}. See them all with: safetrain jobs"),
     "job.none": _("There is no job yet. Begin with: safetrain submit"),
+    "job.output_busy": _(
+        "Another home's job is being trained in {output}; this one waits until that has ended."
+    ),
+    "job.other_request": _(
+        "The idempotency key {key} was used for job {id}, which is another request: {differences}. "
+        "Use a new key."
+    ),
+    "path.ours": _("{path} cannot be an output folder: safetrain keeps its own files there."),
+    "path.of_the_job": _("{path} cannot be an output folder: {used} is read from there."),
+    "path.of_the_system": _("{path} cannot be an output folder: it is not on a disk."),
     "job.left_out": _("Not shown: {count:int} older jobs that have ended (safetrain jobs --all)."),
     "job.finished": _("Job {id} has already ended ({state})."),
     "job.not_paused": _("Job {id} is not paused ({state})."),

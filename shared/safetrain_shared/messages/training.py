@@ -132,6 +132,10 @@ SENTENCES: dict[str, str] = {
     "ask.adapter_replaced": _(
         "{output} holds the training of job {other} by now, and job {id} has no adapter there."
     ),
+    "ask.adapter_of_other_home": _(
+        "{output} holds the training of job {id} of another home, {home}; job {id} of this home "
+        "has no adapter there."
+    ),
     "ask.no_adapter": _("Job {id} has no adapter yet."),
     "ask.base_only": _("There is no trained job yet: this is the base model's answer."),
     "ask.prompt_too_long": _(

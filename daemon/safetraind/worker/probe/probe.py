@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
 
 def _keep_descriptors() -> None:
     """The run's lock and the lease are this process's alone: no helper may inherit them."""
-    for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD"):
+    for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD"):
         if os.environ.get(name):
             os.set_inheritable(int(os.environ[name]), False)
 
