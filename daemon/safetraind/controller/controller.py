@@ -1,4 +1,4 @@
-"""Carries out what `machine` decides: jobs, files, locks and workers meet here."""
+"""Carries out what the scheduler decides: jobs, files, locks and workers meet here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import dataclasses
 import errno
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
@@ -25,17 +24,20 @@ from safetrain_shared.paths import Home, RunFolder, private
 from safetrain_shared.settings import TrainingSettings
 from safetraind import host
 from safetraind.controller import emit_event, wait_for_resources
+from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
+from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
+from safetraind.controller.lessons import lesson
+from safetraind.controller.retries import Retries
+from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
 from safetraind.host.agents import agent_path
 from safetraind.host.awake import let_display_sleep
-from safetraind.planner import measurement_cache
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
 from safetraind.processes.supervisor import (
     Supervisor,
     Worker,
-    kill_workers,
     seq_floor,
     write_launch,
 )
@@ -49,27 +51,9 @@ from safetraind.storage.job_document import JobDocument
 from safetraind.storage.job_store import JobStore, Record
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
-_LEASE_SECONDS = 0.25  # flock cannot be awaited: another holder is asked again
-_AGAIN_SECONDS = 2.0  # when the disk refused, or descriptors were used up
 _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
-_RUN_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names them
-# What refuses a start for now only: room on the disk, descriptors, processes, memory.
-_MAY_COME_AGAIN = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.EAGAIN,
-        errno.ENOMEM,
-    }
-)
 
 
 class Checker(Protocol):
@@ -79,13 +63,6 @@ class Checker(Protocol):
         """The frozen plan, or what blocks the training."""
 
 
-class LeaseBorrower(Protocol):
-    """A warm worker that holds the lease until a job needs it."""
-
-    async def leave(self) -> None:
-        """Ends it and frees the lease."""
-
-
 class Controller:
     """The jobs of one home and the one training at a time."""
 
@@ -93,19 +70,17 @@ class Controller:
         self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
     ) -> None:
         self.home = home
-        self.lease_borrowers: list[LeaseBorrower] = []
         self._store = store
         self._watermark = DeliveredWatermark(home)
         self._supervisor = supervisor
-        self._lease = lease
+        self._lease = GpuLease(lease)
+        self._retries = Retries()
         self._checker = checker
         self._scheduler = SchedulerState()
         self._records: dict[int, Record] = {}
         self._feeds: dict[int, EventFeed] = {}
         self._progress: dict[int, tuple[int, Progress]] = {}
-        self._lease_fd: int | None = None
         self._check: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # What the services ask.
 
@@ -118,6 +93,11 @@ class Controller:
     def store(self) -> JobStore:
         """The database."""
         return self._store
+
+    @property
+    def lease_borrowers(self) -> list[LeaseBorrower]:
+        """Who holds the GPU lease only until a job needs it."""
+        return self._lease.borrowers
 
     @property
     def idle(self) -> bool:
@@ -207,7 +187,7 @@ class Controller:
                 run.plan.unlink(missing_ok=True)
             documents.write(run.spec, document)
 
-        self._persist(f"job {job_id}: its options", act)
+        self._retries.persist(f"job {job_id}: its options", act)
 
     async def borrow_lease(self, *, wait: bool) -> int | None:
         """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
@@ -215,35 +195,18 @@ class Controller:
         None where a job or another process has it, unless `wait`.
         """
         while wait and self._scheduler.lease != state.FREE:
-            await asyncio.sleep(_LEASE_SECONDS)
+            await asyncio.sleep(LEASE_SECONDS)
         if self._scheduler.lease != state.FREE:
             return None
-        return await self._free_lease(wait=wait)
-
-    async def _free_lease(self, *, wait: bool) -> int | None:
-        while True:
-            for borrower in self.lease_borrowers:
-                await borrower.leave()
-            try:
-                descriptor = await self._lease.take_soon()
-            except OSError as error:
-                if not wait:
-                    raise
-                log.warning("the lease cannot be asked for: %s; trying again", error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-                continue
-            if descriptor is not None or not wait:
-                return descriptor
-            await asyncio.sleep(_LEASE_SECONDS)
+        return await self._lease.take(wait=wait)
 
     # Beginning and end of the daemon.
 
     async def open(self) -> None:
         """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
         runs = private(self.home.root / "runs")
-        numbers = [int(p.name) for p in runs.iterdir() if _RUN_NUMBER.fullmatch(p.name)]
-        self._store.reserve(max(numbers, default=0))
-        await _sweep(self.home)
+        self._store.reserve(highest_run(runs))
+        await end_ephemeral_workers(self.home)
         jobs = {}
         for record in self._store.all():
             self._records[record.job.id] = record
@@ -270,36 +233,33 @@ class Controller:
         self._apply(triggers.StopAsked(now))
         if self._check is not None:
             await asyncio.wait({self._check})
-        for borrower in self.lease_borrowers:
-            await borrower.leave()
+        await self._lease.dismiss_borrowers()
         while now and self._scheduler.active is not None:
             await asyncio.sleep(0.05)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._drop_lease()
+        await self._retries.cancel()
+        self._lease.drop()
         for feed in self._feeds.values():
             feed.wake()
 
     async def _take_over(self, job: Job) -> None:
         run = self._run(job.id)
         if job.state in LIVE:
-            self._persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
+            self._retries.persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
         if job.state is JobState.RUNNING and is_held(run.lock):
             log.info("job %d: its worker is at work, adopted", job.id)
             self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
             self._intend(job.id, job.intent)
-            self._begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            self._retries.begin(self._accompany(job.id, self._supervisor.adopt(run)))
             return
         # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
-        await asyncio.wait({self._begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+        await asyncio.wait({self._retries.begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
         """Tells what happened while no daemon was there."""
         end = None
         if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
-            end = await self._insist(lambda: self._end(job))
-        self._persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
+            end = await self._retries.insist(lambda: self._end(job))
+        self._retries.persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
         if end is not None:
             await self._learn(job, end)
             await self._happened(triggers.WorkerEnded(job.id, end))
@@ -346,39 +306,7 @@ class Controller:
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
         """What happened can't be refused: a full disk only delays it."""
-        await self._insist(lambda: self._apply(trigger))
-
-    async def _insist(self, act: Callable[[], T]) -> T:
-        """What it returns, once disk and descriptors allow it. It must be whole or not begun."""
-        while True:
-            try:
-                return act()
-            except (OSError, NoRoom) as error:
-                log.warning("%s; trying again", error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_log_failure)
-        return task
-
-    def _persist(self, what: str, act: Callable[[], object]) -> None:
-        """Does it now, or again and again until the disk takes it."""
-        try:
-            act()
-        except (OSError, NoRoom, Busy) as error:
-            log.warning("%s: %s; trying again", what, error)
-            self._begin(self._again(what, act))
-
-    async def _again(self, what: str, act: Callable[[], object]) -> None:
-        while True:
-            await asyncio.sleep(_AGAIN_SECONDS)
-            with contextlib.suppress(OSError, NoRoom, Busy):
-                act()
-                log.info("%s: done", what)
-                return
+        await self._retries.insist(lambda: self._apply(trigger))
 
     # Carrying out.
 
@@ -395,7 +323,7 @@ class Controller:
             act()
         except (OSError, NoRoom, Busy) as error:
             log.warning("job %d: its state could not be told: %s", job_id, error)
-            self._begin(self._again(f"job {job_id}: telling", lambda: self._reconcile(job_id)))
+            self._retries.later(f"job {job_id}: telling", lambda: self._reconcile(job_id))
 
     def _say(self, job_id: int, *bodies: Body) -> None:
         attempt, known = self._scheduler.jobs[job_id].attempt, self._watermark.known(job_id)
@@ -414,25 +342,23 @@ class Controller:
 
     def _take_lease(self, _: effects.TakeLease) -> None:
         async def take() -> None:
-            self._lease_fd = await self._free_lease(wait=True)
+            self._lease.descriptor = await self._lease.take(wait=True)
             await self._happened(triggers.LeaseTaken())
 
-        self._begin(take())
+        self._retries.begin(take())
 
     def _drop_lease(self, _: effects.DropLease | None = None) -> None:
-        if self._lease_fd is not None:
-            os.close(self._lease_fd)
-            self._lease_fd = None
+        self._lease.drop()
 
     def _start_check(self, effect: effects.Check) -> None:
-        self._check = self._begin(self._checked(effect.id))
+        self._check = self._retries.begin(self._checked(effect.id))
 
     def _stop_check(self, _: effects.StopCheck) -> None:
         if self._check is not None:
             self._check.cancel()
 
     async def _checked(self, job_id: int) -> None:
-        launcher = EphemeralWorkers(self.home, self._supervisor, self._lease_fd)
+        launcher = EphemeralWorkers(self.home, self._supervisor, self._lease.descriptor)
         ended: triggers.Trigger
         try:
             verdict = await self._checker.check(self._records[job_id].spec, launcher)
@@ -444,7 +370,7 @@ class Controller:
             ended = triggers.CheckEnded(job_id)
         except (OSError, NoRoom) as error:
             log.warning("job %d: its check could not go on: %s", job_id, error)
-            ended = triggers.LaunchFailed(job_id, _refused(self._run(job_id), error))
+            ended = triggers.LaunchFailed(job_id, start_failure(self._run(job_id), error))
         except SafetrainError as error:
             cause = finding_of(error)
             ended = triggers.CheckEnded(job_id, cause)
@@ -465,12 +391,12 @@ class Controller:
             documents.write(self._run(job_id).plan, plan)
             self._say(job_id, *bodies)
 
-        self._persist(f"job {job_id}: freezing the plan", act)
+        self._retries.persist(f"job {job_id}: freezing the plan", act)
 
     def _train(self, effect: effects.Train) -> None:
         with contextlib.suppress(OSError):  # then the worker can't be started either
             self._run(effect.id).intent.unlink(missing_ok=True)
-        self._begin(self._launch(effect.id, effect.attempt))
+        self._retries.begin(self._launch(effect.id, effect.attempt))
 
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
@@ -481,7 +407,7 @@ class Controller:
             worker = await self._start(run, job_id, attempt)
         except Exception as error:  # whatever it is, the lease must not stay held
             log.warning("job %d: its worker could not be started: %s", job_id, error, exc_info=True)
-            await self._happened(triggers.LaunchFailed(job_id, _refused(run, error)))
+            await self._happened(triggers.LaunchFailed(job_id, start_failure(run, error)))
         else:
             self._drop_lease()
             await self._accompany(job_id, worker)
@@ -505,7 +431,7 @@ class Controller:
             self._write_plan(run, job_id)
             write_launch(run, "train", attempt, floor)
             return await self._supervisor.start(
-                run, "train", lock=lock, lease=self._lease_fd, output=output
+                run, "train", lock=lock, lease=self._lease.descriptor, output=output
             )
         finally:
             for descriptor in held:
@@ -543,7 +469,9 @@ class Controller:
             await ended
         finally:
             ended.cancel()
-        end = await self._insist(lambda: self._end(self._scheduler.jobs[job_id], observed=True))
+        end = await self._retries.insist(
+            lambda: self._end(self._scheduler.jobs[job_id], observed=True)
+        )
         log.info("job %d: its worker has ended: %s", job_id, end)
         await _darken(self._scheduler.jobs[job_id], end)
         await self._learn(self._scheduler.jobs[job_id], end)
@@ -552,23 +480,11 @@ class Controller:
     async def _learn(self, job: Job, end: state.WorkerExit) -> None:
         """Keeps for the planner what ran out of memory, and what a back-off led to that worked."""
         try:
-            note = self._lesson(job, end)
+            note = lesson(self.home, job, end, self.progress(job.id))
             if note is not None:
                 await asyncio.to_thread(note)
         except Exception as error:  # the job's own story must go on whatever became of this
             log.warning("job %d: what it taught could not be kept: %s", job.id, error)
-
-    def _lesson(self, job: Job, end: state.WorkerExit) -> Callable[[], None] | None:
-        plan = job.plan
-        if plan is None:
-            return None
-        if state_machine.died_of_memory(end):
-            return partial(measurement_cache.note_death, self.home, plan)
-        if end.outcome == "succeeded" and not plan.measured_peak:
-            progress = self.progress(job.id)
-            took = progress.peak_memory, progress.tokens_per_second
-            return partial(measurement_cache.note_success, self.home, plan, *took)
-        return None
 
     def _end(self, job: Job, *, observed: bool = False) -> state.WorkerExit:
         return read_end(self._run(job.id), job, self.progress(job.id), observed=observed)
@@ -586,7 +502,7 @@ class Controller:
                 await wait_for_resources.on_disk(folders)
             await self._happened(triggers.ResourcesFound(job_id))
 
-        self._begin(wait())
+        self._retries.begin(wait())
 
     def _write_intent(self, effect: effects.WriteIntent) -> None:
         self._intend(effect.id, effect.intent)
@@ -605,14 +521,14 @@ class Controller:
             else:
                 file.unlink(missing_ok=True)
 
-        self._persist(f"job {job_id}: {intent or 'no wish'}", act)
+        self._retries.persist(f"job {job_id}: {intent or 'no wish'}", act)
 
     def _forget(self, effect: effects.Forget) -> None:
         job_id = effect.id
         for known in (self._records, self._feeds, self._progress):
             known.pop(job_id, None)
         self._watermark.forget(job_id)
-        self._persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
+        self._retries.persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
         shutil.rmtree(self._run(job_id).root, ignore_errors=True)
 
     def _run(self, job_id: int) -> RunFolder:
@@ -639,33 +555,3 @@ async def _darken(job: Job, end: state.WorkerExit) -> None:
     unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
     if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
         await asyncio.to_thread(let_display_sleep)
-
-
-def _refused(run: RunFolder, error: Exception) -> Finding:
-    """Why a worker could not be started, as a cause: for want of what may come again, or not."""
-    if isinstance(error, SafetrainError):
-        return finding_of(error, Status.WARNING)
-    path, reason = str(run.root), f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError):
-        path, reason = str(error.filename or run.root), error.strerror or str(error)
-    wanting = isinstance(error, OSError) and error.errno in _MAY_COME_AGAIN
-    code = "disk.refused" if wanting else "job.cannot_start"
-    return Finding(code, Status.WARNING, args={"path": path, "reason": reason})
-
-
-async def _sweep(home: Home) -> None:
-    """Ends the passing workers of a daemon that was killed, and removes their folders."""
-    for folder in (home.root / "runs").iterdir():
-        if not _EPHEMERAL.fullmatch(folder.name) or not folder.is_dir():
-            continue  # a job's, or something that we did not make
-        run = RunFolder(folder)
-        with contextlib.suppress(OSError):  # no lock that could be held
-            while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
-                kill_workers(run)
-                await asyncio.sleep(0.05)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("a task broke", exc_info=task.exception())

@@ -1,0 +1,34 @@
+"""What a killed daemon left below `runs/`: numbers that are taken, and ephemeral workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+from pathlib import Path
+
+from safetrain_shared.paths import Home, RunFolder
+from safetraind.processes.lease import is_held
+from safetraind.processes.supervisor import kill_workers
+
+_RUN_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names them
+
+
+def highest_run(runs: Path) -> int:
+    """The highest job number that has a run folder; 0 where there is none."""
+    return max((int(p.name) for p in runs.iterdir() if _RUN_NUMBER.fullmatch(p.name)), default=0)
+
+
+async def end_ephemeral_workers(home: Home) -> None:
+    """End the ephemeral workers of a daemon that was killed, and remove their folders."""
+    for folder in (home.root / "runs").iterdir():
+        if not _EPHEMERAL.fullmatch(folder.name) or not folder.is_dir():
+            continue  # a job's, or something that we did not make
+        run = RunFolder(folder)
+        with contextlib.suppress(OSError):  # no lock that could be held
+            while is_held(run.lock):  # their keepers end them, unless the keeper was killed too
+                kill_workers(run)
+                await asyncio.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
