@@ -66,7 +66,7 @@ def guarded(handler: F) -> F:
     return cast(F, unary)
 
 
-class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
     """Hands on a request that cannot be parsed as its error, so that `guarded` explains it: gRPC
     itself would answer UNKNOWN and write a traceback.
     """
