@@ -116,6 +116,7 @@ def test_a_malformed_call_is_answered_with_details_and_without_a_traceback(
         told = (method.full_name, data[:200], error)
         assert error.code() is not grpc.StatusCode.UNKNOWN, told  # type: ignore[attr-defined]
         trailers = dict(error.trailing_metadata())  # type: ignore[attr-defined]
+        assert STATUS_DETAILS in trailers, told
         found = error_from_wire(trailers[STATUS_DETAILS])
         assert found.code != "daemon.broken", (told, found.args_by_name)
     assert "Traceback" not in daemon.home.log.read_text()

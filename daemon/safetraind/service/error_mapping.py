@@ -30,6 +30,8 @@ _KINDS: dict[int, tuple[type[SafetrainError], str]] = {
     errno.EISDIR: (InvalidInput, "path.refused"),
     errno.ELOOP: (InvalidInput, "path.refused"),
 }
+_MOST_BYTES = 1500  # of an error's texts; its message, percent-encoded, repeats them
+_MOST_CHARACTERS = 300
 # A text that is no UTF-8, a number that no clock or database has.
 _MALFORMED = (UnicodeError, OverflowError)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,11 +103,22 @@ def _check_understood(request: Any) -> None:
 async def _abort(context: Any, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    explained = _explained(error)
+    explained = _bounded(_explained(error))
     status = error_to_wire(explained)
     code = getattr(grpc.StatusCode, explained.grpc_status)
     details = ((STATUS_DETAILS, status.SerializeToString()),)
     await context.abort(code, status.message, details)
+
+
+def _bounded(error: SafetrainError) -> SafetrainError:
+    """The error with long texts cut: an HTTP/2 header is refused beyond some kilobytes, and with it
+    all that the error says.
+    """
+    texts = {k: v for k, v in error.args_by_name.items() if isinstance(v, str)}
+    if sum(len(text.encode(errors="replace")) for text in texts.values()) <= _MOST_BYTES:
+        return error
+    cut = {name: text[: _MOST_CHARACTERS // len(texts)] for name, text in texts.items()}
+    return type(error)(error.code, **{**error.args_by_name, **cut})
 
 
 def _explained(error: Exception) -> SafetrainError:
