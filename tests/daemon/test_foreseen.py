@@ -87,7 +87,7 @@ def test_a_queued_job_has_its_predicted_plan_and_no_invented_time(
     answer = daemon.submit(spec)
     assert answer.job.forecast.total_steps == 20
     assert answer.job.forecast.settings.batch_size == 2
-    assert "plan.predicted" in [finding.code for finding in answer.findings]
+    assert "plan.estimated" in [finding.code for finding in answer.findings]
     assert not answer.job.HasField("eta_seconds"), "nothing was ever measured here"
     daemon.kill()
     daemon.start()
