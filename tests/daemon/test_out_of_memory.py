@@ -35,11 +35,11 @@ def group() -> Iterator[MemoryGroup]:
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, and samples cut at the longest length: attention scores make a step large, and
+    """A small model, and samples cut at the longest length: activations make a step large, and
     computing it is short.
     """
     folder = tmp_path_factory.mktemp("heavy")
-    make_tiny_model(folder / "model", layers=4)
+    make_tiny_model(folder / "model", layers=4, hidden=128)
     draw = random.Random(3)
     words = ["o", "clube", "de", "Faro", "joga", "no", "Algarve", "Leões", "branco", "preto"]
     for name, count in (("train", 16), ("valid", 1)):

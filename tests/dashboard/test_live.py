@@ -95,7 +95,7 @@ def test_every_figure_and_sentence_is_in_the_language_asked_for(
         return " ".join(f["value"] for f in seen["chosen"]["figures"].values())
 
     assert loss("?lang=en") == "1.250  3.0 GiB 250"
-    assert loss("?lang=pt") == loss("") == loss("?lang=xx") == "1,250  3.0 GiB 250"
+    assert loss("?lang=pt") == loss("") == loss("?lang=xx") == "1,250  3,0 GiB 250"
     assert until(page, "words", lambda words: True)["lang"] == "pt"
 
 

@@ -59,12 +59,13 @@ def test_the_help_tells_the_settings_from_the_same_source(
 
 def test_the_example_of_every_setting_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     from safetrain.inputs import settings
+    from safetrain.mlx_lm_config import Config
 
     main(["--lang", "en", "explain", "--json"])
     for one in json.loads(capsys.readouterr().out):
         main(["--lang", "en", "explain", one["name"]])
         example = capsys.readouterr().out.split("--set ")[1].strip()
-        assert list(settings({}, [example])) == [one["name"]]
+        assert list(settings(Config(), [example])) == [one["name"]]
 
 
 def test_the_list_names_all_settings_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

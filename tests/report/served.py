@@ -18,10 +18,17 @@ from safetrain_proto.v1 import (
     jobs_pb2,
     jobs_pb2_grpc,
 )
+from safetrain_shared.errors import NotFound
 from safetrain_shared.events import Event
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home, private, socket_target
-from safetrain_shared.wire import event_to_wire, plan_to_wire, settings_to_wire
+from safetrain_shared.wire import (
+    STATUS_DETAILS,
+    error_to_wire,
+    event_to_wire,
+    plan_to_wire,
+    settings_to_wire,
+)
 from tests.report import stories
 
 
@@ -84,6 +91,11 @@ class _Jobs(jobs_pb2_grpc.JobsServicer):
     def List(self, request: Any, context: Any) -> jobs_pb2.ListJobsResponse:  # noqa: N802
         waiting = jobs_pb2.Job(id=4, state=jobs_pb2.JOB_STATE_QUEUED, queue_position=1)
         return jobs_pb2.ListJobsResponse(jobs=[*self.jobs, waiting])
+
+    def Get(self, request: Any, context: Any) -> jobs_pb2.Job:  # noqa: N802
+        status = error_to_wire(NotFound("job.unknown", id=request.id))
+        context.set_trailing_metadata([(STATUS_DETAILS, status.SerializeToString())])
+        context.abort(grpc.StatusCode.NOT_FOUND, status.message)
 
 
 class _Events(events_pb2_grpc.EventsServicer):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from safetrain import inputs
+from safetrain.mlx_lm_config import Config
 from safetrain.report.preflight_facts import measured
 from safetrain.report.report_page import Contents, Sample, page
 from safetrain.report.svg import ticks
@@ -202,7 +203,7 @@ def test_the_exact_command_gives_the_plan_back() -> None:
     spec = spec_from_wire(a_job("/out").spec)
     words = rerun_command.pinned(spec, a_plan().settings).replace("\\\n", "").split()
     pairs = [after for word, after in itertools.pairwise(words) if word == "--set"]
-    assert inputs.settings({}, pairs) == to_plain(a_plan().settings) | {"lora_targets": ()}
+    assert inputs.settings(Config(), pairs) == to_plain(a_plan().settings) | {"lora_targets": ()}
     assert inputs.memory(words[words.index("--memory-budget") + 1]) == spec.memory_budget
 
 
