@@ -31,9 +31,14 @@ def test_a_training_is_seen_as_it_goes(
     first = playing.submit(make_spec("one", name="hold=6", num_epochs=1)).job
     playing.submit(make_spec("two", num_epochs=1))
     seen: dict[str, list[Any]] = {}
+    at_the_hold: set[str] = set()  # the two come apart: the worker is let go once both have
     for name, data in serve().live():
         seen.setdefault(name, []).append(data)
         if name == "curves" and len(data["loss"]) == 6:
+            at_the_hold.add(name)
+        if name == "overview" and data["chosen"] and data["chosen"]["share"] == 0.6:
+            at_the_hold.add(name)
+        if at_the_hold == {"curves", "overview"}:
             let_go(tmp_path / "one")
         if name == "overview" and data["chosen"] and data["chosen"]["state"] == "succeeded":
             break

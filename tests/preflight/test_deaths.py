@@ -138,7 +138,14 @@ def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
     worked, _ = lower
     assert worked.measured_peak == 0
     measurement_cache.note_success(place.home, worked, peak=12_345_678, tokens_per_second=1e9)
-    second, _ = place.preflight()
+    batch, checkpointing, chunk = _work(worked)  # asked for: of several, the clock would choose
+    asked = {
+        "batch_size": batch,
+        "gradient_accumulation": worked.settings.gradient_accumulation,
+        "gradient_checkpointing": checkpointing,
+        "loss_chunk": chunk,
+    }
+    second, _ = place.preflight(settings=asked)
     assert second.plan is not None
     assert _work(second.plan) == _work(worked)
     assert second.plan.measured_peak == 12_345_678
