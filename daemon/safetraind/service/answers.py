@@ -23,11 +23,11 @@ from safetrain_shared.questions import (
 from safetrain_shared.wire import finding_to_wire
 from safetraind.answer_routing import Candidate, Training, Warm, route
 from safetraind.controller.controller import Controller
-from safetraind.job_view import model_of
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import located
 from safetraind.processes.inference_server import InferenceServer
 from safetraind.scheduler.state import FREE
+from safetraind.service.adapter_choice import candidate
 from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
 
@@ -118,13 +118,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         return way
 
     def _candidates(self) -> list[Candidate]:
-        found = []
-        for job in self._controller.scheduler.jobs.values():
-            record = self._controller.record(job.id)
-            model, output = model_of(self._controller, job.id), Path(record.output)
-            home = self._controller.home.root
-            found.append(Candidate(job.id, job.state, model, output, home, record.finished))
-        return found
+        return [candidate(self._controller, job_id) for job_id in self._controller.scheduler.jobs]
 
     async def _socket(self, way: Training | Warm) -> Path | None:
         """Where to ask; None while the training's worker does not listen yet."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import evaluations_pb2, evaluations_pb2_grpc
-from safetrain_shared.errors import Blocked, Broken, Busy, NotFound, error_from_dict
+from safetrain_shared.errors import Blocked, Broken, Busy, error_from_dict
 from safetrain_shared.paths import EVALUATION
 from safetraind.answer_routing import Candidate, own_adapter
 from safetraind.controller.controller import Controller
-from safetraind.job_view import model_of
 from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
 from safetraind.processes.supervisor import Supervisor
+from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.submission import checked_file
 
@@ -36,7 +36,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
         """Progress, and last the evaluation."""
-        job = self._job(request.job_id)
+        job = job_with_adapter(self._controller, request.job_id)
         work = self._work(job, request)
         yield _progress({"phase": "queue", "done": -1.0})
         lease = await self._controller.borrow_lease(wait=request.wait)
@@ -72,22 +72,6 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             "limit": max(0, request.limit),
             "trust_remote_code": spec.trust_remote_code,
         }
-
-    def _job(self, job_id: int) -> Candidate:
-        """The job that was named, or the newest that has an adapter."""
-        if job_id:
-            return self._candidate(job_id)
-        jobs = (self._candidate(known) for known in sorted(self._controller.scheduler.jobs)[::-1])
-        found = next((job for job in jobs if job.adapter() is not None), None)
-        if found is None:
-            raise NotFound("export.nothing")
-        return found
-
-    def _candidate(self, job_id: int) -> Candidate:
-        record, job = self._controller.record(job_id), self._controller.job(job_id)
-        model = model_of(self._controller, job_id)
-        output, home = Path(record.output), self._controller.home.root
-        return Candidate(job_id, job.state, model, output, home, record.finished)
 
 
 def _result(ended: WorkerResult) -> dict[str, Any]:

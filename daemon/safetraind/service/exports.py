@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
-from safetrain_shared.errors import Blocked, Broken, Busy, NotFound, error_from_dict
-from safetraind.answer_routing import Candidate, own_adapter
+from safetrain_shared.errors import Blocked, Broken, Busy, error_from_dict
+from safetraind.answer_routing import own_adapter
 from safetraind.controller.controller import Controller
-from safetraind.job_view import model_of
 from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
 from safetraind.processes.supervisor import Supervisor
+from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.storage.export_folder import check_free, partial_of
 from safetraind.submission import checked_output
@@ -58,7 +58,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         """What the worker reads. Raises NotFound, Conflict, and what `checked_output` raises."""
         output = checked_output(Path(request.output))
         check_free(output)
-        job = self._job(request.job_id)
+        job = job_with_adapter(self._controller, request.job_id)
         adapter = own_adapter(job, request.checkpoint)
         spec = self._controller.record(job.id).spec
         return {
@@ -71,22 +71,6 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             "trust_remote_code": spec.trust_remote_code,
             "about": {"job": job.id, "base": spec.model, "adapter": str(adapter)},
         }
-
-    def _job(self, job_id: int) -> Candidate:
-        """The job that was named, or the newest that has an adapter."""
-        if job_id:
-            return self._candidate(job_id)
-        jobs = (self._candidate(known) for known in sorted(self._controller.scheduler.jobs)[::-1])
-        found = next((job for job in jobs if job.adapter() is not None), None)
-        if found is None:
-            raise NotFound("export.nothing")
-        return found
-
-    def _candidate(self, job_id: int) -> Candidate:
-        record, job = self._controller.record(job_id), self._controller.job(job_id)
-        model = model_of(self._controller, job_id)
-        output, home = Path(record.output), self._controller.home.root
-        return Candidate(job_id, job.state, model, output, home, record.finished)
 
 
 async def _run(

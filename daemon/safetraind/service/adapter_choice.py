@@ -1,0 +1,28 @@
+"""Which job's adapter a call is about: the one that was named, else the newest that has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetrain_shared.errors import NotFound
+from safetraind.answer_routing import Candidate
+from safetraind.controller.controller import Controller
+from safetraind.job_view import model_of
+
+
+def candidate(controller: Controller, job_id: int) -> Candidate:
+    """A job as far as its adapter goes. Raises NotFound."""
+    record, job = controller.record(job_id), controller.job(job_id)
+    model, home = model_of(controller, job_id), controller.home.root
+    return Candidate(job_id, job.state, model, Path(record.output), home, record.finished)
+
+
+def job_with_adapter(controller: Controller, job_id: int) -> Candidate:
+    """The job of that id; with 0 the newest that has an adapter. Raises NotFound."""
+    if job_id:
+        return candidate(controller, job_id)
+    jobs = (candidate(controller, known) for known in sorted(controller.scheduler.jobs)[::-1])
+    found = next((job for job in jobs if job.adapter() is not None), None)
+    if found is None:
+        raise NotFound("export.nothing")
+    return found
