@@ -116,7 +116,7 @@ TEXTS = {
         "opening": (
             "A recomendação para cinco máquinas tal como foram registadas, e cinco modelos. "
             "**Nada disto foi medido num Mac**: é o que o planeador diz antes de correr um passo, "
-            "com a margem respetiva; na sua máquina o preflight mede. Supõem-se 848 conversas de "
+            "com a margem respetiva; na sua máquina a verificação prévia mede. Supõem-se 848 conversas de "
             "96 a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um programa de mensagens "
             "abertos; os outros, nada que se note."
         ),
