@@ -26,7 +26,7 @@ LANGUAGES = ("pt",)
 
 
 def collected() -> Catalog:
-    """Every sentence that the code marks."""
+    """Return a catalogue of every sentence that is marked in the code."""
     catalogue = Catalog(domain="safetrain")
     for source in SOURCES:
         found = extract_from_dir(ROOT / source, [("**.py", "python")], keywords=KEYWORDS)
@@ -44,13 +44,13 @@ def hidden(source: str) -> Iterator[int]:
 
 
 def _marks(node: ast.AST) -> bool:
-    """Whether it is a sentence with a mark, and not a name that is translated."""
+    """Whether the node marks a literal sentence, rather than translating a variable."""
     called = isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
     return called and any(isinstance(argument, ast.Constant) for argument in node.args[:1])
 
 
 def overlooked() -> list[str]:
-    """What the collection cannot see."""
+    """Return a message for each marked sentence that Babel does not find."""
     return [
         f"{path.relative_to(ROOT)}:{line}: a sentence inside an f-string is not collected"
         for source in SOURCES
@@ -60,12 +60,12 @@ def overlooked() -> list[str]:
 
 
 def po_path(lang: str) -> Path:
-    """Where the sentences of a language are written."""
+    """Return the path of a language's `.po` file."""
     return LOCALE / lang / "LC_MESSAGES" / "safetrain.po"
 
 
 def read(lang: str) -> Catalog:
-    """The catalogue of a language; empty where there is none yet."""
+    """Return the catalogue of a language; empty where there is none yet."""
     if not po_path(lang).exists():
         return Catalog(locale=lang, domain="safetrain")
     with po_path(lang).open("rb") as file:
@@ -73,12 +73,12 @@ def read(lang: str) -> Catalog:
 
 
 def sentences(catalogue: Catalog) -> dict[str, str]:
-    """The translated sentences, without the header, which differs from run to run."""
+    """Return the translated sentences, without the header, which contains dates."""
     return {str(m.id): str(m.string) for m in catalogue if m.id and m.string}
 
 
 def compiled(path: Path) -> dict[str, str]:
-    """The sentences in a `.mo` file; none where it is missing."""
+    """Return the sentences in a `.mo` file; none where it is missing."""
     if not path.exists():
         return {}
     with path.open("rb") as file:
@@ -86,12 +86,12 @@ def compiled(path: Path) -> dict[str, str]:
 
 
 def names(text: str) -> set[str]:
-    """The arguments that a sentence names."""
+    """Return the names of the arguments in a sentence."""
     return {field for _, field, _, _ in string.Formatter().parse(text) if field}
 
 
 def complaints(lang: str, wanted: Catalog) -> list[str]:
-    """What is wrong with the catalogue of a language."""
+    """Return a message for each fault in the catalogue of a language."""
     catalogue, found = read(lang), []
     for message in wanted:
         if not message.id:
@@ -108,7 +108,7 @@ def complaints(lang: str, wanted: Catalog) -> list[str]:
 
 
 def renew(lang: str, wanted: Catalog) -> None:
-    """Brings the sentences of the code into the `.po` file and compiles it."""
+    """Update the `.po` file of a language from the code and compile it."""
     catalogue = read(lang)
     catalogue.update(wanted, no_fuzzy_matching=True)
     catalogue.obsolete.clear()
@@ -122,7 +122,7 @@ def renew(lang: str, wanted: Catalog) -> None:
 
 
 def main() -> int:
-    """Renews the catalogues, or with `--check` complains."""
+    """Update the catalogues, or with `--check` exit 1 naming their faults."""
     wanted = collected()
     if "--check" not in sys.argv:
         for lang in LANGUAGES:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests of the live page and of the report need Chromium. Installs it where that needs no
-# question, else says what to do. Never fails: without a browser those tests are skipped, by name.
+# Installs Chromium, which the tests of the live page and of the report need, where that needs no
+# password; else prints what to do. Never fails: without a browser those tests are skipped.
 set -u
 python=${PYTHON:-.venv/bin/python}
 found() {

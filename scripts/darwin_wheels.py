@@ -4,7 +4,7 @@ For each supported Python: everything in pyproject.toml resolves to wheels for m
 the wheels of mlx have every name that the code uses, in their stubs or sources and, for
 `mlx.core`, in the compiled library. The wheels are unpacked into `.darwin` and kept there.
 
-What is not covered: nothing is executed, so that a name exists says nothing of what it does.
+What is not covered: nothing is executed; that a name exists says nothing about its behaviour.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ FOLDER = ROOT / ".darwin"
 MACOS = "14.0"  # the oldest that mlx has wheels for
 CODE = ("benchmarks", "client", "daemon", "scripts", "shared", "tests")
 METAL = ("lib/libmlx.dylib", "lib/mlx.metallib")
-# Computed by the module's own `__getattr__`: in no stub, and no name in the library.
+# Computed by the module's `__getattr__`: absent from stubs and library.
 COMPUTED = {"mlx.core.random.state"}
 
 
 def pythons() -> list[str]:
-    """The versions of Python that pyproject.toml says are supported, such as `3.12`."""
+    """Return the Python versions that pyproject.toml lists as supported, such as `3.12`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     names = (classifier.rpartition(":: ")[2] for classifier in project["classifiers"])
     return [name for name in names if name.startswith("3.")]
 
 
 def install(python: str, *options: str) -> None:
-    """Resolves all that pyproject.toml asks for, as pip would on a Mac, from wheels alone.
+    """Resolve all requirements of pyproject.toml as pip would on a Mac, from wheels alone.
 
-    `options` say what else to do. Raises CalledProcessError where a wheel is missing; uv's own
-    message, which is printed, names it.
+    `options` are further options of uv. Raises CalledProcessError where a wheel is missing; uv's
+    own message, which is printed, names it.
     """
-    # Unlike pip, uv judges markers such as sys_platform == 'darwin' for the machine it is told.
+    # Unlike pip, uv evaluates markers such as sys_platform == 'darwin' for the given platform.
     command = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-config"]
     command += ["--cache-dir", str(FOLDER / "cache"), "--target", str(FOLDER / python)]
     command += ["--python-version", python, "--python-platform", "aarch64-apple-darwin"]
@@ -51,7 +51,7 @@ def install(python: str, *options: str) -> None:
 
 
 def used_names(source: str) -> Iterator[str]:
-    """Every dotted name of mlx in a module's source, such as `mlx.core.fast.rms_norm`."""
+    """Yield every dotted name of mlx in a module's source, such as `mlx.core.fast.rms_norm`."""
     tree = ast.parse(source)
     bound: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -69,7 +69,7 @@ def used_names(source: str) -> Iterator[str]:
 
 
 def missing(name: str, mlx: griffe.Module, library: bytes) -> str:
-    """Says where a dotted name is missing; "" where the wheel has it."""
+    """Return where a dotted name is missing; "" where the wheel has it."""
     if name in COMPUTED:
         return ""
     module, path = mlx, "mlx"
@@ -79,7 +79,7 @@ def missing(name: str, mlx: griffe.Module, library: bytes) -> str:
             return f"{path} is in no stub"
         found = module.members.get(part)
         if not isinstance(found, griffe.Module):
-            break  # what a function or a class has is mypy's to check
+            break  # mypy checks attributes of functions and classes
         module = found
     if path.startswith("mlx.core.") and not named_in(library, path.rpartition(".")[2]):
         return f"{path} is not in the compiled library"
@@ -87,12 +87,12 @@ def missing(name: str, mlx: griffe.Module, library: bytes) -> str:
 
 
 def named_in(library: bytes, name: str) -> bool:
-    """Whether the library binds a name: nanobind keeps the name, or the signature it is given."""
+    """Whether the library binds a name: nanobind keeps the name or its given signature."""
     return any(text % name.encode() in library for text in (b"\0%b\0", b"\0def %b("))
 
 
 def check(python: str, names: set[str]) -> list[str]:
-    """What the unpacked wheels for one Python lack."""
+    """Return what the unpacked wheels for one Python lack."""
     folder = FOLDER / python / "mlx"
     mlx = griffe.load("mlx", search_paths=[folder.parent], allow_inspection=False)
     assert isinstance(mlx, griffe.Module)
@@ -103,7 +103,7 @@ def check(python: str, names: set[str]) -> list[str]:
 
 
 def main() -> int:
-    """Exits 1 where a wheel or a name is missing, and says which."""
+    """Exit 1 where a wheel or a name is missing, naming it."""
     files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
     names = {name for file in files for name in used_names(file.read_text("utf-8"))}
     failed = False

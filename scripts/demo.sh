@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole main job on a small real model: install it, check, train, watch, ask.
-# Everything lies in .demo (SAFETRAIN_HOME moves the state elsewhere); a second run repeats nothing.
+# The whole workflow on a small real model: add the model, preflight, train, watch, ask.
+# All files are in .demo (SAFETRAIN_HOME moves the state elsewhere); a second run repeats nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAFETRAIN_HOME="${SAFETRAIN_HOME:-$PWD/.demo/home}"

@@ -1,4 +1,4 @@
-"""What MkDocs does not do by itself: pages from outside docs/, and links as they are on GitHub.
+"""MkDocs hooks: pages from outside docs/, and links written for GitHub.
 
 MkDocs calls the functions by their names (see `hooks` in mkdocs.yml).
 """
@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "https://github.com/safetrain/safetrain/blob/main/"
-# Files of the repository that become pages, by their place in it.
+# Files of the repository that become pages, by their path.
 PAGES = {
     "README.md": "index.md",
     "README.pt.md": "pt/index.md",
@@ -32,7 +32,7 @@ _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Adds the pages that lie beside docs/ and the API reference."""
+    """Add the pages from outside docs/ and the API reference."""
     for place, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / place)))
     files.append(File.generated(config, "api.md", content=API))
@@ -40,12 +40,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Turns links between files of the repository into links between pages."""
+    """Turn links between files of the repository into links between pages."""
     here = page.file.src_uri
     place = next((p for p, name in PAGES.items() if name == here), f"docs/{here}")
     parts = _FENCE.split(markdown)
     for i, part in enumerate(parts):
-        if i % 2:  # a block of code; ` tested` is for our tests
+        if i % 2:  # a code block; ` tested` marks those that the tests run
             parts[i] = part.replace("```sh tested\n", "```sh\n", 1)
         else:
             parts[i] = _LINK.sub(lambda m: f"]({_target(m[1], place, here)})", part)
@@ -53,13 +53,13 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, *, page: Page, **_: Any) -> str:
-    """The theme speaks one language; a page says its own."""
+    """Set the page's own language, since the theme has one for the whole site."""
     portuguese = page.file.src_uri.startswith("pt/")
     return output.replace('<html lang="en"', '<html lang="pt-PT"', 1) if portuguese else output
 
 
 def _target(link: str, place: str, here: str) -> str:
-    """Where a link of the file at `place`, which is the page `here`, leads on the site."""
+    """Return the target on the site of a link in the file `place`, which is the page `here`."""
     path, hash_, anchor = link.partition("#")
     if not path or re.match(r"[a-z]+:", path):
         return link

@@ -1,4 +1,4 @@
-"""Writes the `*_pb2*` files beside the `.proto` files; `--check` tells whether they are current."""
+"""Writes the `*_pb2*` files beside the `.proto` files; `--check` checks that they are current."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ PROTO = ROOT / "proto"
 
 
 def generate(out: Path) -> None:
-    """Compiles every `.proto` below `proto/` into `out`, with type stubs."""
+    """Compile every `.proto` below `proto/` into `out`, with type stubs."""
     sources = sorted(str(p.relative_to(PROTO)) for p in PROTO.rglob("*.proto"))
     subprocess.run(
         [
@@ -31,7 +31,7 @@ def generate(out: Path) -> None:
 
 
 def main() -> int:
-    """Writes the files, or with `--check` exits 1 naming those that differ."""
+    """Write the files, or with `--check` exit 1 naming those that differ."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         generate(fresh)

@@ -1,6 +1,6 @@
 """Writes docs/json.md and docs/pt/json.md: the fields that `--json` prints, from the proto files.
 
-`--check` tells whether they are current. The meanings are the comments in `proto/`.
+`--check` checks that they are current. The meanings are the comments in `proto/`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ TEXTS = {
 
 
 def read_proto() -> FileDescriptorSet:
-    """Every proto file, with its comments."""
+    """Return the descriptors of every proto file, with their comments."""
     with tempfile.NamedTemporaryFile() as out:
         sources = sorted(str(p.relative_to(PROTO)) for p in PROTO.rglob("*.proto"))
         flags = ["--include_source_info", f"--descriptor_set_out={out.name}"]
@@ -83,7 +83,7 @@ def read_proto() -> FileDescriptorSet:
 
 
 def messages(described: FileDescriptorSet) -> Iterator[tuple[DescriptorProto, dict[int, str]]]:
-    """Each message that is no request, with the comment behind each of its fields."""
+    """Yield each message that is no request, with the comments of its fields by field index."""
     for file in described.file:
         comments = {
             tuple(place.path): (place.trailing_comments or place.leading_comments).strip()
@@ -96,7 +96,7 @@ def messages(described: FileDescriptorSet) -> Iterator[tuple[DescriptorProto, di
 
 
 def type_of(field: FieldDescriptorProto) -> str:
-    """A field's type as a reader of JSON knows it."""
+    """Return the JSON type of a field."""
     kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
     named = field.type_name.rpartition(".")[2]
     plain = {"string": "text", "bool": "true, false", "double": "number"}
@@ -105,13 +105,13 @@ def type_of(field: FieldDescriptorProto) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in lines)
 
 
 def document(lang: str, described: FileDescriptorSet) -> str:
-    """The whole page in a language."""
+    """Return the whole page in a language."""
     title, link, opening, commands, fields = TEXTS[lang]
     parts = [title, link, opening]
     parts.append(table(commands, [(f"`{verbs}`", f"`{what}`") for verbs, what in COMMANDS]))
@@ -125,7 +125,7 @@ def document(lang: str, described: FileDescriptorSet) -> str:
 
 
 def main() -> int:
-    """Writes the pages, or with `--check` exits 1 naming those that differ."""
+    """Write the pages, or with `--check` exit 1 naming those that differ."""
     described, stale = read_proto(), False
     for lang, path in PAGES.items():
         content = document(lang, described)

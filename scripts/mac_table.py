@@ -1,8 +1,8 @@
 """Writes docs/macs.md and docs/pt/macs.md: what is recommended on recorded Macs for five models.
 
-The machines are those of the tests (tests/preflight/macs.py), the models are written out as a
-folder that has all of a model but its numbers, and both go through the product's own readers and
-planner. Nothing is measured: the estimate from shape decides, with its margin.
+The machines are those of the tests (tests/preflight/macs.py). The models are written as folders
+whose weight files have headers but no data. Both go through the product's own readers and planner.
+Nothing is measured: the estimate from the model's shape decides, with its margin.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ GB, MB = 1 << 30, 1 << 20
 WORKING_SETS = {8: 5.33, 16: 10.67, 32: 21.33, 64: 48.0, 128: 107.5}
 MACS = (BUSY_M1_8, BUSY_M2_16, M4_32, M3_MAX, M4_MAX)
 OPEN_APPS = (App("Google Chrome", 2400 * MB), App("Slack", 700 * MB))  # on the first two
-# 848 conversations, as many as in the document's own set, most of them short.
+# 848 conversations, as many as the original scripts were used with, most of them short.
 LENGTHS = ((96, 300), (192, 350), (384, 150), (512, 48))
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A 4-bit model by the numbers of its config.json on the hub. `window`: tokens that five of
-    six layers look back, 0 for all.
+    """The numbers in the config.json of a 4-bit model on the hub.
+
+    `window`: tokens of the sliding window in five of six layers, 0 for none.
     """
 
     name: str
@@ -68,7 +69,7 @@ MODELS = (
     Model("Mistral-7B-4bit", "mistral", 32, 4096, 14336, 32, 8, 128, 32768, tied=False),
     Model("Qwen2.5-14B-4bit", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, tied=False),
 )
-# What people report: (GB of the Mac, model) → what ran or did not, and where it is told.
+# Published reports: (GB of the Mac, model) → what ran or did not, and the source.
 REPORTS = {
     (16, "Qwen3-4B-4bit"): (
         "1 × 2,047, 8 layers, checkpointed: 5.45 GB; 4 × 400: 12.4 GB, and the machine froze",
@@ -116,9 +117,9 @@ TEXTS = {
         "opening": (
             "A recomendação para cinco máquinas tal como foram registadas, e cinco modelos. "
             "**Nada disto foi medido num Mac**: é o que o planeador diz antes de correr um passo, "
-            "com a margem respetiva; na sua máquina a verificação prévia mede. Supõem-se 848 conversas de "
-            "96 a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um programa de mensagens "
-            "abertos; os outros, nada que se note."
+            "com a margem respetiva; na sua máquina a verificação prévia mede. Supõem-se "
+            "848 conversas de 96 a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um "
+            "programa de mensagens abertos; os outros, nada que se note."
         ),
         "machine": "{chip}, {memory} GB, {available} disponíveis",
         "head": ("modelo", "recomendação", "porquê", "o que as pessoas relatam"),
@@ -130,18 +131,18 @@ TEXTS = {
 
 
 def main() -> int:
-    """Writes both pages."""
+    """Write both pages."""
     with tempfile.TemporaryDirectory() as folder:
         models = {model: written(model, Path(folder)) for model in MODELS}
     for lang, path in PAGES.items():
-        with i18n.speaking(lang):
+        with i18n.using(lang):
             path.write_text(page(models, lang), encoding="utf-8")
         print(path.relative_to(ROOT))
     return 0
 
 
 def written(model: Model, folder: Path) -> ModelFacts:
-    """The model's facts by the product's own reader, from a folder whose weights are a hole."""
+    """Return the model's facts by the product's own reader, from a folder with sparse weights."""
     place = folder / model.name
     place.mkdir()
     config = {
@@ -175,7 +176,7 @@ def written(model: Model, folder: Path) -> ModelFacts:
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, str, list[int]]]:
-    """Names, types and shapes of a folder that mlx-lm quantized to 4 bits in groups of 64."""
+    """Yield names, types and shapes of the tensors of a 4-bit model in groups of 64."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     matrices = {
         "self_attn.q_proj": (queries, model.hidden),
@@ -201,7 +202,7 @@ def _tensors(model: Model) -> Iterator[tuple[str, str, list[int]]]:
 
 
 def page(models: dict[Model, ModelFacts], lang: str) -> str:
-    """The page in the language in use."""
+    """Return the page in `lang`."""
     texts = TEXTS[lang]
     lines = [f"# {texts['title']}", "", str(texts["other"]), "", str(texts["opening"]), ""]
     for mac in MACS:
@@ -283,7 +284,7 @@ def _recommended(plan: Plan, lang: str) -> str:
 
 
 def _reasons(plan: Plan, question: Question, lang: str) -> str:
-    """The first reasons as a user reads them, then the numbers."""
+    """Return the first reasons as sentences, then the numbers."""
     told = {"peak": size(plan.predicted_peak, lang), "room": size(question.budget.mlx, lang)}
     said = [say(reason) for reason in plan.reasons if _decides(reason)]
     return " ".join(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On Linux, mlx's CPU wheel multiplies matrices some forty times faster with OpenBLAS preloaded.
-# Installs it where that needs no question, else says what to do. Never fails.
+# Installs it where that needs no password, else prints what to do. Never fails.
 set -u
 [ "$(uname -s)" = Linux ] || exit 0
 found() { find /usr/lib /usr/lib64 /lib -name 'libopenblas.so.0' 2>/dev/null | grep -q .; }

@@ -1,4 +1,4 @@
-"""Takes the pictures in docs/images from a job at work: `python scripts/pictures.py`.
+"""Takes the images in docs/images from a running job: `python scripts/pictures.py`.
 
 The terminal is a real one (tmux), the browser headless Chromium. SAFETRAIN_HOME names the home.
 """
@@ -30,7 +30,7 @@ TMUX = ("tmux", "-L", f"safetrain-pictures-{os.getpid()}")
 
 
 def terminal(lang: str) -> None:
-    """`safetrain watch` as a terminal of 92 × 26 shows it, as SVG."""
+    """Write `safetrain watch` on a terminal of 92 × 26, as SVG."""
     command = f"TERM=xterm-256color {SAFETRAIN} watch --lang {lang}"
     size = ("-x", str(COLUMNS), "-y", str(ROWS))
     subprocess.run([*TMUX, "new-session", "-d", *size, command], check=True)
@@ -41,12 +41,12 @@ def terminal(lang: str) -> None:
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(Text.from_ansi(shown), no_wrap=True)
     svg = console.export_svg(title="safetrain watch", theme=MONOKAI)
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # nothing is fetched
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no web fonts
     (IMAGES / f"watch-{lang}.svg").write_text(svg, encoding="utf-8")
 
 
 def _settled() -> str:
-    """The pane once it shows a curve; fails after twenty seconds."""
+    """Return the pane's content once it shows a curve; fails after twenty seconds."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         capture = [*TMUX, "capture-pane", "-e", "-p"]
@@ -58,7 +58,7 @@ def _settled() -> str:
 
 
 def dashboard(lang: str) -> None:
-    """The live page, as PNG."""
+    """Write the live page, as PNG."""
     with _page() as page, _served(lang) as url:
         page.goto(url)
         page.wait_for_selector("svg path")
@@ -67,7 +67,7 @@ def dashboard(lang: str) -> None:
 
 
 def report(lang: str) -> None:
-    """The top of the report, as PNG."""
+    """Write the top of the report, as PNG."""
     with _page() as page, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
         arguments = ["report", "--lang", lang, "--output", str(file)]
@@ -99,7 +99,7 @@ def _served(lang: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Both languages of each picture, or of those named: terminal, dashboard, report."""
+    """Take both languages of each image, or of those named: terminal, dashboard, report."""
     pictures = {"terminal": terminal, "dashboard": dashboard, "report": report}
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or pictures:

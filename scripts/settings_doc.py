@@ -1,6 +1,6 @@
-"""Writes docs/settings.md and docs/pt/definicoes.md; `--check` tells whether they are current.
+"""Writes docs/settings.md and docs/pt/definicoes.md; `--check` checks that they are current.
 
-From the same table and sentences that the planner, the trainer and `safetrain explain` use.
+The table and the sentences are those that the planner, the trainer and `safetrain explain` use.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _TIER_SETTINGS = ("batch_size", "gradient_accumulation", "max_seq_length", "lear
 
 
 def document(lang: str) -> str:
-    """The whole page in a language."""
+    """Return the whole page in a language."""
     i18n.use(lang)
     text = TEXTS[lang]
     parts = [f"# {text['title']}", text["opening"]]
@@ -102,7 +102,7 @@ def _shown(tier: Tier, name: str) -> str:
 
 
 def main() -> int:
-    """Writes the pages, or with `--check` exits 1 naming those that differ."""
+    """Write the pages, or with `--check` exit 1 naming those that differ."""
     stale = [
         (path, document(lang))
         for lang, path in PAGES.items()

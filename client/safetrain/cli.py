@@ -100,7 +100,7 @@ def group() -> click.Group:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code, one of `safetrain_shared.errors`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    i18n.speak(i18n.lang_option(given))
+    i18n.use_with_gettext(i18n.lang_option(given))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -18,7 +18,7 @@ from safetrain_shared.errors import (
     SafetrainError,
 )
 from safetrain_shared.printable import json_line
-from safetrain_shared.usage import complaint, wrong
+from safetrain_shared.usage import usage_error, usage_error_text
 
 
 def report(error: Exception, *, as_json: bool = False) -> int:
@@ -32,8 +32,8 @@ def report(error: Exception, *, as_json: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it exits
         return EXIT_PIPE
     if isinstance(error, click.UsageError):
-        told = _json("usage", {}, wrong(error), error.exit_code)
-        _write(told if as_json else complaint("safetrain", error))
+        told = _json("usage", {}, usage_error(error), error.exit_code)
+        _write(told if as_json else usage_error_text("safetrain", error))
         return error.exit_code
     known = error if isinstance(error, SafetrainError) else _known(error)
     told = _json(known.code, known.args_by_name, str(known), known.exit_code)

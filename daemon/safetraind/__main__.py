@@ -23,18 +23,20 @@ from safetrain_shared.errors import (
     SafetrainError,
     Unreachable,
 )
-from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, speak
+from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, use_with_gettext
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import complaint, worded, wrong
+from safetrain_shared.usage import translate_metavars, usage_error, usage_error_text
 
 # Each command imports what it needs when it runs: `status` and `--help` stay quick.
 
 
 def main() -> None:
     """Entry point of the `safetraind` script."""
-    speak(lang_option(sys.argv[1:]))  # help texts are made before click has read its options
+    use_with_gettext(
+        lang_option(sys.argv[1:])
+    )  # help texts are made before click has read its options
     command = _cli()
     try:
         with command.make_context("safetraind", sys.argv[1:]) as context:
@@ -120,8 +122,8 @@ def _refuse(error: SafetrainError, *, as_json: bool) -> int:
 def _misused(error: click.UsageError, *, as_json: bool) -> str:
     """What is said of a wrong command line."""
     if as_json:
-        return _object("usage", {}, wrong(error), EXIT_USAGE)
-    return complaint("safetraind", error)
+        return _object("usage", {}, usage_error(error), EXIT_USAGE)
+    return usage_error_text("safetraind", error)
 
 
 def _object(code: str, args: dict[str, Any], text: str, exit_code: int) -> str:
@@ -137,8 +139,8 @@ def _cli() -> click.Command:
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
     for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
-        group.add_command(worded(make()))
-    return worded(_speaking(group))
+        group.add_command(translate_metavars(make()))
+    return translate_metavars(_speaking(group))
 
 
 def _run() -> click.Command:

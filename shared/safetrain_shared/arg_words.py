@@ -1,7 +1,7 @@
-"""Words for the names that arrive as arguments of a sentence: states, checks, types, reasons.
+"""Words for the identifiers among a sentence's arguments: states, checks, types, reasons.
 
-Errors and findings carry names that never change (`succeeded`, `tuple`, `No space left on device`);
-`spoken` puts what people call them in their place.
+Errors and findings carry stable identifiers (`succeeded`, `tuple`, `No space left on device`).
+`in_words` replaces them by translated words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATES = {
     "cancelled": _("cancelled"),
 }
 LEVELS = {"warning": _("raised"), "critical": _("critical")}
-# Python's types, as settings and training files know them.
+# Python's types, as they appear in settings and training files.
 TYPES = {
     "bool": _("yes or no (true, false)"),
     "int": _("a whole number"),
@@ -66,7 +66,7 @@ CHECKS = {
     "disk_space": _("disk space"),
     "folders": _("place of the folders"),
 }
-# What the system says is English wherever Python runs.
+# The operating system's error texts, which Python gives in English.
 _SYSTEM = {
     errno.EPERM: _("the system forbids it"),
     errno.ENOENT: _("there is no such file or folder"),
@@ -82,7 +82,7 @@ _SYSTEM = {
     errno.ELOOP: _("its links go round in a circle"),
     errno.EDQUOT: _("your share of the disk is used up"),
 }
-# Of Python's decoder, orjson 3.11 and SQLite 3. A text of another version stands as it came.
+# Error texts of Python's decoder, orjson 3.11 and SQLite 3. Other texts are shown unchanged.
 _PARSERS = {
     "utf-8": _("it is not text in UTF-8"),
     "unexpected character, expected a JSON value": _("a value should stand here"),
@@ -118,7 +118,7 @@ REASONS = {
     **_PARSERS,
     **TYPES,
 }
-# The arguments whose values are such names.
+# The arguments whose values are such identifiers.
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "state": STATES,
     "level": LEVELS,
@@ -131,11 +131,11 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 
 
 def word(table: Mapping[str, str], name: str, lang: str | None = None) -> str:
-    """The name in `lang`; itself where the table lacks it, as one of a newer version."""
+    """Return the word for `name` in `lang`; `name` itself where the table lacks it."""
     return translate(table[name], lang) if name in table else name
 
 
-def spoken(args: Mapping[str, Any], lang: str | None = None) -> dict[str, Any]:
-    """The arguments of a sentence with words instead of names; all others as they are."""
+def in_words(args: Mapping[str, Any], lang: str | None = None) -> dict[str, Any]:
+    """Return the arguments of a sentence with identifiers replaced by words in `lang`."""
     tables = {name: _TABLES.get(name, {}) for name, value in args.items() if isinstance(value, str)}
     return {**args, **{name: word(table, args[name], lang) for name, table in tables.items()}}

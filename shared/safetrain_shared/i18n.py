@@ -1,4 +1,4 @@
-"""Languages: the user's choice, gettext catalogues, and numbers as each language writes them."""
+"""Languages: the user's choice, gettext catalogues, and number formats."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from safetrain_shared.printable import one_line
 LANGUAGES = ("en", "pt")
 CATALOGUES = Path(__file__).parent / "locale"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_current: str | None = None  # until it is first asked for, or chosen
-_spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
+_current: str | None = None  # None until the first call of `language` or `use`
+_override: ContextVar[str | None] = ContextVar("override", default=None)
 
 
 def language() -> str:
-    """The language in use, `en` or `pt`."""
-    return _spoken.get() or _current or use()
+    """Return the language in use, `en` or `pt`."""
+    return _override.get() or _current or use()
 
 
 @contextmanager
-def speaking(lang: str) -> Iterator[None]:
-    """What is said inside the block is in `lang`, whatever the language in use."""
-    token = _spoken.set(lang)
+def using(lang: str) -> Iterator[None]:
+    """Use `lang` inside the block, in the current thread or task alone."""
+    token = _override.set(lang)
     try:
         yield
     finally:
-        _spoken.reset(token)
+        _override.reset(token)
 
 
 def use(lang: str | None = None) -> str:
-    """Sets the language: `lang`, else the environment's. Returns it."""
+    """Set the language of the process to `lang`, else to the environment's, and return it."""
     global _current
     _current = lang if lang is not None and lang in LANGUAGES else detected()
     return _current
 
 
-def speak(lang: str | None = None) -> str:
-    """As `use`, and for the libraries that ask gettext, such as click, from our catalogue too."""
+def use_with_gettext(lang: str | None = None) -> str:
+    """Set the language as `use` does, also for libraries that call gettext, such as click.
+
+    gettext then looks texts up in safetrain's catalogue.
+    """
     os.environ["LANGUAGE"] = chosen = use(lang)
     _gettext.bindtextdomain("safetrain", str(CATALOGUES))
     _gettext.textdomain("safetrain")
@@ -55,7 +58,7 @@ def speak(lang: str | None = None) -> str:
 
 
 def lang_option(arguments: Sequence[str]) -> str | None:
-    """The value of `--lang`, looked for before click parses: help texts need it already."""
+    """Return the value of `--lang`, before click parses it: help texts already need it."""
     for here, after in pairwise([*arguments, ""]):
         if here == "--":
             break
@@ -67,9 +70,7 @@ def lang_option(arguments: Sequence[str]) -> str | None:
 
 
 def detected(environ: Mapping[str, str] = os.environ) -> str:
-    """The language that the locale variables ask for, without them that of the Mac; English where
-    none is asked for.
-    """
+    """Return the language of the locale variables, else the system's; English by default."""
     for name in ("SAFETRAIN_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = environ.get(name, "")
         if value:
@@ -79,13 +80,13 @@ def detected(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _preferred(settings: Path | None = None) -> str:
-    """The first language in the settings of macOS, such as `pt-PT`; empty on other systems.
+    """Return the first language in the settings of macOS, such as `pt-PT`; empty elsewhere.
 
     Terminals set LANG; launchd, ssh and many editors do not.
     """
     if sys.platform != "darwin":
         return ""
-    import plistlib  # for who has no LANG
+    import plistlib  # rarely needed
 
     file = settings or Path.home() / "Library/Preferences/.GlobalPreferences.plist"
     try:
@@ -100,7 +101,7 @@ def _catalogue(lang: str) -> _gettext.NullTranslations:
 
 
 def translate(text: str, lang: str | None = None) -> str:
-    """The sentence in `lang`; itself where the catalogue has none, as in English."""
+    """Return the translation of `text` into `lang`, else `text` where the catalogue has none."""
     return _catalogue(lang or language()).gettext(text) if text else text
 
 
@@ -108,12 +109,12 @@ _ = translate
 
 
 def marked(text: str) -> str:
-    """The text itself: marks a sentence for the catalogue that is translated later."""
+    """Return `text`: marks a sentence for the catalogue that is translated later."""
     return text
 
 
 class _Formatter(string.Formatter):
-    """`str.format` with our units: bytes, num, int, pct, time, each as `lang` writes it."""
+    """`str.format` with the formats bytes, num, int, speed, pct and time, written for `lang`."""
 
     def __init__(self, lang: str) -> None:
         self._lang = lang
@@ -134,18 +135,18 @@ class _Formatter(string.Formatter):
 
 
 def format_text(text: str, args: Mapping[str, Any], lang: str | None = None) -> str:
-    """`text` with its `{name}` and `{name:unit}` filled in. A missing argument reads `?`."""
+    """Fill in the `{name}` and `{name:unit}` of `text`. A missing argument becomes `?`."""
     return _Formatter(lang or language()).vformat(text, (), args)
 
 
 def decimal(value: float, digits: int, lang: str | None = None) -> str:
-    """`value` with a fixed number of digits: 7.3, in Portuguese 7,3."""
+    """Format `value` with a fixed number of decimals: 7.3, in Portuguese 7,3."""
     text = f"{value:.{digits}f}"
     return text.replace(".", ",") if (lang or language()) == "pt" else text
 
 
 def number(value: float, lang: str | None = None) -> str:
-    """A short form of any number: 0.0002, 3, 7.25. A whole number keeps all its digits."""
+    """Format any number: 0.0002, 3, 7.25. Six significant digits; integers keep all of theirs."""
     whole = isinstance(value, int) or (value == int(value) and abs(value) < 1e15)
     text = f"{int(value)}" if whole else f"{value:.6g}"
     if "e" in text and 1e-9 < abs(value) < 1:
@@ -154,7 +155,7 @@ def number(value: float, lang: str | None = None) -> str:
 
 
 def rate(value: float, lang: str | None = None) -> str:
-    """A learning rate, to three digits that count: 0.0002, 1.82e-5, in Portuguese 1,82e-5."""
+    """Format a learning rate, three significant digits: 0.0002, 1.82e-5, Portuguese 1,82e-5."""
     if 0 < abs(value) < 1e-4:
         digits, _e, power = f"{value:.2e}".partition("e")
         return f"{number(float(digits), lang)}e{int(power)}"
@@ -162,16 +163,16 @@ def rate(value: float, lang: str | None = None) -> str:
 
 
 def throughput(value: float, lang: str | None = None) -> str:
-    """Tokens or steps a second: 1,234, below ten with decimals, 7.3 and 0.045."""
+    """Format tokens or steps per second: 1,234, below ten with decimals, 7.3 and 0.045."""
     if abs(value) >= 10 or not value:
         return integer(value, lang)
     return number(float(f"{value:.2g}"), lang)
 
 
 def integer(value: float, lang: str | None = None) -> str:
-    """A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space).
+    """Format a count with thousands separators: 12,345, in Portuguese 12 345 (no-break space).
 
-    Portuguese writes four digits together, 1234; Unicode's CLDR for Portugal says the same.
+    Portuguese writes four digits without a separator, 1234. Source: Unicode CLDR, pt-PT.
     """
     if (lang or language()) != "pt":
         return f"{round(value):,}"
@@ -180,8 +181,9 @@ def integer(value: float, lang: str | None = None) -> str:
 
 
 def size(value: float, lang: str | None = None) -> str:
-    """Bytes in the unit that reads best: 7.3 GiB. 1 GiB is 2**30 bytes, what macOS calls a GB of
-    memory; a GB of 10**9 bytes is 7 % less, and is only read, never shown.
+    """Format bytes in a binary unit: 7.3 GiB. 1 GiB is 2**30 bytes, a GB of memory on macOS.
+
+    Decimal units (1 GB is 10**9 bytes) are accepted as input, never shown.
     """
     amount, unit = float(value), 0
     while abs(amount) >= 1024 and unit < len(_UNITS) - 1:
@@ -191,13 +193,13 @@ def size(value: float, lang: str | None = None) -> str:
 
 
 def percent(value: float, lang: str | None = None, digits: int = 1) -> str:
-    """A share: 0.125 is 12.5%, in Portuguese 12,5 % (no-break space)."""
+    """Format a share as a percentage: 0.125 is 12.5%, in Portuguese 12,5 % (no-break space)."""
     space = "\N{NO-BREAK SPACE}" if (lang or language()) == "pt" else ""
     return f"{decimal(100 * value, digits, lang)}{space}%"
 
 
 def duration(seconds: float, lang: str | None = None) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 2 h 05 min."""
+    """Format seconds: 45 s, 12 min, 2 h 05 min. Alike in both languages."""
     del lang
     whole = max(0, round(seconds))
     if whole < 60:

@@ -1,4 +1,4 @@
-"""Where things lie: the home, its sockets and locks, a run, the names in an output folder."""
+"""Paths: the home folder with its sockets and locks, run folders, names in an output folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetrain_shared.errors import NotAllowed
 # A Unix path holds 107 bytes on Linux, 103 on macOS; both ends use the smaller.
 SOCKET_PATH_BYTES = 103
 
-# The names of the user's document, in a job's output folder.
+# File and folder names in a job's output folder.
 PREFLIGHT_REPORT = "preflight_report.json"
 RECOMMENDED_CONFIG = "recommended_config.json"
 ADAPTERS = "adapters"
@@ -28,12 +28,12 @@ TENSORBOARD = "tensorboard"
 
 
 def checkpoint_name(epoch: int, step_in_epoch: int) -> str:
-    """The folder of a checkpoint: `step_in_epoch` optimizer steps were done in `epoch`, from 0."""
+    """Return the folder name of a checkpoint after `step_in_epoch` steps of `epoch` (from 0)."""
     return f"checkpoint_epoch_{epoch}_step_{step_in_epoch}"
 
 
 def default_home() -> Path:
-    """The platform's folder for an application's state, or below `$XDG_STATE_HOME`."""
+    """Return the platform's folder for application state, or one below `$XDG_STATE_HOME`."""
     if base := os.environ.get("XDG_STATE_HOME"):
         return Path(base) / "safetrain"
     if sys.platform == "darwin":
@@ -43,7 +43,7 @@ def default_home() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of one job, or of one passing worker, below `$SAFETRAIN_HOME/runs`."""
+    """The files of one job, or of one ephemeral worker, below `$SAFETRAIN_HOME/runs`."""
 
     root: Path
 
@@ -59,12 +59,12 @@ class RunFolder:
 
     @property
     def launch(self) -> Path:
-        """Which worker is being started and why, JSON: role, attempt, seq_floor, boot_id."""
+        """The worker that is being started, JSON: role, attempt, seq_floor, boot_id."""
         return self.root / "launch.json"
 
     @property
     def events(self) -> Path:
-        """The job's story; see `safetraind.storage.event_file`."""
+        """The job's events; see `safetraind.storage.event_file`."""
         return self.root / "events.log"
 
     @property
@@ -74,17 +74,17 @@ class RunFolder:
 
     @property
     def intent(self) -> Path:
-        """`pause` or `cancel`, renamed into place; read by the worker at every step."""
+        """A request to the worker, `pause` or `cancel`, which it reads at every step."""
         return self.root / "intent"
 
     @property
     def lock(self) -> Path:
-        """Held (flock) by keeper and worker: while it is, the event file is the worker's."""
+        """Lock (flock) of keeper and worker: while it is held, only the worker writes events."""
         return self.root / "run.lock"
 
     @property
     def exit(self) -> Path:
-        """How the worker ended, by the keeper, JSON."""
+        """How the worker ended, JSON; written by the keeper."""
         return self.root / "exit.json"
 
     @property
@@ -94,24 +94,28 @@ class RunFolder:
 
     @property
     def probe(self) -> Path:
-        """What a probe or inspection found, JSON."""
+        """The result of an ephemeral worker, such as a probe or an inspection, JSON."""
         return self.root / "probe.json"
 
     @property
     def fallbacks(self) -> Path:
-        """What would save this training memory, by its worker, JSON (see `jobs.ladder`)."""
+        """The out-of-memory fallbacks that would save memory in this training, JSON.
+
+        Written by its worker; see `safetraind.scheduler.oom_fallback`.
+        """
         return self.root / "rungs.json"
 
     @property
     def left_at_warning(self) -> Path:
-        """Empty; there once the training left the memory at the system's warning level, which is
-        then no reason to leave again.
+        """Empty marker file: the training has already left memory at the system's warning level.
+
+        The worker then does not leave for that level again.
         """
         return self.root / "left_at_warning"
 
     @property
     def socket(self) -> Path:
-        """Where the worker takes questions."""
+        """The socket on which the worker takes questions."""
         return short_socket(self.root / "ask.sock")
 
 
@@ -123,12 +127,12 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """The daemon's socket; elsewhere when the home's path is too long for one."""
+        """The daemon's socket; outside the home where its path would be too long for a socket."""
         return short_socket(self.root / "daemon.sock")
 
     @property
     def lock(self) -> Path:
-        """Held (flock) by the one daemon of this home."""
+        """Lock (flock) of the one daemon of this home."""
         return self.root / "daemon.lock"
 
     @property
@@ -143,53 +147,54 @@ class Home:
 
     @property
     def models(self) -> Path:
-        """Models that were added."""
+        """The folder of models that were added."""
         return self.root / "models"
 
     @property
     def learned(self) -> Path:
-        """What probes and runs taught the planner."""
+        """The planner's cache of measurements; see `safetraind.planner.measurement_cache`."""
         return self.root / "learned"
 
     def run(self, name: int | str) -> RunFolder:
-        """The run folder of a job (its id) or of a passing worker (a name)."""
+        """Return the run folder of a job (by id) or of an ephemeral worker (by name)."""
         return RunFolder(self.root / "runs" / str(name))
 
     def lease(self, device: str) -> Path:
-        """The GPU lease: one per user and machine on a GPU, one per home on a CPU."""
+        """Return the lock file of the GPU lease.
+
+        On a GPU there is one per user and machine, on a CPU one per home.
+        """
         return (self.root if device == "cpu" else default_home()) / "gpu.lock"
 
 
 def home() -> Home:
-    """The home in use: `$SAFETRAIN_HOME`, or the platform's folder."""
+    """Return the home in use: `$SAFETRAIN_HOME`, else the platform's folder."""
     chosen = os.environ.get("SAFETRAIN_HOME")
     return Home(Path(chosen).expanduser().resolve() if chosen else default_home())
 
 
 def short_socket(path: Path) -> Path:
-    """`path` where it fits a Unix address, else a short one that both ends compute alike."""
+    """Return `path` where it fits a Unix socket address, else a short path derived from it."""
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
-    import hashlib  # a hundredth of the time that a short command takes
+    import hashlib  # takes a hundredth of a short command's time
 
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
     return runtime_folder() / f"{digest}.sock"
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return `path`, or the nearest folder above it that is there and may be seen."""
+    """Return `path`, or its nearest parent that exists and is accessible."""
     return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
 
 
 def runtime_folder() -> Path:
-    """The private folder for sockets of long homes. `private` must have passed before its use."""
+    """Return the folder for sockets of homes with long paths. Call `private` on it before use."""
     return Path("/tmp") / f"safetrain-{os.getuid()}"
 
 
 def socket_target(path: Path) -> str:
-    """The socket as gRPC takes it: `unix:` and a path is a URI, so what means something in one is
-    escaped.
-    """
+    """Return the gRPC target `unix:PATH` of a socket, with URI characters in PATH escaped."""
     text = str(path)
     for character in "%#?":  # the percent sign first
         text = text.replace(character, f"%{ord(character):02X}")
@@ -197,9 +202,9 @@ def socket_target(path: Path) -> str:
 
 
 def trusted(socket: Path) -> Path:
-    """Returns `socket` where it is one that only we can have opened, in a folder of ours alone.
+    """Return `socket` if only this user can have opened it, in a folder of this user alone.
 
-    Raises NotAllowed where it is anything else, FileNotFoundError where it is not there.
+    Raises NotAllowed where it is anything else, FileNotFoundError where it is missing.
     """
     if socket.parent.exists():
         check_private(socket.parent)
@@ -211,7 +216,7 @@ def trusted(socket: Path) -> Path:
 
 
 def private(folder: Path) -> Path:
-    """Makes `folder` where it is missing, for us alone (mode 0700), and returns it.
+    """Create `folder` if it is missing, for this user alone (mode 0700), and return it.
 
     Raises what `check_private` raises.
     """
@@ -220,9 +225,9 @@ def private(folder: Path) -> Path:
 
 
 def check_private(folder: Path) -> Path:
-    """Returns `folder` where it is a real folder, ours, and nobody else may write in it.
+    """Return `folder` if it is a folder (no link) of this user that nobody else may write to.
 
-    Raises NotAllowed. Rights are never changed: the folder may serve others too.
+    Raises NotAllowed. Permissions are never changed: others may use the folder too.
     """
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

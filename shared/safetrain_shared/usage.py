@@ -1,9 +1,9 @@
-"""A wrong command line, in the user's language: click's own words, and how `complaint` shows them.
+"""Usage errors and click's own texts in the user's language.
 
-click looks its texts up with gettext; those named in WORDS it finds in our catalogue, because
-`i18n.speak` points gettext there. Texts with a plural it asks for in a way that our catalogue has
-no room for: `reworded` replaces them in the finished message. What stands for a value in a help
-text (TEXT, [OPTIONS]) it does not look up at all: `worded` says it. Source: click 8.5, core,
+click looks its texts up with gettext. `i18n.use_with_gettext` points gettext to safetrain's
+catalogue, which translates those in WORDS. The catalogue has no plural forms, so texts with a
+plural are replaced in the finished message (`translate_plurals`). Metavars in help texts (TEXT,
+[OPTIONS]) are not looked up by click at all (`translate_metavars`). Source: click 8.5, core,
 decorators, exceptions, shell_completion, types.
 """
 
@@ -69,32 +69,33 @@ _PLURALS = (
 )
 
 
-def complaint(program: str, error: click.UsageError) -> str:
-    """What is wrong with a command line of `program`, and where the help is; a help itself alone.
+def usage_error_text(program: str, error: click.UsageError) -> str:
+    """Return what is wrong with a command line of `program`, and the command that shows its help.
 
-    A group that is called without a command raises its whole help as an error.
+    A group that is called without a command raises its help text as an error; that is returned
+    unchanged.
     """
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message()
-    text = f"{program}: {wrong(error)}"
+    text = f"{program}: {usage_error(error)}"
     if error.ctx is None:
         return text
     command = f"{error.ctx.command_path} --help"
     return f"{text}\n" + translate(_("How to use it: {command}")).format(command=command)
 
 
-def wrong(error: click.UsageError) -> str:
-    """What is wrong with a command line, alone; with one that lacks its command, just that."""
+def usage_error(error: click.UsageError) -> str:
+    """Return what is wrong with a command line, without the program's name and help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return translate("Missing command.")
-    return reworded(error.format_message())
+    return translate_plurals(error.format_message())
 
 
 C = TypeVar("C", bound=click.Command)
 
 
-def worded(command: C) -> C:
-    """The command with what stands for values in its help in the language in use."""
+def translate_metavars(command: C) -> C:
+    """Translate the metavars in the help of `command` into the language in use; return it."""
     if language() == "en":
         return command
     context = click.Context(command)
@@ -108,12 +109,12 @@ def worded(command: C) -> C:
 
 
 def _value(metavar: str) -> str:
-    """A metavar with its words translated, and what says optional or repeated as it is: [JOB]."""
+    """Translate the words of a metavar; brackets and dots stay, as in [JOB]."""
     return re.sub(r"[A-Z][A-Z =]*[A-Z]", lambda found: translate(found[0]), metavar)
 
 
-def reworded(message: str) -> str:
-    """A message of click's with its plural forms in the language in use."""
+def translate_plurals(message: str) -> str:
+    """Translate the texts with plural forms in a message of click's."""
     for pattern, sentence in _PLURALS:
         match = re.search(pattern, message)
         if match:

@@ -53,6 +53,6 @@ def test_a_cause_of_a_newer_version_is_an_interruption() -> None:
 
 
 def test_it_is_said_in_portuguese() -> None:
-    with i18n.speaking("pt"):
+    with i18n.using("pt"):
         said = night((S.RUNNING, ""), (S.INTERRUPTED, "job.gpu_watchdog"))
     assert said == "Interrompido: watchdog do ecrã (00:00:00). Continua sozinho."

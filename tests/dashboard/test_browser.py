@@ -157,7 +157,7 @@ def test_the_page_writes_numbers_as_the_rest_of_safetrain(page: Page) -> None:
         return values.map((v) => [f.number(v), f.integer(v), f.size(v), f.decimal(v, 3)]);
     }"""
     for lang in i18n.LANGUAGES:
-        with i18n.speaking(lang):
+        with i18n.using(lang):
             ours = [
                 [i18n.number(v), i18n.integer(v), i18n.size(v), i18n.decimal(v, 3)] for v in NUMBERS
             ]

@@ -38,7 +38,7 @@ def run(daemon: DaemonProcess, *arguments: str, **env: str) -> subprocess.Comple
 
 
 def test_the_reports_own_guide_is_in_the_users_language(tmp_path: Path) -> None:
-    with i18n.speaking("pt"):
+    with i18n.using("pt"):
         named = dict(files(Home(tmp_path), {}, Scrubber()))
     assert named["README.txt"].startswith("Um relatório de `safetrain diagnose --bundle`")
     assert "Ficaram de fora: perguntas" in named["README.txt"]

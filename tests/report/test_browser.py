@@ -64,7 +64,7 @@ def test_axe_finds_nothing_that_shuts_anybody_out(
     browser: Browser, tmp_path: Path, lang: str, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
-    with i18n.speaking(lang):
+    with i18n.using(lang):
         path.write_text(page(contents()), "utf-8")
     with browser.new_page(color_scheme=scheme) as tab:
         tab.goto(path.as_uri())

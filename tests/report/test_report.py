@@ -133,7 +133,7 @@ def test_it_tells_what_happened(whole: Page) -> None:
 
 
 def test_in_portuguese_it_says_so() -> None:
-    with i18n.speaking("pt"):
+    with i18n.using("pt"):
         text = page(contents())
     assert '<html lang="pt-PT">' in text
     assert "1,135" in text

@@ -111,6 +111,6 @@ def test_every_fault_of_a_line_of_json_is_said_in_words(line: str) -> None:
 def test_a_name_of_a_newer_version_stands_as_it_came() -> None:
     assert "(hibernating)" in sentence("job.finished", {"id": 1, "state": "hibernating"}, lang="pt")
     assert (
-        json.dumps(arg_words.spoken({"id": 1, "reason": "E42"}, "pt"))
+        json.dumps(arg_words.in_words({"id": 1, "reason": "E42"}, "pt"))
         == '{"id": 1, "reason": "E42"}'
     )

@@ -10,7 +10,7 @@ import click
 from safetrain.views.evaluation import verdict_lines
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import evaluations_pb2
-from safetrain_shared.i18n import language, speaking
+from safetrain_shared.i18n import language, using
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Evaluation:
 def evaluation_of(message: evaluations_pb2.Evaluation, lang: str | None) -> Evaluation:
     """The daemon's message as an `Evaluation`, its text in `lang`, else in the language in use."""
     verdict = message.verdict
-    with speaking(lang or language()):
+    with using(lang or language()):
         text = click.unstyle("\n".join(verdict_lines(message)))
     return Evaluation(
         judgement=verdict.judgement,

@@ -9,7 +9,7 @@ import click
 from safetrain.views.preflight_sheet import Sheet
 from safetrain_proto.v1.preflight_pb2 import PreflightEvent
 from safetrain_shared.findings import Finding
-from safetrain_shared.i18n import language, speaking
+from safetrain_shared.i18n import language, using
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import FIELDS, SettingValue
 from safetrain_shared.wire import finding_from_wire, plan_from_wire
@@ -45,12 +45,12 @@ class Preflight:
         return {name: getattr(self.plan.settings, name) for name in FIELDS}
 
     def __str__(self) -> str:
-        with speaking(self.lang or language()):
+        with using(self.lang or language()):
             return click.unstyle("\n".join([*self._sheet.opening(), *self._lines]))
 
     def take(self, event: PreflightEvent) -> None:
         """Goes on by one message of the daemon's."""
-        with speaking(self.lang or language()):
+        with using(self.lang or language()):
             self._lines += self._sheet.lines(event)
         match event.WhichOneof("body"):
             case "finding":

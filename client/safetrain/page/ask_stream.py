@@ -16,8 +16,8 @@ from safetrain.views.labels import PHASES, word
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
 from safetrain_shared.errors import InvalidInput, SafetrainError
-from safetrain_shared.i18n import speaking
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.i18n import using
 from safetrain_shared.paths import Home, socket_target
 from safetrain_shared.printable import printable
 
@@ -49,7 +49,7 @@ async def answered(home: Home, request: AskRequest, lang: str) -> AsyncIterator[
         call = AnswersStub(channel).Ask(request)
         try:
             async for event in call:
-                with speaking(lang):
+                with using(lang):
                     piece = _piece(event)
                 yield piece
         except grpc.aio.AioRpcError as error:

@@ -21,7 +21,7 @@ from safetrain.page.job_hub import Hub, compact
 from safetrain.page.texts import words
 from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.history import History
-from safetrain_shared.i18n import LANGUAGES, language, speaking
+from safetrain_shared.i18n import LANGUAGES, language, using
 
 STATIC = Path(__file__).parent / "static"
 TICK_SECONDS = 0.25  # how often a tab looks for news
@@ -70,7 +70,7 @@ class Tab:
 
     def news(self) -> Iterator[tuple[str, str]]:
         """What is not as it was when last sent: a name and its JSON."""
-        with speaking(self._lang):
+        with using(self._lang):
             now = list(self._now())
         for name, text in now:
             if self._sent.get(name) != text:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from safetrain_shared.arg_words import spoken
+from safetrain_shared.arg_words import in_words
 from safetrain_shared.findings import Finding
 from safetrain_shared.i18n import format_text, translate
 from safetrain_shared.messages import (
@@ -54,7 +54,7 @@ def sentence(
     if args.get("cause") in SENTENCES:  # a sentence within this one, of the same arguments
         rest = {name: value for name, value in args.items() if name != "cause"}
         args = {**rest, "cause": sentence(str(args["cause"]), rest, lang=lang)}
-    return format_text(translate(text, lang), spoken(args, lang), lang)
+    return format_text(translate(text, lang), in_words(args, lang), lang)
 
 
 def say(finding: Finding, *, lang: str | None = None, fallback: str = "") -> str:
