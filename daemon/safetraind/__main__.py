@@ -29,14 +29,12 @@ from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
 from safetrain_shared.usage import translate_metavars, usage_error, usage_error_text
 
-# Each command imports what it needs when it runs: `status` and `--help` stay quick.
+# Each command imports its modules when it runs, which keeps `status` and `--help` quick.
 
 
 def main() -> None:
     """Entry point of the `safetraind` script."""
-    use_with_gettext(
-        lang_option(sys.argv[1:])
-    )  # help texts are made before click has read its options
+    use_with_gettext(lang_option(sys.argv[1:]))  # before click: help texts are made first
     command = _cli()
     try:
         with command.make_context("safetraind", sys.argv[1:]) as context:
@@ -44,37 +42,37 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:
-        click.echo(_misused(error, as_json="--json" in sys.argv), err=True)
+        click.echo(_usage_error(error, as_json="--json" in sys.argv), err=True)
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python reports the pipe at exit
         sys.exit(EXIT_PIPE)
 
 
 def _command(
     example: str, meaning: str
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
-    """A command with `--json` and `--lang`, an example in its help, and errors as sentences.
+    """Decorate a function as a command with `--json`, `--lang`, an example and error handling.
 
-    The function returns what happened; its `text` is what people read.
+    The function returns a JSON object; `text` in it is printed without `--json`.
     """
 
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @wraps(function)
         def body(json: bool, **options: Any) -> None:
             try:
-                said = function(**options)
+                result = function(**options)
             except SafetrainError as error:
-                sys.exit(_refuse(error, as_json=json))
+                sys.exit(_report(error, as_json=json))
             except OSError as error:
-                sys.exit(_refuse(_of_the_home(error), as_json=json))
+                sys.exit(_report(_home_error(error), as_json=json))
             except ModuleNotFoundError as error:
                 if str(error.name).startswith("safetrain"):
                     raise
-                sys.exit(_refuse(Unreachable("daemon.not_installed"), as_json=json))
-            _print(said, as_json=json)
+                sys.exit(_report(Unreachable("daemon.not_installed"), as_json=json))
+            _print(result, as_json=json)
 
         command = click.command(
             name=function.__name__.removesuffix("_"),
@@ -82,35 +80,35 @@ def _command(
             epilog=_("Example: {example}").format(example=example),
         )(body)
         command = click.option("--json", is_flag=True, help=_("Print JSON."))(command)
-        return _speaking(command)
+        return _with_lang(command)
 
     return decorate
 
 
-def _speaking(command: click.Command) -> click.Command:
-    """The command with `--lang`, which `main` has read already."""
+def _with_lang(command: click.Command) -> click.Command:
+    """Add `--lang` to a command; `main` has already read its value."""
     meaning = _("Language of texts and help.")
     kind = click.Choice(LANGUAGES)
     return click.option("--lang", type=kind, expose_value=False, help=meaning)(command)
 
 
-def _print(said: dict[str, Any], *, as_json: bool) -> None:
+def _print(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({k: v for k, v in said.items() if k != "text"}))
-    elif said.get("text"):
-        click.echo(said["text"])
+        click.echo(json.dumps({k: v for k, v in result.items() if k != "text"}))
+    elif result.get("text"):
+        click.echo(result["text"])
 
 
-def _of_the_home(error: OSError) -> SafetrainError:
-    """What the system said about a file of the home, as a sentence that names it."""
+def _home_error(error: OSError) -> SafetrainError:
+    """Return the error for a system error on a file of the home."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     cls, code = (NoRoom, "disk.refused") if full else (NotAllowed, "home.unwritable")
     path, reason = str(error.filename or home().root), error.strerror or str(error)
     return cls(code, path=path, reason=reason)
 
 
-def _refuse(error: SafetrainError, *, as_json: bool) -> int:
-    """Says what is wrong on standard error and returns the exit code."""
+def _report(error: SafetrainError, *, as_json: bool) -> int:
+    """Print the error on standard error and return its exit code."""
     text = sentence(error.code, error.args_by_name)
     if as_json:
         click.echo(_object(error.code, error.args_by_name, text, error.exit_code), err=True)
@@ -119,28 +117,28 @@ def _refuse(error: SafetrainError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def _misused(error: click.UsageError, *, as_json: bool) -> str:
-    """What is said of a wrong command line."""
+def _usage_error(error: click.UsageError, *, as_json: bool) -> str:
+    """Return the text for a wrong command line."""
     if as_json:
         return _object("usage", {}, usage_error(error), EXIT_USAGE)
     return usage_error_text("safetraind", error)
 
 
 def _object(code: str, args: dict[str, Any], text: str, exit_code: int) -> str:
-    """An error as `safetrain --json` prints it, too."""
+    """Return an error as JSON, in the form that `safetrain --json` prints."""
     body = {"code": code, "args": args, "text": text}
     return json.dumps({"error": body, "exit_code": exit_code})
 
 
 def _cli() -> click.Command:
-    """The commands, with their texts in the language in use."""
+    """Return the commands, with their texts in the language in use."""
     group = click.Group(
         help=_("The service that trains. It goes on when the terminal closes."),
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
     for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
         group.add_command(translate_metavars(make()))
-    return translate_metavars(_speaking(group))
+    return translate_metavars(_with_lang(group))
 
 
 def _run() -> click.Command:
@@ -151,7 +149,7 @@ def _run() -> click.Command:
         try:
             app.run(home())
         except Busy:
-            if not agent.is_agent():  # launchd would try again every ten seconds
+            if not agent.is_agent():  # else launchd would retry every ten seconds
                 raise
         return {}
 
@@ -208,7 +206,7 @@ def _restart() -> click.Command:
 
 
 def _at_login() -> str:
-    """What is wrong with the start at login, as a further sentence; empty where nothing is."""
+    """Return a further sentence on a fault of the start at login; empty without one."""
     from safetraind.host.agents import missing_program
 
     if gone := missing_program():
@@ -245,10 +243,10 @@ def _logs() -> click.Command:
     def logs(lines: int) -> dict[str, Any]:
         path = home().log
         try:
-            said = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            log = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
-            said = []
-        tail = said[-lines:] if lines else []
+            log = []
+        tail = log[-lines:] if lines else []
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
     return logs

@@ -1,4 +1,4 @@
-"""The service at every login: a launchd agent on macOS, a systemd user unit on Linux."""
+"""Starts the service at every login: a launchd agent on macOS, a systemd user unit on Linux."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safetrain_shared.paths import Home, private
 from safetraind import background
 from safetraind.host.agents import LABEL, UNIT, agent_path, missing_program
 
-Ask = Callable[..., bool]  # a command of the service manager; whether it did as it was asked
-# An agent inherits nothing of the shell: what models and downloads need is written down.
+Ask = Callable[..., bool]  # runs a command of the service manager, returns whether it succeeded
+# An agent inherits no variables of the shell; those for models and downloads are written into it.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _KEPT = (
     *("PATH", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "PIP_CONFIG_FILE", "PIP_CERT"),
@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.5
 
 
 def ask(*command: str) -> bool:
-    """Asks the service manager; False where it refuses, or there is none (a container, ssh)."""
+    """Run a command of the service manager; False if it fails or there is none (container)."""
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=90).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -36,13 +36,13 @@ def ask(*command: str) -> bool:
 
 
 def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
-    """Writes the agent for this home and this Python. Returns its file, and whether the service
-    manager took it; where it did not, it does so at the next login.
+    """Write the agent for this home and this Python, and load it into the service manager.
 
-    A service that runs already is handed over: it ends gently, and the service manager starts it
-    anew; where there is none to do so (a container, ssh), it is started as it was. A token
-    (HF_TOKEN) is a secret and is not written down: `hf auth login` keeps it where the service finds
-    it. Raises OSError, and what the service refused with.
+    Returns the agent's file, and whether the service manager loaded it; if not, it does so at the
+    next login. A running service is stopped gracefully and started again by the service manager;
+    without one (a container, ssh) it is started directly. A token (HF_TOKEN) is a secret and is
+    not written: `hf auth login` stores it where the service finds it. Raises OSError, and the error
+    of a service that does not start.
     """
     private(home.root)
     path = agent_path()
@@ -64,10 +64,10 @@ def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
 
 
 def _bootstrap(path: Path, ask: Ask) -> bool:
-    """Hands the agent to launchd; whether `launchctl print` then shows it.
+    """Load the agent into launchd; return whether `launchctl print` then shows it.
 
-    A bootstrap right after a bootout fails with 5 (input/output error) until launchd has let the
-    old one go, and one that is told as failed may have worked.
+    A bootstrap right after a bootout fails with 5 (input/output error) until launchd has unloaded
+    the old agent, and one that is reported as failed may have worked.
     """
     ask("launchctl", "bootout", _target())
     deadline = time.monotonic() + _BOOTSTRAP_SECONDS
@@ -81,7 +81,7 @@ def _bootstrap(path: Path, ask: Ask) -> bool:
 
 
 def uninstall(ask: Ask = ask) -> Path | None:
-    """Stops and removes the agent; a training goes on. Returns its file, None where none was."""
+    """Stop and remove the agent; a training goes on. Returns its file, None if there was none."""
     path = agent_path()
     if not path.exists():
         return None
@@ -96,39 +96,41 @@ def uninstall(ask: Ask = ask) -> Path | None:
 
 
 def start(home: Home, ask: Ask = ask) -> int:
-    """Starts the service, by the service manager where it is installed for this home, and returns
-    its pid. Raises Busy where one runs already, and what a new one refused with.
+    """Start the service and return its pid; by the service manager if it is installed there.
+
+    Raises Busy where a service runs already, and the error of a service that does not start.
     """
     background.refuse_another(home)
     command: tuple[str, ...] = ("launchctl", "kickstart", _target())
     if sys.platform != "darwin":
         command = ("systemctl", "--user", "start", UNIT)
-    return _begun(home, ask, *command)
+    return _started(home, ask, *command)
 
 
 def restart(home: Home, ask: Ask = ask) -> int:
-    """Stops the service gently, where one runs, and starts it as `start` does."""
+    """Stop the service gracefully, if one runs, and start it as `start` does."""
     background.stop_if_running(home)
-    # -k: the old one may just be leaving.
+    # -k: the old process may still be exiting.
     command: tuple[str, ...] = ("launchctl", "kickstart", "-k", _target())
     if sys.platform != "darwin":
         command = ("systemctl", "--user", "restart", UNIT)
-    return _begun(home, ask, *command)
+    return _started(home, ask, *command)
 
 
 def is_agent() -> bool:
-    """Whether launchd started this very process as our agent."""
+    """Whether launchd started this process as safetrain's agent."""
     return os.environ.get("XPC_SERVICE_NAME") == LABEL
 
 
-def _begun(home: Home, ask: Ask, *command: str) -> int:
+def _started(home: Home, ask: Ask, *command: str) -> int:
+    """Start the service by `command` if the agent is installed, else directly; return its pid."""
     if _is_installed(home) and not missing_program() and ask(*command):
         return background.wait(home)
     return background.start(home)
 
 
 def _is_installed(home: Home) -> bool:
-    """Whether the agent is there and serves this home."""
+    """Whether the agent is installed and serves this home."""
     try:
         data = agent_path().read_bytes()
     except OSError:
@@ -137,7 +139,7 @@ def _is_installed(home: Home) -> bool:
         return _quoted(f"SAFETRAIN_HOME={home.root}").encode() in data
     try:
         agent = plistlib.loads(data)
-    except ValueError:  # somebody else's, or damaged
+    except ValueError:  # another program's, or damaged
         return False
     return bool(agent.get("EnvironmentVariables", {}).get("SAFETRAIN_HOME") == str(home.root))
 
@@ -147,16 +149,17 @@ def _target() -> str:
 
 
 def environment(home: Home) -> dict[str, str]:
-    """What the service must have of this shell."""
+    """Return the variables of this shell that the service needs."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "SAFETRAIN_HOME": str(home.root)}
 
 
 def launchd_agent(home: Home, variables: dict[str, str]) -> bytes:
-    """The property list (launchd.plist(5)).
+    """Return the property list (launchd.plist(5)).
 
-    `AbandonProcessGroup`: a stopping daemon must not take its worker along. `ProcessType`: unset,
-    launchd throttles processor and disk. `KeepAlive`: again after a crash, not after `stop`.
+    `AbandonProcessGroup`: launchd must not kill the worker when the daemon stops. `ProcessType`:
+    unset, launchd throttles processor and disk. `KeepAlive`: restart after a crash, not after
+    `stop`.
     """
     return plistlib.dumps(
         {
@@ -175,8 +178,10 @@ def launchd_agent(home: Home, variables: dict[str, str]) -> bytes:
 
 
 def systemd_unit(variables: dict[str, str]) -> str:
-    """The unit (systemd.service(5)). `KillMode=process`: the worker outlives a stopping daemon.
-    `OOMPolicy=continue`: a worker that the kernel kills for memory does not take the daemon along.
+    """Return the unit (systemd.service(5)).
+
+    `KillMode=process`: the worker outlives a stopping daemon. `OOMPolicy=continue`: the daemon goes
+    on when the kernel kills a worker for memory.
     """
     command = " ".join(_quoted(part).replace("$", "$$") for part in _command())
     environment = "\n".join(f"Environment={_quoted(f'{k}={v}')}" for k, v in variables.items())
@@ -203,6 +208,6 @@ def _command() -> Sequence[str]:
 
 
 def _quoted(text: str) -> str:
-    """A word of a unit file: quoted, with specifiers escaped."""
+    """Quote a word for a unit file and escape specifiers."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("%", "%%") + '"'

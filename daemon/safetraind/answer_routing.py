@@ -1,5 +1,6 @@
-"""Who answers a question: the training worker, or a warm one with which model and adapter; pure
-but for a look at which adapters are there.
+"""Routes a question to the training worker or to the inference server, with model and adapter.
+
+Pure, except that adapters and their owners are looked up in the jobs' output folders.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _WEIGHTS = "adapters.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A job as far as answering goes. `model`: the folder (or hub id) it was trained on."""
+    """A job that may answer. `model`: the folder (or hub id) that it was trained on."""
 
     id: int
     state: JobState
@@ -40,8 +41,9 @@ class Candidate:
         return training_state.read(self.output)
 
     def adapter(self, checkpoint: str = "") -> Path | None:
-        """The folder of its best adapter, or of a checkpoint's; None where there is none of its
-        own: another job may have begun anew in the same output folder.
+        """Return the folder of the job's best adapter, or of a checkpoint; None without one.
+
+        An adapter of another job that was trained in the same output folder does not count.
         """
         folder = self.output / (Path(checkpoint).name or ADAPTERS)
         state = self._held()
@@ -50,20 +52,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingRoute:
     """Ask the worker of the job in training."""
 
     job_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """Ask a warm worker. `adapter` None: the base. `model` empty: the default one."""
+class ServerRoute:
+    """Ask the inference server. `adapter` None: the base. `model` empty: the default model."""
 
     model: str
     adapter: Path | None = None
     job_id: int = 0
     note: Finding | None = None
+
+
+Route = TrainingRoute | ServerRoute
 
 
 def route(
@@ -73,28 +78,28 @@ def route(
     checkpoint: str = "",
     base: bool = False,
     model: str = "",
-) -> Training | Warm:
-    """Who answers.
+) -> Route:
+    """Choose the worker that answers.
 
-    Raises NotFound for a job, adapter or checkpoint that is not there, and Busy where the answer
-    would need the GPU that a training (or its check) holds.
+    Raises NotFound for a job, adapter or checkpoint that does not exist, and Busy where the answer
+    would need the GPU that a training (or its preflight) holds.
     """
     active = next((c for c in candidates if c.state in _ACTIVE), None)
     chosen = _chosen(candidates, job_id, active) if job_id or not model else None
     if chosen is not None and chosen.state is JobState.RUNNING and not checkpoint:
-        return Training(chosen.id)
+        return TrainingRoute(chosen.id)
     if active is not None:
         raise Busy(_why_busy(active, chosen), training=active.id)
     if chosen is None:
         note = None if model or base else Finding("ask.base_only", Status.INFO)
-        return Warm(model, note=note)
+        return ServerRoute(model, note=note)
     if base:
-        return Warm(chosen.model, job_id=chosen.id)
-    return Warm(chosen.model, own_adapter(chosen, checkpoint), chosen.id)
+        return ServerRoute(chosen.model, job_id=chosen.id)
+    return ServerRoute(chosen.model, own_adapter(chosen, checkpoint), chosen.id)
 
 
 def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
-    """The folder of the job's best adapter, or of a checkpoint's. Raises NotFound."""
+    """Return the folder of the job's best adapter, or of a checkpoint. Raises NotFound."""
     adapter = job.adapter(checkpoint)
     if adapter is not None:
         return adapter
@@ -110,7 +115,7 @@ def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
 
 
 def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
-    """Which sentence says why `chosen` (None: a model that was named) can't answer now."""
+    """Return the error code for why `chosen` (None: a named model) can't answer now."""
     if active.state is JobState.CHECKING:
         return "ask.busy_checking"
     if chosen is None:
@@ -121,9 +126,9 @@ def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
 def _chosen(
     candidates: Sequence[Candidate], job_id: int, active: Candidate | None
 ) -> Candidate | None:
-    """The job that was named, else the one in training, else the newest with an adapter.
+    """Return the named job, else the one in training, else the newest with an adapter.
 
-    A job that is paused or interrupted is newer than any that has ended.
+    A paused or interrupted job counts as newer than any that has ended.
     """
     if job_id:
         named = [c for c in candidates if c.id == job_id]

@@ -1,4 +1,4 @@
-"""The daemon's object graph and its life: lock, open, serve, stop."""
+"""The daemon's object graph and life cycle: lock the home, open, serve, stop."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ from safetraind.submission import QuickCheck, Submission
 
 log = logging.getLogger(__name__)
 
-# A request holds settings, or a conversation; an answer a few hundred events.
+# A request holds settings or a conversation; a reply a few hundred events.
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 16 << 20
-# More than all connections may have together: who is refused is told so, and not left waiting.
+# More than `MAX_STREAMS`, so that a stream beyond that is refused with an error, not left waiting.
 MAX_CALLS = MAX_STREAMS + 56
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_REPLY_BYTES),
     ("grpc.max_concurrent_streams", MAX_CALLS),  # of one connection
-    ("grpc.server_handshake_timeout_ms", 5_000),  # connections that never speak
+    ("grpc.server_handshake_timeout_ms", 5_000),  # closes connections that send nothing
     ("grpc.so_reuseport", 0),
 )
 _FILES = (
@@ -106,40 +106,40 @@ _METHODS = tuple(
     for method in service.methods
 )
 _GRACE_SECONDS = 1.0  # for calls in progress when the daemon stops
-_DESCRIPTORS = 4096  # a launchd agent begins with 256
+_DESCRIPTORS = 4096  # the soft limit of a launchd agent is 256
 _LOG_BYTES = 4 << 20
 
 
 class _Formatter(logging.Formatter):
-    """Lines without control sequences, whatever a file, a model or a client brought into them."""
+    """Formats log records without control sequences, which files or clients may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """Return the record as text."""
         return printable(super().format(record))
 
 
 class Checks(Checker, QuickCheck, Protocol):
-    """What the daemon wants of preflight."""
+    """The preflight functions that the daemon calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a test may replace."""
+    """Parts that a test may replace."""
 
     worker_command: Sequence[str] = ()
     checks: Checks | None = None
 
 
 def run(home: Home, parts: Parts | None = None) -> None:
-    """Serves the home until SIGTERM, SIGINT, SIGHUP or `Control.Stop`.
+    """Serve the home until SIGTERM, SIGINT, SIGHUP or `Control.Stop`.
 
-    Raises Busy where another daemon serves it, which is left untouched; NotAllowed for a folder
-    that is not ours; what `Store` raises.
+    Raises Busy where another daemon serves it, NotAllowed for a folder of another user, and what
+    `JobStore` raises.
     """
     lock = _take_home(home)
     try:
         _log_to(home.log)
-        _bound(home.log.with_suffix(".out"))
+        _truncate_if_large(home.log.with_suffix(".out"))
         _raise_descriptor_limit()
         asyncio.run(_Daemon(home, parts or Parts()).serve())
     finally:
@@ -147,7 +147,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
 
 
 def _take_home(home: Home) -> int:
-    """The lock of the home: from here on we are its one daemon."""
+    """Lock the home for this daemon and return the lock's descriptor."""
     try:
         private(home.root)
         private(home.socket.parent)
@@ -158,7 +158,7 @@ def _take_home(home: Home) -> int:
     if lock is None:
         raise Busy("daemon.running", pid=_pid_in(home.lock), home=str(home.root))
     os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # a full disk; the pid is for people only
+    with contextlib.suppress(OSError):  # a full disk; the pid is informative only
         os.write(lock, str(os.getpid()).encode())
     return lock
 
@@ -171,15 +171,15 @@ def _pid_in(path: Path) -> int:
 
 
 def _log_to(path: Path) -> None:
-    path.touch(mode=0o600)  # others may be allowed to read in the home
+    path.touch(mode=0o600)  # the home may be readable by others
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.raiseExceptions = False  # a full disk must not fill the terminal instead
+    logging.raiseExceptions = False  # on a full disk, no tracebacks on the terminal
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def _bound(output: Path) -> None:
-    """Empties what launchd writes our standard output to, once it is large; it only appends."""
+def _truncate_if_large(output: Path) -> None:
+    """Empty the file to which launchd appends standard output, once it is large."""
     with contextlib.suppress(OSError):
         if output.stat().st_size > _LOG_BYTES:
             os.truncate(output, 0)
@@ -193,14 +193,14 @@ def _raise_descriptor_limit() -> None:
 
 
 def device() -> str:
-    """What a worker will compute on here: metal, cuda or cpu. Needs no MLX."""
+    """Return the device of workers on this machine: metal, cuda or cpu. Does not import MLX."""
     if os.uname().sysname == "Darwin":
         return "metal"
     return "cuda" if any(find_spec(f"mlx_cuda_{n}") for n in (12, 13)) else "cpu"
 
 
 class _Daemon:
-    """All parts, put together."""
+    """The daemon's parts, connected."""
 
     def __init__(self, home: Home, parts: Parts) -> None:
         self._home = home
@@ -214,12 +214,12 @@ class _Daemon:
         lease = Lease(home.lease(device()))
         self._controller = Controller(home, self._store, self._supervisor, lease, checks)
         self._submission = Submission(self._controller, self._models, checks)
-        self._warm = InferenceServer(home, self._supervisor, lease)
-        self._controller.lease_borrowers.append(self._warm)
+        self._inference = InferenceServer(home, self._supervisor, lease)
+        self._controller.lease_borrowers.append(self._inference)
         self._health = health.HealthServicer()
 
     async def serve(self) -> None:
-        """From the first look at the home to the last answer."""
+        """Open the home, serve until the stop, and shut down."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
@@ -244,12 +244,12 @@ class _Daemon:
     def _server(self) -> grpc.aio.Server:
         controller = self._controller
         jobs = JobsService(controller, self._submission)
-        control = ControlService(controller, device(), _METHODS, self._asked_to_stop)
+        control = ControlService(controller, device(), _METHODS, self._request_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
         data, models = DataService(workers), ModelsService(self._models, controller, workers)
         streams = Streams()
-        answers = AnswersService(controller, self._models, self._warm, streams)
+        answers = AnswersService(controller, self._models, self._inference, streams)
 
         server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
         jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
@@ -270,9 +270,7 @@ class _Daemon:
         return server
 
     def _bind(self, server: grpc.aio.Server) -> None:
-        """A socket (0600) that only we can open. A stale one may lie there; the lock says that it
-        is stale.
-        """
+        """Create the socket (0600). An existing one is stale, since this process has the lock."""
         self._home.socket.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
@@ -280,13 +278,13 @@ class _Daemon:
         finally:
             os.umask(before)
 
-    def _asked_to_stop(self, now: bool) -> None:
+    def _request_stop(self, now: bool) -> None:
         self._now = self._now or now
         self._stop.set()
 
 
 def _notify(state: str) -> None:
-    """Tells systemd, where it is our parent (sd_notify(3))."""
+    """Send a state to systemd, if it started this process (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sink, contextlib.suppress(OSError):

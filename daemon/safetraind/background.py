@@ -1,4 +1,4 @@
-"""The service seen from outside: start it in the background, ask it, stop it."""
+"""Starts the service in the background, queries it and stops it, from another process."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _CALL_SECONDS = 5.0
 
 
 def start(home: Home) -> int:
-    """Starts the service, detached from this terminal, waits until it answers, returns its pid.
+    """Start the service detached from the terminal, wait until it answers and return its pid.
 
-    Raises Busy where one runs already, or another start in the same moment was quicker, and
-    whatever the new one refused with. Of a start that was refused nothing is left running.
+    Raises Busy where a service runs already or another process starts one at the same time, and
+    the error of a service that does not start. A failed start leaves no process behind.
     """
     refuse_another(home)
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "safetraind", "run"],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
             cwd="/",
             env={**os.environ, "SAFETRAIN_HOME": str(home.root)},
         )
-        return _wait_for_answer(home, process, said)
+        return _wait_for_answer(home, process, output)
 
 
 def refuse_another(home: Home) -> None:
-    """Raises Busy where a service runs for this home."""
+    """Raise Busy where a service runs for this home."""
     if home.root.is_dir() and is_held(home.lock):
         raise Busy("daemon.running", pid=_pid(home), home=str(home.root))
 
 
 def wait(home: Home) -> int:
-    """Waits until a service that somebody else starts answers, and returns its pid.
+    """Wait until a service that another process starts answers, and return its pid.
 
-    Raises Unreachable where none does in time.
+    Raises Unreachable where none answers within START_SECONDS.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:
@@ -63,26 +63,26 @@ def wait(home: Home) -> int:
         time.sleep(_POLL_SECONDS)
 
 
-def _wait_for_answer(home: Home, process: subprocess.Popen[bytes], said: IO[str]) -> int:
+def _wait_for_answer(home: Home, process: subprocess.Popen[bytes], output: IO[str]) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
             if info(home)["pid"] == process.pid:
                 return process.pid
-        except (Unreachable, NotAllowed):  # what lies in the socket's place will be replaced
+        except (Unreachable, NotAllowed):  # the service will replace a stale or foreign socket
             pass
         if process.poll() is not None:
-            raise _refusal(home, process.returncode, said)
+            raise _refusal(home, process.returncode, output)
         time.sleep(_POLL_SECONDS)
     raise Unreachable("daemon.start_failed", log=str(home.log), reason=f"{START_SECONDS} s")
 
 
-def _refusal(home: Home, code: int, said: IO[str]) -> SafetrainError:
-    """The refusal of a daemon that ended at once, with its sentence and its exit code."""
+def _refusal(home: Home, code: int, output: IO[str]) -> SafetrainError:
+    """Return the error of a daemon that ended at once, by its exit code and last line."""
     if code == Busy.exit_code:
         return Busy("daemon.running", pid=_pid(home), home=str(home.root))
-    said.seek(0)
-    lines = said.read().strip().splitlines()
+    output.seek(0)
+    lines = output.read().strip().splitlines()
     cls = {error.exit_code: error for error in ERRORS}.get(code, Unreachable)
     if not lines:
         return cls("daemon.start_died", log=str(home.log), code=code)
@@ -91,8 +91,9 @@ def _refusal(home: Home, code: int, said: IO[str]) -> SafetrainError:
 
 
 def info(home: Home) -> dict[str, Any]:
-    """What the running service says of itself. Raises Unreachable, and NotAllowed where something
-    else lies in the place of its socket.
+    """Return the running service's information as a JSON object.
+
+    Raises Unreachable, and NotAllowed where its socket is not this user's alone.
     """
     answer = _call(home, "Info", control_pb2.InfoRequest())
     return {
@@ -107,10 +108,10 @@ def info(home: Home) -> dict[str, Any]:
 
 
 def stop(home: Home, *, now: bool) -> int:
-    """Stops the service and waits until it is gone. Returns the job that trains on, or 0.
+    """Stop the service and wait for its end. Returns the job that goes on training, or 0.
 
-    `now`: that job too gets its checkpoint and ends, which may take a step and a save.
-    Raises Unreachable where none runs.
+    `now`: that job saves a checkpoint and ends too, which may take a step and a save.
+    Raises Unreachable where no service runs.
     """
     answer = _call(home, "Stop", control_pb2.StopRequest(now=now))
     while is_held(home.lock):
@@ -119,7 +120,7 @@ def stop(home: Home, *, now: bool) -> int:
 
 
 def stop_if_running(home: Home) -> bool:
-    """Stops the service gently, a training goes on; returns whether one ran."""
+    """Stop the service gracefully, if one runs, and return whether one ran. A training goes on."""
     try:
         stop(home, now=False)
     except Unreachable:

@@ -1,4 +1,4 @@
-"""Submitting: what is refused at once, what attaches, what continues, what joins the queue."""
+"""Submits jobs: a request is refused, attached to a live job, continues one, or is queued."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
 
-_NO_DISK = ("/proc", "/sys", "/dev")  # where no folder can be made, or none stays
+_NO_DISK = ("/proc", "/sys", "/dev")  # pseudo file systems: no place for an output folder
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a client wants to be trained. `after`: a job whose end it waits for; 0: none."""
+class SubmitRequest:
+    """A client's request to train.
+
+    `key`: an idempotency key. `fresh`: move an old run in the output folder aside. `after`: the job
+    whose end to wait for; 0: none.
+    """
 
     spec: JobSpec
     key: str = ""
@@ -40,7 +44,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The job that answers the wish. `outcome`: queued, attached or continued."""
+    """The job for a request. `outcome`: queued, attached or continued."""
 
     job_id: int
     outcome: str
@@ -51,136 +55,136 @@ class QuickCheck(Protocol):
     """The checks that need no GPU."""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
-        """What is worth knowing, and the plan as predicted. Raises Blocked.
+        """Return findings and the predicted plan. Raises Blocked.
 
-        `idle`: nothing else uses the machine's memory when the job's turn comes than does now.
+        `idle`: nobody holds the GPU or waits for it; the memory free now is free for this job.
         """
 
 
 class Submission:
-    """Takes wishes. Those for one output folder are decided one after the other."""
+    """Handles submit requests; a lock keeps two requests for one output folder apart."""
 
     def __init__(self, controller: Controller, models: Models, checks: QuickCheck) -> None:
         self._controller = controller
         self._models = models
         self._checks = checks
-        self._one = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
-    async def submit(self, wish: Wish) -> Accepted:
-        """Accepts the wish.
+    async def submit(self, request: SubmitRequest) -> Accepted:
+        """Return the job for the request, a new one if necessary.
 
         Raises InvalidInput, NotFound, NotAllowed, Conflict, Blocked or NoRoom.
         """
-        known = self._known(wish)
+        known = self._by_key(request)
         if known is not None:
             return known
-        # Off the event loop: macOS may ask the user for a folder, or fetch it from iCloud.
-        known_outputs = self._controller.store.outputs()
-        output = await asyncio.to_thread(checked_paths, wish.spec, known_outputs)
+        # In a thread: macOS may ask the user for permission, or fetch a file from iCloud.
+        outputs = self._controller.store.outputs()
+        output = await asyncio.to_thread(checked_paths, request.spec, outputs)
         home = self._controller.home
-        await asyncio.to_thread(check_not_ours, output, home, self._models.resolve(wish.spec.model))
-        if wish.after:
-            self._controller.job(wish.after)
-        known = self._attached(wish, output)
+        await asyncio.to_thread(
+            check_not_reserved, output, home, self._models.resolve(request.spec.model)
+        )
+        if request.after:
+            self._controller.job(request.after)
+        known = self._attached(request, output)
         if known is not None:
             return known
-        document = await self._document(wish.spec)
-        begun = await asyncio.to_thread(_begun_there, wish, output, document)
-        known = self._begun(wish, output, document, begun=begun)
+        document = await self._document(request.spec)
+        begun = await asyncio.to_thread(_can_continue, request, output, document)
+        known = self._continued(request, output, document, begun=begun)
         if known is not None:
             return known
-        foreseen = await self._checks.foresee(wish.spec, idle=self._controller.idle)
-        async with self._one:  # the same may have been wished for meanwhile
-            begun = await asyncio.to_thread(_begun_there, wish, output, document)
-            known = self._known(wish) or self._attached(wish, output)
-            known = known or self._begun(wish, output, document, begun=begun)
+        foreseen = await self._checks.foresee(request.spec, idle=self._controller.idle)
+        async with self._lock:  # the same may have been requested meanwhile
+            begun = await asyncio.to_thread(_can_continue, request, output, document)
+            known = self._by_key(request) or self._attached(request, output)
+            known = known or self._continued(request, output, document, begun=begun)
             if known is not None:
                 return known
-            if wish.fresh:  # only now: a wish that is refused moves nothing
+            if request.fresh:  # only now: a refused request must not move anything
                 await asyncio.to_thread(output_folder.move_aside, output)
             document = dataclasses.replace(document, forecast=foreseen.forecast)
-            record = self._accept(document, output, wish)
+            record = self._accept(document, output, request)
         return Accepted(record.job.id, "queued", foreseen.findings)
 
     def check_retry(self, job_id: int) -> None:
-        """Raises Conflict where another live job has the output folder meanwhile."""
+        """Raise Conflict where another live job uses the output folder by now."""
         output = self._controller.record(job_id).output
         for record in self._controller.store.by_output(output):
             if record.job.id != job_id and record.job.state not in FINAL:
                 raise Conflict("job.output_taken", id=record.job.id, output=output)
 
-    def _known(self, wish: Wish) -> Accepted | None:
-        """The job that this very wish has made already."""
-        known = self._controller.store.by_key(wish.key) if wish.key else None
+    def _by_key(self, request: SubmitRequest) -> Accepted | None:
+        """Return the job of an earlier request with the same idempotency key. Raises Conflict."""
+        known = self._controller.store.by_key(request.key) if request.key else None
         if known is None:
             return None
-        differences = output_folder.differences(known.spec, wish.spec)
-        if wish.spec.output != known.spec.output:
-            output = f"output: {known.spec.output} → {wish.spec.output}"
+        differences = output_folder.differences(known.spec, request.spec)
+        if request.spec.output != known.spec.output:
+            output = f"output: {known.spec.output} → {request.spec.output}"
             differences = ", ".join(filter(None, (differences, output)))
         if differences:
-            key, job_id = wish.key, known.job.id
+            key, job_id = request.key, known.job.id
             raise Conflict("job.other_request", key=key, id=job_id, differences=differences)
         return Accepted(known.job.id, "attached")
 
-    def _attached(self, wish: Wish, output: Path) -> Accepted | None:
-        """The live job of this output folder, if it asks for the same.
+    def _attached(self, request: SubmitRequest, output: Path) -> Accepted | None:
+        """Return the live job of this output folder, if it is the same training.
 
-        One that waits takes new options; one that is paused goes on.
+        A waiting job gets the request's options; a paused one is resumed. Raises Conflict.
         """
         for record in self._controller.store.by_output(str(output)):
             job = self._controller.job(record.job.id)
             if job.state in FINAL:
                 continue
-            if wish.fresh:
+            if request.fresh:
                 raise Conflict("job.fresh_live", id=job.id, output=str(output))
-            self._check_same(wish, record, job)
+            self._check_same(request, record, job)
             if job.state is JobState.PAUSED:
-                self._revise(wish, job.id, after=wish.after)
+                self._revise(request, job.id, after=request.after)
                 self._controller.wish(triggers.ResumeAsked(job.id))
                 return Accepted(job.id, "continued")
             if job.state is JobState.QUEUED:
-                self._revise(wish, job.id, after=wish.after or job.after)
+                self._revise(request, job.id, after=request.after or job.after)
             return Accepted(job.id, "attached")
         return None
 
-    def _check_same(self, wish: Wish, record: Record, job: state.Job) -> None:
-        """Raises Conflict where the live job is another training, or can't take new options."""
+    def _check_same(self, request: SubmitRequest, record: Record, job: state.Job) -> None:
+        """Raise Conflict where the live job is another training, or can't take new options."""
         old, output = record.spec, record.output
-        differences = output_folder.differences(old, wish.spec)
+        differences = output_folder.differences(old, request.spec)
         if differences and job.state is JobState.PAUSED:
             args = {"output": output, "differences": differences}
             raise Conflict("job.output_paused", id=job.id, **args)
         waits = job.state in (JobState.PAUSED, JobState.QUEUED)
         if differences or not (
-            waits or output_folder.options(old) == output_folder.options(wish.spec)
+            waits or output_folder.options(old) == output_folder.options(request.spec)
         ):
             raise Conflict("job.output_taken", id=job.id, output=output)
 
-    def _begun(
-        self, wish: Wish, output: Path, document: JobDocument, *, begun: bool
+    def _continued(
+        self, request: SubmitRequest, output: Path, document: JobDocument, *, begun: bool
     ) -> Accepted | None:
-        """What was begun in the folder goes on, by the same job, or, where this home does not know
-        it, by a new one.
-        """
-        if wish.fresh:
+        """Continue the training in the folder, by its job or, in another home, by a new one."""
+        if request.fresh:
             return None
         job_id = self._ended_job(output, document)
         if job_id:
-            self._revise(wish, job_id, after=wish.after)
+            self._revise(request, job_id, after=request.after)
             self._controller.wish(triggers.RetryAsked(job_id))
             return Accepted(job_id, "continued")
         if begun:
-            return Accepted(self._accept(document, output, wish).job.id, "continued")
+            return Accepted(self._accept(document, output, request).job.id, "continued")
         return None
 
-    def _accept(self, document: JobDocument, output: Path, wish: Wish) -> Record:
-        return self._controller.accept(document, str(output), key=wish.key, after=wish.after)
+    def _accept(self, document: JobDocument, output: Path, request: SubmitRequest) -> Record:
+        return self._controller.accept(document, str(output), key=request.key, after=request.after)
 
-    def _revise(self, wish: Wish, job_id: int, *, after: int) -> None:
-        """Gives a job that does not run the options of the wish."""
+    def _revise(self, request: SubmitRequest, job_id: int, *, after: int) -> None:
+        """Give a job that does not run the options of the request."""
         record = self._controller.record(job_id)
-        old, options = record.spec, output_folder.options(wish.spec)
+        old, options = record.spec, output_folder.options(request.spec)
         self._check_chain(job_id, after)
         if after == record.job.after and options == output_folder.options(old):
             return
@@ -190,7 +194,7 @@ class Submission:
         self._controller.revise(job_id, document, after=after, replan=replan)
 
     def _check_chain(self, job_id: int, after: int) -> None:
-        """Raises Conflict where the job would wait for itself."""
+        """Raise Conflict where the job would wait for itself."""
         waits_for = after
         while waits_for:
             if waits_for == job_id:
@@ -199,7 +203,7 @@ class Submission:
             waits_for = other.after if other is not None and other.state not in FINAL else 0
 
     def _ended_job(self, output: Path, document: JobDocument) -> int:
-        """The newest job of the folder, if it failed or was cancelled and was the same training."""
+        """Return the folder's newest job, if it failed or was cancelled and is the same; else 0."""
         for record in self._controller.store.by_output(str(output))[:1]:
             same = record.document.fingerprint == document.fingerprint
             if same and record.job.state in (JobState.FAILED, JobState.CANCELLED):
@@ -207,7 +211,7 @@ class Submission:
         return 0
 
     async def _document(self, spec: JobSpec) -> JobDocument:
-        """All that is frozen at submit, but for the job's id and the forecast."""
+        """Return everything that is frozen at submit, except the job's id and the forecast."""
         source = await asyncio.to_thread(self._models.resolve, spec.model)
         spec = dataclasses.replace(spec, defaults=TrainingSettings())
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
@@ -221,27 +225,27 @@ class Submission:
         )
 
 
-def _begun_there(wish: Wish, output: Path, document: JobDocument) -> bool:
-    """Whether a training was begun in the folder that this one may continue.
+def _can_continue(request: SubmitRequest, output: Path, document: JobDocument) -> bool:
+    """Whether the folder holds an unfinished training that this one may continue.
 
-    Raises AlreadyFinished, and Conflict where it began with other values.
+    Raises AlreadyFinished, and Conflict where that training has other settings.
     """
-    return not wish.fresh and output_folder.examine(output, document) is not None
+    return not request.fresh and output_folder.examine(output, document) is not None
 
 
-def checked_paths(spec: JobSpec, known_outputs: Iterable[str] = ()) -> Path:
-    """The output folder's path, once all paths of `spec` have passed: the one of `known_outputs`
-    that names the same folder, else its own canonical one.
+def checked_paths(spec: JobSpec, outputs: Iterable[str] = ()) -> Path:
+    """Check all paths of `spec` and return the output folder's.
 
+    That is the path in `outputs` (of known jobs) to the same folder, else the canonical path.
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
     for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
         checked_file(Path(name))
-    return known_name(checked_output(Path(spec.output)), known_outputs)
+    return known_name(checked_output(Path(spec.output)), outputs)
 
 
 def checked_file(path: Path) -> None:
-    """Raises InvalidInput, NotFound or NotAllowed unless `path` is a file that can be read."""
+    """Raise InvalidInput, NotFound or NotAllowed unless `path` is a readable file."""
     check_absolute(path)
     try:
         if not path.exists():
@@ -255,7 +259,10 @@ def checked_file(path: Path) -> None:
 
 
 def checked_output(path: Path) -> Path:
-    """The canonical path of an output folder that is there, or can be made."""
+    """Return the canonical path of an output folder that exists or can be created.
+
+    Raises InvalidInput or NotAllowed.
+    """
     check_absolute(path)
     try:
         output = path.resolve()
@@ -274,10 +281,10 @@ def checked_output(path: Path) -> Path:
     return output
 
 
-def check_not_ours(output: Path, home: Home, model: Source) -> None:
-    """Raises InvalidInput for an output folder in the home's own folders or in the model's.
+def check_not_reserved(output: Path, home: Home, model: Source) -> None:
+    """Raise InvalidInput for an output folder inside the home's own folders or the model's.
 
-    The files of each are told from the others' by their folder alone.
+    Which files belong to safetrain or to a job is decided by their folder alone.
     """
     root = home.root.resolve()
     kept = (root / "runs", home.models.resolve(), home.learned.resolve())
@@ -288,8 +295,9 @@ def check_not_ours(output: Path, home: Home, model: Source) -> None:
 
 
 def check_absolute(path: Path | str) -> None:
-    """Raises InvalidInput for a relative path: the daemon stands in another folder. And for one
-    with a NUL byte, which no system takes.
+    """Raise InvalidInput for a relative path, or one with a NUL byte.
+
+    The daemon's current folder is not the client's.
     """
     if "\0" in str(path):
         shown = str(path).replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -10,7 +10,7 @@ import pytest
 from safetrain_shared.errors import Busy, NotFound, SafetrainError
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState as S
-from safetraind.answer_routing import Candidate, Training, Warm, route
+from safetraind.answer_routing import Candidate, ServerRoute, TrainingRoute, route
 from safetraind.storage import training_state
 from safetraind.storage.training_state import TrainingState
 
@@ -26,11 +26,11 @@ def candidate(folder: Path, job_id: int, state: S, *, trained: bool = True) -> C
 
 
 def test_without_any_job_the_base_answers_and_says_so() -> None:
-    way = route([])
-    assert isinstance(way, Warm)
-    assert (way.model, way.adapter) == ("", None)
-    assert way.note is not None
-    assert way.note.code == "ask.base_only"
+    chosen = route([])
+    assert isinstance(chosen, ServerRoute)
+    assert (chosen.model, chosen.adapter) == ("", None)
+    assert chosen.note is not None
+    assert chosen.note.code == "ask.base_only"
 
 
 def test_with_nothing_training_the_newest_finished_job_answers(tmp_path: Path) -> None:
@@ -40,19 +40,21 @@ def test_with_nothing_training_the_newest_finished_job_answers(tmp_path: Path) -
         candidate(tmp_path, 3, S.FAILED, trained=False),
         candidate(tmp_path, 4, S.QUEUED, trained=False),
     ]
-    assert route(jobs) == Warm("model-2", tmp_path / "2" / "adapters", 2)
-    assert route(jobs, job_id=1) == Warm("model-1", tmp_path / "1" / "adapters", 1)
-    assert route(jobs, base=True) == Warm("model-2", None, 2)
+    assert route(jobs) == ServerRoute("model-2", tmp_path / "2" / "adapters", 2)
+    assert route(jobs, job_id=1) == ServerRoute("model-1", tmp_path / "1" / "adapters", 1)
+    assert route(jobs, base=True) == ServerRoute("model-2", None, 2)
     chosen = "checkpoint_epoch_0_step_5"
-    assert route(jobs, job_id=1, checkpoint=chosen) == Warm("model-1", tmp_path / "1" / chosen, 1)
-    assert route(jobs, model="/m") == Warm("/m")
+    assert route(jobs, job_id=1, checkpoint=chosen) == ServerRoute(
+        "model-1", tmp_path / "1" / chosen, 1
+    )
+    assert route(jobs, model="/m") == ServerRoute("/m")
 
 
 def test_while_a_job_trains_it_answers_and_others_are_refused(tmp_path: Path) -> None:
     jobs = [candidate(tmp_path, 1, S.SUCCEEDED), candidate(tmp_path, 2, S.RUNNING)]
-    assert route(jobs) == Training(2)
-    assert route(jobs, job_id=2) == Training(2)
-    assert route(jobs, base=True) == Training(2)
+    assert route(jobs) == TrainingRoute(2)
+    assert route(jobs, job_id=2) == TrainingRoute(2)
+    assert route(jobs, base=True) == TrainingRoute(2)
     assert refused(Busy, jobs, job_id=1) == "ask.busy_other_job"
     assert refused(Busy, jobs, model="/m") == "ask.busy_other_model"
     assert refused(Busy, jobs, job_id=2, checkpoint="x") == "ask.busy_checkpoint"
@@ -69,9 +71,9 @@ def test_a_job_never_answers_with_the_weights_of_another_in_its_folder(tmp_path:
     first = candidate(tmp_path, 1, S.SUCCEEDED)
     training_state.write(first.output, TrainingState(2, "training", "fingerprint"))
     second = Candidate(2, S.CANCELLED, "model-2", first.output, tmp_path, finished=2.0)
-    assert route([first, second]) == Warm("model-2", first.output / "adapters", 2)
+    assert route([first, second]) == ServerRoute("model-2", first.output / "adapters", 2)
     assert refused(NotFound, [first, second], job_id=1) == "ask.adapter_replaced"
-    assert route([first]) == Warm("", note=Finding("ask.base_only"))
+    assert route([first]) == ServerRoute("", note=Finding("ask.base_only"))
 
 
 def test_a_job_never_answers_with_the_weights_of_another_homes_job_of_its_number(
@@ -82,11 +84,11 @@ def test_a_job_never_answers_with_the_weights_of_another_homes_job_of_its_number
     (other / "jobs.db").touch()
     training_state.write(job.output, TrainingState(1, "succeeded", "fingerprint", home=str(other)))
     assert refused(NotFound, [job], job_id=1) == "ask.adapter_of_other_home"
-    assert route([job]) == Warm("", note=Finding("ask.base_only"))
+    assert route([job]) == ServerRoute("", note=Finding("ask.base_only"))
     (tmp_path / "link").symlink_to(other)
     assert training_state.read(job.output).belongs_to(1, tmp_path / "link")  # type: ignore[union-attr]
     (other / "jobs.db").unlink()  # moved: the number alone decides
-    assert route([job]) == Warm("model-1", job.output / "adapters", 1)
+    assert route([job]) == ServerRoute("model-1", job.output / "adapters", 1)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def refused(kind: type[SafetrainError], jobs: list[Candidate], **options: Any) -> str:
-    """The code with which `route` refuses; it names the job that is in the way."""
+    """The code with which `route` refuses; it names the job that is in the chosen."""
     with pytest.raises(kind) as caught:
         route(jobs, **options)
     assert kind is not Busy or caught.value.args_by_name["training"] == 2
@@ -109,5 +111,5 @@ def test_a_paused_job_answers_before_one_that_ended(tmp_path: Path) -> None:
         candidate(tmp_path, 1, S.PAUSED),
         candidate(tmp_path, 2, S.SUCCEEDED),
     )
-    way = route([paused, ended])
-    assert isinstance(way, Warm) and way.job_id == 1
+    chosen = route([paused, ended])
+    assert isinstance(chosen, ServerRoute) and chosen.job_id == 1

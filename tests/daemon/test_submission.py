@@ -35,7 +35,7 @@ from safetraind.scheduler.state import Job
 from safetraind.service.error_mapping import _explained
 from safetraind.storage.job_document import JobDocument, ModelSource
 from safetraind.storage.job_store import JobStore
-from safetraind.submission import Submission, Wish
+from safetraind.submission import Submission, SubmitRequest
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess
@@ -89,7 +89,7 @@ def test_a_fresh_submit_that_is_refused_moves_nothing_aside(
         scheduler = controller(home)
         with pytest.raises(Blocked):
             await Submission(scheduler, Models(scheduler.home), Refusal()).submit(
-                Wish(spec, fresh=True)
+                SubmitRequest(spec, fresh=True)
             )
 
     asyncio.run(submit())

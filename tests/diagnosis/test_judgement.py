@@ -1,4 +1,4 @@
-"""What each topic says about a story, and that each trouble has a fix."""
+"""What each topic says about a history, and that each trouble has a fix."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.settings import TrainingSettings
 from safetraind.diagnosis import TOPICS, examine
-from safetraind.diagnosis.diagnosis_facts import Facts, Story
-from safetraind.diagnosis.gather import read_story
+from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
+from safetraind.diagnosis.gather import job_history
 from safetraind.host import HostFacts, Pressure
 from safetraind.models.model_config import ModelFacts, ModelShape
 from safetraind.planner.facts import Device, Disk
@@ -56,7 +56,7 @@ MACHINE = Machine(
     device=Device("metal", name="Apple M2"),
 )
 FALLING = tuple(3.0 * 0.95**n for n in range(40))
-WELL = Story(
+WELL = JobHistory(
     1,
     JobState.SUCCEEDED,
     SPEC,
@@ -64,17 +64,17 @@ WELL = Story(
     losses=FALLING,
     rates=(2e-4,) * 40,
     evaluations=(2.0, 1.0, 0.9),
-    paces=(100.0,) * 40,
+    speeds=(100.0,) * 40,
     peak=6 * GB,
 )
 WELL = dataclasses.replace(WELL, peak=4 * GB + (GB >> 3))
 
 
-def codes(section: str, machine: dict[str, Any] | None = None, **story: Any) -> list[str]:
+def codes(section: str, machine: dict[str, Any] | None = None, **history: Any) -> list[str]:
     facts = Facts(
         SPEC,
         dataclasses.replace(MACHINE, **(machine or {})),
-        dataclasses.replace(WELL, **story),
+        dataclasses.replace(WELL, **history),
     )
     return [finding.code for finding in examine(facts) if finding.section == section]
 
@@ -102,7 +102,7 @@ OOM = Finding("job.out_of_memory", Status.WARNING)
 
 
 @pytest.mark.parametrize(
-    ("story", "code"),
+    ("history", "code"),
     [
         ({"troubles": (OOM, OOM)}, "diagnosis.memory_ran_out"),
         ({"troubles": (OOM,), "state": JobState.FAILED}, "diagnosis.memory_failed"),
@@ -111,8 +111,8 @@ OOM = Finding("job.out_of_memory", Status.WARNING)
         ({"peak": 0}, "diagnosis.memory_unknown"),
     ],
 )
-def test_out_of_memory(story: dict[str, Any], code: str) -> None:
-    assert codes("memory", **story) == [code]
+def test_out_of_memory(history: dict[str, Any], code: str) -> None:
+    assert codes("memory", **history) == [code]
 
 
 def test_memory_pressure_is_told_beside_the_job() -> None:
@@ -133,15 +133,15 @@ def test_model_not_found(model: ModelFacts, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("story", "code"),
+    ("history", "code"),
     [
-        ({"paces": (100.0,) * 20 + (40.0,) * 20}, "diagnosis.speed_dropped"),
-        ({"paces": (50.0,) * 20}, "diagnosis.speed_below_plan"),
-        ({"paces": (50.0,) * 3}, "diagnosis.speed_unknown"),
+        ({"speeds": (100.0,) * 20 + (40.0,) * 20}, "diagnosis.speed_dropped"),
+        ({"speeds": (50.0,) * 20}, "diagnosis.speed_below_plan"),
+        ({"speeds": (50.0,) * 3}, "diagnosis.speed_unknown"),
     ],
 )
-def test_slow_training(story: dict[str, Any], code: str) -> None:
-    assert codes("speed", **story) == [code]
+def test_slow_training(history: dict[str, Any], code: str) -> None:
+    assert codes("speed", **history) == [code]
 
 
 def test_means_left_unused() -> None:
@@ -152,7 +152,7 @@ def test_means_left_unused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("story", "code"),
+    ("history", "code"),
     [
         ({"losses": (2.0,) * 40}, "diagnosis.loss_flat"),
         ({"losses": (*FALLING, 0.6, 0.8, 1.0, 1.2, 1.2, 1.2)}, "diagnosis.loss_diverged"),
@@ -164,8 +164,8 @@ def test_means_left_unused() -> None:
         ),
     ],
 )
-def test_loss(story: dict[str, Any], code: str) -> None:
-    assert codes("loss", **story)[0] == code
+def test_loss(history: dict[str, Any], code: str) -> None:
+    assert codes("loss", **history)[0] == code
 
 
 def test_overfitting_is_told_by_the_validation_loss() -> None:
@@ -196,8 +196,8 @@ def test_each_kind_of_interruption_is_told_once_with_its_count() -> None:
 )
 def test_on_a_mac_it_is_said_what_a_restart_waits_for(at_login: bool, code: str) -> None:
     def told(host: HostFacts, state: JobState, waiting: int = 0) -> list[str]:
-        machine, story = replace(MACHINE, host=host), replace(WELL, state=state)
-        facts = Facts(SPEC, machine, story, waiting=waiting, at_login=at_login)
+        machine, history = replace(MACHINE, host=host), replace(WELL, state=state)
+        facts = Facts(SPEC, machine, history, waiting=waiting, at_login=at_login)
         return [f.code for f in examine(facts) if f.section == "service"]
 
     replace = dataclasses.replace
@@ -221,7 +221,7 @@ def test_a_trouble_of_ours_has_a_fix_and_good_news_has_none() -> None:
     assert {c for c in troubles if f"{c}.fix" not in SENTENCES} == good
 
 
-def test_a_story_counts_a_step_once_as_it_came_last() -> None:
+def test_a_history_counts_a_step_once_as_it_came_last() -> None:
     def step(number: int, loss: float) -> StepDone:
         return StepDone(number, 0, number, 9, loss, 1e-4, 1.0, 1, 50.0, number * GB, 1, 1.0)
 
@@ -235,22 +235,22 @@ def test_a_story_counts_a_step_once_as_it_came_last() -> None:
         StateChanged(JobState.PAUSED, Finding("job.paused_by_user")),
     ]
     events = [Event(n, 1, 0.0, "", body) for n, body in enumerate(bodies, 1)]
-    story = read_story(events, Job(1, JobState.PAUSED), SPEC)
-    assert story.losses == (3.0, 2.8)
-    assert story.evaluations == (2.5,)
-    assert story.troubles == (OOM,)
-    assert story.peak == 2 * GB
+    history = job_history(events, Job(1, JobState.PAUSED), SPEC)
+    assert history.losses == (3.0, 2.8)
+    assert history.evaluations == (2.5,)
+    assert history.troubles == (OOM,)
+    assert history.peak == 2 * GB
 
 
 def test_sentences_name_only_what_their_findings_carry() -> None:
-    stories = [
+    histories = [
         dataclasses.replace(WELL, troubles=(OOM,)),
         dataclasses.replace(WELL, losses=(2.0,) * 40, peak=9 * GB),
-        dataclasses.replace(WELL, losses=(3.0,) * 10 + (2.0, 0.8) * 20, paces=(9.0,) * 20),
+        dataclasses.replace(WELL, losses=(3.0,) * 10 + (2.0, 0.8) * 20, speeds=(9.0,) * 20),
         dataclasses.replace(WELL, evaluations=(1.0, 2.0), peak=GB),
     ]
-    for story in stories:
-        for finding in examine(Facts(SPEC, MACHINE, story, versions={"safetrain": "1"})):
+    for history in histories:
+        for finding in examine(Facts(SPEC, MACHINE, history, versions={"safetrain": "1"})):
             fix = SENTENCES.get(f"{finding.code}.fix", "")
             said = [say(finding), say(dataclasses.replace(finding, code=f"{finding.code}.fix"))]
             assert "?" not in (said[0] + (said[1] if fix else "")), finding

@@ -1,4 +1,4 @@
-"""What troubles a training: facts are gathered, then judged topic by topic, each purely."""
+"""Diagnosis of a training: facts are gathered, then each topic is judged by a pure function."""
 
 from safetrain_shared.findings import Finding
 from safetraind.diagnosis import (
@@ -11,7 +11,7 @@ from safetraind.diagnosis import (
 )
 from safetraind.diagnosis.diagnosis_facts import Facts, Judge, in_section
 
-# The topics of the user's troubleshooting, in its order; last the service itself.
+# The topics of docs/troubleshooting.md, in its order; last the service itself.
 TOPICS: tuple[tuple[str, Judge], ...] = (
     ("memory", out_of_memory.judge),
     ("model", model_missing.judge),
@@ -23,5 +23,5 @@ TOPICS: tuple[tuple[str, Judge], ...] = (
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """All findings, topic by topic; each topic has at least one."""
+    """Return all findings, topic by topic; each topic has at least one."""
     return [in_section(topic, finding) for topic, judge in TOPICS for finding in judge(facts)]

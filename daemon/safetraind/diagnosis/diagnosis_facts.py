@@ -1,4 +1,4 @@
-"""What a diagnosis judges: the machine as preflight sees it, and one job's story."""
+"""The facts that a diagnosis judges: the machine as preflight sees it, and one job's history."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from safetraind.preflight.checks import CHECKS
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """One job as its events tell it. Steps run again after a kill count once, as they came last.
+class JobHistory:
+    """The history of one job, from its events. A step that ran again after a kill counts once.
 
-    `troubles`: why it was interrupted, failed or is waiting, one for each time. `notices`: what the
-    trainer and the back-off said. Losses are means per learned token, `rates` learning rates,
-    `paces` tokens per second; bytes for memory.
+    `troubles`: why the job was interrupted or failed, one for each time. `notices`: messages of the
+    trainer and of the out-of-memory fallback. The sequences have one entry a logged step or
+    evaluation: `losses` and `evaluations` are means per learned token, `rates` learning rates,
+    `speeds` tokens per second. `peak`: bytes.
     """
 
     id: int
@@ -31,21 +32,23 @@ class Story:
     losses: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
     evaluations: tuple[float, ...] = ()
-    paces: tuple[float, ...] = ()
+    speeds: tuple[float, ...] = ()
     peak: int = 0
     cause: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `spec` is the job's, or what would be trained where there is none yet; `at_login`:
-    the service starts when the user logs in; `agent_python_gone`: the Python that it would start
-    with, where that is no longer there.
+    """All facts of a diagnosis.
+
+    `spec`: of the job, or of a default job where there is none. `waiting`, `failed`: numbers of
+    jobs. `at_login`: the service starts when the user logs in. `agent_python_gone`: the Python that
+    it would start with, if that no longer exists; else empty.
     """
 
     spec: JobSpec
     machine: preflight.Facts
-    story: Story | None = None
+    history: JobHistory | None = None
     waiting: int = 0
     failed: int = 0
     at_login: bool = False
@@ -60,11 +63,11 @@ BAD = (Status.WARNING, Status.FAILED)
 
 
 def checked(names: Collection[str], facts: Facts) -> list[Finding]:
-    """What preflight's checks of these names find, good news and skipped ones left out."""
+    """Return the warnings and failures of the preflight checks with these names."""
     chosen = [check for check in CHECKS if check.name in names]
     return [f for f in carry_out(chosen, facts.spec, facts.machine, set()) if f.status in BAD]
 
 
 def in_section(section: str, finding: Finding) -> Finding:
-    """The finding under the heading of its topic."""
+    """Return the finding with its section set."""
     return dataclasses.replace(finding, section=section)

@@ -1,4 +1,4 @@
-"""Gathers what a diagnosis judges: machine, device (by a worker), a job's story (by its file)."""
+"""Gathers the facts of a diagnosis: machine, device (by a worker), a job's history (its events)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetrain_shared.history import history
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
 from safetrain_shared.packages import PACKAGES
 from safetraind.controller.controller import Controller
-from safetraind.diagnosis.diagnosis_facts import Facts, Story
+from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.host.agents import agent_path, missing_program
 from safetraind.models.registry import Models
 from safetraind.planner.worker_requests import device_from
@@ -32,22 +32,22 @@ _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
 async def gather(
     controller: Controller, models: Models, launcher: EphemeralWorkers, job_id: int = 0
 ) -> Facts:
-    """The facts about job `job_id`; 0: the one at work, else the newest, else none.
+    """Return the facts about job `job_id`; 0: the active job, else the newest, else none.
 
-    The device is tried where `launcher` has the lease. Raises NotFound for a job that is not there.
+    The device is tried where `launcher` has the lease. Raises NotFound for an unknown job.
     """
     job = controller.job(job_id) if job_id else _current(controller)
-    spec = controller.record(job.id).spec if job else _to_come(controller)
+    spec = controller.record(job.id).spec if job else _default_spec(controller)
     model = _model(models, spec, job)
     machine = await asyncio.to_thread(gather_machine, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    story = await asyncio.to_thread(_story, controller, job, spec) if job else None
+    known = await asyncio.to_thread(_history, controller, job, spec) if job else None
     jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,
         machine=machine,
-        story=story,
+        history=known,
         waiting=len(controller.scheduler.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
         at_login=agent_path().exists(),
@@ -56,11 +56,11 @@ async def gather(
     )
 
 
-def read_story(events: Iterable[Event], job: Job, spec: JobSpec) -> Story:
-    """The story that the events tell, in their order."""
+def job_history(events: Iterable[Event], job: Job, spec: JobSpec) -> JobHistory:
+    """Return the history of `job` from its events, in their order."""
     known = history(events)
     ordered = known.steps
-    return Story(
+    return JobHistory(
         id=job.id,
         state=job.state,
         spec=spec,
@@ -70,15 +70,15 @@ def read_story(events: Iterable[Event], job: Job, spec: JobSpec) -> Story:
         losses=tuple(step.loss for step in ordered),
         rates=tuple(step.learning_rate for step in ordered),
         evaluations=tuple(evaluated.loss for evaluated in known.evaluations),
-        paces=tuple(step.tokens_per_second for step in ordered),
+        speeds=tuple(step.tokens_per_second for step in ordered),
         peak=max((step.peak_memory for step in ordered), default=0),
         cause=job.cause,
     )
 
 
-def _story(controller: Controller, job: Job, spec: JobSpec) -> Story:
+def _history(controller: Controller, job: Job, spec: JobSpec) -> JobHistory:
     path = controller.home.run(job.id).events
-    return read_story((read.event for read in event_file.read(path)), job, spec)
+    return job_history((read.event for read in event_file.read(path)), job, spec)
 
 
 def _current(controller: Controller) -> Job | None:
@@ -87,8 +87,8 @@ def _current(controller: Controller) -> Job | None:
     return max(controller.scheduler.jobs.values(), key=lambda job: job.id, default=None)
 
 
-def _to_come(controller: Controller) -> JobSpec:
-    """What would be trained if nobody said otherwise."""
+def _default_spec(controller: Controller) -> JobSpec:
+    """Return the spec of a job with default settings."""
     return JobSpec(DEFAULT_MODEL, train="", valid="", output=str(controller.home.root))
 
 
@@ -102,7 +102,7 @@ def _model(models: Models, spec: JobSpec, job: Job | None) -> Path | None:
 
 
 async def _device(launcher: EphemeralWorkers) -> Any:
-    """The device as a worker finds it by computing on it; None where none could be run."""
+    """Return the device that a probe worker computed on; None where no worker could run."""
     if not launcher.has_lease:
         return None
     ended = await launcher.run_worker("probe", {"model": ""}, lease=True)

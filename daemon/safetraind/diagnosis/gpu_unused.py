@@ -1,4 +1,4 @@
-"""The GPU is not used: what computes here, found by a real operation, and why it is not the GPU."""
+"""The GPU is not used: which device computes, tested by a real operation, and the reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetraind.preflight.checks import CHECKS
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """The device's own verdict is told in full, what else stands in its way where it does."""
+    """Return the device, and each failed check of chip, Python, system and device."""
     device = facts.machine.device
     if device is None and facts.machine.busy:
         return [info("diagnosis.gpu_at_work")]
@@ -20,7 +20,7 @@ def judge(facts: Facts) -> list[Finding]:
         return [info("gpu.not_tried"), *hindrances]
     if not device.works:
         return hindrances
-    told = {"kind": device.kind, "name": device.name or facts.machine.host.chip}
+    args = {"kind": device.kind, "name": device.name or facts.machine.host.chip}
     if device.kind == "cpu":
-        return [info("diagnosis.gpu_device", **told), *hindrances]
-    return [passed("diagnosis.gpu_device", **told)]
+        return [info("diagnosis.gpu_device", **args), *hindrances]
+    return [passed("diagnosis.gpu_device", **args)]

@@ -1,4 +1,4 @@
-"""The loss does not fall, or is unstable: read off the curves of training and validation."""
+"""The loss does not fall, or is unstable: judged from the training and validation curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import fmean, pstdev
 
 from safetrain_shared.findings import Finding
-from safetraind.diagnosis.diagnosis_facts import Facts, Story
+from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.preflight.check import failed_softly, info, passed, warning
 
 NOT_FINITE = (
@@ -17,42 +17,42 @@ NOT_FINITE = (
     "train.non_finite_evaluation",
 )
 _FEW = 8
-"""Logged losses below which nothing can be said."""
+"""Fewer logged losses than this are not judged."""
 
 _DIVERGED = 1.5
-"""The end lies this many times above the lowest tenth of the curve."""
+"""Diverged: the last tenth of the curve is this many times the lowest tenth."""
 
 _MATTERS = 0.1
-"""A rise that is a smaller share of the beginning is a matter of single batches."""
+"""A rise smaller than this share of the first losses is noise of single batches."""
 
 _FLAT = 0.97
-"""The end lies above this share of the beginning."""
+"""Flat: the last tenth is above this share of the first tenth."""
 
 _UNSTEADY = 0.35
-"""The spread of changes between logged losses, as a share of the loss, in the second half."""
+"""Unsteady: standard deviation of changes between logged losses, relative to the mean loss."""
 
 _OVERFITTED = 1.1
-"""The newest validation loss lies this many times above the lowest."""
+"""Overfitted: the newest validation loss is this many times the lowest."""
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """What the curves show: a finding for training, and one for validation if it was evaluated."""
-    story = facts.story
-    if story is None:
+    """Return a finding for the training loss, and one for the validation loss if there is one."""
+    job = facts.history
+    if job is None:
         return [info("diagnosis.not_judged")]
-    broken = [t for t in story.troubles if t.code in NOT_FINITE]
+    broken = [t for t in job.troubles if t.code in NOT_FINITE]
     if broken:
         return [failed_softly(broken[-1].code, **broken[-1].args)]
-    if len(story.losses) < _FEW:
-        return [info("diagnosis.loss_too_early", id=story.id)]
-    return [_training(story), *_validation(story)]
+    if len(job.losses) < _FEW:
+        return [info("diagnosis.loss_too_early", id=job.id)]
+    return [_training(job), *_validation(job)]
 
 
-def _training(story: Story) -> Finding:
-    losses = story.losses
+def _training(job: JobHistory) -> Finding:
+    losses = job.losses
     part = max(2, len(losses) // 10)
     first, last, lowest = fmean(losses[:part]), fmean(losses[-part:]), _lowest(losses, part)
-    args = {"first": round(first, 3), "last": round(last, 3), "rate": max(story.rates, default=0.0)}
+    args = {"first": round(first, 3), "last": round(last, 3), "rate": max(job.rates, default=0.0)}
     if last > _DIVERGED * lowest and last - lowest > _MATTERS * first:
         return warning("diagnosis.loss_diverged", lowest=round(lowest, 3), **args)
     if last > _FLAT * first:
@@ -63,18 +63,18 @@ def _training(story: Story) -> Finding:
 
 
 def _lowest(losses: Sequence[float], part: int) -> float:
-    """The lowest mean of `part` losses in a row."""
+    """Return the lowest mean of `part` consecutive losses."""
     return min(fmean(losses[i : i + part]) for i in range(len(losses) - part + 1))
 
 
 def _unsteadiness(losses: Sequence[float]) -> float:
-    """How far the loss jumps from one logged step to the next, as a share of itself."""
+    """Return the standard deviation of the changes between steps, relative to the mean loss."""
     jumps = [b - a for a, b in pairwise(losses)]
     return pstdev(jumps) / max(fmean(losses), 1e-9) if len(jumps) > 1 else 0.0
 
 
-def _validation(story: Story) -> list[Finding]:
-    found = story.evaluations
+def _validation(job: JobHistory) -> list[Finding]:
+    found = job.evaluations
     if len(found) < 2:
         return []
     best = min(found)

@@ -1,4 +1,4 @@
-"""Model not found, or downloading: is it here, whole, and of a kind that can be trained."""
+"""Model not found, or downloading: whether it is here, complete, and can be trained."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from safetraind.preflight.check import info, passed
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """A model that is still at the hub is normal before the first training."""
+    """Return findings on the model. That it is not downloaded yet is normal at first."""
     model = facts.machine.model
-    cause = facts.story.cause if facts.story else None
+    cause = facts.history.cause if facts.history else None
     found = checked(("repository", "architecture", "code"), facts)
     if cause is not None and cause.code.startswith("model.") and cause.code not in _codes(found):
         found.insert(0, cause)

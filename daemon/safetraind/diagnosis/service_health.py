@@ -1,4 +1,4 @@
-"""The service itself: interrupted and failed jobs, room on the disk, folders that may be closed."""
+"""The service itself: interrupted and failed jobs, disk space, folders closed to services."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import LIVE
 from safetraind.diagnosis.diagnosis_facts import Facts, checked
 from safetraind.diagnosis.loss_curve import NOT_FINITE
-from safetraind.diagnosis.out_of_memory import DEATHS
+from safetraind.diagnosis.out_of_memory import OUT_OF_MEMORY
 from safetraind.preflight.check import info, passed, warning
 
-_TOLD_ELSEWHERE = (*DEATHS, *NOT_FINITE)
-_USERS_WISH = (
+_OTHER_TOPICS = (*OUT_OF_MEMORY, *NOT_FINITE)
+_INTENDED = (
     *("job.paused_by_user", "job.cancelled_by_user", "train.paused", "train.stopped"),
     "train.segment",
 )
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """What interrupted the job, and what may interrupt the next one."""
+    """Return what interrupted the job, and what may interrupt the next one."""
     found = _interruptions(facts)
     if facts.failed:
         found.append(info("diagnosis.jobs_failed", count=facts.failed))
@@ -29,8 +29,8 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def _after_a_restart(facts: Facts) -> list[Finding]:
-    """What starts at login starts only then: until somebody logs in, a Mac that restarted waits."""
-    live = facts.waiting > 0 or (facts.story is not None and facts.story.state in LIVE)
+    """Return what happens after a restart of a Mac: nothing starts before the user logs in."""
+    live = facts.waiting > 0 or (facts.history is not None and facts.history.state in LIVE)
     if not facts.machine.host.is_mac or not live:
         return []
     if facts.at_login:
@@ -39,10 +39,10 @@ def _after_a_restart(facts: Facts) -> list[Finding]:
 
 
 def _interruptions(facts: Facts) -> list[Finding]:
-    """Each kind of trouble once, with how often it came."""
-    if facts.story is None:
+    """Return each kind of interruption once, with its number of occurrences."""
+    if facts.history is None:
         return []
-    own = [t for t in facts.story.troubles if t.code not in (*_TOLD_ELSEWHERE, *_USERS_WISH)]
+    own = [t for t in facts.history.troubles if t.code not in (*_OTHER_TOPICS, *_INTENDED)]
     counts: dict[str, int] = {}
     for trouble in own:
         counts[trouble.code] = counts.get(trouble.code, 0) + 1

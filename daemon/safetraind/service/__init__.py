@@ -1,1 +1,1 @@
-"""The gRPC face: one file a service. Each validates, translates and hands on."""
+"""The gRPC services, one file each. A handler validates, converts messages and delegates."""

@@ -1,4 +1,4 @@
-"""`safetrain.v1.Answers`: finds who answers, and passes question and answer through, unlogged."""
+"""`safetrain.v1.Answers`: routes a question to a worker and streams the answer; logs neither."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from safetrain_shared.questions import (
     Question,
 )
 from safetrain_shared.wire import finding_to_wire
-from safetraind.answer_routing import Candidate, Training, Warm, route
+from safetraind.answer_routing import Candidate, Route, ServerRoute, route
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import located
@@ -32,7 +32,7 @@ from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
 
 _LINE_BYTES = 4 << 20
-_AGAIN_SECONDS = 0.25
+_RETRY_SECONDS = 0.25
 _TRIES = 3
 KEEP_ALIVE_SECONDS = 300.0
 
@@ -40,72 +40,72 @@ Reply = Mapping[str, Any]
 
 
 class AnswersService(answers_pb2_grpc.AnswersServicer):
-    """One question, one connection to a worker's socket."""
+    """Handles each question over one connection to a worker's socket."""
 
     def __init__(
-        self, controller: Controller, models: Models, warm: InferenceServer, streams: Streams
+        self, controller: Controller, models: Models, server: InferenceServer, streams: Streams
     ) -> None:
         self._controller = controller
         self._models = models
-        self._warm = warm
+        self._server = server
         self._streams = streams
 
     @guarded
     async def Ask(  # noqa: N802
         self, request: answers_pb2.AskRequest, context: Any
     ) -> AsyncIterator[answers_pb2.AskEvent]:
-        """The source, the text as it comes, and how long it took.
+        """Stream the source, the pieces of text, and last the timings.
 
-        A worker may leave between being found and being asked: another one is then looked for.
+        A worker may end between being chosen and being asked; the question is then routed again.
         """
         with self._streams.one():
-            async with contextlib.aclosing(self._persistently(request)) as events:
+            async with contextlib.aclosing(self._with_retries(request)) as events:
                 async for event in events:
                     yield event
 
-    async def _persistently(
+    async def _with_retries(
         self, request: answers_pb2.AskRequest
     ) -> AsyncGenerator[answers_pb2.AskEvent, None]:
         for tries_left in reversed(range(_TRIES)):
-            heard = False
+            answered = False
             try:
-                async with contextlib.aclosing(self._asked(request)) as events:
+                async with contextlib.aclosing(self._ask_once(request)) as events:
                     async for event in events:
-                        heard = heard or not event.HasField("waiting")
+                        answered = answered or not event.HasField("waiting")
                         yield event
                 return
             except Busy as error:
-                if heard or not tries_left or error.code != "ask.worker_ended":
+                if answered or not tries_left or error.code != "ask.worker_ended":
                     raise
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _asked(
+    async def _ask_once(
         self, request: answers_pb2.AskRequest
     ) -> AsyncGenerator[answers_pb2.AskEvent, None]:
-        told = ""
+        reported = ""
         while True:
-            phase, way, socket = "loading", None, None
+            phase, chosen, socket = "loading", None, None
             try:
-                way = await self._way(request)
-                socket = await self._socket(way)
+                chosen = await self._route(request)
+                socket = await self._socket(chosen)
             except Busy as error:
                 if not request.wait or error.code == "ask.worker_ended":
                     raise
                 phase = "queue"
-            if way is not None and socket is not None:
+            if chosen is not None and socket is not None:
                 break
-            if phase != told:
-                told = phase
+            if phase != reported:
+                reported = phase
                 yield answers_pb2.AskEvent(waiting=phase)
-            await asyncio.sleep(_AGAIN_SECONDS)
-        name = self._name(way, request)
-        async for reply in _conversation(socket, self._question(way, request)):
-            event = _to_wire(reply, way, name)
+            await asyncio.sleep(_RETRY_SECONDS)
+        name = self._name(chosen, request)
+        async for reply in _conversation(socket, self._question(chosen, request)):
+            event = _to_wire(reply, chosen, name)
             if event is not None:
                 yield event
 
-    async def _way(self, request: answers_pb2.AskRequest) -> Training | Warm:
-        way = await asyncio.to_thread(  # it looks into output folders, which may be in iCloud
+    async def _route(self, request: answers_pb2.AskRequest) -> Route:
+        chosen = await asyncio.to_thread(  # reads output folders, which may be in iCloud
             route,
             self._candidates(),
             job_id=request.job_id,
@@ -113,34 +113,34 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             base=request.base,
             model=request.model,
         )
-        if isinstance(way, Warm) and self._controller.scheduler.lease != FREE:
+        if isinstance(chosen, ServerRoute) and self._controller.scheduler.lease != FREE:
             raise Busy("job.lease_busy")  # a job is about to start
-        return way
+        return chosen
 
     def _candidates(self) -> list[Candidate]:
         return [candidate(self._controller, job_id) for job_id in self._controller.scheduler.jobs]
 
-    async def _socket(self, way: Training | Warm) -> Path | None:
-        """Where to ask; None while the training's worker does not listen yet."""
-        if isinstance(way, Warm):
-            return await self._warm.socket({"model": self._model(way.model)})
-        path = self._controller.home.run(way.job_id).socket
+    async def _socket(self, chosen: Route) -> Path | None:
+        """Return the worker's socket; None while the training worker does not listen yet."""
+        if isinstance(chosen, ServerRoute):
+            return await self._server.socket({"model": self._model(chosen.model)})
+        path = self._controller.home.run(chosen.job_id).socket
         return path if path.exists() else None
 
-    def _name(self, way: Training | Warm, request: answers_pb2.AskRequest) -> str:
-        """The model as the user calls it."""
-        if way.job_id:
-            return self._controller.record(way.job_id).spec.model
+    def _name(self, chosen: Route, request: answers_pb2.AskRequest) -> str:
+        """Return the model's name as the user gave it."""
+        if chosen.job_id:
+            return self._controller.record(chosen.job_id).spec.model
         return request.model or DEFAULT_MODEL
 
     def _model(self, name: str) -> str:
-        """The folder of a model, or the hub's id, which the worker downloads."""
+        """Return a model's folder, or the hub's id, which the worker downloads."""
         if name and Path(name).is_absolute():
             return name
         source = self._models.resolve(name or DEFAULT_MODEL)
         return str(located(source) or source.path)
 
-    def _question(self, way: Training | Warm, request: answers_pb2.AskRequest) -> Question:
+    def _question(self, chosen: Route, request: answers_pb2.AskRequest) -> Question:
         question = Question(
             messages=tuple({"role": m.role, "content": m.content} for m in request.messages),
             max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
@@ -149,24 +149,25 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             seed=request.seed if request.HasField("seed") else None,
             base=request.base,
         )
-        if not isinstance(way, Warm):
+        if not isinstance(chosen, ServerRoute):
             return question
-        asked = request.HasField("keep_alive_seconds")
-        keep_alive = request.keep_alive_seconds if asked else KEEP_ALIVE_SECONDS
-        return dataclasses.replace(question, keep_alive=keep_alive, **self._of_warm(way))
+        given = request.HasField("keep_alive_seconds")
+        keep_alive = request.keep_alive_seconds if given else KEEP_ALIVE_SECONDS
+        return dataclasses.replace(question, keep_alive=keep_alive, **self._for_server(chosen))
 
-    def _of_warm(self, way: Warm) -> dict[str, Any]:
-        trusted = way.job_id and self._controller.record(way.job_id).spec.trust_remote_code
+    def _for_server(self, chosen: ServerRoute) -> dict[str, Any]:
+        """Return the fields of a question that only the inference server needs."""
+        trusted = chosen.job_id and self._controller.record(chosen.job_id).spec.trust_remote_code
         return {
-            "model": self._model(way.model),
-            "adapter": str(way.adapter or ""),
-            "base": way.adapter is None,
+            "model": self._model(chosen.model),
+            "adapter": str(chosen.adapter or ""),
+            "base": chosen.adapter is None,
             "trust_remote_code": bool(trusted),
         }
 
 
 async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply]:
-    """The worker's replies up to the last. Raises its errors; Busy where it went away."""
+    """Yield the worker's replies. Raises the worker's error; Busy where the worker ended."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket), limit=_LINE_BYTES)
     except OSError as error:
@@ -188,7 +189,7 @@ async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply
     raise Busy("ask.worker_ended")
 
 
-def _to_wire(reply: Reply, way: Training | Warm, name: str) -> answers_pb2.AskEvent | None:
+def _to_wire(reply: Reply, chosen: Route, name: str) -> answers_pb2.AskEvent | None:
     if "waiting" in reply:
         return answers_pb2.AskEvent(waiting=reply["waiting"])
     if "text" in reply:
@@ -198,8 +199,8 @@ def _to_wire(reply: Reply, way: Training | Warm, name: str) -> answers_pb2.AskEv
         return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**to_plain(done)))
     if "source" not in reply:
         return None
-    said = dataclasses.replace(from_plain(reply["source"], AnswerSource), model=name)
-    source = answers_pb2.AnswerSource(job_id=way.job_id, **to_plain(said))
-    if isinstance(way, Warm) and way.note is not None:
-        source.note.CopyFrom(finding_to_wire(way.note))
+    named = dataclasses.replace(from_plain(reply["source"], AnswerSource), model=name)
+    source = answers_pb2.AnswerSource(job_id=chosen.job_id, **to_plain(named))
+    if isinstance(chosen, ServerRoute) and chosen.note is not None:
+        source.note.CopyFrom(finding_to_wire(chosen.note))
     return answers_pb2.AskEvent(source=source)

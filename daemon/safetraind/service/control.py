@@ -1,4 +1,4 @@
-"""`safetrain.v1.Control`: what this daemon is, and its end."""
+"""`safetrain.v1.Control`: information about the daemon process, and stopping it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetrain_shared.jobs import JobState
 from safetraind.controller.controller import Controller
 from safetraind.service.error_mapping import guarded
 
-# What a client may ask for before it relies on it; never take one away.
+# Features that a client may check for before use; entries are never removed.
 FEATURES = (
     "jobs",
     "events",
@@ -28,7 +28,7 @@ FEATURES = (
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
-    """Answers for the process itself."""
+    """Describes and stops the daemon process."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         methods: Sequence[str],
         stop: Callable[[bool], None],
     ) -> None:
-        """`methods`: every call that this daemon takes. `stop(now)` begins its graceful end."""
+        """`methods`: every call that the daemon accepts. `stop(now)` begins the shutdown."""
         self._methods = methods
         self._controller = controller
         self._device = device
@@ -48,7 +48,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Info(  # noqa: N802
         self, request: control_pb2.InfoRequest, context: Any
     ) -> control_pb2.InfoResponse:
-        """Version, process, home, features, methods."""
+        """Return version, process, home, features, methods and the job in training."""
         return control_pb2.InfoResponse(
             version=package_version(),
             pid=os.getpid(),
@@ -64,7 +64,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Stop(  # noqa: N802
         self, request: control_pb2.StopRequest, context: Any
     ) -> control_pb2.StopResponse:
-        """Begins the end, and says which training goes on without a daemon."""
+        """Begin the shutdown and return the job that goes on training without a daemon."""
         training = 0 if request.now else self._training_job()
         self._stop(request.now)
         return control_pb2.StopResponse(training_job=training)
@@ -75,7 +75,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
 
 def package_version() -> str:
-    """The version of the installed package."""
+    """Return the version of the installed package; "0" if it is not installed."""
     try:
         return version("safetrain")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""`safetrain.v1.Data`: every problem of training files, found by a child process."""
+"""`safetrain.v1.Data`: validating and preparing training files, in ephemeral workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Line = Mapping[str, Any]
 
 
 class DataService(data_pb2_grpc.DataServicer):
-    """Hands on what the inspect worker writes."""
+    """Streams the output of the `inspect` and `prepare` workers."""
 
     def __init__(self, launcher: EphemeralWorkers) -> None:
         self._launcher = launcher
@@ -30,7 +30,7 @@ class DataService(data_pb2_grpc.DataServicer):
     async def Validate(  # noqa: N802
         self, request: data_pb2.ValidateRequest, context: Any
     ) -> AsyncIterator[data_pb2.ValidateEvent]:
-        """Progress, problems and summaries as they come."""
+        """Stream progress, problems and a summary of each file."""
         for path in request.paths:
             check_absolute(path)
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
@@ -48,7 +48,7 @@ class DataService(data_pb2_grpc.DataServicer):
     async def Prepare(  # noqa: N802
         self, request: data_pb2.PrepareRequest, context: Any
     ) -> AsyncIterator[data_pb2.PrepareEvent]:
-        """How each source is read, dropped rows, progress, and last what was written."""
+        """Stream how each source is read, dropped rows, progress, and last the written files."""
         for path in (*request.paths, request.output):
             check_absolute(path)
         output = str(checked_output(Path(request.output)))
@@ -91,7 +91,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
 
 def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
-    """The line as a message; None for its last one, and for kinds of a newer worker."""
+    """Convert a worker's line; None for its last line, and for unknown kinds of line."""
     if "progress" in line:
         return data_pb2.ValidateEvent(progress=data_pb2.ValidateProgress(**line["progress"]))
     if "problem" in line:

@@ -1,4 +1,4 @@
-"""`safetrain.v1.Diagnosis`: what troubles a training, and the machine it runs on."""
+"""`safetrain.v1.Diagnosis`: findings about a training and the machine it runs on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.error_mapping import guarded
 
-# What identifies no one and nothing but the kind of machine.
+# Facts that describe the kind of machine and identify neither it nor its user.
 _OF_HOST = (
     "system", "system_version", "architecture", "rosetta", "chip", "model", "memory_total",
     "memory_free", "memory_limit", "swap_used", "pressure", "cpu_cores", "performance_cores",
@@ -28,7 +28,7 @@ _OF_HOST = (
 
 
 class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
-    """Gathers, judges, answers."""
+    """Gathers the facts and returns the findings about them."""
 
     def __init__(self, controller: Controller, supervisor: Supervisor, models: Models) -> None:
         self._controller = controller
@@ -39,7 +39,7 @@ class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
     async def Examine(  # noqa: N802
         self, request: diagnosis_pb2.ExamineRequest, context: Any
     ) -> diagnosis_pb2.ExamineResponse:
-        """The findings of every topic. With the GPU free it takes some seconds to try it."""
+        """Return the findings of every topic. A free GPU is tried, which takes some seconds."""
         lease = await self._controller.borrow_lease(wait=False)
         try:
             launcher = EphemeralWorkers(self._controller.home, self._supervisor, lease)
@@ -48,7 +48,7 @@ class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
             if lease is not None:
                 os.close(lease)
         return diagnosis_pb2.ExamineResponse(
-            job_id=facts.story.id if facts.story else 0,
+            job_id=facts.history.id if facts.history else 0,
             findings=[finding_to_wire(finding) for finding in examine(facts)],
             machine=_machine(facts),
         )
@@ -57,8 +57,8 @@ class DiagnosisService(diagnosis_pb2_grpc.DiagnosisServicer):
 def _machine(facts: Facts) -> struct_pb2.Struct:
     host, device = facts.machine.host, facts.machine.device
     values = {name: getattr(host, name) for name in _OF_HOST}
-    told = struct_pb2.Struct()
-    told.update(
+    machine = struct_pb2.Struct()
+    machine.update(
         {
             "host": values,
             "device": dataclasses.asdict(device) if device else None,
@@ -69,4 +69,4 @@ def _machine(facts: Facts) -> struct_pb2.Struct:
             "disk_free": facts.machine.disk.free,
         }
     )
-    return told
+    return machine

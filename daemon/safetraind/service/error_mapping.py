@@ -1,4 +1,4 @@
-"""Turns every error of a handler into a gRPC status with `google.rpc` details."""
+"""Converts every error of a handler into a gRPC status with `google.rpc` details."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetrain_shared.paths import home
 from safetrain_shared.wire import STATUS_DETAILS, error_to_wire
 
 log = logging.getLogger(__name__)
-# What the system refuses is no defect of ours.
+# System errors that are not defects of safetrain.
 _KINDS: dict[int, tuple[type[SafetrainError], str]] = {
     errno.ENOSPC: (NoRoom, "disk.refused"),
     errno.EDQUOT: (NoRoom, "disk.refused"),
@@ -30,17 +30,18 @@ _KINDS: dict[int, tuple[type[SafetrainError], str]] = {
     errno.EISDIR: (InvalidInput, "path.refused"),
     errno.ELOOP: (InvalidInput, "path.refused"),
 }
-_MOST_BYTES = 1500  # of an error's texts; its message, percent-encoded, repeats them
+_MOST_BYTES = 1500  # of an error's text arguments; its percent-encoded message repeats them
 _MOST_CHARACTERS = 300
-# A text that is no UTF-8, a number that no clock or database has.
+# A text that is not UTF-8, or a number out of range for a time or the database.
 _MALFORMED = (UnicodeError, OverflowError)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def guarded(handler: F) -> F:
-    """Wraps a handler, unary or streaming: errors of ours travel as they are, a full disk as
-    NoRoom, missing rights as NotAllowed; anything else is logged and told as Broken, without a
-    traceback.
+    """Wrap a handler, unary or streaming, so that its errors become gRPC statuses.
+
+    A SafetrainError is sent unchanged, a full disk as NoRoom, missing permissions as NotAllowed.
+    Anything else is logged and sent as Broken, without a traceback.
     """
     if inspect.isasyncgenfunction(handler):
 
@@ -67,12 +68,13 @@ def guarded(handler: F) -> F:
 
 
 class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-arg, unused-ignore]
-    """Hands on a request that cannot be parsed as its error, so that `guarded` explains it: gRPC
-    itself would answer UNKNOWN and write a traceback.
+    """Replaces a request that cannot be parsed by a `Malformed`, for `guarded` to report.
+
+    gRPC itself would answer UNKNOWN and log a traceback.
     """
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        """The handler with a deserializer that does not raise."""
+        """Return the handler with a deserializer that does not raise."""
         handler = await continuation(details)
         if handler is None or handler.request_streaming:
             return handler
@@ -90,7 +92,7 @@ class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[misc, type
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """What arrives in the place of a request that cannot be parsed."""
+    """Stands for a request that cannot be parsed. `reason`: the parser's error."""
 
     reason: str
 
@@ -111,8 +113,9 @@ async def _abort(context: Any, error: Exception) -> None:
 
 
 def _bounded(error: SafetrainError) -> SafetrainError:
-    """The error with long texts cut: an HTTP/2 header is refused beyond some kilobytes, and with it
-    all that the error says.
+    """Return the error with long text arguments cut.
+
+    Errors travel in HTTP/2 headers, which are refused whole beyond some kilobytes.
     """
     texts = {k: v for k, v in error.args_by_name.items() if isinstance(v, str)}
     if sum(len(text.encode(errors="replace")) for text in texts.values()) <= _MOST_BYTES:

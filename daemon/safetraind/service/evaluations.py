@@ -1,4 +1,4 @@
-"""`safetrain.v1.Evaluations`: base and adapter asked the same, by a child with the GPU."""
+"""`safetrain.v1.Evaluations`: compares base and adapter on questions, in a worker with the GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Line = Mapping[str, Any]
 
 
 class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
-    """Chooses the adapter and the questions, lends the GPU, hands on what the worker says."""
+    """Chooses adapter and questions, lends the GPU to a worker and streams its output."""
 
     def __init__(self, controller: Controller, supervisor: Supervisor) -> None:
         self._controller = controller
@@ -35,7 +35,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
     async def Run(  # noqa: N802
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
-        """Progress, and last the evaluation."""
+        """Stream progress, and last the evaluation."""
         job = job_with_adapter(self._controller, request.job_id)
         work = self._work(job, request)
         yield _progress({"phase": "queue", "done": -1.0})
@@ -58,7 +58,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             os.close(lease)
 
     def _work(self, job: Candidate, request: evaluations_pb2.EvaluateRequest) -> dict[str, Any]:
-        """What the worker reads. Raises NotFound, and what `checked_file` raises."""
+        """Return the worker's request. Raises NotFound, and what `checked_file` raises."""
         spec = self._controller.record(job.id).spec
         questions = request.questions or spec.valid
         checked_file(Path(questions))
@@ -75,7 +75,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
 
 
 def _result(ended: WorkerResult) -> dict[str, Any]:
-    """What the worker wrote. Raises the error that it wrote, or how it died."""
+    """Return the worker's result. Raises the error in the result; Blocked or Broken without one."""
     if ended.result is None:
         signal, code = int(ended.exit.get("signal", 0)), int(ended.exit.get("code", 0))
         if ended.exit.get("oom_kills"):

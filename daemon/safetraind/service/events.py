@@ -1,4 +1,4 @@
-"""`safetrain.v1.Events`: a job's story to whoever watches, each event exactly once."""
+"""`safetrain.v1.Events`: streams a job's events to each watcher, each event exactly once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetraind.storage.event_feed import Chunk
 
 
 class EventsService(events_pb2_grpc.EventsServicer):
-    """Reads the event file for each watcher, from where that watcher stands."""
+    """Reads the event file for each watcher, from that watcher's position."""
 
     def __init__(self, controller: Controller, streams: Streams) -> None:
         self._controller = controller
@@ -28,24 +28,24 @@ class EventsService(events_pb2_grpc.EventsServicer):
     async def Watch(  # noqa: N802
         self, request: events_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[events_pb2.EventBatch]:
-        """Everything behind `after_seq`; with `follow` until the job has ended."""
-        job_id, seen, told = request.job_id, request.after_seq, False
+        """Stream the events after `after_seq`; with `follow` until the job has ended."""
+        job_id, seen, sent = request.job_id, request.after_seq, False
         feed = self._controller.feed(job_id)
         offset = feed.start(seen)
         with self._streams.one():
             while True:
                 changes = feed.changes
-                ended = self._ended(job_id)  # before reading: nothing comes behind the last state
+                ended = self._ended(job_id)  # before reading: no event follows the last state
                 if feed.size() < offset:
-                    offset = 0  # cut short; what was delivered is not delivered again
+                    offset = 0  # truncated; `seen` keeps events from being delivered again
                 chunk = feed.read(offset)
                 batch = _batch(chunk, seen)
                 delivered = _last_seq(chunk.events)
                 offset, seen = chunk.end, max(seen, delivered)
-                # Only what goes out: `after_seq` is a client's word, and may be anything.
+                # Not `seen`: it begins with `after_seq`, which is the client's and may be anything.
                 self._controller.note_delivered(job_id, delivered)
-                if batch.events or (not told and not chunk.more):
-                    told = True
+                if batch.events or (not sent and not chunk.more):
+                    sent = True
                     yield batch
                 if chunk.more:
                     continue
@@ -68,7 +68,7 @@ def _batch(chunk: Chunk, seen: int) -> events_pb2.EventBatch:
 
 @lru_cache(maxsize=8)
 def _shared_batch(chunk: Chunk) -> events_pb2.EventBatch:
-    """One message for all watchers that stand at the same place."""
+    """Convert a chunk, cached for watchers at the same position."""
     return _to_wire(chunk.events, up_to_date=not chunk.more)
 
 

@@ -1,4 +1,4 @@
-"""`safetrain.v1.Exports`: a job's adapter fused into a model folder, by a child with the GPU."""
+"""`safetrain.v1.Exports`: fuses a job's adapter into a model folder, in a worker with the GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Line = Mapping[str, Any]
 
 
 class ExportsService(exports_pb2_grpc.ExportsServicer):
-    """Chooses the adapter, lends the GPU, hands on what the export worker says."""
+    """Chooses the adapter, lends the GPU to the export worker and streams its output."""
 
     def __init__(self, controller: Controller, supervisor: Supervisor) -> None:
         self._controller = controller
@@ -35,7 +35,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
     async def Run(  # noqa: N802
         self, request: exports_pb2.ExportRequest, context: Any
     ) -> AsyncIterator[exports_pb2.ExportEvent]:
-        """Progress, and last what was written."""
+        """Stream progress, and last the exported model."""
         work = self._work(request)
         yield _progress({"phase": "queue", "done": -1.0})
         lease = await self._controller.borrow_lease(wait=request.wait)
@@ -55,7 +55,10 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             shutil.rmtree(partial_of(Path(work["output"])), ignore_errors=True)
 
     def _work(self, request: exports_pb2.ExportRequest) -> dict[str, Any]:
-        """What the worker reads. Raises NotFound, Conflict, and what `checked_output` raises."""
+        """Return the worker's request.
+
+        Raises NotFound, Conflict, and what `checked_output` raises.
+        """
         output = checked_output(Path(request.output))
         check_free(output)
         job = job_with_adapter(self._controller, request.job_id)
@@ -84,11 +87,11 @@ async def _run(
 
 
 def _result(ended: WorkerResult) -> dict[str, Any]:
-    """What the worker wrote. Raises the error that it wrote, or how it died."""
+    """Return the worker's result. Raises the error in the result; Blocked or Broken without one."""
     if ended.result is None:
         signal, code = int(ended.exit.get("signal", 0)), int(ended.exit.get("code", 0))
         oom_kills = ended.exit.get("oom_kills")
-        # Where the kernel's kills are counted and none was, another process killed it.
+        # A SIGKILL where out-of-memory kills are counted and none was came from another process.
         if ended.limit == "memory" or oom_kills or (signal == _SIGKILL and oom_kills is None):
             raise Blocked("export.out_of_memory")
         raise Broken("export.died", code=code, signal=signal)

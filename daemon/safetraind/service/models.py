@@ -1,4 +1,4 @@
-"""`safetrain.v1.Models`: what a job can name, kept under the home."""
+"""`safetrain.v1.Models`: adding, listing and removing the models kept under the home."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetraind.service.error_mapping import guarded
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
-    """Adds, lists and removes."""
+    """Adds, lists and removes models."""
 
     def __init__(self, models: Models, controller: Controller, workers: EphemeralWorkers) -> None:
         self._models = models
@@ -30,7 +30,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     async def Add(  # noqa: N802
         self, request: models_pb2.AddModelRequest, context: Any
     ) -> AsyncIterator[models_pb2.AddModelEvent]:
-        """Progress, and last the model."""
+        """Stream progress, and last the model."""
         if self._models.is_repository(request.name):
             async for event in self._fetched(request.name):
                 yield event
@@ -44,7 +44,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
                     yield models_pb2.AddModelEvent(progress=progress)
 
     async def _fetched(self, repository: str) -> AsyncIterator[models_pb2.AddModelEvent]:
-        """A repository of the hub, in the hub's own cache, where every program finds it."""
+        """Download a repository of the hub into the hub's own cache."""
         async with aclosing(fetch(repository, self._workers)) as steps:
             async for step in steps:
                 if isinstance(step, Path):
@@ -58,7 +58,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     async def List(  # noqa: N802
         self, request: models_pb2.ListModelsRequest, context: Any
     ) -> models_pb2.ListModelsResponse:
-        """Those that are here, and those that could be added."""
+        """Return the installed models and those that can be added."""
         models = [_to_wire(model) for model in self._models.catalogue()]
         return models_pb2.ListModelsResponse(models=models)
 
@@ -66,7 +66,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     async def Remove(  # noqa: N802
         self, request: models_pb2.RemoveModelRequest, context: Any
     ) -> models_pb2.RemoveModelResponse:
-        """Deletes one from the home, unless a job still needs it."""
+        """Delete a model from the home. Raises Conflict where a live job needs it."""
         folder = self._models.folder(request.name)
         for job_id, job in sorted(self._controller.scheduler.jobs.items()):
             if job.state in LIVE and Path(model_of(self._controller, job_id)) == folder:

@@ -1,4 +1,4 @@
-"""`safetrain.v1.Preflight`: the course of a preflight, section by section as it finishes."""
+"""`safetrain.v1.Preflight`: runs a preflight and streams its sections as they finish."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetraind.submission import check_absolute
 
 
 class PreflightService(preflight_pb2_grpc.PreflightServicer):
-    """Runs a course with the GPU where it is free, or is waited for; else by prediction."""
+    """Runs preflights, with measurements where the GPU is free or waited for."""
 
     def __init__(self, controller: Controller, supervisor: Supervisor, planning: Planning) -> None:
         self._controller = controller
@@ -33,9 +33,10 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
     async def Run(  # noqa: N802
         self, request: preflight_pb2.PreflightRequest, context: Any
     ) -> AsyncIterator[preflight_pb2.PreflightEvent]:
-        """The seven sections, the recommendation and the summary.
+        """Stream the seven sections, the recommendation and the summary.
 
-        The GPU is borrowed for the measuring alone, at which the course stands still until then.
+        The GPU lease is borrowed only while steps are measured. With `wait` the run stops before
+        the measurements until the lease is free.
         """
         spec = spec_from_wire(request.spec)
         for path in (spec.train, spec.valid, spec.output):
@@ -49,7 +50,7 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
             async with aclosing(preflight_run.run()) as run:
                 async for step in run:
                     if not isinstance(step, Progress):
-                        _give_back(lease, launcher)
+                        _return_lease(lease, launcher)
                         lease = None
                     if step == steps.PROBING:
                         lease = await self._controller.borrow_lease(wait=False)
@@ -59,10 +60,10 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
                         launcher.lend(lease)
                     yield _to_wire(step)
         finally:
-            _give_back(lease, launcher)
+            _return_lease(lease, launcher)
 
 
-def _give_back(lease: int | None, launcher: EphemeralWorkers) -> None:
+def _return_lease(lease: int | None, launcher: EphemeralWorkers) -> None:
     if lease is not None:
         launcher.lend(None)
         os.close(lease)

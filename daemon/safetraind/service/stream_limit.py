@@ -1,4 +1,4 @@
-"""How many streams may be open at once, over all connections together."""
+"""The limit on streams that are open at once, over all connections together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_STREAMS = 200
 
 
 class Streams:
-    """The streams that are open; one too many is refused with a sentence, not left to wait."""
+    """Counts open streams. A stream beyond the limit is refused rather than left waiting."""
 
     def __init__(self, limit: int = MAX_STREAMS) -> None:
         self._limit = limit
@@ -19,7 +19,7 @@ class Streams:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Counts one more while the block runs. Raises Busy where there is no room for it."""
+        """Count one more stream while the block runs. Raises Busy at the limit."""
         if self._open >= self._limit:
             raise Busy("daemon.streams_full", limit=self._limit)
         self._open += 1
