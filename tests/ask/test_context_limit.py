@@ -7,7 +7,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from safetraind.worker.inference.context_limit import Shape, longest, needed, shape_of
+from safetraind.worker.inference.context_limit import Shape, answer_bytes, longest, shape_of
 from safetraind.worker.inference.generation import Question, generate
 from safetraind.worker.loading import item_bytes, load
 from tests.ask.helpers import user
@@ -30,15 +30,17 @@ def test_a_token_of_mistral_7b_takes_128_kib_in_16_bits():
 
 
 def test_what_a_config_does_not_tell_counts_nothing():
-    assert needed(shape_of({}, 2), 4096) == 0
+    assert answer_bytes(shape_of({}, 2), 4096) == 0
 
 
 @pytest.mark.parametrize("tokens", [1, 255, 256, 257, 1000, 4096])
 def test_the_longest_that_fits_is_the_longest(tokens: int):
     shape = shape_of(MISTRAL, 2)
-    found = longest(shape, needed(shape, tokens), 10_000)
+    found = longest(shape, answer_bytes(shape, tokens), 10_000)
     assert found >= tokens
-    assert needed(shape, found) <= needed(shape, tokens) < needed(shape, found + 1)
+    assert (
+        answer_bytes(shape, found) <= answer_bytes(shape, tokens) < answer_bytes(shape, found + 1)
+    )
 
 
 def test_without_room_not_even_one_token_fits_and_with_much_the_limit_holds():
@@ -64,7 +66,7 @@ def test_an_answer_takes_no_more_than_it_was_given(tmp_path, tokens: int):
     before = mx.get_active_memory()
     list(generate(model.model, model.tokenizer, prompt, Question(tuple(user()), max_tokens=20)))
     taken = mx.get_peak_memory() - before
-    expected = needed(shape_of(model.config, item_bytes(model.model)), tokens + 20)
+    expected = answer_bytes(shape_of(model.config, item_bytes(model.model)), tokens + 20)
     assert 0.3 * expected < taken <= expected
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from safetrain_shared.paths import RunFolder
-from safetraind.worker.inference.context_limit import needed, shape_of
+from safetraind.worker.inference.context_limit import answer_bytes, shape_of
 from safetraind.worker.training import questions
 from tests.ask.helpers import ask, only, text_of, user, wait_until
 
@@ -91,7 +91,7 @@ def test_a_training_has_as_long_as_an_answer_took_before_the_next(desk_of, clock
 def test_a_question_beyond_the_plans_memory_is_refused_with_a_sentence(desk_of, loaded):
     mx.eval(loaded.model.parameters())
     shape = shape_of(loaded.config, 4)
-    desk, _ = desk_of(mx.get_active_memory() + needed(shape, 300))
+    desk, _ = desk_of(mx.get_active_memory() + answer_bytes(shape, 300))
     long, short = user("Qual foi a melhor classificação do Farense? " * 80), user()
     asked = ask(desk._desk._path, messages=long)
     desk_answers(desk)

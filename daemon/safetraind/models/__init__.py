@@ -1,1 +1,1 @@
-"""What a job can name as its model, and what the model's config.json says."""
+"""Models that a job can name, and the contents of their config.json."""

@@ -1,4 +1,4 @@
-"""What a model's folder says without loading it: config.json and the safetensors headers.
+"""Reads a model's facts without loading it: from config.json and the safetensors headers.
 
 The safetensors format: eight bytes of header length, little endian, then a JSON object of
 name → {"dtype", "shape", "data_offsets"}.
@@ -22,7 +22,7 @@ from safetraind.models.weight_files import missing_weights
 _MAX_HEADER = 100 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
 _LICENCE = re.compile(r"^license:\s*['\"]?([^'\"\n]+)", re.M)
-# What configurations call the same number, the usual name first.
+# Alternative names of the same number in configurations, the usual name first.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "hidden_dim", "model_dim")
 _INTERMEDIATE = ("intermediate_size", "n_inner", "mlp_hidden_size", "ffn_hidden_size")
@@ -31,7 +31,7 @@ _KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads")
 _VOCABULARY = ("vocab_size", "num_vocab")
 _LARGEST = 1 << 40
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "U8": 1, "I8": 1}
-# Names that mlx-lm 0.32 (mlx_lm.utils.MODEL_REMAPPING) serves with another architecture's module.
+# Architectures that mlx-lm 0.32 loads with another's module (mlx_lm.utils.MODEL_REMAPPING).
 _SERVED_BY = {
     "mistral": "llama",
     "llava": "mistral3",
@@ -47,7 +47,7 @@ _SERVED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A matrix inside one layer, by its name there; `bits` 0 means that it is not quantized."""
+    """A linear map of one layer. `name`: inside the layer; `bits`: 0 if it is not quantized."""
 
     name: str
     inputs: int
@@ -57,11 +57,12 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What memory depends on. Bytes are as stored; `float32_bytes`: every weight as float32.
+    """The numbers of a model that its memory depends on.
 
-    `item_bytes`: of the floating-point type that the model computes in, 4 or 2. A model without
-    attention has no `heads`. `window`: tokens that a windowed layer looks back, in `windowed`, a
-    share, of the layers. `soft_capped`: attention's scores are capped, which no fused kernel does.
+    `weight_bytes`: as stored; `float32_bytes`: with every weight as float32. `item_bytes`: size of
+    the floating-point type that the model computes in, 4 or 2. `heads` is 0 without attention.
+    `window`: tokens of the sliding window, which `windowed`, a share of the layers, have.
+    `soft_capped`: attention scores are capped, which no fused kernel supports.
     """
 
     layers: int
@@ -80,7 +81,7 @@ class ModelShape:
     soft_capped: bool = False
 
     def adapter_parameters(self, rank: int, layers: int, targets: tuple[str, ...] = ()) -> int:
-        """Trainable numbers of LoRA of `rank` on the top `layers` layers (0: all)."""
+        """Return the number of LoRA parameters of `rank` on the top `layers` layers (0: all)."""
         chosen = [m for m in self.linears if not targets or _targeted(m.name, targets)]
         count = min(layers or self.layers, self.layers)
         return count * sum(rank * (m.inputs + m.outputs) for m in chosen)
@@ -88,11 +89,13 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model as its folder (or the hub's answer) tells it.
+    """The facts of a model, from its folder or from the hub.
 
-    `path` is empty while the model is not on this machine; `download` is then what is to come, in
-    bytes, 0 where nobody knows, and `cause` why it could not come. `missing`: files that the model
-    names and that are not there.
+    `path` is empty while the model is not on this machine; `download` is then the bytes to
+    download, 0 if unknown, and `cause` why the hub could not be asked. `missing`: files that the
+    model names and that do not exist. `known`: mlx-lm has the architecture. `bits`: of the
+    quantization, 0 without. `reason`: why the folder cannot be read. `own_code`: it contains Python
+    code.
     """
 
     name: str
@@ -112,7 +115,7 @@ class ModelFacts:
 
 
 def read_model(name: str, folder: Path | None) -> ModelFacts:
-    """The facts of the model that the user calls `name` and that lies in `folder`. Never raises."""
+    """Return the facts of the model `name` in `folder`. Never raises."""
     if folder is None:
         return ModelFacts(name)
     try:
@@ -126,12 +129,12 @@ def read_model(name: str, folder: Path | None) -> ModelFacts:
         return ModelFacts(name, str(folder), missing=(Path(error.filename or "").name,))
     except _Malformed as error:
         return ModelFacts(name, str(folder), reason=str(error)[:200])
-    except Exception as error:  # whatever a foreign folder makes of it is the finding
+    except Exception as error:  # any error on a foreign folder becomes a finding
         return ModelFacts(name, str(folder), reason=f"{type(error).__name__}: {error}"[:200])
 
 
 class _Malformed(Exception):
-    """A file of the model holds what cannot be; the text says what."""
+    """A file of the model has an impossible value, which the text names."""
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:
@@ -141,14 +144,14 @@ def _object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    """The whole number that has one of these names; 0 where none has one."""
+    """Return the integer under the first of `names` that is there, else 0. Raises _Malformed."""
     for name in names:
         value = config.get(name)
         if isinstance(value, int | float):
             if not 0 < value <= _LARGEST or value != int(value):
                 raise _Malformed(f"{name}: {value}")
             return int(value)
-        if value is not None and not isinstance(value, list):  # some have a number for each layer
+        if value is not None and not isinstance(value, list):  # a list has a number for each layer
             raise _Malformed(f"{name}: {_shown(value)}")
     return 0
 
@@ -191,7 +194,7 @@ _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def _missing(folder: Path) -> list[str]:
-    """Weights and tokenizer files without which the model cannot be loaded."""
+    """Return the missing weight and tokenizer files without which the model cannot be loaded."""
     missing = missing_weights(folder)
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
     if not any((folder / name).is_file() for name in tokenizers):
@@ -218,7 +221,7 @@ def _tensors(folder: Path) -> _Tensors:
 
 
 def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape | None:
-    """None where the configuration has no single number for what everything depends on."""
+    """Return the shape; None without a single number for hidden size, layers and vocabulary."""
     hidden, layers = _number(text, _HIDDEN), _number(text, _LAYERS)
     vocabulary, heads = _number(text, _VOCABULARY), _number(text, _HEADS)
     if not (hidden and layers and vocabulary):
@@ -243,8 +246,9 @@ def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape 
 
 
 def _windowed(text: Mapping[str, Any]) -> float:
-    """The share of layers whose attention looks back a window only, as mlx-lm 0.32 computes them:
-    by the type of each layer, or all but every n-th one.
+    """Return the share of layers with sliding-window attention, as mlx-lm 0.32 computes them.
+
+    The configuration gives the type of each layer, or has full attention in every n-th one.
     """
     if not text.get("sliding_window"):
         return 0.0
@@ -258,7 +262,7 @@ def _windowed(text: Mapping[str, Any]) -> float:
 
 
 def _weights(name: str, tensors: _Tensors, bits: int) -> int:
-    """Numbers that a tensor stands for: a packed one many, its scales and biases none."""
+    """Return the number of weights in a tensor: unpacked if quantized, 0 for scales and biases."""
     dtype, shape = tensors[name]
     stem, _, kind = name.rpartition(".")
     if f"{stem}.scales" in tensors:
@@ -270,7 +274,7 @@ def _weights(name: str, tensors: _Tensors, bits: int) -> int:
 
 
 def _linears(tensors: _Tensors, bits: int) -> tuple[Linear, ...]:
-    """The matrices of the topmost layer, which LoRA takes first."""
+    """Return the linear maps of the topmost layer, the first that gets an adapter."""
     found: dict[int, list[Linear]] = {}
     for name, (dtype, shape) in tensors.items():
         place = _LAYER.search(name)
@@ -288,7 +292,7 @@ def _targeted(name: str, targets: tuple[str, ...]) -> bool:
 
 
 def _is_known(kind: str) -> bool:
-    """mlx-lm has a module of this architecture. Looked up as a file: importing would bring mlx."""
+    """Whether mlx-lm has a module for the architecture. Importing it would import mlx."""
     found = find_spec("mlx_lm")
     places = list(found.submodule_search_locations or []) if found else []
     module = f"{_SERVED_BY.get(kind, kind)}.py"
@@ -296,7 +300,7 @@ def _is_known(kind: str) -> bool:
 
 
 def _licence(folder: Path, config: Mapping[str, Any]) -> str:
-    """From the model card's front matter, the config, or the licence file's first line."""
+    """Return the licence in config, model card or the licence file's first line; "" without."""
     if isinstance(config.get("license"), str):
         return str(config["license"])
     for name in ("README.md", "LICENSE", "LICENSE.txt"):
@@ -312,6 +316,6 @@ def _licence(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
-    """Tells one state of the folder from another, without reading gigabytes."""
+    """Return a text that changes with the folder's weight files, from their sizes and times."""
     parts = [f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files]
     return f"{folder.resolve()}|{'|'.join(parts)}"

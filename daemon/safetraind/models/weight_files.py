@@ -1,8 +1,8 @@
-"""Which weight files a model's folder lacks, judged by what mlx-lm loads.
+"""Finds the weight files that are missing in a model's folder, for mlx-lm.
 
-mlx-lm reads every `model*.safetensors` and never looks at the index. The index only tells here what
-a download that broke off should have brought: a folder that holds all parameters is whole, whatever
-files its index names.
+mlx-lm reads every `model*.safetensors` and ignores the index. Here the index only shows which files
+an interrupted download lacks: a folder that has all parameters is complete, whatever files its
+index names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_HEADER = 100 << 20
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The names of the files that are missing; empty where mlx-lm finds all it needs.
+    """Return the names of missing files; empty if mlx-lm finds all parameters.
 
     Raises OSError where the folder cannot be read.
     """
@@ -37,7 +37,7 @@ def missing_weights(folder: Path) -> list[str]:
 
 
 def _indexed(folder: Path) -> dict[str, str]:
-    """Parameter → file; empty without an index, or with one that is none: mlx-lm needs none."""
+    """Return parameter → file from the index; empty without a valid index."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -50,7 +50,7 @@ def _indexed(folder: Path) -> dict[str, str]:
 
 
 def _missing_shards(present: set[str]) -> list[str]:
-    """By the shards' own names: number 1 of 2 without number 2. A set that is whole suffices."""
+    """Return missing shards by the other names (1 of 2 without 2); none if a set is whole."""
     sets: dict[str, set[int]] = {}
     for name in present:
         shard = _SHARD.fullmatch(name)
@@ -69,7 +69,7 @@ def _missing_shards(present: set[str]) -> list[str]:
 
 
 def _held(folder: Path, names: set[str]) -> set[str]:
-    """The parameters in the safetensors files of these names, by their headers."""
+    """Return the parameters in the headers of the safetensors files of these names."""
     held: set[str] = set()
     for name in names:
         held |= _header(folder / name).keys()
@@ -77,7 +77,7 @@ def _held(folder: Path, names: set[str]) -> set[str]:
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """A safetensors header; empty where it is none, of which loading will tell."""
+    """Return a safetensors header; empty if invalid, which loading then reports."""
     with file.open("rb") as content:
         start = content.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

@@ -1,8 +1,8 @@
-"""The worker role `fetch`: brings a hub repository onto this machine, without the GPU lease.
+"""The worker role `fetch`: downloads a hub repository, without the GPU lease.
 
 Reads `fetch_request.json` in its run folder: {"repository"}. Writes {"path"} or {"error"} to
-`probe.json`, and meanwhile lines to `probe.json.partial`: {"bytes"}, what is to come, then
-{"done"}, the share of it that is here.
+`probe.json`, and progress lines to `probe.json.partial`: first {"bytes"}, the size of the download,
+then {"done"}, the share of it that has arrived.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from typing import Any
 from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import write_json
-from safetraind.worker.hub import bytes_in_cache, bytes_to_come, snapshot
+from safetraind.worker.hub import bytes_in_cache, bytes_to_download, snapshot
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 EmitEvent = Callable[[dict[str, Any]], None]
 
 
 def main(arguments: list[str]) -> int:
-    """Downloads; what went wrong is a result, not a failure."""
+    """Download; an error of ours is a result, and the exit code still 0."""
     run = RunFolder(Path(arguments[0]))
     request = json.loads((run.root / "fetch_request.json").read_text(encoding="utf-8"))
     with run.probe.with_name(f"{run.probe.name}.partial").open("w", encoding="utf-8") as file:
 
-        def tell(line: dict[str, Any]) -> None:
+        def emit(line: dict[str, Any]) -> None:
             file.write(json.dumps(line) + "\n")
             file.flush()
 
         try:
-            result: dict[str, Any] = {"path": str(_fetch(request["repository"], tell))}
+            result: dict[str, Any] = {"path": str(_fetch(request["repository"], emit))}
         except SafetrainError as error:
             result = {"error": error_to_dict(error)}
     write_json(run.probe, result)
     return 0
 
 
-def _fetch(repository: str, tell: EmitEvent) -> Path:
-    needed = bytes_to_come(repository)
-    tell({"bytes": needed})
-    with _looking(repository, needed, tell):
+def _fetch(repository: str, emit: EmitEvent) -> Path:
+    needed = bytes_to_download(repository)
+    emit({"bytes": needed})
+    with _reporting_progress(repository, needed, emit):
         folder = snapshot(repository)
-    tell({"done": 1.0})
+    emit({"done": 1.0})
     return folder
 
 
 @contextmanager
-def _looking(repository: str, needed: int, tell: EmitEvent) -> Iterator[None]:
-    """Tells how much has come while the block runs: the hub's own bars are for terminals."""
+def _reporting_progress(repository: str, needed: int, emit: EmitEvent) -> Iterator[None]:
+    """Emit the share that has arrived while the block runs, by the size of the cache."""
     before, over = bytes_in_cache(repository), threading.Event()
 
-    def look() -> None:
-        while needed and not over.wait(_LOOK_SECONDS):
-            come = bytes_in_cache(repository) - before
-            tell({"done": min(1.0, max(0, come) / needed)})
+    def poll() -> None:
+        while needed and not over.wait(_POLL_SECONDS):
+            arrived = bytes_in_cache(repository) - before
+            emit({"done": min(1.0, max(0, arrived) / needed)})
 
-    looker = threading.Thread(target=look, daemon=True)
-    looker.start()
+    poller = threading.Thread(target=poll, daemon=True)
+    poller.start()
     try:
         yield
     finally:
         over.set()
-        looker.join()
+        poller.join()

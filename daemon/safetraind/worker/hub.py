@@ -1,4 +1,4 @@
-"""Brings a model repository of the hub onto this machine, with sentences for what can go wrong."""
+"""Downloads a model repository of the hub, with an error code for each way it can fail."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _STALE_SECONDS = 3600.0
 
 
 def snapshot(repository: str) -> Path:
-    """Return the folder of `repository` (`ORG/NAME`), downloading what is not in the cache yet.
+    """Return the folder of `repository` (`ORG/NAME`), downloading files that are not cached yet.
 
-    Exactly the files that mlx-lm loads: weights only as safetensors. Whole files that have arrived
-    are not fetched again; of one that broke off nothing is kept. Raises NotFound, NotAllowed (gated
-    or private), Unreachable, NoRoom.
+    These are the files that mlx-lm loads: weights only as safetensors. Complete files are not
+    downloaded again; an incomplete one is not continued. Raises NotFound, NotAllowed (gated or
+    private), Unreachable, NoRoom.
     """
     remove_stale_parts(repository)
     try:
@@ -40,10 +40,10 @@ def snapshot(repository: str) -> Path:
         raise _explained(error, repository) from error
 
 
-def bytes_to_come(repository: str) -> int:
-    """Bytes of `repository` that are not in the cache yet; what the hub gives no size for counts 0.
+def bytes_to_download(repository: str) -> int:
+    """Return the bytes of `repository` that are not cached yet; a file of unknown size counts 0.
 
-    Raises as `snapshot` does, and NoRoom where the cache's disk has no room for them.
+    Raises as `snapshot` does, and NoRoom where the cache's disk has too little space.
     """
     try:
         files = snapshot_download(repository, allow_patterns=DEFAULT_ALLOW_PATTERNS, dry_run=True)
@@ -57,19 +57,20 @@ def bytes_to_come(repository: str) -> int:
 
 
 def bytes_in_cache(repository: str) -> int:
-    """Bytes of `repository` on this machine, those of unfinished files among them."""
+    """Return the bytes of `repository` in the cache, including those of unfinished files."""
     sizes = []
     for file in _blobs(repository).glob("*"):
         try:
             sizes.append(file.stat().st_size)
-        except OSError:  # renamed while we look
+        except OSError:  # renamed meanwhile
             continue
     return sum(sizes)
 
 
 def remove_stale_parts(repository: str) -> None:
-    """Removes what a download that was killed left behind: huggingface_hub gives each part a name
-    of its own and never goes on with it. A part that grew within the last hour may be somebody's.
+    """Remove the unfinished files of killed downloads, which huggingface_hub never continues.
+
+    A file that was written to within the last hour is kept: its download may still run.
     """
     for part in _blobs(repository).glob("*.incomplete"):
         with contextlib.suppress(OSError):
@@ -83,7 +84,7 @@ def _blobs(repository: str) -> Path:
 
 
 def _explained(error: Exception, repository: str) -> SafetrainError:
-    """The most particular meaning first: the hub's errors are subclasses of one another."""
+    """Return the error for one of the hub's, subclasses before their base classes."""
     if isinstance(error, DryRunError):
         cause = error.__cause__
         if isinstance(cause, GatedRepoError | RepositoryNotFoundError):

@@ -1,4 +1,4 @@
-"""Loads a model for training, probing and answering alike, and puts adapters on and off."""
+"""Loads a model for training, probing and inference, and attaches and detaches adapters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from safetraind import host
 from safetraind.worker import config_keys
 from safetraind.worker.hub import snapshot
 
-# What mlx says of parameters (mlx.nn.Module.load_weights, 0.32), the names on the lines below it.
+# First lines of errors of mlx.nn.Module.load_weights (0.32); the parameters' names follow.
 _PARAMETERS = {
     "model.parameters_missing": re.compile(r"Missing (\d+) parameters:"),
     "model.parameters_foreign": re.compile(r"Received (\d+) parameters not in model:"),
@@ -46,7 +46,7 @@ class LoadedModel:
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the embedding: how many tokens the model has."""
+        """The number of rows of the embedding, which is the number of tokens."""
         embeddings = (nn.Embedding, nn.QuantizedEmbedding)
         tables = [m for m in self.model.modules() if isinstance(m, embeddings)]
         return max((int(table.weight.shape[0]) for table in tables), default=0)
@@ -55,14 +55,15 @@ class LoadedModel:
 def load(
     path: str, *, dequantize: bool | None = None, trust_remote_code: bool = False
 ) -> LoadedModel:
-    """Load the model `path` (a folder, or a hub repository's id), evaluated, in evaluation mode.
+    """Load the model `path` (a folder, or a hub repository's id), in evaluation mode.
 
-    `dequantize` makes every weight float32, which is many times faster on a CPU; None does so where
-    it pays (`worth_dequantizing`). Code that came with a model runs only with `trust_remote_code`.
+    The weights are evaluated. `dequantize` makes every weight float32, which is many times faster
+    on a CPU; None does so as `worth_dequantizing` decides. Code that came with a model runs only
+    with `trust_remote_code`.
 
     Raises what `hub.snapshot` raises, NotFound for a missing folder, InvalidInput for one that
-    doesn't load; RuntimeError, as MLX does, where memory runs out. Draws on MLX's global random
-    state when it dequantizes: seed after loading.
+    doesn't load, and RuntimeError, as MLX does, where memory runs out. Dequantizing advances MLX's
+    global random state: seed after loading.
     """
     folder = Path(path) if Path(path).is_absolute() else snapshot(path)
     if not folder.is_dir():
@@ -77,7 +78,7 @@ def load(
             trust_remote_code=trust_remote_code,
         )
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))
-    except (Exception, SystemExit) as error:  # a foreign folder's code may do anything, even exit
+    except (Exception, SystemExit) as error:  # a model's own code may do anything, even exit
         if isinstance(error, SafetrainError | MemoryError):
             raise
         raise _not_loaded(folder, error, trusted=trust_remote_code) from error
@@ -91,7 +92,7 @@ def load(
 
 
 def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> InvalidInput:
-    """The sentence for a model that does not load: of what mlx-lm says, what matters."""
+    """Return the error for a model that does not load, from mlx-lm's error."""
     path, text = str(folder), str(error)
     if "model_file" in _raw_config(folder) and not trusted:
         return InvalidInput("model.needs_remote_code", path=path)
@@ -105,16 +106,17 @@ def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> Invalid
 
 
 def worth_dequantizing(model: nn.Module) -> bool:
-    """Say whether float32 weights pay: on a CPU, where they take at most half the free memory."""
+    """Whether to compute in float32: on a CPU, if the weights take at most half the free memory."""
     if mx.default_device() != mx.Device(mx.cpu):
         return False
     return 4 * get_total_parameters(model) <= host.gather().memory_available // 2
 
 
 def item_bytes(model: nn.Module) -> int:
-    """Bytes of a number that the model computes with: float32 where any weight of its own is.
+    """Return the bytes of the floating-point type that the model computes in.
 
-    An adapter's are not its own; DoRA's magnitudes are float32 whatever the model is.
+    That is the widest type of the base's weights. An adapter's weights do not count: DoRA's
+    magnitudes are always float32.
     """
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     of_adapter = {f"{name}.{own}" for name, _, _ in _adapted(model) for own in _OF_ADAPTER}
@@ -123,9 +125,9 @@ def item_bytes(model: nn.Module) -> int:
 
 
 def attach_adapter(model: nn.Module, folder: Path) -> None:
-    """Put the LoRA or DoRA adapter in `folder` (mlx-lm's format) onto `model`, for inference.
+    """Attach the LoRA or DoRA adapter in `folder` (mlx-lm's format) to `model`, for inference.
 
-    Raises NotFound where there is none, InvalidInput where it doesn't belong to this model.
+    Raises NotFound where there is none, InvalidInput where it doesn't fit this model.
     """
     if not (folder / "adapter_config.json").is_file():
         raise NotFound("adapter.missing", path=str(folder))
@@ -140,28 +142,28 @@ def attach_adapter(model: nn.Module, folder: Path) -> None:
 
 
 def detach_adapter(model: nn.Module) -> None:
-    """Take every LoRA and DoRA layer off `model`, which is then the base again."""
-    _put(model, [(name, base) for name, _, base in _adapted(model)])
+    """Remove every LoRA and DoRA layer from `model`, which is then the base again."""
+    _update_modules(model, [(name, base) for name, _, base in _adapted(model)])
 
 
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[None]:
-    """Make `model` the base inside the block; afterwards the very same adapter layers are back.
+    """Make `model` the base inside the block, and restore the same adapter layers after it.
 
-    The wrapped layers stand in for their wrappers. (A scale of zero would not do for DoRA, whose
-    trained magnitudes act without it too.)
+    Each adapter layer is replaced by the layer that it wraps. (Setting the scale to zero would not
+    disable DoRA, whose trained magnitudes apply regardless of the scale.)
     """
     adapted = _adapted(model)
-    _put(model, [(name, base) for name, _, base in adapted])
+    _update_modules(model, [(name, base) for name, _, base in adapted])
     try:
         yield
     finally:
-        _put(model, [(name, wrapper) for name, wrapper, _ in adapted])
+        _update_modules(model, [(name, wrapper) for name, wrapper, _ in adapted])
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off inside the block; afterwards each layer's own mode is back."""
+    """Switch dropout off inside the block, and restore the mode of each layer after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -177,7 +179,7 @@ def _to_float32(model: nn.Module) -> None:
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
-    """Each adapter layer: its name, itself, and the base layer it wraps."""
+    """Return each adapter layer: its name, the layer, and the base layer that it wraps."""
     return [
         (name, module, module.linear if "linear" in module else module.embedding)
         for name, module in model.named_modules()
@@ -185,7 +187,7 @@ def _adapted(model: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
     ]
 
 
-def _put(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> None:
+def _update_modules(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> None:
     if modules:
         model.update_modules(tree_unflatten(modules))
 
@@ -199,5 +201,5 @@ def _raw_config(folder: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    known = lines and isinstance(error, Exception)  # SystemExit tells a number only
+    known = lines and isinstance(error, Exception)  # SystemExit has only a number
     return lines[0] if known else type(error).__name__

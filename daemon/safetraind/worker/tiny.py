@@ -1,7 +1,7 @@
 """The role `tiny`: makes a tiny 4-bit llama and conversations for it, for the self-test.
 
-Writes `model/`, `train.jsonl` and `valid.jsonl` into the folder. Everything is drawn from fixed
-seeds, on the CPU, so it is the same on every machine.
+Writes `model/`, `train.jsonl` and `valid.jsonl` into the folder. All random numbers come from fixed
+seeds, on the CPU, so that the files are the same on every machine.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _CHAT_TEMPLATE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fills the folder that is the only argument."""
+    """Write the files into the folder that is the only argument."""
     mx.set_default_device(mx.cpu)
     folder = Path(arguments[0])
     make_model(folder / "model")
-    draw = Random(0)
+    rng = Random(0)
     for name, count in _SAMPLES.items():
-        lines = [json.dumps(_conversation(draw)) for _ in range(count)]
+        lines = [json.dumps(_conversation(rng)) for _ in range(count)]
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return 0
 
 
 def make_model(folder: Path) -> None:
-    """A llama of four layers, 256 wide, quantized to 4 bits, that speaks in bytes."""
+    """Write a random llama of four layers, hidden size 256, 4 bits, with bytes as tokens."""
     folder.mkdir(parents=True)
     tokenizer = _tokenizer()
     config = _config(tokenizer.get_vocab_size())
@@ -75,7 +75,7 @@ def _config(vocabulary: int) -> dict[str, Any]:
 
 
 def _tokenizer() -> Tokenizer:
-    """Bytes as tokens, no merges, and the special tokens first."""
+    """Return a tokenizer with bytes as tokens, no merges, and the special tokens first."""
     tokens = [*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -96,9 +96,9 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _conversation(draw: Random) -> dict[str, Any]:
-    """A sum, so that there is something to learn."""
-    a, b, c = (draw.randrange(100) for _ in range(3))
+def _conversation(rng: Random) -> dict[str, Any]:
+    """Return a question with a sum and its answer, which can be learned."""
+    a, b, c = (rng.randrange(100) for _ in range(3))
     return {
         "messages": [
             {"role": "user", "content": f"{a} + {b} + {c}?"},

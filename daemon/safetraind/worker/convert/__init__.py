@@ -1,1 +1,1 @@
-"""The role `convert`: a GGUF file as a folder that mlx-lm loads."""
+"""The role `convert`: converts a GGUF file into a folder that mlx-lm loads."""

@@ -23,7 +23,7 @@ from safetraind.worker.convert.gguf_reader import Gguf, model_config, model_weig
 from safetraind.worker.convert.gguf_tokenizer import build_tokenizer, tokenizer_config
 
 Progress = Callable[[str, float], None]
-"""Called with a phase (`converting`, `checking`) and the share of it that is done, 0 to 1."""
+"""Called with a phase (`converting`, `checking`) and the progress in it, 0 to 1."""
 
 
 def convert_gguf(
@@ -31,31 +31,30 @@ def convert_gguf(
 ) -> None:
     """Convert the llama-architecture file `gguf` (F32, F16, Q4_0, Q4_1, Q8_0) into `folder`.
 
-    The quantization is kept as it is: 4 or 8 bits, 32 weights to a group; scales, norms and what is
-    not quantized are in `working_type()`. `documents` (a licence, a
-    README) are copied in. All is written to `folder.partial` and renamed when it is whole and has
-    computed one token; an earlier `folder` is replaced.
+    The quantization is kept: 4 or 8 bits, 32 weights to a group. Scales, norms and weights that are
+    not quantized are in `working_type()`. `documents` (a licence, a README) are copied. The files
+    are written to `folder.partial`, which is renamed once it is complete and has computed one
+    token; an existing `folder` is replaced.
 
-    Raises InvalidInput for a file that can't be converted faithfully, OSError for a disk that can't
-    take it.
+    Raises InvalidInput for a file that can't be converted faithfully, OSError for a disk error.
     """
-    tell = progress or (lambda _phase, _done: None)
+    report = progress or (lambda _phase, _done: None)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        tell("converting", 0.0)
+        report("converting", 0.0)
         source = read_gguf(gguf)
         _write_model(source, partial)
         for document in documents:
             shutil.copyfile(document, partial / document.name)
-        tell("checking", 0.0)
+        report("checking", 0.0)
         _check(partial)
         licence = source.metadata.get("general.license", "")
         about = {"source": gguf.name, "source_sha256": sha256(gguf), "licence": licence}
         write_manifest(partial, about)
         _replace(partial, folder)
-        tell("checking", 1.0)
+        report("checking", 1.0)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -63,15 +62,15 @@ def convert_gguf(
 def working_type() -> mx.Dtype:
     """Return the type that this machine computes a converted model in.
 
-    bfloat16 on a GPU, whose range no activation leaves. float32 without one: there mlx-lm takes a
-    quantized model of 135 million weights through 45 tokens in 4 seconds, in bfloat16 in 34, in
-    float16 in 240 (measured on two x86-64 cores, mlx 0.32.4).
+    On a GPU that is bfloat16, whose range no activation exceeds; on a CPU float32. A quantized
+    model of 135 million weights takes 4 seconds for 45 tokens there in float32, 34 in bfloat16 and
+    240 in float16 (measured on two x86-64 cores, mlx 0.32.4).
     """
     return mx.bfloat16 if mx.is_available(mx.gpu) else mx.float32
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert and print a JSON object a line: progress, and an error as code and arguments."""
+    """Convert, printing JSON lines: progress, and an error as class, code and arguments."""
     mx.set_default_device(mx.cpu)
     gguf, folder, *documents = map(Path, arguments)
     try:
@@ -102,7 +101,7 @@ def _check(folder: Path) -> None:
     """Load `folder` as mlx-lm does and compute one token of it."""
     try:
         model, tokenizer = mlx_lm.load(str(folder))
-    except ValueError as error:  # names or shapes that do not belong to a llama
+    except ValueError as error:  # parameters with other names or shapes than a llama's
         raise InvalidInput("gguf.incomplete", missing=str(error).splitlines()[0]) from error
     model.set_dtype(mx.float32)  # 16-bit arithmetic on the CPU is far slower
     logits = model(mx.array([tokenizer.encode("Faro")]))
@@ -111,7 +110,7 @@ def _check(folder: Path) -> None:
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Put `partial` where `folder` is, so that at every moment a whole folder or none is there."""
+    """Replace `folder` by `partial`; at every moment there is a complete folder or none."""
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -1,9 +1,9 @@
 """Reads a llama-architecture GGUF file into mlx-lm's names, shapes and configuration.
 
-The format is ggml's (docs/gguf.md there); `mx.load` does the unpacking and hands quantized tensors
-over as MLX keeps them: 32 weights to a group, packed in uint32, with a scale and a bias each.
+The format is ggml's (docs/gguf.md there). `mx.load` unpacks it and returns quantized tensors in
+MLX's form: groups of 32 weights packed in uint32, with a scale and a bias each.
 
-What is not covered: other architectures, k-quants (MLX would silently widen them to float16),
+What is not covered: other architectures, k-quants (MLX would silently convert them to float16),
 RoPE scaling, mixtures of experts.
 """
 
@@ -119,8 +119,8 @@ def model_weights(
 ) -> dict[str, mx.array]:
     """Return the weights under mlx-lm's names, matrices still packed, everything else in `dtype`.
 
-    One type for all: GGUF mixes float16 scales with float32 norms, and the wider one would decide
-    what every activation is computed in.
+    GGUF mixes float16 scales with float32 norms; without one type for all, every activation would
+    be computed in the wider one.
     """
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}
@@ -146,18 +146,18 @@ def _name(stem: str, leaf: str) -> str:
 
 
 def _unpermute(rows: mx.array, heads: int) -> mx.array:
-    """Put the rows of a query or key matrix back as transformers and mlx-lm order them.
+    """Reorder the rows of a query or key matrix as transformers and mlx-lm have them.
 
     llama.cpp's converter interleaves the two halves of each head (`permute` in
-    convert_hf_to_gguf.py) for its own form of RoPE. Scales and biases go by row too, so a packed
-    matrix is unpermuted without unpacking it.
+    convert_hf_to_gguf.py) for its own form of RoPE. Scales and biases are stored by row too, so a
+    packed matrix is reordered without unpacking it.
     """
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return mx.contiguous(pairs.swapaxes(1, 2).reshape(rows.shape))
 
 
 def _bits(gguf: Gguf) -> int | None:
-    """Return the bits a weight of the first block's matrices, or None where they are float."""
+    """Return the bits per weight of the first block's matrices; None where they are floats."""
     packed = gguf.weights.get("blk.0.ffn_down.weight")
     if packed is None:
         raise InvalidInput("gguf.incomplete", missing="blk.0.ffn_down.weight")

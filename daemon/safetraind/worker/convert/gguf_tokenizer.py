@@ -1,7 +1,7 @@
-"""Rebuilds the tokenizer that a GGUF file carries, as the files `tokenizers` and mlx-lm read.
+"""Rebuilds the tokenizer in a GGUF file as the files that `tokenizers` and mlx-lm read.
 
-Only byte-level BPE (`tokenizer.ggml.model` = gpt2) with a way of splitting that is known exactly:
-a guess would cost a little quality everywhere and show nowhere.
+Covers only byte-level BPE (`tokenizer.ggml.model` = gpt2) with a known pre-tokenizer. Anything else
+is refused, because a wrong tokenizer would lower the quality of every answer without an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 def build_tokenizer(gguf: Gguf) -> Tokenizer:
-    """Return the tokenizer of `gguf`, its ids exactly those of the file's token list."""
+    """Return the tokenizer of `gguf`, with the ids of the file's token list."""
     kind = gguf.need("tokenizer.ggml.model")
     if kind != "gpt2":
         raise InvalidInput("gguf.tokenizer", found=kind, supported="gpt2")
@@ -29,7 +29,7 @@ def build_tokenizer(gguf: Gguf) -> Tokenizer:
     if len(vocabulary) != len(tokens):
         raise InvalidInput("gguf.vocabulary")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = _splitting(gguf.metadata.get("tokenizer.ggml.pre", "gpt-2"))
+    tokenizer.pre_tokenizer = _pre_tokenizer(gguf.metadata.get("tokenizer.ggml.pre", "gpt-2"))
     tokenizer.decoder = decoders.ByteLevel()
     types = gguf.need("tokenizer.ggml.token_type")
     tokenizer.add_special_tokens(_of_type(tokens, types, _CONTROL, special=True))
@@ -60,8 +60,8 @@ def tokenizer_config(gguf: Gguf) -> dict[str, Any]:
     return config
 
 
-def _splitting(name: str) -> PreTokenizer:
-    """Return how text is cut before the merges (llama.cpp's `llm_tokenizer_bpe`, by name)."""
+def _pre_tokenizer(name: str) -> PreTokenizer:
+    """Return the pre-tokenizer of this name in llama.cpp (its `llm_tokenizer_bpe`)."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if name == "gpt-2":
         return byte_level

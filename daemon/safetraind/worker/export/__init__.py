@@ -1,1 +1,1 @@
-"""The role `export`: a model of its own from base and adapter, and whether it answers alike."""
+"""The role `export`: fuses base and adapter into one model, and checks that it answers alike."""

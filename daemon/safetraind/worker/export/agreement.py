@@ -1,4 +1,4 @@
-"""Do two models answer alike? Measured on greedy answers to a few questions, token by token."""
+"""Measures how well a fused model agrees with base and adapter, on greedy answers, by token."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ SAMPLES = 4
 """Questions taken from the validation file."""
 
 TOLERANCE = 0.05
-"""The share of the adapter's effect that may be lost."""
+"""The largest share of the adapter's effect that may be lost."""
 
 TIE = 0.05
-"""Of two tokens whose log-probabilities are closer than this, rounding to 16 bits decides."""
+"""Tokens whose log-probabilities are closer than this tie: rounding to 16 bits decides."""
 
 _QUESTIONS = ("Olá! Em que me podes ajudar?", "What is the capital of Portugal?")
 _SMALLEST_EFFECT = 1e-2
-"""Of an adapter that changes hardly anything no share is measured: a share of the logits' size."""
+"""The least effect that counts, relative to the logits: shares of less would be noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well one model stands for another.
+    """The agreement of a fused model with base and adapter.
 
-    `lost`: the distance of their logits over the distance between base and adapter, both root mean
-    squares; 0 is none of the adapter's effect, 1 as much as there was. `tokens` greedy tokens were
-    compared, `differing` are others, near ties apart.
+    `lost`: the distance of their logits, relative to the distance between base and adapter, both
+    root mean squares; 0 means that nothing of the adapter's effect is lost, 1 all of it. `tokens`:
+    greedy tokens that were compared. `differing`: those that differ, near ties not counted.
     """
 
     lost: float
@@ -48,17 +48,17 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Whether the one can stand for the other."""
+        """Whether the fused model can replace base and adapter."""
         return self.lost <= TOLERANCE and not self.differing
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the fields as a JSON object."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question and the answer that the adapter gives to it, as tokens."""
+    """A question and the adapter's answer, as tokens."""
 
     prompt: list[int]
     answer: list[int]
@@ -66,19 +66,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What base and adapter answered: float32 (answer tokens, vocabulary) each, centred."""
+    """The logits of base and adapter: float32 (answer tokens, vocabulary) each, centred."""
 
     probes: list[Probe]
     base: mx.array
     adapted: mx.array
 
     def compare(self, fused: nn.Module) -> Agreement:
-        """Asks `fused` the same and tells how well it stands for the adapter."""
+        """Return how well `fused` agrees with the adapter on the same probes."""
         return compare(self.base, self.adapted, _logits(fused, self.probes))
 
 
 def ask_both(model: nn.Module, tokenizer: TokenizerWrapper, valid: str) -> Reference:
-    """Asks a model, with its adapter and without, samples of `valid` and two questions of ours."""
+    """Ask a model, with and without its adapter, samples of `valid` and two fixed questions."""
     prompts = [encode_prompt(tokenizer, [{"role": "user", "content": q}]) for q in _QUESTIONS]
     prompts = _samples(tokenizer, valid) + prompts
     probes = [Probe(prompt, _greedy(model, prompt)) for prompt in prompts]
@@ -88,7 +88,7 @@ def ask_both(model: nn.Module, tokenizer: TokenizerWrapper, valid: str) -> Refer
 
 
 def compare(base: mx.array, adapted: mx.array, fused: mx.array) -> Agreement:
-    """How well `fused` stands for `adapted`; each (tokens, vocabulary), centred."""
+    """Return how well `fused` agrees with `adapted`; each (tokens, vocabulary), centred."""
     effect = max(_rms(adapted - base), _SMALLEST_EFFECT * _rms(adapted))
     lost = _rms(fused - adapted) / effect if effect else 0.0
     chosen, other = (mx.argmax(x, axis=-1, keepdims=True) for x in (adapted, fused))
@@ -98,9 +98,9 @@ def compare(base: mx.array, adapted: mx.array, fused: mx.array) -> Agreement:
 
 
 def _logits(model: nn.Module, probes: list[Probe]) -> mx.array:
-    """What `model` predicts at each token of the answers.
+    """Return the logits of `model` at each token of the answers, centred.
 
-    Less each row's mean, which changes no answer: differences are then those of log-probabilities.
+    Subtracting each row's mean changes no answer; differences are then those of log-probabilities.
     """
     rows = []
     for probe in probes:
@@ -117,12 +117,12 @@ def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
 
 
 def _samples(tokenizer: TokenizerWrapper, valid: str) -> list[list[int]]:
-    """The first short samples of a validation file, up to where the model would answer."""
+    """Return the prompts of the first short samples of a validation file."""
     if not valid:
         return []
     try:
         found = list(islice(Encoder(tokenizer).encode_file(valid), SAMPLES))
-    except (OSError, InvalidInput):  # gone or changed since the training: our own must do
+    except (OSError, InvalidInput):  # missing or changed since the training: use fixed ones alone
         return []
     prompts = [s.tokens[: max(1, s.learned.index(True))] for s in found if True in s.learned]
     return [prompt for prompt in prompts if len(prompt) <= PROMPT_TOKENS]

@@ -1,4 +1,4 @@
-"""The role `export`: fuses an adapter into a model folder that other programs take.
+"""The role `export`: fuses an adapter into a model folder for other programs.
 
 Reads `export_request.json` in the run's folder: `model` (a folder or a hub id), `adapter` and
 `output` (folders), and optionally `valid` (a training file to take questions from), `gguf`,
@@ -45,29 +45,29 @@ from safetraind.worker.training.outcome import is_out_of_memory
 REQUEST = "export_request.json"
 GGUF = "model.gguf"
 _SPARE = 256 << 20
-"""Memory for the logits that are compared and for the process itself, bytes."""
+"""Memory for the compared logits and for the process itself, bytes."""
 
 EmitEvent = Callable[[str, float], None]
-"""Called with a phase (loading, asking, fusing, checking, gguf) and the share of all done."""
+"""Called with a phase (loading, asking, fusing, checking, gguf) and the total progress, 0 to 1."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exports as the run folder asks. What cannot be exported is a result, not a failure."""
+    """Export as the request in the run folder says; an error is a result, and the exit code 0."""
     run = RunFolder(Path(arguments[0]))
     request = read_json(run.root / REQUEST)
     with run.probe.with_name(f"{run.probe.name}.partial").open("w", encoding="utf-8") as file:
 
-        def tell(phase: str, done: float) -> None:
+        def emit(phase: str, done: float) -> None:
             file.write(json.dumps({"phase": phase, "done": done}) + "\n")
             file.flush()
 
-        write_json(run.probe, _outcome(request, tell))
+        write_json(run.probe, _outcome(request, emit))
     return 0
 
 
-def _outcome(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
+def _outcome(request: dict[str, Any], emit: EmitEvent) -> dict[str, Any]:
     try:
-        return export(request, tell)
+        return export(request, emit)
     except SafetrainError as error:
         return {"error": error_to_dict(error)}
     except OSError as error:
@@ -81,53 +81,53 @@ def _outcome(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
         return {"error": error_to_dict(failed)}
 
 
-def export(request: dict[str, Any], tell: EmitEvent) -> dict[str, Any]:
-    """Writes the output folder, which must be free, and returns what it holds.
+def export(request: dict[str, Any], emit: EmitEvent) -> dict[str, Any]:
+    """Write the output folder, which must be empty or missing, and return its description.
 
-    Everything is written beside it and renamed once base, adapter and fused model were asked the
-    same and the fused one answers as the adapter does. Raises Conflict where the output is taken,
-    Blocked where there is too little memory or nothing agrees, NoRoom, and what loading raises.
+    The files are written to a folder beside it, which is renamed once the fused model was found to
+    answer as the adapter does. Raises Conflict where the output is taken, Blocked where there is
+    too little memory or the fused model differs, NoRoom, and what loading raises.
     """
     output = Path(request["output"])
     check_free(output)
     partial = partial_of(output)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        tell("loading", 0.0)
-        result = _Exporter(request, tell, partial).run()
+        emit("loading", 0.0)
+        result = _Exporter(request, emit, partial).run()
         write_manifest(partial, {**request.get("about", {}), "export": result})
         if output.is_dir():
             output.rmdir()
         partial.rename(output)
         sync_folder(output.parent)
-        return _placed(result, output)
+        return _with_final_paths(result, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass
 class _Exporter:
-    """One export on its way: what is asked for, and the folder that is filled."""
+    """One export in progress: its request and the folder that it fills."""
 
     request: dict[str, Any]
-    tell: EmitEvent
+    emit: EmitEvent
     folder: Path
 
     def run(self) -> dict[str, Any]:
-        """Fills the folder; returns what it holds."""
+        """Fill the folder and return its description."""
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         result["gguf"] = self._gguf(reference) if self.request.get("gguf") else None
         result["modelfile"] = modelfile.write(self.folder, GGUF if result["gguf"] else "")
-        self.tell("checking", 1.0)
+        self.emit("checking", 1.0)
         return result
 
     def _reference(self) -> tuple[Reference, bool]:
-        """Base and adapter, asked as this machine answers; and whether the base is quantized."""
+        """Return the answers of base and adapter, and whether the base is quantized."""
         loaded = self._load(dequantize=None)
         if self.request.get("gguf"):
             gguf_writer.check_takes(loaded.config, loaded.folder)
-        self.tell("asking", 0.1)
+        self.emit("asking", 0.1)
         reference = ask_both(loaded.model, loaded.tokenizer, self.request.get("valid", ""))
         quantized = "quantization" in loaded.config
         del loaded
@@ -135,13 +135,13 @@ class _Exporter:
         return reference, quantized
 
     def _model(self, reference: Reference, quantized: bool) -> dict[str, Any]:
-        """The folder that mlx-lm loads, in the fewest bits that agree."""
+        """Write the folder for mlx-lm, with the fewest bits that agree. Raises Blocked."""
         quantized = quantized and not self.request.get("dequantize", False)
         agreement = None
         for bits in BITS if quantized else BITS[-1:]:
-            self.tell("fusing", 0.3)
+            self.emit("fusing", 0.3)
             self._write(bits)
-            self.tell("checking", 0.5)
+            self.emit("checking", 0.5)
             agreement = self._check(reference)
             if agreement.good:
                 return {"quantized": quantized, "bits": bits, "agreement": agreement.as_dict()}
@@ -151,13 +151,13 @@ class _Exporter:
     def _write(self, bits: int) -> None:
         dequantize = bool(self.request.get("dequantize", False))
         loaded = self._load(dequantize=False)
-        self._check_means(fused_bytes(loaded.model, bits=bits, dequantize=dequantize))
+        self._check_resources(fused_bytes(loaded.model, bits=bits, dequantize=dequantize))
         config = fuse(loaded.model, loaded.config, bits=bits, dequantize=dequantize)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         save_model(self.folder, loaded.model, donate_model=True)
         save_config(config, self.folder / "config.json")
-        _copy_the_rest(loaded.folder, self.folder)
+        _copy_other_files(loaded.folder, self.folder)
         del loaded
         _free_memory()
 
@@ -171,38 +171,39 @@ class _Exporter:
             _free_memory()
 
     def _gguf(self, reference: Reference) -> dict[str, Any]:
-        """One file for llama.cpp and what is built on it, in 16 bits."""
-        self.tell("gguf", 0.7)
+        """Write one GGUF file for llama.cpp and programs built on it, in 16 bits."""
+        self.emit("gguf", 0.7)
         loaded = self._load(dequantize=False)
-        self._check_means(fused_bytes(loaded.model, dequantize=True))
+        self._check_resources(fused_bytes(loaded.model, dequantize=True))
         config = fuse(loaded.model, loaded.config, dequantize=True)
         file = self.folder / GGUF
         gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer)
         del loaded
         _free_memory()
-        self.tell("checking", 0.85)
+        self.emit("checking", 0.85)
         agreement = reference.compare(gguf_writer.read_back(file))
         if not agreement.good:
             raise Broken("export.differs", **agreement.as_dict())
         return {"path": GGUF, "agreement": agreement.as_dict()}
 
     def _load(self, *, dequantize: bool | None) -> LoadedModel:
-        """The base with the adapter on it."""
+        """Load the base with the adapter attached."""
         trusted = bool(self.request.get("trust_remote_code", False))
         path = self.request["model"]
         loaded = load(path, dequantize=dequantize, trust_remote_code=trusted)
         attach_adapter(loaded.model, Path(self.request["adapter"]))
         return loaded
 
-    def _check_means(self, need: int) -> None:
+    def _check_resources(self, need: int) -> None:
+        """Raise Blocked or NoRoom unless `need` bytes fit in memory and on the disk."""
         available = host.gather().memory_available
         if need + _SPARE > available:
             raise Blocked("export.no_memory", need=need + _SPARE, available=available)
         check_room(self.folder, need)
 
 
-def _copy_the_rest(source: Path, target: Path) -> None:
-    """Tokenizer, chat template, licence: all that a model folder holds beside its weights."""
+def _copy_other_files(source: Path, target: Path) -> None:
+    """Copy tokenizer, chat template, licence: all files of a model folder but its weights."""
     ours = {"config.json", MANIFEST, "model.safetensors.index.json"}
     for pattern in (*DEFAULT_ALLOW_PATTERNS, "LICENSE*"):
         for file in source.glob(pattern):
@@ -215,8 +216,8 @@ def _free_memory() -> None:
     mx.clear_cache()
 
 
-def _placed(result: dict[str, Any], output: Path) -> dict[str, Any]:
-    """The result with its final paths and its size."""
+def _with_final_paths(result: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Return the result with the paths and the size of the renamed folder."""
     gguf = result["gguf"] and {**result["gguf"], "path": str(output / GGUF)}
     return {**result, "path": str(output), "bytes": _size(output), "gguf": gguf}
 

@@ -1,7 +1,7 @@
-"""Puts an adapter into the weights of its model, for programs that know no adapters.
+"""Fuses an adapter into the weights of its model, for programs without adapter support.
 
-`mlx_lm.fuse` rounds the fused matrices to the base's few bits again, and with them much of what was
-learned (mlx-lm #654). Here they are computed in float32, rounded once, and kept in more bits.
+`mlx_lm.fuse` quantizes the fused matrices to the base's few bits again, which loses much of what
+was learned (mlx-lm #654). Here they are computed in float32, rounded once, and stored in more bits.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ _FLOAT_BITS = 16
 def fuse(
     model: nn.Module, config: dict[str, Any], *, bits: int = 16, dequantize: bool = False
 ) -> dict[str, Any]:
-    """Replaces every adapter layer of `model` by one plain layer; returns the `config` for it.
+    """Replace every adapter layer of `model` by one plain layer; return the `config` for it.
 
-    Of a quantized model the fused matrices get `bits` (8: affine, in the base's groups; 16: plain),
-    which the configuration says layer by layer, as mlx-lm reads it; all others stay as they are.
-    With `dequantize` the whole model becomes 16 bits. Nothing is computed before it is used.
+    In a quantized model the fused matrices get `bits` (8: affine, in the base's groups; 16: not
+    quantized), recorded in the configuration for each layer, as mlx-lm reads it; all others stay
+    unchanged. With `dequantize` the whole model becomes 16 bits. The weights are lazy: they are
+    computed when they are used.
     """
     quantization = config.get("quantization")
     own = dict(quantization or {})
@@ -50,7 +51,7 @@ def fuse(
 
 
 def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -> int:
-    """About how many bytes the weights of `model`, an adapter on it, take once they are fused."""
+    """Return about how many bytes the weights of `model` take once its adapter is fused."""
     total = 0
     for name, module in model.named_modules():
         if "scales" in module and hasattr(module, "bits"):
@@ -68,7 +69,7 @@ def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -
 
 
 def _fused(layer: nn.Module) -> nn.Module:
-    """One plain layer, computed in float32 and rounded once to the base's own type."""
+    """Return one plain layer, computed in float32 and rounded once to the base's own type."""
     base = layer.linear if "linear" in layer else layer.embedding
     arrays = dict(tree_flatten(base.parameters())).values()
     dtype = next(array.dtype for array in arrays if array.dtype in _FLOATS)
@@ -79,6 +80,6 @@ def _fused(layer: nn.Module) -> nn.Module:
 
 
 def _groups(quantization: dict[str, Any]) -> int:
-    """Weights to a scale; the affine mode knows groups of 32, 64 and 128."""
+    """Return the group size; the affine mode has groups of 32, 64 and 128."""
     size = int(quantization.get("group_size", 64))
     return size if size in (32, 64, 128) else 32

@@ -1,8 +1,8 @@
-"""A model folder's tokenizer as GGUF metadata: tokens, kinds, merges, and how text is split.
+"""Converts a model folder's tokenizer to GGUF metadata: tokens, types, merges, pre-tokenizer.
 
-Only what llama.cpp is known to do alike: byte-level BPE with a way of splitting from its own list,
-and sentencepiece BPE with byte fallback. A guess would cost a little quality everywhere and show
-nowhere.
+Covers only what llama.cpp is known to do alike: byte-level BPE with a pre-tokenizer from its own
+list, and sentencepiece BPE with byte fallback. Anything else is refused, because a wrong tokenizer
+would lower the quality of every answer without an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _NO_MERGE = -1e4
-"""The score of a token that no merge makes."""
+"""The score of a token that is not the result of a merge."""
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -30,10 +30,10 @@ _LLAMA3 = (
 
 
 def vocabulary(folder: Path, size: int) -> dict[str, Any]:
-    """The metadata for the tokenizer in `folder`, filled up to `size` tokens with unused ones.
+    """Return the metadata for the tokenizer in `folder`, padded to `size` with unused tokens.
 
-    Tokens beyond `size`, for which the model has no row, are left out. Raises InvalidInput for a
-    tokenizer that llama.cpp would read otherwise, or that is none.
+    Tokens beyond `size`, for which the model has no embedding, are left out. Raises InvalidInput
+    for a tokenizer that llama.cpp would read differently, or that is invalid.
     """
     tokenizer = read_json(folder / "tokenizer.json")
     try:
@@ -58,13 +58,13 @@ def _vocabulary(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
     return {
         **metadata,
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": _splitting(tokenizer.get("pre_tokenizer")),
+        "tokenizer.ggml.pre": _pre_tokenizer(tokenizer.get("pre_tokenizer")),
         "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
     }
 
 
 def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
-    """Text and kind of each token, by its number."""
+    """Return the text and the type of each token, by its number."""
     tokens = [f"[PAD{number}]" for number in range(size)]
     kinds = [_UNUSED] * size
     unknown = tokenizer["model"].get("unk_token")
@@ -85,15 +85,15 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """llama.cpp merges the pair with the highest score first: minus the rank of the merge."""
+    """Return each token's score, minus the rank of its merge: llama.cpp merges highest first."""
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair), rank)
     return [-float(ranks[token]) if token in ranks else _NO_MERGE for token in tokens]
 
 
-def _splitting(found: Any) -> str:
-    """llama.cpp's name for how text is cut before the merges."""
+def _pre_tokenizer(found: Any) -> str:
+    """Return llama.cpp's name of the pre-tokenizer. Raises InvalidInput for an unknown one."""
     parts = (found or {}).get("pretokenizers", [found]) if found else []
     kinds = [part["type"] for part in parts]
     whole = parts and parts[-1].get("use_regex", True) and not parts[-1].get("add_prefix_space")

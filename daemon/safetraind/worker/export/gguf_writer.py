@@ -1,9 +1,9 @@
 """Writes a fused llama-architecture model as one GGUF file, in 16 bits, and reads it back.
 
-The format is ggml's (docs/gguf.md there). Names and the order of query and key rows are mlx-lm's
-own conversion (`mlx_lm.gguf`), which this goes beyond in three places, each of them silent there:
-rows that a converted GGUF model has in ggml's order already are not reordered again, a byte-level
-tokenizer is written as such, and a sentencepiece one with its merge order.
+The format is ggml's (docs/gguf.md there). Names and the order of query and key rows are those of
+mlx-lm's conversion (`mlx_lm.gguf`). Three errors of that conversion are avoided: rows that are
+already in ggml's order are not reordered again, a byte-level tokenizer is written as such, and a
+sentencepiece tokenizer with its merge order.
 
 What is not covered: other architectures, biases, RoPE scaling, mixtures of experts.
 """
@@ -32,7 +32,7 @@ _F16 = 1
 
 
 def check_takes(config: dict[str, Any], folder: Path) -> None:
-    """Raises InvalidInput, saying why, for a model that cannot be written faithfully."""
+    """Raise InvalidInput, with the reason, for a model that cannot be written faithfully."""
     kind = config.get("model_type", "?")
     if kind not in _ARCHITECTURES:
         raise InvalidInput("export.gguf_architecture", architecture=kind)
@@ -49,9 +49,9 @@ def write(
     folder: Path,
     tokenizer: TokenizerWrapper,
 ) -> None:
-    """Writes `model`, which has no quantized layer left, with the tokenizer in `folder`.
+    """Write `model`, which must have no quantized layer, with the tokenizer in `folder`.
 
-    Raises InvalidInput as `check_takes` does, and where a weight has no number in float16.
+    Raises InvalidInput as `check_takes` does.
     """
     check_takes(config, folder)
     heads = {
@@ -74,7 +74,7 @@ def write(
 
 
 def read_back(file: Path) -> nn.Module:
-    """The model in `file`, ready to compute, by the reader that knows nothing of this writer."""
+    """Load the model in `file`, evaluated, with the GGUF reader, independent of `write`."""
     gguf = read_gguf(file)
     config = model_config(gguf)
     model = llama.Model(llama.ModelArgs.from_dict(config))
@@ -115,8 +115,9 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens_by_role(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
-    """The special tokens among the first `size`, whether a text begins with one, and the chat
-    template; of several by name the default one.
+    """Return the metadata of special tokens among the first `size`, and the chat template.
+
+    It says whether a text begins with the BOS token. Of several templates the default is taken.
     """
     roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     numbers = {

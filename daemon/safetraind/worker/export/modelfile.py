@@ -1,4 +1,4 @@
-"""Writes the Modelfile that `ollama create` reads: weights, template, where to stop."""
+"""Writes the Modelfile that `ollama create` reads: weights, template, stop tokens."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from mlx_lm.utils import load_tokenizer
 
 from safetraind.storage.durable import read_json
 
-# What `ollama create` reads from a folder of safetensors (its documentation, "Importing a model").
+# Architectures that `ollama create` reads from safetensors (its docs, "Importing a model").
 _ARCHITECTURES = ("Llama", "Mistral", "Gemma", "Phi3", "Qwen2")
-_MARKS = "\ue000", "\ue001", "\ue002"  # stand for system, user and answer; no template has them
+_MARKS = "\ue000", "\ue001", "\ue002"  # placeholders for system, user and answer (private use)
 
 
 def write(folder: Path, gguf: str = "") -> bool:
-    """Writes `Modelfile` for the GGUF file of that name, else for the folder itself.
+    """Write `Modelfile` for the GGUF file `gguf`, else for the folder itself.
 
-    False where Ollama would take neither: it reads no weights that MLX quantized.
+    Returns False, writing nothing, where Ollama can read neither: it does not read weights that
+    MLX quantized.
     """
     config = read_json(folder / "config.json")
     if not gguf and not _takes(config):
@@ -36,9 +37,9 @@ def write(folder: Path, gguf: str = "") -> bool:
 
 
 def go_template(tokenizer: TokenizerWrapper) -> str:
-    """The chat template in Ollama's language, read off from what it makes of marked turns.
+    """Return the chat template in Ollama's language, derived from rendered placeholder turns.
 
-    Empty where there is none, or where it does not simply put turns one behind the other.
+    Empty where there is none, or where it is more than a concatenation of turns.
     """
     system, user, answer = _MARKS
     bare = _rendered(tokenizer, [("user", user)])
@@ -55,7 +56,7 @@ def go_template(tokenizer: TokenizerWrapper) -> str:
 
 
 def _either(with_system: str, without: str) -> str:
-    """The beginning of a turn, with a system text and without."""
+    """Return the beginning of a turn for both cases, with a system text and without."""
     if with_system.endswith(without):
         only = with_system.removesuffix(without)
         return f"{{{{ if .System }}}}{only}{{{{ end }}}}{without}"
@@ -65,13 +66,13 @@ def _either(with_system: str, without: str) -> str:
 def _rendered(
     tokenizer: TokenizerWrapper, turns: list[tuple[str, str]], *, ask: bool = True
 ) -> str:
-    """The conversation as text, without the token that Ollama puts in front by itself."""
+    """Return the conversation as text, without the BOS token, which Ollama adds itself."""
     messages: list[Any] = [{"role": role, "content": content} for role, content in turns]
     if not tokenizer.has_chat_template:
         return ""
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False)
-    except (TemplateError, ValueError):  # one that knows no system turn; several, none the default
+    except (TemplateError, ValueError):  # no system turns; or several templates without a default
         return ""
     begins = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
     return str(text).removeprefix(tokenizer.bos_token if begins else "")

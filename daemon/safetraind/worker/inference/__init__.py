@@ -1,1 +1,1 @@
-"""The role `serve`, and how any worker that holds a model answers questions."""
+"""The role `serve`, and answering questions in any worker that has a model loaded."""

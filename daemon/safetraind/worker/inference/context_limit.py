@@ -1,8 +1,8 @@
-"""How long a question and its answer may be together: as long as the model takes, and as their
-memory fits what is left.
+"""The limit on prompt and answer together, in tokens, by the model and by the free memory.
 
-An answer needs keys and values of all its tokens, which mlx-lm's cache allocates in steps, and
-while the prompt is computed, a part at a time, one layer's activations and attention scores.
+An answer needs the keys and values of all its tokens, which mlx-lm's cache allocates in steps, and
+during the prefill, which computes the prompt in parts, one layer's activations and attention
+scores.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ PREFILL_TOKENS = 512
 """Prompt tokens computed at once; bounds the memory of attention scores on a CPU."""
 
 _CACHE_STEP = 256
-"""Tokens by which `mlx_lm.models.cache.KVCache` grows; while it does, the old part is there too."""
+"""Tokens by which `mlx_lm.models.cache.KVCache` grows; old and new arrays exist while it does."""
 
 _LOGIT_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an answer's memory and length depend on; `item_bytes`: of a number the model computes
-    with; `positions`: how many tokens the model takes, 0 where it doesn't tell.
+    """The numbers of a model that the memory and length of an answer depend on.
+
+    `item_bytes`: size of the type that the model computes in. `positions`: the longest sequence in
+    tokens, 0 if the configuration doesn't say.
     """
 
     layers: int
@@ -38,12 +40,12 @@ class Shape:
 
     @property
     def token_bytes(self) -> int:
-        """Keys and values of one token, in all layers."""
+        """Bytes of the keys and values of one token, in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.item_bytes
 
 
 def shape_of(config: Mapping[str, Any], item_bytes: int) -> Shape:
-    """The shape in a model's config.json. What it does not tell counts nothing."""
+    """Return the shape in a model's config.json. A missing number is 0."""
     text = {**config, **(config.get("text_config") or {})}
     hidden, heads = int(text.get("hidden_size") or 0), int(text.get("num_attention_heads") or 0)
     return Shape(
@@ -59,26 +61,27 @@ def shape_of(config: Mapping[str, Any], item_bytes: int) -> Shape:
     )
 
 
-def needed(shape: Shape, tokens: int) -> int:
-    """Bytes at the peak of an answer, prompt and answer being `tokens` together.
+def answer_bytes(shape: Shape, tokens: int) -> int:
+    """Return the peak memory in bytes of an answer, with `tokens` in prompt and answer together.
 
-    A layer's activations: 3 times the MLP's width and 6 the hidden size, a token (measured).
+    A layer's activations take 3 times the MLP's width and 6 times the hidden size a token
+    (measured).
     """
     steps = -(-tokens // _CACHE_STEP) + 1
     part = min(tokens, PREFILL_TOKENS)
     scores = shape.heads * part * tokens
     activations = part * (3 * shape.intermediate + 6 * shape.hidden)
     logits = _LOGIT_COPIES * shape.vocabulary
-    passing = (scores + activations + logits) * shape.item_bytes
-    return steps * _CACHE_STEP * shape.token_bytes + passing
+    temporary = (scores + activations + logits) * shape.item_bytes
+    return steps * _CACHE_STEP * shape.token_bytes + temporary
 
 
 def longest(shape: Shape, room: int, most: int) -> int:
-    """How many tokens, at most `most` and what the model takes, fit into `room` bytes."""
+    """Return how many tokens fit into `room` bytes, at most `most` and the model's limit."""
     fits, beyond = 0, min(most, shape.positions or most) + 1
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
-        if needed(shape, middle) <= room:
+        if answer_bytes(shape, middle) <= room:
             fits = middle
         else:
             beyond = middle

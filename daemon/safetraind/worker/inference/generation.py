@@ -1,7 +1,7 @@
-"""Turns a question into a stream of text, over mlx-lm's generation.
+"""Generates the answer to a question as a stream of text, with mlx-lm.
 
-Sampling draws from a key of its own: MLX's global random state, on which a training depends, is
-the same afterwards.
+Sampling uses a random key of its own: MLX's global random state, on which a training depends, does
+not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_KEEP_ALIVE = 1e9  # seconds
 
 
 def question_from_json(data: Any) -> Question:
-    """Return the question in a JSON object, each field checked. Raises InvalidInput."""
+    """Return the question in a JSON object, with each field checked. Raises InvalidInput."""
     if not isinstance(data, Mapping) or not isinstance(data.get("messages"), list):
         raise InvalidInput("ask.malformed", field="messages")
     messages = tuple(_message(message) for message in data["messages"])
@@ -53,9 +53,9 @@ def question_from_json(data: Any) -> Question:
 def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Return the tokens of the conversation in the model's own chat template.
 
-    A template that refuses a system turn gets it as the beginning of the first user turn; a
-    tokenizer without a template, the bare text. Raises InvalidInput where the template refuses the
-    order of the turns.
+    If the template refuses a system turn, it is put at the beginning of the first user turn.
+    Without a template the bare text is encoded. Raises InvalidInput where the template refuses
+    the order of the turns.
     """
     if not tokenizer.has_chat_template:
         return list(tokenizer.encode("\n".join(message["content"] for message in messages)))
@@ -76,17 +76,17 @@ def generate(
     conversation: Conversation | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[str | AnswerDone]:
-    """Yield pieces of the answer as they come, and `AnswerDone` as the last.
+    """Yield pieces of the answer as they are generated, and `AnswerDone` as the last.
 
-    What `conversation` remembers of the prompt is not computed again, and it remembers this answer.
-    `stop` is looked at between two tokens; an answer it ends counts as cut and
-    interrupted. Computes on the calling thread, which must be the one that loaded the model.
+    The part of the prompt that is in `conversation` is not computed again; the answer is added to
+    it. `stop` is called between two tokens; an answer that it ends is marked cut and interrupted.
+    Computes on the calling thread, which must be the one that loaded the model.
     """
     conversation = conversation or Conversation()
     began = time.perf_counter()
     cache, known = conversation.recall(model, prompt)
     first = last = 0.0
-    said: list[int] = []
+    generated: list[int] = []
     tokens, cut, interrupted = 0, True, False
     for step in stream_generate(
         model,
@@ -99,15 +99,15 @@ def generate(
     ):
         last = time.perf_counter()
         first = first or last
-        said.append(step.token)
+        generated.append(step.token)
         cut = step.finish_reason != "stop"
-        tokens = step.generation_tokens - (not cut)  # the end of turn is no part of the answer
+        tokens = step.generation_tokens - (not cut)  # without the end-of-turn token
         if step.text:
             yield step.text
         if step.finish_reason is None and stop():
             interrupted = True
             break
-    conversation.keep([*prompt, *said], cache)
+    conversation.keep([*prompt, *generated], cache)
     rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
     yield AnswerDone(len(prompt), tokens, first - began, rate, cut, interrupted)
 
@@ -117,7 +117,7 @@ def make_sampler(
 ) -> Callable[[mx.array], mx.array]:
     """Return a function from log-probabilities (1, vocabulary) to a token (1,).
 
-    Each call draws from the next key of its own sequence; equal seeds give equal draws.
+    Each call uses the next key of the sampler's own sequence; equal seeds give equal samples.
     """
     if temperature == 0:
         return lambda logprobs: mx.argmax(logprobs, axis=-1)
@@ -167,7 +167,7 @@ def _message(data: Any) -> dict[str, str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """JSON may carry half of a surrogate pair, which no tokenizer takes."""
+    """Whether the text has no lone surrogate, which JSON allows and tokenizers refuse."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -176,7 +176,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _number(data: Mapping[str, Any], name: str, low: float, high: float) -> float:
-    """The number under `name`; absent or null reads as 0, every field's word for its default."""
+    """Return the number under `name`, 0 (the default) if absent or null. Raises InvalidInput."""
     value = data.get(name) or 0
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput("ask.malformed", field=name)

@@ -1,6 +1,4 @@
-"""Remembers what a model computed of the last conversation, so that its next turn costs only
-what is new.
-"""
+"""Keeps the key-value cache of the last conversation, so that its next turn computes less."""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_p
 class Conversation:
     """The tokens of one conversation with a model, and their keys and values.
 
-    Holds for weights that do not change. Its memory is that of the longest of the conversations
-    that went through it. An answer that begins with remembered tokens equals one computed anew but
-    for the rounding of matrix products of another height.
+    Valid only while the weights do not change. Its memory is that of the longest conversation it
+    has held. An answer with cached tokens equals one computed without, except for rounding:
+    matrix products of another height round differently.
     """
 
     def __init__(self) -> None:
@@ -25,9 +23,9 @@ class Conversation:
         self._cache: list[Any] = []
 
     def recall(self, model: nn.Module, prompt: Sequence[int]) -> tuple[list[Any], int]:
-        """Returns a cache for `model`, and how many tokens of `prompt` it holds: not the last one.
+        """Return a cache for `model`, and how many tokens of `prompt` are in it (never the last).
 
-        The cache is the caller's from now on; `keep` gives it back.
+        The cache then belongs to the caller, who returns it with `keep`.
         """
         tokens, cache = self._tokens, self._cache
         self._tokens, self._cache = [], []
@@ -38,10 +36,10 @@ class Conversation:
         return make_prompt_cache(model), 0
 
     def keep(self, tokens: Sequence[int], cache: list[Any]) -> None:
-        """Remembers `tokens`, whose keys and values are in `cache`.
+        """Store `tokens`, whose keys and values are in `cache`.
 
-        Forgets them where the cache cannot be cut back to a beginning, as those of recurrent models
-        and of sliding windows that are full.
+        A cache that cannot be trimmed is not stored: those of recurrent models and of full sliding
+        windows.
         """
         if can_trim_prompt_cache(cache) and cache[0].size() == len(tokens):
             self._tokens, self._cache = list(tokens), cache

@@ -1,7 +1,7 @@
-"""The socket on which a worker, in training or serving, takes questions and streams answers.
+"""The Unix socket on which a training or serving worker takes questions and streams answers.
 
-One connection, one question. The asker sends a JSON object on a line and reads JSON objects, one a
-line, until `done` or `error`:
+Each connection has one question. The client sends a JSON object on a line and reads JSON objects,
+one a line, until `done` or `error`:
 
     {"waiting": "queue" | "loading"}
     {"source": AnswerSource}
@@ -9,10 +9,9 @@ line, until `done` or `error`:
     {"done": AnswerDone}
     {"error": {"class", "code", "args"}}
 
-The asker keeps its side open until then: closing it, even by half, means that it has gone. A thread
-listens, reads and queues; MLX is touched by the main thread alone, which takes a question when it
-has a moment (a trainer: between two steps) and answers it on the spot. Nothing here logs what is
-asked or answered.
+The client keeps its side open until then: closing or half-closing it cancels the question. Threads
+accept, read and queue. MLX is used by the main thread alone, which takes a question when it can (a
+trainer: between two steps) and answers it at once. Questions and answers are not logged.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ from safetraind.worker.loading import LoadedModel, adapter_off, evaluating
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_CONNECTIONS = 16
-"""Askers served or waiting; more wait in the kernel's queue, which is as long."""
+"""Clients served or waiting; as many more wait in the kernel's queue."""
 
 READ_SECONDS = 10.0
-"""How long an asker may take to send its question."""
+"""The time that a client has to send its question."""
 
 SEND_SECONDS = 2.0
-"""How long an asker that does not read may hold up an answer before it is dropped."""
+"""A client that does not read for this long while an answer is sent is dropped."""
 
 CONTEXT_TOKENS = 4096
-"""Prompt and answer together, where the worker's memory plan says nothing else."""
+"""The limit on prompt and answer together, unless the worker's memory plan sets another."""
 
 
 class Asker:
-    """A client that waits for an answer, and its question."""
+    """A connected client and its question."""
 
     def __init__(self, connection: socket.socket, question: Question) -> None:
         self.question = question
@@ -75,34 +74,34 @@ class Asker:
             return True
 
     def send(self, reply: Mapping[str, Any]) -> bool:
-        """Send one reply; False, from then on, where the client has gone or does not read."""
+        """Send one reply; return False, from then on, if the client has gone or does not read."""
         self._lost = self._lost or not _send(self._connection, reply)
         return not self._lost
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
 class QuestionDesk:
-    """Takes questions on a Unix socket, in threads, and hands them to the main thread in order."""
+    """Accepts questions on a Unix socket, in threads, and queues them for the main thread."""
 
     def __init__(self, path: Path) -> None:
-        """Listen at `path` (`RunFolder.socket`), replacing what an earlier worker left there."""
+        """Listen at `path` (`RunFolder.socket`), replacing the socket of an earlier worker."""
         self._path = path
         self._listener = _listen(path)
         self._asked: queue.SimpleQueue[Asker | None] = queue.SimpleQueue()
         self._places = threading.Semaphore(MAX_CONNECTIONS)
         self._closing = False
-        self._door = threading.Lock()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._accept, name="questions", daemon=True)
         self._thread.start()
 
     def take(self, timeout: float = 0.0) -> Asker | None:
-        """Return the next asker that is still there; None when `timeout` seconds bring none.
+        """Return the next asker that is still connected; None if none comes in `timeout` seconds.
 
-        With no question waiting and no timeout it costs about a microsecond. Whoever takes an asker
-        answers it and calls `done_with`.
+        With no question waiting and no timeout this takes about a microsecond. The caller answers
+        the asker and calls `done_with`.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -115,34 +114,34 @@ class QuestionDesk:
             self.done_with(asker)
 
     def done_with(self, asker: Asker) -> None:
-        """Hang up and make room for another connection."""
+        """Close the connection and make room for another one."""
         asker.close()
         self._places.release()
 
     def wake(self) -> None:
-        """Let a waiting `take` return None. Safe in a signal handler."""
+        """Make a waiting `take` return None. Safe in a signal handler."""
         self._asked.put(None)
 
     def close(self) -> None:
-        """Stop listening, and send those who still wait away with a sentence."""
-        with self._door:  # nobody who was told to wait is left behind it
+        """Stop listening, and send Busy to the clients that still wait."""
+        with self._lock:  # after this no question is queued any more
             self._closing = True
-        self._places.release()  # ends the wait for a place, if that is where the thread is
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as poke:
-            poke.connect(str(self._path))  # ends the wait in accept()
+        self._places.release()  # ends a wait for a place
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
+            waker.connect(str(self._path))  # ends a wait in accept()
             self._thread.join()
         self._listener.close()
         self._path.unlink(missing_ok=True)
         while not self._asked.empty():
             if asker := self.take():
-                self._send_away(asker)
+                self._refuse(asker)
 
     def _accept(self) -> None:
-        """Accept while there is a place; whoever comes then waits in the kernel's queue."""
+        """Accept connections while there is a place; later ones wait in the kernel's queue."""
         while self._places.acquire() and not self._closing:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # out of descriptors: those in use come back
+            except OSError:  # out of descriptors: wait until some are closed
                 self._places.release()
                 time.sleep(0.1)
                 continue
@@ -158,14 +157,14 @@ class QuestionDesk:
             connection.close()
             self._places.release()
             return
-        with self._door:
+        with self._lock:
             if self._closing:
-                self._send_away(asker)
+                self._refuse(asker)
             else:
                 asker.send({"waiting": "queue"})
                 self._asked.put(asker)
 
-    def _send_away(self, asker: Asker) -> None:
+    def _refuse(self, asker: Asker) -> None:
         asker.send(_error(Busy("ask.worker_ended")))
         self.done_with(asker)
 
@@ -179,15 +178,15 @@ def answer(
     conversation: Conversation | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Answer `asker` with the model as it is, streaming; leave the model as it was.
+    """Stream an answer to `asker`, and leave the model unchanged.
 
-    `source` is sent first. `context` bounds prompt and answer together, in tokens; a longer prompt
-    is refused, a longer answer cut. `conversation` (with these very weights) spares computing again
-    what it remembers. `stop` ends the answer early. Dropout is off and, for a `base` question, the
-    adapter too; both are back afterwards, and no random state of MLX has moved.
+    `source` is sent first. `context` limits prompt and answer together, in tokens: a longer prompt
+    is refused, a longer answer cut. `conversation` (with the same weights) provides a key-value
+    cache. `stop` ends the answer early. Dropout and, for a `base` question, the adapter are off
+    meanwhile. MLX's global random state does not change.
 
-    Raises RuntimeError as MLX does when memory runs out: the process must not go on then. Any other
-    failure is the asker's alone.
+    Raises RuntimeError as MLX does when memory runs out; the process must end then. Any other error
+    is only sent to the asker.
     """
     try:
         _answer(asker, loaded, source, context, conversation, stop)
@@ -218,30 +217,30 @@ def _answer(
     question = dataclasses.replace(question, max_tokens=room)
     adapter = adapter_off if question.base else contextlib.nullcontext
     with evaluating(loaded.model), adapter(loaded.model):
-        heard = asker.send({"source": to_plain(source)})
+        connected = asker.send({"source": to_plain(source)})
         pieces = generate(
             loaded.model,
             loaded.tokenizer,
             prompt,
             question,
             conversation=conversation,
-            stop=lambda: stop() or not heard,
+            stop=lambda: stop() or not connected,
         )
         for piece in pieces:
             if isinstance(piece, AnswerDone):
                 asker.send({"done": to_plain(piece)})
             else:
-                heard = asker.send({"text": piece})
-        mx.synchronize()  # a token computed ahead must not run into the next training step
+                connected = asker.send({"text": piece})
+        mx.synchronize()  # the token that mlx-lm computes ahead must not overlap a training step
 
 
 def _listen(path: Path) -> socket.socket:
-    """Bind a socket that nobody else may connect to. The folder is the caller's to protect.
+    """Bind a socket that only this user may connect to. The caller protects its folder.
 
-    It is renamed into place once it listens: who finds it can connect.
+    The socket is renamed into place once it listens, so that a client that finds it can connect.
     """
     path.unlink(missing_ok=True)
-    aside = path.with_name(f"~{path.name[1:]}")  # no longer than an address may be
+    aside = path.with_name(f"~{path.name[1:]}")  # of the same length, which an address limits
     aside.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
@@ -255,7 +254,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _read_object(connection: socket.socket) -> Any:
-    """Read the JSON value on the first line. Raises InvalidInput, or OSError when nothing comes."""
+    """Return the JSON value on the first line. Raises InvalidInput, or OSError on a timeout."""
     deadline = time.monotonic() + READ_SECONDS
     received = bytearray()
     while b"\n" not in received:

@@ -1,9 +1,9 @@
-"""The role `serve`: keeps a model warm and answers questions until it is idle or told to end.
+"""The role `serve`: keeps a model loaded and answers questions until it is idle or stopped.
 
 Reads `serve_request.json` in the run's folder: `model` (a folder or a hub id), and optionally
 `adapter` (a folder), `keep_alive` (seconds), `context` (tokens), `dequantize`, `trust_remote_code`.
-A question may name another model or adapter for itself, whether to trust the model's code, and how
-long to keep alive after it.
+A question may name another model or adapter, whether to trust the model's code, and how long to
+keep the model loaded after it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from safetraind.worker.loading import (
 REQUEST = "serve_request.json"
 KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
-"""How long the first question may take to come, at least: somebody had a reason to start this."""
+"""The least time to wait for the first question, whatever `keep_alive` says."""
 
 _MEMORY_SHARE = 0.9
-"""Of the memory that is free, and of what a GPU recommends, what an answer may take."""
+"""The share of free memory, and of a GPU's recommended working set, that an answer may take."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the run folder named by the only argument; 0 when idle or on SIGTERM."""
+    """Serve in the run folder given as the only argument; return 0 when idle or on SIGTERM."""
     run = RunFolder(Path(arguments[0]))
     request = json.loads((run.root / REQUEST).read_text(encoding="utf-8"))
     desk = QuestionDesk(run.socket)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Server:
-    """The model that is loaded now, and the loop that answers with it."""
+    """The loaded model and the loop that answers questions with it."""
 
     def __init__(self, request: dict[str, Any], desk: QuestionDesk) -> None:
         self._request = request
@@ -69,19 +69,19 @@ class Server:
         self._conversations: dict[bool, Conversation] = {}
 
     def stop(self) -> None:
-        """End after the token in progress. Safe in a signal handler."""
+        """Stop after the current token. Safe in a signal handler."""
         self._stopping = True
         self._desk.wake()
 
     def run(self) -> None:
-        """Answer questions in order until `keep_alive` seconds bring none, or `stop`."""
-        patience = max(self._keep_alive, FIRST_SECONDS)
-        while not self._stopping and (asker := self._desk.take(patience)):
+        """Answer questions in order until none comes for `keep_alive` seconds, or `stop`."""
+        timeout = max(self._keep_alive, FIRST_SECONDS)
+        while not self._stopping and (asker := self._desk.take(timeout)):
             try:
                 self._answer(asker)
             finally:
                 self._desk.done_with(asker)
-            patience = self._keep_alive
+            timeout = self._keep_alive
 
     def _answer(self, asker: Asker) -> None:
         question = asker.question
@@ -94,7 +94,7 @@ class Server:
                 asker.send({"waiting": "loading"})
                 self._load(model, question.trust_remote_code)
             if adapter != self._adapter and not question.base:
-                self._put_on(adapter)
+                self._set_adapter(adapter)
         except SafetrainError as error:
             asker.send({"error": error_to_dict(error)})
             return
@@ -110,14 +110,14 @@ class Server:
         )
 
     def _conversation(self, adapted: bool) -> Conversation:
-        """The last one, where it was with the same weights. Only one is kept."""
+        """Return the last conversation with the same weights, else a new one. Only one is kept."""
         if adapted not in self._conversations:
             self._conversations = {adapted: Conversation()}
         return self._conversations[adapted]
 
     def _load(self, model: str, trust: bool) -> None:
         self._loaded, self._model, self._adapter, self._conversations = None, "", "", {}
-        mx.clear_cache()  # the old model's memory, before the new one needs it
+        mx.clear_cache()  # frees the old model's memory before the new one needs it
         self._loaded = load(
             model,
             dequantize=self._request.get("dequantize"),
@@ -125,10 +125,10 @@ class Server:
         )
         shape = shape_of(self._loaded.config, item_bytes(self._loaded.model))
         most = int(self._request.get("context", CONTEXT_TOKENS))
-        self._context = longest(shape, _room(), most)
+        self._context = longest(shape, _available_bytes(), most)
         self._model = model
 
-    def _put_on(self, adapter: str) -> None:
+    def _set_adapter(self, adapter: str) -> None:
         assert self._loaded is not None
         self._conversations = {}
         detach_adapter(self._loaded.model)
@@ -138,10 +138,10 @@ class Server:
             self._adapter = adapter
 
 
-def _room() -> int:
-    """Bytes for an answer, now that the model is loaded."""
-    room = int(_MEMORY_SHARE * host.gather().memory_available)
+def _available_bytes() -> int:
+    """Return the memory in bytes that an answer may take, with the model already loaded."""
+    available = int(_MEMORY_SHARE * host.gather().memory_available)
     recommended = int(mx.device_info().get("max_recommended_working_set_size", 0))
     if recommended:
-        room = min(room, int(_MEMORY_SHARE * recommended) - mx.get_active_memory())
-    return room
+        available = min(available, int(_MEMORY_SHARE * recommended) - mx.get_active_memory())
+    return available
