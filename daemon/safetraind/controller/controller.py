@@ -11,11 +11,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
+from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError, Unreachable
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.history import Progress
@@ -25,7 +24,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind import host
 from safetraind.controller import emit_event, wait_for_resources
 from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
-from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
+from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
 from safetraind.controller.lessons import lesson
 from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
@@ -34,7 +33,7 @@ from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
 from safetraind.host.agents import agent_path
 from safetraind.host.awake import let_display_sleep
 from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
+from safetraind.processes.lease import Lease, is_held, lock_folder_soon, try_lock
 from safetraind.processes.supervisor import (
     Supervisor,
     Worker,
@@ -44,6 +43,7 @@ from safetraind.processes.supervisor import (
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage import documents, event_file
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.delivered_watermark import DeliveredWatermark
 from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
@@ -81,6 +81,7 @@ class Controller:
         self._feeds: dict[int, EventFeed] = {}
         self._progress: dict[int, tuple[int, Progress]] = {}
         self._check: asyncio.Task[None] | None = None
+        self._farewell: SafetrainError = Unreachable("daemon.stopping")
 
     # What the services ask.
 
@@ -109,6 +110,11 @@ class Controller:
     def stopping(self) -> bool:
         """Whether the daemon is on its way out."""
         return self._scheduler.stopping
+
+    @property
+    def farewell(self) -> SafetrainError:
+        """What watchers are told when the daemon stops."""
+        return self._farewell
 
     def record(self, job_id: int) -> Record:
         """The job's fixed part and times. Raises NotFound."""
@@ -238,6 +244,24 @@ class Controller:
             await asyncio.sleep(0.05)
         await self._retries.cancel()
         self._lease.drop()
+        self._wake_watchers()
+
+    async def abandon(self, why: SafetrainError) -> None:
+        """Stops for `why`, because the home is gone or another daemon's: nothing is written there.
+
+        A training saves a checkpoint in its output folder and ends.
+        """
+        self._farewell = why
+        active = self._scheduler.active
+        self._scheduler = dataclasses.replace(self._scheduler, stopping=True)
+        await self._retries.cancel()
+        self._wake_watchers()
+        await self._lease.dismiss_borrowers()
+        if active is not None and why.code == "home.gone":
+            await end_orphan(self._run(active.id))
+        self._lease.drop()
+
+    def _wake_watchers(self) -> None:
         for feed in self._feeds.values():
             feed.wake()
 
@@ -401,7 +425,7 @@ class Controller:
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
-            notices = await asyncio.to_thread(self._start_notices, job_id, attempt)
+            notices = await bounded(run.root, self._start_notices, job_id, attempt)
             if notices:
                 self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)
@@ -444,7 +468,7 @@ class Controller:
         """
         folder = Path(self._records[job_id].output)
         try:
-            descriptor = await soon(partial(try_lock_folder, folder))
+            descriptor = await lock_folder_soon(folder)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -482,7 +506,7 @@ class Controller:
         try:
             note = lesson(self.home, job, end, self.progress(job.id))
             if note is not None:
-                await asyncio.to_thread(note)
+                await bounded(self.home.learned, note)
         except Exception as error:  # the job's own story must go on whatever became of this
             log.warning("job %d: what it taught could not be kept: %s", job.id, error)
 
@@ -554,4 +578,4 @@ async def _darken(job: Job, end: state.WorkerExit) -> None:
     """
     unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
     if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await asyncio.to_thread(let_display_sleep)
+        await bounded("/", let_display_sleep)
