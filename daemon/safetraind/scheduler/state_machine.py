@@ -49,6 +49,7 @@ from safetraind.scheduler.triggers import (
     Submitted,
     Trigger,
     WakeUp,
+    WorkBroke,
     WorkerEnded,
 )
 
@@ -341,6 +342,16 @@ def _launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision
     return _released(*_moved(scheduler, job, JobState.INTERRUPTED, trigger.cause))
 
 
+def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
+    """Fails that job alone: neither lease nor queue stays as it was for its sake."""
+    job = scheduler.jobs.get(trigger.id)
+    if job is None or job.state in FINAL:
+        return _go_on(scheduler, [])
+    active = scheduler.active
+    moved = _moved(scheduler, job, JobState.FAILED, trigger.cause)
+    return _released(*moved) if active is not None and active.id == job.id else _go_on(*moved)
+
+
 def _held(scheduler: SchedulerState, job: Job, cause: Finding, memory: int = 0) -> Decision:
     scheduler, told = _moved(scheduler, job, JobState.INTERRUPTED, cause, held=True)
     return scheduler, [*told, WaitForResources(job.id, memory)]
@@ -446,6 +457,7 @@ _HANDLERS: Mapping[type, Callable[[SchedulerState, Any], Decision]] = {
     CheckPassed: _check_passed,
     CheckEnded: _check_ended,
     WorkerEnded: _worker_ended,
+    WorkBroke: _work_broke,
     LaunchFailed: _launch_failed,
     ResourcesFound: _room_found,
     WakeUp: _woken,

@@ -117,7 +117,9 @@ class JobStore:
                 "UPDATE jobs SET document = ? WHERE id = ?",
                 (_text(documents.to_json(document)), cursor.lastrowid),
             )
-        return self.get(int(cursor.lastrowid or 0))
+        shorter = document.spec.allow_shorter
+        job = Job(document.job, position=tail, after=after, allow_shorter=shorter)
+        return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
         """Keeps what changed of these jobs, all or none. Raises NoRoom."""

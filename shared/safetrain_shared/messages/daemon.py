@@ -49,8 +49,8 @@ SENTENCES: dict[str, str] = {
     "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
     "disk.refused": _("{path} cannot be written ({reason})."),
     "daemon.streams_full": _(
-        "safetraind already keeps {limit:int} streams open (watch, ask, chat), as many as it may. "
-        "End one of them, then try again."
+        "safetraind already keeps {limit:int} calls of this kind open (watch, ask, validate), as "
+        "many as it may. End one of them, then try again."
     ),
     "socket.foreign": _(
         "{path} is no socket that only you can open, so nothing is sent to it. Remove it, or give "
