@@ -30,6 +30,7 @@ _RENAMED = {
 }
 # They count micro-batches here, we count optimizer steps.
 _COUNTED = {
+    "iters": "max_steps",
     "save_every": "save_steps",
     "steps_per_eval": "eval_steps",
     "steps_per_report": "log_steps",
@@ -40,7 +41,7 @@ _OPTIMIZERS = ("adam", "adamw")
 _ADAMW_DECAY = 0.01  # mlx's default; their Adam has none
 _BATCH_SIZE = 4  # theirs, where a file leaves it out
 _RANK = 8
-_READ = {"model", "data", "adapter_path", "trust_remote_code", "iters", "num_layers", "val_batches"}
+_READ = {"model", "data", "adapter_path", "trust_remote_code", "num_layers", "val_batches"}
 _READ |= {
     "resume_adapter_file",
     "lora_parameters",
@@ -60,10 +61,9 @@ _THEIRS = (_READ | _NEEDLESS | _MISSING_HERE) - FIELDS.keys()
 class Config:
     """What a configuration file says; empty where it says nothing.
 
-    `data`: a folder with train.jsonl and valid.jsonl. `micro_batches`: how many of `batch_size`
-    samples are to be trained, 0 where epochs say it. `counts`: the settings that the file counts in
-    micro-batches, as it says them. `start_adapter`: weights to start from. `notes`: what the user
-    should know.
+    `data`: a folder with train.jsonl and valid.jsonl. `counts`: the settings that the file counts
+    in micro-batches, as it says them. `start_adapter`: weights to start from. `notes`: what the
+    user should know.
     """
 
     settings: dict[str, SettingValue] = field(default_factory=dict)
@@ -71,8 +71,6 @@ class Config:
     data: str = ""
     output: str = ""
     trust_remote_code: bool = False
-    micro_batches: int = 0
-    batch_size: int = _BATCH_SIZE
     counts: Mapping[str, int] = field(default_factory=dict)
     start_adapter: str = ""
     notes: tuple[Finding, ...] = ()
@@ -94,7 +92,10 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
     lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
     settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
     settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
-    counts = {ours: _count(values, name, 1) for name, ours in _COUNTED.items() if name in values}
+    counted = {name: ours for name, ours in _COUNTED.items() if name in values}
+    if "num_epochs" in values:  # one of ours, which says it otherwise
+        counted.pop("iters", None)
+    counts = {ours: _count(values, name, 1) for name, ours in counted.items()}
     settings |= _counted(values, counts) | _layers(values) | _adapter(lora) | _optimizer(values)
     settings |= _schedule(schedule, constant="learning_rate" in values or "lr_schedule" in given)
     return Config(
@@ -103,8 +104,6 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
         data=_text(values, "data"),
         output=_text(values, "adapter_path"),
         trust_remote_code=values.get("trust_remote_code") is True,
-        micro_batches=_count(values, "iters", 0),
-        batch_size=_count(values, "batch_size", _BATCH_SIZE),
         counts=counts,
         start_adapter=_text(values, "resume_adapter_file"),
         notes=tuple(_notes(values, lora, schedule)),
@@ -112,15 +111,15 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
 
 
 def in_steps(micro_batches: int, accumulation: int) -> int:
-    """A count of micro-batches as optimizer steps, at least one."""
-    return max(1, round(micro_batches / accumulation))
+    """A count of micro-batches as optimizer steps, at least one; the rest moves nothing there."""
+    return max(1, micro_batches // accumulation)
 
 
 def _counted(values: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
     """What is counted in optimizer steps here, with all that makes out a step."""
     accumulation = _count(values, "grad_accumulation_steps", 1)
     ours: dict[str, Any] = {name: in_steps(n, accumulation) for name, n in counts.items()}
-    if counts or "iters" in values or values.get("lr_schedule"):
+    if counts or values.get("lr_schedule"):
         ours["batch_size"] = _count(values, "batch_size", _BATCH_SIZE)
         ours["gradient_accumulation"] = accumulation
     if values.get("val_batches"):  # theirs: -1 for the whole file; ours: 0

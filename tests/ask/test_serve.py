@@ -77,6 +77,20 @@ def test_the_model_stays_warm_and_adapters_and_models_change_by_question(
     assert text_of(elsewhere) != text_of(base)
 
 
+def test_an_adapter_that_is_replaced_on_the_disk_answers_from_the_disk(
+    serve, tiny_model, adapters, tmp_path
+):
+    folder = shutil.copytree(adapters["lora"], tmp_path / "adapter")
+    worker = serve(model=str(tiny_model), adapter=str(folder), dequantize=False)
+    before = text_of(worker.ask())
+    for file in adapters["dora"].iterdir():
+        shutil.copyfile(file, folder / f".{file.name}.new")
+        (folder / f".{file.name}.new").replace(folder / file.name)
+    after = text_of(worker.ask())
+    assert after != before
+    assert after == text_of(worker.ask(adapter=str(adapters["dora"])))
+
+
 def test_what_does_not_load_is_said_and_the_worker_goes_on(serve, tiny_model, tmp_path):
     worker = serve(model=str(tiny_model))
     missing = only(worker.ask(model=str(tmp_path / "nowhere")), "error")

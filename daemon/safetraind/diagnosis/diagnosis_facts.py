@@ -42,8 +42,9 @@ class Facts:
     """All facts of a diagnosis.
 
     `spec`: of the job, or of a default job where there is none. `waiting`, `failed`: numbers of
-    jobs; `set_aside`: of those whose files could not be understood. `at_login`: the service starts when the user logs in. `agent_python_gone`: the Python that
-    it would start with, if that no longer exists; else empty.
+    jobs; `set_aside`: of those whose files could not be understood. `at_login`: the service starts
+    when the user logs in. `agent_python_gone`: the Python that it would start with, if that no
+    longer exists; else empty.
     """
 
     spec: JobSpec

@@ -32,12 +32,15 @@ from safetraind.worker.loading import (
 )
 
 REQUEST = "serve_request.json"
+WEIGHTS = "adapters.safetensors"
 KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
 """The least time to wait for the first question, whatever `keep_alive` says."""
 
 _MEMORY_SHARE = 0.9
 """The share of free memory, and of a GPU's recommended working set, that an answer may take."""
+
+Version = tuple[int, ...]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,6 +68,7 @@ class Server:
         self._loaded: LoadedModel | None = None
         self._model = ""
         self._adapter = ""
+        self._on: tuple[str, Version] = "", ()
         self._context = 0
         self._conversations: dict[bool, Conversation] = {}
 
@@ -93,7 +97,7 @@ class Server:
             if model != self._model:
                 asker.send({"waiting": "loading"})
                 self._load(model, question.trust_remote_code)
-            if adapter != self._adapter and not question.base:
+            if not question.base and (adapter, version(adapter)) != self._on:
                 self._set_adapter(adapter)
         except SafetrainError as error:
             asker.send({"error": error_to_dict(error)})
@@ -117,6 +121,7 @@ class Server:
 
     def _load(self, model: str, trust: bool) -> None:
         self._loaded, self._model, self._adapter, self._conversations = None, "", "", {}
+        self._on = "", ()
         mx.clear_cache()  # frees the old model's memory before the new one needs it
         self._loaded = load(
             model,
@@ -132,10 +137,24 @@ class Server:
         assert self._loaded is not None
         self._conversations = {}
         detach_adapter(self._loaded.model)
-        self._adapter = ""
+        self._adapter, self._on = "", ("", ())
         if adapter:
+            on = adapter, version(adapter)  # before it is read: what comes meanwhile is newer
             attach_adapter(self._loaded.model, Path(adapter))
-            self._adapter = adapter
+            self._adapter, self._on = adapter, on
+
+
+def version(adapter: str) -> Version:
+    """Return what tells an adapter's weights on the disk from others at the same path.
+
+    Device, inode, size and time of change, which a training that goes on or another that replaces
+    it alters; empty without an adapter.
+    """
+    try:
+        found = (Path(adapter) / WEIGHTS).stat() if adapter else None
+    except OSError:  # attaching it says what is wrong
+        return (-1,)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if found else ()
 
 
 def _available_bytes() -> int:
