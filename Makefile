@@ -26,6 +26,7 @@ help: ## this list
 	@bash scripts/openblas.sh
 	@echo "Installing safetrain and its daemon into .venv (a minute or two) …"
 	$(BIN)/python -m pip install --quiet --editable '.[daemon]'
+	@bash scripts/mlx_header.sh $(BIN)
 	@touch $@
 
 .venv/developing: .venv/installed pyproject.toml
