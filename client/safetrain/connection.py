@@ -115,7 +115,7 @@ class Daemon:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
             failure = self._error_of(error, seconds, method)
-            if not (again and lost(failure)):
+            if not (again and connection_lost(failure)):
                 raise failure from None
         self.recover(failure)
         try:
@@ -267,6 +267,6 @@ def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
     return Broken("daemon.broken", reason=f"{code.name}: {details}", log=log)
 
 
-def lost(error: SafetrainError) -> bool:
+def connection_lost(error: SafetrainError) -> bool:
     """Whether the connection was lost, rather than the request refused."""
     return error.code in ("daemon.unreachable", "daemon.stopping")

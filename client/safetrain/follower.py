@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safetrain.connection import Daemon, lost
+from safetrain.connection import Daemon, connection_lost
 from safetrain.gc_pause import gc_paused
 from safetrain_proto.v1.events_pb2 import EventBatch, WatchRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest
@@ -37,7 +37,7 @@ class Follower:
             try:
                 yield from self._connected()
             except SafetrainError as error:
-                if not lost(error):
+                if not connection_lost(error):
                     raise
                 self._daemon.recover(error)
 

@@ -14,7 +14,7 @@ _CHARACTERS = 400  # of a question that can be read at a glance
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SampleQuestion:
     """A question, with the system message before it and the answer of the data, where known."""
 
     question: str
@@ -22,7 +22,7 @@ class Asked:
     expected: str = ""
 
 
-def spread(path: str, count: int) -> list[Asked]:
+def evenly_spaced(path: str, count: int) -> list[SampleQuestion]:
     """`count` different questions, from the file's beginning to its end; none it cannot tell."""
     try:
         with Path(path).open(encoding="utf-8") as file:
@@ -35,7 +35,7 @@ def spread(path: str, count: int) -> list[Asked]:
     return [known[i * (len(known) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def _asked(lines: Iterator[str]) -> Iterator[Asked]:
+def _asked(lines: Iterator[str]) -> Iterator[SampleQuestion]:
     for line in lines:
         try:
             asked = _of(json.loads(line))
@@ -45,11 +45,11 @@ def _asked(lines: Iterator[str]) -> Iterator[Asked]:
             yield asked
 
 
-def _of(sample: Any) -> Asked:
+def _of(sample: Any) -> SampleQuestion:
     if "prompt" in sample:
-        return Asked(str(sample["prompt"]), expected=str(sample.get("completion", "")))
+        return SampleQuestion(str(sample["prompt"]), expected=str(sample.get("completion", "")))
     turns = [(turn["role"], str(turn["content"])) for turn in sample["messages"]]
     system = next((text for role, text in turns if role == "system"), "")
     question = next(text for role, text in turns if role == "user")
     expected = next((text for role, text in turns if role == "assistant"), "")
-    return Asked(question, system, expected)
+    return SampleQuestion(question, system, expected)

@@ -24,14 +24,14 @@ from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound, Unre
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.client.builders import complete_run, event, job, plan, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, plan, step, whole_story
 
 
 @pytest.fixture
 def client(daemon: FakeDaemon) -> safetrain.Client:
     daemon.jobs = [job(1, JobState.SUCCEEDED, last_seq=12), job(2, name="farense")]
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     return safetrain.connect(autostart=False)
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from safetrain.views.curves import Curves, series, smoothed, thinned
+from safetrain.views.curves import Curves, curves_of, smoothed, thinned
 from safetrain_shared import events
 from safetrain_shared.findings import Finding
-from tests.report import stories
+from tests.report import runs
 
 TOTAL, EPOCH = 100, 50
 
 
 def told(*bodies: tuple[int, events.Body]) -> Curves:
-    return series(stories.numbered(iter(bodies)))
+    return curves_of(runs.numbered(iter(bodies)))
 
 
 def step(at: int, loss: float) -> events.StepDone:
-    return stories.step(at, TOTAL, EPOCH, loss=loss)
+    return runs.step(at, TOTAL, EPOCH, loss=loss)
 
 
 def test_the_last_telling_of_a_step_stays() -> None:
@@ -28,7 +28,7 @@ def test_the_last_telling_of_a_step_stays() -> None:
 
 def test_what_lay_behind_the_checkpoint_is_gone_before_it_is_run_again() -> None:
     killed_at_40 = [(1, step(at, 2.0)) for at in (10, 20, 30, 40)]
-    behind = [(1, stories.evaluated(40, TOTAL, EPOCH)), (1, stories.saved(40, EPOCH))]
+    behind = [(1, runs.evaluated(40, TOTAL, EPOCH)), (1, runs.saved(40, EPOCH))]
     curves = told(*killed_at_40, *behind, (2, step(20, 1.5)))
     assert curves.line("loss") == [(10, 2.0), (20, 1.5)]
     assert curves.evaluations == []
@@ -38,8 +38,8 @@ def test_what_lay_behind_the_checkpoint_is_gone_before_it_is_run_again() -> None
 def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
     curves = told(
         (1, step(10, 2.0)),
-        (1, stories.evaluated(10, TOTAL, EPOCH)),
-        (1, stories.saved(10, EPOCH)),
+        (1, runs.evaluated(10, TOTAL, EPOCH)),
+        (1, runs.saved(10, EPOCH)),
     )
     counts = (len(curves.steps), len(curves.evaluations), len(curves.checkpoints))
     assert counts == (1, 1, 1)
@@ -47,7 +47,7 @@ def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
 
 
 def test_a_back_off_counts_from_the_next_step_on() -> None:
-    curves = series(stories.eventful())
+    curves = curves_of(runs.eventful())
     assert [(b.step, b.finding.code) for b in curves.backoffs] == [(310, "backoff.micro_batch")]
     assert curves.plan is not None
     assert curves.plan.settings.batch_size == 1
@@ -73,11 +73,11 @@ def test_what_is_not_finite_is_not_drawn() -> None:
 
 
 def test_epochs_begin_behind_the_last_step_of_the_one_before() -> None:
-    assert series(stories.eventful()).epochs == [(212, 1), (424, 2)]
+    assert curves_of(runs.eventful()).epochs == [(212, 1), (424, 2)]
 
 
 def test_thinning_keeps_every_peak_and_both_ends() -> None:
-    points = series(stories.long(20_000)).line("loss")
+    points = curves_of(runs.long(20_000)).line("loss")
     few = thinned(points, 500)
     assert len(few) <= 4 * 500
     assert few[0] == points[0]
@@ -100,7 +100,7 @@ def test_a_running_mean_keeps_a_straight_line_straight() -> None:
 
 
 def test_the_mean_speed_is_tokens_by_time() -> None:
-    slow, fast = stories.step(1, TOTAL, EPOCH), stories.step(2, TOTAL, EPOCH)
+    slow, fast = runs.step(1, TOTAL, EPOCH), runs.step(2, TOTAL, EPOCH)
     slow = dataclasses.replace(slow, tokens=100, tokens_per_second=10.0)
     fast = dataclasses.replace(fast, tokens=200, tokens_per_second=100.0)
     assert math.isclose(told((1, slow), (1, fast)).mean_speed, 200 / 11)

@@ -23,7 +23,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import FIELDS
 from safetrain_shared.wire import finding_to_wire, spec_from_wire
-from tests.report import stories
+from tests.report import runs
 from tests.report.served import a_job, a_plan
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -62,8 +62,8 @@ def answer(text: str) -> Answer:
 def contents(**changes: Any) -> Contents:
     given: dict[str, Any] = {
         "job": a_job("/out"),
-        "events": stories.eventful(),
-        "made": stories.STARTED,
+        "events": runs.eventful(),
+        "made": runs.STARTED,
         "version": "0.1.0",
         "machine": "macOS 15 · arm64",
         "samples": [Sample("Quem?", answer("a <i>base</i>"), answer("Um.\n\nDois."))],

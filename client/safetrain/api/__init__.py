@@ -12,8 +12,8 @@ from functools import cache
 from typing import Unpack
 
 from safetrain.api.aio import AsyncClient, AsyncJob
-from safetrain.api.answer import QUESTION, Answer, Question
-from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.answer import ASK_DEFAULTS, Answer, Question
+from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
 from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
@@ -59,6 +59,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSetting",
     "Job",
+    "JobOptions",
     "JobSpec",
     "JobState",
     "Metrics",
@@ -73,7 +74,6 @@ __all__ = [
     "StepDone",
     "TrainingSettings",
     "Unreachable",
-    "Wanted",
     "ask",
     "connect",
     "jobs",
@@ -98,19 +98,21 @@ def _default() -> Client:
     return connect()
 
 
-@keywords(Wanted, WANTED)
-def preflight(*, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+@keywords(JobOptions, JOB_DEFAULTS)
+def preflight(*, wait: bool = False, **wanted: Unpack[JobOptions]) -> Preflight:
     """`Client.preflight` on the default connection."""
     return _default().preflight(wait=wait, **wanted)
 
 
-@keywords(Wanted, WANTED)
-def submit(*, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]) -> Job:
+@keywords(JobOptions, JOB_DEFAULTS)
+def submit(
+    *, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[JobOptions]
+) -> Job:
     """`Client.submit` on the default connection."""
     return _default().submit(fresh=fresh, after=after, **wanted)
 
 
-@keywords(Question, QUESTION)
+@keywords(Question, ASK_DEFAULTS)
 def ask(question: str, **options: Unpack[Question]) -> Answer:
     """`Client.ask` on the default connection."""
     return _default().ask(question, **options)

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from safetrain.api.answer import QUESTION, Answer, Question
-from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.answer import ASK_DEFAULTS, Answer, Question
+from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
 from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
@@ -57,14 +57,18 @@ class AsyncClient:
             self._client.close()
         self._threads.shutdown(wait=False)
 
-    @keywords(Wanted, WANTED)
-    async def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+    @keywords(JobOptions, JOB_DEFAULTS)
+    async def preflight(self, *, wait: bool = False, **wanted: Unpack[JobOptions]) -> Preflight:
         """`Client.preflight`."""
         return await self.run(self.client.preflight, wait=wait, **wanted)
 
-    @keywords(Wanted, WANTED)
+    @keywords(JobOptions, JOB_DEFAULTS)
     async def submit(
-        self, *, fresh: bool = False, after: AsyncJob | int | None = None, **wanted: Unpack[Wanted]
+        self,
+        *,
+        fresh: bool = False,
+        after: AsyncJob | int | None = None,
+        **wanted: Unpack[JobOptions],
     ) -> AsyncJob:
         """`Client.submit`."""
         number = after.id if isinstance(after, AsyncJob) else after
@@ -79,12 +83,12 @@ class AsyncClient:
         """`Client.jobs`."""
         return [AsyncJob(self, job) for job in await self.run(self.client.jobs)]
 
-    @keywords(Question, QUESTION)
+    @keywords(Question, ASK_DEFAULTS)
     async def ask(self, question: str, **options: Unpack[Question]) -> Answer:
         """`Client.ask`."""
         return await self.run(self.client.ask, question, **options)
 
-    @keywords(Question, QUESTION)
+    @keywords(Question, ASK_DEFAULTS)
     def ask_stream(self, question: str, **options: Unpack[Question]) -> AsyncGenerator[str, None]:
         """`Client.ask_stream`."""
         return self.stream(lambda client: client.ask_stream(question, **options))

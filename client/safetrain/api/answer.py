@@ -34,7 +34,7 @@ class Question(TypedDict, total=False):
 
 
 _AS_GIVEN = ("checkpoint", "base", "max_tokens", "temperature", "top_p", "seed", "wait")
-QUESTION: Mapping[str, Any] = {
+ASK_DEFAULTS: Mapping[str, Any] = {
     "job": 0,
     "checkpoint": "",
     "base": False,
@@ -106,7 +106,7 @@ def request(question: str, options: Question) -> AskRequest:
     """
     if not question.strip():
         raise InvalidInput("client.question_empty")
-    given: dict[str, Any] = {**QUESTION, **options}
+    given: dict[str, Any] = {**ASK_DEFAULTS, **options}
     messages = [Message(role="user", content=question)]
     if given["system"]:
         messages.insert(0, Message(role="system", content=given["system"]))

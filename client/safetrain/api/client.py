@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from safetrain import inputs
-from safetrain.api.answer import QUESTION, Answer, Question, parts, request
+from safetrain.api.answer import ASK_DEFAULTS, Answer, Question, parts, request
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
@@ -27,7 +27,7 @@ from safetrain_shared.wire import finding_from_wire, spec_to_wire
 _SUBMIT_SECONDS = 300.0
 
 
-class Wanted(TypedDict, total=False):
+class JobOptions(TypedDict, total=False):
     """What describes a training; all of it may be left out, as on the command line.
 
     `model`: a known name, a folder, or a name on the hub. `train`, `valid`: files of JSON lines.
@@ -46,7 +46,7 @@ class Wanted(TypedDict, total=False):
     name: str
 
 
-WANTED: Mapping[str, Any] = {
+JOB_DEFAULTS: Mapping[str, Any] = {
     "model": inputs.DEFAULT_MODEL,
     "train": None,
     "valid": None,
@@ -87,8 +87,8 @@ class Client:
         """Ends the connection; daemon and jobs go on."""
         self.daemon.close()
 
-    @keywords(Wanted, WANTED)
-    def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+    @keywords(JobOptions, JOB_DEFAULTS)
+    def preflight(self, *, wait: bool = False, **wanted: Unpack[JobOptions]) -> Preflight:
         """Checks machine, data and model and recommends settings.
 
         `wait`: for the GPU, where it is busy; otherwise the recommendation is then predicted, not
@@ -100,9 +100,9 @@ class Client:
             sheet.take(event)
         return sheet
 
-    @keywords(Wanted, WANTED)
+    @keywords(JobOptions, JOB_DEFAULTS)
     def submit(
-        self, *, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]
+        self, *, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[JobOptions]
     ) -> Job:
         """Queues a training and returns its job at once.
 
@@ -134,7 +134,7 @@ class Client:
         found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True)
         return [Job(daemon, job) for job in found.jobs]
 
-    @keywords(Question, QUESTION)
+    @keywords(Question, ASK_DEFAULTS)
     def ask(self, question: str, **options: Unpack[Question]) -> Answer:
         """The whole answer to a question; `Answer.text` is what the model said.
 
@@ -146,7 +146,7 @@ class Client:
             answer = answer.taking(event)
         return answer
 
-    @keywords(Question, QUESTION)
+    @keywords(Question, ASK_DEFAULTS)
     def ask_stream(self, question: str, **options: Unpack[Question]) -> Iterator[str]:
         """The answer in pieces, as they come."""
         yield from parts(self._asked(question, options))
@@ -159,7 +159,7 @@ class Client:
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
-    def _spec_of(self, wanted: Wanted) -> JobSpec:
+    def _spec_of(self, wanted: JobOptions) -> JobSpec:
         with self.daemon.language():
             return spec_of(wanted)
 
@@ -169,12 +169,12 @@ class Client:
         return self.daemon.stream(self.daemon.answers.Ask, message)
 
 
-def spec_of(wanted: Wanted) -> JobSpec:
+def spec_of(wanted: JobOptions) -> JobSpec:
     """The job that is wanted, complete and with absolute paths.
 
     Raises InvalidInput, InvalidSetting, NotFound.
     """
-    given: dict[str, Any] = {**WANTED, **wanted}
+    given: dict[str, Any] = {**JOB_DEFAULTS, **wanted}
     train, valid = inputs.data(given["train"], given["valid"])
     budget = given["memory_budget"]
     return JobSpec(

@@ -12,7 +12,7 @@ from safetrain.atomic_write import write_whole
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
-from safetrain.views.curves import series
+from safetrain.views.curves import curves_of
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest
@@ -77,7 +77,7 @@ class Job:
 
     def best(self) -> Evaluated | None:
         """The evaluation with the lowest loss so far, whose adapter is in `adapters/`."""
-        return series(events_so_far(self._daemon, self.id)).best
+        return curves_of(events_so_far(self._daemon, self.id)).best
 
     def report(self, output: str | None = None, *, answers: bool = False) -> Path:
         """Write the report and return its path; by default plots/report.html in its folder.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from safetrain.views.preflight_sheet import Sheet
+from safetrain.views.preflight_text import PreflightText
 from safetrain_proto.v1.preflight_pb2 import PreflightEvent
 from safetrain_shared.findings import Finding
 from safetrain_shared.i18n import language, using
@@ -34,7 +34,7 @@ class Preflight:
     report_path: str = ""
     config_path: str = ""
     lang: str | None = field(default=None, repr=False, compare=False)
-    _sheet: Sheet = field(default_factory=Sheet, repr=False, compare=False)
+    _sheet: PreflightText = field(default_factory=PreflightText, repr=False, compare=False)
     _lines: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property

@@ -27,7 +27,7 @@ from safetrain_shared.i18n import translate as _
         'safetrain ask --compare "Quem é o rival principal?"'
     ),
 )
-@click.argument("question", nargs=-1, required=True, metavar="QUESTION")
+@click.argument("question", nargs=-1, required=True, metavar="ASK_DEFAULTS")
 @model_options
 @click.option("--compare", is_flag=True, help=_("First the base model, then the adapter."))
 def ask(

@@ -15,7 +15,7 @@ from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.terminal.diagnosis_text import lines, to_json
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
@@ -105,9 +105,9 @@ def _tested(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
     from safetrain.selftest_process import selftest
     from safetrain.terminal.selftest_text import conclusion, doing, verdict
 
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     for said in selftest(thorough=thorough):
-        ticker.clear()
+        status_line.clear()
         if session.json:
             write(said)
         elif "finding" in said:
@@ -115,20 +115,20 @@ def _tested(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
         elif "done" in said:
             echo("\n".join(conclusion(said["done"])))
         else:
-            ticker.show(doing(said["doing"]))
+            status_line.show(doing(said["doing"]))
         yield said
-    ticker.clear()
+    status_line.clear()
 
 
 def _examined(session: Session, job: int) -> ExamineResponse:
-    ticker = Ticker(silent=session.terse)
-    ticker.show("checking")
+    status_line = StatusLine(silent=session.terse)
+    status_line.show("checking")
     try:
         with connected(session) as daemon:
             request = ExamineRequest(job_id=job)
             return daemon.call(daemon.diagnosis.Examine, request, seconds=_SECONDS, again=True)
     finally:
-        ticker.clear()
+        status_line.clear()
 
 
 def _told(found: ExamineResponse) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.terminal.export_text import told
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.exports_pb2 import ExportRequest
 from safetrain_shared.i18n import translate as _
@@ -54,13 +54,13 @@ def export(
         dequantize=dequantize,
         wait=wait,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):
-                ticker.show(event.progress.phase, event.progress.done)
+                status_line.show(event.progress.phase, event.progress.done)
                 continue
-            ticker.clear()
+            status_line.clear()
             if session.json:
                 write(message_to_json(event.exported))
                 continue

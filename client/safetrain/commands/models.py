@@ -7,7 +7,7 @@ import click
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command, shared_options, shown
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -38,12 +38,12 @@ models = shared_options(
 @click.argument("name")
 def add(session: Session, name: str) -> None:
     """Shows the progress, then the model with its licence."""
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
-            ticker.clear()
+            status_line.clear()
             if event.HasField("progress"):
-                ticker.show(event.progress.phase, event.progress.done)
+                status_line.show(event.progress.phase, event.progress.done)
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("model"):

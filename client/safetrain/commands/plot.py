@@ -15,7 +15,7 @@ from safetrain.echo import echo
 from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.views.curves import series
+from safetrain.views.curves import curves_of
 from safetrain.views.job import heading, short_path
 from safetrain.views.json_output import write
 from safetrain_shared.errors import NotFound, Unreachable
@@ -39,7 +39,7 @@ def plot(session: Session, job: int | None) -> None:
         # matplotlib takes as long to load as a long story takes to come: both at once.
         loading = aside.submit(importlib.import_module, "safetrain.report.png_plots")
         chosen = job_to_draw(listed(daemon, job, ended=ENDED_TO_DRAW), job)
-        curves = series(events_so_far(daemon, chosen.id))
+        curves = curves_of(events_so_far(daemon, chosen.id))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)
     folder = Path(chosen.spec.output) / PLOTS

@@ -11,7 +11,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -80,14 +80,14 @@ def prepare(
         questions_share=questions,
         seed=seed,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
-            ticker.clear()
+            status_line.clear()
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("progress"):
-                ticker.show(short_path(event.progress.path))
+                status_line.show(short_path(event.progress.path))
             else:
                 echo("\n".join(_lines(event)))
 

@@ -18,7 +18,7 @@ from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.report.make_report import default_path, default_questions, make_report
-from safetrain.sample_questions import Asked
+from safetrain.sample_questions import SampleQuestion
 from safetrain.session import Session, command
 from safetrain.views.job import name_of, short_path
 from safetrain.views.json_output import write
@@ -45,7 +45,7 @@ from safetrain_shared.i18n import translate as _
 @click.option(
     "--ask",
     "questions",
-    metavar="QUESTION",
+    metavar="ASK_DEFAULTS",
     multiple=True,
     help=_(
         "What base model and adapter are to answer, again for more; by default a few questions of "
@@ -64,7 +64,7 @@ def report(
     with connected(session) as daemon:
         jobs = listed(daemon, job, ended=ENDED_TO_DRAW)
         chosen = job_to_draw(jobs, job)
-        asked = [Asked(question) for question in questions]
+        asked = [SampleQuestion(question) for question in questions]
         if not asked and chosen.step and not any(name_of(one) in AT_WORK for one in jobs):
             asked = default_questions(chosen)
         html = make_report(daemon, chosen, [] if no_answers else asked, session.note)

@@ -9,7 +9,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.views.job import glance, name_of
+from safetrain.views.job import name_of, summary
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.i18n import translate as _
 
@@ -30,7 +30,7 @@ def status(session: Session, job: int | None) -> None:
 
         write(message_to_json(chosen))
         return
-    for line in glance(chosen, jobs, interrupted=interrupted):
+    for line in summary(chosen, jobs, interrupted=interrupted):
         echo(line)
 
 

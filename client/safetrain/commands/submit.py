@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import time_left
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -43,7 +43,7 @@ _SAID = {
         "safetrain submit --watch\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
-    cls=Settled,
+    cls=CommandWithSettings,
 )
 @job_options
 @click.option("--name", default="", help=_("A name for people."))
@@ -76,13 +76,13 @@ def submit(
         fresh=fresh,
         after=after,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
-        ticker.show("inspecting")
+        status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
         finally:
-            ticker.clear()
+            status_line.clear()
         _show(session, answer)
         if not (session.json or wait or watch or report_to):
             session.note("  " + _("Watch it with: safetrain watch {id}").format(id=answer.job.id))

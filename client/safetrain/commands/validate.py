@@ -8,7 +8,7 @@ from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -33,10 +33,10 @@ from safetrain_shared.wire import finding_from_wire
 def validate(session: Session, files: tuple[str, ...]) -> int:
     """Prints each problem as it is found, then a line a file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-    ticker, wrong, codes = Ticker(silent=session.terse), set(), set()
+    status_line, wrong, codes = StatusLine(silent=session.terse), set(), set()
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
-            ticker.clear()
+            status_line.clear()
             if event.HasField("problem") and event.problem.status == STATUS_FAILED:
                 problem = finding_from_wire(event.problem)
                 wrong.add(problem.args.get("path"))
@@ -46,7 +46,7 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
             elif event.HasField("progress"):
                 progress = event.progress
                 share = progress.bytes_done / max(1, progress.bytes_total)
-                ticker.show(short_path(progress.path), share)
+                status_line.show(short_path(progress.path), share)
             elif event.HasField("problem"):
                 echo(_problem(event.problem))
             else:

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from safetrain.page import page_json
 from safetrain.page.access import Guard, Keys
 from safetrain.page.ask_stream import answered, refused, request_from
-from safetrain.page.job_hub import Hub, compact
+from safetrain.page.job_feed import JobFeed, compact
 from safetrain.page.texts import words
 from safetrain_shared.errors import InvalidInput, SafetrainError
 from safetrain_shared.history import History
@@ -29,7 +29,7 @@ _SILENCE_TICKS = 60  # after so many without news a tab is told that we are ther
 _BODY_BYTES = 1 << 17
 
 
-def application(hub: Hub, keys: Keys) -> Starlette:
+def application(hub: JobFeed, keys: Keys) -> Starlette:
     """The page of one hub, open to who holds the keys."""
 
     async def page(_request: Request) -> Response:
@@ -62,7 +62,7 @@ def application(hub: Hub, keys: Keys) -> Starlette:
 class Tab:
     """One tab: its language, the job it looks at, and what it has been sent."""
 
-    def __init__(self, hub: Hub, lang: str, wanted: int) -> None:
+    def __init__(self, hub: JobFeed, lang: str, wanted: int) -> None:
         self._hub = hub
         self._lang = lang
         self._wanted = wanted

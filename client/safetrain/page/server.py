@@ -14,7 +14,7 @@ import uvicorn
 
 from safetrain.connection import Daemon
 from safetrain.page.access import Keys
-from safetrain.page.job_hub import Hub
+from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
 from safetrain_shared.errors import Busy, NotAllowed
 
@@ -32,7 +32,7 @@ def serve(
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
-    hub = Hub(daemon)
+    hub = JobFeed(daemon)
     server = uvicorn.Server(
         uvicorn.Config(
             application(hub, keys),

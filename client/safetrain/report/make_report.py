@@ -14,7 +14,7 @@ from safetrain.connection import Daemon
 from safetrain.follower import events_so_far
 from safetrain.report.preflight_facts import Measured, measured
 from safetrain.report.report_page import Contents, Sample, page
-from safetrain.sample_questions import Asked, spread
+from safetrain.sample_questions import SampleQuestion, evenly_spaced
 from safetrain.views.answer import Answer
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -37,12 +37,12 @@ def default_path(job: Job) -> Path:
     return Path(job.spec.output) / PLOTS / REPORT
 
 
-def default_questions(job: Job) -> list[Asked]:
+def default_questions(job: Job) -> list[SampleQuestion]:
     """A few questions of the job's validation data, with the answers that stand there."""
-    return spread(job.spec.valid, _QUESTIONS)
+    return evenly_spaced(job.spec.valid, _QUESTIONS)
 
 
-def make_report(daemon: Daemon, job: Job, questions: Sequence[Asked], note: Note) -> str:
+def make_report(daemon: Daemon, job: Job, questions: Sequence[SampleQuestion], note: Note) -> str:
     """The report as HTML; base model and adapter answer each of the `questions`."""
     events = events_so_far(daemon, job.id)
     return page(
@@ -59,7 +59,9 @@ def make_report(daemon: Daemon, job: Job, questions: Sequence[Asked], note: Note
     )
 
 
-def _samples(daemon: Daemon, job: Job, asked: Iterable[Asked], note: Note) -> Iterator[Sample]:
+def _samples(
+    daemon: Daemon, job: Job, asked: Iterable[SampleQuestion], note: Note
+) -> Iterator[Sample]:
     """Each question answered twice, until the answers cannot be had: the page comes without."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     try:
@@ -72,7 +74,9 @@ def _samples(daemon: Daemon, job: Job, asked: Iterable[Asked], note: Note) -> It
         note(_("No more sample answers: {reason}").format(reason=error))
 
 
-def _answer(daemon: Daemon, job: Job, asked: Asked, deadline: float, *, base: bool) -> Answer:
+def _answer(
+    daemon: Daemon, job: Job, asked: SampleQuestion, deadline: float, *, base: bool
+) -> Answer:
     answer = Answer()
     messages = [Message(role="user", content=asked.question)]
     if asked.system:

@@ -26,7 +26,7 @@ from safetrain.report.preflight_facts import DataFile, Measured
 from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
-from safetrain.views.curves import Curves, series
+from safetrain.views.curves import Curves, curves_of
 from safetrain.views.event_lines import told
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
@@ -89,11 +89,11 @@ class Contents:
 
 def page(contents: Contents) -> str:
     """The whole page, in the language in use."""
-    job, curves = contents.job, series(contents.events)
+    job, curves = contents.job, curves_of(contents.events)
     spec = spec_from_wire(job.spec)
     plan = plan_from_wire(job.plan) if job.HasField("plan") else curves.plan
     sections = [
-        ("glance", _("At a glance"), _glance(contents, plan, curves)),
+        ("summary", _("At a glance"), _overview(contents, plan, curves)),
         ("curves", _("Curves"), _curves(curves)),
         ("answers", _("Answers"), _answers(contents.samples)),
         ("settings", _("Settings, and why"), _settings(spec, plan)),
@@ -139,7 +139,7 @@ def _footer(contents: Contents) -> Markup:
     return paragraph(text.format(version=contents.version, time=moment(contents.made)))
 
 
-def _glance(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
+def _overview(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
     job, cause = contents.job, EMPTY
     if job.HasField("cause"):
         text = say(finding_from_wire(job.cause), fallback=job.cause.text)

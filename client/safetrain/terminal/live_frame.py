@@ -26,7 +26,7 @@ _LABEL = 14
 
 
 @dataclass
-class Scene:
+class FrameData:
     """All that a frame shows. `now`: seconds since the epoch; `hint`: what the client is doing."""
 
     job: Job
@@ -36,7 +36,7 @@ class Scene:
     now: float = 0.0
 
 
-def frame(scene: Scene, width: int, height: int) -> list[Text]:
+def frame(scene: FrameData, width: int, height: int) -> list[Text]:
     """Exactly `height` lines of at most `width` characters."""
     head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
     legend, numbers, queue = _legend(scene.history, width), _numbers(scene, width), _queue(scene)
@@ -56,7 +56,7 @@ def frame(scene: Scene, width: int, height: int) -> list[Text]:
     return lines
 
 
-def _title(scene: Scene) -> Text:
+def _title(scene: FrameData) -> Text:
     state = str(scene.history.state or name_of(scene.job))
     title = Text.assemble(
         ("safetrain", "bold"),
@@ -82,7 +82,7 @@ def _outlook(job: Job, state: str) -> list[str]:
     return [text for text in (asked(job),) if text and state in _AT_WORK]
 
 
-def _holding(scene: Scene, width: int) -> list[Text]:
+def _holding(scene: FrameData, width: int) -> list[Text]:
     """Why it holds, on two lines at most."""
     why = scene.history.holding
     if why is None:
@@ -92,7 +92,7 @@ def _holding(scene: Scene, width: int) -> list[Text]:
     return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
-def _progress(scene: Scene, width: int) -> Text:
+def _progress(scene: FrameData, width: int) -> Text:
     history = scene.history
     if not history.steps:
         return Text(progress(scene.job) or _("no step yet"), "dim")
@@ -119,7 +119,7 @@ def _progress(scene: Scene, width: int) -> Text:
     return Text.assemble(("█" * full, "green"), ("░" * (bar - full), "dim"), f" {text}")
 
 
-def _curve(scene: Scene, width: int, height: int) -> list[Text]:
+def _curve(scene: FrameData, width: int, height: int) -> list[Text]:
     history = scene.history
     train = [(step.step, step.loss) for step in history.steps]
     valid = [(evaluated.step, evaluated.loss) for evaluated in history.evaluations]
@@ -150,7 +150,7 @@ def _legend(history: History, width: int) -> list[Text]:
     return lines
 
 
-def _numbers(scene: Scene, width: int) -> list[Text]:
+def _numbers(scene: FrameData, width: int) -> list[Text]:
     history = scene.history
     rows = []
     if history.steps:
@@ -175,7 +175,7 @@ def _memory(history: History, width: int) -> str:
     return f"{'█' * full}{'░' * (room - full)} {text}"
 
 
-def _notices(scene: Scene) -> list[Text]:
+def _notices(scene: FrameData) -> list[Text]:
     lines = []
     past = [n for n in scene.history.notices if n.finding is not scene.history.holding]
     for notice in past[-_NOTICES:]:
@@ -187,5 +187,5 @@ def _notices(scene: Scene) -> list[Text]:
     return lines
 
 
-def _queue(scene: Scene) -> list[Text]:
+def _queue(scene: FrameData) -> list[Text]:
     return [Text(line, "dim") for line in queue(scene.job, scene.others)]

@@ -18,7 +18,7 @@ from rich.live import Live
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
-from safetrain.terminal.live_frame import Scene, frame
+from safetrain.terminal.live_frame import FrameData, frame
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Event
@@ -116,7 +116,7 @@ class _Reader(threading.Thread):
         width, height = console.size
         with self._lock:
             queue = self.queue
-            scene = Scene(queue.job, self._history, queue.others, self._hint, time.time())
+            scene = FrameData(queue.job, self._history, queue.others, self._hint, time.time())
             lines = frame(scene, width, height)
         return Group(*(lines[:-1] if lasting else lines))
 

@@ -11,7 +11,7 @@ from safetrain_shared.i18n import percent
 _BAR = 20
 
 
-class Ticker:
+class StatusLine:
     """A passing line on standard error, where that is a terminal. `clear` before other output."""
 
     def __init__(self, *, silent: bool = False) -> None:

@@ -70,7 +70,7 @@ class Curves:
         ]
 
 
-def series(events: Iterable[Event]) -> Curves:
+def curves_of(events: Iterable[Event]) -> Curves:
     """The curves of a job from its events, in their order in the event file."""
     known = history(events)
     return Curves(known.steps, known.evaluations, known.checkpoints, known.backoffs, known.plan)

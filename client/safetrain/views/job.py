@@ -51,7 +51,7 @@ def _loss(job: Job) -> str:
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
 
 
-def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
+def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
     """One job in a few lines, and the queue behind it. `interrupted`: what happened meanwhile."""
     lines = [_title(job), *([interrupted] if interrupted else [])]
     lines += [

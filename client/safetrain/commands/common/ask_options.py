@@ -13,7 +13,7 @@ from safetrain.echo import echo
 from safetrain.inputs import model as model_path
 from safetrain.int64 import Int64
 from safetrain.session import Session
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.answer import Answer, numbers, source
 from safetrain.views.json_output import write
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
@@ -86,19 +86,19 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
 
     `brief`: the text alone. Returns the whole answer. Raises SafetrainError.
     """
-    ticker, answer = Ticker(silent=session.terse), Answer()
+    status_line, answer = StatusLine(silent=session.terse), Answer()
     for event in daemon.stream(daemon.answers.Ask, request):
-        ticker.clear()
+        status_line.clear()
         answer.take(event)
         if event.HasField("waiting"):
-            ticker.show(event.waiting)
+            status_line.show(event.waiting)
         elif event.HasField("source") and not (session.json or brief):
             for line in source(event.source):
                 session.note(line)
         elif event.HasField("text") and not session.json:
             echo(event.text, nl=False)
             sys.stdout.flush()
-    ticker.clear()
+    status_line.clear()
     if session.json:
         write(answer.to_json())
         return answer

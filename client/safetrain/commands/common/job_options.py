@@ -23,7 +23,7 @@ from safetrain_shared.wire import spec_to_wire
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Settled(click.Command):
+class CommandWithSettings(click.Command):
     """A command whose help tells the settings, from the same source as `explain`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.session import Session
-from safetrain.views.job import glance, name_of
+from safetrain.views.job import name_of, summary
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
 from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, NotFound
 
@@ -59,7 +59,7 @@ def show(session: Session, job: Job) -> None:
 
         write(message_to_json(job))
         return
-    for line in glance(job)[: 1 if session.quiet else None]:
+    for line in summary(job)[: 1 if session.quiet else None]:
         echo(line)
 
 

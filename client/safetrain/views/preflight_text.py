@@ -31,7 +31,7 @@ TITLES = {
 _HARMLESS = marked("not critical")
 
 
-class Sheet:
+class PreflightText:
     """Turns events into lines. It remembers what failed or warned, for the summary."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from safetrain.autostart import answers
-from safetrain.connection import Daemon, lost
+from safetrain.connection import Daemon, connection_lost
 from safetrain.follower import Follower
 from safetrain.page import page_json
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
@@ -30,7 +30,7 @@ _WATCHES = 16  # jobs whose stories are kept
 _SHARE = 0.05  # of a core, at most, for drawing curves
 
 
-class Hub:
+class JobFeed:
     """The daemon as the tabs see it."""
 
     def __init__(self, daemon: Daemon) -> None:
@@ -69,7 +69,7 @@ class Hub:
                 self.trouble = None
             except SafetrainError as error:
                 self.trouble = error
-                returned(self.daemon, error)
+                wait_until_back(self.daemon, error)
             time.sleep(POLL_SECONDS)
 
     def _ask(self) -> None:
@@ -125,9 +125,9 @@ class Watch:
                         self._take(events)
                     return
                 except SafetrainError as error:
-                    if not lost(error):
+                    if not connection_lost(error):
                         return  # the job was removed: the list tells it
-                    returned(self._daemon, error)
+                    wait_until_back(self._daemon, error)
         finally:
             self.running = False
 
@@ -141,9 +141,9 @@ class Watch:
             self._version += len(events)
 
 
-def returned(daemon: Daemon, error: SafetrainError) -> None:
+def wait_until_back(daemon: Daemon, error: SafetrainError) -> None:
     """Returns when a daemon that was lost is back, be it hours later; at once for other errors."""
-    while lost(error):
+    while connection_lost(error):
         try:
             daemon.recover(error)
             return
