@@ -27,7 +27,7 @@ from safetrain.cli import main
 from safetrain.terminal import live_view
 from safetrain.terminal.braille_curve import MARK, curve
 from safetrain.terminal.live_frame import FrameData, frame
-from safetrain.views.event_lines import told
+from safetrain.views.event_lines import describe
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
@@ -65,8 +65,8 @@ def test_steps_that_ran_again_after_a_kill_count_once() -> None:
 
 def test_the_best_evaluation_is_the_last_that_was_called_best() -> None:
     losses = [(2.0, True), (1.0, True), (1.0, True), (3.0, False)]
-    told = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
-    history = _history(told)
+    emitted = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
+    history = _history(emitted)
     assert history.best is not None and history.best.step == 3
 
 
@@ -195,8 +195,8 @@ def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
     assert kinds == set(events.KINDS)
     for lang in i18n.LANGUAGES:
         i18n.use(lang)
-        assert all(told(e) for e in bodies)
-    assert told(events.Event(1, 1, NOON, "unknown", None))
+        assert all(describe(e) for e in bodies)
+    assert describe(events.Event(1, 1, NOON, "unknown", None))
 
 
 class Terminal:
@@ -348,5 +348,5 @@ def test_a_defect_of_ours_is_a_sentence_and_exits_70(
 
 
 def test_a_planned_job_names_its_settings() -> None:
-    text = told(event_from_wire(event(1, events.Planned(plan(batch_size=2)))))
+    text = describe(event_from_wire(event(1, events.Planned(plan(batch_size=2)))))
     assert text == "planned: batch_size 2 × 1, 512 tokens"

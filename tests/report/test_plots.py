@@ -52,7 +52,7 @@ def test_a_picture_says_in_words_what_it_shows(drawn: dict[str, bytes]) -> None:
 def test_numbers_are_written_as_the_language_writes_them() -> None:
     curves = curves_of(runs.eventful())
     with i18n.using("pt"):
-        assert "1,135" in charts.loss(curves).told
+        assert "1,135" in charts.loss(curves).caption
         portuguese = plots.picture(charts.loss(curves), "3")
     assert portuguese != plots.picture(charts.loss(curves), "3")
 

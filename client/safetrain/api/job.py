@@ -8,7 +8,7 @@ from typing import Any
 
 from safetrain.api.evaluation import Evaluation, evaluation_of
 from safetrain.api.metrics import Metrics
-from safetrain.atomic_write import write_whole
+from safetrain.atomic_write import write_files
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
@@ -91,7 +91,7 @@ class Job:
         path = Path(absolute(output)) if output else default_path(job)
         questions = default_questions(job) if answers else []
         html = make_report(self._daemon, job, questions, lambda _text: None)
-        write_whole({path: html.encode()})
+        write_files({path: html.encode()})
         return path
 
     def export(

@@ -6,7 +6,7 @@ import click
 
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
-from safetrain.session import Session, command, shared_options, shown
+from safetrain.session import Session, command, example_epilog, shared_options
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
@@ -25,7 +25,7 @@ models = shared_options(
     click.Group(
         "models",
         help=_("Models kept on this machine, which --model can name."),
-        epilog=shown("safetrain models add demo\nsafetrain models list"),
+        epilog=example_epilog("safetrain models add demo\nsafetrain models list"),
     )
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from safetrain.atomic_write import write_whole
+from safetrain.atomic_write import write_files
 from safetrain.commands.common.job_selection import ENDED_TO_DRAW, connected, job_to_draw, listed
 from safetrain.echo import echo
 from safetrain.follower import events_so_far
@@ -45,7 +45,7 @@ def plot(session: Session, job: int | None) -> None:
     folder = Path(chosen.spec.output) / PLOTS
     pictures = loading.result().draw(curves, heading(chosen))
     files = {folder / name: png for name, png in pictures.items()}
-    write_whole(files)
+    write_files(files)
     if session.json:
         write({"id": chosen.id, "files": [str(path) for path in files]})
         return

@@ -69,7 +69,7 @@ def submit(
 ) -> int:
     """Prints the job's id, then does as --wait, --watch or --report-to say."""
     reporting = Reporting(report_to, log_dir)
-    reporting.needed()
+    reporting.require()
     request = SubmitRequest(
         spec=spec_of(session, **given),
         idempotency_key=uuid.uuid4().hex,

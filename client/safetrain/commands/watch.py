@@ -41,7 +41,7 @@ def watch(
 ) -> int:
     """Follows the job to its end, across restarts of the daemon."""
     reporting = Reporting(report_to, log_dir)
-    reporting.needed()
+    reporting.require()
     with connected(session) as daemon:
         jobs = listed(daemon, job)
         chosen = current(jobs, job)

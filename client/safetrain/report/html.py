@@ -106,8 +106,8 @@ def figure(chart: Chart, extent: tuple[int, int]) -> Markup:
     )
     return Markup(
         '<figure><h3>{title}</h3><ul class="legend">{signs}</ul>{picture}'
-        "<figcaption>{told}</figcaption></figure>"
-    ).format(title=chart.title, signs=signs, picture=svg(chart, extent), told=chart.told)
+        "<figcaption>{caption}</figcaption></figure>"
+    ).format(title=chart.title, signs=signs, picture=svg(chart, extent), caption=chart.caption)
 
 
 def _swatch(look: str) -> Markup:

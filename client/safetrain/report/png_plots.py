@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.status_line import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from safetrain.views import charts
 from safetrain.views.charts import Chart, Line
@@ -57,7 +57,7 @@ def picture(chart: Chart, title: str) -> bytes:
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=10)
     png = io.BytesIO()
-    described = {"Title": f"{chart.title} · {title}", "Description": chart.told}
+    described = {"Title": f"{chart.title} · {title}", "Description": chart.caption}
     figure.savefig(png, format="png", metadata={**described, "Software": "safetrain"})
     return png.getvalue()
 

@@ -27,7 +27,7 @@ from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
 from safetrain.views.curves import Curves, curves_of
-from safetrain.views.event_lines import told
+from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
 from safetrain.views.labels import word
@@ -368,7 +368,7 @@ def _events(events: Sequence[Event]) -> Markup:
         (
             moment(event.time, exact=True) if event.time else "–",
             str(event.attempt or "–"),
-            click.unstyle(told(event)),
+            click.unstyle(describe(event)),
         )
         for event in telling[-MOST_EVENTS:]
     ]

@@ -60,14 +60,14 @@ def svg(chart: Chart, extent: tuple[int, int] = WIDE) -> Markup:
     parts += _above(chart, frame)
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h}" role="img" '
-        'aria-labelledby="{name}-title {name}-told">'
-        '<title id="{name}-title">{title}</title><desc id="{name}-told">{told}</desc>{parts}</svg>'
+        'aria-labelledby="{name}-title {name}-caption">'
+        '<title id="{name}-title">{title}</title><desc id="{name}-caption">{caption}</desc>{parts}</svg>'
     ).format(
         w=frame.width,
         h=frame.height,
         name=chart.name,
         title=chart.title,
-        told=chart.told,
+        caption=chart.caption,
         parts=_NONE.join(parts),
     )
 
