@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import safetrain
+import safetrain.api
 from safetrain_proto.v1 import answers_pb2, data_pb2, preflight_pb2
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest, SubmitResponse
 from safetrain_shared import errors, wire
@@ -86,6 +87,7 @@ def test_the_signature_names_every_argument() -> None:
 
 
 def test_dir_and_version() -> None:
+    assert safetrain.__all__ == safetrain.api.__all__
     assert set(safetrain.__all__) | {"__version__"} == set(dir(safetrain))
     assert safetrain.__version__ == importlib.metadata.version("safetrain")
 

@@ -53,8 +53,8 @@ def test_numbers_are_written_as_the_language_writes_them() -> None:
     curves = curves_of(runs.eventful())
     with i18n.using("pt"):
         assert "1,135" in charts.loss(curves).caption
-        portuguese = plots.picture(charts.loss(curves), "3")
-    assert portuguese != plots.picture(charts.loss(curves), "3")
+        portuguese = plots.render(charts.loss(curves), "3")
+    assert portuguese != plots.render(charts.loss(curves), "3")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`safetrain models add | list | remove`: models kept on this machine."""
+"""`safetrain models add | list | remove`: manage the models kept on this machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ models = shared_options(
 )
 @click.argument("name")
 def add(session: Session, name: str) -> None:
-    """Shows the progress, then the model with its licence."""
+    """Show the progress, then the model with its licence."""
     status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
@@ -54,7 +54,7 @@ def add(session: Session, name: str) -> None:
     _("Lists the models that have a short name."), example="safetrain models list", name="list"
 )
 def list_models(session: Session) -> None:
-    """Prints one line a model."""
+    """Print one line per model."""
     with connected(session) as daemon:
         found = daemon.call(daemon.models.List, ListModelsRequest(), again=True).models
     if session.json:
@@ -69,7 +69,7 @@ def list_models(session: Session) -> None:
 )
 @click.argument("name")
 def remove(session: Session, name: str) -> None:
-    """Asks the daemon for it."""
+    """Remove the model."""
     with connected(session) as daemon:
         daemon.call(daemon.models.Remove, RemoveModelRequest(name=name))
     if session.json:

@@ -1,4 +1,4 @@
-"""`safetrain preflight`: whether it will crash, and which settings to use."""
+"""`safetrain preflight`: check machine, data and model, and recommend settings."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from safetrain_shared.i18n import translate as _
     "--thorough", is_flag=True, help=_("Measure however long it takes, not two minutes at most.")
 )
 def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int:
-    """Prints the seven sections as they finish; exit code 4 where something blocks."""
+    """Print the seven sections as they finish; exit code 4 where something blocks."""
     spec = spec_of(session, **given)
     request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
-    sheet, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
+    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:
-            echo("\n".join(sheet.opening()))
+            echo("\n".join(text.opening()))
         for event in daemon.stream(daemon.preflight.Run, request):
             blocked |= event.summary.blocked
             if session.json:
                 write(message_to_json(event))
                 continue
             status_line.clear()
-            for line in sheet.lines(event):
+            for line in text.lines(event):
                 echo(line)
             if event.HasField("progress"):
                 status_line.show(event.progress.phase, event.progress.done)

@@ -1,4 +1,4 @@
-"""`safetrain prepare FILE… --output FOLDER`: from the files people have to training files."""
+"""`safetrain prepare FILE… --output FOLDER`: convert data files to training files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.wire import finding_from_wire
 
 _ROLES = ("question", "answer", "system", "text", "messages")
-_SHOWN = 160  # characters of a message
+_PREVIEW = 160  # characters shown of a message
 
 
 @command(
@@ -71,7 +71,7 @@ def prepare(
     questions: float,
     seed: int,
 ) -> None:
-    """Prints how each file is read, what was dropped, and what was written."""
+    """Print how each file is read, what was dropped, and what was written."""
     request = PrepareRequest(
         paths=[inputs.absolute(file) for file in files],
         output=inputs.absolute(output),
@@ -93,7 +93,7 @@ def prepare(
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    """question=pergunta,answer=resposta. Raises InvalidSetting."""
+    """Parse --map: question=pergunta,answer=resposta. Raises InvalidSetting."""
     columns = {}
     for pair in ",".join(pairs).split(",") if pairs else ():
         role, _equals, column = pair.partition("=")
@@ -129,7 +129,7 @@ def _guess(guess: PrepareGuess) -> list[str]:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
+    return line if len(line) <= _PREVIEW else line[: _PREVIEW - 1] + "…"
 
 
 def _prepared(prepared: Prepared) -> list[str]:
@@ -150,7 +150,7 @@ def _prepared(prepared: Prepared) -> list[str]:
 
 
 def _dropped(code: str) -> str:
-    """The kind of what was dropped, without the arguments of a single row."""
+    """Return the kind of what was dropped, without the arguments of a single row."""
     kinds = {
         "prepare.repeated": _("a sample that stood there before"),
         "prepare.row_dropped": _("a row in which something is missing"),

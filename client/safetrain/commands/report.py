@@ -44,7 +44,7 @@ from safetrain_shared.i18n import translate as _
 @click.option(
     "--ask",
     "questions",
-    metavar="ASK_DEFAULTS",
+    metavar="QUESTION",
     multiple=True,
     help=_(
         "What base model and adapter are to answer, again for more; by default a few questions of "

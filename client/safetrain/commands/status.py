@@ -1,4 +1,4 @@
-"""`safetrain status [JOB]`: one job at a glance."""
+"""`safetrain status [JOB]`: show one job and the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetrain_shared.i18n import translate as _
 )
 @click.argument("job", type=JOB, required=False)
 def status(session: Session, job: int | None) -> None:
-    """Prints the job and the queue behind it."""
+    """Print the job and the queue behind it."""
     with connected(session) as daemon:
         jobs = listed(daemon, job)
         chosen = current(jobs, job)
@@ -35,7 +35,7 @@ def status(session: Session, job: int | None) -> None:
 
 
 def _interrupted(daemon: Daemon, job: Job) -> str:
-    """What happened to the job meanwhile; its events are read only where something did."""
+    """Return the interruptions of a job; its events are read only if there were any."""
     if job.attempt < 2 and name_of(job) != "interrupted":
         return ""
     from safetrain.follower import events_so_far

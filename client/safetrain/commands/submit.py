@@ -1,4 +1,4 @@
-"""`safetrain submit`: queue a training, and where asked wait for it or watch it."""
+"""`safetrain submit`: queue a training, and optionally wait for it or watch it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
 
-_SUBMIT_SECONDS = 300.0  # large data files are read through first
-_SAID = {
+_SUBMIT_SECONDS = 300.0  # the daemon reads the data files first
+_OUTCOMES = {
     SubmitResponse.OUTCOME_QUEUED: marked("Job {id} is queued."),
     SubmitResponse.OUTCOME_ATTACHED: marked("Job {id} is the same and was already there."),
     SubmitResponse.OUTCOME_CONTINUED: marked("Job {id} continues where it was interrupted."),
@@ -67,7 +67,7 @@ def submit(
     log_dir: str | None,
     **given: Any,
 ) -> int:
-    """Prints the job's id, then does as --wait, --watch or --report-to say."""
+    """Print the job's id, then follow it as --wait, --watch or --report-to require."""
     reporting = Reporting(report_to, log_dir)
     reporting.require()
     request = SubmitRequest(
@@ -87,26 +87,28 @@ def submit(
         if not (session.json or wait or watch or report_to):
             session.note("  " + _("Watch it with: safetrain watch {id}").format(id=answer.job.id))
         if wait or watch or report_to:
-            return _stay(session, daemon, answer.job, reporting, quiet=not watch)
+            return _follow(session, daemon, answer.job, reporting, quiet=not watch)
     return EXIT_OK
 
 
 def _show(session: Session, answer: SubmitResponse) -> None:
-    """The job's id on standard output, what there is to note about it on standard error."""
+    """Print the job's id on standard output, remarks about it on standard error."""
     if session.json:
         write(message_to_json(answer))
         return
     job = answer.job
-    said = translate(_SAID.get(answer.outcome, _SAID[SubmitResponse.OUTCOME_QUEUED]))
+    text = translate(_OUTCOMES.get(answer.outcome, _OUTCOMES[SubmitResponse.OUTCOME_QUEUED]))
     left = time_left(job)
-    echo(said.format(id=job.id) + (f" ({left})" if left else ""))
+    echo(text.format(id=job.id) + (f" ({left})" if left else ""))
     for message in answer.findings:
         finding = finding_from_wire(message)
         if finding.status in (Status.WARNING, Status.FAILED, Status.INFO):
             session.note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
 
 
-def _stay(session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool) -> int:
+def _follow(
+    session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool
+) -> int:
     try:
         return follow_to_end(session, daemon, job, quiet=quiet, reporting=reporting)
     except KeyboardInterrupt:

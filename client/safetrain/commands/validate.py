@@ -1,4 +1,4 @@
-"""`safetrain validate FILE…`: every problem of training files, with file, line and reason."""
+"""`safetrain validate FILE…`: list the problems of training files, with file, line and reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from safetrain_shared.wire import finding_from_wire
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 def validate(session: Session, files: tuple[str, ...]) -> int:
-    """Prints each problem as it is found, then a line a file."""
+    """Print each problem as it is found, then a line per file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
     status_line, wrong, codes = StatusLine(silent=session.terse), set(), set()
     with connected(session) as daemon:
@@ -60,7 +60,7 @@ def _problem(message: Finding) -> str:
     finding = finding_from_wire(message)
     text = say(finding, fallback=message.text)
     path, line = finding.args.get("path"), finding.args.get("line")
-    # What is said of a whole file names it.
+    # The sentence of a finding on a whole file names the file.
     place = f"{short_path(f'{path}:{line}')}: " if line else ""
     return f"{place}{sign(finding.status)} {text}"
 

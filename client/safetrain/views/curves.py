@@ -38,7 +38,7 @@ class Curves:
 
     @property
     def best(self) -> Evaluated | None:
-        """The evaluation with the lowest loss, the latest of equals; `adapters/` has its weights."""
+        """The evaluation with the lowest loss, the latest of equals, as in `adapters/`."""
         finite = [e for e in self.evaluations if math.isfinite(e.loss)]
         return min(finite, key=lambda e: (e.loss, -e.step), default=None)
 
