@@ -14,28 +14,28 @@ import uvicorn
 
 from safetrain.connection import Daemon
 from safetrain.page.access import Keys
-from safetrain.page.job_hub import Hub
+from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
 from safetrain_shared.errors import Busy, NotAllowed
 
 HOST = "127.0.0.1"
 PORT = 8377
-_GRACE_SECONDS = 1  # a live stream has no end: it is cut
+_GRACE_SECONDS = 1  # live streams never end by themselves
 
 
 def serve(
-    daemon: Daemon, port: int | None, *, open_page: bool, told: Callable[[Keys], None]
+    daemon: Daemon, port: int | None, *, open_page: bool, on_ready: Callable[[Keys], None]
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM. `told` is given the address once it answers.
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is called once the page answers.
 
-    `port` None: the usual one, or any where it is taken; 0: any. Raises Busy, NotAllowed.
+    `port` None: PORT, or any free one where it is taken; 0: any. Raises Busy, NotAllowed.
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
-    hub = Hub(daemon)
+    feed = JobFeed(daemon)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(hub, keys),
+            application(feed, keys),
             access_log=False,
             log_level="critical",
             server_header=False,
@@ -45,13 +45,13 @@ def serve(
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
     )
-    hub.start()
+    feed.start()
 
     async def main() -> None:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        told(keys)
+        on_ready(keys)
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
         await serving
@@ -59,11 +59,11 @@ def serve(
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # the usual way to stop
 
 
 def listening(port: int | None) -> socket.socket:
-    """A socket that listens on loopback only. Raises Busy, NotAllowed."""
+    """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -80,7 +80,7 @@ def listening(port: int | None) -> socket.socket:
 
 
 def has_screen() -> bool:
-    """Whether a browser opened here would be seen by who asked for it."""
+    """Whether a browser opened here appears on the user's screen: not over SSH."""
     if os.environ.get("SSH_CONNECTION"):
         return False
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
