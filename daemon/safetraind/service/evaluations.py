@@ -20,7 +20,6 @@ from safetraind.service.error_mapping import guarded
 from safetraind.submission import checked_file
 
 _SIGKILL = 9
-_MAX_TOKENS = 128
 Line = Mapping[str, Any]
 
 
@@ -68,7 +67,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             "questions": questions,
             "train": spec.train,
             "folder": str(job.output / EVALUATION),
-            "max_tokens": request.max_tokens or _MAX_TOKENS,
+            "max_tokens": max(0, request.max_tokens),
             "limit": max(0, request.limit),
             "trust_remote_code": spec.trust_remote_code,
         }
