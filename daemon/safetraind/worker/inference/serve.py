@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.questions import AnswerSource
 from safetraind import host
+from safetraind.storage.manifest import sha256
 from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.prompt_cache import Conversation
 from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, Asker, QuestionDesk, answer
 from safetraind.worker.loading import (
+    ADAPTER_WEIGHTS,
     LoadedModel,
     attach_adapter,
     detach_adapter,
@@ -35,6 +38,9 @@ REQUEST = "serve_request.json"
 KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
 """The least time to wait for the first question, whatever `keep_alive` says."""
+
+Version = tuple[int, int, int]
+"""A file's inode, size in bytes and time of change in nanoseconds."""
 
 _MEMORY_SHARE = 0.9
 """The share of free memory, and of a GPU's recommended working set, that an answer may take."""
@@ -54,6 +60,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The adapter that is attached: its folder (empty: none), its file's state and hash."""
+
+    folder: str = ""
+    version: Version | None = None
+    sha256: str = ""
+
+
+_NO_ADAPTER = Attached()
+
+
 class Server:
     """The loaded model and the loop that answers questions with it."""
 
@@ -64,7 +82,7 @@ class Server:
         self._keep_alive = float(request.get("keep_alive", KEEP_ALIVE_SECONDS))
         self._loaded: LoadedModel | None = None
         self._model = ""
-        self._adapter = ""
+        self._adapter = _NO_ADAPTER
         self._context = 0
         self._conversations: dict[bool, Conversation] = {}
 
@@ -93,17 +111,18 @@ class Server:
             if model != self._model:
                 asker.send({"waiting": "loading"})
                 self._load(model, question.trust_remote_code)
-            if adapter != self._adapter and not question.base:
+            if not question.base:
                 self._set_adapter(adapter)
         except SafetrainError as error:
             asker.send({"error": error_to_dict(error)})
             return
         assert self._loaded is not None
-        adapted = bool(self._adapter) and not question.base
+        adapted = bool(self._adapter.folder) and not question.base
+        shown = self._adapter if adapted else _NO_ADAPTER
         answer(
             asker,
             self._loaded,
-            AnswerSource(model, self._adapter if adapted else ""),
+            AnswerSource(model, shown.folder, adapter_sha256=shown.sha256),
             context=self._context,
             conversation=self._conversation(adapted),
             stop=lambda: self._stopping,
@@ -116,7 +135,8 @@ class Server:
         return self._conversations[adapted]
 
     def _load(self, model: str, trust: bool) -> None:
-        self._loaded, self._model, self._adapter, self._conversations = None, "", "", {}
+        self._loaded, self._model, self._conversations = None, "", {}
+        self._adapter = _NO_ADAPTER
         mx.clear_cache()  # frees the old model's memory before the new one needs it
         self._loaded = load(
             model,
@@ -128,14 +148,38 @@ class Server:
         self._context = longest(shape, _available_bytes(), most)
         self._model = model
 
-    def _set_adapter(self, adapter: str) -> None:
+    def _set_adapter(self, folder: str) -> None:
+        """Attach the adapter in `folder` (empty: none), unless that file is attached already."""
         assert self._loaded is not None
+        weights = Path(folder) / ADAPTER_WEIGHTS
+        version = _version(weights) if folder else None
+        if (folder, version) == (self._adapter.folder, self._adapter.version):
+            return
         self._conversations = {}
         detach_adapter(self._loaded.model)
-        self._adapter = ""
-        if adapter:
-            attach_adapter(self._loaded.model, Path(adapter))
-            self._adapter = adapter
+        self._adapter = _NO_ADAPTER
+        if folder:
+            self._adapter = _attached(self._loaded, folder, weights)
+
+
+def _attached(loaded: LoadedModel, folder: str, weights: Path) -> Attached:
+    """Attach the adapter, and do so again if its file was replaced meanwhile."""
+    while True:
+        version = _version(weights)
+        attach_adapter(loaded.model, Path(folder))
+        digest = sha256(weights)
+        if _version(weights) == version:
+            return Attached(folder, version, digest)
+        detach_adapter(loaded.model)
+
+
+def _version(file: Path) -> Version | None:
+    """Return what tells one state of a file from another; None where there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _available_bytes() -> int:
