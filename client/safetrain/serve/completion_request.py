@@ -66,7 +66,7 @@ def asked_from(body: bytes) -> Asked:
     """The request in a body. Raises InvalidInput, whose argument `field` names what is wrong."""
     data = _object(body)
     _check_names(data)
-    options = data.get("stream_options") or {}
+    options = data.get("stream_options", {})
     if not isinstance(options, dict):
         raise InvalidInput("serve.not_object", field="stream_options")
     seed = _integer(data, "seed", -MOST - 1, MOST)

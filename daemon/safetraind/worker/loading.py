@@ -32,6 +32,7 @@ _PARAMETERS = {
     "model.parameters_missing": re.compile(r"Missing (\d+) parameters:"),
     "model.parameters_foreign": re.compile(r"Received (\d+) parameters not in model:"),
 }
+ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapters.safetensors"
 _OF_ADAPTER = ("lora_a", "lora_b", "m")  # the weights of mlx-lm's LoRA and DoRA layers
 
@@ -131,7 +132,7 @@ def attach_adapter(model: nn.Module, folder: Path) -> None:
     Raises NotFound where there is none, InvalidInput where it doesn't fit this model or lacks
     weights.
     """
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise NotFound("adapter.missing", path=str(folder))
     try:
         load_adapters(model, str(folder))

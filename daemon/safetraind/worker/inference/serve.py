@@ -26,6 +26,7 @@ from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.prompt_cache import Conversation
 from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, Asker, QuestionDesk, answer
 from safetraind.worker.loading import (
+    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     LoadedModel,
     attach_adapter,
@@ -39,8 +40,7 @@ KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
 """The least time to wait for the first question, whatever `keep_alive` says."""
 
-Version = tuple[int, int, int]
-"""A file's inode, size in bytes and time of change in nanoseconds."""
+Version = tuple[tuple[int, int, int], ...]
 
 _MEMORY_SHARE = 0.9
 """The share of free memory, and of a GPU's recommended working set, that an answer may take."""
@@ -62,10 +62,10 @@ def main(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The adapter that is attached: its folder (empty: none), its file's state and hash."""
+    """The adapter that is attached: its folder (empty: none), its files' state and hash."""
 
     folder: str = ""
-    version: Version | None = None
+    version: Version = ()
     sha256: str = ""
 
 
@@ -149,37 +149,37 @@ class Server:
         self._model = model
 
     def _set_adapter(self, folder: str) -> None:
-        """Attach the adapter in `folder` (empty: none), unless that file is attached already."""
+        """Attach the adapter in `folder` (empty: none), unless those files are attached already."""
         assert self._loaded is not None
-        weights = Path(folder) / ADAPTER_WEIGHTS
-        version = _version(weights) if folder else None
+        version = _version(Path(folder)) if folder else ()
         if (folder, version) == (self._adapter.folder, self._adapter.version):
             return
         self._conversations = {}
         detach_adapter(self._loaded.model)
         self._adapter = _NO_ADAPTER
         if folder:
-            self._adapter = _attached(self._loaded, folder, weights)
+            self._adapter = _attached(self._loaded, Path(folder))
 
 
-def _attached(loaded: LoadedModel, folder: str, weights: Path) -> Attached:
-    """Attach the adapter, and do so again if its file was replaced meanwhile."""
+def _attached(loaded: LoadedModel, folder: Path) -> Attached:
+    """Attach the adapter, and do so again if its files were replaced meanwhile."""
     while True:
-        version = _version(weights)
-        attach_adapter(loaded.model, Path(folder))
-        digest = sha256(weights)
-        if _version(weights) == version:
-            return Attached(folder, version, digest)
+        version = _version(folder)
+        attach_adapter(loaded.model, folder)
+        digest = sha256(folder / ADAPTER_WEIGHTS)
+        if _version(folder) == version:
+            return Attached(str(folder), version, digest)
         detach_adapter(loaded.model)
 
 
-def _version(file: Path) -> Version | None:
-    """Return what tells one state of a file from another; None where there is no such file."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _version(folder: Path) -> Version:
+    """Return what tells one state of an adapter's files from another; files that lack are left out.
+
+    A file is told by its inode, size in bytes and time of change in nanoseconds.
+    """
+    files = [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    found = [file.stat() for file in files if file.is_file()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found)
 
 
 def _available_bytes() -> int:
