@@ -143,6 +143,7 @@ def test_many_clients_at_once_are_all_answered(served: Served) -> None:
 
 def test_a_client_that_hangs_up_ends_its_answer(served: Served) -> None:
     """Both that the daemon has at a time: the next question does not wait for theirs."""
+    served.ask()  # the model is loaded
     began = time.monotonic()
     served.ask(max_tokens=100)
     short = time.monotonic() - began

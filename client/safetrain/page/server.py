@@ -12,30 +12,58 @@ from safetrain import loopback
 from safetrain.connection import Daemon
 from safetrain.loopback import run
 from safetrain.page.access import Keys
-from safetrain.page.job_hub import Hub
+from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
 from safetrain_shared.errors import Busy
 
 PORT = 8377
+<<<<<<< HEAD
+=======
+_GRACE_SECONDS = 1  # live streams never end by themselves
+>>>>>>> main
 
 
 def serve(
-    daemon: Daemon, port: int | None, *, open_page: bool, told: Callable[[Keys], None]
+    daemon: Daemon, port: int | None, *, open_page: bool, on_ready: Callable[[Keys], None]
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM. `told` is given the address once it answers.
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is called once the page answers.
 
-    `port` None: the usual one, or any where it is taken; 0: any. Raises Busy, NotAllowed.
+    `port` None: PORT, or any free one where it is taken; 0: any. Raises Busy, NotAllowed.
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
+<<<<<<< HEAD
     hub = Hub(daemon)
     hub.start()
 
     def started() -> None:
         told(keys)
+=======
+    feed = JobFeed(daemon)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(feed, keys),
+            access_log=False,
+            log_level="critical",
+            server_header=False,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+    feed.start()
+
+    async def main() -> None:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        on_ready(keys)
+>>>>>>> main
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
 
+<<<<<<< HEAD
     run(application(hub, keys), listener, started)
 
 
@@ -43,6 +71,18 @@ def listening(port: int | None) -> socket.socket:
     """A socket that listens on loopback only. Raises Busy, NotAllowed."""
     if port is not None:
         return loopback.listening(port)
+=======
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        pass  # the usual way to stop
+
+
+def listening(port: int | None) -> socket.socket:
+    """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+>>>>>>> main
     try:
         return loopback.listening(PORT)
     except Busy:
@@ -50,7 +90,7 @@ def listening(port: int | None) -> socket.socket:
 
 
 def has_screen() -> bool:
-    """Whether a browser opened here would be seen by who asked for it."""
+    """Whether a browser opened here appears on the user's screen: not over SSH."""
     if os.environ.get("SSH_CONNECTION"):
         return False
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

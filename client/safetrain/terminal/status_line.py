@@ -1,4 +1,4 @@
-"""One line on the terminal that says what goes on and then makes room; elsewhere nothing."""
+"""A progress line on standard error, replaced in place; shown on terminals only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from safetrain_shared.i18n import percent
 _BAR = 20
 
 
-class Ticker:
-    """A passing line on standard error, where that is a terminal. `clear` before other output."""
+class StatusLine:
+    """The progress line of a command. `clear` it before other output; `silent`: never shown."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self._on = sys.stderr.isatty() and not silent
         self._shown = ""
 
     def show(self, phase: str, done: float = -1.0) -> None:
-        """The phase, and a bar where `done` is known: 0 to 1."""
+        """Show the phase, and a bar where `done` is known: 0 to 1."""
         text = f"  … {word(PHASES, phase)}"
         if 0.0 <= done <= 1.0:
             full = round(_BAR * done)
@@ -27,7 +27,7 @@ class Ticker:
         self._write(text)
 
     def clear(self) -> None:
-        """Makes room."""
+        """Remove the line."""
         self._write("")
 
     def _write(self, text: str) -> None:
