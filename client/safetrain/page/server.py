@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
 import socket
 import sys
 import webbrowser
 from collections.abc import Callable
 
-import uvicorn
-
+from safetrain import loopback
 from safetrain.connection import Daemon
+from safetrain.loopback import run
 from safetrain.page.access import Keys
 from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
-from safetrain_shared.errors import Busy, NotAllowed
+from safetrain_shared.errors import Busy
 
-HOST = "127.0.0.1"
 PORT = 8377
+<<<<<<< HEAD
+=======
 _GRACE_SECONDS = 1  # live streams never end by themselves
+>>>>>>> main
 
 
 def serve(
@@ -32,6 +32,13 @@ def serve(
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
+<<<<<<< HEAD
+    hub = Hub(daemon)
+    hub.start()
+
+    def started() -> None:
+        told(keys)
+=======
     feed = JobFeed(daemon)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -52,10 +59,19 @@ def serve(
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
         on_ready(keys)
+>>>>>>> main
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
-        await serving
 
+<<<<<<< HEAD
+    run(application(hub, keys), listener, started)
+
+
+def listening(port: int | None) -> socket.socket:
+    """A socket that listens on loopback only. Raises Busy, NotAllowed."""
+    if port is not None:
+        return loopback.listening(port)
+=======
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
@@ -66,17 +82,11 @@ def listening(port: int | None) -> socket.socket:
     """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+>>>>>>> main
     try:
-        listener.bind((HOST, PORT if port is None else port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE and port is None:
-            return listening(0)
-        if error.errno == errno.EADDRINUSE:
-            raise Busy("client.port_taken", port=port) from None
-        raise NotAllowed("client.port_refused", port=port, reason=error.strerror) from None
-    listener.listen()
-    return listener
+        return loopback.listening(PORT)
+    except Busy:
+        return loopback.listening(0)
 
 
 def has_screen() -> bool:
