@@ -163,6 +163,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             top_p=request.top_p,
             seed=request.seed if request.HasField("seed") else None,
             base=request.base,
+            stop=tuple(request.stop),
         )
         if not isinstance(chosen, ServerRoute):
             return question
