@@ -18,6 +18,7 @@ from safetraind.storage.job_store import JobStore
 from safetraind.storage.rebuilt_record import is_ahead, rebuilt
 from safetraind.storage.record import Record
 
+_BEGUN = (JobState.RUNNING, JobState.INTERRUPTED)
 log = logging.getLogger(__name__)
 
 
@@ -47,10 +48,11 @@ def _with_plan(home: Home, progress: JobProgress, job: Job) -> Job:
 
     A plan of a newer version sets the job aside.
     """
-    run, ended = home.run(job.id), job.state in FINAL
+    run, live = home.run(job.id), job.state not in FINAL
     try:
         plan = documents.read(run.plan, Plan)
-        if plan is None and not ended:
+        # A job that waits and has no such file is to be planned anew.
+        if plan is None and live and (job.state in _BEGUN or run.plan.exists()):
             plan = progress.of(job.id, ended=False).plan
     except SafetrainError as error:
         return dataclasses.replace(job, state=JobState.FAILED, cause=finding_of(error))
