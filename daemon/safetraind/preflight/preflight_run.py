@@ -51,6 +51,7 @@ from safetraind.storage.bounded_read import bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
+_MOST_PROBES = 3  # of one round, where somebody else ends them
 _OF_THIS_TIME = ("slow", "out_of_memory", "failed")  # not remembered
 
 
@@ -289,12 +290,16 @@ class PreflightRun:
             if number and (not setups or left <= 0):
                 return
             done = Round()
-            async with aclosing(run_round(self._workers, self._request(setups, left), left)) as run:
-                async for step in run:
-                    if isinstance(step, Progress):
-                        yield step
-                    else:
-                        done = step
+            for _ in range(_MOST_PROBES):
+                request = self._request(setups, left)
+                async with aclosing(run_round(self._workers, request, left)) as run:
+                    async for step in run:
+                        if isinstance(step, Progress):
+                            yield step
+                        else:
+                            done = step
+                if not done.is_interrupted:
+                    break
             self._conclude(done, learned)
             if not (done.found["died"] or (done.is_whole and done.found["measures"])):
                 return
