@@ -12,7 +12,7 @@ import click
 from safetrain.echo import echo
 from safetrain_shared import i18n
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.usage import translate_metavars
+from safetrain_shared.usage import translate_values
 
 COMPLETE = "_SAFETRAIN_COMPLETE"  # set by a shell that asks for completions
 
@@ -82,7 +82,7 @@ def shared_options(target: C) -> C:
         ),
         _flag("--no-autostart", _("Do not start safetraind where none runs."), _no_autostart),
     ]
-    return translate_metavars(target)
+    return translate_values(target)
 
 
 def _flag(name: str, text: str, callback: Callable[[Session], None]) -> click.Option:

@@ -27,7 +27,7 @@ from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, use_with_gett
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import translate_metavars, usage_error, usage_error_text
+from safetrain_shared.usage import translate_values, usage_error, usage_error_text
 
 # Each command imports its modules when it runs, which keeps `status` and `--help` quick.
 
@@ -137,8 +137,8 @@ def _cli() -> click.Command:
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
     for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
-        group.add_command(translate_metavars(make()))
-    return translate_metavars(_with_lang(group))
+        group.add_command(translate_values(make()))
+    return translate_values(_with_lang(group))
 
 
 def _run() -> click.Command:
