@@ -306,9 +306,20 @@ class PreflightRun:
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self) -> list[Setup]:
-        """What a probe should run next: nothing where there is no question, or it is answered."""
+        """What a probe should run next.
+
+        Nothing where there is no question, it is answered, or something blocks already: the model
+        is then loaded, to find what else is wrong, and no step is measured.
+        """
         question = self.question
-        return [] if question is None else next_probe(question, self.measures)
+        if question is None or self.blocked or self._data_blocks():
+            return []
+        return next_probe(question, self.measures)
+
+    def _data_blocks(self) -> bool:
+        """Whether the data section, judged later, will block."""
+        found = carry_out(of_section("data"), self.spec, self._facts, set(self._failed))
+        return any(f.blocks and f.status is Status.FAILED for f in found)
 
     def _request(self, setups: Sequence[Setup], seconds: float) -> dict[str, Any]:
         question = self.question
