@@ -14,9 +14,11 @@ from safetrain.views.interruptions import interruptions
 from safetrain.views.job import (
     clock,
     name_of,
+    next_commands,
     pending_request,
     queue_place,
     rank,
+    settings_text,
     short_path,
     steps_text,
     time_left,
@@ -104,6 +106,8 @@ def _chosen(job: Job, history: History) -> Json:
         "label": word(STATES, state),
         "doing": _doing(job, state),
         "why": " ".join(filter(None, (interruptions(history), _why(job)))),
+        "retry": state in ("failed", "cancelled"),
+        "next": next_commands(job),
         "share": _share(job),
         "progress": steps_text(job),
         "figures": {
@@ -115,7 +119,7 @@ def _chosen(job: Job, history: History) -> Json:
         "facts": [
             [label, value]
             for label, value in [
-                (_("settings"), _settings(job)),
+                (_("settings"), settings_text(job)),
                 (_("model"), short_path(job.spec.model)),
                 (_("data"), short_path(job.spec.train)),
                 (_("output"), short_path(job.spec.output)),
@@ -208,17 +212,6 @@ def _speed(history: History) -> Json:
     last = history.steps[-1]
     below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
     return {"label": _("tokens/s"), "value": throughput(last.tokens_per_second), "below": below}
-
-
-def _settings(job: Job) -> str:
-    settings = job.plan.settings
-    if not settings.batch_size:
-        return ""
-    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
-        batch=settings.batch_size,
-        accumulation=settings.gradient_accumulation,
-        length=settings.max_seq_length,
-    )
 
 
 def _tone(event: Event) -> str:

@@ -16,6 +16,7 @@ from safetrain.views.job import (
     progress,
     queue,
     queue_place,
+    settings_text,
     short_path,
     time_left,
 )
@@ -75,8 +76,9 @@ def _title(data: FrameData) -> Text:
         " · ",
         (word(STATES, state), STATE_COLOURS.get(state, "")),
     )
-    if data.history.phase not in ("", "training") and data.history.state not in FINAL:
-        title.append(f" · {word(PHASES, data.history.phase)}")
+    phase = data.history.phase or (data.job.phase if state == JobState.CHECKING else "")
+    if phase not in ("", "training", state) and data.history.state not in FINAL:
+        title.append(f" · {word(PHASES, phase)}")
     for text in _remarks(data.job, state):
         title.append(f" · {text}")
     if data.history.attempt > 1:
@@ -160,16 +162,23 @@ def _legend(history: History, width: int) -> list[Text]:
 
 
 def _numbers(data: FrameData, width: int) -> list[Text]:
-    history = data.history
+    history, spec = data.history, data.job.spec
     rows = []
-    if history.steps:
+    if not history.steps:
+        rows = [
+            (_("model"), short_path(spec.model)),
+            (_("data"), short_path(spec.train)),
+            (_("output"), short_path(spec.output)),
+            (_("settings"), settings_text(data.job)),
+        ]
+    else:
         last = history.steps[-1]
         speed = _("{count} tokens/s").format(count=throughput(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(history, width)))
     if history.checkpoint:
         rows.append((_("checkpoint"), short_path(history.checkpoint.path)))
-    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
+    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows if value]
 
 
 def _memory(history: History, width: int) -> str:

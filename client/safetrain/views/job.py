@@ -71,6 +71,7 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
             (_("data"), short_path(job.spec.train)),
             (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
+            (_("settings"), settings_text(job)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),
             (_("time"), time_left(job)),
@@ -92,6 +93,13 @@ def _cause(job: Job) -> str:
 
 def next_steps(job: Job) -> list[str]:
     """Return the commands that make sense for an ended job, one a line."""
+    return [f"  {label}: {command}" for label, command in next_commands(job)]
+
+
+def next_commands(job: Job) -> list[tuple[str, str]]:
+    """Return (what for, command) for an ended job; [] for any other."""
+    if name_of(job) not in _ENDED:
+        return []
     if name_of(job) == "succeeded":
         commands = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
         commands += [(_("everything on a page"), f"safetrain report {job.id}")]
@@ -99,7 +107,19 @@ def next_steps(job: Job) -> list[str]:
     else:
         commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
         commands += [(_("try again"), f"safetrain retry {job.id}")]
-    return [f"  {label}: {command}" for label, command in commands]
+    return commands
+
+
+def settings_text(job: Job) -> str:
+    """Return batch size and length of the plan, or of the forecast before there is one."""
+    settings = (job.plan if job.HasField("plan") else job.forecast).settings
+    if not settings.batch_size:
+        return ""
+    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
+        batch=settings.batch_size,
+        accumulation=settings.gradient_accumulation,
+        length=settings.max_seq_length,
+    )
 
 
 def queue(job: Job, others: Iterable[Job]) -> list[str]:

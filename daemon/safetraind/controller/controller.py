@@ -57,7 +57,9 @@ _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come."""
+    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+
+    phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The frozen plan, or what blocks the training."""
@@ -127,6 +129,11 @@ class Controller:
         if job_id not in self._feeds:
             self._feeds[job_id] = EventFeed(self._run(job_id).events)
         return self._feeds[job_id]
+
+    @property
+    def check_phase(self) -> str:
+        """What the preflight of the job in state CHECKING does; empty where there is none."""
+        return self._checker.phase
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, by its event file as it is now. Raises NotFound."""
