@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "dashboard": _("Look at it live in a browser."),
     "ask": _("Ask the model a question."),
     "chat": _("Talk with the model, turn by turn."),
+    "serve": _("Let other programs ask the model, as they ask OpenAI's."),
     "evaluate": _("Did the training help? Base and adapter answer the same questions."),
     "export": _("Make a model of its own from base and adapter, for other programs."),
     "pause": _("Pause a job at its next step, with a checkpoint."),

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safetrain.loopback import names, same
 from safetrain_shared.i18n import translate as _
 
 _SAFE_METHODS = ("GET", "HEAD")
@@ -61,8 +62,8 @@ class Keys:
 
     @property
     def hosts(self) -> tuple[str, str]:
-        """The allowed values of the Host header."""
-        return f"127.0.0.1:{self.port}", f"localhost:{self.port}"
+        """The names under which the page may be asked for."""
+        return names(self.port)
 
     def address(self, token: str = "") -> str:
         """Return the address that opens the page."""
@@ -79,7 +80,7 @@ class Keys:
         if token in self.tickets:
             self.tickets.discard(token)
             return True
-        return _same(token, self.token)
+        return same(token, self.token)
 
 
 def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
@@ -96,7 +97,7 @@ def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
     unsigned = origin is None and request.method not in _SAFE_METHODS
     if foreign or unsigned:
         return 403, _("This request came from another page.")
-    if not _same(request.cookies.get(keys.cookie_name, ""), keys.cookie):
+    if not same(request.cookies.get(keys.cookie_name, ""), keys.cookie):
         return 401, _("Open the page with the address that `safetrain dashboard` printed.")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return 403, _("This request came from another page.")
@@ -142,7 +143,3 @@ class Guard:
             self._keys.cookie_name, self._keys.cookie, httponly=True, samesite="strict", path="/"
         )
         return response
-
-
-def _same(given: str, secret: str) -> bool:
-    return secrets.compare_digest(given.encode(), secret.encode())

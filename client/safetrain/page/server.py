@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
 import socket
 import sys
 import webbrowser
 from collections.abc import Callable
 
-import uvicorn
-
+from safetrain import loopback
 from safetrain.connection import Daemon
+from safetrain.loopback import run
 from safetrain.page.access import Keys
 from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
-from safetrain_shared.errors import Busy, NotAllowed
+from safetrain_shared.errors import Busy
 
-HOST = "127.0.0.1"
 PORT = 8377
-_GRACE_SECONDS = 1  # live streams never end by themselves
 
 
 def serve(
@@ -33,50 +29,24 @@ def serve(
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
     feed = JobFeed(daemon)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(feed, keys),
-            access_log=False,
-            log_level="critical",
-            server_header=False,
-            http="h11",
-            loop="asyncio",
-            ws="none",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
     feed.start()
 
-    async def main() -> None:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
+    def started() -> None:
         on_ready(keys)
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
-        await serving
 
-    try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        pass  # the usual way to stop
+    run(application(feed, keys), listener, started)
 
 
 def listening(port: int | None) -> socket.socket:
     """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if port is not None:
+        return loopback.listening(port)
     try:
-        listener.bind((HOST, PORT if port is None else port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE and port is None:
-            return listening(0)
-        if error.errno == errno.EADDRINUSE:
-            raise Busy("client.port_taken", port=port) from None
-        raise NotAllowed("client.port_refused", port=port, reason=error.strerror) from None
-    listener.listen()
-    return listener
+        return loopback.listening(PORT)
+    except Busy:
+        return loopback.listening(0)
 
 
 def has_screen() -> bool:
