@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from safetrain.views.charts import budget_in_view
 from safetrain.views.curves import Curves, Points, smoothed, thinned
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
@@ -62,6 +63,8 @@ def curves(history: History) -> Json:
     known = Curves(history.steps, history.evaluations, plan=history.plan)
     loss, best = known.line("loss"), known.best
     last = history.steps[-1] if history.steps else None
+    memory = [*known.line("footprint"), *known.line("peak_memory")]
+    highest = max((value for _step, value in memory), default=0.0)
     return {
         "loss": _points(loss),
         "smooth": _points(smoothed(loss)),
@@ -70,7 +73,7 @@ def curves(history: History) -> Json:
         "rate": _points(known.line("learning_rate")),
         "footprint": _points(known.line("footprint")),
         "peak": _points(known.line("peak_memory")),
-        "budget": history.plan.memory_budget if history.plan else 0,
+        "budget": budget_in_view(history.plan.memory_budget, highest) if history.plan else 0,
         "epochs": [step for step, _epoch in known.epochs],
         "total": last.total_steps if last else 0,
     }
@@ -180,7 +183,7 @@ def _left(job: Job) -> Json:
         known = job.HasField("start_eta_low_seconds") and low != high
         below = [_("{low} to {high}").format(low=low, high=high)] if known else []
         return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": below}
-    if not job.HasField("eta_seconds"):
+    if not job.HasField("eta_seconds") or job.eta_seconds < 1:  # an evaluation may follow
         return {"label": _("time left"), "value": "", "below": []}
     at = time.strftime("%H:%M", time.localtime(time.time() + job.eta_seconds))
     below = [_("done about {time}").format(time=at)]

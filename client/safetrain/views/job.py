@@ -207,7 +207,7 @@ def time_left(job: Job) -> str:
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
             return _("{low} to {high} left").format(low=low, high=high)
-    if job.HasField("eta_seconds"):
+    if job.HasField("eta_seconds") and job.eta_seconds >= 1:
         return _("{time} left").format(time=duration(job.eta_seconds))
     if job.finished and job.started:
         return _("took {time}").format(time=duration(job.finished - job.started))
