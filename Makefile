@@ -8,7 +8,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
+	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
 	bench-cli bench-queue bench-layers architectures
 
 help: ## this list
@@ -131,7 +131,10 @@ bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
-soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
+corruption: .venv/developing ## every file of a home and an output folder, damaged in every way
+	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
+
+soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 

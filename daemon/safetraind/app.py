@@ -145,7 +145,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
     Raises Busy where another daemon serves it, NotAllowed for a folder of another user, NotFound
     where the home is deleted meanwhile, and what `JobStore` raises.
     """
-    lock = HomeLock(home, _take_home(home))
+    lock = HomeLock(home, take_home(home))
     try:
         os.chdir("/")  # the current folder may be deleted, and workers inherit it
         _log_to(home.log)
@@ -156,8 +156,8 @@ def run(home: Home, parts: Parts | None = None) -> None:
         lock.close()
 
 
-def _take_home(home: Home) -> int:
-    """Lock the home for this daemon and return the lock's descriptor."""
+def take_home(home: Home) -> int:
+    """Lock the home for this process and return the lock's descriptor. Raises Busy, NotAllowed."""
     try:
         private(home.root, parents=True)
         private(home.socket.parent)
@@ -266,6 +266,7 @@ class _Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), WATCH_SECONDS)
             try:
+                self._controller.tidy()
                 lost = watch.look()
                 if lost is None and identity(self._home.socket) != self._socket:
                     log.warning("%s was removed; listening there again", self._home.socket)

@@ -115,7 +115,7 @@ def _progress(data: FrameData, width: int) -> Text:
             step=integer(last.step), total=integer(last.total_steps)
         ),
     ]
-    if history.plan:
+    if history.plan and not history.plan.settings.max_steps:
         epochs = history.plan.settings.num_epochs
         parts.append(
             _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)

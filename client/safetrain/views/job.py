@@ -180,7 +180,8 @@ def steps_text(job: Job) -> str:
     text = _("step {step} of {total}").format(
         step=integer(job.step), total=integer(job.total_steps)
     )
-    epochs = job.plan.settings.num_epochs
+    settings = job.plan.settings
+    epochs = 0 if settings.max_steps else settings.num_epochs
     if epochs:
         epoch = min(job.epoch + 1, epochs)
         text += " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)

@@ -112,7 +112,6 @@ def spec_of(
     """
     file = inputs.read_config(config) if config else Config()
     train_file, valid_file = inputs.data(train, valid, file.data)
-    file = inputs.with_epochs(file, train_file)
     spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
         train=train_file,

@@ -1,0 +1,52 @@
+"""`adapters/` in the output folder: the best adapter, copied there and proved to be whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+
+from safetraind.storage import durable
+from safetraind.storage.manifest import read_manifest, sha256
+from safetraind.worker.training import adapters
+
+
+def publish(checkpoint: Path, folder: Path) -> None:
+    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
+
+    A reader finds a whole adapter, the one before or this one. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
+        new = folder / f".{name}.new"
+        shutil.copyfile(checkpoint / name, new)
+        durable.sync_path(new)
+        new.replace(folder / name)
+    durable.sync_folder(folder)
+
+
+def unpublish(folder: Path) -> None:
+    """Deletes the adapter that was published in `folder`."""
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def is_published(checkpoint: Path, folder: Path) -> bool:
+    """Whether `folder` holds the adapter of a checkpoint, as its manifest says, and it loads."""
+    manifest = read_manifest(checkpoint) or {"files": {}}
+    try:
+        for name in (adapters.CONFIG, adapters.WEIGHTS):
+            if sha256(folder / name) != manifest["files"][name]["sha256"]:
+                return False
+    except (OSError, KeyError, TypeError):
+        return False
+    return loads(folder)
+
+
+def loads(folder: Path) -> bool:
+    """Whether `folder` holds weights whose header can be read; none of the arrays is."""
+    try:
+        return bool(mx.load(str(folder / adapters.WEIGHTS)))
+    except (OSError, RuntimeError, ValueError):
+        return False
