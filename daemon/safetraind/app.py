@@ -261,7 +261,7 @@ class _Daemon:
         answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
         exports = ExportsService(controller, self._supervisor)
         exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)
-        evaluations = EvaluationsService(controller, self._supervisor)
+        evaluations = EvaluationsService(controller)
         evaluations_pb2_grpc.add_EvaluationsServicer_to_server(evaluations, server)
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)

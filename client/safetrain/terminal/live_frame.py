@@ -9,6 +9,7 @@ from textwrap import wrap
 from rich.text import Text
 
 from safetrain.terminal.braille_curve import MARK, curve
+from safetrain.views.evaluation import head_lines
 from safetrain.views.job import asked, clock, name_of, place, progress, queue, short_path, time_left
 from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -38,7 +39,7 @@ class Scene:
 
 def frame(scene: Scene, width: int, height: int) -> list[Text]:
     """Exactly `height` lines of at most `width` characters."""
-    head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
+    head = [_title(scene), _progress(scene, width), *_verdict(scene), *_holding(scene, width)]
     legend, numbers, queue = _legend(scene.history, width), _numbers(scene, width), _queue(scene)
     foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
     free = height - len([*head, *legend, *numbers, *queue, foot])
@@ -92,8 +93,16 @@ def _holding(scene: Scene, width: int) -> list[Text]:
     return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
+def _verdict(scene: Scene) -> list[Text]:
+    """What an evaluation concluded, on top."""
+    found = scene.history.evaluation
+    return [Text.from_ansi(line) for line in head_lines(found)] if found else []
+
+
 def _progress(scene: Scene, width: int) -> Text:
     history = scene.history
+    if history.answered and history.phase in ("asking", "comparing"):
+        return Text(progress(scene.job), "dim")
     if not history.steps:
         return Text(progress(scene.job) or _("no step yet"), "dim")
     last = history.steps[-1]

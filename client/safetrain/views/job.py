@@ -36,7 +36,7 @@ def _row(job: Job) -> list[str]:
     return [
         str(job.id),
         state(name_of(job)) + (f" ({job.queue_position})" if job.queue_position else ""),
-        one_line(job.spec.name),
+        purpose(job) or one_line(job.spec.name),
         _share(job),
         _loss(job),
         time_left(job),
@@ -54,6 +54,10 @@ def _loss(job: Job) -> str:
 def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
     """One job in a few lines, and the queue behind it. `interrupted`: what happened meanwhile."""
     lines = [_title(job), *([interrupted] if interrupted else [])]
+    if job.HasField("evaluation"):
+        from safetrain.views.evaluation import head_lines  # only few jobs have one
+
+        lines += [f"  {line}" for line in head_lines(job.evaluation)]
     lines += [
         f"  {label:<{12}}{value}"
         for label, value in [
@@ -73,6 +77,12 @@ def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> li
     return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
 
 
+def purpose(job: Job) -> str:
+    """What a job is that trains nothing; empty for a training."""
+    trained = job.spec.evaluation.job
+    return _("evaluation of job {id}").format(id=trained) if trained else ""
+
+
 def _cause(job: Job) -> str:
     """Straight from the message: `wire` would cost a tenth of the whole command."""
     from safetrain_shared.messages import sentence
@@ -82,7 +92,9 @@ def _cause(job: Job) -> str:
 
 def next_steps(job: Job) -> list[str]:
     """What can be done with a job that has ended, as commands."""
-    if name_of(job) == "succeeded":
+    if name_of(job) == "succeeded" and job.spec.evaluation.job:
+        does = [(_("all answers"), short_path(job.evaluation.path))]
+    elif name_of(job) == "succeeded":
         does = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
         does += [(_("everything on a page"), f"safetrain report {job.id}")]
         does += [(_("for other programs"), f"safetrain export {job.id} --output …")]
@@ -115,7 +127,8 @@ def heading(job: Job) -> str:
 
 
 def _title(job: Job) -> str:
-    parts = [_("Job {id}").format(id=job.id), one_line(job.spec.name), state(name_of(job))]
+    name = purpose(job) or one_line(job.spec.name)
+    parts = [_("Job {id}").format(id=job.id), name, state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":
         parts.append(word(PHASES, job.phase))
     return " · ".join(part for part in (*parts, asked(job), place(job)) if part)
@@ -136,10 +149,14 @@ def place(job: Job) -> str:
 
 def progress(job: Job) -> str:
     """A bar, the share, step and epoch; empty before the first step is planned."""
+    if asking(job):
+        answered, total = job.questions_answered, job.questions_total
+        text = _("{answered} of {total} questions answered")
+        text = text.format(answered=integer(answered), total=integer(total))
+        return f"{_bar(answered / total)} {_share(job)} · {text}"
     if not job.total_steps:
         return ""
-    full = round(_BAR * min(1.0, job.step / job.total_steps))
-    bar = "█" * full + "░" * (_BAR - full)
+    bar = _bar(min(1.0, job.step / job.total_steps))
     text = _("step {step} of {total}").format(
         step=integer(job.step), total=integer(job.total_steps)
     )
@@ -148,6 +165,17 @@ def progress(job: Job) -> str:
         epoch = min(job.epoch + 1, epochs)
         text += " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
     return f"{bar} {_share(job)} · {text}"
+
+
+def asking(job: Job) -> bool:
+    """Whether the job's questions are what goes on, and not its training."""
+    evaluates = job.phase == "asking" or job.spec.evaluation.job > 0
+    return job.questions_total > 0 and evaluates
+
+
+def _bar(share: float) -> str:
+    full = round(_BAR * share)
+    return "█" * full + "░" * (_BAR - full)
 
 
 def losses(job: Job) -> str:
@@ -208,6 +236,8 @@ def clock(seconds: float) -> str:
 
 
 def _share(job: Job) -> str:
+    if asking(job):
+        return percent(job.questions_answered / job.questions_total, digits=0)
     if not job.total_steps:
         return ""
     return percent(min(1.0, job.step / job.total_steps), digits=0)

@@ -135,7 +135,7 @@ def _lease_taken(scheduler: SchedulerState, _: LeaseTaken) -> Decision:
     if job is None or scheduler.stopping:
         return dataclasses.replace(scheduler, lease=FREE), [DropLease()]
     scheduler = dataclasses.replace(scheduler, lease=HELD)
-    if job.plan is not None:
+    if job.plan is not None or job.evaluates:
         return _train(scheduler, job)
     scheduler, effects = _moved(scheduler, job, JobState.CHECKING)
     return scheduler, [*effects, Check(job.id)]

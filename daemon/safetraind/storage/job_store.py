@@ -206,6 +206,7 @@ class JobStore:
             attempts_without_progress=row["fruitless"],
             cause=cause,
             allow_shorter=document.spec.allow_shorter,
+            evaluates=bool(document.spec.evaluates),
         )
         times = (row["created"], row["started"], row["finished"])
         return Record(job, document, row["output"], *times)

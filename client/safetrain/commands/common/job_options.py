@@ -104,9 +104,12 @@ def spec_of(
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
+    questions: str | None = None,
+    evaluates: bool = False,
 ) -> jobs_pb2.JobSpec:
     """The job that the options and the configuration file describe, its paths absolute.
 
+    `evaluates`: once it is trained, `questions` are asked, or those held out beside the data.
     An option goes before the file. What the file says otherwise than it is done here is noted.
     Raises InvalidInput, NotFound.
     """
@@ -124,6 +127,7 @@ def spec_of(
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
         start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
+        evaluation=inputs.evaluation(questions, train_file) if evaluates else None,
     )
     message = spec_to_wire(spec)  # before anything is noted: it may refuse, too
     notes = list(file.notes)

@@ -149,20 +149,6 @@ class Checkpoints:
         return isinstance(state, dict) and state.get("fingerprint") == self._fingerprint
 
 
-def publish(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
-
-    A reader finds a whole adapter, the one before or this one. Raises OSError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
-        new = folder / f".{name}.new"
-        shutil.copyfile(checkpoint / name, new)
-        durable.sync_path(new)
-        new.replace(folder / name)
-    durable.sync_folder(folder)
-
-
 def unpublish(folder: Path) -> None:
     """Deletes the adapter that was published in `folder`."""
     for name in (adapters.CONFIG, adapters.WEIGHTS):

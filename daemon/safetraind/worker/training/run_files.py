@@ -20,9 +20,10 @@ from safetrain_shared.history import history
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
+from safetraind.storage.promotion import publish
 from safetraind.storage.training_state import TrainingState
 from safetraind.worker.training import adapters, memory_limits, nonfinite
-from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
+from safetraind.worker.training.checkpoint import Checkpoints, unpublish
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.metrics_table import write_tables
