@@ -10,7 +10,7 @@ from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB, Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.evaluation import verdict_lines
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
@@ -111,12 +111,12 @@ def evaluate(
 
 def _followed(session: Session, daemon: Daemon, request: EvaluateRequest) -> Evaluation:
     """The evaluation, once it is done; how far it is meanwhile, on standard error."""
-    ticker, own, found = Ticker(silent=session.terse, log=True), 0, Evaluation()
+    line, own, found = StatusLine(silent=session.terse, log=True), 0, Evaluation()
     try:
         for event in daemon.stream(daemon.evaluations.Run, request):
             if event.HasField("progress"):
                 own = event.progress.job_id
-                ticker.show(event.progress.phase, event.progress.done)
+                line.show(event.progress.phase, event.progress.done)
             else:
                 found = event.evaluation
     except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def _followed(session: Session, daemon: Daemon, request: EvaluateRequest) -> Eva
             session.note(text.format(id=own))
         raise
     finally:
-        ticker.clear()
+        line.clear()
     return found
 
 

@@ -1,4 +1,4 @@
-"""One line on the terminal that says what goes on, then makes room; elsewhere lines at times."""
+"""A progress line on standard error: replaced in place on a terminal, else lines at times."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _BAR = 20
 _EVERY_SECONDS = 10.0  # between two lines of one phase, where standard error is no terminal
 
 
-class Ticker:
-    """A passing line on standard error, where that is a terminal. `clear` before other output."""
+class StatusLine:
+    """The progress line of a command. `clear` it before other output; `silent`: never shown."""
 
     def __init__(self, *, silent: bool = False, log: bool = False) -> None:
         """`log`: where standard error is no terminal, write a line for each phase and at times."""
@@ -24,7 +24,7 @@ class Ticker:
         self._logged = 0.0
 
     def show(self, phase: str, done: float = -1.0) -> None:
-        """The phase, and a bar where `done` is known: 0 to 1."""
+        """Show the phase, and a bar where `done` is known: 0 to 1."""
         if self._log:
             self._write_line(phase, done)
             return
@@ -35,7 +35,7 @@ class Ticker:
         self._write(text)
 
     def clear(self) -> None:
-        """Makes room."""
+        """Remove the line."""
         self._write("")
 
     def _write(self, text: str) -> None:

@@ -30,7 +30,7 @@ def verdict_lines(evaluation: Evaluation) -> list[str]:
 
 
 def head_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
-    """What is concluded, without single answers."""
+    """Return the conclusion without single answers."""
     lines = [verdict_sentence(evaluation.verdict), f"  {_figures(evaluation.verdict)}"]
     if evaluation.weak:
         text = _("Compared by how many words answers share: a weak measure. Better: --questions")
@@ -41,14 +41,14 @@ def head_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
 
 
 def findings_of(evaluation: Evaluation | evaluations.Evaluation) -> list[Finding]:
-    """What else is to be said of the adapter."""
+    """Return the faults that were found, the gravest first."""
     if isinstance(evaluation, Evaluation):
         return [finding_from_wire(message) for message in evaluation.findings]
     return list(evaluation.findings)
 
 
 def verdict_sentence(verdict: Verdict | evaluations.Verdict) -> str:
-    """Better by so much, worse, or cannot be told, with the sign for it."""
+    """Return the verdict as a sentence: better by how much, worse, or undecided."""
     points = integer(abs(round(100 * verdict.difference)))
     if verdict.judgement == "better":
         text = _("The training helped: {points} of 100 questions more are answered rightly.")
@@ -65,7 +65,7 @@ def verdict_sentence(verdict: Verdict | evaluations.Verdict) -> str:
 
 
 def general_sentence(evaluation: Evaluation | evaluations.Evaluation) -> str:
-    """What became of the model's general abilities; empty where nobody asked."""
+    """Return the change of the general abilities as a sentence; empty if not measured."""
     general = evaluation.general
     if general is None or not general.questions:
         return ""
@@ -91,7 +91,7 @@ def general_sentence(evaluation: Evaluation | evaluations.Evaluation) -> str:
 
 
 def checkpoint_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
-    """The checkpoints by their score, and on which questions that was told."""
+    """Return the checkpoints by score, and the number of questions that decided."""
     if not evaluation.checkpoints:
         return []
     best = evaluation.checkpoints[0]

@@ -30,6 +30,7 @@ from safetraind.controller.controller import Controller
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.storage import documents, promotion
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import Forecast, JobDocument
 from safetraind.submission import checked_file
 
@@ -54,8 +55,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         """Queue the evaluation, or attach to the same one, and stream how far it is; last the
         evaluation. A client that leaves does not end it.
         """
-        trained = await asyncio.to_thread(job_with_adapter, self._controller, request.job_id)
-        document = await asyncio.to_thread(self._document, trained, request)
+        trained = await self._trained(request.job_id)
+        document = await bounded(trained.output, self._document, trained, request)
         job_id = self._live(document) or self._accept(document)
         yield _progress(job_id, "queue", -1.0)
         async with aclosing(self._followed(job_id)) as events:
@@ -69,15 +70,19 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         self, request: evaluations_pb2.PromoteRequest, context: Any
     ) -> evaluations_pb2.Promoted:
         """Make a kept checkpoint the job's adapter. Raises NotFound, Conflict or Damaged."""
-        trained = await asyncio.to_thread(job_with_adapter, self._controller, request.job_id)
+        trained = await self._trained(request.job_id)
         if trained.state not in FINAL:
             raise Conflict("promote.live", id=trained.id)
-        done = await asyncio.to_thread(
-            promotion.promote, trained.output, trained.id, trained.home, request.checkpoint
-        )
+        which = (trained.id, trained.home, request.checkpoint)
+        done = await asyncio.to_thread(promotion.promote, trained.output, *which)
         return evaluations_pb2.Promoted(
             checkpoint=done.checkpoint, before=done.before, path=done.path
         )
+
+    async def _trained(self, job_id: int) -> Candidate:
+        """The job of that id, or the newest with an adapter. Raises NotFound."""
+        home = self._controller.home.root
+        return await bounded(home, job_with_adapter, self._controller, job_id)
 
     def _document(
         self, trained: Candidate, request: evaluations_pb2.EvaluateRequest
