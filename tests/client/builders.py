@@ -92,10 +92,15 @@ def complete_run() -> list[events_pb2.Event]:
         events.CheckpointSaved(20, 0, 20, "/out/1/checkpoint_epoch_0_step_20", 5 << 20, 0.2),
         events.Notice(notice),
         step(30, 1.0),
-        events.PhaseChanged("asking"),
-        events.QuestionsAnswered(32, 90, 61.0),
-        events.Judged(evaluation()),
         events.Outcome("succeeded"),
         events.StateChanged(JobState.SUCCEEDED),
     ]
     return [event(seq, body) for seq, body in enumerate(bodies, 1)]
+
+
+def evaluated_run() -> list[events_pb2.Event]:
+    """The same, with questions asked at its end."""
+    run = complete_run()
+    asked = (events.PhaseChanged("asking"), events.QuestionsAnswered(32, 90, 61.0))
+    bodies = [*asked, events.Judged(evaluation())]
+    return [*run, *(event(seq, body) for seq, body in enumerate(bodies, len(run) + 1))]

@@ -103,9 +103,9 @@ def _holding(data: FrameData, width: int) -> list[Text]:
 
 
 def _verdict(data: FrameData) -> list[Text]:
-    """Return the conclusion of the evaluation; nothing without one."""
+    """Return the conclusion of the evaluation and its figures; nothing without one."""
     found = data.history.evaluation
-    return [Text.from_ansi(line) for line in head_lines(found)] if found else []
+    return [Text.from_ansi(line) for line in head_lines(found)[:2]] if found else []
 
 
 def _progress(data: FrameData, width: int) -> Text:
