@@ -11,8 +11,10 @@ from safetrain.config_file import read_file
 from safetrain.int64 import MOST
 from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
+from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import DEFAULT_MODEL as DEFAULT_MODEL
+from safetrain_shared.paths import QUESTIONS
 from safetrain_shared.settings import SettingValue, checked, parse
 
 DEFAULT_OUTPUT = "checkpoints_qlora"
@@ -78,6 +80,16 @@ def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, s
         if all((place / name).is_file() for name in names):
             return str(place / names[0]), str(place / names[1])
     raise NotFound("client.no_sample", path=str(here))
+
+
+def evaluation(questions: str | None, train: str) -> EvaluationSpec | None:
+    """What is asked once the job is trained: a question set, by default the questions that
+    `prepare` held out beside the training file; None where there are none.
+    """
+    if questions:
+        return EvaluationSpec(questions=absolute(questions))
+    held_out = Path(train).with_name(QUESTIONS)
+    return EvaluationSpec(questions=str(held_out)) if held_out.is_file() else None
 
 
 def _packaged_sample() -> Path:

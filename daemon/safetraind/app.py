@@ -330,7 +330,7 @@ class _Daemon:
         answers = AnswersService(controller, self._models, self._inference, streams)
 
         exports = ExportsService(controller, self._supervisor)
-        evaluations = EvaluationsService(controller, self._supervisor)
+        evaluations = EvaluationsService(controller)
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         return [
             (jobs_pb2_grpc.add_JobsServicer_to_server, jobs),

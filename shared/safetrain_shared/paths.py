@@ -23,6 +23,8 @@ SUMMARY = "training_summary.json"
 STATE = "training_state.json"
 PLOTS = "plots"
 EVALUATION = "evaluation"
+EVALUATION_RESULT = "evaluation.json"  # in EVALUATION
+QUESTIONS = "questions.jsonl"  # beside the training file: held-out questions
 REPORT = "report.html"  # in PLOTS
 TENSORBOARD = "tensorboard"
 

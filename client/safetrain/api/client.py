@@ -32,7 +32,8 @@ class JobOptions(TypedDict, total=False):
 
     `model`: a known name, a folder, or a name on the hub. `train`, `valid`: files of JSON lines.
     `output`: the folder for checkpoints and adapter. `settings`: overrides, with the names of
-    `safetrain explain`. `memory_budget`: bytes, or text such as "6GB".
+    `safetrain explain`. `memory_budget`: bytes, or text such as "6GB". `questions`: a question set
+    to ask after the training; by default the questions.jsonl beside `train`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class JobOptions(TypedDict, total=False):
     allow_shorter: bool
     trust_remote_code: bool
     name: str
+    questions: str | None
 
 
 JOB_DEFAULTS: Mapping[str, Any] = {
@@ -56,6 +58,7 @@ JOB_DEFAULTS: Mapping[str, Any] = {
     "allow_shorter": False,
     "trust_remote_code": False,
     "name": "",
+    "questions": None,
 }
 
 
@@ -186,4 +189,5 @@ def spec_of(options: JobOptions) -> JobSpec:
         memory_budget=budget if isinstance(budget, int) else inputs.memory(budget),
         trust_remote_code=given["trust_remote_code"],
         allow_shorter=given["allow_shorter"],
+        evaluation=inputs.evaluation(given["questions"], train),
     )

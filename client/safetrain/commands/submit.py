@@ -46,6 +46,14 @@ _OUTCOMES = {
     cls=CommandWithSettings,
 )
 @job_options
+@click.option(
+    "--questions",
+    metavar="FILE",
+    help=_(
+        "Ask these once it is trained, and say whether it helped; by default the questions.jsonl "
+        "beside the training data."
+    ),
+)
 @click.option("--name", default="", help=_("A name for people."))
 @click.option(
     "--overnight",
@@ -71,7 +79,7 @@ def submit(
     reporting = Reporting(report_to, log_dir)
     reporting.require()
     request = SubmitRequest(
-        spec=spec_of(session, **given),
+        spec=spec_of(session, **given, evaluates=True),
         idempotency_key=uuid.uuid4().hex,
         fresh=fresh,
         after=after,

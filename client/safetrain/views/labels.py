@@ -34,6 +34,7 @@ PHASES = {
     "downloading": _("downloading"),
     "converting": _("converting"),
     "asking": _("asking the model"),
+    "comparing": _("comparing the answers"),
     "fusing": _("fusing the adapter"),
     "gguf": _("writing the GGUF file"),
 }

@@ -104,11 +104,14 @@ def spec_of(
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
+    questions: str | None = None,
+    evaluates: bool = False,
 ) -> jobs_pb2.JobSpec:
     """Return the job of the options and the configuration file, with absolute paths.
 
     An option takes precedence over the file. Values of the file that are ignored or converted are
-    noted. Raises InvalidInput, NotFound.
+    noted. `evaluates`: `questions` are asked after the training, by default those held out beside
+    the data. Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
     train_file, valid_file = inputs.data(train, valid, file.data)
@@ -123,6 +126,7 @@ def spec_of(
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
         start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
+        evaluation=inputs.evaluation(questions, train_file) if evaluates else None,
     )
     message = spec_to_wire(spec)  # may raise, so before the notes
     notes = list(file.notes)

@@ -13,6 +13,7 @@ from safetraind.storage import documents, durable
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.event_sink import EventSink
@@ -35,7 +36,11 @@ def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: train(task.read(run), sink))
+    return spoken(sink, lambda: _train_and_evaluate(task.read(run), sink))
+
+
+def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
+    return evaluated_after(job, sink, train(job, sink))
 
 
 def train(job: Task, sink: EventSink) -> Outcome:
