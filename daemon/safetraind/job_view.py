@@ -122,6 +122,7 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         best_loss=progress.best_loss,
+        base_loss=progress.base_loss,
         phase=progress.phase if job.state is JobState.RUNNING else "",
         intent=job.intent,
         last_seq=progress.last_seq,

@@ -34,9 +34,7 @@ def told(event: events.Event) -> str:
         case events.StepDone() as step:
             return _step(step)
         case events.Evaluated() as evaluated:
-            text = _("step {step} · validation loss {loss}")
-            text = text.format(step=integer(evaluated.step), loss=decimal(evaluated.loss, 4))
-            return text + (" · " + _("the best so far") if evaluated.best else "")
+            return _evaluated(evaluated)
         case events.CheckpointSaved() as saved:
             name = saved.path.rstrip("/").rpartition("/")[2]
             return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
@@ -64,6 +62,14 @@ def _step(step: events.StepDone) -> str:
     if step.eta_seconds >= 1:
         parts.append(_("{time} left").format(time=duration(step.eta_seconds)))
     return " · ".join(parts)
+
+
+def _evaluated(found: events.Evaluated) -> str:
+    loss = decimal(found.loss, 4)
+    if not found.step:
+        return _("validation loss {loss} before training").format(loss=loss)
+    text = _("step {step} · validation loss {loss}").format(step=integer(found.step), loss=loss)
+    return text + (" · " + _("the best so far") if found.best else "")
 
 
 def _reason(cause: Finding | None) -> str:

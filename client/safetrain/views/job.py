@@ -45,7 +45,10 @@ def _row(job: Job) -> list[str]:
 
 
 def _loss(job: Job) -> str:
-    """The best validation loss: training loss falls however overfitted a model is."""
+    """The best validation loss, and before training: training loss falls however it overfits."""
+    if job.best_loss and job.base_loss:
+        values = decimal(job.base_loss, 3), decimal(job.best_loss, 3)
+        return " → ".join(values)
     if job.best_loss:
         return decimal(job.best_loss, 3)
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
@@ -151,11 +154,12 @@ def progress(job: Job) -> str:
 
 
 def losses(job: Job) -> str:
-    """Loss in training, on the validation file, and its best; empty before the first."""
+    """Loss in training, on the validation file, its best and before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),
         (_("best"), job.best_loss),
+        (_("before training"), job.base_loss),
     ]
     return " · ".join(f"{label} {decimal(value, 3)}" for label, value in parts if value)
 
