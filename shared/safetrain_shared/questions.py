@@ -20,7 +20,7 @@ class Question:
     answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
     answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
     to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
-    came with the model to run.
+    came with the model to run. `thinking`: the setting of that name of the training that is asked.
     """
 
     messages: tuple[Mapping[str, str], ...] = field(repr=False)
@@ -33,6 +33,7 @@ class Question:
     model: str = ""
     keep_alive: float | None = None
     trust_remote_code: bool = False
+    thinking: str = "given"
 
 
 @dataclass(frozen=True, slots=True)
