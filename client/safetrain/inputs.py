@@ -54,17 +54,43 @@ def default_data_note(train: str, valid: str) -> Finding:
     return Finding("client.default_data", args={"train": train, "valid": valid})
 
 
-def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
+def named_data(data: str | None, train: str | None, valid: str | None) -> tuple[str, str]:
+    """What DATA, --train and --valid name: a training and a validation file, empty where none is.
+
+    DATA is a folder that `prepare` wrote, or a training file. Raises InvalidInput where both name
+    the training data, or a folder holds none.
+    """
+    if not data:
+        return train or "", valid or ""
+    if train:
+        raise InvalidInput("client.data_twice", data=data, train=train)
+    folder = Path(absolute(data))
+    if not folder.is_dir():
+        return data, valid or ""
+    if not (folder / "train.jsonl").is_file():
+        raise InvalidInput("client.no_train_in_folder", path=str(folder))
+    kept = folder / "valid.jsonl"
+    return str(folder / "train.jsonl"), valid or (str(kept) if kept.is_file() else "")
+
+
+def data(
+    train: str | None, valid: str | None, folder: str = "", *, split: bool = False
+) -> tuple[str, str]:
     """The training and the validation file: those given, else those of `folder` where a
     configuration names one, else ./data's full set, else the sample.
 
-    Raises InvalidInput where only one is given or `folder` is none, NotFound where there is not
-    even the sample.
+    `split`: the validation file is made of the training file, and is empty here. Raises
+    InvalidInput where only one is given or `folder` is none, NotFound where there is not even the
+    sample.
     """
-    if train and valid:
-        return absolute(train), absolute(valid)
-    if train or valid:
-        raise InvalidInput("client.half_of_the_data")
+    if train and valid and split:
+        raise InvalidInput("client.split_and_valid", path=absolute(valid))
+    if train and (valid or split):
+        return absolute(train), absolute(valid) if valid else ""
+    if train:
+        raise InvalidInput("client.no_validation", path=absolute(train))
+    if valid or split:
+        raise InvalidInput("client.no_training_data")
     if folder:
         named = absolute(folder)
         if not Path(named).is_dir():

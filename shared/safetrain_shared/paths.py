@@ -23,6 +23,8 @@ SUMMARY = "training_summary.json"
 STATE = "training_state.json"
 PLOTS = "plots"
 EVALUATION = "evaluation"
+SPLIT = "split-"  # a folder of the output folder: the files that submit --split made; with a hash
+PREPARED = "prepared.json"  # what prepare made the files beside it of
 REPORT = "report.html"  # in PLOTS
 TENSORBOARD = "tensorboard"
 

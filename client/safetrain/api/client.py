@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
-from safetrain import inputs
+from safetrain import inputs, split
 from safetrain.api.answer import QUESTION, Answer, Question, parts, request
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
 from safetrain.connection import Daemon
+from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
@@ -30,14 +31,18 @@ _SUBMIT_SECONDS = 300.0
 class Wanted(TypedDict, total=False):
     """What describes a training; all of it may be left out, as on the command line.
 
-    `model`: a known name, a folder, or a name on the hub. `train`, `valid`: files of JSON lines.
+    `model`: a known name, a folder, or a name on the hub. `data`: a folder that `safetrain prepare`
+    wrote, in place of `train` and `valid`, files of JSON lines. `split`: without `valid`, the share
+    of the samples that validates.
     `output`: the folder for checkpoints and adapter. `settings`: what to choose oneself, by the
     names of `safetrain explain`. `memory_budget`: bytes, or text such as "6GB".
     """
 
     model: str
+    data: str | None
     train: str | None
     valid: str | None
+    split: float | None
     output: str
     settings: Mapping[str, SettingValue]
     memory_budget: int | str
@@ -48,8 +53,10 @@ class Wanted(TypedDict, total=False):
 
 WANTED: Mapping[str, Any] = {
     "model": inputs.DEFAULT_MODEL,
+    "data": None,
     "train": None,
     "valid": None,
+    "split": None,
     "output": inputs.DEFAULT_OUTPUT,
     "settings": {},
     "memory_budget": 0,
@@ -95,7 +102,7 @@ class Client:
         measured. Raises InvalidInput, NotFound; what blocks is told by `Preflight.blocked`.
         """
         sheet = Preflight(lang=self.daemon.lang)
-        message = PreflightRequest(spec=spec_to_wire(self._spec_of(wanted)), wait=wait)
+        message = PreflightRequest(spec=self._spec_of(wanted), wait=wait)
         for event in self.daemon.stream(self.daemon.preflight.Run, message):
             sheet.take(event)
         return sheet
@@ -112,7 +119,7 @@ class Client:
         with self.daemon.language():
             number = after.id if isinstance(after, Job) else inputs.job_number(after or 0)
         message = SubmitRequest(
-            spec=spec_to_wire(self._spec_of(wanted)),
+            spec=self._spec_of(wanted),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
             after=number,
@@ -159,9 +166,13 @@ class Client:
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
-    def _spec_of(self, wanted: Wanted) -> JobSpec:
+    def _spec_of(self, wanted: Wanted) -> jobs_pb2.JobSpec:
+        share = wanted.get("split")
         with self.daemon.language():
-            return spec_of(wanted)
+            message = spec_to_wire(spec_of(wanted))
+            if share is not None:
+                split.made(self.daemon, message, share)
+        return message
 
     def _asked(self, question: str, options: Question) -> Iterator[AskEvent]:
         with self.daemon.language():
@@ -175,7 +186,8 @@ def spec_of(wanted: Wanted) -> JobSpec:
     Raises InvalidInput, InvalidSetting, NotFound.
     """
     given: dict[str, Any] = {**WANTED, **wanted}
-    train, valid = inputs.data(given["train"], given["valid"])
+    named = inputs.named_data(given["data"], given["train"], given["valid"])
+    train, valid = inputs.data(*named, split=given["split"] is not None)
     budget = given["memory_budget"]
     return JobSpec(
         model=inputs.model(given["model"]),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_options import Settled, job_options, spec_of, split_if_asked
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
@@ -41,6 +41,8 @@ _SAID = {
     ),
     example=(
         "safetrain submit --watch\n"
+        "safetrain submit dados --model demo --output farense\n"
+        "safetrain submit perguntas.csv --split\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
     cls=Settled,
@@ -70,14 +72,13 @@ def submit(
     """Prints the job's id, then does as --wait, --watch or --report-to say."""
     reporting = Reporting(report_to, log_dir)
     reporting.needed()
-    request = SubmitRequest(
-        spec=spec_of(session, **given),
-        idempotency_key=uuid.uuid4().hex,
-        fresh=fresh,
-        after=after,
-    )
+    spec = spec_of(session, **given)
     ticker = Ticker(silent=session.terse)
     with connected(session) as daemon:
+        split_if_asked(session, daemon, spec, given["split"])
+        request = SubmitRequest(
+            spec=spec, idempotency_key=uuid.uuid4().hex, fresh=fresh, after=after
+        )
         ticker.show("inspecting")
         try:
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)

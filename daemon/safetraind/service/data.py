@@ -10,7 +10,7 @@ from typing import Any
 
 from safetrain_proto.v1 import data_pb2, data_pb2_grpc
 from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import Broken, InvalidInput, error_from_dict
+from safetrain_shared.errors import Broken, InvalidInput, InvalidSetting, error_from_dict
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import DEFAULT_MODEL
 from safetrain_shared.settings import TrainingSettings
@@ -22,6 +22,7 @@ from safetraind.service.error_mapping import guarded
 from safetraind.submission import check_absolute, checked_output
 
 Line = Mapping[str, Any]
+_HEAVIEST = 100.0  # a file's weight: so many copies of each sample
 _SHOWN_SAMPLES, _MOST_SHOWN = 3, 100  # of a preview
 
 
@@ -60,6 +61,7 @@ class DataService(data_pb2_grpc.DataServicer):
         output = str(checked_output(Path(request.output)))
         work = {
             "files": list(request.paths),
+            "weights": _weights(request),
             "output": output,
             "map": dict(request.columns),
             "valid": min(1.0, max(0.0, request.valid_share)),
@@ -134,6 +136,16 @@ def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
     if "summary" in line:
         return data_pb2.ValidateEvent(summary=data_pb2.FileSummary(**line["summary"]))
     return None
+
+
+def _weights(request: data_pb2.PrepareRequest) -> list[float]:
+    """The weight of each file. Raises InvalidSetting for what is none."""
+    if request.weights and len(request.weights) != len(request.paths):
+        raise InvalidSetting("prepare.weight", weight="-", most=_HEAVIEST)
+    for weight in request.weights:
+        if not 0 < weight <= _HEAVIEST:
+            raise InvalidSetting("prepare.weight", weight=weight, most=_HEAVIEST)
+    return list(request.weights)
 
 
 def preview_to_wire(path: str, result: Line) -> data_pb2.PreviewResponse:

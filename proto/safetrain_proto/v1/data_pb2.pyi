@@ -161,6 +161,7 @@ class PrepareRequest(_message.Message):
     VALID_SHARE_FIELD_NUMBER: _builtins.int
     QUESTIONS_SHARE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     output: _builtins.str
     """absolute; a new or empty folder, or one prepared before"""
     valid_share: _builtins.float
@@ -176,6 +177,10 @@ class PrepareRequest(_message.Message):
     def columns(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """question, answer, system, text or messages: its column"""
 
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """of the paths, by their order; empty: all alike"""
+
     def __init__(
         self,
         *,
@@ -185,10 +190,11 @@ class PrepareRequest(_message.Message):
         valid_share: _builtins.float = ...,
         questions_share: _builtins.float = ...,
         seed: _builtins.int = ...,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "output", b"output", "paths", b"paths", "questions_share", b"questions_share", "seed", b"seed", "valid_share", b"valid_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "output", b"output", "paths", b"paths", "questions_share", b"questions_share", "seed", b"seed", "valid_share", b"valid_share", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from safetrain import inputs
+from safetrain import inputs, split
+from safetrain.connection import Daemon
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
 from safetrain.views.labels import sign
+from safetrain.views.prepare import prepare_lines
 from safetrain.views.settings_table import every, first_sentence
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_proto.v1.data_pb2 import PrepareEvent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
@@ -36,6 +39,7 @@ class Settled(click.Command):
 def job_options(function: F) -> F:
     """Adds the options that describe a job; `spec_of` reads them."""
     options = [
+        click.argument("data", required=False, metavar="[DATA]"),
         click.option(
             "--model",
             default=inputs.DEFAULT_MODEL,
@@ -44,6 +48,16 @@ def job_options(function: F) -> F:
         ),
         click.option("--train", metavar="FILE", help=_("Training data, JSON lines.")),
         click.option("--valid", metavar="FILE", help=_("Validation data, JSON lines.")),
+        click.option(
+            "--split",
+            type=click.FloatRange(0, 0.9, min_open=True),
+            is_flag=False,
+            flag_value=0.1,
+            help=_(
+                "Without validation data: keep this share of the samples for it, 0.1 where no "
+                "number stands. The file may then be anything that `safetrain prepare` reads."
+            ),
+        ),
         click.option(
             "--output",
             metavar="FOLDER",
@@ -92,9 +106,11 @@ def job_options(function: F) -> F:
 def spec_of(
     session: Session,
     *,
+    data: str | None,
     model: str,
     train: str | None,
     valid: str | None,
+    split: float | None,
     output: str,
     config: str | None,
     pairs: tuple[str, ...],
@@ -105,13 +121,15 @@ def spec_of(
     name: str = "",
     overnight: bool = False,
 ) -> jobs_pb2.JobSpec:
-    """The job that the options and the configuration file describe, its paths absolute.
+    """The job that the options and the configuration file describe, its paths absolute; without a
+    validation file where `split` is given (see `split.made`).
 
     An option goes before the file. What the file says otherwise than it is done here is noted.
     Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
-    train_file, valid_file = inputs.data(train, valid, file.data)
+    train, valid = inputs.named_data(data, train, valid)
+    train_file, valid_file = inputs.data(train, valid, file.data, split=split is not None)
     file = inputs.with_epochs(file, train_file)
     spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
@@ -132,6 +150,21 @@ def spec_of(
     for said in notes:
         session.note(f"  {sign(said.status)} {say(said)}")
     return message
+
+
+def split_if_asked(
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None
+) -> None:
+    """Makes the validation file where `--split` asks for it, and notes what came of it."""
+    if share is None:
+        return
+
+    def tell(event: PrepareEvent) -> None:
+        if not session.json and not event.HasField("progress"):
+            for line in prepare_lines(event, shown_samples=False):
+                session.note(f"  {line}" if line else "")
+
+    split.made(daemon, spec, share, tell)
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:
