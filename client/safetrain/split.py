@@ -1,7 +1,7 @@
-"""Makes the validation file of a job that has none: a share of its samples.
+"""Splits a validation file off the training data of a job that has none.
 
-The files go to a folder of the job's output folder whose name has a hash of what they are made
-from: the same data give the same files, to the bit, and other data never replace them.
+The files are written to a folder of the job's output folder that is named by a hash of the data:
+the same data give the same files, to the bit, and other data never overwrite them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from safetrain_shared.errors import InvalidInput, NotAllowed, NotFound
 from safetrain_shared.paths import SPLIT
 
 _SEED = 0
-Tell = Callable[[PrepareEvent], None]
+OnEvent = Callable[[PrepareEvent], None]
 
 
-def made(daemon: Daemon, spec: JobSpec, share: float, tell: Tell = lambda _event: None) -> None:
-    """Make training and validation file of `spec.train`, and name them in `spec`.
+def split_data(
+    daemon: Daemon, spec: JobSpec, share: float, on_event: OnEvent = lambda _event: None
+) -> None:
+    """Split `spec.train` into a training and a validation file, and set them in `spec`.
 
-    `share`: of the samples, for validation. `tell` is given what `prepare` says meanwhile. Raises
-    NotFound and NotAllowed for the file, and InvalidInput where nothing of it can be kept apart.
+    `share`: the validation samples, 0 to 1. `on_event` receives the events of `prepare`. Raises
+    NotFound and NotAllowed for the file, InvalidInput where no sample can be held out.
     """
     if not 0 < share < 1:
         raise InvalidInput("client.split_share", share=share)
@@ -32,7 +34,7 @@ def made(daemon: Daemon, spec: JobSpec, share: float, tell: Tell = lambda _event
     request = PrepareRequest(paths=[spec.train], output=str(folder), valid_share=share, seed=_SEED)
     counts: dict[str, int] = {}
     for event in daemon.stream(daemon.data.Prepare, request):
-        tell(event)
+        on_event(event)
         if event.HasField("prepared"):
             counts = dict(event.prepared.counts)
     if not counts.get("valid.jsonl"):
@@ -41,7 +43,7 @@ def made(daemon: Daemon, spec: JobSpec, share: float, tell: Tell = lambda _event
 
 
 def _digest(path: str, share: float) -> str:
-    """Eight hexadecimal digits of the file's content and how it is divided."""
+    """Return 8 hexadecimal digits of the hash of the file's content and the share."""
     found = hashlib.sha256(f"{share!r} {_SEED}\n".encode())
     try:
         with Path(path).open("rb") as file:

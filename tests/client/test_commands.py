@@ -16,8 +16,8 @@ from safetrain_shared import errors, wire
 from safetrain_shared.events import StateChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
+from tests.client.builders import complete_run, event, job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -272,7 +272,7 @@ def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
 def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(
     daemon: FakeDaemon, capsys: Capture
 ) -> None:
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     assert main(["watch", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -297,7 +297,7 @@ def test_the_exit_code_of_watch_tells_how_the_job_ended(
 
 
 def test_watch_as_json_gives_every_event_its_number(daemon: FakeDaemon, capsys: Capture) -> None:
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     assert main(["watch", "1", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

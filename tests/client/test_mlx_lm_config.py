@@ -13,8 +13,8 @@ from safetrain.cli import main
 from safetrain.mlx_lm_config import Config
 from safetrain_proto.v1.jobs_pb2 import JobSpec, SubmitResponse
 from safetrain_shared.errors import InvalidInput
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 Capture = pytest.CaptureFixture[str]
 

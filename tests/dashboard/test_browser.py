@@ -14,8 +14,8 @@ from safetrain_shared import i18n
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from tests.browser import browser
+from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, step, whole_story
 from tests.dashboard.conftest import Served
 
 __all__ = ["browser"]
@@ -30,7 +30,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
     fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
     running = job(1, name="Farense", last_seq=11, step=30, total_steps=100, train_loss=1.25)
     fake.jobs = [running, job(2, JobState.QUEUED, queue_position=1)]
-    fake.events = whole_story()[:-2]
+    fake.events = complete_run()[:-2]
     fake.start()
     yield fake
     fake.ended.set()

@@ -11,8 +11,8 @@ from typing import Any
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_shared.errors import Busy
 from safetrain_shared.jobs import JobState
+from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, step, whole_story
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.dashboard.conftest import Serve, Served
@@ -70,7 +70,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
 
 
 def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, last_seq=12)], whole_story()
+    paper.jobs, paper.events = [job(1, last_seq=12)], complete_run()
     page = serve()
     for lang in ("en", "pt", "en"):
         until(page, "curves", lambda c: bool(c["loss"]), f"?lang={lang}")
@@ -78,7 +78,7 @@ def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
 
 
 def test_a_job_that_had_ended_is_followed_on_after_a_retry(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], whole_story()
+    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], complete_run()
     paper.ended.set()
     page = serve()
     assert len(until(page, "curves", lambda c: bool(c["loss"]))["loss"]) == 3
@@ -92,7 +92,7 @@ def test_every_figure_and_sentence_is_in_the_language_asked_for(
     paper: FakeDaemon, serve: Serve
 ) -> None:
     paper.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
-    paper.events = whole_story()
+    paper.events = complete_run()
     page = serve("--lang", "pt")
 
     def loss(query: str) -> str:

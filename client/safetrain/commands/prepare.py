@@ -1,4 +1,4 @@
-"""`safetrain prepare FILE… --output FOLDER`: from the files people have to training files."""
+"""`safetrain prepare FILE… --output FOLDER`: convert data files to training files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.prepare import prepare_lines
@@ -68,7 +68,7 @@ def prepare(
     questions: float,
     seed: int,
 ) -> None:
-    """Prints how each file is read, what was dropped, and what was written."""
+    """Print how each file is read, what was dropped, and what was written."""
     weighted = [_weighted(file) for file in files]
     request = PrepareRequest(
         paths=[inputs.absolute(file) for file, _weight in weighted],
@@ -79,20 +79,20 @@ def prepare(
         questions_share=questions,
         seed=seed,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
-            ticker.clear()
+            status_line.clear()
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("progress"):
-                ticker.show(short_path(event.progress.path))
+                status_line.show(short_path(event.progress.path))
             else:
                 echo("\n".join(prepare_lines(event)))
 
 
 def _weighted(text: str) -> tuple[str, float]:
-    """A.csv=2: the file and its weight; 1 where none stands. Raises InvalidSetting."""
+    """Parse A.csv=2: a file and its weight, by default 1. Raises InvalidSetting."""
     file, equals, weight = text.rpartition("=")
     if not equals or Path(text).exists():
         return text, 1.0
@@ -103,7 +103,7 @@ def _weighted(text: str) -> tuple[str, float]:
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    """question=pergunta,answer=resposta. Raises InvalidSetting."""
+    """Parse --map: question=pergunta,answer=resposta. Raises InvalidSetting."""
     columns = {}
     for pair in ",".join(pairs).split(",") if pairs else ():
         role, _equals, column = pair.partition("=")

@@ -1,4 +1,4 @@
-"""`safetrain preview FILE`: samples as the model will see them, with the learned tokens marked."""
+"""`safetrain preview FILE`: show samples through the chat template, learned tokens marked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.preview import lengths_line, sample_lines
 from safetrain_proto.v1.data_pb2 import PreviewRequest
@@ -63,7 +63,7 @@ def preview(
     pairs: tuple[str, ...],
     trust_remote_code: bool,
 ) -> None:
-    """Prints the samples, then their lengths; as JSON the whole answer."""
+    """Print the samples, then their lengths; with --json the response."""
     settings = inputs.settings(Config(), pairs)
     chosen = settings.pop("max_seq_length", 0)
     request = PreviewRequest(
@@ -74,13 +74,13 @@ def preview(
         settings=settings_to_wire(settings),
         trust_remote_code=trust_remote_code,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
-        ticker.show("inspecting")
+        status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.data.Preview, request, seconds=_SECONDS, again=True)
         finally:
-            ticker.clear()
+            status_line.clear()
     if session.json:
         write(message_to_json(answer))
         return

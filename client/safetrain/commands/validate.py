@@ -1,4 +1,4 @@
-"""`safetrain validate FILE…`: every problem of training files, with file, line and reason."""
+"""`safetrain validate FILE…`: list the problems of training files, with file, line and reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -31,12 +31,12 @@ from safetrain_shared.wire import finding_from_wire
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 def validate(session: Session, files: tuple[str, ...]) -> int:
-    """Prints each problem as it is found, then a line a file."""
+    """Print each problem as it is found, then a line per file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-    ticker, wrong, codes = Ticker(silent=session.terse), set(), set()
+    status_line, wrong, codes = StatusLine(silent=session.terse), set(), set()
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
-            ticker.clear()
+            status_line.clear()
             if event.HasField("problem") and event.problem.status == STATUS_FAILED:
                 problem = finding_from_wire(event.problem)
                 wrong.add(problem.args.get("path"))
@@ -46,7 +46,7 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
             elif event.HasField("progress"):
                 progress = event.progress
                 share = progress.bytes_done / max(1, progress.bytes_total)
-                ticker.show(short_path(progress.path), share)
+                status_line.show(short_path(progress.path), share)
             elif event.HasField("problem"):
                 echo(_problem(event.problem))
             else:
@@ -60,7 +60,7 @@ def _problem(message: Finding) -> str:
     finding = finding_from_wire(message)
     text = say(finding, fallback=message.text)
     path, line = finding.args.get("path"), finding.args.get("line")
-    # What is said of a whole file names it.
+    # The sentence of a finding on a whole file names the file.
     place = f"{short_path(f'{path}:{line}')}: " if line else ""
     return f"{place}{sign(finding.status)} {text}"
 

@@ -1,4 +1,4 @@
-"""The texts of the page, by the names that the page knows them by."""
+"""The texts of the page, by their names in its JavaScript."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ WORDS: dict[str, str] = {
 
 
 def words() -> dict[str, str]:
-    """Every text in the language in use, and under `lang` which that is."""
+    """Return every text in the language in use, and that language as `lang`."""
     return {"lang": language(), **{name: translate(text) for name, text in WORDS.items()}}

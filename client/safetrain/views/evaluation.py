@@ -32,7 +32,7 @@ def verdict_lines(evaluation: Evaluation) -> list[str]:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """Better by so much, worse, or cannot be told, with the sign for it."""
+    """Return the verdict as a sentence: better by how much, worse, or undecided."""
     points = integer(abs(round(100 * verdict.difference)))
     if verdict.judgement == "better":
         text = _("The training helped: {points} of 100 questions more are answered rightly.")

@@ -1,4 +1,4 @@
-"""Events as plain lines, one an event, where no terminal is watching."""
+"""Events as text, one line each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from safetrain_shared.messages import say
 
 
 def line(event: events.Event) -> str:
-    """What happened, after the time of day at which it did."""
-    return f"{clock(event.time)}  {told(event)}"
+    """Return the time of day and the description of an event."""
+    return f"{clock(event.time)}  {describe(event)}"
 
 
-def told(event: events.Event) -> str:
-    """What happened, in words and numbers."""
+def describe(event: events.Event) -> str:
+    """Return an event in words."""
     match event.body:
         case events.StateChanged(state, cause):
             return word(STATES, state) + _reason(cause)

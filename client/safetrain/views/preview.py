@@ -1,4 +1,4 @@
-"""A preview as lines of text: what is learned stands out, what is cut is struck through."""
+"""Formats a preview as lines of text, with learned and cut pieces marked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safetrain_shared.messages import say
 from safetrain_shared.printable import printable
 from safetrain_shared.wire import finding_from_wire
 
-# They tell it where there is no colour, and to who does not see it.
+# For terminals without colour, and for readers who do not see it.
 _LEARNED, _CUT = "⟦{}⟧", "✂{}✂"
 
 
 def sample_lines(sample: PreviewSample, name: str) -> Iterator[str]:
-    """A heading, the sample with what is learned marked, and what is odd about it."""
+    """Yield a heading, the sample with its pieces marked, and its problems."""
     text = _("{name}, line {line}: {tokens} tokens, {learned} of them learned")
     heading = text.format(
         name=name,
@@ -37,7 +37,7 @@ def sample_lines(sample: PreviewSample, name: str) -> Iterator[str]:
 
 
 def lengths_line(preview: PreviewResponse, length: int) -> str:
-    """The lengths of the samples that were counted, and what `length` tokens would cut of them."""
+    """Return the lengths of the counted samples, and how many `length` tokens would cut."""
     text = _("{count} samples counted: median {median}, longest {longest} tokens.").format(
         count=integer(preview.counted),
         median=integer(preview.median),
@@ -55,7 +55,7 @@ def lengths_line(preview: PreviewResponse, length: int) -> str:
 
 
 def _marked(piece: PreviewPiece) -> str:
-    """A piece between signs, in its colour where there is colour."""
+    """Return a piece between its signs, in colour where there is colour."""
     text = printable(piece.text)
     if piece.cut:
         return click.style(_CUT.format(text), fg="red", dim=True)

@@ -10,12 +10,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
+from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError, Unreachable
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.history import Progress
@@ -25,16 +24,16 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind import host
 from safetraind.controller import emit_event, wait_for_resources
 from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
-from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
+from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
 from safetraind.controller.lessons import lesson
-from safetraind.controller.retries import Retries
+from safetraind.controller.retries import AGAIN_SECONDS, Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
 from safetraind.host.agents import agent_path
 from safetraind.host.awake import let_display_sleep
 from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
+from safetraind.processes.lease import Lease, is_held, lock_folder_soon, try_lock
 from safetraind.processes.supervisor import (
     Supervisor,
     Worker,
@@ -44,6 +43,7 @@ from safetraind.processes.supervisor import (
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage import documents, event_file
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.delivered_watermark import DeliveredWatermark
 from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
@@ -81,6 +81,7 @@ class Controller:
         self._feeds: dict[int, EventFeed] = {}
         self._progress: dict[int, tuple[int, Progress]] = {}
         self._check: asyncio.Task[None] | None = None
+        self._farewell: SafetrainError = Unreachable("daemon.stopping")
 
     # What the services ask.
 
@@ -109,6 +110,11 @@ class Controller:
     def stopping(self) -> bool:
         """Whether the daemon is on its way out."""
         return self._scheduler.stopping
+
+    @property
+    def farewell(self) -> SafetrainError:
+        """What watchers are told when the daemon stops."""
+        return self._farewell
 
     def record(self, job_id: int) -> Record:
         """The job's fixed part and times. Raises NotFound."""
@@ -162,11 +168,15 @@ class Controller:
         """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
         job = (record := self._store.add(document, output, key, after, time.time())).job
         self._records[job.id] = record
-        # From here on it is accepted: nothing that a full disk does may deny it any more.
+        # From here on it is accepted: nothing may deny it any more.
         self._scheduler = dataclasses.replace(
             self._scheduler, jobs={**self._scheduler.jobs, job.id: job}
         )
-        self._apply(triggers.Submitted(job))
+        try:
+            self._apply(triggers.Submitted(job))
+        except Exception as error:
+            log.warning("job %d: queueing: %s; trying again", job.id, error)
+            self._begin(job.id, self._happened(triggers.Submitted(job)))
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
@@ -218,7 +228,7 @@ class Controller:
             except Exception as error:  # one job's files must not keep the others from running
                 log.exception("job %d: it is set aside", job.id)
                 self._set_aside(job, error)
-        self._apply(triggers.WakeUp())
+        self._retries.begin(self._happened(triggers.WakeUp()))
 
     def _set_aside(self, job: Job, error: Exception) -> None:
         """Makes it a failed job in memory; its row and its files stay as they are."""
@@ -238,6 +248,24 @@ class Controller:
             await asyncio.sleep(0.05)
         await self._retries.cancel()
         self._lease.drop()
+        self._wake_watchers()
+
+    async def abandon(self, why: SafetrainError) -> None:
+        """Stops for `why`, because the home is gone or another daemon's: nothing is written there.
+
+        A training saves a checkpoint in its output folder and ends.
+        """
+        self._farewell = why
+        active = self._scheduler.active
+        self._scheduler = dataclasses.replace(self._scheduler, stopping=True)
+        await self._retries.cancel()
+        self._wake_watchers()
+        await self._lease.dismiss_borrowers()
+        if active is not None and why.code == "home.gone":
+            await end_orphan(self._run(active.id))
+        self._lease.drop()
+
+    def _wake_watchers(self) -> None:
         for feed in self._feeds.values():
             feed.wake()
 
@@ -249,10 +277,10 @@ class Controller:
             log.info("job %d: its worker is at work, adopted", job.id)
             self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
             self._intend(job.id, job.intent)
-            self._retries.begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            self._begin(job.id, self._accompany(job.id, self._supervisor.adopt(run)))
             return
         # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
-        await asyncio.wait({self._retries.begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+        await asyncio.wait({self._begin(job.id, self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
         """Tells what happened while no daemon was there."""
@@ -296,13 +324,37 @@ class Controller:
             self._store.save(changed, time.time())
         self._scheduler = scheduler
         for job in changed:
-            self._records[job.id] = self._store.get(job.id)
+            self._records[job.id] = self._record_of(job)
         for effect in effects:
             log.debug("%s", effect)
             try:
                 self._CARRY_OUT[type(effect)](self, effect)
             except Exception:  # the decision stands: what comes after it must be carried out too
                 log.exception("%s could not be carried out", effect)
+
+    def _record_of(self, job: Job) -> Record:
+        """As the database has it; what was saved must be carried out even if it can't be read."""
+        try:
+            return self._store.get(job.id)
+        except Exception:
+            log.exception("job %d: its record could not be read again", job.id)
+            return dataclasses.replace(self._records[job.id], job=job)
+
+    def _begin(self, job_id: int, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts work on a job. What breaks it unforeseen ends that job, and never the queue."""
+        return self._retries.begin(self._contained(job_id, work))
+
+    async def _contained(self, job_id: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.exception("job %d: the work on it broke", job_id)
+            await self._supervisor.adopt(self._run(job_id)).ended()  # then it holds no lease
+            await self._happened(triggers.WorkBroke(job_id, self._broken(error)))
+
+    def _broken(self, error: Exception) -> Finding:
+        args = {"reason": f"{type(error).__name__}: {error}"[:200], "log": str(self.home.log)}
+        return Finding("daemon.broken", Status.FAILED, True, args)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
         """What happened can't be refused: a full disk only delays it."""
@@ -342,8 +394,17 @@ class Controller:
 
     def _take_lease(self, _: effects.TakeLease) -> None:
         async def take() -> None:
-            self._lease.descriptor = await self._lease.take(wait=True)
-            await self._happened(triggers.LeaseTaken())
+            self._lease.descriptor = await self._retries.until_whole(
+                lambda: self._lease.take(wait=True)
+            )
+            try:
+                await self._happened(triggers.LeaseTaken())
+            except Exception:
+                log.exception("the lease could not be used; trying again")
+                self._lease.drop()
+                self._scheduler = dataclasses.replace(self._scheduler, lease=state.FREE)
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self._happened(triggers.WakeUp())
 
         self._retries.begin(take())
 
@@ -351,7 +412,7 @@ class Controller:
         self._lease.drop()
 
     def _start_check(self, effect: effects.Check) -> None:
-        self._check = self._retries.begin(self._checked(effect.id))
+        self._check = self._begin(effect.id, self._checked(effect.id))
 
     def _stop_check(self, _: effects.StopCheck) -> None:
         if self._check is not None:
@@ -376,8 +437,7 @@ class Controller:
             ended = triggers.CheckEnded(job_id, cause)
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
-            args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
-            ended = triggers.CheckEnded(job_id, Finding("daemon.broken", Status.FAILED, True, args))
+            ended = triggers.CheckEnded(job_id, self._broken(error))
         self._check = None
         await self._happened(ended)
 
@@ -396,12 +456,12 @@ class Controller:
     def _train(self, effect: effects.Train) -> None:
         with contextlib.suppress(OSError):  # then the worker can't be started either
             self._run(effect.id).intent.unlink(missing_ok=True)
-        self._retries.begin(self._launch(effect.id, effect.attempt))
+        self._begin(effect.id, self._launch(effect.id, effect.attempt))
 
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
-            notices = await asyncio.to_thread(self._start_notices, job_id, attempt)
+            notices = await bounded(run.root, self._start_notices, job_id, attempt)
             if notices:
                 self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)
@@ -444,7 +504,7 @@ class Controller:
         """
         folder = Path(self._records[job_id].output)
         try:
-            descriptor = await soon(partial(try_lock_folder, folder))
+            descriptor = await lock_folder_soon(folder)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -465,7 +525,8 @@ class Controller:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
-                feed.look()
+                with contextlib.suppress(OSError):
+                    feed.look()
             await ended
         finally:
             ended.cancel()
@@ -482,7 +543,7 @@ class Controller:
         try:
             note = lesson(self.home, job, end, self.progress(job.id))
             if note is not None:
-                await asyncio.to_thread(note)
+                await bounded(self.home.learned, note)
         except Exception as error:  # the job's own story must go on whatever became of this
             log.warning("job %d: what it taught could not be kept: %s", job.id, error)
 
@@ -500,9 +561,12 @@ class Controller:
                 await wait_for_resources.for_the_next_segment(effect.seconds)
             else:
                 await wait_for_resources.on_disk(folders)
+
+        async def tell() -> None:
+            await self._retries.until_whole(wait)
             await self._happened(triggers.ResourcesFound(job_id))
 
-        self._retries.begin(wait())
+        self._begin(job_id, tell())
 
     def _write_intent(self, effect: effects.WriteIntent) -> None:
         self._intend(effect.id, effect.intent)
@@ -554,4 +618,4 @@ async def _darken(job: Job, end: state.WorkerExit) -> None:
     """
     unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
     if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await asyncio.to_thread(let_display_sleep)
+        await bounded("/", let_display_sleep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +23,7 @@ from safetraind.preflight.preflight_run import gather as gather_machine
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
+from safetraind.storage.bounded_read import bounded
 
 _PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
@@ -38,11 +38,11 @@ async def gather(
     """
     job = controller.job(job_id) if job_id else _current(controller)
     spec = controller.record(job.id).spec if job else _default_spec(controller)
-    model = _model(models, spec, job)
-    machine = await asyncio.to_thread(gather_machine, spec, controller.home, model)
+    model = await bounded(spec.model, _model, models, spec, job)
+    machine = await bounded(spec.output, gather_machine, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    known = await asyncio.to_thread(_history, controller, job, spec) if job else None
+    known = await bounded(controller.home.root, _history, controller, job, spec) if job else None
     jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,

@@ -28,6 +28,7 @@ from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
@@ -64,8 +65,8 @@ class Planning:
         `idle`: what is free now is what the job will find; else it is judged by what the machine
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
         """
-        folder = located(await asyncio.to_thread(self._models.resolve, spec.model))
-        facts = await asyncio.to_thread(gather, spec, self._home, folder)
+        folder = await bounded(spec.model, self._folder, spec.model)
+        facts = await bounded(spec.output, gather, spec, self._home, folder)
         if not idle:
             facts = _left_alone(facts)
         _reject(quick(spec, facts))
@@ -85,12 +86,12 @@ class Planning:
 
         A training that goes on under a new plan keeps all that its schedule depends on.
         """
-        source = await asyncio.to_thread(self._models.resolve, spec.model)
+        model = await bounded(spec.model, self._folder, spec.model)
         try:
-            model = located(source) or await _fetched(source.path, launcher)
+            model = model or await _fetched(spec.model, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
             return finding_of(error)
-        spec, effective_batch = await asyncio.to_thread(_going_on, spec)
+        spec, effective_batch = await bounded(spec.output, _going_on, spec)
         workers = self._inspections.through(launcher)
         preflight_run = PreflightRun(
             spec, workers, self._home, model, effective_batch=effective_batch
@@ -101,6 +102,10 @@ class Planning:
             return preflight_run.plan
         blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]
         return blocking[0] if blocking else preflight_run.findings[-1]
+
+    def _folder(self, model: str) -> Path | None:
+        """Return the model's folder; None where it is still at the hub."""
+        return located(self._models.resolve(model))
 
     def preflight_run(
         self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False

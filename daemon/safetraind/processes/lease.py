@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetrain_shared.paths import private
+from safetraind.storage.bounded_read import bounded
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Lease:
 
     def __init__(self, path: Path) -> None:
         """`path`: the lock file, the same for all who share the device."""
-        private(path.parent)
+        private(path.parent, parents=True)
         self._path = path
 
     @property
@@ -79,6 +80,24 @@ class Lease:
     async def take_soon(self) -> int | None:
         """`try_take` with a moment's patience."""
         return await soon(self.try_take)
+
+
+async def lock_folder_soon(folder: Path) -> int | None:
+    """`try_lock_folder` with a moment's patience, and a limit in time: it may be on a dead mount.
+
+    Raises OSError, NoRoom.
+    """
+
+    def give_back(descriptor: int | None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+
+    for _ in range(_PATIENCE):
+        descriptor = await bounded(folder, try_lock_folder, folder, late=give_back)
+        if descriptor is not None:
+            return descriptor
+        await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+    return None
 
 
 async def soon(take: Callable[[], int | None]) -> int | None:

@@ -144,10 +144,20 @@ class Worker:
 
 def kill_workers(run: RunFolder) -> None:
     """Kills whatever process of ours has this run folder as an argument."""
+    for process in workers_of(run):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def workers_of(run: RunFolder) -> list[psutil.Process]:
+    """Returns the living processes of ours that have this run folder as an argument."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]:
-                process.kill()
+            ours = process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:

@@ -19,11 +19,13 @@ from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
+from safetraind.service.stream_limit import Streams
 from safetraind.submission import check_absolute, checked_output
 
 Line = Mapping[str, Any]
 _HEAVIEST = 100.0  # a file's weight: so many copies of each sample
 _SHOWN_SAMPLES, _MOST_SHOWN = 3, 100  # of a preview
+MOST_READERS = 8  # files being read at once, each by a worker of its own
 
 
 class DataService(data_pb2_grpc.DataServicer):
@@ -32,6 +34,7 @@ class DataService(data_pb2_grpc.DataServicer):
     def __init__(self, launcher: EphemeralWorkers, models: Models) -> None:
         self._launcher = launcher
         self._models = models
+        self._streams = Streams(MOST_READERS)
 
     @guarded
     async def Validate(  # noqa: N802
@@ -40,8 +43,13 @@ class DataService(data_pb2_grpc.DataServicer):
         """Stream progress, problems and a summary of each file."""
         for path in request.paths:
             check_absolute(path)
+        with self._streams.one():
+            async for event in self._validated(list(request.paths)):
+                yield event
+
+    async def _validated(self, paths: list[str]) -> AsyncIterator[data_pb2.ValidateEvent]:
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        work = asyncio.create_task(self._inspect(list(request.paths), lines))
+        work = asyncio.create_task(self._inspect(paths, lines))
         try:
             while (line := await lines.get()) is not None:
                 event = _to_wire(line)
@@ -68,6 +76,13 @@ class DataService(data_pb2_grpc.DataServicer):
             "questions": min(1.0, max(0.0, request.questions_share)),
             "seed": request.seed,
         }
+        with self._streams.one():
+            async for event in self._prepared(work, output):
+                yield event
+
+    async def _prepared(
+        self, work: Mapping[str, Any], output: str
+    ) -> AsyncIterator[data_pb2.PrepareEvent]:
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
         running = asyncio.create_task(
             self._launcher.run_worker("prepare", work, lease=False, on_progress=lines.put_nowait)

@@ -17,10 +17,10 @@ from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
+from safetraind.storage.bounded_read import bounded
 from safetraind.submission import checked_file
 
 _SIGKILL = 9
-_MAX_TOKENS = 128
 Line = Mapping[str, Any]
 
 
@@ -36,8 +36,10 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
         """Stream progress, and last the evaluation."""
-        job = job_with_adapter(self._controller, request.job_id)
-        work = self._work(job, request)
+        job = await bounded(
+            self._controller.home.root, job_with_adapter, self._controller, request.job_id
+        )
+        work = await bounded(job.output, self._work, job, request)
         yield _progress({"phase": "queue", "done": -1.0})
         lease = await self._controller.borrow_lease(wait=request.wait)
         if lease is None:
@@ -68,7 +70,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             "questions": questions,
             "train": spec.train,
             "folder": str(job.output / EVALUATION),
-            "max_tokens": request.max_tokens or _MAX_TOKENS,
+            "max_tokens": max(0, request.max_tokens),
             "limit": max(0, request.limit),
             "trust_remote_code": spec.trust_remote_code,
         }

@@ -77,12 +77,7 @@ class JobStore:
         """
         self._path = path
         try:
-            with contextlib.suppress(OSError):  # SQLite says what is wrong with it
-                path.touch(mode=0o600)  # others may be allowed to read in the home
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._verify()
-            self._configure()
+            self._connect()
             self._migrate(migrations)
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
@@ -90,6 +85,22 @@ class JobStore:
     def close(self) -> None:
         """Closes the database."""
         self._db.close()
+
+    def rescue(self) -> None:
+        """Puts the database back at its path, whose file was removed while this held it open.
+
+        Raises OSError, NoRoom.
+        """
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            _copy(self._db, new)
+            for left in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + left).unlink(missing_ok=True)
+            new.replace(self._path)
+            self._db.close()
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
 
     def add(self, document: JobDocument, output: str, key: str, after: int, now: float) -> Record:
         """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
@@ -106,7 +117,9 @@ class JobStore:
                 "UPDATE jobs SET document = ? WHERE id = ?",
                 (_text(documents.to_json(document)), cursor.lastrowid),
             )
-        return self.get(int(cursor.lastrowid or 0))
+        shorter = document.spec.allow_shorter
+        job = Job(document.job, position=tail, after=after, allow_shorter=shorter)
+        return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
         """Keeps what changed of these jobs, all or none. Raises NoRoom."""
@@ -210,6 +223,14 @@ class JobStore:
         times = (row["created"], row["started"], row["finished"])
         return Record(job, document, row["output"], *times)
 
+    def _connect(self) -> None:
+        with contextlib.suppress(OSError):  # SQLite says what is wrong with it
+            self._path.touch(mode=0o600)  # others may be allowed to read in the home
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._verify()
+        self._configure()
+
     def _verify(self) -> None:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -232,10 +253,7 @@ class JobStore:
             self._db.executescript(f"BEGIN; {step} PRAGMA user_version = {version}; COMMIT;")
 
     def _back_up(self, version: int) -> None:
-        path = self._path.with_name(f"{self._path.name}.version-{version}")
-        with sqlite3.connect(path) as backup:
-            self._db.backup(backup)
-        backup.close()
+        _copy(self._db, self._path.with_name(f"{self._path.name}.version-{version}"))
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self)
@@ -275,6 +293,14 @@ class _Transaction:
     def _roll_back(self) -> None:
         if self._store._db.in_transaction:
             self._store._db.execute("ROLLBACK")
+
+
+def _copy(database: sqlite3.Connection, path: Path) -> None:
+    """Writes the content of a database into a file of its own, for this user alone."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(path)) as copy:
+        database.backup(copy)
 
 
 def _moving(job: Job) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What `preflight` and `submit` take alike: model, data, output folder, settings."""
+"""Shared by `preflight` and `submit`: the options that describe a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
 from safetrain.views.labels import sign
 from safetrain.views.prepare import prepare_lines
-from safetrain.views.settings_table import every, first_sentence
+from safetrain.views.settings_table import all_settings, first_sentence
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.data_pb2 import PrepareEvent
 from safetrain_shared.i18n import translate as _
@@ -26,18 +26,18 @@ from safetrain_shared.wire import spec_to_wire
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Settled(click.Command):
-    """A command whose help tells the settings, from the same source as `explain`."""
+class CommandWithSettings(click.Command):
+    """A command whose help lists the settings, from the same source as `explain`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options, then a line a setting."""
+        """Write the options, then a line per setting."""
         super().format_options(ctx, formatter)
         with formatter.section(_("Settings (in full: safetrain explain SETTING)")):
-            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in every()])
+            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in all_settings()])
 
 
 def job_options(function: F) -> F:
-    """Adds the options that describe a job; `spec_of` reads them."""
+    """Add the options that describe a job; `spec_of` reads them."""
     options = [
         click.argument("data", required=False, metavar="[DATA]"),
         click.option(
@@ -121,11 +121,11 @@ def spec_of(
     name: str = "",
     overnight: bool = False,
 ) -> jobs_pb2.JobSpec:
-    """The job that the options and the configuration file describe, its paths absolute; without a
-    validation file where `split` is given (see `split.made`).
+    """Return the job of the options and the configuration file, with absolute paths.
 
-    An option goes before the file. What the file says otherwise than it is done here is noted.
-    Raises InvalidInput, NotFound.
+    With `split` it has no validation file yet: see `split_if_asked`.
+    An option takes precedence over the file. Values of the file that are ignored or converted are
+    noted. Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
     train, valid = inputs.named_data(data, train, valid)
@@ -143,38 +143,38 @@ def spec_of(
         allow_shorter=allow_shorter,
         start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
     )
-    message = spec_to_wire(spec)  # before anything is noted: it may refuse, too
+    message = spec_to_wire(spec)  # may raise, so before the notes
     notes = list(file.notes)
     if not (train or file.data):
         notes.append(inputs.default_data_note(train_file, valid_file))
-    for said in notes:
-        session.note(f"  {sign(said.status)} {say(said)}")
+    for note in notes:
+        session.note(f"  {sign(note.status)} {say(note)}")
     return message
 
 
 def split_if_asked(
     session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None
 ) -> None:
-    """Makes the validation file where `--split` asks for it, and notes what came of it."""
+    """Split the validation file off the training file where `--split` is given; print a summary."""
     if share is None:
         return
 
-    def tell(event: PrepareEvent) -> None:
+    def show(event: PrepareEvent) -> None:
         if not session.json and not event.HasField("progress"):
-            for line in prepare_lines(event, shown_samples=False):
-                session.note(f"  {line}" if line else "")
+            for line in prepare_lines(event, with_samples=False):
+                session.note(f"  {line}")
 
-    split.made(daemon, spec, share, tell)
+    split.split_data(daemon, spec, share, show)
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:
-    """The settings behind the two options for who is not there, or wants the whole machine."""
+    """Return the settings that --ignore-pressure and --overnight stand for."""
     chosen: dict[str, SettingValue] = {"ignore_pressure": True} if ignore_pressure else {}
     return chosen | ({"segment_minutes": SEGMENT_MINUTES} if overnight else {})
 
 
 def _given(option: str) -> str:
-    """What the user wrote for an option that has a default; empty where it stands."""
+    """Return the value that the user gave for an option; empty where its default is used."""
     context = click.get_current_context()
     written = context.get_parameter_source(option) is not ParameterSource.DEFAULT
     return str(context.params[option]) if written else ""

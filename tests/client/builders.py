@@ -58,7 +58,7 @@ def plan(**settings: Any) -> Plan:
     )
 
 
-def whole_story() -> list[events_pb2.Event]:
+def complete_run() -> list[events_pb2.Event]:
     """A training from its queue to its end."""
     notice = Finding("train.left_out", Status.WARNING, args={"count": 3, "length": 256})
     bodies: list[events.Body] = [
