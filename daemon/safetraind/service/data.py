@@ -121,7 +121,8 @@ class DataService(data_pb2_grpc.DataServicer):
             "thinking": settings.thinking,
             "trust_remote_code": request.trust_remote_code,
         }
-        ended = await self._launcher.run_worker("preview", work, lease=False)
+        with self._streams.one():
+            ended = await self._launcher.run_worker("preview", work, lease=False)
         if ended.limit:
             raise InvalidInput(f"data.inspection_{ended.limit}")
         if ended.result is None:
