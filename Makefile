@@ -9,7 +9,7 @@ DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers architectures
+	bench-cli bench-queue bench-layers bench-prepare architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -124,6 +124,10 @@ trials: .venv/developing ## small inputs on which trainers go wrong in silence, 
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 seeds of planted repeats
+	SAFETRAIN_SPLIT_SEEDS=1000 $(BIN)/pytest -n 0 tests/prepare/test_prepare.py::test_near_equal_samples_stay_on_one_side
+	$(BIN)/python -m benchmarks.bench_prepare
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue

@@ -29,6 +29,8 @@ COMMANDS = (
     ("preflight", "PreflightEvent …"),
     ("watch, submit --watch", "Event …"),
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
+    ("prepare", "PrepareEvent …"),
+    ("preview", "PreviewResponse"),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
     ("models list", "[Model]"),

@@ -325,7 +325,10 @@ class _Daemon:
         control = ControlService(controller, device(), _METHODS, self._request_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
-        data, models = DataService(workers), ModelsService(self._models, controller, workers)
+        data, models = (
+            DataService(workers, self._models),
+            ModelsService(self._models, controller, workers),
+        )
         streams = Streams()
         answers = AnswersService(controller, self._models, self._inference, streams)
 

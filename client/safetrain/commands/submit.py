@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
+from safetrain.commands.common.job_options import (
+    CommandWithSettings,
+    job_options,
+    spec_of,
+    split_if_asked,
+)
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
@@ -41,6 +46,8 @@ _OUTCOMES = {
     ),
     example=(
         "safetrain submit --watch\n"
+        "safetrain submit dados --model demo --output farense\n"
+        "safetrain submit perguntas.csv --split\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
     cls=CommandWithSettings,
@@ -78,14 +85,13 @@ def submit(
     """Print the job's id, then follow it as --wait, --watch or --report-to require."""
     reporting = Reporting(report_to, log_dir)
     reporting.require()
-    request = SubmitRequest(
-        spec=spec_of(session, **given, evaluates=True),
-        idempotency_key=uuid.uuid4().hex,
-        fresh=fresh,
-        after=after,
-    )
+    spec = spec_of(session, **given, evaluates=True)
     status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
+        split_if_asked(session, daemon, spec, given["split"])
+        request = SubmitRequest(
+            spec=spec, idempotency_key=uuid.uuid4().hex, fresh=fresh, after=after
+        )
         status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
