@@ -45,7 +45,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding.
+    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
+    what goes into applying the gradient.
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
     allowed `peak` bytes.
@@ -57,6 +58,16 @@ class Measure:
     tokens_per_second: float = 0.0
     outside: int = 0
     died: bool = False
+    update_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of one micro-batch, without applying the gradient; a step was run of two where they are
+        accumulated.
+        """
+        batches = 2 if self.settings.gradient_accumulation > 1 else 1
+        taken = self.step.rows * self.step.width / self.tokens_per_second
+        return max(0.0, taken - self.update_seconds / batches)
 
 
 @dataclass(frozen=True, slots=True)

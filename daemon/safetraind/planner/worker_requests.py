@@ -160,7 +160,8 @@ def measure_from(value: Mapping[str, Any], *, died: bool = False) -> Measure:
     settings: TrainingSettings = from_plain(value["settings"], TrainingSettings)
     shape = {name: value[name] for name in SHAPE}
     speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
-    return Measure(settings, Step(**shape), value["peak"], speed, outside, died)
+    updating = value.get("update_seconds", 0.0)
+    return Measure(settings, Step(**shape), value["peak"], speed, outside, died, updating)
 
 
 def shape_of(step: Step) -> dict[str, int]:
