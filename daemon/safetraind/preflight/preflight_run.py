@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import SafetrainError
+from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.errors import ArgValue, SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home, nearest_existing
@@ -32,6 +32,7 @@ from safetraind.planner.make_room import make_room
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.next_probe import Setup, next_probe
 from safetraind.planner.option import Measure, Question
+from safetraind.planner.suggest import largest_fitting
 from safetraind.planner.worker_requests import (
     Problems,
     Workers,
@@ -226,6 +227,7 @@ class PreflightRun:
         if isinstance(answer, Finding):
             apps = await asyncio.to_thread(host.largest_apps)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
+            found += _smaller_model(answer, question)
             self.findings += found
             return [*found]
         self.plan = answer
@@ -322,7 +324,9 @@ class PreflightRun:
         done.judge_end(self._facts.model.path, limit)
         self._take(done.found)
         if done.found["measures"] or done.found["died"]:
-            learned.keep({k: v for k, v in done.found.items() if k not in _OF_THIS_TIME})
+            model = {"model": self.spec.model, "shape": to_plain(self._facts.model.shape)}
+            kept = {k: v for k, v in done.found.items() if k not in _OF_THIS_TIME}
+            learned.keep({**kept, **model})
 
     def _take(self, found: Mapping[str, Any]) -> None:
         device = device_from(found["device"]) if "device" in found else self._facts.device
@@ -379,6 +383,18 @@ class PreflightRun:
             report_path=paths[0],
             config_path=paths[1],
         )
+
+
+def _smaller_model(refusal: Finding, question: Question) -> list[Finding]:
+    """The model of the table that fits instead; none where more memory would not help."""
+    if "budget" not in refusal.args:
+        return []
+    try:
+        fitting = largest_fitting(question)
+    except LookupError:
+        return []
+    args: dict[str, ArgValue] = {"model": fitting.model.repository, "peak": fitting.peak}
+    return [Finding("plan.smaller_model", args=args, section="recommendation")]
 
 
 def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:

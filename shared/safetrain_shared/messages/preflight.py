@@ -202,6 +202,10 @@ SENTENCES: dict[str, str] = {
         "Or let macOS compress and swap what other programs hold, which makes them slow: "
         "--memory-budget {budget:num}GiB"
     ),
+    "plan.smaller_model": _(
+        "{model} would fit: about {peak:bytes} at the peak. Others are told by: safetrain models "
+        "suggest"
+    ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "
         "for everything. Choose a smaller model, or one with fewer bits"
