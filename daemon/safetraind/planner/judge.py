@@ -53,6 +53,12 @@ _ENTERS_A_STEP = (
 )
 
 
+def valid(question: Question, measures: Sequence[Measure]) -> list[Measure]:
+    """The steps that were run to their end, and that would take the same within today's budget."""
+    limit = question.budget.limit
+    return [m for m in measures if not m.died and m.holds_under(limit)]
+
+
 def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
     """Both compute a micro-batch in the same way, whatever its shape."""
     return all(getattr(one, name) == getattr(other, name) for name in _ENTERS_A_STEP)
@@ -80,7 +86,7 @@ class Judge:
         self._question = question
         self._runtime = question.runtime
         self._bucket = bucket
-        self._run = [m for m in measures if not m.died]
+        self._run = valid(question, measures)
         self._fits: list[tuple[TrainingSettings, int, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(

@@ -110,7 +110,8 @@ def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> i
     queries = width if attends.kept else min(BLOCK, width) if attends.in_blocks else 0
     scores = shape.heads * queries * width
     logits = max(_logits(runtime, settings, n) for n in (step.learned, step.valid_learned))
-    activations = width * max(shape.intermediate, shape.hidden)
+    widest = max(shape.intermediate, shape.hidden, shape.routed * shape.expert_width)
+    activations = width * widest
     rows = item_bytes(shape, settings) * step.rows * max(scores, activations)
     return max(rows, logits)
 
@@ -228,10 +229,19 @@ def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
     """A layer keeps, a token: 4 times the MLP's width, 6 the hidden size, 2 the heads' width."""
     shape, item = runtime.shape, item_bytes(runtime.shape, settings)
     heads = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
-    kept = item * (4 * shape.intermediate + 6 * shape.hidden + 2 * heads)
+    kept = item * (_mlp(shape) + 6 * shape.hidden + 2 * heads)
     if runtime.float32_inputs:
         kept += (4 - item) * _adapted_inputs(shape, settings)
     return tokens * kept
+
+
+def _mlp(shape: ModelShape) -> int:
+    """Numbers, a token, that the MLP keeps: 4 times its width. Each expert that a token passes
+    through also has its input and its output apart (measured on mlx-lm's qwen3_moe, within 6 %).
+    """
+    if not shape.routed:
+        return 4 * shape.intermediate
+    return shape.routed * (4 * shape.expert_width + 2 * shape.hidden)
 
 
 def _adapted_inputs(shape: ModelShape, settings: TrainingSettings) -> int:

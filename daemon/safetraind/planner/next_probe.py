@@ -11,7 +11,7 @@ from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.batching import quarters
 from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import same_way
+from safetraind.planner.judge import same_way, valid
 from safetraind.planner.memory_estimate import Runtime, Step, attends_alike, predict
 from safetraind.planner.option import Measure, Option, Question
 from safetraind.planner.peak_fit import probe_shapes
@@ -114,7 +114,7 @@ def _small_setups(
             ways.append(option)
         if option.peak * _LIKELY <= question.budget.room(Degree.ESTIMATED):
             break
-    run = [m for m in measures if not m.died]
+    run = valid(question, measures)
     return [
         setup
         for way in ways

@@ -123,6 +123,7 @@ class PreflightRun:
         self._effective_batch = effective_batch
         self._seconds = THOROUGH_SECONDS if thorough else PROBE_SECONDS
         self._splits_head = True
+        self._unsupported: frozenset[str] = frozenset()
 
     @property
     def blocked(self) -> bool:
@@ -296,8 +297,10 @@ class PreflightRun:
                         yield step
                     else:
                         done = step
+            known = self._unsupported
             self._conclude(done, learned)
-            if not (done.found["died"] or (done.is_whole and done.found["measures"])):
+            learned_more = done.found["measures"] or self._unsupported != known
+            if not (done.found["died"] or (done.is_whole and learned_more)):
                 return
             if "slow" in done.found:
                 return
@@ -322,8 +325,9 @@ class PreflightRun:
         """Takes in what a round found, and keeps what holds for the next time as well."""
         limit = self.question.budget.limit if self.question else 0
         done.judge_end(self._facts.model.path, limit)
+        done.found["measures"] = [{**m, "limit": limit} for m in done.found["measures"]]
         self._take(done.found)
-        if done.found["measures"] or done.found["died"]:
+        if any(done.found.get(kind) for kind in ("measures", "died", "unsupported")):
             model = {"model": self.spec.model, "shape": to_plain(self._facts.model.shape)}
             kept = {k: v for k, v in done.found.items() if k not in _OF_THIS_TIME}
             learned.keep({**kept, **model})
@@ -335,6 +339,7 @@ class PreflightRun:
         self.measures += [measure_from(m) for m in found["measures"]]
         self.measures += [measure_from(m, died=True) for m in found["died"]]
         self._splits_head = found.get("splits_head", self._splits_head)
+        self._unsupported |= set(found.get("unsupported", ()))
         self._facts = dataclasses.replace(
             self._facts, device=device, loaded=loaded, too_slow=slow or self._facts.too_slow
         )
@@ -364,6 +369,7 @@ class PreflightRun:
             resources=device.resources if device else 0,
             effective_batch=self._effective_batch,
             splits_head=self._splits_head,
+            unsupported=self._unsupported,
         )
 
     def _summarise(self) -> Summary:
