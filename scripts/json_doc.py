@@ -35,6 +35,7 @@ COMMANDS = (
     ("export", "Exported"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),
+    ("models suggest", "SuggestModelsResponse"),
     ("diagnose", '{"job", "findings": [Finding], "machine": Machine}'),
 )
 TEXTS = {

@@ -106,6 +106,10 @@ SENTENCES: dict[str, str] = {
         "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "
         "learned. The answers begin after {first:int} tokens or more; raise max_seq_length"
     ),
+    "data.beyond_positions": _(
+        "{name}: {count:int} samples are longer than the {positions:int} tokens that the model was "
+        "made for (the longest has {longest:int}). Choose --set max_seq_length={positions} or less"
+    ),
     "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files
     "data.not_read": _("The training files could not be inspected"),
