@@ -62,13 +62,8 @@ class Keys:
 
     @property
     def hosts(self) -> tuple[str, str]:
-<<<<<<< HEAD
-        """The names under which the page may be asked for."""
-        return names(self.port)
-=======
         """The allowed values of the Host header."""
-        return f"127.0.0.1:{self.port}", f"localhost:{self.port}"
->>>>>>> main
+        return names(self.port)
 
     def address(self, token: str = "") -> str:
         """Return the address that opens the page."""

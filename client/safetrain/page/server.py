@@ -17,10 +17,6 @@ from safetrain.page.routes import application
 from safetrain_shared.errors import Busy
 
 PORT = 8377
-<<<<<<< HEAD
-=======
-_GRACE_SECONDS = 1  # live streams never end by themselves
->>>>>>> main
 
 
 def serve(
@@ -32,57 +28,21 @@ def serve(
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
-<<<<<<< HEAD
-    hub = Hub(daemon)
-    hub.start()
-
-    def started() -> None:
-        told(keys)
-=======
     feed = JobFeed(daemon)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(feed, keys),
-            access_log=False,
-            log_level="critical",
-            server_header=False,
-            http="h11",
-            loop="asyncio",
-            ws="none",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
     feed.start()
 
-    async def main() -> None:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
+    def started() -> None:
         on_ready(keys)
->>>>>>> main
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
 
-<<<<<<< HEAD
-    run(application(hub, keys), listener, started)
-
-
-def listening(port: int | None) -> socket.socket:
-    """A socket that listens on loopback only. Raises Busy, NotAllowed."""
-    if port is not None:
-        return loopback.listening(port)
-=======
-    try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        pass  # the usual way to stop
+    run(application(feed, keys), listener, started)
 
 
 def listening(port: int | None) -> socket.socket:
     """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
->>>>>>> main
+    if port is not None:
+        return loopback.listening(port)
     try:
         return loopback.listening(PORT)
     except Busy:
