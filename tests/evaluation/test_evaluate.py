@@ -60,15 +60,16 @@ def test_the_same_weights_cannot_be_told_apart(tiny: Path, tmp_path: Path) -> No
 def test_one_that_was_killed_goes_on_and_ends_the_same(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluate, "BATCH", 8)
     whole = run(tiny, tmp_path / "whole")
     answered, calls = evaluate.answered, 0
 
-    def dying(*args: Any) -> list[str]:
+    def dying(*args: Any, **options: Any) -> list[str]:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return answered(*args)
+        return answered(*args, **options)
 
     monkeypatch.setattr(evaluate, "answered", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -86,6 +87,30 @@ def test_a_question_of_the_training_data_is_refused(tiny: Path, tmp_path: Path) 
     with pytest.raises(InvalidInput) as caught:
         run(tiny, tmp_path / "e", questions=str(leaked))
     assert caught.value.code == "evaluate.leaked" and not (tmp_path / "e").exists()
+
+
+def test_batches_are_bounded_in_rows_and_in_tokens() -> None:
+    prompts = [[1] * (10 + n % 7) for n in range(80)] + [[1] * 9000] * 2
+    batches = list(evaluate.batched(prompts, 40))
+    assert [p for _, batch in batches for p in batch] == prompts
+    assert [place for place, _ in batches] == [0, 32, 64, 80, 81]
+
+
+def test_progress_is_told_from_the_first_token_to_the_last(tiny: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    asked = request(tiny, tmp_path)
+    evaluate.Evaluation(asked, lambda phase, done: told.append((phase, done))).run()
+    asking = [done for phase, done in told if phase == "asking"]
+    assert [phase for phase, _ in told[:2]] == ["inspecting", "loading"]
+    assert asking == sorted(asking) and asking[0] == 0.0 and len(asking) > 8
+
+
+def test_an_answer_may_be_somewhat_longer_than_the_longest_that_was_trained(
+    tiny: Path, tmp_path: Path
+) -> None:
+    run(tiny, tmp_path, max_tokens=0)
+    (kept,) = tmp_path.glob("answers-base-*.json")
+    assert max(map(len, json.loads(kept.read_text()))) > 6
 
 
 @pytest.mark.parametrize(
@@ -136,6 +161,7 @@ def test_the_command_ends_with_the_verdict(
         timeout=120,
     )
     assert done.returncode == 6, done.stderr
+    assert "… loading the model" in done.stderr and "… asking the model" in done.stderr
     assert "cannot be told with 20 questions" in done.stdout
     assert (tmp_path / "out" / "evaluation" / "evaluation.json").is_file()
     with safetrain.connect(str(daemon.home.root), autostart=False, lang="pt") as client:

@@ -125,13 +125,14 @@ class Job:
         questions: str | None = None,
         *,
         checkpoint: str = "",
-        max_tokens: int = 128,
+        max_tokens: int = 0,
         limit: int = 0,
         wait: bool = False,
     ) -> Evaluation:
         """Ask base and adapter the same questions and compare their answers.
 
-        `questions`: a question set; by default the job's validation data. `limit`: questions at
+        `questions`: a question set; by default the job's validation data. `max_tokens`: of
+        an answer; 0: half as many again as the longest of the training data. `limit`: questions at
         most; 0: all. Raises Busy, InvalidInput for questions that stand in the training data.
         """
         request = EvaluateRequest(

@@ -36,7 +36,10 @@ _EXIT_CODES = {"better": EXIT_OK, "worse": EXIT_FAILED, "unclear": EXIT_UNCLEAR}
 )
 @click.option("--checkpoint", default="", help=_("A checkpoint's folder name; else the best."))
 @click.option(
-    "--max-tokens", type=Int64(1), default=128, show_default=True, help=_("Of an answer.")
+    "--max-tokens",
+    type=Int64(0),
+    default=0,
+    help=_("Of an answer; 0: half as many again as the longest of the training data."),
 )
 @click.option("--limit", type=Int64(0), default=0, help=_("At most so many questions; 0: all."))
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where another job holds it."))
@@ -58,7 +61,7 @@ def evaluate(
         limit=limit,
         wait=wait,
     )
-    status_line, judgement = StatusLine(silent=session.terse), ""
+    status_line, judgement = StatusLine(silent=session.terse, log=True), ""
     with connected(session) as daemon:
         for event in daemon.stream(daemon.evaluations.Run, request):
             if event.HasField("progress"):

@@ -173,7 +173,11 @@ def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
         return take_lease_if_needed(scheduler, [])
     active = scheduler.active
     after = moved(scheduler, job, JobState.FAILED, trigger.cause)
-    return released(*after) if active is not None and active.id == job.id else take_lease_if_needed(*after)
+    return (
+        released(*after)
+        if active is not None and active.id == job.id
+        else take_lease_if_needed(*after)
+    )
 
 
 def _resources_found(scheduler: SchedulerState, trigger: ResourcesFound) -> Decision:

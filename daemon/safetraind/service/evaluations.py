@@ -21,7 +21,6 @@ from safetraind.storage.bounded_read import bounded
 from safetraind.submission import checked_file
 
 _SIGKILL = 9
-_MAX_TOKENS = 128
 Line = Mapping[str, Any]
 
 
@@ -71,7 +70,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             "questions": questions,
             "train": spec.train,
             "folder": str(job.output / EVALUATION),
-            "max_tokens": request.max_tokens or _MAX_TOKENS,
+            "max_tokens": max(0, request.max_tokens),
             "limit": max(0, request.limit),
             "trust_remote_code": spec.trust_remote_code,
         }

@@ -35,7 +35,7 @@ class EvaluateRequest(_message.Message):
     checkpoint: _builtins.str
     """a checkpoint's folder name; empty: the best"""
     max_tokens: _builtins.int
-    """of an answer; 0: 128"""
+    """of an answer; 0: half as many again as the longest trained on"""
     limit: _builtins.int
     """questions at most, spread over the file; 0: all"""
     wait: _builtins.bool
@@ -65,7 +65,7 @@ class EvaluateProgress(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """queue, loading, asking"""
+    """queue, inspecting, loading, asking"""
     done: _builtins.float
     """0..1; negative: unknown"""
     def __init__(

@@ -1,7 +1,8 @@
 """The worker role `evaluate`: base and adapter answer the same questions, and a verdict is made.
 
 Reads `evaluate_request.json` in its run folder: {"model", "adapters": {name: folder or ""},
-"questions", "train", "folder", "max_tokens", "limit", "trust_remote_code"}. Adds {"phase", "done"}
+"questions", "train", "folder", "max_tokens" (0: as the data's answers need), "limit",
+"trust_remote_code"}. Adds {"phase", "done"}
 lines to its result file's `.partial`; last the evaluation, or {"error"}. Each answered batch is
 kept in `folder`, so that an evaluation that was killed goes on where it was, with the same answers.
 """
@@ -9,13 +10,15 @@ kept in `folder`, so that an evaluation that was killed goes on where it was, wi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.nn as nn
-from mlx_lm.generate import batch_generate
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput, NoRoom, SafetrainError, error_to_dict
@@ -26,13 +29,18 @@ from safetraind.worker.data.duplicate_index import Leakage
 from safetraind.worker.data.line_reader import Corpus
 from safetraind.worker.data.text_normalisation import key_of, words_of
 from safetraind.worker.evaluation.match import score
-from safetraind.worker.evaluation.question_set import Question, read_questions
+from safetraind.worker.evaluation.question_set import read_questions
 from safetraind.worker.evaluation.verdict import Verdict, compare
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import LoadedModel, attach_adapter, detach_adapter, load
 
 FORMAT = 1
-BATCH = 8  # questions answered at once; fixed, so that a batch answered again comes out the same
+BATCH = 32  # questions answered at once
+BATCH_TOKENS = 16_384  # of a batch, padding and answers included: bounds the memory of its cache
+# An answer may have half as many tokens again as the longest of the training data, within bounds.
+_FEWEST_TOKENS, _MOST_TOKENS = 32, 512
+_TELL_SECONDS = 0.5  # between two lines of progress
+_LOOKED_AT = 2000  # lines of training data
 BASE, BEST = "base", "adapter"
 
 EmitPhase = Callable[[str, float], None]
@@ -43,8 +51,14 @@ def main(arguments: Sequence[str]) -> int:
     run = RunFolder(Path(arguments[0]))
     request = read_json(run.root / "evaluate_request.json")
     with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
+        last = ("", 0.0)
 
         def tell(phase: str, done: float) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if phase == last[0] and now - last[1] < _TELL_SECONDS:
+                return
+            last = (phase, now)
             lines.write(json.dumps({"phase": phase, "done": done}) + "\n")
             lines.flush()
 
@@ -70,8 +84,9 @@ class Evaluation:
 
     def run(self) -> dict[str, Any]:
         """Everything; returns the evaluation, which is also in `evaluation.json`."""
+        self._tell("inspecting", -1.0)
         self._refuse_leaked()
-        self._tell("loading", 0.0)
+        self._tell("loading", -1.0)
         loaded = load(
             self._request["model"],
             trust_remote_code=bool(self._request.get("trust_remote_code", False)),
@@ -99,7 +114,7 @@ class Evaluation:
         leaked: set[int] = set()
         with Corpus(self._request["train"]) as lines:
             for line in lines:
-                for text in _user_turns(line.content):
+                for text in turns_of(line.content, "user"):
                     words = words_of(text)
                     found = index.find(key_of(words), words)
                     if found is not None:
@@ -113,31 +128,56 @@ class Evaluation:
         self, loaded: LoadedModel, name: str, folder: str, begin: float, share: float
     ) -> list[str]:
         """Greedy answers by one adapter (or the base), those of finished batches from before."""
-        kept = self._folder / f"answers-{name}-{self._key(folder)}.json"
+        batches, most = self._batches(loaded)
+        key = self._key(folder, most)
+        kept = self._folder / f"answers-{name}-{key}.json"
         answers: list[str] = read_json(kept) or []
-        answers = answers[: len(answers) // BATCH * BATCH]
         if folder:
             attach_adapter(loaded.model, Path(folder))
         loaded.model.eval()
-        for place in range(len(answers), len(self._questions), BATCH):
-            self._tell("asking", begin + share * place / len(self._questions))
-            batch = self._questions[place : place + BATCH]
-            answers += answered(
-                loaded.model, loaded.tokenizer, batch, int(self._request["max_tokens"])
+        for place, prompts in batches:
+            if place + len(prompts) <= len(answers):
+                continue
+            kept_so_far = answers[:place]
+
+            def told(done: float, place: int = place, rows: int = len(prompts)) -> None:
+                self._tell("asking", begin + share * (place + rows * done) / len(self._questions))
+
+            told(0.0)
+            answers = kept_so_far + answered(
+                loaded.model, loaded.tokenizer, prompts, most, on_progress=told
             )
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(kept, answers)
         detach_adapter(loaded.model)
         return answers
 
-    def _key(self, folder: str) -> str:
-        """What answers depend on: model, adapter weights, questions, and their longest length."""
+    def _batches(self, loaded: LoadedModel) -> tuple[list[tuple[int, list[list[int]]]], int]:
+        """The prompts in batches, each with its first question's place; the most tokens allowed."""
+        prompts = [encode_prompt(loaded.tokenizer, q.messages) for q in self._questions]
+        most = int(self._request["max_tokens"]) or self._longest_answer(loaded.tokenizer)
+        return list(batched(prompts, most)), most
+
+    def _longest_answer(self, tokenizer: TokenizerWrapper) -> int:
+        """Half as many tokens again as the longest answer that was expected or trained on."""
+        with Corpus(self._request["train"]) as lines:
+            trained = [
+                text
+                for line in itertools.islice(lines, _LOOKED_AT)
+                for text in turns_of(line.content, "assistant")
+            ]
+        expected = [str(one) for question in self._questions for one in question.expected]
+        longest = max(len(tokenizer.encode(text)) for text in [*trained, *expected])
+        return min(max(longest * 3 // 2, _FEWEST_TOKENS), _MOST_TOKENS)
+
+    def _key(self, folder: str, most: int) -> str:
+        """What answers depend on: model, adapter weights, questions, and the longest answer."""
         weights = Path(folder) / "adapters.safetensors"
         what = [
             self._request["model"],
             sha256(weights) if folder else "",
             [[list(map(dict, q.messages)), q.expected, q.match] for q in self._questions],
-            self._request["max_tokens"],
+            [most, BATCH, BATCH_TOKENS],
         ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -170,22 +210,60 @@ class Evaluation:
         }
 
 
+def batched(prompts: Sequence[list[int]], most: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Cut prompts (token ids) into batches of at most BATCH rows and BATCH_TOKENS padded tokens.
+
+    Depends on the prompts and `most` (tokens of an answer) alone, so that a batch that is answered
+    again, after a kill, has the same rows and comes out the same.
+    """
+    begin, longest = 0, 0
+    for place, prompt in enumerate(prompts):
+        longest = max(longest, len(prompt))
+        rows = place - begin + 1
+        if place > begin and (rows > BATCH or rows * (longest + most) > BATCH_TOKENS):
+            yield begin, list(prompts[begin:place])
+            begin, longest = place, len(prompt)
+    if prompts:
+        yield begin, list(prompts[begin:])
+
+
 def answered(
-    model: nn.Module, tokenizer: TokenizerWrapper, questions: Sequence[Question], max_tokens: int
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: list[list[int]],
+    max_tokens: int,
+    *,
+    on_progress: Callable[[float], None],
 ) -> list[str]:
-    """Greedy answers to a batch of questions, each without what its model thought around it."""
-    prompts = [encode_prompt(tokenizer, question.messages) for question in questions]
-    texts: list[str] = batch_generate(model, tokenizer, prompts, max_tokens=max_tokens).texts
-    return [text.strip() for text in texts]
+    """Greedy answers to prompts (token ids). `on_progress` is told 0 to 1, at each token."""
+    generator = BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+        completion_batch_size=len(prompts),
+        prefill_batch_size=len(prompts),
+    )
+    try:
+        places = generator.insert(prompts, [max_tokens] * len(prompts))
+        tokens: dict[int, list[int]] = {place: [] for place in places}
+        steps = 0
+        while responses := generator.next_generated():
+            for response in responses:
+                if response.finish_reason != "stop":
+                    tokens[response.uid].append(response.token)
+            steps += 1
+            on_progress(steps / max_tokens)
+    finally:
+        generator.close()
+    return [tokenizer.decode(tokens[place]).strip() for place in places]
 
 
-def _user_turns(line: bytes) -> list[str]:
-    """What is asked in a line of training data; nothing where it cannot be read."""
+def turns_of(line: bytes, role: str) -> list[str]:
+    """What `role` says in a line of training data; nothing where it cannot be read."""
     try:
         record = json.loads(line)
         if "prompt" in record:
-            return [str(record["prompt"])]
-        return [str(m["content"]) for m in record["messages"] if m["role"] == "user"]
+            return [str(record["prompt" if role == "user" else "completion"])]
+        return [str(m["content"]) for m in record["messages"] if m["role"] == role]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
