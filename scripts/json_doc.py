@@ -29,6 +29,7 @@ COMMANDS = (
     ("preflight", "PreflightEvent …"),
     ("watch, submit --watch", "Event …"),
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
+    ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
     ("models list", "[Model]"),
