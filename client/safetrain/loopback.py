@@ -31,7 +31,10 @@ def same(given: str, secret: str) -> bool:
 
 
 def listening(port: int) -> socket.socket:
-    """Return a socket that listens on loopback only. `port` 0: any free one. Raises Busy, NotAllowed."""
+    """Return a socket that listens on loopback only; `port` 0: any free one.
+
+    Raises Busy, NotAllowed.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -63,7 +63,7 @@ class Asked:
 
 
 def asked_from(body: bytes) -> Asked:
-    """Return the request in a body. Raises InvalidInput, whose argument `field` names what is wrong."""
+    """Return the request in a body. Raises InvalidInput, its argument `field` naming the fault."""
     data = _object(body)
     _check_names(data)
     options = data.get("stream_options", {})

@@ -65,7 +65,7 @@ class Api:
         return JSONResponse(completion_json.model(self._served, self._began))
 
     async def complete(self, request: Request) -> Response:
-        """Return the answer to a conversation. Errors before its first word have a status of their own.
+        """Return the answer to a conversation. An error before its first word has its own status.
 
         A client that hangs up ends its question.
         """
@@ -153,7 +153,7 @@ async def _chunks(
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the work's result. Cancels it and raises ClientDisconnect where the client hangs up."""
+    """Return the result. Cancels the work, with ClientDisconnect, where the client hangs up."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -46,7 +46,10 @@ def serve(home: Home, served: Served, port: int, *, told: Callable[[Address], No
 
 
 def token_from_environment() -> str | None:
-    """Return the token that the user has set, None without one. Raises InvalidInput for one that is easily guessed."""
+    """Return the token that the user has set, None without one.
+
+    Raises InvalidInput for one that is easily guessed.
+    """
     token = os.environ.get(TOKEN_VARIABLE)
     if token is None:
         return None
