@@ -101,6 +101,10 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
 
+bench-serve: .venv/developing ## `safetrain serve` against `ask`: to the first token; 32 clients at once
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_serve
+
 bench-layers: .venv/developing ## recurrent layers and attention there and back, beside mlx-lm's
 	$(BIN)/python -m benchmarks.bench_layers
 

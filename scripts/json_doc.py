@@ -31,6 +31,7 @@ COMMANDS = (
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
     ("prepare", "PrepareEvent …"),
     ("preview", "PreviewResponse"),
+    ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
     ("models list", "[Model]"),

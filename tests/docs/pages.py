@@ -21,6 +21,7 @@ COUNTERPARTS = {
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",
+    "docs/serve.md": "docs/pt/servir.md",
     "docs/settings.md": "docs/pt/definicoes.md",
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
     "docs/verified.md": "docs/pt/verificado.md",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help=_("Where to listen; 0: any free port."),
 )
 def serve(session: Session, target: str | None, port: int) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     try:
         from safetrain.serve.server import serve
     except ModuleNotFoundError as error:
@@ -64,7 +64,7 @@ def serve(session: Session, target: str | None, port: int) -> None:
 
 
 def _served(daemon: Daemon, target: str) -> Served:
-    """The job or the model that is meant. Raises NotFound for a job that does not exist."""
+    """Return the job or model that is meant. Raises NotFound for a job that does not exist."""
     from safetrain.serve.served import Served
 
     if not target.isdecimal():
