@@ -62,7 +62,7 @@ def evaluate(
         wait=wait,
     )
     status_line, judgement = StatusLine(silent=session.terse, log=True), ""
-    with connected(session) as daemon:
+    with connected(session, files_of="evaluate") as daemon:
         for event in daemon.stream(daemon.evaluations.Run, request):
             if event.HasField("progress"):
                 status_line.show(event.progress.phase, event.progress.done)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
+from safetrain.commands.common.job_options import CommandWithSettings, job_options, sent, spec_of
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
@@ -70,16 +70,17 @@ def submit(
     """Print the job's id, then follow it as --wait, --watch or --report-to require."""
     reporting = Reporting(report_to, log_dir)
     reporting.require()
+    spec = spec_of(session, **given)
     request = SubmitRequest(
-        spec=spec_of(session, **given),
         idempotency_key=uuid.uuid4().hex,
         fresh=fresh,
         after=after,
     )
     status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
-        status_line.show("inspecting")
         try:
+            request.spec.CopyFrom(sent(session, daemon, spec, status_line))
+            status_line.show("inspecting")
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
         finally:
             status_line.clear()

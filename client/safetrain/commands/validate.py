@@ -34,7 +34,7 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
     """Print each problem as it is found, then a line per file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
     status_line, wrong, codes = StatusLine(silent=session.terse), set(), set()
-    with connected(session) as daemon:
+    with connected(session, files_of="validate") as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
             status_line.clear()
             if event.HasField("problem") and event.problem.status == STATUS_FAILED:
