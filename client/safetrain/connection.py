@@ -105,6 +105,11 @@ class Daemon:
         self._channel.close()
 
     @property
+    def host(self) -> str:
+        """The name of the other machine; empty for this one."""
+        return self._tunnel.host.name if self._tunnel is not None else ""
+
+    @property
     def remote_folder(self) -> str:
         """The user's home folder on the host; empty for this machine. Raises Unreachable."""
         if self._tunnel is None:
@@ -197,8 +202,8 @@ class Daemon:
         found = error_of(error, self.home, seconds)
         if found.code == "daemon.incompatible":
             found = self._incompatible(method)
-        elif found.code == "daemon.unreachable" and self._tunnel is not None:
-            found = Unreachable("host.lost", host=self._tunnel.host.name)
+        elif found.code == "daemon.unreachable" and self.host:
+            found = Unreachable("host.lost", host=self.host)
         found.lang = self.lang
         return found
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from safetrain.remote import host_list
@@ -35,7 +36,8 @@ class Studio:
 
     def cut(self) -> None:
         """Kill what serves the connections, as a link that breaks does."""
-        subprocess.run(["pkill", "-KILL", "-P", str(self.server.pid)], check=False)
+        for process in psutil.Process(self.server.pid).children():
+            process.kill()
 
 
 @pytest.fixture(scope="module")

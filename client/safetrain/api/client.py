@@ -14,6 +14,7 @@ from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
 from safetrain.connection import Daemon
+from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
@@ -63,14 +64,20 @@ class Client:
     """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
     `lang`: the language of its errors and preflights, `en` or `pt`; by default the locale's, as
-    for the commands. Two clients may speak two languages.
+    for the commands. Two clients may speak two languages. `host`: another machine, by its name in
+    `safetrain hosts` or in ssh, in place of `home`.
     """
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
         chosen = Home(Path(home).expanduser().absolute()) if home else None
-        self.daemon = Daemon(chosen, autostart=autostart, lang=lang)
+        self.daemon = Daemon(chosen, autostart=autostart, lang=lang, host=host)
 
     def __enter__(self) -> Client:
         return self
@@ -95,7 +102,7 @@ class Client:
         Raises InvalidInput, NotFound. `Preflight.blocked` is set where nothing can be trained.
         """
         result = Preflight(lang=self.daemon.lang)
-        message = PreflightRequest(spec=spec_to_wire(self._spec_of(options)), wait=wait)
+        message = PreflightRequest(spec=self._message_of(options), wait=wait)
         for event in self.daemon.stream(self.daemon.preflight.Run, message):
             result.take(event)
         return result
@@ -112,7 +119,7 @@ class Client:
         with self.daemon.language():
             number = after.id if isinstance(after, Job) else inputs.job_number(after or 0)
         message = SubmitRequest(
-            spec=spec_to_wire(self._spec_of(options)),
+            spec=self._message_of(options),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
             after=number,
@@ -158,9 +165,15 @@ class Client:
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
-    def _spec_of(self, options: JobOptions) -> JobSpec:
+    def _message_of(self, options: JobOptions) -> jobs_pb2.JobSpec:
+        """Return the job as the daemon's machine knows it: its files are sent to another one."""
         with self.daemon.language():
-            return spec_of(options)
+            message = spec_to_wire(spec_of(options))
+            if not self.daemon.host:
+                return message
+            from safetrain.remote.job_spec import for_host
+
+            return for_host(self.daemon, message, lambda _share: None)
 
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():

@@ -12,18 +12,16 @@ from safetrain.commands.common.job_selection import (
     connected,
     job_to_draw,
     listed,
-    output_here,
 )
 from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
-from safetrain.report.make_report import default_questions, make_report
+from safetrain.report.make_report import default_path, default_questions, make_report
 from safetrain.sample_questions import SampleQuestion
 from safetrain.session import Session, command
 from safetrain.views.job import ACTIVE, name_of, short_path
 from safetrain.views.json_output import write
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.paths import PLOTS, REPORT
 
 
 @command(
@@ -69,7 +67,7 @@ def report(
         if not asked and chosen.step and not any(name_of(one) in ACTIVE for one in jobs):
             asked = default_questions(chosen)
         html = make_report(daemon, chosen, [] if no_answers else asked, session.note)
-    path = Path(absolute(output)) if output else output_here(session, chosen) / PLOTS / REPORT
+    path = Path(absolute(output)) if output else default_path(chosen, session.host)
     write_files({path: html.encode()})
     if session.json:
         write({"id": chosen.id, "file": str(path)})

@@ -32,6 +32,10 @@ SENTENCES: dict[str, str] = {
         "safetrain {command} reads files of this machine, so it does not work with --host {host}. "
         "Run it here, or on {host} itself."
     ),
+    "host.fetch_from_where": _(
+        "--fetch brings results from another machine. Name one with --host, or leave it out: here "
+        "they are in the output folder anyway."
+    ),
     "host.folder_here": _(
         "{path} is a folder of this machine, and models are not sent. Add it on the host: "
         "safetrain models add NAME --host HOST"
