@@ -73,14 +73,20 @@ class Client:
     """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
     `lang`: the language of its errors and preflights, `en` or `pt`; by default the locale's, as
-    for the commands. Two clients may speak two languages.
+    for the commands. Two clients may speak two languages. `host`: another machine, by its name in
+    `safetrain hosts` or in ssh, in place of `home`.
     """
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
         chosen = Home(Path(home).expanduser().absolute()) if home else None
-        self.daemon = Daemon(chosen, autostart=autostart, lang=lang)
+        self.daemon = Daemon(chosen, autostart=autostart, lang=lang, host=host)
 
     def __enter__(self) -> Client:
         return self
@@ -172,6 +178,10 @@ class Client:
         share = options.get("split")
         with self.daemon.language():
             message = spec_to_wire(spec_of(options))
+            if self.daemon.host:
+                from safetrain.remote.job_spec import for_host
+
+                message = for_host(self.daemon, message, lambda _share: None)
             if share is not None:
                 split.split_data(self.daemon, message, share)
         return message

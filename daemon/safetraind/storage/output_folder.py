@@ -146,6 +146,16 @@ def remove(output: str, job_id: int, home: Path) -> list[str]:
     return sorted(str(file) for file in folder.rglob("*") if not file.is_dir())
 
 
+def results(output: Path) -> list[Path]:
+    """Return the files that a training leaves for its user, without its checkpoints.
+
+    A symbolic link, which may lead out of the folder, is none of them.
+    """
+    found = [*_ours(output), *_existing(output, _PREFLIGHT_FILES)]
+    checkpoints = _checkpoints(output)
+    return [f for f in found if f.parent not in checkpoints and not f.is_symlink()]
+
+
 def _ours(output: Path) -> Iterator[Path]:
     yield from _existing(output, _RUN_FILES)
     for name, files in _IN_FOLDERS.items():

@@ -12,6 +12,7 @@ from safetrain import inputs, split
 from safetrain.connection import Daemon
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.labels import sign
 from safetrain.views.prepare import prepare_lines
 from safetrain.views.settings_table import all_settings, first_sentence
@@ -153,6 +154,17 @@ def spec_of(
     for note in notes:
         session.note(f"  {sign(note.status)} {say(note)}")
     return message
+
+
+def sent(
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, status_line: StatusLine
+) -> jobs_pb2.JobSpec:
+    """Return the job as the daemon's machine knows it: its files are sent where that is another."""
+    if not session.host:
+        return spec
+    from safetrain.remote.job_spec import for_host
+
+    return for_host(daemon, spec, lambda done: status_line.show("sending", done))
 
 
 def split_if_asked(
