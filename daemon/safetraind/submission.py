@@ -243,7 +243,8 @@ def checked_paths(spec: JobSpec, outputs: Iterable[str] = ()) -> Path:
     That is the path in `outputs` (of known jobs) to the same folder, else the canonical path.
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
-    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
+    questions = spec.evaluation.questions if spec.evaluation else ""
+    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter, questions))):
         checked_file(Path(name))
     return known_name(checked_output(Path(spec.output)), outputs)
 

@@ -58,7 +58,9 @@ _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come."""
+    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+
+    phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The frozen plan, or what blocks the training."""
@@ -131,6 +133,11 @@ class Controller:
         """The job's event file. Raises NotFound."""
         self.record(job_id)
         return self._progress.feed(job_id)
+
+    @property
+    def check_phase(self) -> str:
+        """What the preflight of the job in state CHECKING does; empty where there is none."""
+        return self._checker.phase
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, by its event file as it is now. Raises NotFound."""
@@ -472,19 +479,23 @@ class Controller:
                 held.append(output)
             floor = seq_floor(run, self._progress.known(job_id), event_file.last_seq(run.events))
             self._restore(run, job_id)
-            self._write_plan(run, job_id)
-            write_launch(run, "train", attempt, floor)
+            role = self._prepare_role(run, job_id)
+            write_launch(run, role, attempt, floor)
             return await self._supervisor.start(
-                run, "train", lock=lock, lease=self._lease.descriptor, output=output
+                run, role, lock=lock, lease=self._lease.descriptor, output=output
             )
         finally:
             for descriptor in held:
                 os.close(descriptor)
 
-    def _write_plan(self, run: RunFolder, job_id: int) -> None:
-        plan = self._scheduler.jobs[job_id].plan
-        assert plan is not None  # a job is only launched with one
-        documents.write(run.plan, plan)
+    def _prepare_role(self, run: RunFolder, job_id: int) -> str:
+        """The job's role; a training's plan is written down first."""
+        job = self._scheduler.jobs[job_id]
+        if job.evaluates:
+            return "evaluate"
+        assert job.plan is not None  # a training is only launched with one
+        documents.write(run.plan, job.plan)
+        return "train"
 
     async def _accompany(self, job_id: int, worker: Worker) -> None:
         """Follows the events of a training, and learns how it ended."""

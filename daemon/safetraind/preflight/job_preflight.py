@@ -59,6 +59,7 @@ class Planning:
         self._models = models
         self._supervisor = supervisor
         self._inspections = InspectionCache()
+        self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
@@ -85,11 +86,21 @@ class Planning:
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The whole course: the plan, or what blocks the training.
 
-        A training that goes on under a new plan keeps all that its schedule depends on.
+        A training that goes on under a new plan keeps all that its schedule depends on. `phase`
+        is what is being done meanwhile.
         """
+        try:
+            return await self._checked(spec, launcher)
+        finally:
+            self.phase = ""
+
+    async def _checked(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
+        self.phase = "checking"
         model = await bounded(spec.model, self._folder, spec.model)
         try:
-            model = model or await _fetched(spec.model, launcher)
+            if model is None:
+                self.phase = "downloading"
+                model = await _fetched(spec.model, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
             return finding_of(error)
         spec, effective_batch = await bounded(spec.output, _going_on, spec)
@@ -97,8 +108,9 @@ class Planning:
         preflight_run = PreflightRun(
             spec, workers, self._home, model, effective_batch=effective_batch
         )
-        async for _ in preflight_run.run():
-            pass
+        async for step in preflight_run.run():
+            if isinstance(step, Progress):
+                self.phase = step.phase
         if preflight_run.plan is not None:
             return preflight_run.plan
         blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]

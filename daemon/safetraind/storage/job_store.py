@@ -122,8 +122,7 @@ class JobStore:
                 "UPDATE jobs SET document = ?, digest = ? WHERE id = ?",
                 (*_kept(documents.to_json(document)), cursor.lastrowid),
             )
-        shorter = document.spec.allow_shorter
-        job = Job(document.job, position=tail, after=after, allow_shorter=shorter)
+        job = Job(document.job, position=tail, after=after, **_fixed(document.spec))
         return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
@@ -283,7 +282,7 @@ class JobStore:
             intent=row["intent"],
             attempts_without_progress=row["fruitless"],
             cause=cause,
-            allow_shorter=document.spec.allow_shorter,
+            **_fixed(document.spec),
         )
         times = (row["created"], row["started"], row["finished"])
         return Record(job, document, row["output"], *times)
@@ -366,6 +365,11 @@ def _copy(database: sqlite3.Connection, path: Path) -> None:
     path.touch(mode=0o600)
     with contextlib.closing(sqlite3.connect(path)) as copy:
         database.backup(copy)
+
+
+def _fixed(spec: JobSpec) -> dict[str, Any]:
+    """What the scheduler knows of a job by its specification alone."""
+    return {"allow_shorter": spec.allow_shorter, "evaluates": bool(spec.evaluates)}
 
 
 def _moving(job: Job) -> tuple[Any, ...]:

@@ -143,6 +143,10 @@ SENTENCES: dict[str, str] = {
         "Job {training} is being checked and holds the GPU. Ask again once it trains, or add "
         "--wait."
     ),
+    "ask.busy_evaluating": _(
+        "Job {training} is an evaluation and holds the GPU. Ask again once it has ended, or add "
+        "--wait."
+    ),
     "ask.adapter_replaced": _(
         "{output} holds the training of job {other} by now, and job {id} has no adapter there."
     ),

@@ -1,29 +1,13 @@
-"""`adapters/` in the output folder: the best adapter, copied there and proved to be whole."""
+"""`adapters/` in the output folder: taken back, and proved to be whole."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import mlx.core as mx
 
-from safetraind.storage import durable
 from safetraind.storage.manifest import read_manifest, sha256
 from safetraind.worker.training import adapters
-
-
-def publish(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
-
-    A reader finds a whole adapter, the one before or this one. Raises OSError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
-        new = folder / f".{name}.new"
-        shutil.copyfile(checkpoint / name, new)
-        durable.sync_path(new)
-        new.replace(folder / name)
-    durable.sync_folder(folder)
 
 
 def unpublish(folder: Path) -> None:

@@ -20,6 +20,7 @@ from safetrain_shared.history import history
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
+from safetraind.storage.promotion import publish
 from safetraind.storage.training_state import TrainingState
 from safetraind.worker.training import adapters, memory_limits, nonfinite
 from safetraind.worker.training.checkpoint import Checkpoints
@@ -27,7 +28,7 @@ from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.metrics_table import write_tables
 from safetraind.worker.training.position import Progress
-from safetraind.worker.training.published import is_published, loads, publish, unpublish
+from safetraind.worker.training.published import is_published, loads, unpublish
 from safetraind.worker.training.step import Stepped, Stepper
 from safetraind.worker.training.summary import best_of, summary
 from safetraind.worker.training.task import Task
@@ -124,6 +125,11 @@ class Records:
             eta_seconds=throughput.eta(self._total_steps - progress.step),
         )
         self._emit(body)
+
+    def evaluated_base(self, progress: Progress, loss: float, samples: int) -> None:
+        """Logs the evaluation before the first step. It is never the best: no adapter has it."""
+        progress.base_loss = loss
+        self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
 
     def evaluated(self, progress: Progress, loss: float, samples: int) -> bool:
         """Logs an evaluation; True where it is the best so far, which must then be saved."""
