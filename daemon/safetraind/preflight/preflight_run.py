@@ -48,7 +48,7 @@ from safetraind.preflight import report
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS, Progress, Round, run_round
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
@@ -228,7 +228,7 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await bounded("/", host.largest_apps)
+            apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
             found += _smaller_model(answer, question)
             self.findings += found
