@@ -529,6 +529,8 @@ class Controller:
             log.warning("job %d: what it taught could not be kept: %s", job.id, error)
 
     def _end(self, job: Job, *, observed: bool = False) -> state.WorkerExit:
+        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
+            Path(f"{self._run(job.id).exit}.new").unlink()
         return read_end(self._run(job.id), job, self.progress(job.id), observed=observed)
 
     def _await_room(self, effect: effects.WaitForResources) -> None:
