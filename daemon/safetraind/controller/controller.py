@@ -219,6 +219,8 @@ class Controller:
         await end_ephemeral_workers(self.home)
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in jobs.values():
+            if job.state in FINAL and self._progress.is_kept(job.id):
+                continue  # all was told
             try:
                 await self._take_over(job)
             except Exception as error:  # one job's files must not keep the others from running
