@@ -89,7 +89,7 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
     scene = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
     text = "\n".join(line.plain for line in frame(scene, 80, 24))
     for part in (
-        "Job 1 farense · training",
+        "Job 1 farense · running",
         "30% · step 30 of 100 · epoch 1 of 3 · 2 min left",
         "training 1.0000",
         "validation 2.2500",
@@ -121,7 +121,7 @@ def _top(scene: FrameData) -> str:
 def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     waiting = job(3, JobState.QUEUED, queue_position=2, start_eta_seconds=90)
     history = _history([event(1, events.StateChanged(JobState.QUEUED))])
-    assert "Job 3 · waiting · number 2 in the queue · starts in 2 min" in _top(
+    assert "Job 3 · queued · number 2 in the queue · starts in 2 min" in _top(
         FrameData(waiting, history)
     )
     running = _history([event(1, events.StateChanged(JobState.RUNNING))])
@@ -134,7 +134,7 @@ def test_a_job_that_is_checked_shows_what_is_done_and_what_it_will_train() -> No
     history = _history([event(1, events.StateChanged(JobState.CHECKING))])
     text = "\n".join(line.plain for line in frame(FrameData(checked, history), 80, 24))
     for part in (
-        "Job 1 farense · being checked · measuring real training steps",
+        "Job 1 farense · checking · measuring real training steps",
         "demo",
         "/d/train.jsonl",
         "/out/1",
@@ -180,7 +180,7 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
 
 def test_a_frame_before_the_first_event_shows_the_job() -> None:
     text = "\n".join(line.plain for line in frame(FrameData(job(1), History()), 80, 24))
-    assert "Job 1 · training" in text and "no step yet" in text
+    assert "Job 1 · running" in text and "no step yet" in text
 
 
 def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:

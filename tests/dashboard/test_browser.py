@@ -65,7 +65,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
 def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
     assert page.title() == "30% · Farense · safetrain"
     assert "token" not in page.url
-    expect(page.locator("#state")).to_have_text("training")
+    expect(page.locator("#state")).to_have_text("running")
     expect(page.locator("#progress")).to_have_text("step 30 of 100")
     expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "30")
     expect(page.locator("#figures")).to_contain_text("1.250")

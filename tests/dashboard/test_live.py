@@ -45,7 +45,7 @@ def test_a_training_is_seen_as_it_goes(
     shares = [o["chosen"]["share"] for o in seen["overview"] if o["chosen"]["id"] == first.id]
     assert shares == sorted(shares) and 0.6 in shares
     waiting = [o["jobs"][1]["label"] for o in seen["overview"] if len(o["jobs"]) == 2]
-    assert "waiting" in waiting
+    assert "queued" in waiting
     assert 6 in [len(c["loss"]) for c in seen["curves"]]
     assert any("checkpoint" in e["text"] for e in seen["log"][-1])
 
@@ -64,7 +64,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
     playing.wait_for_state(id_, JobState.SUCCEEDED)
     curves = until(page, "curves", lambda c: len(c["loss"]) >= 20)
     assert [step for step, _loss in curves["loss"]] == list(range(1, 21))
-    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "done")
+    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "succeeded")
     saved = [entry["text"] for entry in log if "checkpoint" in entry["text"]]
     assert len(saved) == 4
 

@@ -35,7 +35,7 @@ def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int
     """Print the seven sections as they finish; exit code 4 where something blocks."""
     spec = spec_of(session, **given)
     request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
-    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
+    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse, log=True), False
     with connected(session) as daemon:
         if not session.json:
             echo("\n".join(text.opening()))
