@@ -10,6 +10,7 @@ import click
 
 from safetrain.views.charts import budget_in_view
 from safetrain.views.curves import Curves, Points, smoothed, thinned
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import (
@@ -108,7 +109,7 @@ def _chosen(job: Job, history: History) -> Json:
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": " ".join(filter(None, (interruptions(history), _why(job)))),
+        "why": " ".join(filter(None, (_verdict(job), interruptions(history), _why(job)))),
         "retry": state in ("failed", "cancelled"),
         "next": next_commands(job),
         "share": _share(job),
@@ -134,6 +135,13 @@ def _chosen(job: Job, history: History) -> Json:
             if value
         ],
     }
+
+
+def _verdict(job: Job) -> str:
+    """What the evaluation concluded; empty where there was none."""
+    if not job.HasField("evaluation"):
+        return ""
+    return " · ".join(click.unstyle(line).strip() for line in head_lines(job.evaluation)[:2])
 
 
 def _why(job: Job) -> str:
@@ -169,6 +177,9 @@ def _loss(job: Job, history: History) -> Json:
     if best:
         text = _("best {loss} at step {step}")
         below.append(text.format(loss=decimal(best.loss, _LOSS_DIGITS), step=integer(best.step)))
+    if history.base:
+        loss = decimal(history.base.loss, _LOSS_DIGITS)
+        below.append(_("{loss} before training").format(loss=loss))
     value = decimal(job.train_loss, _LOSS_DIGITS) if job.step else ""
     return {"label": _("loss"), "value": value, "below": below}
 

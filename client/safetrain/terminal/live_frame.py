@@ -9,6 +9,7 @@ from textwrap import wrap
 from rich.text import Text
 
 from safetrain.terminal.braille_curve import MARK, curve
+from safetrain.views.evaluation import head_lines
 from safetrain.views.job import (
     clock,
     name_of,
@@ -48,7 +49,7 @@ class FrameData:
 
 def frame(data: FrameData, width: int, height: int) -> list[Text]:
     """Return exactly `height` lines of at most `width` characters."""
-    head = [_title(data), _progress(data, width), *_holding(data, width)]
+    head = [_title(data), _progress(data, width), *_verdict(data), *_holding(data, width)]
     legend, numbers, queue = _legend(data.history, width), _numbers(data, width), _queue(data)
     foot = Text(data.hint or _("q leaves, the training goes on"), "dim")
     free = height - len([*head, *legend, *numbers, *queue, foot])
@@ -103,8 +104,16 @@ def _holding(data: FrameData, width: int) -> list[Text]:
     return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
+def _verdict(data: FrameData) -> list[Text]:
+    """Return the conclusion of the evaluation and its figures; nothing without one."""
+    found = data.history.evaluation
+    return [Text.from_ansi(line) for line in head_lines(found)[:2]] if found else []
+
+
 def _progress(data: FrameData, width: int) -> Text:
     history = data.history
+    if history.answered and history.phase in ("asking", "comparing"):
+        return Text(progress(data.job), "dim")
     if not history.steps:
         return Text(progress(data.job) or _("no step yet"), "dim")
     last = history.steps[-1]
@@ -115,7 +124,7 @@ def _progress(data: FrameData, width: int) -> Text:
             step=integer(last.step), total=integer(last.total_steps)
         ),
     ]
-    if history.plan:
+    if history.plan and not history.plan.settings.max_steps:
         epochs = history.plan.settings.num_epochs
         parts.append(
             _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
@@ -153,6 +162,9 @@ def _legend(history: History, width: int) -> list[Text]:
     if history.best:
         value, step = decimal(history.best.loss, 4), integer(history.best.step)
         parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
+    if history.base:
+        value = decimal(history.base.loss, 4)
+        parts.append(Text(_("{loss} before training").format(loss=value)))
     lines = [Text(_("loss") + ":")] if parts else []
     for part in parts:
         if lines[-1].cell_len + 3 + part.cell_len > width:

@@ -21,8 +21,9 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
     """The blocking finding: what the leanest way would take, what there is, and what would fit.
 
     The changes are tried from the one that costs least: a smaller micro-batch than the one that was
-    chosen, then fewer LoRA layers, then a shorter sequence, then both; where even that is too much, how large a model may be. They are predicted with what
-    is known to be missing: `correction`, or what the leanest way itself was off by.
+    chosen, then fewer LoRA layers, then a shorter sequence, then both; where even that is too much,
+    how large a model may be. They are predicted with what is known to be missing: `correction`, or
+    what the leanest way itself was off by.
     """
     if 0 < question.largest_buffer < least.largest:
         args = {"needed": least.largest, "room": question.largest_buffer}

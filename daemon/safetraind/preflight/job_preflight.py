@@ -20,6 +20,7 @@ from safetrain_shared.settings import FIELDS
 from safetraind.models.registry import Models, Source, hub_snapshot
 from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
 from safetraind.preflight.inspection_cache import InspectionCache, Remembering
 from safetraind.preflight.preflight_run import PreflightRun, gather
@@ -219,7 +220,9 @@ def _forecast(preflight_run: PreflightRun) -> Foreseen:
     if plan is None or question is None:
         return Foreseen(tuple(findings))
     tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
-    scale = question.lengths.scale * plan.settings.num_epochs
+    rows = rows_an_epoch(question, plan.settings, plan.length_bucket)
+    epochs = plan.total_steps / max(1, -(-rows // plan.settings.effective_batch))
+    scale = question.lengths.scale * epochs
     return Foreseen((*findings, *plan.reasons[-1:]), Forecast(plan, tokens * scale))
 
 
