@@ -13,6 +13,7 @@ from safetrain import cli
 from safetrain.connection import Daemon
 from safetrain.remote.upload import send
 from safetraind.storage.manifest import write_manifest
+from tests.harness import DaemonProcess
 from tests.remote.conftest import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -24,11 +25,12 @@ def run(*words: str) -> int:
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    return json.loads(capsys.readouterr().out)
 
 
 def test_the_whole_job_from_data_here_to_an_adapter_here(
     studio: Studio,
+    daemon: DaemonProcess,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -46,7 +48,7 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     jobs = _jobs(capsys)
     assert [job["state"] for job in jobs] == ["succeeded"]
     there = Path(jobs[0]["spec"]["output"])
-    assert there.is_dir() and there.parent == Path.home() / "safetrain"
+    assert there.is_dir() and there.parent == studio.home.parent / "safetrain"
 
     assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
     adapter = tmp_path / "here/adapters/adapters.safetensors"
@@ -54,6 +56,13 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     assert adapter.read_bytes() == (there / "adapters/adapters.safetensors").read_bytes()
     assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
     assert printed(capsys)["changed"] == []
+
+    assert run("hosts", "add", "away", "nowhere.invalid") == 0
+    capsys.readouterr()
+    assert run("jobs", "--all-hosts", "--json") == 69  # of the one that is out of reach
+    everywhere = printed(capsys)
+    assert [(one["host"], len(one["jobs"])) for one in everywhere] == [("", 0), ("studio", 1)]
+    assert run("hosts", "remove", "away") == 0
 
     assert run("ask", "Quem joga?", "--host", "studio", "--max-tokens", "3") == 0
     assert capsys.readouterr().out.strip()

@@ -92,7 +92,7 @@ class Tunnel:
         words = [*shlex.split(self.host.command), "endpoint", "--json"]
         words += [] if autostart else ["--no-start"]
         # ssh hands the words to a shell there.
-        done = self._ssh(self.host.destination, "--", " ".join(map(_quoted, words)))
+        done = self._ssh(self.host.destination, "--", " ".join(map(quoted, words)))
         if done.returncode == 0:
             return self._understood(done.stdout)
         if done.returncode == _NOT_FOUND:
@@ -167,7 +167,7 @@ class Tunnel:
             os.close(lock)
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """Quote a word for a shell, but leave a path's `~` to it."""
     return word if re.fullmatch(r"~?[\w@%+=:,./-]+", word, re.ASCII) else shlex.quote(word)
 
