@@ -1,4 +1,4 @@
-"""The live view: stories fold rightly, frames fit their screen, a terminal is left whole."""
+"""The live view: history, frames of every size, and the state of the terminal afterwards."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_a_frame_fills_its_screen_exactly(size: tuple[int, int], lang: str) -> N
 
 
 def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
-    scene = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
-    text = "\n".join(line.plain for line in frame(scene, 80, 24))
+    shown = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
+    text = "\n".join(line.plain for line in frame(shown, 80, 24))
     for part in (
         "Job 1 farense · running",
         "30% · step 30 of 100 · epoch 1 of 3 · 2 min left",
@@ -124,8 +124,8 @@ def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str)
     assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GiB" in text
 
 
-def _top(scene: FrameData) -> str:
-    return "\n".join(line.plain for line in frame(scene, 100, 24)[:4])
+def _top(shown: FrameData) -> str:
+    return "\n".join(line.plain for line in frame(shown, 100, 24)[:4])
 
 
 def test_a_waiting_job_tells_its_place_and_its_start() -> None:
