@@ -8,8 +8,8 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers bench-prepare architectures
+	conformance upgrade notebooks trials fuzz fuzz-client corruption soak clean bench-preflight \
+	bench-published bench-train bench-cli bench-queue bench-layers bench-prepare architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -123,6 +123,9 @@ bench-cli: .venv/developing ## how fast the commands feel, against their floor
 
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
+
+notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
+	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
 
 trials: .venv/developing ## small inputs on which trainers go wrong in silence, each with what is right
 	$(BIN)/pytest -n 0 tests/trials

@@ -190,6 +190,17 @@ def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | Non
     assert isinstance(choose_plan.plan(followed, seen), Plan)
 
 
+@pytest.mark.parametrize("chosen", [4096, 48])
+def test_a_batch_too_large_is_refused_with_one_that_fits(chosen: int) -> None:
+    asked = question(budget=budget(1500 * MB), spec=spec(batch_size=chosen))
+    refused = choose_plan.plan(asked)
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_batch"
+    rows = refused.args["rows"]
+    assert isinstance(rows, int) and rows < chosen
+    plan = choose_plan.plan(dataclasses.replace(asked, spec=spec(batch_size=rows)))
+    assert isinstance(plan, Plan)
+
+
 def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
     refused = choose_plan.plan(question(budget=budget(400 * MB)))
     assert isinstance(refused, Finding) and refused.code == "plan.refused_model"
