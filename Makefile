@@ -9,7 +9,7 @@ DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers architectures
+	bench-cli bench-queue bench-verdict bench-layers architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -124,6 +124,9 @@ trials: .venv/developing ## small inputs on which trainers go wrong in silence, 
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-verdict: .venv/developing ## how often the verdict of an evaluation errs, and finds a planted change
+	$(BIN)/python -m benchmarks.bench_verdict
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
