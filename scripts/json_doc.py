@@ -31,6 +31,7 @@ COMMANDS = (
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
+    ("evaluate", "Evaluation"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),
     ("diagnose", '{"job", "findings": [Finding], "machine": Machine}'),

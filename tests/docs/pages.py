@@ -20,6 +20,7 @@ COUNTERPARTS = {
     "docs/json.md": "docs/pt/json.md",
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",
+    "docs/evaluation.md": "docs/pt/avaliacao.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",
     "docs/settings.md": "docs/pt/definicoes.md",
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
