@@ -6,6 +6,7 @@ from functools import cached_property
 
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.evaluations import Evaluation
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import fill, finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
@@ -139,7 +140,8 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         best_loss=progress.best_loss,
-        phase=progress.phase if job.state is JobState.RUNNING else "",
+        base_loss=progress.base_loss,
+        phase=_phase(controller, job, progress),
         intent=job.intent,
         last_seq=progress.last_seq,
         log_path=str(controller.home.run(job_id).log),
@@ -160,6 +162,13 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         message.cause.CopyFrom(finding_to_wire(job.cause))
     _estimate(queue, job, message)
     return message
+
+
+def _phase(controller: Controller, job: Job, progress: Progress) -> str:
+    """What an active job does now, one of `PHASES`; empty for any other."""
+    if job.state is JobState.CHECKING:
+        return controller.check_phase
+    return progress.phase if job.state is JobState.RUNNING else ""
 
 
 def model_of(controller: Controller, job_id: int) -> str:

@@ -23,8 +23,8 @@ from safetraind.storage import output_folder
 from safetraind.storage.bounded_read import HASH_SECONDS, bounded
 from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
-from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
+from safetraind.storage.record import Record
 
 _NO_DISK = ("/proc", "/sys", "/dev")  # pseudo file systems: no place for an output folder
 

@@ -138,6 +138,21 @@ def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     assert "in the queue" not in _top(FrameData(waiting, running))
 
 
+def test_a_job_that_is_checked_shows_what_is_done_and_what_it_will_train() -> None:
+    checked = job(1, JobState.CHECKING, name="farense", phase="probing")
+    checked.forecast.settings.batch_size = 4
+    history = _history([event(1, events.StateChanged(JobState.CHECKING))])
+    text = "\n".join(line.plain for line in frame(FrameData(checked, history), 80, 24))
+    for part in (
+        "Job 1 farense · being checked · measuring real training steps",
+        "demo",
+        "/d/train.jsonl",
+        "/out/1",
+        "batch_size 4",
+    ):
+        assert part in text
+
+
 def test_what_was_asked_of_a_job_is_told_until_it_is_done() -> None:
     asked = job(1, intent="pause")
     assert "will pause at the next step" in _top(FrameData(asked, _history(complete_run()[:-2])))

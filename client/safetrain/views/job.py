@@ -55,7 +55,13 @@ def _row(job: Job) -> list[str]:
 
 
 def _loss(job: Job) -> str:
-    """Return the best validation loss; the training loss falls even when a model overfits."""
+    """Return validation loss before training and at its best.
+
+    Training loss, which falls even when a model overfits, stands in until there is one.
+    """
+    if job.best_loss and job.base_loss:
+        values = decimal(job.base_loss, 3), decimal(job.best_loss, 3)
+        return " → ".join(values)
     if job.best_loss:
         return decimal(job.best_loss, 3)
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
@@ -75,6 +81,7 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
             (_("data"), short_path(job.spec.train)),
             (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
+            (_("settings"), settings_text(job)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),
             (_("time"), time_left(job)),
@@ -102,6 +109,13 @@ def _cause(job: Job) -> str:
 
 def next_steps(job: Job) -> list[str]:
     """Return the commands that make sense for an ended job, one a line."""
+    return [f"  {label}: {command}" for label, command in next_commands(job)]
+
+
+def next_commands(job: Job) -> list[tuple[str, str]]:
+    """Return (what for, command) for an ended job; [] for any other."""
+    if name_of(job) not in _ENDED:
+        return []
     if name_of(job) == "succeeded" and job.spec.evaluation.job:
         commands = [(_("all answers"), short_path(job.evaluation.path))]
     elif name_of(job) == "succeeded":
@@ -111,7 +125,19 @@ def next_steps(job: Job) -> list[str]:
     else:
         commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
         commands += [(_("try again"), f"safetrain retry {job.id}")]
-    return [f"  {label}: {command}" for label, command in commands]
+    return commands
+
+
+def settings_text(job: Job) -> str:
+    """Return batch size and length of the plan, or of the forecast before there is one."""
+    settings = (job.plan if job.HasField("plan") else job.forecast).settings
+    if not settings.batch_size:
+        return ""
+    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
+        batch=settings.batch_size,
+        accumulation=settings.gradient_accumulation,
+        length=settings.max_seq_length,
+    )
 
 
 def queue(job: Job, others: Iterable[Job]) -> list[str]:
@@ -177,7 +203,8 @@ def steps_text(job: Job) -> str:
     text = _("step {step} of {total}").format(
         step=integer(job.step), total=integer(job.total_steps)
     )
-    epochs = job.plan.settings.num_epochs
+    settings = job.plan.settings
+    epochs = 0 if settings.max_steps else settings.num_epochs
     if epochs:
         epoch = min(job.epoch + 1, epochs)
         text += " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
@@ -196,11 +223,12 @@ def _bar(share: float) -> str:
 
 
 def losses(job: Job) -> str:
-    """Return training, validation and best validation loss; empty before the first."""
+    """Return the losses: training, validation, its best, before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),
         (_("best"), job.best_loss),
+        (_("before training"), job.base_loss),
     ]
     return " · ".join(f"{label} {decimal(value, 3)}" for label, value in parts if value)
 
@@ -215,7 +243,7 @@ def time_left(job: Job) -> str:
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
             return _("{low} to {high} left").format(low=low, high=high)
-    if job.HasField("eta_seconds"):
+    if job.HasField("eta_seconds") and job.eta_seconds >= 1:
         return _("{time} left").format(time=duration(job.eta_seconds))
     if job.finished and job.started:
         return _("took {time}").format(time=duration(job.finished - job.started))
