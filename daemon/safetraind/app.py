@@ -19,7 +19,6 @@ from typing import Protocol
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
-from grpc_reflection.v1alpha import reflection
 
 from safetrain_proto.v1 import (
     answers_pb2,
@@ -46,13 +45,15 @@ from safetrain_proto.v1 import (
 from safetrain_shared.errors import Busy, NotAllowed
 from safetrain_shared.paths import Home, private, socket_target
 from safetrain_shared.printable import printable
-from safetraind.controller.controller import Checker, Controller
+from safetraind.controller.controller import Controller
+from safetraind.controller.job_check import Checker
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Planning
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.inference_server import InferenceServer
 from safetraind.processes.lease import Lease, try_lock
 from safetraind.processes.supervisor import Supervisor
+from safetraind.service import reflection_v1
 from safetraind.service.answers import AnswersService
 from safetraind.service.control import ControlService
 from safetraind.service.data import DataService
@@ -266,7 +267,7 @@ class _Daemon:
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
+        reflection_v1.enable(_SERVICES, server)
         return server
 
     def _bind(self, server: grpc.aio.Server) -> None:

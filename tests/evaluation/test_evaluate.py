@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import safetrain
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.jobs import JobSpec, JobState
+from safetraind.storage import documents
 from safetraind.worker.evaluation import evaluate
 from safetraind.worker.evaluation.question_set import read_questions
+from safetraind.worker_messages.evaluate_messages import EvaluateRequest, Evaluation
 from tests.harness import DaemonProcess
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -34,27 +37,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": str(tiny / "model"),
-        "adapters": {"adapter": ""},
-        "questions": str(tiny / "questions.jsonl"),
-        "train": str(tiny / "train.jsonl"),
-        "folder": str(folder),
-        "max_tokens": 6,
-        **changes,
-    }
-
-
-def run(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    return evaluate.Evaluation(request(tiny, folder, **changes), lambda *_: None).run()
+def run(tiny: Path, folder: Path, **changes: Any) -> Evaluation:
+    asked = EvaluateRequest(
+        model=str(tiny / "model"),
+        adapter="",
+        questions=str(tiny / "questions.jsonl"),
+        train=str(tiny / "train.jsonl"),
+        folder=str(folder),
+        max_tokens=6,
+    )
+    asked = dataclasses.replace(asked, **changes)
+    return evaluate.Evaluator(asked, lambda _: None).run()
 
 
 def test_the_same_weights_cannot_be_told_apart(tiny: Path, tmp_path: Path) -> None:
     result = run(tiny, tmp_path / "e")
-    assert result["verdict"]["judgement"] == "unclear" and not result["weak"]
-    assert [a["base"] for a in result["answers"]] == [a["adapter"] for a in result["answers"]]
-    assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
+    assert result.verdict.judgement == "unclear" and not result.weak
+    assert [a.base for a in result.answers] == [a.adapter for a in result.answers]
+    assert documents.read(tmp_path / "e" / "evaluation.json", Evaluation) == result
 
 
 def test_one_that_was_killed_goes_on_and_ends_the_same(

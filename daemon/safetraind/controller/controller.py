@@ -1,88 +1,69 @@
-"""Carries out what the scheduler decides: jobs, files, locks and workers meet here."""
+"""The jobs of one home: what services ask of them, and every decision about them kept."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
-import shutil
 import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
 
-from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
-from safetrain_shared.events import Body, Notice, Planned, StateChanged
+from safetrain_shared.errors import Busy, SafetrainError
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.history import Progress
-from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
-from safetrain_shared.paths import Home, RunFolder, private
-from safetrain_shared.settings import TrainingSettings
-from safetraind import host
-from safetraind.controller import emit_event, wait_for_resources
+from safetrain_shared.jobs import LIVE, JobState
+from safetrain_shared.paths import Home, private
+from safetraind.controller.effect_runner import EffectRunner
 from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
+from safetraind.controller.job_check import Checker, JobCheck
+from safetraind.controller.job_files import JobFiles
 from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
-from safetraind.controller.lessons import lesson
 from safetraind.controller.retries import Retries
-from safetraind.controller.start_failure import start_failure
-from safetraind.controller.start_notices import start_notices
-from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
-from safetraind.host.agents import agent_path
-from safetraind.host.awake import let_display_sleep
-from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
-from safetraind.processes.supervisor import (
-    Supervisor,
-    Worker,
-    seq_floor,
-    write_launch,
-)
-from safetraind.scheduler import effects, state, state_machine, triggers
+from safetraind.controller.trainings import Trainings
+from safetraind.processes.lease import Lease, is_held
+from safetraind.processes.supervisor import Supervisor
+from safetraind.scheduler import state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
-from safetraind.storage import documents, event_file
-from safetraind.storage.delivered_watermark import DeliveredWatermark
-from safetraind.storage.durable import write_text
+from safetraind.storage import documents
 from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_document import JobDocument
 from safetraind.storage.job_store import JobStore, Record
 
 log = logging.getLogger(__name__)
 
-FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
 _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
 
 
-class Checker(Protocol):
-    """Probes and plans a job whose turn has come."""
-
-    async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """The frozen plan, or what blocks the training."""
-
-
 class Controller:
-    """The jobs of one home and the one training at a time."""
+    """Applies triggers to the scheduler's state, keeps the result, runs the effects."""
 
     def __init__(
         self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
     ) -> None:
-        self.home = home
-        self._store = store
-        self._watermark = DeliveredWatermark(home)
-        self._supervisor = supervisor
-        self._lease = GpuLease(lease)
-        self._retries = Retries()
-        self._checker = checker
+        self._files = files = JobFiles(home, store)
+        self._lease = gpu = GpuLease(lease)
+        self._retries = retries = Retries()
+        self._check = JobCheck(files, supervisor, gpu, retries, checker, self._happened)
+        self._trainings = Trainings(files, supervisor, gpu, retries, self.job, self._happened)
+        self._effects = EffectRunner(
+            files,
+            gpu,
+            retries,
+            self._check,
+            self._trainings,
+            lambda: self._scheduler,
+            self._happened,
+        )
         self._scheduler = SchedulerState()
-        self._records: dict[int, Record] = {}
-        self._feeds: dict[int, EventFeed] = {}
-        self._progress: dict[int, tuple[int, Progress]] = {}
-        self._check: asyncio.Task[None] | None = None
+        self._unreadable: set[int] = set()
 
     # What the services ask.
+
+    @property
+    def home(self) -> Home:
+        """The home whose jobs these are."""
+        return self._files.home
 
     @property
     def scheduler(self) -> SchedulerState:
@@ -92,7 +73,7 @@ class Controller:
     @property
     def store(self) -> JobStore:
         """The database."""
-        return self._store
+        return self._files.store
 
     @property
     def lease_borrowers(self) -> list[LeaseBorrower]:
@@ -112,9 +93,7 @@ class Controller:
 
     def record(self, job_id: int) -> Record:
         """The job's fixed part and times. Raises NotFound."""
-        if job_id not in self._records:
-            raise NotFound("job.unknown", id=job_id)
-        return self._records[job_id]
+        return self._files.record(job_id)
 
     def job(self, job_id: int) -> Job:
         """The job's moving part. Raises NotFound."""
@@ -123,35 +102,18 @@ class Controller:
 
     def feed(self, job_id: int) -> EventFeed:
         """The job's event file. Raises NotFound."""
-        self.record(job_id)
-        if job_id not in self._feeds:
-            self._feeds[job_id] = EventFeed(self._run(job_id).events)
-        return self._feeds[job_id]
+        return self._files.feed(job_id)
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, by its event file as it is now. Raises NotFound."""
-        feed = self.feed(job_id)
-        offset, progress = self._progress.get(job_id, (0, Progress()))
-        if feed.size() < offset:
-            offset = 0
-        more = True
-        while more:
-            chunk = feed.read(offset)
-            for event in chunk.events:
-                progress.take(event)
-            offset, more = chunk.end, chunk.more
-        self._progress[job_id] = offset, progress
-        if self._scheduler.jobs[job_id].state in FINAL:  # thousands may have ended
-            feed.release()
-        self.note_delivered(job_id, progress.last_seq)
-        return progress
+        return self._files.progress(job_id)
 
     def note_delivered(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
-        self._watermark.note(job_id, seq)
+        """Events up to `seq` are about to be sent to a client: no `seq` up to it is used again."""
+        self._files.watermark.note(job_id, seq)
 
-    def wish(self, trigger: triggers.Trigger) -> None:
-        """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
+    def request(self, trigger: triggers.Trigger) -> None:
+        """Carry out what a user asks for. Raises what `decide` raises, Busy, and NoRoom."""
         if self.stopping:
             raise Busy("daemon.stopping")
         self._apply(trigger)
@@ -159,28 +121,24 @@ class Controller:
     def accept(
         self, document: JobDocument, output: str, *, key: str = "", after: int = 0
     ) -> Record:
-        """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
-        job = (record := self._store.add(document, output, key, after, time.time())).job
-        self._records[job.id] = record
+        """Take a new job into the queue; it will not be lost. Raises NoRoom."""
+        record = self.store.add(document, output, key, after, time.time())
+        self._files.keep(record)
         # From here on it is accepted: nothing that a full disk does may deny it any more.
-        self._scheduler = dataclasses.replace(
-            self._scheduler, jobs={**self._scheduler.jobs, job.id: job}
-        )
-        self._apply(triggers.Submitted(job))
+        self._put(record.job)
+        self._apply(triggers.Submitted(record.job))
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
-        """Gives a job that does not run other options; `replan`: its plan was made for others.
+        """Give a job that does not run other options; `replan`: its plan was made for others.
 
         Raises NoRoom; the job is then as it was.
         """
-        run, job = self._run(job_id), self.job(job_id)
-        record = self._records[job_id] = self._store.revise(job_id, document, after)
+        run, job = self._files.run(job_id), self.job(job_id)
+        record = self.store.revise(job_id, document, after)
+        self._files.keep(record)
         plan, shorter = None if replan else job.plan, record.job.allow_shorter
-        job = dataclasses.replace(job, after=after, allow_shorter=shorter, plan=plan)
-        self._scheduler = dataclasses.replace(
-            self._scheduler, jobs={**self._scheduler.jobs, job_id: job}
-        )
+        self._put(dataclasses.replace(job, after=after, allow_shorter=shorter, plan=plan))
 
         def act() -> None:
             if replan:
@@ -200,358 +158,96 @@ class Controller:
             return None
         return await self._lease.take(wait=wait)
 
-    # Beginning and end of the daemon.
+    # Start and stop of the daemon.
 
     async def open(self) -> None:
-        """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
-        runs = private(self.home.root / "runs")
-        self._store.reserve(highest_run(runs))
+        """Take the home over: adopt living workers, learn how dead ones ended, go on."""
+        self.store.reserve(highest_run(private(self.home.root / "runs")))
         await end_ephemeral_workers(self.home)
-        jobs = {}
-        for record in self._store.all():
-            self._records[record.job.id] = record
-            jobs[record.job.id] = self._with_plan(record.job)
-        self._scheduler = SchedulerState(jobs, self._scheduler.lease)
-        for job in jobs.values():
-            try:
+        jobs = self._files.load()
+        self._scheduler = SchedulerState({job.id: job for job in jobs}, self._scheduler.lease)
+        for job in jobs:  # all of them, before anything is decided
+            async with self._setting_aside(job):
+                self._put(self._files.with_plan(job))
+        for job in [job for job in self._scheduler.jobs.values() if job.id not in self._unreadable]:
+            async with self._setting_aside(job):
                 await self._take_over(job)
-            except Exception as error:  # one job's files must not keep the others from running
-                log.exception("job %d: it is set aside", job.id)
-                self._set_aside(job, error)
         self._apply(triggers.WakeUp())
 
-    def _set_aside(self, job: Job, error: Exception) -> None:
-        """Makes it a failed job in memory; its row and its files stay as they are."""
-        reason = f"{type(error).__name__}: {error}"[:200]
-        cause = Finding("job.unreadable", Status.FAILED, True, {"reason": reason})
-        job = dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause)
-        jobs = {**self._scheduler.jobs, job.id: job}
-        self._scheduler = dataclasses.replace(self._scheduler, jobs=jobs)
+    @contextlib.asynccontextmanager
+    async def _setting_aside(self, job: Job) -> AsyncIterator[None]:
+        """One job's files must not keep the others from running: it becomes a failed job in
+        memory, and its row and its files stay as they are.
+        """
+        try:
+            yield
+            return
+        except SafetrainError as error:
+            log.warning("job %d: it is set aside: %s", job.id, error)
+            cause = finding_of(error)
+        except Exception as error:
+            log.exception("job %d: it is set aside", job.id)
+            reason = f"{type(error).__name__}: {error}"[:200]
+            cause = Finding("job.unreadable", Status.FAILED, True, {"reason": reason})
+        self._put(dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause))
+        self._unreadable.add(job.id)
 
     async def close(self, *, now: bool) -> None:
-        """Stops deciding. A training goes on without us, unless `now`: then it is waited for."""
+        """Stop deciding. A training goes on without us, unless `now`: then it is waited for."""
         self._apply(triggers.StopAsked(now))
-        if self._check is not None:
-            await asyncio.wait({self._check})
+        await self._check.ended()
         await self._lease.dismiss_borrowers()
         while now and self._scheduler.active is not None:
             await asyncio.sleep(0.05)
         await self._retries.cancel()
         self._lease.drop()
-        for feed in self._feeds.values():
-            feed.wake()
+        self._files.wake_watchers()
 
     async def _take_over(self, job: Job) -> None:
-        run = self._run(job.id)
         if job.state in LIVE:
-            self._retries.persist(f"job {job.id}: its folder", lambda: self._restore(run, job.id))
-        if job.state is JobState.RUNNING and is_held(run.lock):
-            log.info("job %d: its worker is at work, adopted", job.id)
+            self._retries.persist(f"job {job.id}: its folder", lambda: self._files.restore(job.id))
+        if job.state is JobState.RUNNING and is_held(self._files.run(job.id).lock):
+            log.info("job %d: its worker lives and is adopted", job.id)
             self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
-            self._intend(job.id, job.intent)
-            self._retries.begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            self._effects.write_intent(job.id, job.intent)
+            self._retries.begin(self._trainings.adopt(job.id))
             return
         # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
         await asyncio.wait({self._retries.begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
-        """Tells what happened while no daemon was there."""
+        """Bring up to date what happened while no daemon was there."""
         end = None
         if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
-            end = await self._retries.insist(lambda: self._end(job))
-        self._retries.persist(f"job {job.id}: telling", lambda: self._reconcile(job.id))
+            end = await self._retries.until_possible(lambda: self._trainings.exit_of(job))
+        self._effects.emit_missing_state(job.id)
         if end is not None:
-            await self._learn(job, end)
+            await self._trainings.learn(job, end)
             await self._happened(triggers.WorkerEnded(job.id, end))
         elif job.state is JobState.CHECKING:
             await self._happened(triggers.CheckEnded(job.id))
 
-    def _with_plan(self, job: Job) -> Job:
-        """The job with the plan of its run folder; one of a newer version sets the job aside."""
-        run = self._run(job.id)
-        try:
-            plan = documents.read(run.plan, Plan)
-        except SafetrainError as error:
-            return dataclasses.replace(job, state=JobState.FAILED, cause=finding_of(error))
-        if plan is None:
-            return job
-        return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))
-
-    def _restore(self, run: RunFolder, job_id: int) -> None:
-        """Puts back what a crash between database and disk may have left out."""
-        private(run.root)
-        if documents.read(run.spec, JobDocument) is None:  # cut or gone: the database has it too
-            documents.write(run.spec, self._records[job_id].document)
-
-    # Deciding.
+    # Decisions.
 
     def _apply(self, trigger: triggers.Trigger) -> None:
-        """Decides, keeps the decision, carries it out: in this order, so that a crash in between
-        is mended by `open`.
+        """Decide, keep the decision, carry it out: in this order, so that `open` mends a crash in
+        between.
         """
         scheduler, effects = state_machine.decide(self._scheduler, trigger)
         old = self._scheduler.jobs
         changed = [job for job_id, job in scheduler.jobs.items() if old.get(job_id) != job]
         if changed:
-            self._store.save(changed, time.time())
+            self.store.save(changed, time.time())
         self._scheduler = scheduler
         for job in changed:
-            self._records[job.id] = self._store.get(job.id)
+            self._files.keep(self.store.get(job.id))
         for effect in effects:
-            log.debug("%s", effect)
-            try:
-                self._CARRY_OUT[type(effect)](self, effect)
-            except Exception:  # the decision stands: what comes after it must be carried out too
-                log.exception("%s could not be carried out", effect)
+            self._effects.run(effect)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
-        """What happened can't be refused: a full disk only delays it."""
-        await self._retries.insist(lambda: self._apply(trigger))
+        """Apply what has happened, which can't be refused: a full disk only delays it."""
+        await self._retries.until_possible(lambda: self._apply(trigger))
 
-    # Carrying out.
-
-    def _tell(self, effect: effects.EmitEvent) -> None:
-        job_id = effect.id
-        run = self._run(job_id)
-        body = StateChanged(effect.state, effect.cause)
-
-        def act() -> None:
-            self._restore(run, job_id)
-            self._say(job_id, body)
-
-        try:
-            act()
-        except (OSError, NoRoom, Busy) as error:
-            log.warning("job %d: its state could not be told: %s", job_id, error)
-            self._retries.later(f"job {job_id}: telling", lambda: self._reconcile(job_id))
-
-    def _say(self, job_id: int, *bodies: Body) -> None:
-        attempt, known = self._scheduler.jobs[job_id].attempt, self._watermark.known(job_id)
-        self.note_delivered(job_id, emit_event.tell(self._run(job_id), attempt, known, *bodies))
-        self.feed(job_id).look()
-
-    def _reconcile(self, job_id: int) -> None:
-        """Tells the job's state where a crash or a full disk kept it from being told."""
-        job = self._scheduler.jobs.get(job_id)
-        if job is None:
-            return
-        ended = job.state in FINAL  # its story then ends with that very event
-        told = emit_event.last_state(self._run(job_id)) if ended else self.progress(job_id).state
-        if told is not job.state:
-            self._say(job_id, StateChanged(job.state, job.cause))
-
-    def _take_lease(self, _: effects.TakeLease) -> None:
-        async def take() -> None:
-            self._lease.descriptor = await self._lease.take(wait=True)
-            await self._happened(triggers.LeaseTaken())
-
-        self._retries.begin(take())
-
-    def _drop_lease(self, _: effects.DropLease | None = None) -> None:
-        self._lease.drop()
-
-    def _start_check(self, effect: effects.Check) -> None:
-        self._check = self._retries.begin(self._checked(effect.id))
-
-    def _stop_check(self, _: effects.StopCheck) -> None:
-        if self._check is not None:
-            self._check.cancel()
-
-    async def _checked(self, job_id: int) -> None:
-        launcher = EphemeralWorkers(self.home, self._supervisor, self._lease.descriptor)
-        ended: triggers.Trigger
-        try:
-            verdict = await self._checker.check(self._records[job_id].spec, launcher)
-            if isinstance(verdict, Plan):
-                ended = triggers.CheckPassed(job_id, verdict)
-            else:
-                ended = triggers.CheckEnded(job_id, verdict)
-        except asyncio.CancelledError:
-            ended = triggers.CheckEnded(job_id)
-        except (OSError, NoRoom) as error:
-            log.warning("job %d: its check could not go on: %s", job_id, error)
-            ended = triggers.LaunchFailed(job_id, start_failure(self._run(job_id), error))
-        except SafetrainError as error:
-            cause = finding_of(error)
-            ended = triggers.CheckEnded(job_id, cause)
-        except Exception as error:
-            log.exception("job %d: its check broke", job_id)
-            args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
-            ended = triggers.CheckEnded(job_id, Finding("daemon.broken", Status.FAILED, True, args))
-        self._check = None
-        await self._happened(ended)
-
-    def _freeze(self, effect: effects.FreezePlan) -> None:
-        job_id, plan = effect.id, effect.plan
-        bodies: list[Body] = [Planned(plan)]
-        if effect.notice is not None:
-            bodies.append(Notice(effect.notice))
-
-        def act() -> None:
-            documents.write(self._run(job_id).plan, plan)
-            self._say(job_id, *bodies)
-
-        self._retries.persist(f"job {job_id}: freezing the plan", act)
-
-    def _train(self, effect: effects.Train) -> None:
-        with contextlib.suppress(OSError):  # then the worker can't be started either
-            self._run(effect.id).intent.unlink(missing_ok=True)
-        self._retries.begin(self._launch(effect.id, effect.attempt))
-
-    async def _launch(self, job_id: int, attempt: int) -> None:
-        run = self._run(job_id)
-        try:
-            notices = await asyncio.to_thread(self._start_notices, job_id, attempt)
-            if notices:
-                self._say(job_id, *map(Notice, notices))
-            worker = await self._start(run, job_id, attempt)
-        except Exception as error:  # whatever it is, the lease must not stay held
-            log.warning("job %d: its worker could not be started: %s", job_id, error, exc_info=True)
-            await self._happened(triggers.LaunchFailed(job_id, start_failure(run, error)))
-        else:
-            self._drop_lease()
-            await self._accompany(job_id, worker)
-
-    def _start_notices(self, job_id: int, attempt: int) -> list[Finding]:
-        plan = self._scheduler.jobs[job_id].plan
-        settings = plan.settings if plan is not None else TrainingSettings()
-        at_login = agent_path().exists()
-        return start_notices(host.gather(), settings, attempt, at_login=at_login)
-
-    async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
-        lock = try_lock(run.lock)
-        if lock is None:
-            raise Busy("job.live", id=job_id)
-        held = [lock]
-        try:
-            output = await self._lock_output(job_id)
-            if output is not None:
-                held.append(output)
-            floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
-            self._write_plan(run, job_id)
-            write_launch(run, "train", attempt, floor)
-            return await self._supervisor.start(
-                run, "train", lock=lock, lease=self._lease.descriptor, output=output
-            )
-        finally:
-            for descriptor in held:
-                os.close(descriptor)
-
-    async def _lock_output(self, job_id: int) -> int | None:
-        """Keeps every other home from training in the job's output folder. Raises Busy.
-
-        None where there is no folder that could be locked: the worker says what is wrong with it.
-        """
-        folder = Path(self._records[job_id].output)
-        try:
-            descriptor = await soon(partial(try_lock_folder, folder))
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise
-            return None
-        if descriptor is None:
-            raise Busy("job.output_busy", output=str(folder))
-        return descriptor
-
-    def _write_plan(self, run: RunFolder, job_id: int) -> None:
-        plan = self._scheduler.jobs[job_id].plan
-        assert plan is not None  # a job is only launched with one
-        documents.write(run.plan, plan)
-
-    async def _accompany(self, job_id: int, worker: Worker) -> None:
-        """Follows the events of a training, and learns how it ended."""
-        feed = self.feed(job_id)
-        ended = asyncio.ensure_future(worker.ended())
-        try:
-            while not ended.done():
-                await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
-                feed.look()
-            await ended
-        finally:
-            ended.cancel()
-        end = await self._retries.insist(
-            lambda: self._end(self._scheduler.jobs[job_id], observed=True)
-        )
-        log.info("job %d: its worker has ended: %s", job_id, end)
-        await _darken(self._scheduler.jobs[job_id], end)
-        await self._learn(self._scheduler.jobs[job_id], end)
-        await self._happened(triggers.WorkerEnded(job_id, end))
-
-    async def _learn(self, job: Job, end: state.WorkerExit) -> None:
-        """Keeps for the planner what ran out of memory, and what a back-off led to that worked."""
-        try:
-            note = lesson(self.home, job, end, self.progress(job.id))
-            if note is not None:
-                await asyncio.to_thread(note)
-        except Exception as error:  # the job's own story must go on whatever became of this
-            log.warning("job %d: what it taught could not be kept: %s", job.id, error)
-
-    def _end(self, job: Job, *, observed: bool = False) -> state.WorkerExit:
-        return read_end(self._run(job.id), job, self.progress(job.id), observed=observed)
-
-    def _await_room(self, effect: effects.WaitForResources) -> None:
-        job_id = effect.id
-        folders = (self._run(job_id).root, Path(self._records[job_id].output))
-
-        async def wait() -> None:
-            if effect.memory:
-                await wait_for_resources.in_memory(effect.memory)
-            elif effect.seconds is not None:
-                await wait_for_resources.for_the_next_segment(effect.seconds)
-            else:
-                await wait_for_resources.on_disk(folders)
-            await self._happened(triggers.ResourcesFound(job_id))
-
-        self._retries.begin(wait())
-
-    def _write_intent(self, effect: effects.WriteIntent) -> None:
-        self._intend(effect.id, effect.intent)
-
-    def _intend(self, job_id: int, intent: str) -> None:
-        """Writes down what the job's worker is to do, by what is wished once the disk takes it."""
-        file = self._run(job_id).intent
-
-        def act() -> None:
-            job = self._scheduler.jobs.get(job_id)
-            if job is None or job.state is not JobState.RUNNING:
-                return
-            wish = job.intent or (intent if self.stopping else "")
-            if wish:
-                write_text(file, wish)
-            else:
-                file.unlink(missing_ok=True)
-
-        self._retries.persist(f"job {job_id}: {intent or 'no wish'}", act)
-
-    def _forget(self, effect: effects.Forget) -> None:
-        job_id = effect.id
-        for known in (self._records, self._feeds, self._progress):
-            known.pop(job_id, None)
-        self._watermark.forget(job_id)
-        self._retries.persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
-        shutil.rmtree(self._run(job_id).root, ignore_errors=True)
-
-    def _run(self, job_id: int) -> RunFolder:
-        return self.home.run(job_id)
-
-    _CARRY_OUT: dict[type, Callable[[Controller, Any], None]] = {  # noqa: RUF012
-        effects.EmitEvent: _tell,
-        effects.TakeLease: _take_lease,
-        effects.DropLease: _drop_lease,
-        effects.Check: _start_check,
-        effects.StopCheck: _stop_check,
-        effects.FreezePlan: _freeze,
-        effects.Train: _train,
-        effects.WriteIntent: _write_intent,
-        effects.WaitForResources: _await_room,
-        effects.Forget: _forget,
-    }
-
-
-async def _darken(job: Job, end: state.WorkerExit) -> None:
-    """Lets the display sleep where it was waited for in an unattended training, which trains in
-    segments: the GPU's watchdog looks at nothing else.
-    """
-    unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
-    if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await asyncio.to_thread(let_display_sleep)
+    def _put(self, job: Job) -> None:
+        jobs = {**self._scheduler.jobs, job.id: job}
+        self._scheduler = dataclasses.replace(self._scheduler, jobs=jobs)

@@ -48,10 +48,10 @@ class Retries:
         """Do it in the background, until it succeeds."""
         self.begin(_until_done(what, act))
 
-    async def insist(self, act: Callable[[], T]) -> T:
+    async def until_possible(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, once disk and descriptors allow it.
 
-        `act` must be whole or not begun.
+        `act` must do everything or nothing.
         """
         while True:
             try:

@@ -9,14 +9,15 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
 from safetraind.planner.budget import Budget
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Lengths
-from safetraind.planner.memory_estimate import Runtime, Step
+from safetraind.planner.memory_estimate import Runtime
+from safetraind.worker_messages.inspect_messages import Lengths
+from safetraind.worker_messages.probe_messages import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
-    tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
+    reports no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
     `splits_head`: the loss can be computed in chunks.
     """
@@ -41,22 +42,6 @@ class Question:
     def runtime(self) -> Runtime:
         """What computes."""
         return Runtime(self.shape, self.device, self.splits_head)
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding.
-
-    `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
-    allowed `peak` bytes.
-    """
-
-    settings: TrainingSettings
-    step: Step
-    peak: int
-    tokens_per_second: float = 0.0
-    outside: int = 0
-    died: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import data_pb2, data_pb2_grpc
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import Broken, error_from_dict
-from safetrain_shared.findings import Finding
-from safetrain_shared.wire import finding_to_wire
+from safetrain_shared.errors import Broken
+from safetrain_shared.wire import fill
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
 from safetraind.submission import check_absolute, checked_output
-
-Line = Mapping[str, Any]
+from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, InspectRequest
+from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, PrepareRequest
 
 
 class DataService(data_pb2_grpc.DataServicer):
@@ -33,8 +31,8 @@ class DataService(data_pb2_grpc.DataServicer):
         """Stream progress, problems and a summary of each file."""
         for path in request.paths:
             check_absolute(path)
-        lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        work = asyncio.create_task(self._inspect(list(request.paths), lines))
+        lines: asyncio.Queue[InspectLine | None] = asyncio.Queue()
+        work = asyncio.create_task(self._inspect(tuple(request.paths), lines))
         try:
             while (line := await lines.get()) is not None:
                 event = _to_wire(line)
@@ -52,17 +50,17 @@ class DataService(data_pb2_grpc.DataServicer):
         for path in (*request.paths, request.output):
             check_absolute(path)
         output = str(checked_output(Path(request.output)))
-        work = {
-            "files": list(request.paths),
-            "output": output,
-            "map": dict(request.columns),
-            "valid": min(1.0, max(0.0, request.valid_share)),
-            "questions": min(1.0, max(0.0, request.questions_share)),
-            "seed": request.seed,
-        }
-        lines: asyncio.Queue[Line | None] = asyncio.Queue()
+        work = PrepareRequest(
+            files=tuple(request.paths),
+            output=output,
+            columns=dict(request.columns),
+            valid=min(1.0, max(0.0, request.valid_share)),
+            questions=min(1.0, max(0.0, request.questions_share)),
+            seed=request.seed,
+        )
+        lines: asyncio.Queue[PrepareLine | None] = asyncio.Queue()
         running = asyncio.create_task(
-            self._launcher.run_worker("prepare", work, lease=False, on_progress=lines.put_nowait)
+            self._launcher.run_worker(PREPARE, work, lease=False, on_progress=lines.put_nowait)
         )
         running.add_done_callback(lambda _: lines.put_nowait(None))
         try:
@@ -71,43 +69,55 @@ class DataService(data_pb2_grpc.DataServicer):
             ended = await running
         finally:
             running.cancel()
-        if ended.result is None:
-            raise Broken("daemon.broken", reason=f"prepare: {dict(ended.exit)}", log=ended.log)
-        if "error" in ended.result:
-            raise error_from_dict(ended.result["error"])
-        counts, dropped = ended.result["counts"], ended.result["dropped"]
-        prepared = data_pb2.Prepared(output=output, counts=counts, dropped=dropped)
+        result = ended.result
+        if result is None:
+            raise Broken("daemon.broken", reason=f"prepare: {ended.how}", log=ended.log)
+        prepared = data_pb2.Prepared(output=output, counts=result.counts, dropped=result.dropped)
         yield data_pb2.PrepareEvent(prepared=prepared)
 
-    async def _inspect(self, paths: list[str], lines: asyncio.Queue[Line | None]) -> None:
+    async def _inspect(
+        self, paths: tuple[str, ...], lines: asyncio.Queue[InspectLine | None]
+    ) -> None:
+        if not paths:
+            lines.put_nowait(None)
+            return
         try:
             ended = await self._launcher.run_worker(
-                "inspect", {"files": paths}, lease=False, on_progress=lines.put_nowait
+                INSPECT, InspectRequest(files=paths), lease=False, on_progress=lines.put_nowait
             )
             if ended.result is None:
-                raise Broken("daemon.broken", reason=f"inspect: {dict(ended.exit)}", log=ended.log)
+                raise Broken("daemon.broken", reason=f"inspect: {ended.how}", log=ended.log)
         finally:
             lines.put_nowait(None)
 
 
-def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
-    """Convert a worker's line; None for its last line, and for unknown kinds of line."""
-    if "progress" in line:
-        return data_pb2.ValidateEvent(progress=data_pb2.ValidateProgress(**line["progress"]))
-    if "problem" in line:
-        problem = from_plain(line["problem"], Finding)
-        return data_pb2.ValidateEvent(problem=finding_to_wire(problem))
-    if "summary" in line:
-        return data_pb2.ValidateEvent(summary=data_pb2.FileSummary(**line["summary"]))
-    return None
+def _to_wire(line: InspectLine) -> data_pb2.ValidateEvent | None:
+    """Convert a worker's line; None for a kind that clients are not told."""
+    event = data_pb2.ValidateEvent()
+    if line.progress:
+        fill(event.progress, line.progress)
+    elif line.problem:
+        fill(event.problem, line.problem)
+    elif line.summary:
+        fill(event.summary, line.summary)
+    return event if event.WhichOneof("body") else None
 
 
-def _prepare_event(line: Line) -> data_pb2.PrepareEvent:
-    if "guess" in line:
-        samples = [json.dumps(sample, ensure_ascii=False) for sample in line["guess"]["samples"]]
-        guess = data_pb2.PrepareGuess(**{**line["guess"], "samples": samples})
+def _prepare_event(line: PrepareLine) -> data_pb2.PrepareEvent:
+    event = data_pb2.PrepareEvent()
+    if line.guess:
+        samples = [json.dumps(sample, ensure_ascii=False) for sample in line.guess.samples]
+        guess = data_pb2.PrepareGuess(
+            path=line.guess.path,
+            form=line.guess.form,
+            columns=line.guess.columns,
+            encoding=line.guess.encoding,
+            delimiter=line.guess.delimiter,
+            samples=samples,
+        )
         return data_pb2.PrepareEvent(guess=guess)
-    if "problem" in line:
-        problem = finding_to_wire(from_plain(line["problem"], Finding))
-        return data_pb2.PrepareEvent(problem=problem)
-    return data_pb2.PrepareEvent(progress=data_pb2.PrepareProgress(**line["progress"]))
+    if line.problem:
+        fill(event.problem, line.problem)
+    elif line.progress:
+        fill(event.progress, line.progress)
+    return event

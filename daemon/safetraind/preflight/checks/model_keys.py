@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, failed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Nothing is said of a configuration that is followed."""
+    """No finding where every key of the configuration is honoured."""
     data = facts.data
     if data is None or not data.lost_keys:
         return []

@@ -1,25 +1,22 @@
 """The worker role `evaluate`: base and adapter answer the same questions, and a verdict is made.
 
-Reads `evaluate_request.json` in its run folder: {"model", "adapters": {name: folder or ""},
-"questions", "train", "folder", "max_tokens", "limit", "trust_remote_code"}. Adds {"phase", "done"}
-lines to its result file's `.partial`; last the evaluation, or {"error"}. Each answered batch is
-kept in `folder`, so that an evaluation that was killed goes on where it was, with the same answers.
+`worker_messages.evaluate_messages` has its request and its result. Each answered batch is kept, so
+that an evaluation that was killed goes on where it was, with the same answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from safetrain_shared.errors import InvalidInput, NoRoom, SafetrainError, error_to_dict
-from safetrain_shared.paths import RunFolder
+from safetrain_shared.errors import InvalidInput
+from safetraind.storage import documents
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Leakage
@@ -28,67 +25,57 @@ from safetraind.worker.data.text_normalisation import key_of, words_of
 from safetraind.worker.evaluation.match import score
 from safetraind.worker.evaluation.question_set import Question, read_questions
 from safetraind.worker.evaluation.verdict import Verdict, compare
+from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import LoadedModel, attach_adapter, detach_adapter, load
+from safetraind.worker_messages.evaluate_messages import (
+    EVALUATE,
+    EvaluatedAnswer,
+    EvaluateRequest,
+    Evaluation,
+    JudgedAnswers,
+)
+from safetraind.worker_messages.role import Progress
 
-FORMAT = 1
 BATCH = 8  # questions answered at once; fixed, so that a batch answered again comes out the same
 BASE, BEST = "base", "adapter"
 
-EmitPhase = Callable[[str, float], None]
-
 
 def main(arguments: Sequence[str]) -> int:
-    """Evaluates as the run folder asks. What cannot be evaluated is a result, not a failure."""
-    run = RunFolder(Path(arguments[0]))
-    request = read_json(run.root / "evaluate_request.json")
-    with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
-
-        def tell(phase: str, done: float) -> None:
-            lines.write(json.dumps({"phase": phase, "done": done}) + "\n")
-            lines.flush()
-
-        try:
-            result = Evaluation(request, tell).run()
-        except SafetrainError as error:
-            result = {"error": error_to_dict(error)}
-        except OSError as error:
-            path, reason = str(error.filename or request["folder"]), error.strerror or str(error)
-            result = {"error": error_to_dict(NoRoom("disk.refused", path=path, reason=reason))}
-    write_json(run.probe, result)
+    """Evaluate as the run folder asks. What cannot be evaluated is a result, not a failure."""
+    request = read_request(arguments[0], EVALUATE.name, EvaluateRequest)
+    answer(arguments[0], lambda tell: Evaluator(request, tell).run(), output=request.folder)
     return 0
 
 
-class Evaluation:
-    """One evaluation of a job's adapters against their base."""
+class Evaluator:
+    """One evaluation of a job's adapter against its base."""
 
-    def __init__(self, request: Mapping[str, Any], tell: EmitPhase) -> None:
+    def __init__(self, request: EvaluateRequest, tell: Tell) -> None:
         self._request = request
         self._tell = tell
-        self._questions = read_questions(request["questions"], int(request.get("limit", 0)))
-        self._folder = Path(request["folder"])
+        self._questions = read_questions(request.questions, request.limit)
+        self._folder = Path(request.folder)
 
-    def run(self) -> dict[str, Any]:
-        """Everything; returns the evaluation, which is also in `evaluation.json`."""
+    def run(self) -> Evaluation:
+        """Do everything and return the evaluation, which is also in `evaluation.json`."""
         self._refuse_leaked()
-        self._tell("loading", 0.0)
-        loaded = load(
-            self._request["model"],
-            trust_remote_code=bool(self._request.get("trust_remote_code", False)),
-        )
-        adapters: Mapping[str, str] = {BASE: "", **self._request["adapters"]}
+        self._tell(Progress("loading", 0.0))
+        loaded = load(self._request.model, trust_remote_code=self._request.trust_remote_code)
+        adapters = {BASE: "", BEST: self._request.adapter}
         answers = {}
         for place, (name, folder) in enumerate(adapters.items()):
             begin, share = place / len(adapters), 1 / len(adapters)
             answers[name] = self._answers(loaded, name, folder, begin, share)
         result = self._judged(answers)
-        write_json(self._folder / "evaluation.json", result)
+        documents.write(self._folder / "evaluation.json", result)
         return result
 
     def _refuse_leaked(self) -> None:
-        """A question of the training data, or nearly one, tells nothing of what was learned.
+        """Raise InvalidInput where questions stand, or nearly stand, in the training data.
 
-        Raises InvalidInput with the number of them and the first.
+        Their answers would show memory of the data and not what was learned. The error names their
+        number and the first of them.
         """
         index = Leakage()
         index.begin("")
@@ -97,7 +84,7 @@ class Evaluation:
             index.add(key_of(words), number, words)
         index.freeze()
         leaked: set[int] = set()
-        with Corpus(self._request["train"]) as lines:
+        with Corpus(self._request.train) as lines:
             for line in lines:
                 for text in _user_turns(line.content):
                     words = words_of(text)
@@ -106,8 +93,8 @@ class Evaluation:
                         leaked.add(found.line)
         if leaked:
             first = self._questions[min(leaked)].text
-            args = {"count": len(leaked), "path": self._request["questions"], "first": first[:120]}
-            raise InvalidInput("evaluate.leaked", **args)
+            path = self._request.questions
+            raise InvalidInput("evaluate.leaked", count=len(leaked), path=path, first=first[:120])
 
     def _answers(
         self, loaded: LoadedModel, name: str, folder: str, begin: float, share: float
@@ -120,11 +107,10 @@ class Evaluation:
             attach_adapter(loaded.model, Path(folder))
         loaded.model.eval()
         for place in range(len(answers), len(self._questions), BATCH):
-            self._tell("asking", begin + share * place / len(self._questions))
+            done = begin + share * place / len(self._questions)
+            self._tell(Progress("asking", done))
             batch = self._questions[place : place + BATCH]
-            answers += answered(
-                loaded.model, loaded.tokenizer, batch, int(self._request["max_tokens"])
-            )
+            answers += answered(loaded.model, loaded.tokenizer, batch, self._request.max_tokens)
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(kept, answers)
         detach_adapter(loaded.model)
@@ -134,40 +120,38 @@ class Evaluation:
         """What answers depend on: model, adapter weights, questions, and their longest length."""
         weights = Path(folder) / "adapters.safetensors"
         what = [
-            self._request["model"],
+            self._request.model,
             sha256(weights) if folder else "",
             [[list(map(dict, q.messages)), q.expected, q.match] for q in self._questions],
-            self._request["max_tokens"],
+            self._request.max_tokens,
         ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _judged(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def _judged(self, answers: Mapping[str, Sequence[str]]) -> Evaluation:
         scores = {
             name: [
-                score(q.match, q.expected, a) for q, a in zip(self._questions, said, strict=True)
+                score(q.match, q.expected, a) for q, a in zip(self._questions, given, strict=True)
             ]
-            for name, said in answers.items()
+            for name, given in answers.items()
         }
-        verdict = compare(scores[BASE], scores[BEST])
-        return {
-            "format": FORMAT,
-            "questions": self._request["questions"],
-            "weak": any(question.match == "similarity" for question in self._questions),
-            "verdict": _plain(verdict),
-            "scores": {name: sum(found) / len(found) for name, found in scores.items()},
-            "answers": [
-                {
-                    "question": question.text,
-                    "expected": [str(one) for one in question.expected],
-                    "match": question.match,
-                    "base": answers[BASE][n],
-                    "adapter": answers[BEST][n],
-                    "base_score": scores[BASE][n],
-                    "adapter_score": scores[BEST][n],
-                }
+        return Evaluation(
+            questions=self._request.questions,
+            weak=any(question.match == "similarity" for question in self._questions),
+            verdict=_judged_answers(compare(scores[BASE], scores[BEST])),
+            scores={name: sum(found) / len(found) for name, found in scores.items()},
+            answers=tuple(
+                EvaluatedAnswer(
+                    question=question.text,
+                    expected=tuple(str(one) for one in question.expected),
+                    match=question.match,
+                    base=answers[BASE][n],
+                    adapter=answers[BEST][n],
+                    base_score=scores[BASE][n],
+                    adapter_score=scores[BEST][n],
+                )
                 for n, question in enumerate(self._questions)
-            ],
-        }
+            ),
+        )
 
 
 def answered(
@@ -190,15 +174,15 @@ def _user_turns(line: bytes) -> list[str]:
         return []
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "judgement": str(verdict.judgement),
-        "questions": verdict.questions,
-        "base": verdict.first,
-        "adapter": verdict.second,
-        "difference": verdict.difference,
-        "low": verdict.low,
-        "high": verdict.high,
-        "p_value": verdict.p_value,
-        "needed": verdict.needed,
-    }
+def _judged_answers(verdict: Verdict) -> JudgedAnswers:
+    return JudgedAnswers(
+        judgement=str(verdict.judgement),
+        questions=verdict.questions,
+        base=verdict.first,
+        adapter=verdict.second,
+        difference=verdict.difference,
+        low=verdict.low,
+        high=verdict.high,
+        p_value=verdict.p_value,
+        needed=verdict.needed,
+    )

@@ -1,18 +1,16 @@
 """The worker role `prepare`: from the files people have to train, valid and questions files.
 
-Reads `prepare_request.json` in its run folder: {"files", "output", "map", "valid", "questions",
-"seed"}. Writes JSON lines to its result file's `.partial`: {"guess"} for each source before
-anything is written, {"problem"} and {"progress"}; last the summary or {"error"}.
+`worker_messages.prepare_messages` has its request, its lines and its result. How each source is
+read is told before anything is written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,16 +18,16 @@ from typing import IO, Any
 
 import orjson
 
-from safetrain_shared.codec import to_plain
-from safetrain_shared.errors import Conflict, InvalidInput, NoRoom, SafetrainError, error_to_dict
+from safetrain_shared.errors import Conflict, InvalidInput
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.paths import RunFolder
+from safetraind.storage import documents
 from safetraind.storage.durable import write_json
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
 from safetraind.worker.data.schema import judge
 from safetraind.worker.data.text_normalisation import key_of, text_of, words_of
+from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Form, Sample, Unmapped, form_of
 from safetraind.worker.prepare.split import (
@@ -39,55 +37,46 @@ from safetraind.worker.prepare.split import (
     drawn_side,
     keep_groups_together,
 )
+from safetraind.worker_messages.prepare_messages import (
+    PREPARE,
+    Guess,
+    Prepared,
+    PrepareLine,
+    PrepareRequest,
+    RowProgress,
+    SourceFile,
+)
 
 MANIFEST = "prepared.json"
-FORMAT = 1
 FILES = {TRAIN: "train.jsonl", VALID: "valid.jsonl", QUESTIONS: "questions.jsonl"}
 _SHOWN = 2  # samples of each source
 _PROGRESS_ROWS = 5000
 _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
-Write = Callable[[dict[str, Any]], None]
-
 
 def main(arguments: list[str]) -> int:
-    """Prepares as the run folder asks. What is wrong with the files is a result, not a failure."""
-    run = RunFolder(Path(arguments[0]))
-    request = json.loads((run.root / "prepare_request.json").read_text(encoding="utf-8"))
-    with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
-
-        def write(line: dict[str, Any]) -> None:
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            lines.flush()
-
-        try:
-            result = Preparation(request, write).run()
-        except SafetrainError as error:
-            result = {"error": error_to_dict(error)}
-        except OSError as error:
-            path = str(error.filename or request["output"])
-            full = NoRoom("disk.refused", path=path, reason=error.strerror or str(error))
-            result = {"error": error_to_dict(full)}
-    write_json(run.probe, result)
+    """Prepare as the run folder asks. What is wrong with the files is a result, not a failure."""
+    request = read_request(arguments[0], PREPARE.name, PrepareRequest)
+    answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0
 
 
 class Preparation:
     """One preparation: the samples lie in a temporary file, of which memory holds the offsets."""
 
-    def __init__(self, request: Mapping[str, Any], write: Write) -> None:
+    def __init__(self, request: PrepareRequest, tell: Tell) -> None:
         self._request = request
-        self._write = write
-        self._output = Path(request["output"])
+        self._tell = tell
+        self._output = Path(request.output)
         self._offsets = array("q")
         self._forms: list[str] = []
         self._form_of = array("B")
         self._dropped: Counter[str] = Counter()
 
-    def run(self) -> dict[str, Any]:
-        """Everything; returns the manifest. Raises SafetrainError."""
+    def run(self) -> Prepared:
+        """Do everything and return what is in `prepared.json`. Raises SafetrainError."""
         self._refuse_foreign()
-        sources = [Source(path) for path in self._request["files"]]
+        sources = [Source(path) for path in self._request.files]
         forms = [self._guess(source) for source in sources]
         self._output.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=self._output) as self._samples:
@@ -95,15 +84,14 @@ class Preparation:
                 self._gather(source, form)
             sides = self._sides()
             counts = self._write_files(sides)
-        manifest = {
-            "format": FORMAT,
-            "sources": [{"path": str(s.path), "sha256": _digest(s.path)} for s in sources],
-            "seed": self._request["seed"],
-            "counts": counts,
-            "dropped": dict(sorted(self._dropped.items())),
-        }
-        write_json(self._output / MANIFEST, manifest)
-        return manifest
+        prepared = Prepared(
+            sources=tuple(SourceFile(str(s.path), _digest(s.path)) for s in sources),
+            seed=self._request.seed,
+            counts=counts,
+            dropped=dict(sorted(self._dropped.items())),
+        )
+        write_json(self._output / MANIFEST, documents.to_json(prepared))
+        return prepared
 
     def _refuse_foreign(self) -> None:
         """Only an empty folder is written to, or one that was prepared before."""
@@ -113,8 +101,11 @@ class Preparation:
             raise Conflict("prepare.output_taken", path=str(self._output))
 
     def _guess(self, source: Source) -> Form:
-        """How the source is read, told with two samples. Raises InvalidInput where nothing fits."""
-        mapping = self._request["map"]
+        """Return how the source is read, and tell it with two samples.
+
+        Raises InvalidInput where no form fits.
+        """
+        mapping = self._request.columns
         rows = list(islice(source.rows(), 50))
         form = next((f for row in rows if (f := form_of(row.value, mapping))), None)
         if form is None:
@@ -126,16 +117,22 @@ class Preparation:
                 shown.append(form.sample(row.value))
         if not shown and rows:
             raise InvalidInput("prepare.nothing_fits", path=str(source.path), form=form.name)
-        guess = {"path": str(source.path), "form": form.name, "columns": dict(form.columns)}
-        details = {"encoding": source.encoding, "delimiter": source.delimiter}
-        self._write({"guess": {**guess, **details, "samples": shown[:_SHOWN]}})
+        guess = Guess(
+            path=str(source.path),
+            form=form.name,
+            columns=dict(form.columns),
+            encoding=source.encoding,
+            delimiter=source.delimiter,
+            samples=tuple(shown[:_SHOWN]),
+        )
+        self._tell(PrepareLine(guess=guess))
         return form
 
     def _gather(self, source: Source, form: Form) -> None:
         """The samples of a source behind those before it; what is none is named and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
-                self._write({"progress": {"path": str(source.path), "rows": count}})
+                self._tell(PrepareLine(progress=RowProgress(str(source.path), count)))
             try:
                 sample = form.sample(row.value)
             except Unmapped as missing:
@@ -152,7 +149,7 @@ class Preparation:
         self._dropped[code] += 1
         if self._dropped[code] <= _MOST_PROBLEMS:
             args = {"path": str(source.path), "line": row.place, **args}
-            self._write({"problem": to_plain(Finding(code, Status.WARNING, args=args))})
+            self._tell(PrepareLine(problem=Finding(code, Status.WARNING, args=args)))
 
     def _append(self, sample: Sample, form: str) -> None:
         if form not in self._forms:
@@ -169,11 +166,11 @@ class Preparation:
         """A side for each sample; 255 for one that repeats an earlier one."""
         sides = bytearray([TRAIN]) * len(self._offsets)
         repeats = Repeats()
-        shares = self._request["valid"], self._request["questions"]
+        shares = self._request.valid, self._request.questions
         for number in range(len(sides)):
             sample, form = self._read(number)
             repeats.add(key_of(words_of(text_of(sample, form))), number)
-            sides[number] = drawn_side(sample, form, self._request["seed"], shares)
+            sides[number] = drawn_side(sample, form, self._request.seed, shares)
         for number, _first in repeats:
             sides[number] = _REPEATED
             self._dropped["prepare.repeated"] += 1
@@ -184,7 +181,7 @@ class Preparation:
         return sides
 
     def _write_files(self, sides: bytearray) -> dict[str, int]:
-        """The files, each whole or not at all; one without a sample is not there."""
+        """Write the files, each atomically; one without a sample is removed."""
         counts = {}
         for side, name in FILES.items():
             numbers = (number for number in range(len(sides)) if sides[number] == side)

@@ -1,6 +1,6 @@
 """Which side each sample goes to: training, validation or questions; near-equal ones stay together.
 
-The side is drawn by a hash of the seed and of what the sample says, so that it depends on nothing
+The side follows from a hash of the seed and of the sample's text, so that it depends on nothing
 else. Then every training sample that says nearly the same as one that is held out follows it, until
 none is left: a whole group of near-equal samples is then on one side.
 """
@@ -19,8 +19,8 @@ TRAIN, VALID, QUESTIONS = range(3)
 
 def drawn_side(sample: Sample, form: str, seed: int, shares: tuple[float, float]) -> int:
     """The side of one sample by itself; `shares`: of validation and of questions, 0 to 1."""
-    said = b" ".join(words_of(text_of(sample, form)))
-    digest = hashlib.blake2b(said, digest_size=8, key=seed.to_bytes(8, "big")).digest()
+    text = b" ".join(words_of(text_of(sample, form)))
+    digest = hashlib.blake2b(text, digest_size=8, key=seed.to_bytes(8, "big")).digest()
     place = int.from_bytes(digest, "big") / 2**64
     valid, questions = shares
     return VALID if place < valid else QUESTIONS if place < valid + questions else TRAIN
@@ -53,17 +53,17 @@ def _index(numbers: Iterable[int], read: Callable[[int], tuple[Sample, str]]) ->
     index.begin("")
     for number in numbers:
         sample, form = read(number)
-        key, units = _said(sample, form)
+        key, units = _fingerprint(sample, form)
         index.add(key, number, units)
     index.freeze()
     return index
 
 
 def _found(index: Leakage, read: tuple[Sample, str]) -> bool:
-    return index.find(*_said(*read)) is not None
+    return index.find(*_fingerprint(*read)) is not None
 
 
-def _said(sample: Sample, form: str) -> tuple[int, list[bytes]]:
+def _fingerprint(sample: Sample, form: str) -> tuple[int, list[bytes]]:
     text = text_of(sample, form)
     words = words_of(text)
     return key_of(words), units_of(sample, form, words, len(text))
