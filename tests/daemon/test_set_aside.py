@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
@@ -61,7 +63,8 @@ def killed(playing: DaemonProcess, make_spec: MakeSpec) -> DaemonProcess:
     keepers, workers = playing.keepers(), playing.workers()
     playing.kill()
     for process in [*keepers, *workers]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went with its keeper
+            process.kill()
     wait_for(lambda: not playing.processes())
     return playing
 

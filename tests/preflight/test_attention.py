@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from safetraind.planner.attention import scored_share
+from safetraind.planner.scored_share import scored_share
 from tests.preflight.facts import SHAPE
 
 

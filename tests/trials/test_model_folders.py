@@ -59,7 +59,7 @@ def test_keys_that_change_the_model_and_are_dropped_are_refused(
     keys: dict[str, Any], model: Path, tmp_path: Path
 ) -> None:
     folder = with_config(model, tmp_path / "m", **keys)
-    assert read_model(folder, ())["lost"]
+    assert read_model(folder, ()).lost
     with pytest.raises(InvalidInput) as caught:
         load(str(folder))
     assert caught.value.code == "model.keys_lost"
@@ -73,8 +73,8 @@ def test_keys_that_change_nothing_are_not(keys: dict[str, Any], model: Path) -> 
 
 def test_targets_that_are_no_layers_are_named(model: Path) -> None:
     found = read_model(model, ["self_attn.q_proj", "q_proj", "mlp.experts.up_proj"])
-    assert found["missing"] == ["q_proj", "mlp.experts.up_proj"]
-    assert "self_attn.q_proj" in found["known"]
+    assert found.missing == ("q_proj", "mlp.experts.up_proj")
+    assert "self_attn.q_proj" in found.known
 
 
 def sharded(model: Path, folder: Path, keep: tuple[str, ...], index: dict[str, Any] | None) -> Path:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator
 
-from safetrain_shared.errors import Busy, SafetrainError
-from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.errors import Busy, SafetrainError, Unreachable
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import Progress
 from safetrain_shared.jobs import LIVE, JobState
 from safetrain_shared.paths import Home, private
+from safetraind.controller import at_start
+from safetraind.controller.contained_work import ContainedWork
 from safetraind.controller.effect_runner import EffectRunner
 from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
 from safetraind.controller.job_check import Checker, JobCheck
 from safetraind.controller.job_files import JobFiles
-from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
-from safetraind.controller.retries import Retries
+from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
+from safetraind.controller.retries import AGAIN_SECONDS, Retries
 from safetraind.controller.trainings import Trainings
 from safetraind.processes.lease import Lease, is_held
 from safetraind.processes.supervisor import Supervisor
@@ -28,7 +28,9 @@ from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage import documents
 from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_document import JobDocument
-from safetraind.storage.job_store import JobStore, Record
+from safetraind.storage.job_store import SET_ASIDE, JobStore
+from safetraind.storage.record import Record
+from safetraind.storage.restore import DailyBackup
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +43,19 @@ class Controller:
     def __init__(
         self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
     ) -> None:
+        told = self._happened
         self._files = files = JobFiles(home, store)
         self._lease = gpu = GpuLease(lease)
         self._retries = retries = Retries()
-        self._check = JobCheck(files, supervisor, gpu, retries, checker, self._happened)
-        self._trainings = Trainings(files, supervisor, gpu, retries, self.job, self._happened)
+        self._backup = DailyBackup(home)
+        self._work = work = ContainedWork(home, supervisor, retries, told)
+        self._check = check = JobCheck(files, supervisor, gpu, work, checker, told)
+        self._trainings = runs = Trainings(files, supervisor, gpu, retries, self.job, told)
         self._effects = EffectRunner(
-            files,
-            gpu,
-            retries,
-            self._check,
-            self._trainings,
-            lambda: self._scheduler,
-            self._happened,
+            files, gpu, retries, work, check, runs, lambda: self._scheduler, told, self._lease_taken
         )
         self._scheduler = SchedulerState()
-        self._unreadable: set[int] = set()
+        self._farewell: SafetrainError = Unreachable("daemon.stopping")
 
     # What the services ask.
 
@@ -91,6 +90,16 @@ class Controller:
         """Whether the daemon is on its way out."""
         return self._scheduler.stopping
 
+    @property
+    def farewell(self) -> SafetrainError:
+        """The error that watchers get when the daemon stops."""
+        return self._farewell
+
+    @property
+    def check_phase(self) -> str:
+        """What the preflight of the job in state CHECKING does; empty where there is none."""
+        return self._check.phase
+
     def record(self, job_id: int) -> Record:
         """The job's fixed part and times. Raises NotFound."""
         return self._files.record(job_id)
@@ -102,15 +111,21 @@ class Controller:
 
     def feed(self, job_id: int) -> EventFeed:
         """The job's event file. Raises NotFound."""
-        return self._files.feed(job_id)
+        self.record(job_id)
+        return self._files.events.feed(job_id)
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, by its event file as it is now. Raises NotFound."""
-        return self._files.progress(job_id)
+        return self._files.progress(self.job(job_id))
 
     def note_delivered(self, job_id: int, seq: int) -> None:
         """Events up to `seq` are about to be sent to a client: no `seq` up to it is used again."""
-        self._files.watermark.note(job_id, seq)
+        self._files.events.note_delivered(job_id, seq)
+
+    def tidy(self) -> None:
+        """Write what may wait a moment: the progress of jobs that have ended, the daily backup."""
+        self._files.events.flush()
+        self._backup.renew(self.store)
 
     def request(self, trigger: triggers.Trigger) -> None:
         """Carry out what a user asks for. Raises what `decide` raises, Busy, and NoRoom."""
@@ -123,10 +138,14 @@ class Controller:
     ) -> Record:
         """Take a new job into the queue; it will not be lost. Raises NoRoom."""
         record = self.store.add(document, output, key, after, time.time())
+        job = record.job
         self._files.keep(record)
-        # From here on it is accepted: nothing that a full disk does may deny it any more.
-        self._put(record.job)
-        self._apply(triggers.Submitted(record.job))
+        self._put(job)  # from here on it is accepted: nothing may deny it any more
+        try:
+            self._apply(triggers.Submitted(job))
+        except Exception as error:
+            log.warning("job %d: queueing: %s; trying again", job.id, error)
+            self._work.begin(job.id, self._happened(triggers.Submitted(job)))
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
@@ -162,35 +181,22 @@ class Controller:
 
     async def open(self) -> None:
         """Take the home over: adopt living workers, learn how dead ones ended, go on."""
-        self.store.reserve(highest_run(private(self.home.root / "runs")))
+        runs = private(self.home.root / "runs")
+        jobs, readable = {}, []
+        for found in at_start.found(self.home, self.store, self._files.events):
+            self._files.keep(found.record)
+            jobs[found.job.id] = found.job
+            readable += [found.job] if found.is_readable else []
+        self.store.reserve(highest_run(runs))
         await end_ephemeral_workers(self.home)
-        jobs = self._files.load()
-        self._scheduler = SchedulerState({job.id: job for job in jobs}, self._scheduler.lease)
-        for job in jobs:  # all of them, before anything is decided
-            async with self._setting_aside(job):
-                self._put(self._files.with_plan(job))
-        for job in [job for job in self._scheduler.jobs.values() if job.id not in self._unreadable]:
-            async with self._setting_aside(job):
+        self._scheduler = SchedulerState(jobs, self._scheduler.lease)
+        for job in readable:
+            try:
                 await self._take_over(job)
-        self._apply(triggers.WakeUp())
-
-    @contextlib.asynccontextmanager
-    async def _setting_aside(self, job: Job) -> AsyncIterator[None]:
-        """One job's files must not keep the others from running: it becomes a failed job in
-        memory, and its row and its files stay as they are.
-        """
-        try:
-            yield
-            return
-        except SafetrainError as error:
-            log.warning("job %d: it is set aside: %s", job.id, error)
-            cause = finding_of(error)
-        except Exception as error:
-            log.exception("job %d: it is set aside", job.id)
-            reason = f"{type(error).__name__}: {error}"[:200]
-            cause = Finding("job.unreadable", Status.FAILED, True, {"reason": reason})
-        self._put(dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause))
-        self._unreadable.add(job.id)
+            except Exception as error:  # one job's files must not keep the others from running
+                log.exception("job %d: it is set aside", job.id)
+                self._set_aside(job, error)
+        self._retries.begin(self._happened(triggers.WakeUp()))
 
     async def close(self, *, now: bool) -> None:
         """Stop deciding. A training goes on without us, unless `now`: then it is waited for."""
@@ -201,7 +207,29 @@ class Controller:
             await asyncio.sleep(0.05)
         await self._retries.cancel()
         self._lease.drop()
-        self._files.wake_watchers()
+        self._files.events.flush()
+        self._files.events.wake_watchers()
+
+    async def abandon(self, why: SafetrainError) -> None:
+        """Stop for `why`, because the home is gone or another daemon's: nothing is written there.
+
+        A training saves a checkpoint in its output folder and ends.
+        """
+        self._farewell = why
+        active = self._scheduler.active
+        self._scheduler = dataclasses.replace(self._scheduler, stopping=True)
+        await self._retries.cancel()
+        self._files.events.wake_watchers()
+        await self._lease.dismiss_borrowers()
+        if active is not None and why.code == "home.gone":
+            await end_orphan(self._files.run(active.id))
+        self._lease.drop()
+
+    def _set_aside(self, job: Job, error: Exception) -> None:
+        """Make it a failed job in memory; its row and its files stay as they are."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        cause = Finding(SET_ASIDE, Status.FAILED, True, {"reason": reason})
+        self._put(dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause))
 
     async def _take_over(self, job: Job) -> None:
         if job.state in LIVE:
@@ -210,10 +238,11 @@ class Controller:
             log.info("job %d: its worker lives and is adopted", job.id)
             self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
             self._effects.write_intent(job.id, job.intent)
-            self._retries.begin(self._trainings.adopt(job.id))
+            self._work.begin(job.id, self._trainings.adopt(job.id))
             return
         # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
-        await asyncio.wait({self._retries.begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+        catching_up = self._work.begin(job.id, self._catch_up(job))
+        await asyncio.wait({catching_up}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
         """Bring up to date what happened while no daemon was there."""
@@ -239,14 +268,24 @@ class Controller:
         if changed:
             self.store.save(changed, time.time())
         self._scheduler = scheduler
-        for job in changed:
-            self._files.keep(self.store.get(job.id))
+        for job in changed:  # what was saved must be carried out
+            self._files.keep_saved(job)
         for effect in effects:
             self._effects.run(effect)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
         """Apply what has happened, which can't be refused: a full disk only delays it."""
         await self._retries.until_possible(lambda: self._apply(trigger))
+
+    async def _lease_taken(self) -> None:
+        try:
+            await self._happened(triggers.LeaseTaken())
+        except Exception:
+            log.exception("the lease could not be used; trying again")
+            self._lease.drop()
+            self._scheduler = dataclasses.replace(self._scheduler, lease=state.FREE)
+            await asyncio.sleep(AGAIN_SECONDS)
+            await self._happened(triggers.WakeUp())
 
     def _put(self, job: Job) -> None:
         jobs = {**self._scheduler.jobs, job.id: job}

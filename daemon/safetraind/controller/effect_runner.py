@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from safetrain_shared.errors import Busy, NoRoom
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.jobs import JobState
 from safetraind.controller import wait_for_resources
+from safetraind.controller.contained_work import ContainedWork, Happened
 from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_check import JobCheck
 from safetraind.controller.job_files import JobFiles
 from safetraind.controller.retries import Retries
-from safetraind.controller.trainings import Happened, Trainings
+from safetraind.controller.trainings import Trainings
 from safetraind.scheduler import effects, triggers
 from safetraind.scheduler.state import SchedulerState
 from safetraind.storage import documents
@@ -34,19 +35,23 @@ class EffectRunner:
         files: JobFiles,
         lease: GpuLease,
         retries: Retries,
+        work: ContainedWork,
         check: JobCheck,
         trainings: Trainings,
         scheduler: Callable[[], SchedulerState],
         happened: Happened,
+        lease_taken: Callable[[], Awaitable[None]],
     ) -> None:
-        """`scheduler`: its state as it is now. `happened`: tells it what has happened."""
+        """`scheduler`: its state as it is now. `happened`, `lease_taken`: tell it what happened."""
         self._files = files
         self._lease = lease
         self._retries = retries
+        self._work = work
         self._check = check
         self._trainings = trainings
         self._scheduler = scheduler
         self._happened = happened
+        self._lease_taken = lease_taken
 
     def run(self, effect: effects.Effect) -> None:
         """Carry an effect out; what it raises is logged, since the decision stands."""
@@ -93,8 +98,10 @@ class EffectRunner:
 
     def _take_lease(self, _: effects.TakeLease) -> None:
         async def take() -> None:
-            self._lease.descriptor = await self._lease.take(wait=True)
-            await self._happened(triggers.LeaseTaken())
+            self._lease.descriptor = await self._retries.until_whole(
+                lambda: self._lease.take(wait=True)
+            )
+            await self._lease_taken()
 
         self._retries.begin(take())
 
@@ -122,7 +129,7 @@ class EffectRunner:
     def _train(self, effect: effects.Train) -> None:
         with contextlib.suppress(OSError):  # then the worker can't be started either
             self._files.run(effect.id).intent.unlink(missing_ok=True)
-        self._retries.begin(self._trainings.launch(effect.id, effect.attempt))
+        self._work.begin(effect.id, self._trainings.launch(effect.id, effect.attempt))
 
     def _wait_for_resources(self, effect: effects.WaitForResources) -> None:
         job_id = effect.id
@@ -135,9 +142,12 @@ class EffectRunner:
                 await wait_for_resources.for_the_next_segment(effect.seconds)
             else:
                 await wait_for_resources.on_disk(folders)
+
+        async def tell() -> None:
+            await self._retries.until_whole(wait)
             await self._happened(triggers.ResourcesFound(job_id))
 
-        self._retries.begin(wait())
+        self._work.begin(job_id, tell())
 
     def _write_intent(self, effect: effects.WriteIntent) -> None:
         self.write_intent(effect.id, effect.intent)
@@ -146,6 +156,8 @@ class EffectRunner:
         job_id, store = effect.id, self._files.store
         self._files.forget(job_id)
         self._retries.persist(f"job {job_id}: removing it", lambda: store.forget(job_id))
+        with contextlib.suppress(OSError):  # first: nothing then rebuilds it of what is left
+            self._files.run(job_id).spec.unlink()
         shutil.rmtree(self._files.run(job_id).root, ignore_errors=True)
 
     _METHODS: dict[type, Callable[[EffectRunner, Any], None]] = {  # noqa: RUF012

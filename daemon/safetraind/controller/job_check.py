@@ -7,13 +7,12 @@ import logging
 from typing import Protocol
 
 from safetrain_shared.errors import NoRoom, SafetrainError
-from safetrain_shared.findings import Finding, Status, finding_of
+from safetrain_shared.findings import Finding, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
+from safetraind.controller.contained_work import ContainedWork, Happened
 from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_files import JobFiles
-from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
-from safetraind.controller.trainings import Happened
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.scheduler import triggers
@@ -22,7 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come."""
+    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+
+    phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The frozen plan, or what blocks the training."""
@@ -36,21 +37,26 @@ class JobCheck:
         files: JobFiles,
         supervisor: Supervisor,
         lease: GpuLease,
-        retries: Retries,
+        work: ContainedWork,
         checker: Checker,
         happened: Happened,
     ) -> None:
         self._files = files
         self._supervisor = supervisor
         self._lease = lease
-        self._retries = retries
+        self._work = work
         self._checker = checker
         self._happened = happened
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def phase(self) -> str:
+        """What the check in progress does; empty where there is none."""
+        return self._checker.phase
+
     def start(self, job_id: int) -> None:
         """Check the job in the background."""
-        self._task = self._retries.begin(self._run(job_id))
+        self._task = self._work.begin(job_id, self._run(job_id))
 
     def stop(self) -> None:
         """Break the check off."""
@@ -76,10 +82,7 @@ class JobCheck:
             trigger = triggers.CheckEnded(job_id, finding_of(error))
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
-            reason, path = f"{type(error).__name__}: {error}", str(self._files.home.log)
-            args = {"reason": reason, "log": path}
-            cause = Finding("daemon.broken", Status.FAILED, True, args)
-            trigger = triggers.CheckEnded(job_id, cause)
+            trigger = triggers.CheckEnded(job_id, self._work.broken(error))
         self._task = None
         await self._happened(trigger)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
-from safetraind.planner.attention import scored_share
+from safetraind.planner.scored_share import scored_share
 from safetraind.worker_messages.probe_messages import Step
 
 _ADAM_COPIES = 3

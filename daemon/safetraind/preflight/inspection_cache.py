@@ -17,6 +17,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding
 from safetrain_shared.packages import PACKAGES
 from safetraind.preflight.inspection import Problems
+from safetraind.storage.bounded_read import bounded
 from safetraind.worker_messages.inspect_messages import (
     INSPECT,
     InspectLine,
@@ -54,7 +55,7 @@ class InspectionCache:
     async def inspect(self, workers: Workers, request: InspectRequest, tell: Tell) -> Ended:
         """As the worker would: its lines go to `tell`, those of problems even the second time."""
         async with self._turn:
-            key = await asyncio.to_thread(_key, request)
+            key = await bounded(request.model, _key, request)
             kept = self._kept.get(key)
             if kept is not None:
                 for problem in kept.problems.kept:

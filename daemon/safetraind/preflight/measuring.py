@@ -37,6 +37,7 @@ class Measuring:
         self._effective_batch = effective_batch
         self._seconds = seconds
         self._splits_head = True
+        self._loads_only = False
 
     @property
     def outside(self) -> int:
@@ -47,8 +48,15 @@ class Measuring:
         seen = [measure.outside for measure in self.measures if measure.outside]
         return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
 
-    async def run(self, facts: Facts) -> AsyncGenerator[Progress | Facts, None]:
-        """Yield progress, and last the facts with device, loading and what was too slow."""
+    async def run(
+        self, facts: Facts, *, loads_only: bool
+    ) -> AsyncGenerator[Progress | Facts, None]:
+        """Yield progress, and last the facts with device, loading and what was too slow.
+
+        `loads_only`: something blocks already; the model is loaded, to find what else is wrong, and
+        no step is measured.
+        """
+        self._loads_only = loads_only
         cache = MeasurementCache(self._home.learned, key_of(facts))
         known = cache.recall()
         if known is not None:
@@ -126,9 +134,11 @@ class Measuring:
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self, facts: Facts) -> list[Setup]:
-        """What a probe should run next: nothing where there is no question, or it is answered."""
+        """What a probe should run next; nothing where nothing more could change the plan."""
         question = self.question(facts)
-        return [] if question is None else next_probe(question, self.measures)
+        if question is None or self._loads_only:
+            return []
+        return next_probe(question, self.measures)
 
     def _request(self, facts: Facts, setups: Sequence[Setup], seconds: float) -> ProbeRequest:
         question = self.question(facts)

@@ -23,13 +23,14 @@ from safetraind.planner import choose_plan
 from safetraind.planner.facts import Facts
 from safetraind.planner.make_room import make_room
 from safetraind.planner.option import Question
-from safetraind.preflight import report
+from safetraind.preflight import report_files
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.inspection import Problems, data_from, inspect_request, inspection_end
 from safetraind.preflight.measuring import Measuring
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS
+from safetraind.storage.bounded_read import bounded
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, Package
 from safetraind.worker_messages.probe_messages import Measure
 from safetraind.worker_messages.role import Progress
@@ -128,13 +129,14 @@ class PreflightRun:
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
-        yield await asyncio.to_thread(self._summarise)
+        yield await bounded(self.spec.output, self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
         """The sections in order, each followed by its findings. Writes nothing."""
         facts = self._gathered
         if facts is None:
-            facts = await asyncio.to_thread(gather_facts, self.spec, self._home, self._model)
+            model = self._model
+            facts = await bounded(self.spec.output, gather_facts, self.spec, self._home, model)
         self._facts = facts
         inspection = asyncio.create_task(self._inspect())
         try:
@@ -210,11 +212,9 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await asyncio.to_thread(host.largest_apps)
-            found = [
-                answer,
-                *make_room(answer, self.spec, self._facts, apps, self._measuring.outside),
-            ]
+            apps = await bounded("/", host.largest_apps)
+            outside = self._measuring.outside
+            found = [answer, *make_room(answer, self.spec, self._facts, apps, outside)]
             self.findings += found
             return [*found]
         self.plan = answer
@@ -248,20 +248,26 @@ class PreflightRun:
     async def _probe(self) -> AsyncGenerator[Step, None]:
         """Fill in device, loading and measures: from what is known, else by probing."""
         yield PROBING
-        async with aclosing(self._measuring.run(self._facts)) as measuring:
+        loads_only = self.blocked or self._data_blocks()
+        async with aclosing(self._measuring.run(self._facts, loads_only=loads_only)) as measuring:
             async for step in measuring:
                 if isinstance(step, Facts):
                     self._facts = step
                 else:
                     yield step
 
+    def _data_blocks(self) -> bool:
+        """Whether the data section, judged later, will block."""
+        found = carry_out(of_section("data"), self.spec, self._facts, set(self._failed))
+        return any(f.blocks and f.status is Status.FAILED for f in found)
+
     def _summarise(self) -> Summary:
         counts = Counter(str(finding.status) for finding in self.findings)
-        content = report.report(self.spec, self._facts, self.findings, self.plan, counts)
+        content = report_files.report(self.spec, self._facts, self.findings, self.plan, counts)
         paths = "", ""
         if not self._facts.disk.unwritable:
             try:
-                paths = report.write_files(Path(self.spec.output), content, self.plan)
+                paths = report_files.write_files(Path(self.spec.output), content, self.plan)
             except OSError:
                 pass  # the disk filled up meanwhile; the findings were delivered all the same
         return Summary(

@@ -54,6 +54,7 @@ from safetraind.scheduler.triggers import (
     Submitted,
     Trigger,
     WakeUp,
+    WorkBroke,
     WorkerEnded,
 )
 from safetraind.scheduler.worker_end import launch_failed, worker_ended
@@ -139,7 +140,7 @@ def _lease_taken(scheduler: SchedulerState, _: LeaseTaken) -> Decision:
     if job is None or scheduler.stopping:
         return dataclasses.replace(scheduler, lease=FREE), [DropLease()]
     scheduler = dataclasses.replace(scheduler, lease=HELD)
-    if job.plan is not None:
+    if job.plan is not None or job.evaluates:
         return _start_training(scheduler, job)
     scheduler, effects = moved(scheduler, job, JobState.CHECKING)
     return scheduler, [*effects, Check(job.id)]
@@ -163,6 +164,20 @@ def _check_ended(scheduler: SchedulerState, trigger: CheckEnded) -> Decision:
     else:
         after = moved(scheduler, job, JobState.QUEUED, position=head_of_queue(scheduler))
     return released(*after)
+
+
+def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
+    """Fails that job alone: neither lease nor queue stays as it was for its sake."""
+    job = scheduler.jobs.get(trigger.id)
+    if job is None or job.state in FINAL:
+        return take_lease_if_needed(scheduler, [])
+    active = scheduler.active
+    after = moved(scheduler, job, JobState.FAILED, trigger.cause)
+    return (
+        released(*after)
+        if active is not None and active.id == job.id
+        else take_lease_if_needed(*after)
+    )
 
 
 def _resources_found(scheduler: SchedulerState, trigger: ResourcesFound) -> Decision:
@@ -218,6 +233,7 @@ _HANDLERS: Mapping[type, Callable[[SchedulerState, Any], Decision]] = {
     CheckPassed: _check_passed,
     CheckEnded: _check_ended,
     WorkerEnded: worker_ended,
+    WorkBroke: _work_broke,
     LaunchFailed: launch_failed,
     ResourcesFound: _resources_found,
     WakeUp: _woken_up,

@@ -13,9 +13,12 @@ from safetrain_shared.errors import Broken
 from safetrain_shared.wire import fill
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
+from safetraind.service.stream_limit import Streams
 from safetraind.submission import check_absolute, checked_output
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, InspectRequest
 from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, PrepareRequest
+
+MOST_READERS = 8  # files being read at once, each by a worker of its own
 
 
 class DataService(data_pb2_grpc.DataServicer):
@@ -23,6 +26,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
     def __init__(self, launcher: EphemeralWorkers) -> None:
         self._launcher = launcher
+        self._streams = Streams(MOST_READERS)
 
     @guarded
     async def Validate(  # noqa: N802
@@ -31,8 +35,13 @@ class DataService(data_pb2_grpc.DataServicer):
         """Stream progress, problems and a summary of each file."""
         for path in request.paths:
             check_absolute(path)
+        with self._streams.one():
+            async for event in self._validated(tuple(request.paths)):
+                yield event
+
+    async def _validated(self, paths: tuple[str, ...]) -> AsyncIterator[data_pb2.ValidateEvent]:
         lines: asyncio.Queue[InspectLine | None] = asyncio.Queue()
-        work = asyncio.create_task(self._inspect(tuple(request.paths), lines))
+        work = asyncio.create_task(self._inspect(paths, lines))
         try:
             while (line := await lines.get()) is not None:
                 event = _to_wire(line)
@@ -58,6 +67,13 @@ class DataService(data_pb2_grpc.DataServicer):
             questions=min(1.0, max(0.0, request.questions_share)),
             seed=request.seed,
         )
+        with self._streams.one():
+            async for event in self._prepared(work, output):
+                yield event
+
+    async def _prepared(
+        self, work: PrepareRequest, output: str
+    ) -> AsyncIterator[data_pb2.PrepareEvent]:
         lines: asyncio.Queue[PrepareLine | None] = asyncio.Queue()
         running = asyncio.create_task(
             self._launcher.run_worker(PREPARE, work, lease=False, on_progress=lines.put_nowait)

@@ -11,6 +11,7 @@ rises when an older version would misread the file; a new kind of event keeps it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import msgspec
 
 from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.errors import Incompatible
 from safetrain_shared.events import KIND_OF, KINDS, Body, Damaged, Event
 from safetraind.storage import durable
 from safetraind.storage.documents import check_format
@@ -126,6 +128,12 @@ def _is_whole(line: bytes) -> bool:
 def _damaged(first: int, end: int) -> Read:
     body = Damaged(first, end - 1)
     return Read(Event(0, 0, 0.0, "damaged", body), end)
+
+
+def read_known(path: Path) -> Iterator[Read]:
+    """As `read`, but a file of a newer version is empty."""
+    with contextlib.suppress(Incompatible):
+        yield from read(path)
 
 
 def check_readable(path: Path) -> None:
