@@ -9,7 +9,7 @@ DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers architectures
+	bench-cli bench-queue bench-layers bench-prepare architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	@bash scripts/sshd.sh
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
@@ -101,6 +102,10 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
 
+bench-serve: .venv/developing ## `safetrain serve` against `ask`: to the first token; 32 clients at once
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_serve
+
 bench-layers: .venv/developing ## recurrent layers and attention there and back, beside mlx-lm's
 	$(BIN)/python -m benchmarks.bench_layers
 
@@ -124,6 +129,10 @@ trials: .venv/developing ## small inputs on which trainers go wrong in silence, 
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 seeds of planted repeats
+	SAFETRAIN_SPLIT_SEEDS=1000 $(BIN)/pytest -n 0 tests/prepare/test_prepare.py::test_near_equal_samples_stay_on_one_side
+	$(BIN)/python -m benchmarks.bench_prepare
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue

@@ -140,6 +140,7 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         best_loss=progress.best_loss,
+        base_loss=progress.base_loss,
         phase=_phase(controller, job, progress),
         intent=job.intent,
         last_seq=progress.last_seq,

@@ -58,7 +58,11 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The validation set was evaluated; `best`: no earlier loss was lower."""
+    """The validation set was evaluated; `best`: no earlier loss was lower.
+
+    At step 0 it was evaluated before the first step: of the base, or of the adapter that the
+    training starts from. That is never the best, because no checkpoint holds it.
+    """
 
     step: int
     epoch: int

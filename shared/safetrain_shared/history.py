@@ -88,6 +88,7 @@ class Progress:
     train_loss: float = 0.0
     valid_loss: float = 0.0
     best_loss: float = 0.0
+    base_loss: float = 0.0
     eta_seconds: float | None = None
     footprint: int = 0
     peak_memory: int = 0
@@ -148,6 +149,8 @@ class Progress:
                 self.phase = phase
             case StepDone():
                 self._take_step(body)
+            case Evaluated(step=0):
+                self.base_loss = body.loss
             case Evaluated():
                 self.valid_loss = body.loss
                 self.best_loss = body.loss if body.best else self.best_loss
@@ -190,6 +193,11 @@ class History(Progress):
     def best(self) -> Evaluated | None:
         """The last evaluation that no earlier one was better than: the one in `adapters/`."""
         return next((e for e in reversed(self.evaluations) if e.best), None)
+
+    @property
+    def base(self) -> Evaluated | None:
+        """The evaluation before the first step; None for a run that was not evaluated then."""
+        return next((e for e in self.evaluations[:1] if e.step == 0), None)
 
     @property
     def backoffs(self) -> list[BackOff]:

@@ -12,6 +12,7 @@ import pytest
 from safetrain_proto.v1 import data_pb2
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
+from safetraind.models.registry import Models
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler import state_machine, triggers
 from safetraind.scheduler.effects import DropLease, EmitEvent, TakeLease
@@ -86,7 +87,7 @@ def test_a_file_more_than_may_be_validated_at_once_is_refused_until_one_is_done(
             await go.wait()
             return WorkerResult(KeeperNote(), InspectResult())
 
-    service = DataService(cast(EphemeralWorkers, Launcher()))
+    service = DataService(cast(EphemeralWorkers, Launcher()), cast(Models, None))
     request = data_pb2.ValidateRequest(paths=["/a.jsonl"])
 
     async def read() -> list[data_pb2.ValidateEvent]:

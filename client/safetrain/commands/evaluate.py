@@ -85,7 +85,8 @@ def evaluate(
     limit: int,
 ) -> int:
     """Prints the verdict, and which questions were won and lost."""
-    with connected(session) as daemon:
+    named_here = "evaluate" if questions or exported else ""
+    with connected(session, files_of=named_here) as daemon:
         if promote not in (None, _BY_TASK):
             _promote(session, daemon, job or 0, str(promote))
             return EXIT_OK

@@ -177,6 +177,9 @@ def _loss(job: Job, history: History) -> Json:
     if best:
         text = _("best {loss} at step {step}")
         below.append(text.format(loss=decimal(best.loss, _LOSS_DIGITS), step=integer(best.step)))
+    if history.base:
+        loss = decimal(history.base.loss, _LOSS_DIGITS)
+        below.append(_("{loss} before training").format(loss=loss))
     value = decimal(job.train_loss, _LOSS_DIGITS) if job.step else ""
     return {"label": _("loss"), "value": value, "below": below}
 

@@ -162,6 +162,9 @@ def _legend(history: History, width: int) -> list[Text]:
     if history.best:
         value, step = decimal(history.best.loss, 4), integer(history.best.step)
         parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
+    if history.base:
+        value = decimal(history.base.loss, 4)
+        parts.append(Text(_("{loss} before training").format(loss=value)))
     lines = [Text(_("loss") + ":")] if parts else []
     for part in parts:
         if lines[-1].cell_len + 3 + part.cell_len > width:

@@ -49,9 +49,7 @@ def _worked(body: events.Body | None) -> str:
         case events.StepDone() as step:
             return _step(step)
         case events.Evaluated() as evaluated:
-            text = _("step {step} · validation loss {loss}")
-            text = text.format(step=integer(evaluated.step), loss=decimal(evaluated.loss, 4))
-            return text + (" · " + _("the best so far") if evaluated.best else "")
+            return _evaluated(evaluated)
         case events.CheckpointSaved() as saved:
             name = saved.path.rstrip("/").rpartition("/")[2]
             return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
@@ -83,6 +81,14 @@ def _answered(body: events.QuestionsAnswered) -> str:
     if body.eta_seconds < 1:
         return text
     return text + " · " + _("{time} left").format(time=duration(body.eta_seconds))
+
+
+def _evaluated(found: events.Evaluated) -> str:
+    loss = decimal(found.loss, 4)
+    if not found.step:
+        return _("validation loss {loss} before training").format(loss=loss)
+    text = _("step {step} · validation loss {loss}").format(step=integer(found.step), loss=loss)
+    return text + (" · " + _("the best so far") if found.best else "")
 
 
 def _reason(cause: Finding | None) -> str:

@@ -55,7 +55,13 @@ def _row(job: Job) -> list[str]:
 
 
 def _loss(job: Job) -> str:
-    """Return the best validation loss; the training loss falls even when a model overfits."""
+    """Return validation loss before training and at its best.
+
+    Training loss, which falls even when a model overfits, stands in until there is one.
+    """
+    if job.best_loss and job.base_loss:
+        values = decimal(job.base_loss, 3), decimal(job.best_loss, 3)
+        return " → ".join(values)
     if job.best_loss:
         return decimal(job.best_loss, 3)
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
@@ -217,11 +223,12 @@ def _bar(share: float) -> str:
 
 
 def losses(job: Job) -> str:
-    """Return training, validation and best validation loss; empty before the first."""
+    """Return the losses: training, validation, its best, before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),
         (_("best"), job.best_loss),
+        (_("before training"), job.base_loss),
     ]
     return " · ".join(f"{label} {decimal(value, 3)}" for label, value in parts if value)
 

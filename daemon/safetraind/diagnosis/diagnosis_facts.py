@@ -20,7 +20,8 @@ class JobHistory:
     `troubles`: why the job was interrupted or failed, one for each time. `notices`: messages of the
     trainer and of the out-of-memory fallback. The sequences have one entry a logged step or
     evaluation: `losses` and `evaluations` are means per learned token, `rates` learning rates,
-    `speeds` tokens per second. `peak`: bytes.
+    `speeds` tokens per second. `base_loss`: validation loss before the first step; 0: unknown.
+    `peak`: bytes.
     """
 
     id: int
@@ -31,6 +32,7 @@ class JobHistory:
     notices: tuple[Finding, ...] = ()
     losses: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
+    base_loss: float = 0.0
     evaluations: tuple[float, ...] = ()
     speeds: tuple[float, ...] = ()
     peak: int = 0

@@ -11,13 +11,17 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home
 from safetraind import host
 from safetraind.batching import QUARTERS, in_quarters, padded
-from safetraind.models.model_config import read_model
+from safetraind.models.model_config import ModelShape, read_model
 from safetraind.planner.facts import Facts
 from safetraind.storage import documents
 from safetraind.worker_messages.probe_messages import Measure, ProbeResult, Step
@@ -42,9 +46,23 @@ def _key(machine: host.HostFacts, compiler: str, openblas: str, fingerprint: str
         compiler,
         fingerprint,
         [_version(name) for name in _DISTRIBUTIONS],
-        ProbeResult.FORMAT,
+        Known.FORMAT,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept under one key: what was found, of which model, and when it was kept last, in
+    seconds since the epoch.
+    """
+
+    FORMAT: ClassVar[int] = 4
+
+    found: ProbeResult = field(default_factory=ProbeResult)
+    model: str = ""
+    shape: ModelShape | None = None
+    time: float = 0.0
 
 
 class MeasurementCache:
@@ -57,28 +75,43 @@ class MeasurementCache:
         """What was found: measures and deaths, and where a probe ran its device and how the model
         loaded; None where nothing is known.
         """
-        return documents.read_known(self._file, ProbeResult)
+        known = documents.read_known(self._file, Known)
+        return known.found if known else None
 
-    def keep(self, found: ProbeResult) -> None:
+    def keep(self, found: ProbeResult, model: str = "", shape: ModelShape | None = None) -> None:
         """Add what was found. The same setup measured again replaces the older measure.
 
         How the model failed and what was too slow is not kept: it may be otherwise next time.
         Raises OSError where it cannot be written.
         """
-        known = self.recall() or ProbeResult()
-        loaded = found.loaded if found.loaded and found.loaded.cause is None else known.loaded
-        by_setup = {
-            (measure.settings, measure.step, measure.died): measure
-            for measure in (*known.measures, *found.measures)
-        }
-        kept = ProbeResult(
-            found.device or known.device,
-            loaded,
-            known.splits_head if found.splits_head is None else found.splits_head,
-            tuple(by_setup.values())[-_MOST_MEASURES:],
-        )
+        known = documents.read_known(self._file, Known) or Known()
+        merged = _merged(known.found, found)
+        kept = Known(merged, model or known.model, shape or known.shape, time.time())
         self._file.parent.mkdir(parents=True, exist_ok=True)
         documents.write(self._file, kept)
+
+
+def all_known(folder: Path) -> Iterator[Known]:
+    """What is known under each key, in no order."""
+    for file in folder.glob("*.json"):
+        known = documents.read_known(file, Known)
+        if known is not None:
+            yield known
+
+
+def _merged(known: ProbeResult, found: ProbeResult) -> ProbeResult:
+    by_setup = {
+        (measure.settings, measure.step, measure.died): measure
+        for measure in (*known.measures, *found.measures)
+    }
+    loaded = found.loaded if found.loaded and found.loaded.cause is None else known.loaded
+    return ProbeResult(
+        device=found.device or known.device,
+        loaded=loaded,
+        splits_head=known.splits_head if found.splits_head is None else found.splits_head,
+        unsupported=tuple(sorted({*known.unsupported, *found.unsupported})),
+        measures=tuple(by_setup.values())[-_MOST_MEASURES:],
+    )
 
 
 def note_death(home: Home, plan: Plan) -> None:
@@ -94,11 +127,17 @@ def note_success(home: Home, plan: Plan, peak: int, tokens_per_second: float) ->
     """A training came to its end with `plan`, which was not measured before: bytes of MLX's peak,
     and its speed, padding not counted. Time and errors as `note_death`.
     """
-    _note(home, plan, peak, tokens_per_second)
+    _note(home, plan, peak, tokens_per_second, limit=plan.memory_limit)
 
 
 def _note(
-    home: Home, plan: Plan, peak: int, tokens_per_second: float = 0.0, *, died: bool = False
+    home: Home,
+    plan: Plan,
+    peak: int,
+    tokens_per_second: float = 0.0,
+    *,
+    died: bool = False,
+    limit: int = 0,
 ) -> None:
     if not plan.heaviest_width:
         return  # a plan of an older version
@@ -106,7 +145,7 @@ def _note(
     if not model.fingerprint:
         return  # it is gone
     key = _key(host.gather(), shutil.which("g++") or "", host.find_openblas(), model.fingerprint)
-    measure = Measure(plan.settings, _step(plan), peak, tokens_per_second, died=died)
+    measure = Measure(plan.settings, _step(plan), peak, tokens_per_second, died=died, limit=limit)
     MeasurementCache(home.learned, key).keep(ProbeResult(measures=(measure,)))
 
 

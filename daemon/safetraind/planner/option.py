@@ -19,7 +19,8 @@ class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
     reports no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
-    `splits_head`: the loss can be computed in chunks.
+    `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
+    be trained wrongly with, which are turned off.
     """
 
     spec: JobSpec
@@ -37,6 +38,7 @@ class Question:
     resources: int = 0
     effective_batch: int = 0
     splits_head: bool = True
+    unsupported: frozenset[str] = frozenset()
 
     @property
     def runtime(self) -> Runtime:

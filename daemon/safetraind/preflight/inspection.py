@@ -52,6 +52,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
         vocabulary=vocabulary,
         targets=tuple(targets) if isinstance(targets, tuple | list) else (),
         mask_prompt=bool(spec.settings.get("mask_prompt", True)),
+        thinking=str(spec.settings.get("thinking", "given")),
         trust_remote_code=spec.trust_remote_code,
     )
 
@@ -77,6 +78,7 @@ def data_from(result: InspectResult, problems: Sequence[Finding]) -> Data:
         chat_template=tokenizer.chat_template,
         templates=tokenizer.templates,
         lost_keys=model.lost,
+        dropped_keys=model.dropped,
         missing_targets=model.missing,
         known_targets=model.known,
     )

@@ -37,6 +37,7 @@ class Measuring:
         self._effective_batch = effective_batch
         self._seconds = seconds
         self._splits_head = True
+        self._unsupported: frozenset[str] = frozenset()
         self._loads_only = False
 
     @property
@@ -95,10 +96,12 @@ class Measuring:
                         yield step
                     else:
                         done = step
+            known = self._unsupported
             facts = self._conclude(facts, done, cache)
             yield facts
             died = any(measure.died for measure in done.found.measures)
-            if not (died or (done.is_whole and done.found.measures)):
+            learned_more = done.found.measures or self._unsupported != known
+            if not (died or (done.is_whole and learned_more)):
                 return
             if done.found.slow is not None:
                 return
@@ -126,6 +129,7 @@ class Measuring:
             resources=device.resources if device else 0,
             effective_batch=self._effective_batch,
             splits_head=self._splits_head,
+            unsupported=self._unsupported,
         )
 
     def _is_measured(self, facts: Facts) -> bool:
@@ -156,14 +160,21 @@ class Measuring:
     def _conclude(self, facts: Facts, done: Round, cache: MeasurementCache) -> Facts:
         """Take in what a round found, and keep what holds for the next time as well."""
         question = self.question(facts)
-        done.judge_end(facts.model.path, question.budget.limit if question else 0)
-        facts = self._take(facts, done.found)
-        if done.found.measures:
-            cache.keep(done.found)
+        limit = question.budget.limit if question else 0
+        done.judge_end(facts.model.path, limit)
+        measures = tuple(
+            measure if measure.died else dataclasses.replace(measure, limit=limit)
+            for measure in done.found.measures
+        )
+        found = dataclasses.replace(done.found, measures=measures)
+        facts = self._take(facts, found)
+        if found.measures or found.unsupported:
+            cache.keep(found, self._spec.model, facts.model.shape)
         return facts
 
     def _take(self, facts: Facts, found: ProbeResult) -> Facts:
         self.measures += found.measures
+        self._unsupported |= set(found.unsupported)
         if found.splits_head is not None:
             self._splits_head = found.splits_head
         slow = 0.0 if found.slow is None else max(found.slow, self._seconds)

@@ -46,13 +46,7 @@ class Round:
         """Take in a line of the worker; its progress is returned."""
         self._trying = None if line.measure else line.trying or self._trying
         self._out_of_memory = self._out_of_memory or bool(line.out_of_memory)
-        measures = (*self.found.measures, *([line.measure] if line.measure else []))
-        found = {
-            name: getattr(line, name)
-            for name in ("device", "loaded", "splits_head", "slow")
-            if getattr(line, name) is not None
-        }
-        self.found = dataclasses.replace(self.found, measures=measures, **found)
+        self.found = self.found.plus(line)
         return line.progress
 
     @property

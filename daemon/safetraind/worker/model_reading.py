@@ -29,13 +29,14 @@ def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
     """
     config = load_config(folder)
     reading = config_keys.read(config)
+    lost, dropped = tuple(reading.lost), tuple(reading.dropped)
     if not targets or "model_file" in config:
-        return ModelReading(tuple(reading.lost))
+        return ModelReading(lost, dropped)
     kind, arguments = _get_classes(config)
     names = layer_names(kind(arguments.from_dict({**config, **reading.overrides})))
     missing = tuple(name for name in targets if name not in names)
     inside = {name for name in names if not name.startswith(("model.", "lm_head"))}
-    return ModelReading(tuple(reading.lost), missing, tuple(sorted(inside or names)[:8]))
+    return ModelReading(lost, dropped, missing, tuple(sorted(inside or names)[:8]))
 
 
 def layer_names(model: nn.Module) -> set[str]:

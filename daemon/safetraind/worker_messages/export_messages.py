@@ -22,13 +22,15 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
     """`model`: a folder or a hub id; `adapter`, `output`: folders; `valid`: a training file to take
-    questions from. `gguf`: write a GGUF file too. `dequantize`: 16 bits throughout.
+    questions from; `thinking`: the setting of the training. `gguf`: write a GGUF file too.
+    `dequantize`: 16 bits throughout.
     """
 
     model: str
     adapter: str
     output: str
     valid: str = ""
+    thinking: str = "given"
     gguf: bool = False
     dequantize: bool = False
     trust_remote_code: bool = False

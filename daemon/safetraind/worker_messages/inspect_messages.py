@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
+from safetraind.worker_messages.preview_messages import PreviewSample
 from safetraind.worker_messages.role import Role
 
 # The place of the first learned token where nothing of a sample is learned.
@@ -27,6 +28,7 @@ class InspectRequest:
     vocabulary: int = 0
     targets: tuple[str, ...] = ()
     mask_prompt: bool = True
+    thinking: str = "given"
     trust_remote_code: bool = False
     files: tuple[str, ...] = ()
 
@@ -118,7 +120,9 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file. `counts`: how many of each kind of problem, by code."""
+    """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
+    samples as the model sees them.
+    """
 
     path: str
     format: str
@@ -129,6 +133,7 @@ class DataFile:
     warnings: int
     counts: Mapping[str, int]
     lengths: Lengths | None = None
+    preview: tuple[PreviewSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +152,13 @@ class TokenizerFacts:
 class ModelReading:
     """What config.json alone says of the model.
 
-    `lost`: keys that change the model and that mlx-lm drops; `missing`: targets that are no layers
-    of the model; `known`: names that are.
+    `lost`: keys that change the model and that mlx-lm drops; `dropped`: the other keys that it
+    drops, as far as they are not known to be bookkeeping; `missing`: targets that are no layers of
+    the model; `known`: names that are.
     """
 
     lost: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
 

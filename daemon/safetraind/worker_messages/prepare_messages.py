@@ -12,10 +12,13 @@ from safetraind.worker_messages.role import Role
 
 @dataclass(frozen=True, slots=True)
 class PrepareRequest:
-    """`columns`: our names, and the source's for them; `valid`, `questions`: shares, 0 to 1."""
+    """`weights`: of each file, so many copies of its samples; empty: 1 each. `columns`: our names,
+    and the source's for them; `valid`, `questions`: shares, 0 to 1.
+    """
 
     files: tuple[str, ...]
     output: str
+    weights: tuple[float, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     valid: float = 0.0
     questions: float = 0.0
@@ -57,19 +60,24 @@ class SourceFile:
 
     path: str
     sha256: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`prepared.json`, and the worker's result. `counts`: samples by file name; `dropped`: rows by
-    the code of what was wrong.
+    """`prepared.json`, and the worker's result. `shares`: of validation and questions, as asked
+    for. `map`: the columns. `counts`: samples by file name; `files`: the SHA-256 of those written;
+    `dropped`: rows by the code of what was wrong.
     """
 
     FORMAT: ClassVar[int] = 1
 
     sources: tuple[SourceFile, ...]
+    shares: Mapping[str, float]
+    map: Mapping[str, str]
     seed: int
     counts: Mapping[str, int]
+    files: Mapping[str, str]
     dropped: Mapping[str, int]
 
 

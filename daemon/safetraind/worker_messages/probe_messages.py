@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.settings import TrainingSettings
@@ -74,12 +73,17 @@ class Loaded:
     cause: Finding | None = None
 
 
+# Memory limits that differ by no more have the same effect.
+_SAME_LIMIT = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding.
+    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
+    what goes into applying the gradient.
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
-    allowed `peak` bytes.
+    allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
     """
 
     settings: TrainingSettings
@@ -88,12 +92,34 @@ class Measure:
     tokens_per_second: float = 0.0
     outside: int = 0
     died: bool = False
+    update_seconds: float = 0.0
+    limit: int = 0
+
+    def holds_under(self, limit: int) -> bool:
+        """Whether a step under a memory limit of so many bytes takes what this one took.
+
+        Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
+        may take less under it, and one that was held back may take more without.
+        """
+        if not self.limit or self.peak <= min(self.limit, limit):
+            return True
+        return abs(self.limit - limit) <= _SAME_LIMIT * limit
+
+    @property
+    def seconds(self) -> float:
+        """Of one micro-batch, without applying the gradient; a step was run of two where they are
+        accumulated.
+        """
+        batches = 2 if self.settings.gradient_accumulation > 1 else 1
+        taken = self.step.rows * self.step.width / self.tokens_per_second
+        return max(0.0, taken - self.update_seconds / batches)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeLine:
     """One of these at a time, as it is found: the process may die of what it tries.
 
+    `unsupported`: a setting that the model would be trained wrongly with; nothing was run.
     `trying`: a setup, before it is run. `slow`: seconds that the next step would have taken, for
     which there was no time. `out_of_memory`: MLX raised it; the process then ends with an error.
     """
@@ -102,6 +128,7 @@ class ProbeLine:
     device: Device | None = None
     loaded: Loaded | None = None
     splits_head: bool | None = None
+    unsupported: str | None = None
     trying: Setup | None = None
     measure: Measure | None = None
     slow: float | None = None
@@ -112,16 +139,29 @@ class ProbeLine:
 class ProbeResult:
     """All that a probe found, and what is kept of it for the next preflight.
 
-    `splits_head`: the loss can be computed in chunks. `slow` as in `ProbeLine`.
+    `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
+    be trained wrongly with. `slow` as in `ProbeLine`.
     """
-
-    FORMAT: ClassVar[int] = 4
 
     device: Device | None = None
     loaded: Loaded | None = None
     splits_head: bool | None = None
+    unsupported: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
     slow: float | None = None
+
+    def plus(self, line: ProbeLine) -> ProbeResult:
+        """Return this and what a line tells: measures and unsupported settings add up, of the rest
+        the last counts.
+        """
+        return ProbeResult(
+            device=line.device or self.device,
+            loaded=line.loaded or self.loaded,
+            splits_head=self.splits_head if line.splits_head is None else line.splits_head,
+            unsupported=(*self.unsupported, *([line.unsupported] if line.unsupported else [])),
+            measures=(*self.measures, *([line.measure] if line.measure else [])),
+            slow=self.slow if line.slow is None else line.slow,
+        )
 
 
 PROBE = Role("probe", ProbeLine, ProbeResult)

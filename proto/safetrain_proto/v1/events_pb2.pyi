@@ -153,6 +153,7 @@ class Evaluated(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     step: _builtins.int
+    """0: before the first step"""
     epoch: _builtins.int
     step_in_epoch: _builtins.int
     loss: _builtins.float

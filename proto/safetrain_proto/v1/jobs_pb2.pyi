@@ -257,6 +257,7 @@ class Job(_message.Message):
     EVALUATION_FIELD_NUMBER: _builtins.int
     QUESTIONS_ANSWERED_FIELD_NUMBER: _builtins.int
     QUESTIONS_TOTAL_FIELD_NUMBER: _builtins.int
+    BASE_LOSS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     state: Global___JobState.ValueType
     queue_position: _builtins.int
@@ -272,7 +273,9 @@ class Job(_message.Message):
     total_steps: _builtins.int
     train_loss: _builtins.float
     valid_loss: _builtins.float
+    """the newest on the validation file; 0: none after a step"""
     best_loss: _builtins.float
+    """the lowest of them"""
     phase: _builtins.str
     intent: _builtins.str
     """"pause" or "cancel" asked and not yet carried out"""
@@ -291,6 +294,8 @@ class Job(_message.Message):
     questions_answered: _builtins.int
     """of the evaluation at work"""
     questions_total: _builtins.int
+    base_loss: _builtins.float
+    """on the validation file before the first step; 0: not measured"""
     @_builtins.property
     def spec(self) -> Global___JobSpec: ...
     @_builtins.property
@@ -343,10 +348,11 @@ class Job(_message.Message):
         evaluation: _evaluations_pb2.Evaluation | None = ...,
         questions_answered: _builtins.int = ...,
         questions_total: _builtins.int = ...,
+        base_loss: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "forecast", b"forecast", "plan", b"plan", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "questions_answered", b"questions_answered", "questions_total", b"questions_total", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "base_loss", b"base_loss", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "questions_answered", b"questions_answered", "questions_total", b"questions_total", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_high_seconds: _TypeAlias = _typing.Literal["eta_high_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_high_seconds: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds"]  # noqa: Y015

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -31,9 +32,13 @@ from safetraind.worker_messages.inspect_messages import (
     Package,
     TokenizerFacts,
 )
+from safetraind.worker_messages.preview_messages import PreviewSample
 
 if TYPE_CHECKING:  # they need packages of which this worker tells whether they are there
+    from safetraind.worker.data.encode_chat import Encoder
     from safetraind.worker.data.scan import Scan
+
+_PREVIEWED = 2  # samples of each file
 
 
 def main(arguments: list[str]) -> int:
@@ -107,12 +112,13 @@ def _preflight(request: InspectRequest, tell: Tell) -> InspectResult:
     scans = (train, valid)
     if not request.model or not packages["mlx_lm"].version:
         return InspectResult(_facts(train), _facts(valid), packages)
-    tokenizer, lengths = _count_tokens(request, scans, tell)
-    files = [_facts(scan, counted) for scan, counted in zip(scans, lengths, strict=True)]
+    tokenizer, files = _count_tokens(request, scans, tell)
     return InspectResult(files[0], files[1], packages, tokenizer, _read_model(request))
 
 
-def _facts(scan: Scan | None, lengths: Lengths | None = None) -> DataFile | None:
+def _facts(
+    scan: Scan | None, lengths: Lengths | None = None, preview: tuple[PreviewSample, ...] = ()
+) -> DataFile | None:
     if scan is None:
         return None
     return DataFile(
@@ -125,39 +131,55 @@ def _facts(scan: Scan | None, lengths: Lengths | None = None) -> DataFile | None
         warnings=scan.warnings,
         counts=dict(scan.counts),
         lengths=lengths,
+        preview=preview,
     )
 
 
 def _count_tokens(
     request: InspectRequest, scans: Sequence[Scan | None], tell: Tell
-) -> tuple[TokenizerFacts, list[Lengths | None]]:
-    """Return whether the tokenizer itself could be loaded, and the lengths in each file."""
+) -> tuple[TokenizerFacts, list[DataFile | None]]:
+    """Return whether the tokenizer itself could be loaded, and each file with its lengths."""
     # Only now: with these imports `validate` would take two seconds to begin.
     from mlx_lm.utils import load_tokenizer
 
     from safetraind.worker.data.encode_chat import Encoder
     from safetraind.worker.data.token_lengths import count
 
-    lengths: list[Lengths | None] = [None for _ in scans]
+    files = [_facts(scan) for scan in scans]
     extra = {"trust_remote_code": True} if request.trust_remote_code else None
     try:
         folder = Path(request.model)
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=_ends(folder))
     except Exception as error:  # whatever a foreign model folder makes of it is the finding
         reason = "".join(str(error).strip().splitlines()[:1])
-        return TokenizerFacts(loaded=False, reason=reason), lengths
+        return TokenizerFacts(loaded=False, reason=reason), files
     templates = tokenizer.chat_template
     names = sorted(templates) if isinstance(templates, dict) else []
-    encoder = Encoder(tokenizer, request.mask_prompt, request.vocabulary)
+    encoder = Encoder(tokenizer, request.mask_prompt, request.vocabulary, request.thinking)
     for place, scan in enumerate(scans):
         if scan is not None:
             counting = InspectLine(counting=scan.path)  # that it goes on is all there is to say
             counted = count(scan.draw, encoder, partial(tell, counting))
-            lengths[place] = counted.message()
+            files[place] = _facts(scan, counted.message(), _as_seen(scan, encoder))
             if counted.is_cut_off:  # the template would not end on the other file either
                 break
     facts = TokenizerFacts(chat_template=tokenizer.has_chat_template, templates=tuple(names))
-    return facts, lengths
+    return facts, files
+
+
+def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
+    """Some of the drawn samples as the model sees them, those that come first in the file."""
+    from safetraind.worker.data.encode_chat import Refused
+    from safetraind.worker.data.preview import as_seen
+    from safetraind.worker.data.schema import form_of, parse
+
+    shown = []
+    for line in sorted(scan.draw, key=lambda line: line.number)[:_PREVIEWED]:
+        sample = parse(line.content)
+        with contextlib.suppress(Refused):  # which is a finding already
+            encoded = encoder.encode(line.number, sample, form_of(sample))
+            shown.append(as_seen(encoded, encoder.tokenizer, 0))
+    return tuple(shown)
 
 
 def _read_model(request: InspectRequest) -> ModelReading:

@@ -101,7 +101,8 @@ class _Exporter:
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         gguf = self._gguf(reference) if self.request.gguf else None
-        has_modelfile = modelfile.write(self.folder, GGUF if gguf else "")
+        name, thinking = GGUF if gguf else "", self.request.thinking
+        has_modelfile = modelfile.write(self.folder, name, thinking)
         self._progress("checking", 1.0)
         return dataclasses.replace(result, gguf=gguf, modelfile=has_modelfile)
 
@@ -115,7 +116,8 @@ class _Exporter:
         if self.request.gguf:
             gguf_writer.check_takes(loaded.config, loaded.folder)
         self._progress("asking", 0.1)
-        reference = ask_both(loaded.model, loaded.tokenizer, self.request.valid)
+        valid, thinking = self.request.valid, self.request.thinking
+        reference = ask_both(loaded.model, loaded.tokenizer, valid, thinking)
         quantized = "quantization" in loaded.config
         del loaded
         _free_memory()

@@ -38,6 +38,12 @@ from safetraind.worker_messages.role import Progress
 _LEAST_VOCABULARY = 256
 # A training step by one pass forward: there, back, and what is computed again.
 _STEP_BY_FORWARD = 3.0
+# Refusals of the trainer that concern a setting that the planner can turn off.
+_UNSUPPORTED = {
+    "train.packing_unsupported": "packing",
+    "train.no_checkpointing": "gradient_checkpointing",
+    "train.own_dropout": "gradient_checkpointing",
+}
 
 
 class Findings:
@@ -48,16 +54,18 @@ class Findings:
         self._tell = tell
 
     def add(self, line: ProbeLine) -> None:
-        """Note one finding. Measures are collected; of the rest the last counts."""
+        """Note one finding, and tell it."""
         self._tell(line)
-        measures = (*self.all.measures, *([line.measure] if line.measure else []))
-        names = ("device", "loaded", "splits_head", "slow")
-        found = {name: value for name in names if (value := getattr(line, name)) is not None}
-        self.all = dataclasses.replace(self.all, measures=measures, **found)
+        self.all = self.all.plus(line)
 
     def progress(self, phase: str, done: float = -1.0) -> None:
         """Tell what is being done, and how much of it."""
         self._tell(ProbeLine(progress=Progress(phase, done)))
+
+    def add_unsupported(self, setting: str) -> None:
+        """Note a setting that the model cannot be trained with."""
+        if setting not in self.all.unsupported:
+            self.add(ProbeLine(unsupported=setting))
 
 
 class Clock:
@@ -120,6 +128,8 @@ def _ways(setups: Sequence[Setup]) -> list[list[Setup]]:
 def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Findings) -> None:
     """Run real steps of each setup, each from an empty allocator cache and a fresh peak."""
     settings = way[0].settings
+    if any(getattr(settings, name) for name in findings.all.unsupported):
+        return
     loaded = _ready(request, settings, clock, findings)
     try:
         stepper = Stepper(loaded.model, settings, seed=0)
@@ -128,8 +138,10 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
             findings.progress("measuring", number / len(way))
             if not _try(stepper, setup, _vocabulary(loaded), clock, findings):
                 return
-    except SafetrainError:
-        raise
+    except SafetrainError as error:
+        if error.code not in _UNSUPPORTED:
+            raise
+        findings.add_unsupported(_UNSUPPORTED[error.code])
     except Exception as error:  # a model's own code may raise anything
         if is_out_of_memory(error):
             findings.add(ProbeLine(out_of_memory=True))

@@ -33,7 +33,8 @@ def _window(setup: Setup) -> int:
 def measure(
     stepper: Stepper, setup: Setup, vocabulary: int, time_for: Callable[[float], bool]
 ) -> Measure | None:
-    """Run real steps of the setup: peak, speed, and what the process costs beside MLX's arrays.
+    """Run real steps of the setup: peak, speed, the seconds of each step that go into applying the
+    gradient, and what the process costs beside MLX's arrays.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
@@ -47,10 +48,10 @@ def measure(
         return None
     mx.clear_cache()
     mx.reset_peak_memory()
-    began, steps = time.monotonic(), 0
+    began, steps, updating = time.monotonic(), 0, 0.0
     while steps < _MOST_STEPS and (not steps or time.monotonic() - began < _ENOUGH_SECONDS):
         steps += 1
-        stepper.step(window, steps, 0.0)
+        updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
     if step.valid_width:
         evaluated = made_up(step.rows, step.valid_width, step.valid_learned, vocabulary)
@@ -62,6 +63,7 @@ def measure(
         peak=mx.get_peak_memory(),
         tokens_per_second=steps * step_tokens(setup) / seconds,
         outside=max(0, footprint(os.getpid()) - held),
+        update_seconds=updating / steps,
     )
 
 

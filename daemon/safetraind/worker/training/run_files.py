@@ -126,6 +126,11 @@ class Records:
         )
         self._emit(body)
 
+    def evaluated_base(self, progress: Progress, loss: float, samples: int) -> None:
+        """Logs the evaluation before the first step. It is never the best: no adapter has it."""
+        progress.base_loss = loss
+        self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
+
     def evaluated(self, progress: Progress, loss: float, samples: int) -> bool:
         """Logs an evaluation; True where it is the best so far, which must then be saved."""
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
