@@ -30,7 +30,7 @@ from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage import documents, event_file
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Trainings:
         """Start the job's worker, hand it the lease and follow it to its end."""
         run = self._files.run(job_id)
         try:
-            notices = await bounded(run.root, self._notices, job_id, attempt)
+            notices = await bounded(run.root, self._notices, job_id, attempt, seconds=SLOW_SECONDS)
             if notices:
                 self._files.emit(self._current(job_id), *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)

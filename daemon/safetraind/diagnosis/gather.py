@@ -21,7 +21,7 @@ from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.job_store import SET_ASIDE
 from safetraind.worker_messages.probe_messages import PROBE, Device, ProbeRequest
 
@@ -42,7 +42,9 @@ async def gather(
     machine = await bounded(spec.output, gather_facts, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    known = await bounded(controller.home.root, _history, controller, job, spec) if job else None
+    root, known = controller.home.root, None
+    if job:
+        known = await bounded(root, _history, controller, job, spec, seconds=SLOW_SECONDS)
     jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,

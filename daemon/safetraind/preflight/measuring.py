@@ -21,6 +21,7 @@ from safetraind.worker_messages.role import Progress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_ROUNDS = 8
+_MOST_PROBES = 3  # of one round, where somebody else ends them
 
 
 class Measuring:
@@ -90,12 +91,15 @@ class Measuring:
                 return
             done = Round()
             request = self._request(facts, setups, left)
-            async with aclosing(run_round(self._workers, request, left)) as run:
-                async for step in run:
-                    if isinstance(step, Progress):
-                        yield step
-                    else:
-                        done = step
+            for _ in range(_MOST_PROBES):
+                async with aclosing(run_round(self._workers, request, left)) as run:
+                    async for step in run:
+                        if isinstance(step, Progress):
+                            yield step
+                        else:
+                            done = step
+                if not done.is_interrupted:
+                    break
             known = self._unsupported
             facts = self._conclude(facts, done, cache)
             yield facts

@@ -31,7 +31,7 @@ from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.inspection import Problems, data_from, inspect_request, inspection_end
 from safetraind.preflight.measuring import Measuring
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, Package
 from safetraind.worker_messages.probe_messages import Measure
 from safetraind.worker_messages.role import Progress
@@ -213,7 +213,7 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await bounded("/", host.largest_apps)
+            apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
             outside = self._measuring.outside
             found = [answer, *make_room(answer, self.spec, self._facts, apps, outside)]
             found += _smaller_model(answer, question)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 from collections.abc import AsyncGenerator
 
 from safetrain_shared.findings import Finding, Status
@@ -53,6 +54,18 @@ class Round:
     def is_whole(self) -> bool:
         """Whether the worker came to its own end."""
         return self.ended is not None and self.ended.answer is not None
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether somebody ended the worker, which tells nothing of what it tried.
+
+        A SIGKILL is somebody's where the kernel counts its own for memory, and counted none.
+        """
+        if self.ended is None or self.is_whole or self.ended.limit:
+            return False
+        note = self.ended.exit
+        killed = note.signal == signal.SIGKILL and note.oom_kills == 0
+        return killed or note.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def judge_end(self, model: str, limit: int) -> None:
         """Add to what was found what follows from the end of the worker.

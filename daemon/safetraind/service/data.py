@@ -18,6 +18,7 @@ from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
+from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute, checked_output
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, InspectRequest
 from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, PrepareRequest
@@ -106,8 +107,9 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> data_pb2.PreviewResponse:
         """Return the first samples of a file as the model sees them."""
         check_absolute(request.path)
-        source = await asyncio.to_thread(self._models.resolve, request.model or DEFAULT_MODEL)
-        folder = await asyncio.to_thread(located, source)
+        model = request.model or DEFAULT_MODEL
+        source = await bounded(model, self._models.resolve, model)
+        folder = located(source)
         settings = TrainingSettings().with_overrides(settings_from_wire(request.settings))
         work = PreviewRequest(
             path=request.path,

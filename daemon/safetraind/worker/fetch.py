@@ -16,13 +16,16 @@ _POLL_SECONDS = 0.5
 def main(arguments: list[str]) -> int:
     """Download; an error of ours is a result, and the exit code still 0."""
     request = read_request(arguments[0], FETCH.name, FetchRequest)
-    answer(arguments[0], lambda tell: _fetch(request.repository, tell))
+    answer(arguments[0], lambda tell: _fetch(request, tell))
     return 0
 
 
-def _fetch(repository: str, tell: Tell) -> Fetched:
+def _fetch(request: FetchRequest, tell: Tell) -> Fetched:
+    repository = request.repository
     needed = bytes_to_download(repository)
     tell(FetchLine(bytes=needed))
+    if request.dry_run:
+        return Fetched("")
     with _reporting_progress(repository, needed, tell):
         folder = snapshot(repository)
     tell(FetchLine(done=1.0))

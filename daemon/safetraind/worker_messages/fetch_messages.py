@@ -9,9 +9,10 @@ from safetraind.worker_messages.role import Role
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """`repository`: `owner/name` at the hub."""
+    """`repository`: `owner/name` at the hub. `dry_run`: only its size is asked for."""
 
     repository: str
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class FetchLine:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`path`: the folder of the downloaded snapshot."""
+    """`path`: the folder of the downloaded snapshot; empty after a dry run."""
 
     path: str
 
