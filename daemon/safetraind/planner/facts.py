@@ -93,7 +93,8 @@ class Lengths:
 @dataclass(frozen=True, slots=True)
 class DataFile:
     """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
-    samples as the model sees them, as `worker.data.preview` writes them.
+    samples as the model sees them, as `worker.data.preview` writes them. `unlearned`: answers of
+    which their message says that they are not to be learned.
     """
 
     path: str
@@ -106,6 +107,7 @@ class DataFile:
     counts: Mapping[str, int]
     lengths: Lengths | None = None
     preview: Sequence[Mapping[str, Any]] = ()
+    unlearned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "size": scan.size,
         "errors": scan.errors,
         "warnings": scan.warnings,
+        "unlearned": scan.unlearned,
         "counts": dict(scan.counts),
         "lengths": None,
         "preview": [],

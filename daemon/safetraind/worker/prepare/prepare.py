@@ -28,6 +28,7 @@ from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
 from safetraind.worker.data.schema import judge
 from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
+from safetraind.worker.prepare.hub_data import PREFIX, download
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Form, Sample, Unmapped, form_of
 from safetraind.worker.prepare.sample_store import SampleStore
@@ -89,8 +90,7 @@ class Preparation:
     def run(self) -> dict[str, Any]:
         """Everything; returns the manifest. Raises SafetrainError."""
         self._refuse_foreign()
-        sources = [Source(path) for path in self._request["files"]]
-        weights = [*(self._request.get("weights") or [1.0] * len(sources))]
+        sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
         self._output.mkdir(parents=True, exist_ok=True)
         with SampleStore(self._output) as self._store:
@@ -101,7 +101,7 @@ class Preparation:
         manifest = {
             "format": FORMAT,
             "sources": [
-                {"path": str(source.path), "sha256": _digest(source.path), "weight": weight}
+                {"path": source.name, "sha256": _digest(source.path), "weight": weight}
                 for source, weight in zip(sources, weights, strict=True)
             ],
             "shares": {"valid": self._shares[0], "questions": self._shares[1]},
@@ -113,6 +113,21 @@ class Preparation:
         }
         write_json(self._output / PREPARED, manifest)
         return manifest
+
+    def _sources(self) -> tuple[list[Source], list[float]]:
+        """The files, those of data sets of the hub downloaded, and the weight of each."""
+        sources, weights = list[Source](), list[float]()
+        files = self._request["files"]
+        given = self._request.get("weights") or [1.0] * len(files)
+        for name, weight in zip(files, given, strict=True):
+            if name.startswith(PREFIX):
+                self._write({"progress": {"path": name, "rows": 0}})
+                found = [Source(str(path), known_as) for known_as, path in download(name)]
+            else:
+                found = [Source(name)]
+            sources += found
+            weights += [weight] * len(found)
+        return sources, weights
 
     def _refuse_foreign(self) -> None:
         """Only an empty folder is written to, or one that was prepared before."""
@@ -128,14 +143,14 @@ class Preparation:
         form = next((f for row in rows if (f := form_of(row.value, mapping))), None)
         if form is None:
             keys = next((", ".join(r.value) for r in rows if isinstance(r.value, dict)), "-")
-            raise InvalidInput("prepare.no_columns", path=str(source.path), keys=keys[:200])
+            raise InvalidInput("prepare.no_columns", path=source.name, keys=keys[:200])
         shown = []
         for row in rows:
             with contextlib.suppress(Unmapped):
                 shown.append(form.sample(row.value))
         if not shown and rows:
-            raise InvalidInput("prepare.nothing_fits", path=str(source.path), form=form.name)
-        guess = {"path": str(source.path), "form": form.name, "columns": dict(form.columns)}
+            raise InvalidInput("prepare.nothing_fits", path=source.name, form=form.name)
+        guess = {"path": source.name, "form": form.name, "columns": dict(form.columns)}
         details = {"encoding": source.encoding, "delimiter": source.delimiter}
         self._write({"guess": {**guess, **details, "samples": shown[:_SHOWN]}})
         return form
@@ -144,7 +159,7 @@ class Preparation:
         """The samples of a source behind those before it; what is none is named and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
-                self._write({"progress": {"path": str(source.path), "rows": count}})
+                self._write({"progress": {"path": source.name, "rows": count}})
             try:
                 sample = form.sample(row.value)
             except Unmapped as missing:
@@ -160,7 +175,7 @@ class Preparation:
     def _drop(self, source: Source, row: Row, code: str, **args: Any) -> None:
         self._dropped[code] += 1
         if self._dropped[code] <= _MOST_PROBLEMS:
-            args = {"path": str(source.path), "line": row.place, **args}
+            args = {"path": source.name, "line": row.place, **args}
             self._write({"problem": to_plain(Finding(code, Status.WARNING, args=args))})
 
     def _add(self, sample: Sample, form: str, weight: float) -> None:

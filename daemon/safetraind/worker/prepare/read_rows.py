@@ -26,6 +26,9 @@ _CHAT_KEYS = {"messages", "conversations", "conversation"}
 # A document that is a list itself, or that holds one of objects.
 _BEGIN = re.compile(r"^\s*\[|\[\s*(?=\{)")
 _TEXTS = (".txt", ".md", ".markdown")
+_JSON = (".json", ".jsonl", ".ndjson")
+# What is read, by the ends of its names.
+KINDS = frozenset({*_TEXTS, *_JSON, ".csv", ".tsv", ".xlsx", ".xlsm", ".parquet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,14 @@ class Row:
 
 
 class Source:
-    """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened."""
+    """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened.
 
-    def __init__(self, path: str) -> None:
+    `name`: what it is called where it is told of; by default its path.
+    """
+
+    def __init__(self, path: str, name: str = "") -> None:
         self.path = Path(path)
+        self.name = name or path
         self.encoding = ""
         self.delimiter = ""
 
@@ -49,10 +56,10 @@ class Source:
         try:
             yield from self._rows()
         except FileNotFoundError:
-            raise NotFound("path.missing", path=str(self.path)) from None
+            raise NotFound("path.missing", path=self.name) from None
         except OSError as error:
             reason = error.strerror or str(error)
-            raise NotAllowed("path.unreadable", path=str(self.path), reason=reason) from None
+            raise NotAllowed("path.unreadable", path=self.name, reason=reason) from None
         except (csv.Error, UnicodeDecodeError) as error:
             raise self._unreadable(str(error)) from None
 
@@ -68,9 +75,9 @@ class Source:
             return self._parquet()
         if suffix in _TEXTS:
             return iter([Row(1, {"text": self._read()})])
-        if suffix in (".json", ".jsonl", ".ndjson"):
+        if suffix in _JSON:
             return self._json()
-        raise InvalidInput("prepare.unknown_kind", path=str(self.path), kind=suffix or "?")
+        raise InvalidInput("prepare.unknown_kind", path=self.name, kind=suffix or "?")
 
     def _open(self) -> TextIO:
         """As UTF-8 (with or without a byte order mark), UTF-16 with one, else Windows-1252."""
@@ -165,7 +172,7 @@ class Source:
                 raise self._unreadable(str(error)) from None
 
     def _unreadable(self, reason: str) -> InvalidInput:
-        return InvalidInput("path.unreadable", path=str(self.path), reason=reason)
+        return InvalidInput("path.unreadable", path=self.name, reason=reason)
 
 
 def _loads(line: str) -> Any:
