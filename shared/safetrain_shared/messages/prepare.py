@@ -17,6 +17,7 @@ SENTENCES: dict[str, str] = {
     "prepare.output_taken": _(
         "{path} is not empty, and was not made by prepare. Name a new folder with --output."
     ),
+    "prepare.empty": _("{path} holds no rows."),
     "prepare.no_columns": _(
         "{path}: it is not clear what holds the question and what the answer (columns: {keys}). "
         "Say it with --map question=COLUMN,answer=COLUMN."

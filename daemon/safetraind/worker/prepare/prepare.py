@@ -141,6 +141,8 @@ class Preparation:
         mapping = self._request["map"]
         rows = list(islice(source.rows(), 50))
         form = next((f for row in rows if (f := form_of(row.value, mapping))), None)
+        if not rows:
+            raise InvalidInput("prepare.empty", path=source.name)
         if form is None:
             keys = next((", ".join(r.value) for r in rows if isinstance(r.value, dict)), "-")
             raise InvalidInput("prepare.no_columns", path=source.name, keys=keys[:200])
@@ -148,7 +150,7 @@ class Preparation:
         for row in rows:
             with contextlib.suppress(Unmapped):
                 shown.append(form.sample(row.value))
-        if not shown and rows:
+        if not shown:
             raise InvalidInput("prepare.nothing_fits", path=source.name, form=form.name)
         guess = {"path": source.name, "form": form.name, "columns": dict(form.columns)}
         details = {"encoding": source.encoding, "delimiter": source.delimiter}
@@ -161,7 +163,7 @@ class Preparation:
             if count % _PROGRESS_ROWS == 0:
                 self._write({"progress": {"path": source.name, "rows": count}})
             try:
-                sample = form.sample(row.value)
+                sample = self._sample(row.value, form)
             except Unmapped as missing:
                 self._drop(source, row, "prepare.row_dropped", missing=missing.reason)
                 continue
@@ -171,6 +173,21 @@ class Preparation:
                 self._add(sample, name, weight)
             else:
                 self._drop(source, row, problem.code, **problem.args)
+
+    def _sample(self, record: Any, form: Form) -> Sample:
+        """A record as a sample: in the source's form, else in its own, where it is a chat too.
+
+        Raises Unmapped, of the source's form.
+        """
+        try:
+            return form.sample(record)
+        except Unmapped:
+            other = form_of(record, {})
+            if self._request["map"] or other in (None, form) or "text" in (form.name, other.name):
+                raise
+            with contextlib.suppress(Unmapped):
+                return other.sample(record)
+            raise
 
     def _drop(self, source: Source, row: Row, code: str, **args: Any) -> None:
         self._dropped[code] += 1
