@@ -8,7 +8,7 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
+	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
 	bench-cli bench-queue bench-layers bench-prepare architectures
 
 help: ## this list
@@ -53,6 +53,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	@bash scripts/sshd.sh
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
@@ -101,6 +102,10 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
 
+bench-serve: .venv/developing ## `safetrain serve` against `ask`: to the first token; 32 clients at once
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_serve
+
 bench-layers: .venv/developing ## recurrent layers and attention there and back, beside mlx-lm's
 	$(BIN)/python -m benchmarks.bench_layers
 
@@ -135,7 +140,10 @@ bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
-soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
+corruption: .venv/developing ## every file of a home and an output folder, damaged in every way
+	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
+
+soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 

@@ -45,6 +45,8 @@ COMMANDS: dict[str, str] = {
     "validate": _("Find every problem in training files."),
     "explain": _("What a setting means, for memory and for speed."),
     "diagnose": _("What troubles a training, and what to do about it."),
+    "fetch": _("Bring a job's results from another machine to this one."),
+    "hosts": _("Other machines on which you train: add, list, check, remove."),
     "models": _("Models kept on this machine: add, list, remove."),
     "completion": _("Teach your shell these commands."),
 }

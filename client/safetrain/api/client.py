@@ -35,7 +35,8 @@ class JobOptions(TypedDict, total=False):
     wrote, in place of `train` and `valid`, files of JSON lines. `split`: the share of the samples
     for validation, where there is no `valid`.
     `output`: the folder for checkpoints and adapter. `settings`: overrides, with the names of
-    `safetrain explain`. `memory_budget`: bytes, or text such as "6GB".
+    `safetrain explain`. `memory_budget`: bytes, or text such as "6GB". `questions`: a question set
+    to ask after the training; by default the questions.jsonl beside `train`.
     """
 
     model: str
@@ -49,6 +50,7 @@ class JobOptions(TypedDict, total=False):
     allow_shorter: bool
     trust_remote_code: bool
     name: str
+    questions: str | None
 
 
 JOB_DEFAULTS: Mapping[str, Any] = {
@@ -63,6 +65,7 @@ JOB_DEFAULTS: Mapping[str, Any] = {
     "allow_shorter": False,
     "trust_remote_code": False,
     "name": "",
+    "questions": None,
 }
 
 
@@ -70,14 +73,20 @@ class Client:
     """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
     `lang`: the language of its errors and preflights, `en` or `pt`; by default the locale's, as
-    for the commands. Two clients may speak two languages.
+    for the commands. Two clients may speak two languages. `host`: another machine, by its name in
+    `safetrain hosts` or in ssh, in place of `home`.
     """
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
         chosen = Home(Path(home).expanduser().absolute()) if home else None
-        self.daemon = Daemon(chosen, autostart=autostart, lang=lang)
+        self.daemon = Daemon(chosen, autostart=autostart, lang=lang, host=host)
 
     def __enter__(self) -> Client:
         return self
@@ -169,6 +178,10 @@ class Client:
         share = options.get("split")
         with self.daemon.language():
             message = spec_to_wire(spec_of(options))
+            if self.daemon.host:
+                from safetrain.remote.job_spec import for_host
+
+                message = for_host(self.daemon, message, lambda _share: None)
             if share is not None:
                 split.split_data(self.daemon, message, share)
         return message
@@ -198,4 +211,5 @@ def spec_of(options: JobOptions) -> JobSpec:
         memory_budget=budget if isinstance(budget, int) else inputs.memory(budget),
         trust_remote_code=given["trust_remote_code"],
         allow_shorter=given["allow_shorter"],
+        evaluation=inputs.evaluation(given["questions"], train),
     )

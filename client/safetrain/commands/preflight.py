@@ -9,6 +9,7 @@ import click
 from safetrain.commands.common.job_options import (
     CommandWithSettings,
     job_options,
+    sent,
     spec_of,
     split_if_asked,
 )
@@ -41,6 +42,8 @@ def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int
     spec = spec_of(session, **given)
     text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
     with connected(session) as daemon:
+        spec = sent(session, daemon, spec, status_line)
+        status_line.clear()
         split_if_asked(session, daemon, spec, given["split"])
         request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
         if not session.json:

@@ -82,7 +82,7 @@ def prepare(
         seed=seed,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session) as daemon:
+    with connected(session, files_of="prepare") as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
             status_line.clear()
             if session.json:

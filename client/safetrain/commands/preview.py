@@ -75,7 +75,7 @@ def preview(
         trust_remote_code=trust_remote_code,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session) as daemon:
+    with connected(session, files_of="preview") as daemon:
         status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.data.Preview, request, seconds=_SECONDS, again=True)

@@ -27,6 +27,7 @@ from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
 from safetrain.views.curves import Curves, curves_of
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
@@ -145,7 +146,16 @@ def _overview(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
         cause = Markup('<p class="cause">{}</p>').format(text)
     interrupted = interruptions(history(contents.events))
     first = paragraph(interrupted) if interrupted else EMPTY
-    return first + tiles(_figures(job, plan, curves)) + cause
+    return _verdict(job) + first + tiles(_figures(job, plan, curves)) + cause
+
+
+def _verdict(job: Job) -> Markup:
+    """What the evaluation concluded; nothing where there was none."""
+    if not job.HasField("evaluation"):
+        return EMPTY
+    first, *others = (click.unstyle(line).strip() for line in head_lines(job.evaluation))
+    shown = Markup('<p class="verdict"><strong>{}</strong></p>').format(first)
+    return shown + lines("\n".join(others))
 
 
 def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str, str, str]]:

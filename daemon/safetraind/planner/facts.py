@@ -116,7 +116,8 @@ class Data:
 
     `tokenizer_reason`: why the model's tokenizer could not be loaded; empty when it was, or when
     there was no model to ask. `templates`: the names of its chat templates, where they have names.
-    `lost_keys`: of config.json, those that change the model and that mlx-lm drops;
+    `lost_keys`: of config.json, those that change the model and that mlx-lm drops; `dropped_keys`:
+    others that it drops;
     `missing_targets`: of lora_targets, those that are no layers of the model, with names that are.
     """
 
@@ -127,6 +128,7 @@ class Data:
     chat_template: bool = True
     templates: tuple[str, ...] = ()
     lost_keys: tuple[str, ...] = ()
+    dropped_keys: tuple[str, ...] = ()
     missing_targets: tuple[str, ...] = ()
     known_targets: tuple[str, ...] = ()
 

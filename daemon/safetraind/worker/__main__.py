@@ -15,7 +15,7 @@ ROLES = {
     "prepare": "safetraind.worker.prepare.prepare",
     "preview": "safetraind.worker.data.preview",
     "convert": "safetraind.worker.convert.convert",
-    "evaluate": "safetraind.worker.evaluation.evaluate",
+    "evaluate": "safetraind.worker.evaluation.evaluation_job",
     "export": "safetraind.worker.export.export",
     "tiny": "safetraind.worker.tiny",
     "fetch": "safetraind.worker.fetch",

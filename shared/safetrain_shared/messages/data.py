@@ -39,7 +39,7 @@ SENTENCES: dict[str, str] = {
     "data.near_leak": _("Nearly the same sample as line {other:int} of {file}"),
     "data.json_document": _(
         "The file is one JSON document, not one sample a line. Write each sample on a line of its "
-        "own, for instance with: jq -c {filter} {path} > samples.jsonl"
+        "own, for instance with: jq -c '{filter}' '{path}' > samples.jsonl"
     ),
     "data.unlearned": _(
         "{count:int} answers are not learned: their messages say train: false, or weight: 0"
@@ -111,6 +111,10 @@ SENTENCES: dict[str, str] = {
     "data.all_lose": _(
         "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "
         "learned. The answers begin after {first:int} tokens or more; raise max_seq_length"
+    ),
+    "data.beyond_positions": _(
+        "{name}: {count:int} samples are longer than the {positions:int} tokens that the model was "
+        "made for (the longest has {longest:int}). Choose --set max_seq_length={positions} or less"
     ),
     "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files

@@ -12,6 +12,7 @@ from safetrain import inputs, split
 from safetrain.connection import Daemon
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.labels import sign
 from safetrain.views.prepare import prepare_lines
 from safetrain.views.settings_table import all_settings, first_sentence
@@ -120,17 +121,19 @@ def spec_of(
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
+    questions: str | None = None,
+    evaluates: bool = False,
 ) -> jobs_pb2.JobSpec:
     """Return the job of the options and the configuration file, with absolute paths.
 
     With `split` it has no validation file yet: see `split_if_asked`.
     An option takes precedence over the file. Values of the file that are ignored or converted are
-    noted. Raises InvalidInput, NotFound.
+    noted. `evaluates`: `questions` are asked after the training, by default those held out beside
+    the data. Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
     train, valid = inputs.named_data(data, train, valid)
     train_file, valid_file = inputs.data(train, valid, file.data, split=split is not None)
-    file = inputs.with_epochs(file, train_file)
     spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
         train=train_file,
@@ -142,6 +145,7 @@ def spec_of(
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
         start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
+        evaluation=inputs.evaluation(questions, train_file) if evaluates else None,
     )
     message = spec_to_wire(spec)  # may raise, so before the notes
     notes = list(file.notes)
@@ -150,6 +154,17 @@ def spec_of(
     for note in notes:
         session.note(f"  {sign(note.status)} {say(note)}")
     return message
+
+
+def sent(
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, status_line: StatusLine
+) -> jobs_pb2.JobSpec:
+    """Return the job as the daemon's machine knows it: its files are sent where that is another."""
+    if not session.host:
+        return spec
+    from safetrain.remote.job_spec import for_host
+
+    return for_host(daemon, spec, lambda done: status_line.show("sending", done))
 
 
 def split_if_asked(

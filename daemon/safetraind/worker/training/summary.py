@@ -48,6 +48,7 @@ def summary(
         "validation_samples_left_out": validation.left_out,
         "first_loss": _finite(progress.first_loss),
         "last_loss": _finite(progress.last_loss),
+        "base_loss": _finite(progress.base_loss),
         "best": best_of(progress),
         "adapters": str(task.adapters),
         "peak_memory": memory_limits.peak(),
