@@ -137,7 +137,7 @@ async function see() {
       method: "POST", body: JSON.stringify({ job }),
     });
     const { samples, lengths, error } = await response.json();
-    const shown = (samples ?? []).map((pieces) => make("pre", {}, ...pieces.map(piece)));
+    const shown = (samples ?? []).map((pieces) => make("pre", { tabindex: 0 }, ...pieces.map(piece)));
     at("samples").replaceChildren(...shown, make("p", { class: "hint" }, error ?? lengths));
   } catch {
     seen = 0;
