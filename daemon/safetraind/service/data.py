@@ -25,6 +25,7 @@ from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, Pr
 from safetraind.worker_messages.preview_messages import PREVIEW, PreviewRequest
 
 _HEAVIEST = 100.0  # a file's weight: so many copies of each sample
+_HUB = "hf:"  # before the name of a data set of the hub
 _SHOWN_SAMPLES, _MOST_SHOWN = 3, 100  # of a preview
 MOST_READERS = 8  # files being read at once, each by a worker of its own
 
@@ -66,7 +67,8 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> AsyncIterator[data_pb2.PrepareEvent]:
         """Stream how each source is read, dropped rows, progress, and last the written files."""
         for path in (*request.paths, request.output):
-            check_absolute(path)
+            if path == request.output or not path.startswith(_HUB):
+                check_absolute(path)
         output = str(checked_output(Path(request.output)))
         work = PrepareRequest(
             files=tuple(request.paths),
