@@ -5,7 +5,7 @@ None stands for what was not gathered, which no check takes for good or bad.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +92,9 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file. `counts`: how many of each kind of problem, by code."""
+    """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
+    samples as the model sees them, as `worker.data.preview` writes them.
+    """
 
     path: str
     format: str
@@ -103,6 +105,7 @@ class DataFile:
     warnings: int
     counts: Mapping[str, int]
     lengths: Lengths | None = None
+    preview: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

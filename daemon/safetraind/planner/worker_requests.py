@@ -91,6 +91,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> dict[str
         "vocabulary": vocabulary,
         "targets": list(_texts(spec.settings.get("lora_targets"))),
         "mask_prompt": bool(spec.settings.get("mask_prompt", True)),
+        "thinking": str(spec.settings.get("thinking", "given")),
         "trust_remote_code": spec.trust_remote_code,
     }
 

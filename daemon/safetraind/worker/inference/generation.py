@@ -19,8 +19,10 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.questions import DEFAULT_MAX_TOKENS, AnswerDone, Question
+from safetraind.worker.data.thinking import GIVEN, template_options, with_thinking
 from safetraind.worker.inference.context_limit import PREFILL_TOKENS
 from safetraind.worker.inference.prompt_cache import Conversation
+from safetraind.worker.inference.stop_texts import StopTexts
 
 _ROLES = ("system", "user", "assistant")
 _LONGEST_KEEP_ALIVE = 1e9  # seconds
@@ -47,12 +49,17 @@ def question_from_json(data: Any) -> Question:
         if keep_alive is None
         else _number(data, "keep_alive", 0, _LONGEST_KEEP_ALIVE),
         trust_remote_code=data.get("trust_remote_code") is True,
+        thinking=str(data.get("thinking") or GIVEN),
+        stop=_texts(data, "stop"),
     )
 
 
-def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def encode_prompt(
+    tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]], thinking: str = GIVEN
+) -> list[int]:
     """Return the tokens of the conversation in the model's own chat template.
 
+    `thinking`: the setting of that name, as the model was trained.
     If the template refuses a system turn, it is put at the beginning of the first user turn.
     Without a template the bare text is encoded. Raises InvalidInput where the template refuses
     the order of the turns.
@@ -60,10 +67,10 @@ def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, s
     if not tokenizer.has_chat_template:
         return list(tokenizer.encode("\n".join(message["content"] for message in messages)))
     try:
-        return _templated(tokenizer, messages)
+        return _templated(tokenizer, messages, thinking)
     except TemplateError as error:
         if messages[0]["role"] == "system" and len(messages) > 1:
-            return encode_prompt(tokenizer, _system_folded(messages))
+            return encode_prompt(tokenizer, _system_folded(messages), thinking)
         raise InvalidInput("ask.template_refuses") from error
 
 
@@ -79,7 +86,8 @@ def generate(
     """Yield pieces of the answer as they are generated, and `AnswerDone` as the last.
 
     The part of the prompt that is in `conversation` is not computed again; the answer is added to
-    it. `stop` is called between two tokens; an answer that it ends is marked cut and interrupted.
+    it. The answer ends before the first of the question's stop texts, whose tokens are counted.
+    `stop` is called between two tokens; an answer that it ends is marked cut and interrupted.
     Computes on the calling thread, which must be the one that loaded the model.
     """
     conversation = conversation or Conversation()
@@ -88,6 +96,7 @@ def generate(
     first = last = 0.0
     generated: list[int] = []
     tokens, cut, interrupted = 0, True, False
+    stop_texts = StopTexts(question.stop)
     for step in stream_generate(
         model,
         tokenizer,
@@ -102,11 +111,16 @@ def generate(
         generated.append(step.token)
         cut = step.finish_reason != "stop"
         tokens = step.generation_tokens - (not cut)  # without the end-of-turn token
-        if step.text:
-            yield step.text
+        if text := stop_texts.take(step.text):
+            yield text
+        if stop_texts.reached:
+            cut = False
+            break
         if step.finish_reason is None and stop():
             interrupted = True
             break
+    if text := stop_texts.rest():
+        yield text
     conversation.keep([*prompt, *generated], cache)
     rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
     yield AnswerDone(len(prompt), tokens, first - began, rate, cut, interrupted)
@@ -146,9 +160,12 @@ def _nucleus(logprobs: mx.array, top_p: float) -> mx.array:
     return mx.put_along_axis(logprobs, order, kept, axis=-1)
 
 
-def _templated(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    turns = [dict(message) for message in messages]
-    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+def _templated(
+    tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]], thinking: str
+) -> list[int]:
+    turns = with_thinking([dict(message) for message in messages], thinking, tokenizer)
+    options = template_options(thinking)
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options))
 
 
 def _system_folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
@@ -173,6 +190,14 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _texts(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the texts under `name`, none if absent or null. Raises InvalidInput."""
+    value = data.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(t, str) and t for t in value):
+        raise InvalidInput("ask.malformed", field=name)
+    return tuple(value)
 
 
 def _number(data: Mapping[str, Any], name: str, low: float, high: float) -> float:
