@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_shared.codec import from_plain, to_plain
-from safetrain_shared.errors import ArgValue, SafetrainError
+from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home, nearest_existing
@@ -32,7 +32,7 @@ from safetraind.planner.make_room import make_room
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.next_probe import Setup, next_probe
 from safetraind.planner.option import Measure, Question
-from safetraind.planner.suggest import largest_fitting
+from safetraind.planner.suggest import smaller_model
 from safetraind.planner.worker_requests import (
     Problems,
     Workers,
@@ -229,7 +229,7 @@ class PreflightRun:
         if isinstance(answer, Finding):
             apps = await bounded("/", host.largest_apps)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
-            found += _smaller_model(answer, question)
+            found += smaller_model(answer, question)
             self.findings += found
             return [*found]
         self.plan = answer
@@ -401,18 +401,6 @@ class PreflightRun:
             report_path=paths[0],
             config_path=paths[1],
         )
-
-
-def _smaller_model(refusal: Finding, question: Question) -> list[Finding]:
-    """The model of the table that fits instead; none where more memory would not help."""
-    if "budget" not in refusal.args:
-        return []
-    try:
-        fitting = largest_fitting(question)
-    except LookupError:
-        return []
-    args: dict[str, ArgValue] = {"model": fitting.model.repository, "peak": fitting.peak}
-    return [Finding("plan.smaller_model", args=args, section="recommendation")]
 
 
 def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:
