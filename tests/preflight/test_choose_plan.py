@@ -444,3 +444,10 @@ def test_a_budget_on_metal_stays_below_the_working_set() -> None:
     found = budget_for(SPEC, facts(device=small))
     assert found.mlx < 2 * GB and found.wired <= 2 * GB
     assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
+
+
+def test_a_plan_has_the_steps_that_were_set_whatever_they_are_in_epochs() -> None:
+    epochs, steps = planned(), planned(spec=spec(max_steps=7))
+    assert steps.total_steps == 7
+    share = 7 / epochs.total_steps
+    assert steps.expected_seconds == pytest.approx(epochs.expected_seconds * share)

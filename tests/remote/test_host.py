@@ -11,7 +11,12 @@ import pytest
 
 from safetrain import cli
 from safetrain.connection import Daemon
+from safetrain.follower import Follower
+from safetrain.remote.job_spec import for_host
 from safetrain.remote.upload import send
+from safetrain_proto.v1.jobs_pb2 import SubmitRequest
+from safetrain_shared.jobs import JobSpec, JobState
+from safetrain_shared.wire import spec_to_wire
 from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess
 from tests.remote.conftest import Studio
@@ -114,6 +119,28 @@ def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
 
     monkeypatch.setattr(daemon, "call", watched)
     return held
+
+
+def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
+    studio: Studio, tmp_path: Path
+) -> None:
+    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    train, valid = make_chat_data(tmp_path / "data", 8, 2)
+    settings = {**SETTINGS, "num_epochs": 5, "log_steps": 1}
+    spec = JobSpec("demo", str(train), str(valid), str(tmp_path / "out"), settings=settings)
+    with Daemon(host="studio") as daemon:
+        request = SubmitRequest(spec=for_host(daemon, spec_to_wire(spec), lambda _: None))
+        job = daemon.call(daemon.jobs.Submit, request, seconds=120).job
+        seqs: list[int] = []
+        cuts = 0
+        follower = Follower(daemon, job.id)
+        for events, _ in follower.batches():
+            seqs += [event.seq for event in events]
+            if len(seqs) // 10 > cuts:
+                cuts += 1
+                studio.cut()
+    assert follower.state is JobState.SUCCEEDED
+    assert seqs == list(range(1, len(seqs) + 1)) and cuts > 1
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,11 @@ from safetraind.preflight import report
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS, Progress, Round, run_round
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
+_MOST_PROBES = 3  # of one round, where somebody else ends them
 _OF_THIS_TIME = ("slow", "out_of_memory", "failed")  # not remembered
 
 
@@ -227,7 +228,7 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await bounded("/", host.largest_apps)
+            apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
             found += _smaller_model(answer, question)
             self.findings += found
@@ -292,12 +293,16 @@ class PreflightRun:
             if number and (not setups or left <= 0):
                 return
             done = Round()
-            async with aclosing(run_round(self._workers, self._request(setups, left), left)) as run:
-                async for step in run:
-                    if isinstance(step, Progress):
-                        yield step
-                    else:
-                        done = step
+            for _ in range(_MOST_PROBES):
+                request = self._request(setups, left)
+                async with aclosing(run_round(self._workers, request, left)) as run:
+                    async for step in run:
+                        if isinstance(step, Progress):
+                            yield step
+                        else:
+                            done = step
+                if not done.is_interrupted:
+                    break
             known = self._unsupported
             self._conclude(done, learned)
             learned_more = done.found["measures"] or self._unsupported != known

@@ -20,6 +20,7 @@ from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
+from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute, checked_output
 
 Line = Mapping[str, Any]
@@ -108,8 +109,8 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> data_pb2.PreviewResponse:
         """Return the first samples of a file as the model sees them."""
         check_absolute(request.path)
-        source = await asyncio.to_thread(self._models.resolve, request.model or DEFAULT_MODEL)
-        folder = await asyncio.to_thread(located, source)
+        model = request.model or DEFAULT_MODEL
+        folder = located(await bounded(model, self._models.resolve, model))
         settings = TrainingSettings().with_overrides(settings_from_wire(request.settings))
         work = {
             "path": request.path,
