@@ -110,7 +110,8 @@ class DataService(data_pb2_grpc.DataServicer):
         """Return the first samples of a file as the model sees them."""
         check_absolute(request.path)
         model = request.model or DEFAULT_MODEL
-        folder = located(await bounded(model, self._models.resolve, model))
+        source = await bounded(model, self._models.resolve, model)
+        folder = located(source)
         settings = TrainingSettings().with_overrides(settings_from_wire(request.settings))
         work = {
             "path": request.path,
