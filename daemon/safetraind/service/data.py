@@ -111,7 +111,7 @@ class DataService(data_pb2_grpc.DataServicer):
         check_absolute(request.path)
         model = request.model or DEFAULT_MODEL
         source = await bounded(model, self._models.resolve, model)
-        folder = located(source)
+        folder = await bounded(model, located, source)
         settings = TrainingSettings().with_overrides(settings_from_wire(request.settings))
         work = {
             "path": request.path,
