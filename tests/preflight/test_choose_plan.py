@@ -13,9 +13,8 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows, padded_tokens
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Device
-from safetraind.planner.memory_estimate import Step
-from safetraind.planner.option import Measure, Option
+from safetraind.planner.option import Option
+from safetraind.worker_messages.probe_messages import Device, Measure, Step
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
 
