@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         spec = record.spec
         questions = Path(request.questions or default_questions(spec.train) or spec.valid)
         checked_file(questions)
+        if request.tasks and find_spec("lm_eval") is None:
+            raise Unreachable("evaluate.no_harness")
         folder = request.folder
         if not folder:  # raises NotFound where there is none
             folder = str(own_adapter(trained, request.checkpoint)) if request.checkpoint else ""
@@ -104,6 +107,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             general=request.general,
             max_tokens=max(0, request.max_tokens),
             limit=max(0, request.limit),
+            tasks=tuple(request.tasks),
         )
         output = str(trained.output / EVALUATION)
         spec = dataclasses.replace(spec, output=output, start_adapter="", evaluation=asked)
