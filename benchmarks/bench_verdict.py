@@ -10,6 +10,7 @@ independent answers (Fleiss, Levin and Paik 2003, section 4.3) promises 80 %.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -29,8 +30,9 @@ PLANTED = ((0.02, 0.3), (0.3, 0.5), (0.3, 0.6), (0.5, 0.3), (0.6, 0.3))  # befor
 
 def main() -> int:
     """Print a line a case and write the report; 1 where a promise is not kept."""
-    rows = [*_nulls(), *_planted()]
-    for row in rows:
+    rows = []
+    for row in itertools.chain(_nulls(), _planted()):
+        rows.append(row)
         print(json.dumps(row), flush=True)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"seeds": SEEDS, "cases": rows}, indent=1), encoding="utf-8")
