@@ -13,9 +13,9 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows, padded_tokens
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Device
-from safetraind.planner.memory_estimate import Step
-from safetraind.planner.option import Measure, Option
+from safetraind.planner.memory_estimate import expected
+from safetraind.planner.option import Option, Question
+from safetraind.worker_messages.probe_messages import Device, Measure, Step
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
 
@@ -23,6 +23,11 @@ def planned(measures: tuple[Measure, ...] = (), **changes: Any) -> Plan:
     answer = choose_plan.plan(question(**changes), measures)
     assert isinstance(answer, Plan), answer
     return answer
+
+
+def estimated(asked: Question, option: Option) -> int:
+    """The peak that is expected with the memory that there is."""
+    return expected(asked.runtime, option.settings, option.step, asked.budget.limit).total
 
 
 def spec(**settings: Any) -> Any:
@@ -190,6 +195,17 @@ def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | Non
     assert isinstance(choose_plan.plan(followed, seen), Plan)
 
 
+@pytest.mark.parametrize("chosen", [4096, 48])
+def test_a_batch_too_large_is_refused_with_one_that_fits(chosen: int) -> None:
+    asked = question(budget=budget(1500 * MB), spec=spec(batch_size=chosen))
+    refused = choose_plan.plan(asked)
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_batch"
+    rows = refused.args["rows"]
+    assert isinstance(rows, int) and rows < chosen
+    plan = choose_plan.plan(dataclasses.replace(asked, spec=spec(batch_size=rows)))
+    assert isinstance(plan, Plan)
+
+
 def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
     refused = choose_plan.plan(question(budget=budget(400 * MB)))
     assert isinstance(refused, Finding) and refused.code == "plan.refused_model"
@@ -249,7 +265,7 @@ def test_the_peak_before_probing_is_not_the_measured_one() -> None:
     best = choose_plan.options(question())[0]
     plan = planned((Measure(best.settings, best.step, GB, tokens_per_second=100.0),))
     assert plan.measured_peak == GB
-    assert plan.predicted_peak == best.peak != GB
+    assert plan.predicted_peak == estimated(question(), best) != GB
 
 
 def test_a_death_rules_out_what_takes_about_as_much_and_nothing_leaner() -> None:
@@ -388,7 +404,7 @@ def test_the_plan_names_all_that_it_was_decided_by() -> None:
     assert isinstance(plan, Plan)
     last = plan.reasons[-1]
     assert last.code == "plan.measured"
-    assert last.args["peak"] == GB and last.args["predicted"] == best.peak
+    assert last.args["peak"] == GB and last.args["predicted"] == estimated(asked, best)
     assert last.args["free"] == pytest.approx(1 - GB / asked.budget.mlx)
     assert last.args["margin"] == Degree.MEASURED.margin
     assert last.args["speed"] == 100
@@ -433,3 +449,10 @@ def test_a_budget_on_metal_stays_below_the_working_set() -> None:
     found = budget_for(SPEC, facts(device=small))
     assert found.mlx < 2 * GB and found.wired <= 2 * GB
     assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
+
+
+def test_a_plan_has_the_steps_that_were_set_whatever_they_are_in_epochs() -> None:
+    epochs, steps = planned(), planned(spec=spec(max_steps=7))
+    assert steps.total_steps == 7
+    share = 7 / epochs.total_steps
+    assert steps.expected_seconds == pytest.approx(epochs.expected_seconds * share)

@@ -123,8 +123,9 @@ def next_commands(job: Job) -> list[tuple[str, str]]:
         commands += [(_("everything on a page"), f"safetrain report {job.id}")]
         commands += [(_("for other programs"), f"safetrain export {job.id} --output …")]
     else:
-        commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
-        commands += [(_("try again"), f"safetrain retry {job.id}")]
+        commands = [(_("try again"), f"safetrain retry {job.id}")]
+        if name_of(job) == "failed":
+            commands.insert(0, (_("what troubled it"), f"safetrain diagnose {job.id}"))
     return commands
 
 

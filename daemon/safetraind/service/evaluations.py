@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -31,7 +30,7 @@ from safetraind.controller.controller import Controller
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.storage import documents, promotion
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.job_document import Forecast, JobDocument
 from safetraind.submission import checked_file
 
@@ -75,7 +74,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         if trained.state not in FINAL:
             raise Conflict("promote.live", id=trained.id)
         which = (trained.id, trained.home, request.checkpoint)
-        done = await asyncio.to_thread(promotion.promote, trained.output, *which)
+        place = trained.output
+        done = await bounded(place, promotion.promote, place, *which, seconds=SLOW_SECONDS)
         return evaluations_pb2.Promoted(
             checkpoint=done.checkpoint, before=done.before, path=done.path
         )
