@@ -1,4 +1,4 @@
-"""A daemon of paper: the services with scripted answers, on a real socket, for the client's tests.
+"""A scripted daemon: the services with given answers, on a real socket, for the client's tests.
 
 It keeps the requests it was given. What the real daemon does is tested elsewhere.
 """
@@ -84,7 +84,7 @@ class FakeDaemon(
         self._server.start()
 
     def stop(self) -> None:
-        """Goes away without a word, as a killed daemon does."""
+        """Stop at once, as a killed daemon does."""
         if self._server is not None:
             self._server.stop(None).wait()
         self._server = None

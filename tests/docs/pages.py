@@ -21,6 +21,7 @@ COUNTERPARTS = {
     "docs/json.md": "docs/pt/json.md",
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",
+    "docs/evaluation.md": "docs/pt/avaliacao.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",
     "docs/serve.md": "docs/pt/servir.md",
     "docs/settings.md": "docs/pt/definicoes.md",

@@ -5,8 +5,9 @@ from pathlib import Path
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import Data, DataFile, Facts
+from safetraind.planner.facts import Data, Facts
 from safetraind.preflight.check import Check, failed, info, passed, warning
+from safetraind.worker_messages.inspect_messages import DataFile
 
 # These have checks of their own.
 _ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")
