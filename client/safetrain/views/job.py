@@ -31,7 +31,7 @@ def rank(job: Job) -> tuple[int, int, int]:
         return 0, 0, job.id
     if job.queue_position:
         return 1, job.queue_position, job.id
-    return 2, 0, -job.id
+    return 2, int(job.spec.evaluation.job > 0), -job.id  # an evaluation is no training to show
 
 
 def table(jobs: Sequence[Job]) -> list[str]:
