@@ -391,3 +391,20 @@ def test_the_inspect_worker_validates_files_and_survives_missing_ones(tmp_path: 
 def test_every_problem_has_a_sentence() -> None:
     named: Callable[[str], bool] = SENTENCES.__contains__
     assert all(named(code) for _, code in [*BAD_LINES.values(), *ODD_LINES.values()])
+
+
+def test_answers_that_are_not_to_be_learned_are_counted(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "b", "train": False},
+        {"role": "user", "content": "c?"},
+        {"role": "assistant", "content": "d", "weight": 0},
+        {"role": "user", "content": "e?"},
+        {"role": "assistant", "content": "f", "weight": 1},
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    scan = Scan(str(file))
+    told = [found for found in scan.run() if isinstance(found, Finding)]
+    assert [(f.code, f.args["count"]) for f in told] == [("data.unlearned", 2)]
+    assert scan.warnings == scan.errors == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, Pr
 from safetraind.worker_messages.preview_messages import PREVIEW, PreviewRequest
 
 _HEAVIEST = 100.0  # a file's weight: so many copies of each sample
+_HUB = "hf:"  # before the name of a data set of the hub
 _SHOWN_SAMPLES, _MOST_SHOWN = 3, 100  # of a preview
 MOST_READERS = 8  # files being read at once, each by a worker of its own
 
@@ -45,10 +47,13 @@ class DataService(data_pb2_grpc.DataServicer):
         for path in request.paths:
             check_absolute(path)
         with self._streams.one():
-            async for event in self._validated(tuple(request.paths)):
-                yield event
+            async with aclosing(self._validated(tuple(request.paths))) as events:
+                async for event in events:
+                    yield event
 
-    async def _validated(self, paths: tuple[str, ...]) -> AsyncIterator[data_pb2.ValidateEvent]:
+    async def _validated(
+        self, paths: tuple[str, ...]
+    ) -> AsyncGenerator[data_pb2.ValidateEvent, None]:
         lines: asyncio.Queue[InspectLine | None] = asyncio.Queue()
         work = asyncio.create_task(self._inspect(paths, lines))
         try:
@@ -66,7 +71,8 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> AsyncIterator[data_pb2.PrepareEvent]:
         """Stream how each source is read, dropped rows, progress, and last the written files."""
         for path in (*request.paths, request.output):
-            check_absolute(path)
+            if path == request.output or not path.startswith(_HUB):
+                check_absolute(path)
         output = str(checked_output(Path(request.output)))
         work = PrepareRequest(
             files=tuple(request.paths),
@@ -78,12 +84,13 @@ class DataService(data_pb2_grpc.DataServicer):
             seed=request.seed,
         )
         with self._streams.one():
-            async for event in self._prepared(work, output):
-                yield event
+            async with aclosing(self._prepared(work, output)) as events:
+                async for event in events:
+                    yield event
 
     async def _prepared(
         self, work: PrepareRequest, output: str
-    ) -> AsyncIterator[data_pb2.PrepareEvent]:
+    ) -> AsyncGenerator[data_pb2.PrepareEvent, None]:
         lines: asyncio.Queue[PrepareLine | None] = asyncio.Queue()
         running = asyncio.create_task(
             self._launcher.run_worker(PREPARE, work, lease=False, on_progress=lines.put_nowait)

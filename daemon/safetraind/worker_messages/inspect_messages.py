@@ -121,7 +121,8 @@ class Lengths:
 @dataclass(frozen=True, slots=True)
 class DataFile:
     """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
-    samples as the model sees them.
+    samples as the model sees them. `unlearned`: answers of which their message says that they are
+    not to be learned.
     """
 
     path: str
@@ -134,6 +135,7 @@ class DataFile:
     counts: Mapping[str, int]
     lengths: Lengths | None = None
     preview: tuple[PreviewSample, ...] = ()
+    unlearned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

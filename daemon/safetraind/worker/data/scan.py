@@ -33,6 +33,7 @@ class Scan:
 
     `leakage`: an index of other files, in which the samples are looked up. `indexing`: the one into
     which they are put, for files that are scanned later. `name`: what findings call this file.
+    `unlearned`: answers of which their message says that they are not to be learned.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Scan:
     size: int = 0
     errors: int = 0
     warnings: int = 0
+    unlearned: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     draw: ReservoirSample = field(default_factory=ReservoirSample)
     _repeats: Repeats = field(default_factory=Repeats)
@@ -93,6 +95,8 @@ class Scan:
             if any(problem.status is Status.FAILED for problem in problems):
                 return found
         self.samples += 1
+        if not plain and form in ("chat", "tools"):
+            self.unlearned += schema.unlearned(sample["messages"])
         self.draw.offer(line, odd=not plain and form in ("chat", "tools"))
         if self.compare:
             found += self._compare(sample, form, line.number)
@@ -136,6 +140,8 @@ class Scan:
             yield from self._note("data.bom", 1, Status.WARNING)
         if corpus.grew:
             yield from self._note("data.changing", self.lines, Status.WARNING)
+        if self.unlearned:
+            yield from self._note("data.unlearned", 0, Status.INFO, {"count": self.unlearned})
         if not self.samples and not self.errors:
             yield from self._note("data.no_samples", 0)
         index = self.indexing

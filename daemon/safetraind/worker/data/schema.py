@@ -148,6 +148,11 @@ def is_learned(message: Mapping[str, Any]) -> bool:
     return message.get("weight") not in _UNLEARNED and message.get("train") is not False
 
 
+def unlearned(messages: list[dict[str, Any]]) -> int:
+    """How many answers of a conversation without faults are not to be learned."""
+    return sum(m["role"] == "assistant" and not is_learned(m) for m in messages)
+
+
 _UNLEARNED = (0, False)
 _WEIGHTS = (None, 0, 1)  # false and true are equal to them
 

@@ -27,6 +27,7 @@ from safetraind.worker.data.schema import form_of as training_form
 from safetraind.worker.data.schema import judge
 from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
 from safetraind.worker.exchange import Tell, answer, read_request
+from safetraind.worker.prepare.hub_data import PREFIX, download
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Form, Sample, Unmapped, form_of
 from safetraind.worker.prepare.sample_store import SampleStore
@@ -79,8 +80,7 @@ class Preparation:
     def run(self) -> Prepared:
         """Do everything and return what is in `prepared.json`. Raises SafetrainError."""
         self._refuse_foreign()
-        sources = [Source(path) for path in self._request.files]
-        weights = self._request.weights or (1.0,) * len(sources)
+        sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
         self._output.mkdir(parents=True, exist_ok=True)
         with SampleStore(self._output) as self._store:
@@ -90,7 +90,7 @@ class Preparation:
             counts = self._write_files()
         prepared = Prepared(
             sources=tuple(
-                SourceFile(str(source.path), _digest(source.path), weight)
+                SourceFile(source.name, _digest(source.path), weight)
                 for source, weight in zip(sources, weights, strict=True)
             ),
             shares={"valid": self._shares[0], "questions": self._shares[1]},
@@ -102,6 +102,21 @@ class Preparation:
         )
         write_json(self._output / PREPARED, documents.to_json(prepared))
         return prepared
+
+    def _sources(self) -> tuple[list[Source], list[float]]:
+        """The files, those of data sets of the hub downloaded, and the weight of each."""
+        sources, weights = list[Source](), list[float]()
+        files = self._request.files
+        given = self._request.weights or (1.0,) * len(files)
+        for name, weight in zip(files, given, strict=True):
+            if name.startswith(PREFIX):
+                self._tell(PrepareLine(progress=RowProgress(name, 0)))
+                found = [Source(str(path), known_as) for known_as, path in download(name)]
+            else:
+                found = [Source(name)]
+            sources += found
+            weights += [weight] * len(found)
+        return sources, weights
 
     def _refuse_foreign(self) -> None:
         """Only an empty folder is written to, or one that was prepared before."""
@@ -118,17 +133,19 @@ class Preparation:
         mapping = self._request.columns
         rows = list(islice(source.rows(), 50))
         form = next((f for row in rows if (f := form_of(row.value, mapping))), None)
+        if not rows:
+            raise InvalidInput("prepare.empty", path=source.name)
         if form is None:
             keys = next((", ".join(r.value) for r in rows if isinstance(r.value, dict)), "-")
-            raise InvalidInput("prepare.no_columns", path=str(source.path), keys=keys[:200])
+            raise InvalidInput("prepare.no_columns", path=source.name, keys=keys[:200])
         shown = []
         for row in rows:
             with contextlib.suppress(Unmapped):
                 shown.append(form.sample(row.value))
-        if not shown and rows:
-            raise InvalidInput("prepare.nothing_fits", path=str(source.path), form=form.name)
+        if not shown:
+            raise InvalidInput("prepare.nothing_fits", path=source.name, form=form.name)
         guess = Guess(
-            path=str(source.path),
+            path=source.name,
             form=form.name,
             columns=dict(form.columns),
             encoding=source.encoding,
@@ -142,9 +159,9 @@ class Preparation:
         """The samples of a source behind those before it; what is none is named and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
-                self._tell(PrepareLine(progress=RowProgress(str(source.path), count)))
+                self._tell(PrepareLine(progress=RowProgress(source.name, count)))
             try:
-                sample = form.sample(row.value)
+                sample = self._sample(row.value, form)
             except Unmapped as missing:
                 self._drop(source, row, "prepare.row_dropped", missing=missing.reason)
                 continue
@@ -155,10 +172,25 @@ class Preparation:
             else:
                 self._drop(source, row, problem.code, **problem.args)
 
+    def _sample(self, record: Any, form: Form) -> Sample:
+        """A record as a sample: in the source's form, else in its own, where it is a chat too.
+
+        Raises Unmapped, of the source's form.
+        """
+        try:
+            return form.sample(record)
+        except Unmapped:
+            other = form_of(record, {})
+            if self._request.columns or other in (None, form) or "text" in (form.name, other.name):
+                raise
+            with contextlib.suppress(Unmapped):
+                return other.sample(record)
+            raise
+
     def _drop(self, source: Source, row: Row, code: str, **args: Any) -> None:
         self._dropped[code] += 1
         if self._dropped[code] <= _MOST_PROBLEMS:
-            args = {"path": str(source.path), "line": row.place, **args}
+            args = {"path": source.name, "line": row.place, **args}
             self._tell(PrepareLine(problem=Finding(code, Status.WARNING, args=args)))
 
     def _add(self, sample: Sample, form: str, weight: float) -> None:
