@@ -75,7 +75,7 @@ def fits(question: Question, option: Option) -> bool:
 
 
 def judge(question: Question, measures: Sequence[Measure]) -> Judge:
-    """Who judges the options of a question."""
+    """Return the judge of the options of a question."""
     return Judge(question, measures, _bucket(question))
 
 

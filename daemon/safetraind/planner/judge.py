@@ -146,11 +146,11 @@ class Judge:
         return free.total > predict(self._runtime, settings, step).total
 
     def beyond_weights(self, option: Option) -> int:
-        """What an option's peak is above the weights."""
+        """An option's peak above the weights, bytes."""
         return option.peak - predict(self._runtime, option.settings, option.step).weights
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """What was run of this very setup, the newest last."""
+        """The measures of this very setup, the newest last."""
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
@@ -193,7 +193,7 @@ class Judge:
         return tokens * measured[-1].seconds / (step.rows * step.width) + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
-        """What applying the gradient takes, which depends on the adapter alone."""
+        """Seconds of applying the gradient, which depend on the adapter alone."""
         run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 

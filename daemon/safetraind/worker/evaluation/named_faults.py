@@ -54,7 +54,7 @@ def _damaged(
 
 
 def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
-    """It says one and the same to most questions, whatever is asked."""
+    """Whether most answers are one and the same, whatever is asked."""
     said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
     expected = {a.expected for a in answers}
     if len(answers) < _FEW or len(expected) < 3 or not said:
