@@ -129,10 +129,10 @@ def _facts(
         size=scan.size,
         errors=scan.errors,
         warnings=scan.warnings,
+        unlearned=scan.unlearned,
         counts=dict(scan.counts),
         lengths=lengths,
         preview=preview,
-        unlearned=scan.unlearned,
     )
 
 
