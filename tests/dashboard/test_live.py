@@ -150,7 +150,8 @@ def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> No
     assert shown["samples"] == [[["<b>user", False, False], ["Faro", True, False]]]
     assert "longest 9" in shown["lengths"]
     request = next(r for r in scripted.requests if type(r).__name__ == "PreviewRequest")
-    assert request.path == scripted.jobs[0].spec.train and request.model == scripted.jobs[0].spec.model
+    spec = scripted.jobs[0].spec
+    assert (request.path, request.model) == (spec.train, spec.model)
     status, (refused,) = ask(page, '{"job": 9}', path="/api/preview")
     assert status == 400 and "no job 9" in refused["error"]
 
