@@ -16,7 +16,6 @@ from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
     Peak,
-    Step,
     attends_alike,
     evaluated,
     expected,
@@ -26,8 +25,9 @@ from safetraind.planner.memory_estimate import (
     most_per_square,
     predict,
 )
-from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import Fit, Sample, fit
+from safetraind.worker_messages.probe_messages import Measure, Step
 
 # Time of a micro-batch beside its tokens, in tokens: launching, loading, g++'s compiled parts.
 _FIXED_TOKENS = 24
@@ -146,11 +146,11 @@ class Judge:
         return free.total > predict(self._runtime, settings, step).total
 
     def beyond_weights(self, option: Option) -> int:
-        """What an option's peak is above the weights."""
+        """An option's peak above the weights, bytes."""
         return option.peak - predict(self._runtime, option.settings, option.step).weights
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """What was run of this very setup, the newest last."""
+        """The measures of this very setup, the newest last."""
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
@@ -193,7 +193,7 @@ class Judge:
         return tokens * measured[-1].seconds / (step.rows * step.width) + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
-        """What applying the gradient takes, which depends on the adapter alone."""
+        """Seconds of applying the gradient, which depend on the adapter alone."""
         run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 
