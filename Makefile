@@ -9,7 +9,7 @@ DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers architectures
+	bench-cli bench-queue bench-layers bench-serve architectures gguf serve-clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -122,6 +122,13 @@ bench-cli: .venv/developing ## how fast the commands feel, against their floor
 
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
+
+gguf: .venv/developing ## llama.cpp loads the GGUF file of each family, and answers as we do
+	$(PIP_INSTALL) --group gguf
+	$(BIN)/pytest -n 0 -m slow -s tests/export/test_gguf_families.py
+
+serve-clients: .venv/developing ## programs of others ask `safetrain serve`: OpenAI's for Node.js, llm
+	$(BIN)/pytest -n 0 -m slow tests/serve/test_other_clients.py
 
 trials: .venv/developing ## small inputs on which trainers go wrong in silence, each with what is right
 	$(BIN)/pytest -n 0 tests/trials

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
-from safetrain_shared.errors import Blocked, Broken, Busy, error_from_dict
+from safetrain_shared.errors import Blocked, Broken, Busy, InvalidInput, error_from_dict
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind.answer_routing import own_adapter
 from safetraind.controller.controller import Controller
 from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
@@ -71,10 +72,18 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             "output": str(output),
             "valid": spec.valid,
             "gguf": request.gguf,
+            "gguf_type": _gguf_type(request.gguf_type),
             "dequantize": request.dequantize,
             "trust_remote_code": spec.trust_remote_code,
             "about": {"job": job.id, "base": spec.model, "adapter": str(adapter)},
         }
+
+
+def _gguf_type(asked: str) -> str:
+    """Return the type that is asked for, the default if none. Raises InvalidInput."""
+    if asked not in ("", *GGUF_TYPES):
+        raise InvalidInput("request.malformed", reason=f"gguf_type: {asked[:50]}")
+    return asked or GGUF_TYPES[0]
 
 
 async def _run(
@@ -119,5 +128,6 @@ def _exported(work: dict[str, Any], result: dict[str, Any]) -> exports_pb2.Expor
     )
     if result["gguf"]:
         exported.gguf = result["gguf"]["path"]
+        exported.gguf_type = result["gguf"]["type"]
         exported.gguf_agreement.CopyFrom(exports_pb2.Agreement(**result["gguf"]["agreement"]))
     return exports_pb2.ExportEvent(exported=exported)

@@ -25,6 +25,10 @@ SAMPLES = 4
 TOLERANCE = 0.05
 """The largest share of the adapter's effect that may be lost."""
 
+ROUNDED_TOLERANCE, ROUNDED_DIFFERING = 0.1, 0.05
+"""The same for a file whose weights are all rounded to 8 bits, and the share of tokens that may
+then differ."""
+
 TIE = 0.05
 """Tokens whose log-probabilities are closer than this tie: rounding to 16 bits decides."""
 
@@ -50,6 +54,11 @@ class Agreement:
     def good(self) -> bool:
         """Whether the fused model can replace base and adapter."""
         return self.lost <= TOLERANCE and not self.differing
+
+    @property
+    def good_for_8_bits(self) -> bool:
+        """Whether a file in 8 bits can replace base and adapter."""
+        return self.lost <= ROUNDED_TOLERANCE and self.differing <= ROUNDED_DIFFERING * self.tokens
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""

@@ -1,9 +1,10 @@
 """The role `export`: fuses an adapter into a model folder for other programs.
 
 Reads `export_request.json` in the run's folder: `model` (a folder or a hub id), `adapter` and
-`output` (folders), and optionally `valid` (a training file to take questions from), `gguf`,
-`dequantize`, `trust_remote_code`, `about` (kept in the manifest). Adds {"phase", "done"} lines to
-`probe.json.partial` and writes the result, or {"error": …}, to `probe.json`.
+`output` (folders), and optionally `valid` (a training file to take questions from), `gguf` and
+`gguf_type` (f16 or q8_0), `dequantize`, `trust_remote_code`, `about` (kept in the manifest). Adds
+{"phase", "done"} lines to `probe.json.partial` and writes the result, or {"error": …}, to
+`probe.json`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, save_config, save_model
 
 from safetrain_shared.errors import (
     Blocked,
-    Broken,
     InvalidInput,
     NoRoom,
     SafetrainError,
     error_to_dict,
 )
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.storage.durable import read_json, sync_folder, write_json
@@ -39,7 +40,7 @@ from safetraind.storage.manifest import write_manifest
 from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Agreement, Reference, ask_both
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
-from safetraind.worker.loading import LoadedModel, attach_adapter, load
+from safetraind.worker.loading import LoadedModel, attach_adapter, load, model_folder
 from safetraind.worker.training.outcome import is_out_of_memory
 
 REQUEST = "export_request.json"
@@ -115,6 +116,8 @@ class _Exporter:
 
     def run(self) -> dict[str, Any]:
         """Fill the folder and return its description."""
+        if self.request.get("gguf"):
+            gguf_writer.check_takes(model_folder(self.request["model"]))
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         result["gguf"] = self._gguf(reference) if self.request.get("gguf") else None
@@ -125,8 +128,6 @@ class _Exporter:
     def _reference(self) -> tuple[Reference, bool]:
         """Return the answers of base and adapter, and whether the base is quantized."""
         loaded = self._load(dequantize=None)
-        if self.request.get("gguf"):
-            gguf_writer.check_takes(loaded.config, loaded.folder)
         self.emit("asking", 0.1)
         reference = ask_both(loaded.model, loaded.tokenizer, self.request.get("valid", ""))
         quantized = "quantization" in loaded.config
@@ -171,20 +172,21 @@ class _Exporter:
             _free_memory()
 
     def _gguf(self, reference: Reference) -> dict[str, Any]:
-        """Write one GGUF file for llama.cpp and programs built on it, in 16 bits."""
+        """Write one GGUF file for llama.cpp and programs built on it, and check it."""
         self.emit("gguf", 0.7)
+        stored = self.request.get("gguf_type") or GGUF_TYPES[0]
         loaded = self._load(dequantize=False)
         self._check_resources(fused_bytes(loaded.model, dequantize=True))
         config = fuse(loaded.model, loaded.config, dequantize=True)
         file = self.folder / GGUF
-        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer)
+        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer, stored)
         del loaded
         _free_memory()
         self.emit("checking", 0.85)
-        agreement = reference.compare(gguf_writer.read_back(file))
-        if not agreement.good:
-            raise Broken("export.differs", **agreement.as_dict())
-        return {"path": GGUF, "agreement": agreement.as_dict()}
+        agreement = reference.compare(gguf_writer.read_back(file, config, stored))
+        if not (agreement.good if stored == GGUF_TYPES[0] else agreement.good_for_8_bits):
+            raise Blocked("export.gguf_differs", type=stored, **agreement.as_dict())
+        return {"path": GGUF, "type": stored, "agreement": agreement.as_dict()}
 
     def _load(self, *, dequantize: bool | None) -> LoadedModel:
         """Load the base with the adapter attached."""
