@@ -8,8 +8,8 @@ KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers bench-serve architectures gguf serve-clients
+	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
+	bench-cli bench-queue bench-layers bench-prepare bench-serve architectures gguf serve-clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	@bash scripts/sshd.sh
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
@@ -136,13 +137,20 @@ trials: .venv/developing ## small inputs on which trainers go wrong in silence, 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
 
+bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 seeds of planted repeats
+	SAFETRAIN_SPLIT_SEEDS=1000 $(BIN)/pytest -n 0 tests/prepare/test_prepare.py::test_near_equal_samples_stay_on_one_side
+	$(BIN)/python -m benchmarks.bench_prepare
+
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
-soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
+corruption: .venv/developing ## every file of a home and an output folder, damaged in every way
+	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
+
+soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 

@@ -29,11 +29,14 @@ COMMANDS = (
     ("preflight", "PreflightEvent …"),
     ("watch, submit --watch", "Event …"),
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
+    ("prepare", "PrepareEvent …"),
+    ("preview", "PreviewResponse"),
     ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),
+    ("models suggest", "SuggestModelsResponse"),
     ("diagnose", '{"job", "findings": [Finding], "machine": Machine}'),
 )
 TEXTS = {

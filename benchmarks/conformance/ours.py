@@ -112,7 +112,9 @@ def _tell(run: RunFolder, report: Report) -> None:
     """What the run's files say. A step or evaluation that was done again counts once, the last."""
     bodies = [body for body, _ in _events(run)]
     steps = {body.step: body for body in bodies if isinstance(body, StepDone)}
-    evaluations = {body.step: body.loss for body in bodies if isinstance(body, Evaluated)}
+    evaluations = {
+        body.step: body.loss for body in bodies if isinstance(body, Evaluated) and body.step
+    }
     report.losses = [body.loss for body in steps.values()]
     report.rates = [body.learning_rate for body in steps.values()]
     report.evaluations = list(evaluations.values())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from safetrain.config_file import read_file
 from safetrain.int64 import MOST
 from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
-from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
+from safetrain_shared.evaluations import EvaluationSpec
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import DEFAULT_MODEL as DEFAULT_MODEL
+from safetrain_shared.paths import QUESTIONS
 from safetrain_shared.settings import SettingValue, checked, parse
 
 DEFAULT_OUTPUT = "checkpoints_qlora"
@@ -54,17 +55,43 @@ def default_data_note(train: str, valid: str) -> Finding:
     return Finding("client.default_data", args={"train": train, "valid": valid})
 
 
-def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
+def named_data(data: str | None, train: str | None, valid: str | None) -> tuple[str, str]:
+    """Return the training and the validation file of DATA, --train and --valid; empty for none.
+
+    `data`: a folder written by `prepare`, or a training file. Raises InvalidInput where `train` is
+    given too, and for a folder without train.jsonl.
+    """
+    if not data:
+        return train or "", valid or ""
+    if train:
+        raise InvalidInput("client.data_twice", data=data, train=train)
+    folder = Path(absolute(data))
+    if not folder.is_dir():
+        return data, valid or ""
+    if not (folder / "train.jsonl").is_file():
+        raise InvalidInput("client.no_train_in_folder", path=str(folder))
+    kept = folder / "valid.jsonl"
+    return str(folder / "train.jsonl"), valid or (str(kept) if kept.is_file() else "")
+
+
+def data(
+    train: str | None, valid: str | None, folder: str = "", *, split: bool = False
+) -> tuple[str, str]:
     """Return training and validation file: the given ones, else those of the configuration's
     `folder`, else the full set or the sample in ./data, else the packaged sample.
 
-    Raises InvalidInput where only one is given or `folder` is a hub data set, NotFound where a
-    folder or the sample is missing.
+    `split`: the validation file is split off the training file later, and is empty here. Raises
+    InvalidInput where only one is given or `folder` is a hub data set, NotFound where a folder or
+    the sample is missing.
     """
-    if train and valid:
-        return absolute(train), absolute(valid)
-    if train or valid:
-        raise InvalidInput("client.half_of_the_data")
+    if train and valid and split:
+        raise InvalidInput("client.split_and_valid", path=absolute(valid))
+    if train and (valid or split):
+        return absolute(train), absolute(valid) if valid else ""
+    if train:
+        raise InvalidInput("client.no_validation", path=absolute(train))
+    if valid or split:
+        raise InvalidInput("client.no_training_data")
     if folder:
         named = absolute(folder)
         if not Path(named).is_dir():
@@ -81,6 +108,16 @@ def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, s
     raise NotFound("client.no_sample", path=str(here))
 
 
+def evaluation(questions: str | None, train: str) -> EvaluationSpec | None:
+    """What is asked once the job is trained: a question set, by default the questions that
+    `prepare` held out beside the training file; None where there are none.
+    """
+    if questions:
+        return EvaluationSpec(questions=absolute(questions))
+    held_out = Path(train).with_name(QUESTIONS)
+    return EvaluationSpec(questions=str(held_out)) if held_out.is_file() else None
+
+
 def _packaged_sample() -> Path:
     """Return `safetrain/sample` of an installed wheel, or the repository's `data`."""
     package = Path(__file__).resolve().parent
@@ -95,16 +132,18 @@ def settings(
 ) -> dict[str, SettingValue]:
     """Return the settings of a configuration, overridden by `options`, then by `--set KEY=VALUE`.
 
-    Raises InvalidSetting.
+    Epochs that are named go before the steps of a configuration. Raises InvalidSetting.
     """
-    chosen = {**config.settings, **(options or {})}
+    named: dict[str, SettingValue] = {**(options or {})}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise InvalidSetting("client.set_form", text=pair)
-        chosen[name.strip()] = parse(name.strip(), value.strip())
-    for name, micro_batches in config.counts.items():  # convert with the final accumulation
-        if chosen.get(name) == config.settings.get(name):
+        named[name.strip()] = parse(name.strip(), value.strip())
+    left_out = {"max_steps"} if "num_epochs" in named else set()
+    chosen = {k: v for k, v in config.settings.items() if k not in left_out} | named
+    for name, micro_batches in config.counts.items():  # steps of what is chosen in the end
+        if name in chosen and chosen[name] == config.settings.get(name):
             accumulation = int(str(chosen.get("gradient_accumulation") or 1))
             chosen[name] = in_steps(micro_batches, accumulation)
     return chosen
@@ -119,25 +158,6 @@ def read_config(file: str) -> Config:
     if is_mlx_lm(values):
         return from_mlx_lm(values)
     return Config({name: checked(name, value) for name, value in values.items()})
-
-
-def with_epochs(config: Config, train: str) -> Config:
-    """Return the configuration with its micro-batches converted to epochs of `train`."""
-    if not config.micro_batches or "num_epochs" in config.settings:
-        return config
-    try:
-        with Path(train).open("rb") as file:
-            samples = sum(1 for line in file if line.strip())
-    except OSError:  # the daemon reports it
-        return config
-    iters, batch = config.micro_batches, config.batch_size
-    epochs = iters * batch / max(1, samples)
-    chosen = max(1, round(epochs))
-    args: dict[str, ArgValue] = {"iters": iters, "batch": batch, "samples": samples, "path": train}
-    args |= {"epochs": round(epochs, 1), "chosen": chosen}
-    note = Finding("config.epochs", Status.INFO, args=args)
-    settings = {**config.settings, "num_epochs": checked("num_epochs", chosen)}
-    return replace(config, settings=settings, notes=(*config.notes, note))
 
 
 def job_number(number: int) -> int:

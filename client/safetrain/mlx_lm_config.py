@@ -30,6 +30,7 @@ _RENAMED = {
 }
 # mlx-lm counts micro-batches here, safetrain counts optimizer steps.
 _COUNTED = {
+    "iters": "max_steps",
     "save_every": "save_steps",
     "steps_per_eval": "eval_steps",
     "steps_per_report": "log_steps",
@@ -40,7 +41,7 @@ _OPTIMIZERS = ("adam", "adamw")
 _ADAMW_DECAY = 0.01  # mlx's default; its Adam has none
 _BATCH_SIZE = 4  # mlx-lm's default
 _RANK = 8
-_READ = {"model", "data", "adapter_path", "trust_remote_code", "iters", "num_layers", "val_batches"}
+_READ = {"model", "data", "adapter_path", "trust_remote_code", "num_layers", "val_batches"}
 _READ |= {
     "resume_adapter_file",
     "lora_parameters",
@@ -60,9 +61,8 @@ _KEYS = (_READ | _NO_EFFECT | _UNSUPPORTED) - FIELDS.keys()
 class Config:
     """The contents of a configuration file; fields are empty where it has no value.
 
-    `data`: a folder with train.jsonl and valid.jsonl. `micro_batches`: the length of the training
-    in micro-batches of `batch_size` samples, 0 where epochs determine it. `counts`: settings in
-    micro-batches. `start_adapter`: adapter weights to start from. `notes`: remarks for the user.
+    `data`: a folder with train.jsonl and valid.jsonl. `counts`: settings in micro-batches.
+    `start_adapter`: adapter weights to start from. `notes`: remarks for the user.
     """
 
     settings: dict[str, SettingValue] = field(default_factory=dict)
@@ -70,8 +70,6 @@ class Config:
     data: str = ""
     output: str = ""
     trust_remote_code: bool = False
-    micro_batches: int = 0
-    batch_size: int = _BATCH_SIZE
     counts: Mapping[str, int] = field(default_factory=dict)
     start_adapter: str = ""
     notes: tuple[Finding, ...] = ()
@@ -93,7 +91,10 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
     lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
     settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
     settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
-    counts = {ours: _count(values, name, 1) for name, ours in _COUNTED.items() if name in values}
+    counted = {name: ours for name, ours in _COUNTED.items() if name in values}
+    if "num_epochs" in values:  # one of ours, which says it otherwise
+        counted.pop("iters", None)
+    counts = {ours: _count(values, name, 1) for name, ours in counted.items()}
     settings |= _counted(values, counts) | _layers(values) | _adapter(lora) | _optimizer(values)
     settings |= _schedule(schedule, constant="learning_rate" in values or "lr_schedule" in given)
     return Config(
@@ -102,8 +103,6 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
         data=_text(values, "data"),
         output=_text(values, "adapter_path"),
         trust_remote_code=values.get("trust_remote_code") is True,
-        micro_batches=_count(values, "iters", 0),
-        batch_size=_count(values, "batch_size", _BATCH_SIZE),
         counts=counts,
         start_adapter=_text(values, "resume_adapter_file"),
         notes=tuple(_notes(values, lora, schedule)),
@@ -111,15 +110,15 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
 
 
 def in_steps(micro_batches: int, accumulation: int) -> int:
-    """Convert a count of micro-batches to optimizer steps, at least one."""
-    return max(1, round(micro_batches / accumulation))
+    """Convert a count of micro-batches to whole optimizer steps, at least one."""
+    return max(1, micro_batches // accumulation)
 
 
 def _counted(values: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
     """Return the settings in optimizer steps, and batch size and accumulation, their unit."""
     accumulation = _count(values, "grad_accumulation_steps", 1)
     ours: dict[str, Any] = {name: in_steps(n, accumulation) for name, n in counts.items()}
-    if counts or "iters" in values or values.get("lr_schedule"):
+    if counts or values.get("lr_schedule"):
         ours["batch_size"] = _count(values, "batch_size", _BATCH_SIZE)
         ours["gradient_accumulation"] = accumulation
     if values.get("val_batches"):  # -1: the whole file, which is 0 here

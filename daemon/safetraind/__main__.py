@@ -1,7 +1,8 @@
-"""The `safetraind` command: run, start, stop, restart, status, logs, install, uninstall."""
+"""The `safetraind` command: what it can do, from `run` to `uninstall`."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +29,10 @@ from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, use_with_gett
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import translate_metavars, usage_error, usage_error_text
+from safetrain_shared.usage import translate_values, usage_error, usage_error_text
+
+if TYPE_CHECKING:
+    from safetraind.storage.restore import Restored
 
 # Each command imports its modules when it runs, which keeps `status` and `--help` quick.
 
@@ -136,9 +141,10 @@ def _cli() -> click.Command:
         help=_("The service that trains. It goes on when the terminal closes."),
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
-    for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
-        group.add_command(translate_metavars(make()))
-    return translate_metavars(_with_lang(group))
+    serving = (_run, _start, _stop, _restart, _status, _endpoint, _logs)
+    for make in (*serving, _restore, _install, _uninstall):
+        group.add_command(translate_values(make()))
+    return translate_values(_with_lang(group))
 
 
 def _run() -> click.Command:
@@ -230,6 +236,31 @@ def _status() -> click.Command:
     return status
 
 
+def _endpoint() -> click.Command:
+    @click.option("--no-start", is_flag=True, help=_("Start no service where none runs."))
+    @_command(
+        "safetraind endpoint --json",
+        _("Say where the service listens, for a client on another machine; start it if need be."),
+    )
+    def endpoint(no_start: bool) -> dict[str, Any]:
+        from safetraind import agent, background
+
+        try:
+            info = background.info(home())
+        except Unreachable:
+            if no_start:
+                raise
+            with contextlib.suppress(Busy):  # another client starts it meanwhile
+                agent.start(home())
+            background.wait(home())
+            info = background.info(home())
+        socket = str(home().socket)
+        folder = str(Path.home())
+        return {"socket": socket, "version": info["version"], "folder": folder, "text": socket}
+
+    return endpoint
+
+
 def _logs() -> click.Command:
     @click.option(
         "--lines",
@@ -250,6 +281,36 @@ def _logs() -> click.Command:
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
     return logs
+
+
+def _restore() -> click.Command:
+    @_command(
+        "safetraind restore",
+        _("Make a damaged or lost database whole again, from its backup and the jobs' folders."),
+    )
+    def restore() -> dict[str, Any]:
+        from safetraind import app
+        from safetraind.storage import restore as storage
+
+        lock = app.take_home(home())
+        try:
+            done = storage.restore(home())
+        finally:
+            os.close(lock)
+        result = {"jobs": done.jobs, "rebuilt": done.rebuilt, "backup": done.backup}
+        return {**result, "aside": done.aside, "text": sentence(*_restored(done))}
+
+    return restore
+
+
+def _restored(done: Restored) -> tuple[str, dict[str, Any]]:
+    args: dict[str, Any] = {"jobs": done.jobs, "rebuilt": done.rebuilt, "aside": done.aside}
+    if not done.aside:
+        return "restore.whole", args
+    if not done.backup:
+        return "restore.from_folders", args
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.backup))
+    return "restore.from_backup", args | {"when": when}
 
 
 def _install() -> click.Command:

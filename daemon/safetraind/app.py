@@ -36,6 +36,8 @@ from safetrain_proto.v1 import (
     events_pb2_grpc,
     exports_pb2,
     exports_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     models_pb2,
@@ -69,6 +71,7 @@ from safetraind.service.error_mapping import UnderstoodRequests
 from safetraind.service.evaluations import EvaluationsService
 from safetraind.service.events import EventsService
 from safetraind.service.exports import ExportsService
+from safetraind.service.files import FilesService
 from safetraind.service.jobs import JobsService
 from safetraind.service.models import ModelsService
 from safetraind.service.preflight import PreflightService
@@ -98,6 +101,7 @@ _FILES = (
     events_pb2,
     evaluations_pb2,
     exports_pb2,
+    files_pb2,
     jobs_pb2,
     models_pb2,
     preflight_pb2,
@@ -145,7 +149,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
     Raises Busy where another daemon serves it, NotAllowed for a folder of another user, NotFound
     where the home is deleted meanwhile, and what `JobStore` raises.
     """
-    lock = HomeLock(home, _take_home(home))
+    lock = HomeLock(home, take_home(home))
     try:
         os.chdir("/")  # the current folder may be deleted, and workers inherit it
         _log_to(home.log)
@@ -156,8 +160,8 @@ def run(home: Home, parts: Parts | None = None) -> None:
         lock.close()
 
 
-def _take_home(home: Home) -> int:
-    """Lock the home for this daemon and return the lock's descriptor."""
+def take_home(home: Home) -> int:
+    """Lock the home for this process and return the lock's descriptor. Raises Busy, NotAllowed."""
     try:
         private(home.root, parents=True)
         private(home.socket.parent)
@@ -266,6 +270,7 @@ class _Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), WATCH_SECONDS)
             try:
+                self._controller.tidy()
                 lost = watch.look()
                 if lost is None and identity(self._home.socket) != self._socket:
                     log.warning("%s was removed; listening there again", self._home.socket)
@@ -324,12 +329,15 @@ class _Daemon:
         control = ControlService(controller, device(), _METHODS, self._request_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
-        data, models = DataService(workers), ModelsService(self._models, controller, workers)
+        data, models = (
+            DataService(workers, self._models),
+            ModelsService(self._models, controller, workers),
+        )
         streams = Streams()
         answers = AnswersService(controller, self._models, self._inference, streams)
 
         exports = ExportsService(controller, self._supervisor)
-        evaluations = EvaluationsService(controller, self._supervisor)
+        evaluations = EvaluationsService(controller)
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         return [
             (jobs_pb2_grpc.add_JobsServicer_to_server, jobs),
@@ -340,6 +348,7 @@ class _Daemon:
             (models_pb2_grpc.add_ModelsServicer_to_server, models),
             (answers_pb2_grpc.add_AnswersServicer_to_server, answers),
             (exports_pb2_grpc.add_ExportsServicer_to_server, exports),
+            (files_pb2_grpc.add_FilesServicer_to_server, FilesService(controller)),
             (evaluations_pb2_grpc.add_EvaluationsServicer_to_server, evaluations),
             (diagnosis_pb2_grpc.add_DiagnosisServicer_to_server, diagnosis),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health),

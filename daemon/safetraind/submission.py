@@ -23,8 +23,8 @@ from safetraind.storage import output_folder
 from safetraind.storage.bounded_read import HASH_SECONDS, bounded
 from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
-from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
+from safetraind.storage.record import Record
 
 _NO_DISK = ("/proc", "/sys", "/dev")  # pseudo file systems: no place for an output folder
 
@@ -243,7 +243,8 @@ def checked_paths(spec: JobSpec, outputs: Iterable[str] = ()) -> Path:
     That is the path in `outputs` (of known jobs) to the same folder, else the canonical path.
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
-    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
+    questions = spec.evaluation.questions if spec.evaluation else ""
+    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter, questions))):
         checked_file(Path(name))
     return known_name(checked_output(Path(spec.output)), outputs)
 

@@ -54,6 +54,7 @@ CHECKS = {
     "repeats": _("repeated samples"),
     "leakage": _("samples that stand in both files"),
     "lengths": _("lengths of the samples"),
+    "positions": _("the longest sequence of the model"),
     "repository": _("files of the model"),
     "architecture": _("architecture of the model"),
     "code": _("programs of the model"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safetrain_shared.evaluations import Evaluation
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState, Plan
 
@@ -57,7 +58,11 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The whole validation set was evaluated; `best`: no earlier loss was lower."""
+    """The whole validation set was evaluated; `best`: no earlier loss was lower.
+
+    At step 0 it was evaluated before the first step: of the base, or of the adapter that the
+    training starts from. That is never the best, because no checkpoint holds it.
+    """
 
     step: int
     epoch: int
@@ -77,6 +82,22 @@ class CheckpointSaved:
     path: str
     bytes: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionsAnswered:
+    """So many of the evaluation's questions were answered, and the answers are on the disk."""
+
+    answered: int
+    total: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict of an evaluation, without its answers."""
+
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,9 @@ PHASES = (
     "saving",
     "holding",
     "answering",
+    "inspecting",
+    "asking",
+    "comparing",
 )
 
 Body = (
@@ -120,6 +144,8 @@ Body = (
     | StepDone
     | Evaluated
     | CheckpointSaved
+    | QuestionsAnswered
+    | Judged
     | Notice
     | Outcome
     | Damaged
@@ -132,6 +158,8 @@ KINDS: dict[str, type] = {
     "step": StepDone,
     "evaluated": Evaluated,
     "checkpoint": CheckpointSaved,
+    "answered": QuestionsAnswered,
+    "judged": Judged,
     "notice": Notice,
     "outcome": Outcome,
     "damaged": Damaged,

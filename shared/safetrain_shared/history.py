@@ -11,15 +11,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from safetrain_shared.evaluations import Evaluation
 from safetrain_shared.events import (
     CheckpointSaved,
     Damaged,
     Evaluated,
     Event,
+    Judged,
     Notice,
     Outcome,
     PhaseChanged,
     Planned,
+    QuestionsAnswered,
     StateChanged,
     StepDone,
 )
@@ -85,12 +88,15 @@ class Progress:
     train_loss: float = 0.0
     valid_loss: float = 0.0
     best_loss: float = 0.0
+    base_loss: float = 0.0
     eta_seconds: float | None = None
     footprint: int = 0
     peak_memory: int = 0
     tokens_per_second: float = 0.0
     checkpoint: CheckpointSaved | None = None
-    checkpoint_attempt: int = 0
+    checkpoint_attempt: int = 0  # or of the last answers to questions: what a kill can't take back
+    answered: QuestionsAnswered | None = None
+    evaluation: Evaluation | None = None
     worker_attempt: int = 0
     outcome: Outcome | None = None
     outcome_attempt: int = 0
@@ -107,7 +113,15 @@ class Progress:
                 self._enter_state(state, cause, event.time)
             case Planned(plan):
                 self.plan = plan
-            case PhaseChanged() | StepDone() | Evaluated() | CheckpointSaved() | Outcome():
+            case (
+                PhaseChanged()
+                | StepDone()
+                | Evaluated()
+                | CheckpointSaved()
+                | QuestionsAnswered()
+                | Judged()
+                | Outcome()
+            ):
                 self.worker_attempt = event.attempt
                 self._take_work(event, event.body)
 
@@ -136,12 +150,19 @@ class Progress:
                 self.phase = phase
             case StepDone():
                 self._take_step(body)
+            case Evaluated(step=0):
+                self.base_loss = body.loss
             case Evaluated():
                 self.valid_loss = body.loss
                 self.best_loss = body.loss if body.best else self.best_loss
             case CheckpointSaved():
                 self.step, self.epoch = body.step, body.epoch
                 self.checkpoint, self.checkpoint_attempt = body, event.attempt
+            case QuestionsAnswered():
+                self.answered, self.checkpoint_attempt = body, event.attempt
+                self.eta_seconds = body.eta_seconds
+            case Judged(evaluation):
+                self.evaluation = evaluation
             case Outcome():
                 self.outcome, self.outcome_attempt = body, event.attempt
 
@@ -173,6 +194,11 @@ class History(Progress):
     def best(self) -> Evaluated | None:
         """The last evaluation that no earlier one was better than: the one in `adapters/`."""
         return next((e for e in reversed(self.evaluations) if e.best), None)
+
+    @property
+    def base(self) -> Evaluated | None:
+        """The evaluation before the first step; None for a run that was not evaluated then."""
+        return next((e for e in self.evaluations[:1] if e.step == 0), None)
 
     @property
     def backoffs(self) -> list[BackOff]:

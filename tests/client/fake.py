@@ -58,6 +58,7 @@ class FakeDaemon(
         self.submitted = jobs_pb2.SubmitResponse()
         self.kept: list[str] = []
         self.models: list[models_pb2.Model] = []
+        self.suggested = models_pb2.SuggestModelsResponse()
         self.ended = threading.Event()
         self.watching = threading.Event()
         self._server: grpc.Server | None = None
@@ -134,6 +135,10 @@ class FakeDaemon(
     def Ask(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)
         yield from self.answer
+
+    def Suggest(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return self.suggested
 
     def Validate(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)

@@ -254,8 +254,29 @@ def test_validate_exits_1_for_errors_and_0_for_warnings(
     assert main(["validate", "a.jsonl"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"/d/a.jsonl:7: {mark} A blank line"
-    assert lines[1].startswith(f"{mark} /d/a.jsonl: 8 samples in 9 lines")
+    assert lines[1].startswith(f"{mark} /d/a.jsonl: ?, lines: 9, samples: 8, problems: 1")
     assert daemon.requests[-1].paths[0].startswith("/")
+
+
+def test_validate_shows_the_first_problems_of_each_kind_and_counts_the_others(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    def problem(line: int, code: str = "data.blank_line") -> data_pb2.ValidateEvent:
+        args = {"path": "/d/a.jsonl", "line": line}
+        finding = Finding(code, Status.WARNING, args=args)
+        return data_pb2.ValidateEvent(problem=wire.finding_to_wire(finding))
+
+    summary = data_pb2.FileSummary(path="/d/a.jsonl", lines=2000, samples=500, problems=1006)
+    many = [problem(line) for line in range(1, 1003)]
+    few = [problem(line, "data.byte_order_mark") for line in range(1, 5)]
+    daemon.problems = [*many, *few, data_pb2.ValidateEvent(summary=summary)]
+    assert main(["--lang", "en", "validate", "a.jsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + 3 + 2 + 1
+    assert "/d/a.jsonl:4: ⚠ and 999 more of this kind, up to line 1,002" in lines
+    assert lines[-2].startswith("/d/a.jsonl:4: ⚠") and "more of this" not in lines[-2]
+    assert main(["--json", "validate", "a.jsonl"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1007
 
 
 def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
@@ -267,6 +288,51 @@ def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
     assert main(["models", "add", "demo"]) == 0
     assert main(["models", "list"]) == 0
     assert capsys.readouterr().out.count("✓ demo · Apache-2.0 · 256.0 MiB · /m") == 2
+
+
+def test_models_suggest_tells_what_fits_class_by_class(daemon: FakeDaemon, capsys: Capture) -> None:
+    small = models_pb2.SuggestedModel(
+        name="a/small",
+        size_class="small",
+        licence="MIT",
+        bytes=2 << 30,
+        languages=8,
+        portuguese="pt",
+        read="2026-11",
+        fits=True,
+        peak=3 << 30,
+        expected_seconds=7500,
+    )
+    large = models_pb2.SuggestedModel(
+        name="b/large",
+        size_class="large",
+        licence="MIT",
+        bytes=8 << 30,
+        portuguese="pt-PT",
+        read="2026-11",
+        peak=9 << 30,
+    )
+    daemon.suggested = models_pb2.SuggestModelsResponse(
+        models=[small, large], room=4 << 30, samples=848, longest=512, speed_of="demo"
+    )
+    assert main(["models", "suggest", "--train", "d.jsonl", "--memory-budget", "6GiB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == [
+        "1 to 3 GiB of weights",
+        "  ✓ a/small · 2.0 GiB · MIT · 8 languages, Portuguese too",
+        "      3.0 GiB at the peak, about 2 h 05 min",
+        "7 GiB of weights and more",
+        "  – b/large · 8.0 GiB · MIT · made for the Portuguese of Portugal",
+        "      does not fit: it takes 9.0 GiB, and 4.0 GiB can be had",
+    ]
+    assert "848 samples" in lines[6] and "demo" in lines[7]
+    asked = daemon.requests[-1]
+    assert asked.train.endswith("/d.jsonl") and asked.memory_budget == 6 << 30
+    assert main(["models", "suggest", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [model["fits"] for model in told["models"]] == [True, False]
+    assert told["models"][0]["expected_seconds"] == 7500
+    assert daemon.requests[-1].train == ""
 
 
 def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(

@@ -67,7 +67,7 @@ def test_from_an_empty_home_to_an_answer(machine: DaemonProcess) -> None:
     assert answer["tokens"] == 8 and answer["source"]["job_id"] == 1
     with safetrain.connect(autostart=False) as client:
         table = client.job(1).metrics()
-        assert table.column("step") == list(range(1, 25)) and table[-1]["valid_loss"] > 0
+        assert table.column("step") == list(range(25)) and table[-1]["valid_loss"] > 0
         assert client.ask("Em que cidade joga o clube?", max_tokens=8).text == answer["answer"]
 
 

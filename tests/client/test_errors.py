@@ -23,7 +23,7 @@ TOO_LARGE = str(2**63)
     [
         (["status", "--json", "--colour"], "No such option '--colour'."),
         (["--json", "teach"], "No such command 'teach'."),
-        (["--json", "pause", "two"], "Invalid value for 'JOB': 'two' is not a whole number."),
+        (["--json", "pause", "two"], "Invalid value for 'JOB': 'two' is not a valid whole number."),
         (["--json"], "Missing command."),
     ],
 )

@@ -28,6 +28,7 @@ from safetrain.terminal import live_view
 from safetrain.terminal.braille_curve import MARK, curve
 from safetrain.terminal.live_frame import FrameData, frame
 from safetrain.views.event_lines import describe
+from safetrain.views.job import summary
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
@@ -35,8 +36,17 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import History
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
-from safetrain_shared.wire import event_from_wire
-from tests.client.builders import NOON, complete_run, event, job, plan, step
+from safetrain_shared.wire import event_from_wire, fill
+from tests.client.builders import (
+    NOON,
+    complete_run,
+    evaluated_run,
+    evaluation,
+    event,
+    job,
+    plan,
+    step,
+)
 from tests.client.fake import FakeDaemon
 
 TIMEOUT = 20.0
@@ -128,6 +138,21 @@ def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     assert "in the queue" not in _top(FrameData(waiting, running))
 
 
+def test_a_job_that_is_checked_shows_what_is_done_and_what_it_will_train() -> None:
+    checked = job(1, JobState.CHECKING, name="farense", phase="probing")
+    checked.forecast.settings.batch_size = 4
+    history = _history([event(1, events.StateChanged(JobState.CHECKING))])
+    text = "\n".join(line.plain for line in frame(FrameData(checked, history), 80, 24))
+    for part in (
+        "Job 1 farense · being checked · measuring real training steps",
+        "demo",
+        "/d/train.jsonl",
+        "/out/1",
+        "batch_size 4",
+    ):
+        assert part in text
+
+
 def test_what_was_asked_of_a_job_is_told_until_it_is_done() -> None:
     asked = job(1, intent="pause")
     assert "will pause at the next step" in _top(FrameData(asked, _history(complete_run()[:-2])))
@@ -189,7 +214,7 @@ def test_a_curve_of_hardly_any_points_is_no_error(line: list[tuple[float, float]
 
 
 def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
-    bodies = [event_from_wire(message) for message in complete_run()]
+    bodies = [event_from_wire(message) for message in evaluated_run()]
     bodies.append(event_from_wire(event(0, events.Damaged(10, 20))))
     kinds = {e.kind for e in bodies}
     assert kinds == set(events.KINDS)
@@ -197,6 +222,21 @@ def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
         i18n.use(lang)
         assert all(describe(e) for e in bodies)
     assert describe(events.Event(1, 1, NOON, "unknown", None))
+
+
+def test_the_verdict_stands_on_top_of_the_frame_and_of_the_status() -> None:
+    history = History()
+    for message in evaluated_run():
+        history.take(event_from_wire(message))
+    shown = job(1, JobState.SUCCEEDED)
+    fill(shown.evaluation, evaluation())
+    said = "62 of 100 questions more are answered rightly"
+    for size in ((80, 24), (40, 8)):
+        lines = [text.plain for text in frame(FrameData(shown, history, now=NOON), *size)]
+        assert len(lines) == size[1] and any("62 of 100" in line for line in lines[:4])
+    text = "\n".join(summary(shown))
+    for part in (said, "overfitted", "30% → 28%", "0.21 nats", "checkpoint_epoch_0_step_40"):
+        assert part in text, part
 
 
 class Terminal:

@@ -57,6 +57,8 @@ def serve(*, real_worker: bool = False) -> None:
     from safetraind.processes.ephemeral import EphemeralWorkers
 
     class PlayChecks:
+        phase = "probing"
+
         async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
             return Foreseen()
 

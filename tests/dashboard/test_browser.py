@@ -162,3 +162,27 @@ def test_the_page_writes_numbers_as_the_rest_of_safetrain(page: Page) -> None:
                 [i18n.number(v), i18n.integer(v), i18n.size(v), i18n.decimal(v, 3)] for v in NUMBERS
             ]
         assert page.evaluate(script, [lang, list(NUMBERS)]) == ours
+
+
+def test_a_job_that_failed_before_its_first_step_has_a_way_on_and_nothing_empty(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
+    fake.jobs = [job(1, JobState.FAILED)]
+    fake.start()
+    served = Served(home=fake.home)
+    page = browser.new_page()
+    try:
+        page.goto(served.url)
+        expect(page.locator("#next")).to_contain_text("safetrain diagnose 1")
+        for empty in ("#figures", "#curves", ".progress"):
+            expect(page.locator(empty)).to_be_hidden()
+        fake.jobs = [job(1, JobState.QUEUED, queue_position=1)]
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+        assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in fake.requests)
+    finally:
+        page.close()
+        served.end()
+        fake.ended.set()
+        fake.stop()

@@ -116,10 +116,35 @@ def test_a_home_without_jobs_is_an_empty_page(paper: FakeDaemon, serve: Serve) -
     assert until(serve(), "overview", bool)["chosen"] is None
 
 
-def ask(page: Served, body: str, query: str = "") -> tuple[int, list[dict[str, str]]]:
+def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
+    paper: FakeDaemon, serve: Serve
+) -> None:
+    checked = job(2, JobState.CHECKING, phase="probing")
+    checked.forecast.settings.batch_size = 4
+    paper.jobs = [job(1, JobState.FAILED), checked]
+    page = serve()
+    shown = until(page, "overview", bool)["chosen"]
+    assert shown["doing"] == "measuring real training steps" and not shown["retry"]
+    assert ["settings", "batch_size 4 × 0, 0 tokens"] in shown["facts"]
+    failed = until(page, "overview", bool, "?job=1")["chosen"]
+    assert failed["retry"]
+    assert [command for _label, command in failed["next"]] == [
+        "safetrain diagnose 1",
+        "safetrain retry 1",
+    ]
+    assert ask(page, '{"job": 1}', path="/api/retry") == (200, [{}])
+    assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in paper.requests)
+    for body in ("", "[]", '{"job": "1"}', '{"job": true}', '{"job": 0}', '{"job": 9}'):
+        status, answer = ask(page, body, path="/api/retry")
+        assert status == 400 and "There is no job" in answer[0]["error"], body
+
+
+def ask(
+    page: Served, body: str, query: str = "", path: str = "/api/ask"
+) -> tuple[int, list[dict[str, str]]]:
     """The pieces of an answer."""
     headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
-    answer = page.ask(f"/api/ask{query}", "POST", body, **headers)
+    answer = page.ask(f"{path}{query}", "POST", body, **headers)
     return answer.status, [json.loads(line) for line in answer.read().splitlines()]
 
 

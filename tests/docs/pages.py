@@ -17,6 +17,7 @@ COUNTERPARTS = {
     "docs/exit-codes.md": "docs/pt/codigos-de-saida.md",
     "docs/faq.md": "docs/pt/perguntas-frequentes.md",
     "docs/files-and-uninstalling.md": "docs/pt/ficheiros-e-desinstalacao.md",
+    "docs/hosts.md": "docs/pt/outra-maquina.md",
     "docs/json.md": "docs/pt/json.md",
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",

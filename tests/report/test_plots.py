@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 
+from safetrain.page import page_json
 from safetrain.views import charts
 from safetrain.views.curves import Curves, curves_of
 from safetrain_shared import events, i18n
+from safetrain_shared.history import history
 from tests.report import runs
 
 plots = pytest.importorskip("safetrain.report.png_plots")
@@ -91,3 +94,13 @@ def test_hardly_more_points_are_drawn_than_the_picture_has_columns(
 def test_nothing_is_shown_of_a_limit_that_is_not_there() -> None:
     curves = Curves(steps=[runs.step(1, 10, 5)])
     assert charts.memory(curves).limit is None
+
+
+def test_a_budget_far_above_the_memory_in_use_does_not_flatten_its_curve() -> None:
+    curves = curves_of(runs.eventful())
+    assert charts.memory(curves).limit is not None and curves.plan is not None
+    far = dataclasses.replace(curves.plan, memory_budget=64 * runs.GB)
+    chart = charts.memory(dataclasses.replace(curves, plan=far))
+    assert chart.limit is None
+    assert "64.0 GiB" in chart.title and "64.0 GiB" in chart.caption
+    assert page_json.curves(dataclasses.replace(history(runs.eventful()), plan=far))["budget"] == 0

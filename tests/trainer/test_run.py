@@ -44,6 +44,7 @@ def test_every_step_is_logged_once_and_the_loss_falls(finished: Run) -> None:
 def test_evaluations_and_checkpoints_count_inside_the_epoch(finished: Run) -> None:
     # eval_steps 4 and save_steps 3, each epoch's end, and a checkpoint for each best evaluation
     assert [(e.epoch, e.step_in_epoch) for e in finished.of(Evaluated)] == [
+        (0, 0),
         (0, 4),
         (0, 6),
         (1, 4),
@@ -57,7 +58,7 @@ def test_evaluations_and_checkpoints_count_inside_the_epoch(finished: Run) -> No
 
 def test_phases_tell_what_the_worker_does(finished: Run) -> None:
     phases = [p.phase for p in finished.of(PhaseChanged)]
-    assert phases[:3] == ["loading", "tokenizing", "training"]
+    assert phases[:4] == ["loading", "tokenizing", "evaluating", "training"]
     assert {"evaluating", "saving"} <= set(phases)
 
 
@@ -102,10 +103,12 @@ def test_checkpoints_are_whole_by_their_manifest(finished: Run) -> None:
 def test_tables_hold_what_the_events_hold(finished: Run) -> None:
     steps = {s.step: s for s in finished.of(StepDone)}
     rows = finished.json("training_metrics.json")["steps"]
-    assert [row["train_loss"] for row in rows] == [steps[row["step"]].loss for row in rows]
+    assert rows[0]["train_loss"] is None and rows[0]["valid_loss"] > 0, "before the first step"
+    assert [row["train_loss"] for row in rows[1:]] == [steps[row["step"]].loss for row in rows[1:]]
     with (finished.output / "training_metrics.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [float(row["train_loss"]) for row in table] == [s.loss for s in steps.values()]
+    trained = [float(row["train_loss"]) for row in table if row["train_loss"]]
+    assert trained == [s.loss for s in steps.values()]
     valid = {e.step: e.loss for e in finished.of(Evaluated)}
     assert {int(r["step"]): float(r["valid_loss"]) for r in table if r["valid_loss"]} == valid
 
@@ -116,7 +119,8 @@ def test_the_summary_tells_how_it_went(finished: Run) -> None:
     assert summary["steps"] == summary["total_steps"] == STEPS
     assert summary["samples"] == 22
     assert summary["samples_seen"] == 44
-    assert summary["best"]["loss"] == min(e.loss for e in finished.of(Evaluated))
+    first, *later = (e.loss for e in finished.of(Evaluated))
+    assert (summary["base_loss"], summary["best"]["loss"]) == (first, min(later))
     assert math.isfinite(summary["first_loss"])
 
 
@@ -193,7 +197,8 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
 ) -> None:
     run = make_run(tmp_path, model, data, learning_rate=0.0, early_stopping=2, eval_steps=1)
     assert run.finish().outcome == "succeeded"
-    assert len(run.of(Evaluated)) == 3
+    losses = [e.loss for e in run.of(Evaluated)]
+    assert len(losses) == 4 and losses[0] == losses[1], "at rate 0 the base is what is trained"
     assert [n.finding.code for n in run.of(Notice)] == ["train.early_stop"]
 
 

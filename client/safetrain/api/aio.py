@@ -180,6 +180,15 @@ class AsyncJob:
         """`Job.evaluate`."""
         return await self._client.run(self._job.evaluate, questions, **options)
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """`Job.evaluation`."""
+        return self._job.evaluation
+
+    async def promote(self, checkpoint: str = "task") -> str:
+        """`Job.promote`."""
+        return await self._client.run(self._job.promote, checkpoint)
+
     async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
         """`Job.events`."""
         async for event in self._client.stream(lambda c: c.job(self.id).events(after_seq)):

@@ -15,7 +15,7 @@ from safetrain.inputs import absolute
 from safetrain.views.curves import curves_of
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
-from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest
+from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest, PromoteRequest
 from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest
 from safetrain_shared.events import Evaluated, Event, StepDone
@@ -88,11 +88,20 @@ class Job:
         from safetrain.report.make_report import default_path, default_questions, make_report
 
         job = self.refresh()._message
-        path = Path(absolute(output)) if output else default_path(job)
+        path = Path(absolute(output)) if output else default_path(job, self._daemon.host)
         questions = default_questions(job) if answers else []
         html = make_report(self._daemon, job, questions, lambda _text: None)
         write_files({path: html.encode()})
         return path
+
+    def fetch(self, folder: str | None = None) -> list[Path]:
+        """Bring its results here and return the files that changed; by default into job-ID.
+
+        For a job of another machine. Raises Broken, NotAllowed, Unreachable.
+        """
+        from safetrain.remote.fetch import fetch
+
+        return fetch(self._daemon, self.id, Path(absolute(folder or f"job-{self.id}")))
 
     def export(
         self,
@@ -129,13 +138,18 @@ class Job:
         questions: str | None = None,
         *,
         checkpoint: str = "",
+        checkpoints: bool = False,
+        exported: str = "",
+        general: bool = False,
         max_tokens: int = 0,
         limit: int = 0,
-        wait: bool = False,
     ) -> Evaluation:
-        """Ask base and adapter the same questions and compare their answers.
+        """Ask base and adapter the same questions and compare their answers, in a job of its own.
 
-        `questions`: a question set; by default the job's validation data. `max_tokens`: of
+        `questions`: a question set; by default the questions.jsonl beside the training data, else
+        the validation data. `checkpoints`: score every kept checkpoint on half of them and report
+        the best on the others. `exported`: the folder of an exported model in place of the adapter.
+        `general`: general questions, for what it forgot. `max_tokens`: of
         an answer; 0: half as many again as the longest of the training data. `limit`: questions at
         most; 0: all. Raises Busy, InvalidInput for questions that stand in the training data.
         """
@@ -143,14 +157,31 @@ class Job:
             job_id=self.id,
             questions=absolute(questions) if questions else "",
             checkpoint=checkpoint,
+            checkpoints=checkpoints,
+            folder=absolute(exported) if exported else "",
+            general=general,
             max_tokens=max_tokens,
             limit=limit,
-            wait=wait,
         )
         last = EvaluateEvent()
         for event in self._daemon.stream(self._daemon.evaluations.Run, request):
             last = event
         return evaluation_of(last.evaluation, self._daemon.lang)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The newest verdict on it, without single answers; None where there is none."""
+        known = self._message.HasField("evaluation")
+        return evaluation_of(self._message.evaluation, self._daemon.lang) if known else None
+
+    def promote(self, checkpoint: str = "task") -> str:
+        """Put a kept checkpoint's adapter in `adapters/` and return the checkpoint's name.
+
+        `checkpoint`: a folder name; `task`: the best of the last evaluation with `checkpoints`;
+        `best-loss`: the one with the lowest validation loss. Raises Conflict, NotFound, Damaged.
+        """
+        request = PromoteRequest(job_id=self.id, checkpoint=checkpoint)
+        return str(self._daemon.call(self._daemon.evaluations.Promote, request).checkpoint)
 
     def events(self, after_seq: int = 0) -> Iterator[Event]:
         """Yield the events after `after_seq` as they arrive, until the job has ended.

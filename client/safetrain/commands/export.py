@@ -63,7 +63,7 @@ def export(
         wait=wait,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session) as daemon:
+    with connected(session, files_of="export") as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):
                 status_line.show(event.progress.phase, event.progress.done)

@@ -59,7 +59,7 @@ def serve(session: Session, target: str | None, port: int) -> None:
         echo(_("Model: {name}").format(name=address.model))
         session.note(_("Ctrl-C ends it; training goes on."))
 
-    with connected(session) as daemon:
+    with connected(session, files_of="serve") as daemon:
         serve(daemon.home, _served(daemon, target or ""), port, told=told)
 
 

@@ -8,15 +8,19 @@ from typing import Any
 
 import click
 
+from safetrain.views.charts import budget_in_view
 from safetrain.views.curves import Curves, Points, smoothed, thinned
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import (
     clock,
     name_of,
+    next_commands,
     pending_request,
     queue_place,
     rank,
+    settings_text,
     short_path,
     steps_text,
     time_left,
@@ -60,6 +64,8 @@ def curves(history: History) -> Json:
     known = Curves(history.steps, history.evaluations, plan=history.plan)
     loss, best = known.line("loss"), known.best
     last = history.steps[-1] if history.steps else None
+    memory = [*known.line("footprint"), *known.line("peak_memory")]
+    highest = max((value for _step, value in memory), default=0.0)
     return {
         "loss": _points(loss),
         "smooth": _points(smoothed(loss)),
@@ -68,7 +74,7 @@ def curves(history: History) -> Json:
         "rate": _points(known.line("learning_rate")),
         "footprint": _points(known.line("footprint")),
         "peak": _points(known.line("peak_memory")),
-        "budget": history.plan.memory_budget if history.plan else 0,
+        "budget": budget_in_view(history.plan.memory_budget, highest) if history.plan else 0,
         "epochs": [step for step, _epoch in known.epochs],
         "total": last.total_steps if last else 0,
     }
@@ -103,7 +109,9 @@ def _chosen(job: Job, history: History) -> Json:
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": " ".join(filter(None, (interruptions(history), _why(job)))),
+        "why": " ".join(filter(None, (_verdict(job), interruptions(history), _why(job)))),
+        "retry": state in ("failed", "cancelled"),
+        "next": next_commands(job),
         "share": _share(job),
         "progress": steps_text(job),
         "figures": {
@@ -115,7 +123,7 @@ def _chosen(job: Job, history: History) -> Json:
         "facts": [
             [label, value]
             for label, value in [
-                (_("settings"), _settings(job)),
+                (_("settings"), settings_text(job)),
                 (_("model"), short_path(job.spec.model)),
                 (_("data"), short_path(job.spec.train)),
                 (_("output"), short_path(job.spec.output)),
@@ -127,6 +135,13 @@ def _chosen(job: Job, history: History) -> Json:
             if value
         ],
     }
+
+
+def _verdict(job: Job) -> str:
+    """What the evaluation concluded; empty where there was none."""
+    if not job.HasField("evaluation"):
+        return ""
+    return " · ".join(click.unstyle(line).strip() for line in head_lines(job.evaluation)[:2])
 
 
 def _why(job: Job) -> str:
@@ -162,6 +177,9 @@ def _loss(job: Job, history: History) -> Json:
     if best:
         text = _("best {loss} at step {step}")
         below.append(text.format(loss=decimal(best.loss, _LOSS_DIGITS), step=integer(best.step)))
+    if history.base:
+        loss = decimal(history.base.loss, _LOSS_DIGITS)
+        below.append(_("{loss} before training").format(loss=loss))
     value = decimal(job.train_loss, _LOSS_DIGITS) if job.step else ""
     return {"label": _("loss"), "value": value, "below": below}
 
@@ -176,7 +194,7 @@ def _left(job: Job) -> Json:
         known = job.HasField("start_eta_low_seconds") and low != high
         below = [_("{low} to {high}").format(low=low, high=high)] if known else []
         return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": below}
-    if not job.HasField("eta_seconds"):
+    if not job.HasField("eta_seconds") or job.eta_seconds < 1:  # an evaluation may follow
         return {"label": _("time left"), "value": "", "below": []}
     at = time.strftime("%H:%M", time.localtime(time.time() + job.eta_seconds))
     below = [_("done about {time}").format(time=at)]
@@ -208,17 +226,6 @@ def _speed(history: History) -> Json:
     last = history.steps[-1]
     below = [_("learning rate {rate}").format(rate=rate(last.learning_rate))]
     return {"label": _("tokens/s"), "value": throughput(last.tokens_per_second), "below": below}
-
-
-def _settings(job: Job) -> str:
-    settings = job.plan.settings
-    if not settings.batch_size:
-        return ""
-    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
-        batch=settings.batch_size,
-        accumulation=settings.gradient_accumulation,
-        length=settings.max_seq_length,
-    )
 
 
 def _tone(event: Event) -> str:

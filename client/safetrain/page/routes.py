@@ -14,12 +14,14 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from safetrain.int64 import MOST
 from safetrain.page import page_json
 from safetrain.page.access import Guard, Keys
 from safetrain.page.ask_stream import answer_pieces, request_from
 from safetrain.page.job_feed import JobFeed, compact
 from safetrain.page.texts import words
-from safetrain_shared.errors import InvalidInput, SafetrainError
+from safetrain_proto.v1.jobs_pb2 import JobRequest
+from safetrain_shared.errors import InvalidInput, NotFound, SafetrainError
 from safetrain_shared.history import History
 from safetrain_shared.i18n import LANGUAGES, language, using
 
@@ -50,10 +52,20 @@ def application(feed: JobFeed, keys: Keys) -> Starlette:
         lines = (compact(piece) + "\n" async for piece in pieces)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
+    async def retry(request: Request) -> Response:
+        lang = _lang(request)
+        try:
+            job = JobRequest(id=_job_of(await _json(request)))
+            await asyncio.to_thread(feed.daemon.call, feed.daemon.jobs.Retry, job)
+        except SafetrainError as error:
+            return JSONResponse({"error": error.sentence(lang)}, 400)
+        return JSONResponse({})
+
     routes = [
         Route("/", page),
         Route("/api/live", live),
         Route("/api/ask", ask, methods=["POST"]),
+        Route("/api/retry", retry, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, keys=keys)])
@@ -118,8 +130,16 @@ def _lang(request: Request) -> str:
     return wanted if wanted in LANGUAGES else language()
 
 
+def _job_of(data: object) -> int:
+    """Return the job's number in the body of a request. Raises NotFound."""
+    number = data.get("job") if isinstance(data, dict) else None
+    if type(number) is not int or not 0 < number <= MOST:
+        raise NotFound("job.unknown", id=str(number))
+    return number
+
+
 async def _json(request: Request) -> object:
-    """Parse the body as JSON. Raises InvalidInput where it is invalid or too long."""
+    """Parse the body as JSON; None where it is invalid. Raises InvalidInput if too long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -128,4 +148,4 @@ async def _json(request: Request) -> object:
     try:
         return json.loads(body)
     except ValueError:
-        raise InvalidInput("client.question_empty") from None
+        return None

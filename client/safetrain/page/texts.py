@@ -39,6 +39,7 @@ WORDS: dict[str, str] = {
     "gone": _("The dashboard was ended. Start it again: safetrain dashboard"),
     "language": _("Language"),
     "details": _("Details"),
+    "retry": _("Try again"),
 }
 
 

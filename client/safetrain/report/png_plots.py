@@ -18,13 +18,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from safetrain.views import charts
-from safetrain.views.charts import Chart, Line
+from safetrain.views.charts import Chart, Line, fitting
 from safetrain.views.curves import Curves, thinned
 from safetrain_shared.i18n import integer, number
 from safetrain_shared.i18n import translate as _
 
 WIDTH, HEIGHT, DPI = 10.0, 5.6, 160  # inches and dots an inch: 1600 × 896
 COLUMNS = 1400  # pixel columns of the plotted area
+_CHARACTER = 11.0  # pixels, the width of a character of an epoch's label, at most
 
 # Wong's palette for all kinds of colour vision: Nature Methods 8, 441 (2011).
 _TONES = {1: "#0072b2", 2: "#d55e00"}
@@ -106,7 +107,7 @@ def _marks(axes: Axes, chart: Chart) -> None:
         dashes = (0, (6, 3))
         at, label = chart.limit.at, chart.limit.text
         axes.axhline(at, color=_LIMIT, linewidth=1.8, linestyle=dashes, label=label)
-    for epoch in chart.epochs:
+    for epoch in fitting(chart, COLUMNS / _CHARACTER):
         axes.axvline(epoch.at, color=_GRID, linewidth=1, zorder=0)
         place: dict[str, Any] = {
             "xycoords": ("data", "axes fraction"),

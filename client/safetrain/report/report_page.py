@@ -27,6 +27,7 @@ from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
 from safetrain.views.curves import Curves, curves_of
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
@@ -145,7 +146,16 @@ def _overview(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
         cause = Markup('<p class="cause">{}</p>').format(text)
     interrupted = interruptions(history(contents.events))
     first = paragraph(interrupted) if interrupted else EMPTY
-    return first + tiles(_figures(job, plan, curves)) + cause
+    return _verdict(job) + first + tiles(_figures(job, plan, curves)) + cause
+
+
+def _verdict(job: Job) -> Markup:
+    """What the evaluation concluded; nothing where there was none."""
+    if not job.HasField("evaluation"):
+        return EMPTY
+    first, *others = (click.unstyle(line).strip() for line in head_lines(job.evaluation))
+    shown = Markup('<p class="verdict"><strong>{}</strong></p>').format(first)
+    return shown + lines("\n".join(others))
 
 
 def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str, str, str]]:
@@ -313,7 +323,22 @@ def _data(spec: JobSpec, plan: Plan | None, measured: PreflightFacts | None) -> 
         )
     if measured is not None:
         parts.append(_findings(measured.of("data")))
+        parts += [_as_seen(file) for file in measured.files[:1] if file.preview]
     return EMPTY.join(parts)
+
+
+def _as_seen(file: DataFile) -> Markup:
+    """The first samples as the model sees them; what is learned is marked."""
+    title = _("As the model sees it; what is learned is marked")
+    samples = EMPTY.join(
+        Markup('<pre class="seen">{}</pre>').format(EMPTY.join(_piece(*piece) for piece in sample))
+        for sample in file.preview
+    )
+    return Markup("<h3>{}</h3>{}").format(title, samples)
+
+
+def _piece(text: str, learned: bool) -> Markup:
+    return Markup("<mark>{}</mark>" if learned else "{}").format(printable(text))
 
 
 def _files(files: Sequence[DataFile]) -> Markup:

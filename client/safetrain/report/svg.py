@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from safetrain.views.charts import Chart, Line
+from safetrain.views.charts import Chart, Line, fitting
 from safetrain.views.curves import thinned
 from safetrain_shared.i18n import integer, number
 from safetrain_shared.i18n import translate as _
 
 WIDE, NARROW = (760, 320), (460, 270)  # width and height of a large and of a small chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 22, 46
+_CHARACTER = 12.5  # width of a character of an epoch's label on the smallest screen
 _NONE = Markup("")
 
 
@@ -135,7 +136,7 @@ def _axes(chart: Chart, frame: _Frame) -> Iterator[Markup]:
 
 def _below(chart: Chart, frame: _Frame) -> Iterator[Markup]:
     """Yield what lies behind the curves: epochs and back-offs."""
-    for epoch in chart.epochs:
+    for epoch in fitting(chart, (frame.edge - _LEFT) / _CHARACTER):
         yield Markup(
             '<path class="grid" d="M{x} {top}V{bottom}"/>'
             '<text class="epoch" x="{text_x}" y="{y}">{text}</text>'

@@ -9,6 +9,7 @@ from textwrap import wrap
 from rich.text import Text
 
 from safetrain.terminal.braille_curve import MARK, curve
+from safetrain.views.evaluation import head_lines
 from safetrain.views.job import (
     clock,
     name_of,
@@ -16,6 +17,7 @@ from safetrain.views.job import (
     progress,
     queue,
     queue_place,
+    settings_text,
     short_path,
     time_left,
 )
@@ -47,7 +49,7 @@ class FrameData:
 
 def frame(data: FrameData, width: int, height: int) -> list[Text]:
     """Return exactly `height` lines of at most `width` characters."""
-    head = [_title(data), _progress(data, width), *_holding(data, width)]
+    head = [_title(data), _progress(data, width), *_verdict(data), *_holding(data, width)]
     legend, numbers, queue = _legend(data.history, width), _numbers(data, width), _queue(data)
     foot = Text(data.hint or _("q leaves, the training goes on"), "dim")
     free = height - len([*head, *legend, *numbers, *queue, foot])
@@ -75,8 +77,9 @@ def _title(data: FrameData) -> Text:
         " · ",
         (word(STATES, state), STATE_COLOURS.get(state, "")),
     )
-    if data.history.phase not in ("", "training") and data.history.state not in FINAL:
-        title.append(f" · {word(PHASES, data.history.phase)}")
+    phase = data.history.phase or (data.job.phase if state == JobState.CHECKING else "")
+    if phase not in ("", "training", state) and data.history.state not in FINAL:
+        title.append(f" · {word(PHASES, phase)}")
     for text in _remarks(data.job, state):
         title.append(f" · {text}")
     if data.history.attempt > 1:
@@ -101,8 +104,16 @@ def _holding(data: FrameData, width: int) -> list[Text]:
     return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
+def _verdict(data: FrameData) -> list[Text]:
+    """Return the conclusion of the evaluation and its figures; nothing without one."""
+    found = data.history.evaluation
+    return [Text.from_ansi(line) for line in head_lines(found)[:2]] if found else []
+
+
 def _progress(data: FrameData, width: int) -> Text:
     history = data.history
+    if history.answered and history.phase in ("asking", "comparing"):
+        return Text(progress(data.job), "dim")
     if not history.steps:
         return Text(progress(data.job) or _("no step yet"), "dim")
     last = history.steps[-1]
@@ -113,7 +124,7 @@ def _progress(data: FrameData, width: int) -> Text:
             step=integer(last.step), total=integer(last.total_steps)
         ),
     ]
-    if history.plan:
+    if history.plan and not history.plan.settings.max_steps:
         epochs = history.plan.settings.num_epochs
         parts.append(
             _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
@@ -151,6 +162,9 @@ def _legend(history: History, width: int) -> list[Text]:
     if history.best:
         value, step = decimal(history.best.loss, 4), integer(history.best.step)
         parts.append(Text(_("best {loss} at step {step}").format(loss=value, step=step), "bold"))
+    if history.base:
+        value = decimal(history.base.loss, 4)
+        parts.append(Text(_("{loss} before training").format(loss=value)))
     lines = [Text(_("loss") + ":")] if parts else []
     for part in parts:
         if lines[-1].cell_len + 3 + part.cell_len > width:
@@ -160,16 +174,23 @@ def _legend(history: History, width: int) -> list[Text]:
 
 
 def _numbers(data: FrameData, width: int) -> list[Text]:
-    history = data.history
+    history, spec = data.history, data.job.spec
     rows = []
-    if history.steps:
+    if not history.steps:
+        rows = [
+            (_("model"), short_path(spec.model)),
+            (_("data"), short_path(spec.train)),
+            (_("output"), short_path(spec.output)),
+            (_("settings"), settings_text(data.job)),
+        ]
+    else:
         last = history.steps[-1]
         speed = _("{count} tokens/s").format(count=throughput(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(history, width)))
     if history.checkpoint:
         rows.append((_("checkpoint"), short_path(history.checkpoint.path)))
-    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
+    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows if value]
 
 
 def _memory(history: History, width: int) -> str:

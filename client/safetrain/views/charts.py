@@ -10,7 +10,7 @@ from safetrain_shared.i18n import translate as _
 
 _GIB = 2**30
 _FEW = 60  # lines of at most so many points show each as a dot
-_EPOCH_LABELS = 12
+_FAR = 2.0  # a limit beyond so many times the highest value would flatten the curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,18 @@ class Chart:
     def empty(self) -> bool:
         """Whether there is nothing to draw yet."""
         return not self.lines
+
+
+def fitting(chart: Chart, characters: float) -> list[Label]:
+    """Return the epochs whose labels fit side by side; `characters`: the width of the plot."""
+    kept: list[Label] = []
+    free = 0.0
+    for label in chart.epochs:
+        start = label.at / max(1, chart.last_step) * characters
+        if free <= start <= characters - len(label.text):
+            kept.append(label)
+            free = start + len(label.text) + 1
+    return kept
 
 
 def loss(curves: Curves) -> Chart:
@@ -112,6 +124,11 @@ def learning_rate(curves: Curves) -> Chart:
     )
 
 
+def budget_in_view(budget: int, highest: float) -> int:
+    """Return the budget, 0 where it is so far above `highest` that it would flatten the curve."""
+    return budget if budget <= _FAR * highest else 0
+
+
 def memory(curves: Curves) -> Chart:
     """Return the chart of footprint and MLX's peak against the budget, in GiB."""
     footprint, peak = _gigabytes(curves, "footprint"), _gigabytes(curves, "peak_memory")
@@ -121,19 +138,21 @@ def memory(curves: Curves) -> Chart:
     ]
     budget = curves.plan.memory_budget if curves.plan else 0
     label = _("budget: {size}").format(size=size(budget))
-    caption = ""
+    caption, title, shown = "", _("Memory against the budget"), budget > 0
     if footprint and peak:
         text = _("The footprint reaches {footprint}, MLX's peak {peak}.")
         highest = [_GIB * max(value for _step, value in points) for points in (footprint, peak)]
         caption = text.format(footprint=size(highest[0]), peak=size(highest[1]))
+        if budget and not budget_in_view(budget, max(highest)):
+            title, shown = _("Memory (budget: {size})").format(size=size(budget)), False
     return _chart(
         curves,
         "memory_usage",
-        _("Memory against the budget"),
+        title,
         _("memory, GiB"),
         lines,
         caption=f"{caption} {label[:1].upper()}{label[1:]}." if budget else caption,
-        limit=Label(budget / _GIB, label) if budget else None,
+        limit=Label(budget / _GIB, label) if shown else None,
     )
 
 
@@ -189,12 +208,9 @@ def _chart(
 
 
 def _epochs(curves: Curves) -> tuple[Label, ...]:
-    """Return the starts of epochs, at most a dozen, none too near to the end for its label."""
-    begins = [(step, epoch) for step, epoch in curves.epochs if step < 0.93 * curves.last_step]
-    every = len(begins) // _EPOCH_LABELS + 1
-    return tuple(
-        Label(step, _("epoch {number}").format(number=epoch + 1)) for step, epoch in begins[::every]
-    )
+    """Return the start of each epoch but the first."""
+    text = _("epoch {number}")
+    return tuple(Label(step, text.format(number=epoch + 1)) for step, epoch in curves.epochs)
 
 
 def _gigabytes(curves: Curves, name: str) -> Points:

@@ -39,8 +39,13 @@ class Curves:
     @property
     def best(self) -> Evaluated | None:
         """The evaluation with the lowest loss, the latest of equals, as in `adapters/`."""
-        finite = [e for e in self.evaluations if math.isfinite(e.loss)]
+        finite = [e for e in self.evaluations if e.step and math.isfinite(e.loss)]
         return min(finite, key=lambda e: (e.loss, -e.step), default=None)
+
+    @property
+    def base(self) -> Evaluated | None:
+        """The validation loss before the first step; None where it was not measured."""
+        return next((e for e in self.evaluations[:1] if e.step == 0), None)
 
     @property
     def last_step(self) -> int:

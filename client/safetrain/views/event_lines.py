@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from safetrain.views.evaluation import verdict_sentence
 from safetrain.views.job import clock
 from safetrain.views.labels import PHASES, sign, word
 from safetrain_shared import events
@@ -31,15 +32,6 @@ def describe(event: events.Event) -> str:
                 accumulation=plan.settings.gradient_accumulation,
                 length=plan.settings.max_seq_length,
             )
-        case events.StepDone() as step:
-            return _step(step)
-        case events.Evaluated() as evaluated:
-            text = _("step {step} · validation loss {loss}")
-            text = text.format(step=integer(evaluated.step), loss=decimal(evaluated.loss, 4))
-            return text + (" · " + _("the best so far") if evaluated.best else "")
-        case events.CheckpointSaved() as saved:
-            name = saved.path.rstrip("/").rpartition("/")[2]
-            return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
         case events.Notice(finding):
             return f"{sign(finding.status)} {say(finding)}"
         case events.Outcome(outcome, cause):
@@ -48,7 +40,24 @@ def describe(event: events.Event) -> str:
         case events.Damaged(first, last):
             finding = Finding("events.damaged", args={"first": first, "last": last})
             return f"{sign(Status.WARNING)} {say(finding)}"
-    return _("something that only a newer safetrain can tell")
+    return _worked(event.body) or _("something that only a newer safetrain can tell")
+
+
+def _worked(body: events.Body | None) -> str:
+    """What a worker got done; empty for anything else."""
+    match body:
+        case events.StepDone() as step:
+            return _step(step)
+        case events.Evaluated() as evaluated:
+            return _evaluated(evaluated)
+        case events.CheckpointSaved() as saved:
+            name = saved.path.rstrip("/").rpartition("/")[2]
+            return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
+        case events.QuestionsAnswered() as answered:
+            return _answered(answered)
+        case events.Judged(evaluation):
+            return verdict_sentence(evaluation.verdict)
+    return ""
 
 
 def _step(step: events.StepDone) -> str:
@@ -64,6 +73,22 @@ def _step(step: events.StepDone) -> str:
     if step.eta_seconds >= 1:
         parts.append(_("{time} left").format(time=duration(step.eta_seconds)))
     return " · ".join(parts)
+
+
+def _answered(body: events.QuestionsAnswered) -> str:
+    text = _("{answered} of {total} questions answered")
+    text = text.format(answered=integer(body.answered), total=integer(body.total))
+    if body.eta_seconds < 1:
+        return text
+    return text + " · " + _("{time} left").format(time=duration(body.eta_seconds))
+
+
+def _evaluated(found: events.Evaluated) -> str:
+    loss = decimal(found.loss, 4)
+    if not found.step:
+        return _("validation loss {loss} before training").format(loss=loss)
+    text = _("step {step} · validation loss {loss}").format(step=integer(found.step), loss=loss)
+    return text + (" · " + _("the best so far") if found.best else "")
 
 
 def _reason(cause: Finding | None) -> str:

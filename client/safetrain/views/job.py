@@ -46,7 +46,7 @@ def _row(job: Job) -> list[str]:
     return [
         str(job.id),
         state(name_of(job)) + (f" ({job.queue_position})" if job.queue_position else ""),
-        one_line(job.spec.name),
+        purpose(job) or one_line(job.spec.name),
         _share(job),
         _loss(job),
         time_left(job),
@@ -55,7 +55,13 @@ def _row(job: Job) -> list[str]:
 
 
 def _loss(job: Job) -> str:
-    """Return the best validation loss; the training loss falls even when a model overfits."""
+    """Return validation loss before training and at its best.
+
+    Training loss, which falls even when a model overfits, stands in until there is one.
+    """
+    if job.best_loss and job.base_loss:
+        values = decimal(job.base_loss, 3), decimal(job.best_loss, 3)
+        return " → ".join(values)
     if job.best_loss:
         return decimal(job.best_loss, 3)
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
@@ -64,6 +70,10 @@ def _loss(job: Job) -> str:
 def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
     """Return one job in a few lines. `others`: all jobs; `interrupted`: a remark."""
     lines = [_title(job), *([interrupted] if interrupted else [])]
+    if job.HasField("evaluation"):
+        from safetrain.views.evaluation import head_lines  # only few jobs have one
+
+        lines += [f"  {line}" for line in head_lines(job.evaluation)]
     lines += [
         f"  {label:<{12}}{value}"
         for label, value in [
@@ -71,6 +81,7 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
             (_("data"), short_path(job.spec.train)),
             (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
+            (_("settings"), settings_text(job)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),
             (_("time"), time_left(job)),
@@ -83,6 +94,12 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
     return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
 
 
+def purpose(job: Job) -> str:
+    """Return the purpose of a job that trains nothing; empty for a training."""
+    trained = job.spec.evaluation.job
+    return _("evaluation of job {id}").format(id=trained) if trained else ""
+
+
 def _cause(job: Job) -> str:
     """Render the cause without `wire`, whose import takes a tenth of the command's time."""
     from safetrain_shared.messages import sentence
@@ -92,14 +109,35 @@ def _cause(job: Job) -> str:
 
 def next_steps(job: Job) -> list[str]:
     """Return the commands that make sense for an ended job, one a line."""
-    if name_of(job) == "succeeded":
+    return [f"  {label}: {command}" for label, command in next_commands(job)]
+
+
+def next_commands(job: Job) -> list[tuple[str, str]]:
+    """Return (what for, command) for an ended job; [] for any other."""
+    if name_of(job) not in _ENDED:
+        return []
+    if name_of(job) == "succeeded" and job.spec.evaluation.job:
+        commands = [(_("all answers"), short_path(job.evaluation.path))]
+    elif name_of(job) == "succeeded":
         commands = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
         commands += [(_("everything on a page"), f"safetrain report {job.id}")]
         commands += [(_("for other programs"), f"safetrain export {job.id} --output …")]
     else:
         commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
         commands += [(_("try again"), f"safetrain retry {job.id}")]
-    return [f"  {label}: {command}" for label, command in commands]
+    return commands
+
+
+def settings_text(job: Job) -> str:
+    """Return batch size and length of the plan, or of the forecast before there is one."""
+    settings = (job.plan if job.HasField("plan") else job.forecast).settings
+    if not settings.batch_size:
+        return ""
+    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
+        batch=settings.batch_size,
+        accumulation=settings.gradient_accumulation,
+        length=settings.max_seq_length,
+    )
 
 
 def queue(job: Job, others: Iterable[Job]) -> list[str]:
@@ -125,7 +163,8 @@ def heading(job: Job) -> str:
 
 
 def _title(job: Job) -> str:
-    parts = [_("Job {id}").format(id=job.id), one_line(job.spec.name), state(name_of(job))]
+    name = purpose(job) or one_line(job.spec.name)
+    parts = [_("Job {id}").format(id=job.id), name, state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":
         parts.append(word(PHASES, job.phase))
     return " · ".join(part for part in (*parts, pending_request(job), queue_place(job)) if part)
@@ -146,10 +185,14 @@ def queue_place(job: Job) -> str:
 
 def progress(job: Job) -> str:
     """Return a bar, the percentage, step and epoch; empty before the steps are planned."""
+    if asking(job):
+        answered, total = job.questions_answered, job.questions_total
+        text = _("{answered} of {total} questions answered")
+        text = text.format(answered=integer(answered), total=integer(total))
+        return f"{_bar(answered / total)} {_share(job)} · {text}"
     if not job.total_steps:
         return ""
-    full = round(_BAR * min(1.0, job.step / job.total_steps))
-    bar = "█" * full + "░" * (_BAR - full)
+    bar = _bar(min(1.0, job.step / job.total_steps))
     return f"{bar} {_share(job)} · {steps_text(job)}"
 
 
@@ -160,19 +203,32 @@ def steps_text(job: Job) -> str:
     text = _("step {step} of {total}").format(
         step=integer(job.step), total=integer(job.total_steps)
     )
-    epochs = job.plan.settings.num_epochs
+    settings = job.plan.settings
+    epochs = 0 if settings.max_steps else settings.num_epochs
     if epochs:
         epoch = min(job.epoch + 1, epochs)
         text += " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
     return text
 
 
+def asking(job: Job) -> bool:
+    """Return whether the job answers questions now, rather than trains."""
+    evaluates = job.phase == "asking" or job.spec.evaluation.job > 0
+    return job.questions_total > 0 and evaluates
+
+
+def _bar(share: float) -> str:
+    full = round(_BAR * share)
+    return "█" * full + "░" * (_BAR - full)
+
+
 def losses(job: Job) -> str:
-    """Return training, validation and best validation loss; empty before the first."""
+    """Return the losses: training, validation, its best, before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),
         (_("best"), job.best_loss),
+        (_("before training"), job.base_loss),
     ]
     return " · ".join(f"{label} {decimal(value, 3)}" for label, value in parts if value)
 
@@ -187,7 +243,7 @@ def time_left(job: Job) -> str:
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
             return _("{low} to {high} left").format(low=low, high=high)
-    if job.HasField("eta_seconds"):
+    if job.HasField("eta_seconds") and job.eta_seconds >= 1:
         return _("{time} left").format(time=duration(job.eta_seconds))
     if job.finished and job.started:
         return _("took {time}").format(time=duration(job.finished - job.started))
@@ -225,6 +281,8 @@ def clock(seconds: float) -> str:
 
 
 def _share(job: Job) -> str:
+    if asking(job):
+        return percent(job.questions_answered / job.questions_total, digits=0)
     if not job.total_steps:
         return ""
     return percent(min(1.0, job.step / job.total_steps), digits=0)

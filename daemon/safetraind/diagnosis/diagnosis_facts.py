@@ -20,7 +20,8 @@ class JobHistory:
     `troubles`: why the job was interrupted or failed, one for each time. `notices`: messages of the
     trainer and of the out-of-memory fallback. The sequences have one entry a logged step or
     evaluation: `losses` and `evaluations` are means per learned token, `rates` learning rates,
-    `speeds` tokens per second. `peak`: bytes.
+    `speeds` tokens per second. `base_loss`: validation loss before the first step; 0: unknown.
+    `peak`: bytes.
     """
 
     id: int
@@ -31,6 +32,7 @@ class JobHistory:
     notices: tuple[Finding, ...] = ()
     losses: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
+    base_loss: float = 0.0
     evaluations: tuple[float, ...] = ()
     speeds: tuple[float, ...] = ()
     peak: int = 0
@@ -42,8 +44,9 @@ class Facts:
     """All facts of a diagnosis.
 
     `spec`: of the job, or of a default job where there is none. `waiting`, `failed`: numbers of
-    jobs. `at_login`: the service starts when the user logs in. `agent_python_gone`: the Python that
-    it would start with, if that no longer exists; else empty.
+    jobs; `set_aside`: of those whose files could not be understood. `at_login`: the service starts
+    when the user logs in. `agent_python_gone`: the Python that it would start with, if that no
+    longer exists; else empty.
     """
 
     spec: JobSpec
@@ -51,6 +54,7 @@ class Facts:
     history: JobHistory | None = None
     waiting: int = 0
     failed: int = 0
+    set_aside: int = 0
     at_login: bool = False
     agent_python_gone: str = ""
     versions: dict[str, str] = field(default_factory=dict)

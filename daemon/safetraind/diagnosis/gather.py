@@ -24,6 +24,7 @@ from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
 from safetraind.storage.bounded_read import bounded
+from safetraind.storage.job_store import SET_ASIDE
 
 _PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
@@ -50,6 +51,7 @@ async def gather(
         history=known,
         waiting=len(controller.scheduler.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
+        set_aside=sum(other.cause is not None and other.cause.code == SET_ASIDE for other in jobs),
         at_login=agent_path().exists(),
         agent_python_gone=missing_program(),
         versions={name: _version(name) for name in _PACKAGES},
@@ -69,7 +71,8 @@ def job_history(events: Iterable[Event], job: Job, spec: JobSpec) -> JobHistory:
         notices=tuple(one.finding for one in known.notices),
         losses=tuple(step.loss for step in ordered),
         rates=tuple(step.learning_rate for step in ordered),
-        evaluations=tuple(evaluated.loss for evaluated in known.evaluations),
+        base_loss=known.base.loss if known.base else 0.0,
+        evaluations=tuple(found.loss for found in known.evaluations if found.step),
         speeds=tuple(step.tokens_per_second for step in ordered),
         peak=max((step.peak_memory for step in ordered), default=0),
         cause=job.cause,

@@ -20,6 +20,7 @@ from safetrain_shared.settings import FIELDS
 from safetraind.models.registry import Models, Source, hub_snapshot
 from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
 from safetraind.preflight.inspection_cache import InspectionCache, Remembering
 from safetraind.preflight.preflight_run import PreflightRun, gather
@@ -58,6 +59,7 @@ class Planning:
         self._models = models
         self._supervisor = supervisor
         self._inspections = InspectionCache()
+        self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
@@ -84,11 +86,21 @@ class Planning:
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The whole course: the plan, or what blocks the training.
 
-        A training that goes on under a new plan keeps all that its schedule depends on.
+        A training that goes on under a new plan keeps all that its schedule depends on. `phase`
+        is what is being done meanwhile.
         """
+        try:
+            return await self._checked(spec, launcher)
+        finally:
+            self.phase = ""
+
+    async def _checked(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
+        self.phase = "checking"
         model = await bounded(spec.model, self._folder, spec.model)
         try:
-            model = model or await _fetched(spec.model, launcher)
+            if model is None:
+                self.phase = "downloading"
+                model = await _fetched(spec.model, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
             return finding_of(error)
         spec, effective_batch = await bounded(spec.output, _going_on, spec)
@@ -96,8 +108,9 @@ class Planning:
         preflight_run = PreflightRun(
             spec, workers, self._home, model, effective_batch=effective_batch
         )
-        async for _ in preflight_run.run():
-            pass
+        async for step in preflight_run.run():
+            if isinstance(step, Progress):
+                self.phase = step.phase
         if preflight_run.plan is not None:
             return preflight_run.plan
         blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]
@@ -207,7 +220,9 @@ def _forecast(preflight_run: PreflightRun) -> Foreseen:
     if plan is None or question is None:
         return Foreseen(tuple(findings))
     tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
-    scale = question.lengths.scale * plan.settings.num_epochs
+    rows = rows_an_epoch(question, plan.settings, plan.length_bucket)
+    epochs = plan.total_steps / max(1, -(-rows // plan.settings.effective_batch))
+    scale = question.lengths.scale * epochs
     return Foreseen((*findings, *plan.reasons[-1:]), Forecast(plan, tokens * scale))
 
 

@@ -47,6 +47,7 @@ class Limit:
 # the indexes of `duplicate_index`; a probe may compile and run one long step.
 LIMITS: Mapping[str, Limit] = {
     "inspect": Limit(120.0, 4 << 30),
+    "preview": Limit(120.0, 4 << 30),
     "probe": Limit(1800.0),
     "export": Limit(3600.0),
     "fetch": Limit(900.0, 4 << 30),

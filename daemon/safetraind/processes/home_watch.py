@@ -77,8 +77,8 @@ class HomeLock:
 
 def write_pid(lock: int) -> None:
     """Write this process's id into the file of a lock that it holds, for people."""
-    os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # a full disk
+    with contextlib.suppress(OSError):  # a full disk, or a folder
+        os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 

@@ -23,8 +23,14 @@ _PATIENCE = 25  # tries
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of `path`, close-on-exec; None where another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """A descriptor that holds the lock of `path`, close-on-exec; None where another holds it.
+
+    A folder in the file's place serves as well.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except IsADirectoryError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

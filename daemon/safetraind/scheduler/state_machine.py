@@ -140,7 +140,7 @@ def _lease_taken(scheduler: SchedulerState, _: LeaseTaken) -> Decision:
     if job is None or scheduler.stopping:
         return dataclasses.replace(scheduler, lease=FREE), [DropLease()]
     scheduler = dataclasses.replace(scheduler, lease=HELD)
-    if job.plan is not None:
+    if job.plan is not None or job.evaluates:
         return _start_training(scheduler, job)
     scheduler, effects = moved(scheduler, job, JobState.CHECKING)
     return scheduler, [*effects, Check(job.id)]

@@ -71,6 +71,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             "adapter": str(adapter),
             "output": str(output),
             "valid": spec.valid,
+            "thinking": spec.complete_settings.thinking,
             "gguf": request.gguf,
             "gguf_type": _gguf_type(request.gguf_type),
             "dequantize": request.dequantize,

@@ -77,6 +77,8 @@ class TrainingSettings(_message.Message):
     IGNORE_PRESSURE_FIELD_NUMBER: _builtins.int
     SEGMENT_MINUTES_FIELD_NUMBER: _builtins.int
     REST_MINUTES_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """micro-batch, samples"""
     gradient_accumulation: _builtins.int
@@ -127,6 +129,10 @@ class TrainingSettings(_message.Message):
     """0: in one piece"""
     rest_minutes: _builtins.float
     """between two segments"""
+    max_steps: _builtins.int
+    """optimizer steps in all; 0: as the epochs say"""
+    thinking: _builtins.str
+    """given, keep, drop"""
     @_builtins.property
     def lora_targets(self) -> Global___StringList:
         """empty: every linear layer"""
@@ -167,10 +173,12 @@ class TrainingSettings(_message.Message):
         ignore_pressure: _builtins.bool | None = ...,
         segment_minutes: _builtins.float | None = ...,
         rest_minutes: _builtins.float | None = ...,
+        max_steps: _builtins.int | None = ...,
+        thinking: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -218,6 +226,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__max_grad_norm: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm"]  # noqa: Y015
     _WhichOneofReturnType__max_seq_length: _TypeAlias = _typing.Literal["max_seq_length"]  # noqa: Y015
     _WhichOneofArgType__max_seq_length: _TypeAlias = _typing.Literal["_max_seq_length", b"_max_seq_length"]  # noqa: Y015
+    _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
+    _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015
     _WhichOneofReturnType__memory_high: _TypeAlias = _typing.Literal["memory_high"]  # noqa: Y015
     _WhichOneofArgType__memory_high: _TypeAlias = _typing.Literal["_memory_high", b"_memory_high"]  # noqa: Y015
     _WhichOneofReturnType__num_epochs: _TypeAlias = _typing.Literal["num_epochs"]  # noqa: Y015
@@ -234,6 +244,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__segment_minutes: _TypeAlias = _typing.Literal["segment_minutes"]  # noqa: Y015
     _WhichOneofArgType__segment_minutes: _TypeAlias = _typing.Literal["_segment_minutes", b"_segment_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__thinking: _TypeAlias = _typing.Literal["thinking"]  # noqa: Y015
+    _WhichOneofArgType__thinking: _TypeAlias = _typing.Literal["_thinking", b"_thinking"]  # noqa: Y015
     _WhichOneofReturnType__warmup_steps: _TypeAlias = _typing.Literal["warmup_steps"]  # noqa: Y015
     _WhichOneofArgType__warmup_steps: _TypeAlias = _typing.Literal["_warmup_steps", b"_warmup_steps"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -285,6 +297,8 @@ class TrainingSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_seq_length) -> _WhichOneofReturnType__max_seq_length | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_steps) -> _WhichOneofReturnType__max_steps | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_high) -> _WhichOneofReturnType__memory_high | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_epochs) -> _WhichOneofReturnType__num_epochs | None: ...
@@ -300,6 +314,8 @@ class TrainingSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__segment_minutes) -> _WhichOneofReturnType__segment_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thinking) -> _WhichOneofReturnType__thinking | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_steps) -> _WhichOneofReturnType__warmup_steps | None: ...
     @_typing.overload

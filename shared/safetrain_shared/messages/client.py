@@ -15,10 +15,6 @@ SENTENCES: dict[str, str] = {
         "Of lr_schedule.arguments the first is the learning rate; whatever the others say, the "
         "rate ends at zero with the last step here."
     ),
-    "config.epochs": _(
-        "{iters:int} iterations of {batch:int} samples are about {epochs:num} times the "
-        "{samples:int} samples of {path}: num_epochs is {chosen:int}."
-    ),
     "config.no_folder": _(
         "There is no folder {path}, which the configuration names as its data. It should hold "
         "train.jsonl and valid.jsonl."
@@ -40,7 +36,21 @@ SENTENCES: dict[str, str] = {
         "{data} names a data set of the hub, which safetrain does not fetch. Save it as "
         "train.jsonl and valid.jsonl, and name their folder or give --train and --valid."
     ),
-    "client.half_of_the_data": _("Give both --train and --valid, or neither."),
+    "client.no_validation": _(
+        "There is no validation data beside {path}. Give it with --valid, or keep a tenth of the "
+        "samples for it with --split."
+    ),
+    "client.no_training_data": _(
+        "There is no training data: give it with --train, or name a file or a folder."
+    ),
+    "client.split_and_valid": _(
+        "{path} is validation data already. Leave out --split, or the validation data."
+    ),
+    "client.split_share": _("{share:num} is no share of the samples, such as 0.1."),
+    "client.data_twice": _("The training data is named twice: {data} and --train {train}."),
+    "client.no_train_in_folder": _(
+        "There is no train.jsonl in {path}. Make it of what you have with: safetrain prepare"
+    ),
     "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
     "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
     "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),

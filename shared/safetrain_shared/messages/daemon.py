@@ -44,7 +44,21 @@ SENTENCES: dict[str, str] = {
         "Upgrade safetrain; the file was left as it is."
     ),
     "database.damaged": _(
-        "{path} is damaged ({reason}). It was left as it is; a backup may stand beside it."
+        "{path} is damaged ({reason}). It was left as it is. Your jobs are still in their folders; "
+        "bring them back with: safetraind restore"
+    ),
+    "restore.whole": _(
+        "The database is whole: {jobs:int} jobs, {rebuilt:int} of them brought back from their "
+        "folders."
+    ),
+    "restore.from_folders": _(
+        "The database is whole again: {jobs:int} jobs, all brought back from their folders. The "
+        "damaged one is kept as {aside}. Go on with: safetraind start"
+    ),
+    "restore.from_backup": _(
+        "The database is whole again: {jobs:int} jobs, from the backup of {when}, and "
+        "{rebuilt:int} of them as their folders tell. The damaged one is kept as {aside}. Go on "
+        "with: safetraind start"
     ),
     "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
     "disk.refused": _("{path} cannot be written ({reason})."),

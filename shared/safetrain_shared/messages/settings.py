@@ -39,6 +39,10 @@ SENTENCES: dict[str, str] = {
         "How many times each sample is seen. 3 is usual; more on little data learns it by heart. "
         "Memory stays the same; the time grows in proportion."
     ),
+    "explain.max_steps": _(
+        "Optimizer steps of the whole run, however many epochs they are; 0 leaves it to "
+        "num_epochs. Memory stays the same; the time grows in proportion."
+    ),
     "explain.warmup_steps": _(
         "Optimizer steps over which the learning rate rises from zero, against unsteadiness at "
         "the start. At most a tenth of the run is used. Neither memory nor speed change."
@@ -154,5 +158,11 @@ SENTENCES: dict[str, str] = {
     "explain.rest_minutes": _(
         "Minutes between two segments (segment_minutes), in which nothing is computed and no "
         "memory is held. Longer rests only cost time."
+    ),
+    "explain.thinking": _(
+        "What becomes of the thinking in answers, in training and whenever the model is asked "
+        "afterwards: given leaves it to the data and the model's chat template, keep learns it and "
+        "asks for it, drop takes it out and asks without. Shorter samples take less memory and "
+        "time."
     ),
 }

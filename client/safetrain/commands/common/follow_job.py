@@ -18,6 +18,7 @@ from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.inputs import absolute
 from safetrain.session import Session
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import line
 from safetrain.views.job import next_steps, short_path
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest
@@ -102,6 +103,8 @@ def follow_to_end(
                 show(event)
     if follower.state and not (session.terse or quiet):
         ended = daemon.call(daemon.jobs.Get, JobRequest(id=job.id), again=True)
+        if ended.HasField("evaluation"):
+            echo("\n".join(head_lines(ended.evaluation)))
         for text in next_steps(ended):
             session.note(text)
     if quiet and follower.state:

@@ -37,6 +37,7 @@ from safetraind.storage.durable import read_json, sync_folder, write_json
 from safetraind.storage.export_folder import check_free, check_room, partial_of
 from safetraind.storage.manifest import NAME as MANIFEST
 from safetraind.storage.manifest import write_manifest
+from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Agreement, Reference, ask_both
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
@@ -121,7 +122,8 @@ class _Exporter:
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         result["gguf"] = self._gguf(reference) if self.request.get("gguf") else None
-        result["modelfile"] = modelfile.write(self.folder, GGUF if result["gguf"] else "")
+        gguf = GGUF if result["gguf"] else ""
+        result["modelfile"] = modelfile.write(self.folder, gguf, self._thinking)
         self.emit("checking", 1.0)
         return result
 
@@ -129,7 +131,8 @@ class _Exporter:
         """Return the answers of base and adapter, and whether the base is quantized."""
         loaded = self._load(dequantize=None)
         self.emit("asking", 0.1)
-        reference = ask_both(loaded.model, loaded.tokenizer, self.request.get("valid", ""))
+        valid = self.request.get("valid", "")
+        reference = ask_both(loaded.model, loaded.tokenizer, valid, self._thinking)
         quantized = "quantization" in loaded.config
         del loaded
         _free_memory()
@@ -187,6 +190,11 @@ class _Exporter:
         if not (agreement.good if stored == GGUF_TYPES[0] else agreement.good_for_8_bits):
             raise Blocked("export.gguf_differs", type=stored, **agreement.as_dict())
         return {"path": GGUF, "type": stored, "agreement": agreement.as_dict()}
+
+    @property
+    def _thinking(self) -> str:
+        """The setting of that name of the training."""
+        return str(self.request.get("thinking", GIVEN))
 
     def _load(self, *, dequantize: bool | None) -> LoadedModel:
         """Load the base with the adapter attached."""

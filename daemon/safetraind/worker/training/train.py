@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from pathlib import Path
 
 from safetrain_shared.events import Outcome
+from safetrain_shared.findings import Finding
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, durable
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
-from safetraind.worker.training.batches import Batches, evaluation_batches
+from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
 from safetraind.worker.training.outcome import granted, spoken, waiting_for_room
@@ -27,6 +27,7 @@ from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
 from safetraind.worker.training.throughput import Throughput
 from safetraind.worker.training.token_files import training_samples, validation_samples
+from safetraind.worker.training.validation import Validation
 
 _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
@@ -35,7 +36,11 @@ def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: train(task.read(run), sink))
+    return spoken(sink, lambda: _train_and_evaluate(task.read(run), sink))
+
+
+def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
+    return evaluated_after(job, sink, train(job, sink))
 
 
 def train(job: Task, sink: EventSink) -> Outcome:
@@ -59,23 +64,25 @@ def train(job: Task, sink: EventSink) -> Outcome:
     progress = records.resume()
 
     sink.phase("tokenizing")
-    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary)
+    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking)
     samples = training_samples(job, encoder, progress.first_length)
-    validation = validation_samples(job, encoder, progress.first_length)
+    held_out = validation_samples(job, encoder, progress.first_length)
+    validation = Validation(job, sink, stepper, records, held_out)
     windows = progress.first_length, progress.first_window
     batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
-    evaluation = partial(evaluation_batches, validation, settings, plan.length_bucket, job.seed)
-    evaluates = bool(validation.usable.any())
-    total_steps = settings.num_epochs * batches.steps_per_epoch
+    total_steps = settings.total_steps(batches.steps_per_epoch)
     # A short run is logged more often, or a progress bar would stand still.
     log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
 
     durable.write_json(job.run.fallbacks, {"format": 1, **stepper.fallbacks(batches)})
-    records.begin(progress, samples, validation, total_steps)
+    records.begin(progress, samples, held_out, total_steps)
     memory_limits.begin_measuring()
     throughput = Throughput()
     outcome = Outcome("succeeded")
     segment = Segment(settings.segment_minutes, progress.step)
+
+    if cause := validation.evaluate_base(progress):
+        return records.fail(progress, cause)
 
     with Questions(job, sink, loaded) as questions, Guard(plan, sink) as guard:
         while progress.step < total_steps and not enough(settings, progress):
@@ -98,19 +105,17 @@ def train(job: Task, sink: EventSink) -> Outcome:
             if progress.step in (1, total_steps) or progress.step % log_steps == 0:
                 records.log(progress, done, rate, throughput)
 
-            epoch_ends = progress.step_in_epoch == batches.steps_per_epoch
-            save_now = epoch_ends or progress.step_in_epoch % settings.save_steps == 0
+            section_ends = progress.step_in_epoch == batches.steps_per_epoch
+            section_ends |= progress.step == total_steps  # by `max_steps`, within an epoch
+            save_now = section_ends or progress.step_in_epoch % settings.save_steps == 0
 
-            if evaluates and (epoch_ends or progress.step_in_epoch % settings.eval_steps == 0):
-                sink.phase("evaluating")
-                loss, count = stepper.evaluate(evaluation())
-                if not math.isfinite(loss):
-                    path, parts = job.spec.valid, evaluation()
-                    cause = nonfinite.evaluation(
-                        stepper, parts, validation, path, progress.step, rate
-                    )
-                    return records.fail(progress, cause)
-                save_now |= records.evaluated(progress, loss, count)
+            if validation.usable and (
+                section_ends or progress.step_in_epoch % settings.eval_steps == 0
+            ):
+                best = validation.evaluate(progress, rate)
+                if isinstance(best, Finding):
+                    return records.fail(progress, best)
+                save_now |= best
 
             if save_now or records.save_is_due():
                 records.save(progress)

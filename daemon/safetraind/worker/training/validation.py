@@ -1,0 +1,66 @@
+"""The validation set of a run: evaluated before the first step, and when the loop asks for it."""
+
+from __future__ import annotations
+
+import math
+
+from safetrain_shared.findings import Finding
+from safetraind.worker.training import nonfinite
+from safetraind.worker.training.batches import evaluation_batches
+from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.event_sink import EventSink
+from safetraind.worker.training.position import Progress
+from safetraind.worker.training.run_files import Records
+from safetraind.worker.training.step import Stepper
+from safetraind.worker.training.task import Task
+
+
+class Validation:
+    """Evaluates the model of one run, and has each evaluation recorded."""
+
+    def __init__(
+        self, job: Task, sink: EventSink, stepper: Stepper, records: Records, samples: Samples
+    ) -> None:
+        self._job, self._sink, self._stepper = job, sink, stepper
+        self._records, self._samples = records, samples
+        self.usable = bool(samples.usable.any())
+
+    def evaluate_base(self, progress: Progress) -> Finding | None:
+        """Evaluate before the first step of a run, so that its curve begins with doing nothing.
+
+        A run that goes on has done so before. Returns why the loss is not finite, else None.
+        """
+        if not self.usable or progress.step:
+            return None
+        loss, samples = self._loss()
+        if not math.isfinite(loss):
+            return self._cause(progress, 0.0)
+        self._records.evaluated_base(progress, loss, samples)
+        return None
+
+    def evaluate(self, progress: Progress, rate: float) -> bool | Finding:
+        """Return whether the loss is the lowest so far, or why it is not finite.
+
+        `rate`: the learning rate of the last step.
+        """
+        loss, samples = self._loss()
+        if not math.isfinite(loss):
+            return self._cause(progress, rate)
+        return self._records.evaluated(progress, loss, samples)
+
+    def _loss(self) -> tuple[float, int]:
+        self._sink.phase("evaluating")
+        settings, bucket = self._job.plan.settings, self._job.plan.length_bucket
+        batches = evaluation_batches(self._samples, settings, bucket, self._job.seed)
+        return self._stepper.evaluate(batches)
+
+    def _cause(self, progress: Progress, rate: float) -> Finding:
+        settings, bucket = self._job.plan.settings, self._job.plan.length_bucket
+        return nonfinite.evaluation(
+            self._stepper,
+            evaluation_batches(self._samples, settings, bucket, self._job.seed),
+            self._samples,
+            self._job.spec.valid,
+            progress.step,
+            rate,
+        )
