@@ -7,12 +7,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
-.PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers bench-prepare bench-serve architectures gguf serve-clients
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -131,11 +129,17 @@ gguf: .venv/developing ## llama.cpp loads the GGUF file of each family, and answ
 serve-clients: .venv/developing ## programs of others ask `safetrain serve`: OpenAI's for Node.js, llm
 	$(BIN)/pytest -n 0 -m slow tests/serve/test_other_clients.py
 
+notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
+	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
+
 trials: .venv/developing ## small inputs on which trainers go wrong in silence, each with what is right
 	$(BIN)/pytest -n 0 tests/trials
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-verdict: .venv/developing ## how often the verdict of an evaluation errs, and finds a planted change
+	$(BIN)/python -m benchmarks.bench_verdict
 
 bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 seeds of planted repeats
 	SAFETRAIN_SPLIT_SEEDS=1000 $(BIN)/pytest -n 0 tests/prepare/test_prepare.py::test_near_equal_samples_stay_on_one_side

@@ -34,6 +34,7 @@ COMMANDS = (
     ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
+    ("evaluate", "Evaluation"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),
     ("models suggest", "SuggestModelsResponse"),

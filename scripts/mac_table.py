@@ -24,9 +24,11 @@ from safetraind.host import App, macos
 from safetraind.models.model_config import ModelFacts, read_model
 from safetraind.planner import choose_plan
 from safetraind.planner.budget import available, budget_for
-from safetraind.planner.facts import Device, Disk, Facts, Lengths
+from safetraind.planner.facts import Disk, Facts
 from safetraind.planner.make_room import make_room
 from safetraind.planner.option import Question
+from safetraind.worker_messages.inspect_messages import Lengths
+from safetraind.worker_messages.probe_messages import Device
 from tests.preflight.macs import BUSY_M1_8, BUSY_M2_16, M3_MAX, M4_32, M4_MAX, Mac
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from safetraind.models.registry import Models, Source
 from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
-from safetraind.storage.bounded_read import HASH_SECONDS, bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
@@ -144,7 +144,7 @@ class Submission:
             self._check_same(request, record, job)
             if job.state is JobState.PAUSED:
                 self._revise(request, job.id, after=request.after)
-                self._controller.wish(triggers.ResumeAsked(job.id))
+                self._controller.request(triggers.ResumeAsked(job.id))
                 return Accepted(job.id, "continued")
             if job.state is JobState.QUEUED:
                 self._revise(request, job.id, after=request.after or job.after)
@@ -173,7 +173,7 @@ class Submission:
         job_id = self._ended_job(output, document)
         if job_id:
             self._revise(request, job_id, after=request.after)
-            self._controller.wish(triggers.RetryAsked(job_id))
+            self._controller.request(triggers.RetryAsked(job_id))
             return Accepted(job_id, "continued")
         if begun:
             return Accepted(self._accept(document, output, request).job.id, "continued")
@@ -222,7 +222,7 @@ class Submission:
             spec=spec,
             model=ModelSource(source.path, source.hub),
             data={
-                name: await bounded(file, _data, file, seconds=HASH_SECONDS)
+                name: await bounded(file, _data, file, seconds=SLOW_SECONDS)
                 for name, file in files.items()
             },
             seed=spec.complete_settings.seed,

@@ -16,7 +16,7 @@ DEFAULT_MODEL = "mlx-community/Mistral-7B-Instruct-v0.3-4bit"
 
 
 class JobState(StrEnum):
-    """Where a job stands; ARCHITECTURE.md draws the moves between the states."""
+    """Where a job stands; ARCHITECTURE.md has the diagram of the transitions."""
 
     QUEUED = "queued"
     CHECKING = "checking"

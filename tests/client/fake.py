@@ -1,4 +1,4 @@
-"""A daemon of paper: the services with scripted answers, on a real socket, for the client's tests.
+"""A scripted daemon: the services with given answers, on a real socket, for the client's tests.
 
 It keeps the requests it was given. What the real daemon does is tested elsewhere.
 """
@@ -55,6 +55,7 @@ class FakeDaemon(
         self.sheet: list[preflight_pb2.PreflightEvent] = []
         self.answer: list[answers_pb2.AskEvent] = []
         self.problems: list[data_pb2.ValidateEvent] = []
+        self.preview = data_pb2.PreviewResponse()
         self.submitted = jobs_pb2.SubmitResponse()
         self.kept: list[str] = []
         self.models: list[models_pb2.Model] = []
@@ -83,7 +84,7 @@ class FakeDaemon(
         self._server.start()
 
     def stop(self) -> None:
-        """Goes away without a word, as a killed daemon does."""
+        """Stop at once, as a killed daemon does."""
         if self._server is not None:
             self._server.stop(None).wait()
         self._server = None
@@ -143,6 +144,10 @@ class FakeDaemon(
     def Validate(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)
         yield from self.problems
+
+    def Preview(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return self.preview
 
     def Add(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)

@@ -34,7 +34,7 @@ def _two_jobs(daemon: FakeDaemon) -> None:
 def test_status_shows_the_job_at_work_and_the_queue_behind(capsys: Capture) -> None:
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    assert "Job 2 · farense · training" in out
+    assert "Job 2 · farense · running" in out
     assert "40% · step 40 of 100" in out
     assert "waiting behind: 3 (starts in 2 min)" in out
 
@@ -116,7 +116,7 @@ def test_a_wait_tells_the_end_in_words(daemon: FakeDaemon, capsys: Capture) -> N
     daemon.submitted = jobs_pb2.SubmitResponse(job=job(7))
     daemon.ended.set()
     assert main(["submit", "--wait"]) == 0
-    assert capsys.readouterr().err.endswith("Job 7: done\n")
+    assert capsys.readouterr().err.endswith("Job 7: succeeded\n")
 
 
 @pytest.mark.parametrize("cls", errors.ERRORS)

@@ -21,6 +21,7 @@ COUNTERPARTS = {
     "docs/json.md": "docs/pt/json.md",
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",
+    "docs/evaluation.md": "docs/pt/avaliacao.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",
     "docs/serve.md": "docs/pt/servir.md",
     "docs/settings.md": "docs/pt/definicoes.md",
@@ -28,6 +29,7 @@ COUNTERPARTS = {
     "docs/verified.md": "docs/pt/verificado.md",
     "docs/verify-your-mac.md": "docs/pt/verificar-o-seu-mac.md",
     "docs/macs.md": "docs/pt/macs.md",
+    "docs/your-data.md": "docs/pt/os-seus-dados.md",
 }
 # What stands in code and is a word all the same.
 _WORDS = {

@@ -18,6 +18,7 @@ from safetraind.worker.export import agreement, gguf_writer
 from safetraind.worker.export.agreement import Probe
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import load
+from safetraind.worker_messages.export_messages import ROUNDED_TOLERANCE
 from tests.export.conftest import Run
 from tests.export.families import FAMILIES, make_family
 
@@ -32,15 +33,16 @@ EIGHT_BITS = ("llama", "qwen2", "qwen3", "phi3", "smollm3")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_agrees_once_it_is_read_back(name: str, run: Run, tmp_path: Path) -> None:
     result = run(make_family(tmp_path / "model", name), gguf=True)
-    assert result["gguf"]["agreement"]["lost"] < 0.01
-    assert result["gguf"]["agreement"]["differing"] == 0
-    assert result["gguf"]["type"] == "f16"
+    assert result.gguf is not None
+    assert result.gguf.agreement.lost < 0.01
+    assert result.gguf.agreement.differing == 0
+    assert result.gguf.type == "f16"
 
 
 def test_eight_bits_take_half_of_the_room_and_agree_nearly(run: Run, tmp_path: Path) -> None:
     result = run(make_family(tmp_path / "model", "llama"), gguf=True, gguf_type="q8_0")
-    found = result["gguf"]["agreement"]
-    assert 0.001 < found["lost"] < agreement.ROUNDED_TOLERANCE
+    assert result.gguf is not None
+    assert 0.001 < result.gguf.agreement.lost < ROUNDED_TOLERANCE
     whole = (tmp_path / "out" / "model.safetensors").stat().st_size  # float32
     assert (tmp_path / "out" / "model.gguf").stat().st_size < 0.4 * whole
 
@@ -77,8 +79,8 @@ def test_llama_cpp_loads_it_cuts_text_alike_and_answers_alike(
     name: str, stored: str, run: Run, tmp_path: Path
 ) -> None:
     result = run(make_family(tmp_path / "model", name), gguf=True, gguf_type=stored)
-    server = _llama_cpp(result["gguf"]["path"])
-    loaded = load(result["path"])
+    assert result.gguf is not None
+    server, loaded = _llama_cpp(result.gguf.path), load(result.path)
     worst, compared, differing = 0.0, 0, 0
     for question in QUESTIONS:
         turns = [{"role": "user", "content": question}]

@@ -13,9 +13,8 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows, padded_tokens
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Device
-from safetraind.planner.memory_estimate import Step
-from safetraind.planner.option import Measure, Option
+from safetraind.planner.option import Option
+from safetraind.worker_messages.probe_messages import Device, Measure, Step
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
 
@@ -188,6 +187,17 @@ def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | Non
     }
     followed = dataclasses.replace(asked, spec=spec(**changes))
     assert isinstance(choose_plan.plan(followed, seen), Plan)
+
+
+@pytest.mark.parametrize("chosen", [4096, 48])
+def test_a_batch_too_large_is_refused_with_one_that_fits(chosen: int) -> None:
+    asked = question(budget=budget(1500 * MB), spec=spec(batch_size=chosen))
+    refused = choose_plan.plan(asked)
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_batch"
+    rows = refused.args["rows"]
+    assert isinstance(rows, int) and rows < chosen
+    plan = choose_plan.plan(dataclasses.replace(asked, spec=spec(batch_size=rows)))
+    assert isinstance(plan, Plan)
 
 
 def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
@@ -433,3 +443,10 @@ def test_a_budget_on_metal_stays_below_the_working_set() -> None:
     found = budget_for(SPEC, facts(device=small))
     assert found.mlx < 2 * GB and found.wired <= 2 * GB
     assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
+
+
+def test_a_plan_has_the_steps_that_were_set_whatever_they_are_in_epochs() -> None:
+    epochs, steps = planned(), planned(spec=spec(max_steps=7))
+    assert steps.total_steps == 7
+    share = 7 / epochs.total_steps
+    assert steps.expected_seconds == pytest.approx(epochs.expected_seconds * share)

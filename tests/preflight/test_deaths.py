@@ -16,6 +16,8 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
 from safetraind.preflight.preflight_run import PreflightRun
+from safetraind.preflight.probing import Round
+from safetraind.processes.ephemeral import WorkerResult
 from safetraind.scheduler.oom_fallback import step_down
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
@@ -32,10 +34,10 @@ sys.modules["{package}"] = None  # importing it raises ImportError
 """
 IN_LARGE_STEPS = """
     measure = probe.measure
-    def dying(stepper, trial, vocabulary, time_for):
-        if trial.rows == 4:
+    def dying(stepper, setup, vocabulary, time_for):
+        if setup.step.rows == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return measure(stepper, trial, vocabulary, time_for)
+        return measure(stepper, setup, vocabulary, time_for)
     probe.measure = dying
 """
 WHILE_LOADING = """
@@ -121,7 +123,7 @@ def blocking(preflight_run: PreflightRun) -> dict[str, Finding]:
 def test_a_probe_that_dies_while_loading_blocks_with_how_it_died(place: Place) -> None:
     preflight_run, workers = place.preflight(WHILE_LOADING)
     assert preflight_run.plan is None
-    assert "-9" in str(blocking(preflight_run)["model.loading_died"].args["reason"])
+    assert "signal 9" in str(blocking(preflight_run)["model.loading_died"].args["reason"])
     assert workers.roles.count("probe") == 1
 
 
@@ -203,3 +205,22 @@ def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(learned: Plac
 def _work(plan: Plan) -> tuple[object, ...]:
     settings = plan.settings
     return settings.batch_size, settings.gradient_checkpointing, settings.loss_chunk
+
+
+@pytest.mark.parametrize(
+    ("signal", "oom_kills", "limit", "interrupted"),
+    [
+        (9, 0, "", True),
+        (15, None, "", True),
+        (9, None, "", False),  # nobody knows: it may have been memory
+        (9, 1, "", False),
+        (9, 0, "memory", False),  # our own
+        (11, 0, "", False),
+    ],
+)
+def test_a_probe_that_somebody_else_killed_says_nothing_of_what_it_tried(
+    signal: int, oom_kills: int | None, limit: str, interrupted: bool
+) -> None:
+    this = Round()
+    this.ended = WorkerResult({"signal": signal, "oom_kills": oom_kills}, None, limit=limit)
+    assert this.is_interrupted is interrupted

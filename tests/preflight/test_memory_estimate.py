@@ -10,7 +10,8 @@ import pytest
 from benchmarks.bench_published import counted, left_out, rows
 from benchmarks.published.shapes import model_shape
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.memory_estimate import Runtime, Step, most_per_square, predict
+from safetraind.planner.memory_estimate import Runtime, most_per_square, predict
+from safetraind.worker_messages.probe_messages import Step
 
 MISTRAL = Runtime(model_shape("mistral-7b-v0.3", 4), "metal")
 STEP = Step(4, 2048, 4 * 2048)

@@ -16,6 +16,7 @@ import pytest
 
 from safetrain.remote import host_list
 from safetrain.remote.host_list import Host
+from safetrain.remote.tunnel import Tunnel
 from tests.harness import DaemonProcess, wait_for
 
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -52,11 +53,18 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
             patch.setenv("PATH", f"{_ssh_with(settings)}:{os.environ['PATH']}")
             patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
             command = ("env", f"SAFETRAIN_HOME={folder}/home", "SAFETRAIN_LANG=en")
-            command += ("MLX_DISABLE_COMPILE=1", sys.executable, "-m", "safetraind")
+            command += (
+                f"HOME={folder}",
+                "MLX_DISABLE_COMPILE=1",
+                sys.executable,
+                "-m",
+                "safetraind",
+            )
             host_list.add(Host("studio", "studio", " ".join(command)))
             studio = Studio("studio", folder / "home", server, settings)
             yield studio
             studio.daemon().end()
+            shutil.rmtree(Tunnel(host_list.find("studio"), print).home.root)
         finally:
             server.kill()
             server.wait()

@@ -11,8 +11,14 @@ import pytest
 
 from safetrain import cli
 from safetrain.connection import Daemon
+from safetrain.follower import Follower
+from safetrain.remote.job_spec import for_host
 from safetrain.remote.upload import send
+from safetrain_proto.v1.jobs_pb2 import SubmitRequest
+from safetrain_shared.jobs import JobSpec, JobState
+from safetrain_shared.wire import spec_to_wire
 from safetraind.storage.manifest import write_manifest
+from tests.harness import DaemonProcess
 from tests.remote.conftest import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -24,11 +30,12 @@ def run(*words: str) -> int:
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    return json.loads(capsys.readouterr().out)
 
 
 def test_the_whole_job_from_data_here_to_an_adapter_here(
     studio: Studio,
+    daemon: DaemonProcess,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -46,7 +53,7 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     jobs = _jobs(capsys)
     assert [job["state"] for job in jobs] == ["succeeded"]
     there = Path(jobs[0]["spec"]["output"])
-    assert there.is_dir() and there.parent == Path.home() / "safetrain"
+    assert there.is_dir() and there.parent == studio.home.parent / "safetrain"
 
     assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
     adapter = tmp_path / "here/adapters/adapters.safetensors"
@@ -54,6 +61,13 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     assert adapter.read_bytes() == (there / "adapters/adapters.safetensors").read_bytes()
     assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
     assert printed(capsys)["changed"] == []
+
+    assert run("hosts", "add", "away", "nowhere.invalid") == 0
+    capsys.readouterr()
+    assert run("jobs", "--all-hosts", "--json") == 69  # of the one that is out of reach
+    everywhere = printed(capsys)
+    assert [(one["host"], len(one["jobs"])) for one in everywhere] == [("", 0), ("studio", 1)]
+    assert run("hosts", "remove", "away") == 0
 
     assert run("ask", "Quem joga?", "--host", "studio", "--max-tokens", "3") == 0
     assert capsys.readouterr().out.strip()
@@ -105,6 +119,28 @@ def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
 
     monkeypatch.setattr(daemon, "call", watched)
     return held
+
+
+def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
+    studio: Studio, tmp_path: Path
+) -> None:
+    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    train, valid = make_chat_data(tmp_path / "data", 8, 2)
+    settings = {**SETTINGS, "num_epochs": 5, "log_steps": 1}
+    spec = JobSpec("demo", str(train), str(valid), str(tmp_path / "out"), settings=settings)
+    with Daemon(host="studio") as daemon:
+        request = SubmitRequest(spec=for_host(daemon, spec_to_wire(spec), lambda _: None))
+        job = daemon.call(daemon.jobs.Submit, request, seconds=120).job
+        seqs: list[int] = []
+        cuts = 0
+        follower = Follower(daemon, job.id)
+        for events, _ in follower.batches():
+            seqs += [event.seq for event in events]
+            if len(seqs) // 10 > cuts:
+                cuts += 1
+                studio.cut()
+    assert follower.state is JobState.SUCCEEDED
+    assert seqs == list(range(1, len(seqs) + 1)) and cuts > 1
 
 
 @pytest.mark.parametrize(

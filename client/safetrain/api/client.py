@@ -25,6 +25,7 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import SettingValue, checked
 from safetrain_shared.wire import finding_from_wire, spec_to_wire
 
+_JOBS_AT_ONCE = 200
 _SUBMIT_SECONDS = 300.0
 
 
@@ -146,9 +147,14 @@ class Client:
 
     def jobs(self) -> list[Job]:
         """Return all jobs, the oldest first."""
-        daemon = self.daemon
-        found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True)
-        return [Job(daemon, job) for job in found.jobs]
+        daemon, found = self.daemon, []
+        request = ListJobsRequest(page_size=_JOBS_AT_ONCE)
+        while True:
+            page = daemon.call(daemon.jobs.List, request, again=True)
+            found += [Job(daemon, job) for job in page.jobs]
+            if not page.next_page_token:  # an older daemon sends them all at once
+                return found
+            request.page_token = page.next_page_token
 
     @keywords(AskOptions, ASK_DEFAULTS)
     def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:

@@ -62,7 +62,7 @@ def export(
         dequantize=dequantize,
         wait=wait,
     )
-    status_line = StatusLine(silent=session.terse)
+    status_line = StatusLine(silent=session.terse, log=True)
     with connected(session, files_of="export") as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):

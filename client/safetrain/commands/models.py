@@ -41,7 +41,7 @@ models = shared_options(
 @click.argument("name")
 def add(session: Session, name: str) -> None:
     """Show the progress, then the model with its licence."""
-    status_line = StatusLine(silent=session.terse)
+    status_line = StatusLine(silent=session.terse, log=True)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
             status_line.clear()

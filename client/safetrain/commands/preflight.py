@@ -40,7 +40,7 @@ from safetrain_shared.i18n import translate as _
 def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int:
     """Print the seven sections as they finish; exit code 4 where something blocks."""
     spec = spec_of(session, **given)
-    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
+    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse, log=True), False
     with connected(session) as daemon:
         spec = sent(session, daemon, spec, status_line)
         status_line.clear()

@@ -27,7 +27,7 @@ def fetch(
     """
     request = JobFilesRequest(job_id=job)
     files = daemon.call(daemon.files.List, request, seconds=_LIST_SECONDS, again=True).files
-    wanted = [(file, _inside(folder, file.name)) for file in files]
+    wanted = [(file, local_path(folder, file.name)) for file in files]
     changed = [(file, path) for file, path in wanted if _digest(path) != file.sha256]
     total, done = max(1, sum(file.size for file, _ in changed)), 0
     for file, path in changed:
@@ -69,7 +69,7 @@ def _append(daemon: Daemon, request: GetRequest, partial: Path) -> None:
         os.fsync(target.fileno())
 
 
-def _inside(folder: Path, name: str) -> Path:
+def local_path(folder: Path, name: str) -> Path:
     """Return the file's path. A host's answer is as untrusted as any: no name leads out."""
     parts = PurePosixPath(name).parts
     plain = name.isprintable() and parts and not PurePosixPath(name).is_absolute()

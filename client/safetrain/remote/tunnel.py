@@ -28,7 +28,8 @@ from safetrain_shared.paths import Home, private, runtime_folder
 
 KEPT_SECONDS = 600  # an idle connection to a host stays open so long
 CONNECT_SECONDS = 20
-FORWARD_SECONDS = 10.0
+FORWARD_SECONDS = 3.0
+_ATTEMPTS = 4
 _NOT_FOUND = 127  # a shell's exit code for a command that is not there
 _SSH_FAILED = 255
 _OPTIONS: Mapping[str, str] = {
@@ -79,20 +80,27 @@ class Tunnel:
 
         self._notify(sentence("host.connecting", {"host": self.host.name}))
         with self._alone():
-            endpoint = self.endpoint(autostart=autostart)
-            with contextlib.suppress(FileNotFoundError):
-                self.home.socket.unlink()
-            forward = f"{self.home.socket}:{endpoint.socket}"
-            done = self._ssh("-O", "forward", "-L", forward, self.host.destination)
-            if done.returncode != 0 or not wait(self.home, FORWARD_SECONDS):
-                raise self._unreachable(done.stderr)
+            for _ in range(_ATTEMPTS):
+                endpoint = self.endpoint(autostart=autostart)
+                done = self._forward(endpoint)
+                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS):
+                    return
+                # A connection that is just being lost took it: the next attempt makes a new one.
+                self._ssh("-O", "exit", self.host.destination)
+            raise self._unreachable(done.stderr)
+
+    def _forward(self, endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
+        with contextlib.suppress(FileNotFoundError):
+            self.home.socket.unlink()
+        forward = f"{self.home.socket}:{endpoint.socket}"
+        return self._ssh("-O", "forward", "-L", forward, self.host.destination)
 
     def endpoint(self, *, autostart: bool) -> Endpoint:
         """Return where the host's daemon listens. Raises Unreachable, and the daemon's refusal."""
         words = [*shlex.split(self.host.command), "endpoint", "--json"]
         words += [] if autostart else ["--no-start"]
         # ssh hands the words to a shell there.
-        done = self._ssh(self.host.destination, "--", " ".join(map(_quoted, words)))
+        done = self._ssh(self.host.destination, "--", " ".join(map(quoted, words)))
         if done.returncode == 0:
             return self._understood(done.stdout)
         if done.returncode == _NOT_FOUND:
@@ -167,7 +175,7 @@ class Tunnel:
             os.close(lock)
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """Quote a word for a shell, but leave a path's `~` to it."""
     return word if re.fullmatch(r"~?[\w@%+=:,./-]+", word, re.ASCII) else shlex.quote(word)
 

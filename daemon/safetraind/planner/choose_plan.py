@@ -17,9 +17,10 @@ from safetraind.planner.candidates import (
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import Judge, same_work
 from safetraind.planner.memory_estimate import predict
-from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.option import Option, Question
 from safetraind.planner.plan_limits import frozen
 from safetraind.planner.refusal import refuse
+from safetraind.worker_messages.probe_messages import Measure
 
 
 def plan(question: Question, measures: Sequence[Measure] = ()) -> Plan | Finding:

@@ -15,7 +15,6 @@ from safetraind.planner.batch_shapes import heaviest_step, padded_tokens
 from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
-    Step,
     attends_alike,
     evaluated,
     gradient_bytes,
@@ -24,8 +23,9 @@ from safetraind.planner.memory_estimate import (
     most_per_square,
     predict,
 )
-from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import Fit, Sample, fit
+from safetraind.worker_messages.probe_messages import Measure, Step
 
 # Time of a micro-batch beside its tokens, in tokens: launching, loading, g++'s compiled parts.
 _FIXED_TOKENS = 24

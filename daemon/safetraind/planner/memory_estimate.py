@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from safetrain_shared.attention import BLOCK
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
-from safetraind.planner.attention import WHOLE, Attention, attention
+from safetraind.planner.layer_attention import WHOLE, Attention, attention
+from safetraind.worker_messages.probe_messages import Step
 
 _ADAM_COPIES = 3
 # Logits, their exponentials and the gradient, in numbers of the model's type: on the CPU as
@@ -45,20 +46,6 @@ class Runtime:
     float32_inputs: bool = False
     float32_logits: bool = False
     unfused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The largest micro-batch of a run: rows × width tokens, of which `learned` go through the
-    head. `valid_width`, `valid_learned`: the same of the widest batch of an evaluation, 0 where
-    that is no wider.
-    """
-
-    rows: int
-    width: int
-    learned: int
-    valid_width: int = 0
-    valid_learned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

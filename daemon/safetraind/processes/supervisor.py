@@ -85,7 +85,7 @@ class Supervisor:
         environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
         environment |= {name: str(fd) for name, fd in locks.items()}
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if role in _OF_JOBS:
+        if role == "train":
             environment["HF_HUB_OFFLINE"] = "1"
         if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
             environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
@@ -133,7 +133,7 @@ class Worker:
                 self._keeper.terminate()
 
     def kill(self) -> None:
-        """Ends a passing worker at once: its keeper sees the pipe close, and kills it.
+        """Ends an ephemeral worker at once: its keeper sees the pipe close, and kills it.
 
         Where the keeper is gone, the worker is found by its command line, which names the run.
         """

@@ -12,7 +12,7 @@ from safetrain_shared.errors import Busy, InvalidInput, NotFound
 from safetraind.controller.controller import Controller
 from safetraind.service.error_mapping import check_understood, guarded
 from safetraind.storage import output_folder, training_state
-from safetraind.storage.bounded_read import HASH_SECONDS, bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.manifest import sha256
 from safetraind.storage.uploads import Receiving, Upload, read_from, receiving, upload
 
@@ -57,7 +57,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
     ) -> files_pb2.JobFiles:
         """List the job's results, with their hashes."""
         output = self._output(request.job_id)
-        found = await bounded(output, self._results, request.job_id, output, seconds=HASH_SECONDS)
+        found = await bounded(output, self._results, request.job_id, output, seconds=SLOW_SECONDS)
         return files_pb2.JobFiles(files=found)
 
     @guarded

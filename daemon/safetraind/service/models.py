@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetraind.preflight.job_preflight import fetch
 from safetraind.preflight.suggesting import suggestions
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.submission import check_absolute
 
 
@@ -73,9 +73,9 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         """Return the table of models, judged for this machine and the data."""
         if request.train:
             check_absolute(request.train)
-        found = await asyncio.to_thread(
-            suggestions, self._controller.home, request.train, request.memory_budget
-        )
+        home, budget = self._controller.home, request.memory_budget
+        train = request.train
+        found = await bounded(train, suggestions, home, train, budget, seconds=SLOW_SECONDS)
         return models_pb2.SuggestModelsResponse(
             models=[_suggested(suggestion) for suggestion in found.models],
             room=found.room,

@@ -164,6 +164,7 @@ def _ours(output: Path) -> Iterator[Path]:
         yield from _existing(folder, _IN_CHECKPOINT)
     yield from _existing(output / EVALUATION, (EVALUATION_RESULT,))
     yield from output.glob(f"{EVALUATION}/answers-*.json")
+    yield from output.glob(f"{EVALUATION}/tasks-*.json")
     yield from output.glob(f"{TENSORBOARD}/job-*/events.out.tfevents.*")
 
 

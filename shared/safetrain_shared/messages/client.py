@@ -33,8 +33,8 @@ SENTENCES: dict[str, str] = {
         "choose one of {known}."
     ),
     "config.data_set": _(
-        "{data} names a data set of the hub, which safetrain does not fetch. Save it as "
-        "train.jsonl and valid.jsonl, and name their folder or give --train and --valid."
+        "{data} names a data set of the hub. Make training files of it with: safetrain prepare "
+        "hf:{data} --output FOLDER. Then name that folder."
     ),
     "client.no_validation": _(
         "There is no validation data beside {path}. Give it with --valid, or keep a tenth of the "
@@ -52,6 +52,7 @@ SENTENCES: dict[str, str] = {
         "There is no train.jsonl in {path}. Make it of what you have with: safetrain prepare"
     ),
     "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
+    "client.no_current_folder": _("The current folder was deleted. Go to another one with: cd"),
     "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
     "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),
     "client.size_too_small": _(

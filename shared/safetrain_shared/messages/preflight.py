@@ -181,6 +181,10 @@ SENTENCES: dict[str, str] = {
     "plan.predicted": _(
         "Predicted, not measured: {peak:bytes} at the peak, {margin:pct} kept free"
     ),
+    "plan.refused_batch": _(
+        "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
+        "--set batch_size={rows}"
+    ),
     "plan.refused_layers": _(
         "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
         "--set lora_layers={layers}"

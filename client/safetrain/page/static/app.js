@@ -1,4 +1,4 @@
-// The page: opens the live stream and shows what it brings.
+// The page: opens the live stream and renders its events.
 
 import { listen } from "./ask.js";
 import { Chart } from "./chart.js";
@@ -68,7 +68,7 @@ function translate(news) {
 function overview({ jobs, chosen, about }) {
   at("page").hidden = false;
   at("empty").hidden = Boolean(chosen);
-  for (const id of ["job", "queue", "story", "about-job"]) at(id).hidden = !chosen;
+  for (const id of ["job", "queue", "history", "about-job"]) at(id).hidden = !chosen;
   say(at("about"), about);
   list(jobs, chosen?.id);
   if (chosen) hero(chosen);
@@ -101,6 +101,7 @@ function hero(job) {
   at("next").hidden = !job.next.length;
   at("retry").hidden = !job.retry;
   at("retry").value = job.id;
+  see();
 }
 
 function fact([label, value]) {
@@ -123,6 +124,31 @@ async function retry(event) {
   button.disabled = false;
 }
 
+// Which job's data is shown, so that another job's is asked for anew.
+let seen = 0;
+
+async function see() {
+  const job = Number(at("retry").value);
+  if (!at("seen").open || seen === job) return;
+  seen = job;
+  at("samples").replaceChildren(make("p", { class: "hint" }, "…"));
+  try {
+    const response = await fetch(`/api/preview?lang=${words.lang}`, {
+      method: "POST", body: JSON.stringify({ job }),
+    });
+    const { samples, lengths, error } = await response.json();
+    const shown = (samples ?? []).map((pieces) => make("pre", { tabindex: 0 }, ...pieces.map(piece)));
+    at("samples").replaceChildren(...shown, make("p", { class: "hint" }, error ?? lengths));
+  } catch {
+    seen = 0;
+    link("gone");
+  }
+}
+
+function piece([text, learned, cut]) {
+  return make(cut ? "s" : learned ? "mark" : "span", {}, text);
+}
+
 function figure({ label, value, below, share }) {
   const parts = [make("dt", {}, label), make("dd", { class: "value" }, value || "–")];
   if (share !== undefined && share !== null) {
@@ -134,7 +160,7 @@ function figure({ label, value, below, share }) {
   return make("div", {}, ...parts, ...below.map((text) => make("dd", { class: "below" }, text)));
 }
 
-// In place, so that the keyboard's focus stays where it is.
+// Updates the list of jobs in place, so that the keyboard focus is kept.
 function list(jobs, chosen) {
   const items = at("jobs");
   while (items.children.length > jobs.length) items.lastElementChild.remove();
@@ -202,6 +228,7 @@ for (const button of document.querySelectorAll("[data-lang]")) {
   });
 }
 at("retry").addEventListener("click", retry);
+at("seen").addEventListener("toggle", see);
 addEventListener("hashchange", () => { if (/^#job=/.test(location.hash)) open(); });
 listen(() => words, picked);
 open();

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+# Beside msgspec, which says less of what is wrong: not which kind, for a cut line or bytes that are
+# no UTF-8 not where. `arg_words` has what people are told for each of orjson's reasons.
 import orjson
 
 from safetrain_shared.errors import ArgValue
@@ -32,7 +34,7 @@ _SAMPLE_KEYS = {
     "tools": (b'"messages"', b'"tools"'),
     "text": (b'"text"',),
 }
-# Keys that other trainers give a meaning which is none here: each is told where it stands.
+# Keys that have a meaning for other trainers and none here; each is reported where it stands.
 _FOREIGN = frozenset(
     {"loss", "loss_weight", "loss_mask", "mask", "masked", "label", "labels", "learn", "trainable"}
     | {"train_detail", "training", "chosen", "rejected", "images", "image", "videos", "audios"}
@@ -144,6 +146,11 @@ def content_of(message: Mapping[str, Any]) -> str:
 def is_learned(message: Mapping[str, Any]) -> bool:
     """Whether an answer without faults is to be learned: neither `weight: 0` nor `train: false`."""
     return message.get("weight") not in _UNLEARNED and message.get("train") is not False
+
+
+def unlearned(messages: list[dict[str, Any]]) -> int:
+    """How many answers of a conversation without faults are not to be learned."""
+    return sum(m["role"] == "assistant" and not is_learned(m) for m in messages)
 
 
 _UNLEARNED = (0, False)

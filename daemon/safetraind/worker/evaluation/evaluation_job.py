@@ -16,7 +16,7 @@ from safetraind.storage.run_folder import Launch
 from safetraind.worker.evaluation.evaluate import Work, evaluate, work_of
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_limits import set_limits
-from safetraind.worker.training.outcome import granted, spoken
+from safetraind.worker.training.outcome import outcome_of, spoken
 
 _CHECK_SECONDS = 0.2  # between two looks at what is wished
 
@@ -87,5 +87,5 @@ class Telling:
         if time.monotonic() - self._looked < _CHECK_SECONDS:
             return
         self._looked = time.monotonic()
-        if wish := self._sink.wish():
-            raise Left(granted(wish, self._answered))
+        if intent := self._sink.intent():
+            raise Left(outcome_of(intent, self._answered))
