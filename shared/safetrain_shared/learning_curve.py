@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from safetrain_shared.errors import ArgValue
 from safetrain_shared.events import Evaluated
-from safetrain_shared.findings import ArgValue, Finding, Status
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import TrainingSettings
 
 _ABOVE = 1.02
