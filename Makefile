@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# A module is compiled when it is first imported: most of transformers never is.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client soak clean bench-preflight bench-published bench-train \
+	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
 	bench-cli bench-queue bench-layers architectures
 
 help: ## this list
@@ -19,28 +21,29 @@ help: ## this list
 		{ echo "This Python is made for Intel, and MLX needs Apple silicon. On a Mac with an M chip it runs under" \
 		"Rosetta: name a native one, as from python.org or Homebrew in /opt/homebrew: make PYTHON=/opt/homebrew/bin/python3 …"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP_INSTALL) --upgrade pip
 	@touch $@
 
 .venv/installed: .venv/created pyproject.toml
 	@bash scripts/openblas.sh
 	@echo "Installing safetrain and its daemon into .venv (a minute or two) …"
-	$(BIN)/python -m pip install --quiet --editable '.[daemon]'
+	$(PIP_INSTALL) --editable '.[daemon]'
+	@bash scripts/mlx_header.sh $(BIN)
 	@touch $@
 
 .venv/developing: .venv/installed pyproject.toml
 	@echo "Installing the developers' tools into .venv …"
-	$(BIN)/python -m pip install --quiet --group dev
+	$(PIP_INSTALL) --group dev
 	@# What the test of the built wheel installs from, without the network.
 	$(BIN)/python -m pip download --quiet --dest .venv/wheelhouse '.[daemon]'
 	@touch $@
 
 .venv/documenting: .venv/created pyproject.toml
-	$(BIN)/python -m pip install --quiet --group docs
+	$(PIP_INSTALL) --group docs
 	@touch $@
 
 .venv/darwin: .venv/created pyproject.toml
-	$(BIN)/python -m pip install --quiet --group darwin
+	$(PIP_INSTALL) --group darwin
 	@touch $@
 
 install: .venv/installed ## safetrain and its daemon into .venv
@@ -128,7 +131,10 @@ bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
-soak: .venv/developing ## KILLS random kills, watchers, an idle daemon, 20 out-of-memory deaths
+corruption: .venv/developing ## every file of a home and an output folder, damaged in every way
+	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
+
+soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 

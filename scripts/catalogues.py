@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -21,7 +21,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "shared" / "safetrain_shared" / "locale"
 SOURCES = ("shared/safetrain_shared", "client/safetrain", "daemon/safetraind")
-KEYWORDS = {"_": None, "marked": None, "translate": None}
+KEYWORDS = {"_": None, "marked": None, "translate": None, "plural": (1, 2)}
 LANGUAGES = ("pt",)
 
 
@@ -72,12 +72,12 @@ def read(lang: str) -> Catalog:
         return read_po(file, locale=lang, domain="safetrain")
 
 
-def sentences(catalogue: Catalog) -> dict[str, str]:
+def sentences(catalogue: Catalog) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return the translated sentences, without the header, which contains dates."""
-    return {str(m.id): str(m.string) for m in catalogue if m.id and m.string}
+    return {tuple(forms(m.id)): tuple(forms(m.string)) for m in catalogue if m.id and m.string}
 
 
-def compiled(path: Path) -> dict[str, str]:
+def compiled(path: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return the sentences in a `.mo` file; none where it is missing."""
     if not path.exists():
         return {}
@@ -85,9 +85,15 @@ def compiled(path: Path) -> dict[str, str]:
         return sentences(read_mo(file))
 
 
-def names(text: str) -> set[str]:
-    """Return the names of the arguments in a sentence."""
-    return {field for _, field, _, _ in string.Formatter().parse(text) if field}
+def forms(text: str | Sequence[str]) -> Sequence[str]:
+    """Return the forms of a sentence: one, or one for each plural of the language."""
+    return [text] if isinstance(text, str) else text
+
+
+def names(text: str | Sequence[str]) -> set[str]:
+    """Return the names of the arguments in a sentence, in any of its forms."""
+    parsed = (part for form in forms(text) for part in string.Formatter().parse(form))
+    return {field for _, field, _, _ in parsed if field}
 
 
 def complaints(lang: str, wanted: Catalog) -> list[str]:
@@ -97,9 +103,9 @@ def complaints(lang: str, wanted: Catalog) -> list[str]:
         if not message.id:
             continue
         entry = catalogue.get(message.id)
-        if entry is None or not entry.string:
+        if entry is None or not all(forms(entry.string)):
             found.append(f"{lang}: no translation of {message.id!r}")
-        elif names(str(message.id)) != names(str(entry.string)):
+        elif names(message.id) != names(entry.string):
             found.append(f"{lang}: other arguments in the translation of {message.id!r}")
     mo = po_path(lang).with_suffix(".mo")
     if compiled(mo) != sentences(catalogue):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from safetrain.views.settings_table import allowed, default, every
+from safetrain.views.settings_table import all_settings, allowed, default
 from safetrain_shared import i18n
 from safetrain_shared.i18n import decimal, number
 from safetraind.planner.tiers import TIERS, Tier
@@ -72,7 +72,7 @@ def document(lang: str) -> str:
     text = TEXTS[lang]
     parts = [f"# {text['title']}", text["opening"]]
     parts += [f"## {text['tiers']}", text["tiers_text"], _tiers(text)]
-    for setting in every():
+    for setting in all_settings():
         parts += [
             f"## {setting.name}",
             setting.meaning,

@@ -2,69 +2,32 @@
 
     import safetrain
 
-    sheet = safetrain.preflight(model="demo")
-    job = safetrain.submit(model="demo", settings=sheet.settings)
+    checked = safetrain.preflight(model="demo")
+    job = safetrain.submit(model="demo", settings=checked.settings)
     for step in job.steps():
         print(step.step, step.loss)
     print(job.wait(), safetrain.ask("Qual foi a melhor classificação do Farense?"))
 
-What goes wrong is a `safetrain.SafetrainError`; `str()` of it is a sentence.
+Errors are `safetrain.SafetrainError`; `str(error)` is a sentence for the user.
 
-With asyncio: `async with safetrain.AsyncClient() as client`, and the same names on it.
+With asyncio: `async with safetrain.AsyncClient() as client`, which has the same methods.
 
-The parts live in `safetrain.api` and are loaded when first used, so that the command stays quick.
+The names below are imported from `safetrain.api` at their first use, so that the command starts
+quickly.
 """
 
+# ruff: noqa: F403, F405 (api has the same names in its __all__; a test compares the two)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from safetrain.api import (
-        AlreadyFinished,
-        Answer,
-        AsyncClient,
-        AsyncJob,
-        Blocked,
-        Broken,
-        Busy,
-        Client,
-        Conflict,
-        Damaged,
-        Evaluated,
-        Evaluation,
-        Event,
-        Finding,
-        Incompatible,
-        InvalidInput,
-        InvalidSetting,
-        Job,
-        JobSpec,
-        JobState,
-        Metrics,
-        NoRoom,
-        NotAllowed,
-        NotFound,
-        Plan,
-        Preflight,
-        Question,
-        SafetrainError,
-        Status,
-        StepDone,
-        TrainingSettings,
-        Unreachable,
-        Wanted,
-        ask,
-        connect,
-        jobs,
-        preflight,
-        submit,
-        validate,
-    )
+    from safetrain.api import *
 
 __all__ = [
     "AlreadyFinished",
     "Answer",
+    "AskOptions",
     "AsyncClient",
     "AsyncJob",
     "Blocked",
@@ -81,6 +44,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSetting",
     "Job",
+    "JobOptions",
     "JobSpec",
     "JobState",
     "Metrics",
@@ -89,13 +53,11 @@ __all__ = [
     "NotFound",
     "Plan",
     "Preflight",
-    "Question",
     "SafetrainError",
     "Status",
     "StepDone",
     "TrainingSettings",
     "Unreachable",
-    "Wanted",
     "ask",
     "connect",
     "jobs",
@@ -106,7 +68,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     __version__: str
-else:  # a checker would take any name for one of ours
+else:  # type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, so that nobody who opens one sees half of it."""
+"""Atomic writes: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from safetrain_shared.errors import NoRoom, NotAllowed
 
 
-def write_whole(files: Mapping[Path, bytes]) -> None:
-    """Writes each file whole or not at all, making the folders that it needs.
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write each file atomically; missing folders are made.
 
     Raises NoRoom where the disk is full, NotAllowed where it may not be written.
     """
@@ -27,15 +27,15 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Through a file beside it, so that nobody who opens `path` sees half of it."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a temporary file in the same folder and rename it to `path`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         mask = os.umask(0)
         os.umask(mask)
-        Path(beside).chmod(0o666 & ~mask)
-        Path(beside).replace(path)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise

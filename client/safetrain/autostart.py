@@ -1,4 +1,4 @@
-"""Is a daemon there? Looks at its socket, distrusts one that is not ours, starts one if asked."""
+"""Starts the daemon of a home where none answers; refuses a socket that another user owns."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from safetrain_shared.paths import Home, trusted
 START_SECONDS = 60.0  # how long a daemon may take until it answers
 _NEEDS = ("safetraind", "grpc_health", "psutil", "mlx", "mlx_lm")
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]  # takes a sentence for the user
 
 
-def ensure(home: Home, *, autostart: bool, say: Say) -> None:
-    """Returns once a daemon answers at the home's socket, starting one where none does.
+def ensure(home: Home, *, autostart: bool, notify: Notify) -> None:
+    """Return once a daemon answers at the home's socket, starting one where none does.
 
-    Raises Unreachable where there is none and none may or can be started, NotAllowed where the
-    socket or its folder are not ours alone.
+    Raises Unreachable where none answers and none may or can be started, NotAllowed where the
+    socket or its folder does not belong to the user alone.
     """
     if answers(home):
         return
@@ -34,12 +34,12 @@ def ensure(home: Home, *, autostart: bool, say: Say) -> None:
         raise Unreachable("daemon.not_installed")
     from safetrain_shared.messages import sentence
 
-    say(sentence("daemon.starting", {}))
+    notify(sentence("daemon.starting", {}))
     start(home)
 
 
 def answers(home: Home) -> bool:
-    """Whether somebody accepts connections at the home's socket. Raises NotAllowed."""
+    """Whether a process accepts connections at the home's socket. Raises NotAllowed."""
     path = home.socket
     try:
         trusted(path)
@@ -54,30 +54,30 @@ def answers(home: Home) -> bool:
 
 
 def installed() -> bool:
-    """Whether this Python has the daemon's part of safetrain."""
+    """Whether the daemon and its dependencies are installed in this Python."""
     return all(importlib.util.find_spec(name) for name in _NEEDS)
 
 
 def start(home: Home) -> None:
-    """Starts a daemon in the background and waits until it answers.
+    """Start a daemon in the background and wait until it answers.
 
     Raises the daemon's own refusal, with its sentence and exit code.
     """
     import tempfile
 
-    # A file, not a pipe: whatever the daemon inherits may stay open as long as it lives.
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
+    # A file, not a pipe: the daemon keeps inherited descriptors open as long as it lives.
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
         done = subprocess.run(
             [sys.executable, "-m", "safetraind", "start"],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             env={**os.environ, "SAFETRAIN_HOME": str(home.root), "SAFETRAIN_LANG": language()},
             check=False,
         )
-        said.seek(0)
-        lines = said.read().strip().splitlines()
-    # Busy: another client was quicker and started one in the same moment.
+        output.seek(0)
+        lines = output.read().strip().splitlines()
+    # Busy: another client started one at the same time.
     if done.returncode not in (0, Busy.exit_code):
         raise _refusal(home, done.returncode, lines[-1] if lines else "")
     if not wait(home, START_SECONDS):
@@ -85,7 +85,7 @@ def start(home: Home) -> None:
 
 
 def wait(home: Home, seconds: float) -> bool:
-    """Waits until a daemon answers; False where none did within `seconds`."""
+    """Wait until a daemon answers; False where none did within `seconds`."""
     deadline = time.monotonic() + seconds
     while not answers(home):
         if time.monotonic() > deadline:
@@ -94,9 +94,9 @@ def wait(home: Home, seconds: float) -> bool:
     return True
 
 
-def _refusal(home: Home, code: int, said: str) -> SafetrainError:
-    """The daemon's own sentence and exit code; where it said nothing, where its log is."""
+def _refusal(home: Home, code: int, sentence: str) -> SafetrainError:
+    """Return the daemon's own error; where it printed none, one that names its log."""
     cls = {error.exit_code: error for error in ERRORS}.get(code, Unreachable)
-    if said:
-        return cls("daemon.refused", sentence=said.removeprefix("safetraind: "))
+    if sentence:
+        return cls("daemon.refused", sentence=sentence.removeprefix("safetraind: "))
     return cls("daemon.start_died", log=str(home.log), code=code)

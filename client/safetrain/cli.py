@@ -1,6 +1,6 @@
-"""`safetrain`: the command line. Names its commands; each is a module loaded only when called.
+"""Entry point of the `safetrain` command; command modules are imported when called.
 
-Nothing here imports gRPC, so that `safetrain --help` costs little more than Python itself.
+Nothing here imports gRPC, which would take most of the time of `safetrain --help`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "dashboard": _("Look at it live in a browser."),
     "ask": _("Ask the model a question."),
     "chat": _("Talk with the model, turn by turn."),
+    "serve": _("Let other programs ask the model, as they ask OpenAI's."),
     "evaluate": _("Did the training help? Base and adapter answer the same questions."),
     "export": _("Make a model of its own from base and adapter, for other programs."),
     "pause": _("Pause a job at its next step, with a checkpoint."),
@@ -48,8 +49,8 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class _Lazy(click.Group):
-    """A group whose commands are modules, imported when one is called."""
+class _LazyGroup(click.Group):
+    """A group whose commands are modules, imported when called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,9 +66,9 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, with the nearest command named where there is none of that name."""
+        """Suggest the nearest command for an unknown name; else as click does."""
         if args[0] not in COMMANDS:
-            import difflib  # only for who mistyped
+            import difflib
 
             for near in difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.7):
                 text = i18n.translate("There is no command {name}. Did you mean {near}?")
@@ -80,8 +81,8 @@ class _Lazy(click.Group):
 
 
 def group() -> click.Group:
-    """The whole command line, its texts in the language in use."""
-    lazy = _Lazy(
+    """Return the command line, with its texts in the language in use."""
+    lazy = _LazyGroup(
         "safetrain",
         help=i18n.translate(
             "Fine-tune a language model on your own machine without a crash and without losing "
@@ -98,7 +99,7 @@ def group() -> click.Group:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code, one of `safetrain_shared.errors`."""
+    """Run the command line and return its exit code, one of `safetrain_shared.errors`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     i18n.use_with_gettext(i18n.lang_option(given))
     for stream in (sys.stdout, sys.stderr):
@@ -112,20 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
-        from safetrain.error_output import report  # all the sentences come with it
+        from safetrain.error_output import report  # loads the message tables: only on an error
 
         return report(error, as_json="--json" in given)
     return code if isinstance(code, int) else EXIT_OK
 
 
 def _run(lazy: click.Group, given: list[str]) -> object:
-    """What click's own `main` does, without its answers to errors: those are ours."""
+    """Do what click's own `main` does, except for its handling of errors."""
     if COMPLETE in os.environ:
-        lazy.main(given, "safetrain", complete_var=COMPLETE)  # answers the shell and exits
+        lazy.main(given, "safetrain", complete_var=COMPLETE)  # prints completions and exits
     colour = False if _colourless() else None
-    with lazy.make_context(
-        "safetrain", list(given), color=colour
-    ) as context:  # it empties the list
+    arguments = list(given)  # click empties the list
+    with lazy.make_context("safetrain", arguments, color=colour) as context:
         return lazy.invoke(context)
 
 

@@ -1,4 +1,4 @@
-"""Client and daemon of different versions: which of the two must be brought up to date."""
+"""Finds out which of client and daemon is outdated when a call is not implemented."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetrain_shared.errors import Incompatible
 
 
 def explained(method: Any, info: InfoResponse) -> Incompatible:
-    """Return the error for a call that the daemon does not take, with the cure.
+    """Return the error for a call that the daemon does not implement, with what to do.
 
-    `method`: gRPC's callable. A daemon that takes calls that this client does not know is the newer
-    one, and the client must be upgraded; else the daemon is older, and must be started anew.
+    `method`: gRPC's callable. A daemon with calls that this client does not know is newer, so the
+    client must be upgraded; otherwise the daemon is older and must be restarted.
     """
     path = getattr(method, "_method", b"")  # gRPC has no public name for it
     name = (path.decode() if isinstance(path, bytes) else str(path)).lstrip("/")
@@ -28,7 +28,7 @@ def explained(method: Any, info: InfoResponse) -> Incompatible:
 
 
 def known_methods() -> set[str]:
-    """Return every call that this client knows, as the daemon's `methods` names them."""
+    """Return the names of all calls of this client's protocol, in the form of `Info.methods`."""
     folder = safetrain_proto.v1.__path__
     names = (module.name for module in pkgutil.iter_modules(folder) if module.name.endswith("_pb2"))
     files = (importlib.import_module(f"safetrain_proto.v1.{name}").DESCRIPTOR for name in names)

@@ -1,4 +1,4 @@
-"""Reads a configuration file, JSON or YAML, whoever wrote it and in whatever program's names."""
+"""Reads a JSON or YAML configuration file into a dictionary; names are not interpreted here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _EXPONENT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The names and values in the file. A byte order mark in front means nothing.
+    """Return the top-level mapping of the file; a byte order mark is skipped.
 
-    Raises NotFound, and InvalidInput for what cannot be read or is no group of names.
+    Raises NotFound, and InvalidInput where it cannot be parsed or is not a mapping.
     """
     values = _parsed(path, _text(path))
     if not isinstance(values, dict):
@@ -44,7 +44,7 @@ def _yaml(path: str, text: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's, with numbers that have an exponent."""
+        """PyYAML's safe loader, which also reads 2e-4 as a number."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
     try:

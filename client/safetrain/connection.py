@@ -1,18 +1,18 @@
-"""A connection to the daemon: typed calls and streams whose errors come out as SafetrainError."""
+"""A connection to the daemon: typed calls and streams that raise SafetrainError."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from safetrain.autostart import Say, ensure, wait
+from safetrain.autostart import Notify, ensure, wait
 from safetrain_shared import paths
 from safetrain_shared.errors import Broken, Incompatible, InvalidInput, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, socket_target
@@ -30,33 +30,37 @@ if TYPE_CHECKING:
     from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
 
 CALL_SECONDS = 30.0
-RETURN_SECONDS = 3.0  # how long a daemon that was killed may stay away before we start one
-RESTART_SECONDS = 15.0  # how long one that said goodbye may take to be back
-_BREATH_SECONDS = 0.1  # a daemon that is stopping may still accept: no hot loop
+RETURN_SECONDS = 3.0  # wait for a killed daemon to come back, before one is started
+RESTART_SECONDS = 15.0  # wait for a daemon that was stopped in order, such as for an upgrade
+_RETRY_SECONDS = 0.1  # pause before reconnecting: a stopping daemon may still accept
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    # No pause, whatever its name: how long one attempt may take. A daemon that had no processor
-    # for a moment is not one that went away.
+    # The time limit of one connection attempt, despite its name; generous for a busy machine.
     ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+_SERVICES = (
+    *("answers", "control", "data", "diagnosis", "evaluations", "events", "exports", "jobs"),
+    *("models", "preflight"),
 )
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-def _silent(text: str) -> None:
+def _ignore(text: str) -> None:
     del text
 
 
 class Daemon:
     """The daemon of a home, started where none runs and `autostart` allows it.
 
-    `say` is given what the user should know meanwhile, such as that a daemon is being started.
-    `lang`: the language of the errors it raises; None: the language in use. Raises Unreachable or
-    NotAllowed where there is no daemon to trust.
+    `notify` is called with sentences for the user, such as that a daemon is being started. `lang`:
+    the language of the errors raised; None: the language in use. Raises Unreachable where no daemon
+    answers, NotAllowed where the socket belongs to another user.
     """
 
     def __init__(
@@ -64,15 +68,15 @@ class Daemon:
         home: Home | None = None,
         *,
         autostart: bool = True,
-        say: Say = _silent,
+        notify: Notify = _ignore,
         lang: str | None = None,
     ) -> None:
         self.home = home or paths.home()
-        self.say = say
+        self.notify = notify
         self.lang = lang
         self._autostart = autostart
         with self.language():
-            ensure(self.home, autostart=autostart, say=say)
+            ensure(self.home, autostart=autostart, notify=notify)
         self._channel = grpc.insecure_channel(socket_target(self.home.socket), options=_OPTIONS)
 
     def __enter__(self) -> Daemon:
@@ -87,12 +91,12 @@ class Daemon:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; the daemon and its jobs go on."""
+        """Close the connection; the daemon and its jobs go on."""
         self._channel.close()
 
     @contextmanager
     def language(self) -> Iterator[None]:
-        """Errors raised inside the block speak this connection's language."""
+        """Set this connection's language on errors raised inside the block."""
         try:
             yield
         except SafetrainError as error:
@@ -107,15 +111,15 @@ class Daemon:
         seconds: float = CALL_SECONDS,
         again: bool = False,
     ) -> Response:
-        """One answer to one request, or a SafetrainError.
+        """Call a unary method and return its response. Raises SafetrainError.
 
-        `again`: the request is harmless twice, so it is sent anew to a daemon that comes back.
+        `again`: the request is idempotent and is repeated once the connection is restored.
         """
         try:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
             failure = self._error_of(error, seconds, method)
-            if not (again and lost(failure)):
+            if not (again and connection_lost(failure)):
                 raise failure from None
         self.recover(failure)
         try:
@@ -130,9 +134,9 @@ class Daemon:
         *,
         seconds: float | None = None,
     ) -> Generator[Response, None, None]:
-        """The answers to one request as they come. Closing the iterator ends the call.
+        """Yield the responses of a streaming method. Closing the iterator cancels the call.
 
-        `seconds`: after which it is given up, with Unreachable.
+        `seconds`: the deadline, after which Unreachable is raised.
         """
         call = method(request, timeout=seconds)
         try:
@@ -143,15 +147,16 @@ class Daemon:
             call.cancel()  # type: ignore[no-untyped-call]
 
     def recover(self, failure: SafetrainError) -> None:
-        """Waits for a daemon that went away to come back, else starts one.
+        """Wait for a daemon that went away, else start one.
 
-        One that somebody stopped on purpose is not started. Raises Unreachable.
+        A daemon that was stopped on purpose is not started. Raises Unreachable.
         """
-        time.sleep(_BREATH_SECONDS)
+        time.sleep(_RETRY_SECONDS)
         stopped = failure.code == "daemon.stopping"
         if not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
             with self.language():
-                ensure(self.home, autostart=self._autostart and not stopped, say=self.say)
+                autostart = self._autostart and not stopped
+                ensure(self.home, autostart=autostart, notify=self.notify)
 
     def _error_of(self, error: Any, seconds: float, method: Any) -> SafetrainError:
         found = error_of(error, self.home, seconds)
@@ -161,91 +166,41 @@ class Daemon:
         return found
 
     def _incompatible(self, method: Any) -> Incompatible:
-        """Why the daemon does not take the call `method`, and what to do, by what it does take."""
+        """Return the error for a method that the daemon does not offer: which side is outdated."""
         from safetrain.compatibility import explained
         from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
 
         try:
             info = self.control.Info(InfoRequest(), timeout=CALL_SECONDS)
         except grpc.RpcError:
-            info = InfoResponse()  # a daemon that is older than Info, or gone
+            info = InfoResponse()  # no Info call: an older daemon, or none
         return explained(method, info)
 
-    # Each service is loaded with its first call: a command needs one or two of them.
+    if TYPE_CHECKING:
+        answers: AnswersStub
+        control: ControlStub
+        data: DataStub
+        diagnosis: DiagnosisStub
+        evaluations: EvaluationsStub
+        events: EventsStub
+        exports: ExportsStub
+        jobs: JobsStub
+        models: ModelsStub
+        preflight: PreflightStub
+    else:
 
-    @cached_property
-    def jobs(self) -> JobsStub:
-        """Submit, look at, control."""
-        from safetrain_proto.v1.jobs_pb2_grpc import JobsStub
-
-        return JobsStub(self._channel)
-
-    @cached_property
-    def events(self) -> EventsStub:
-        """A job's story."""
-        from safetrain_proto.v1.events_pb2_grpc import EventsStub
-
-        return EventsStub(self._channel)
-
-    @cached_property
-    def preflight(self) -> PreflightStub:
-        """Will it crash, and which settings."""
-        from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
-
-        return PreflightStub(self._channel)
-
-    @cached_property
-    def answers(self) -> AnswersStub:
-        """Questions to a model."""
-        from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
-
-        return AnswersStub(self._channel)
-
-    @cached_property
-    def diagnosis(self) -> DiagnosisStub:
-        """What troubles a training."""
-        from safetrain_proto.v1.diagnosis_pb2_grpc import DiagnosisStub
-
-        return DiagnosisStub(self._channel)
-
-    @cached_property
-    def evaluations(self) -> EvaluationsStub:
-        """Base and adapter compared on questions."""
-        from safetrain_proto.v1.evaluations_pb2_grpc import EvaluationsStub
-
-        return EvaluationsStub(self._channel)
-
-    @cached_property
-    def exports(self) -> ExportsStub:
-        """Adapters fused into models."""
-        from safetrain_proto.v1.exports_pb2_grpc import ExportsStub
-
-        return ExportsStub(self._channel)
-
-    @cached_property
-    def data(self) -> DataStub:
-        """Training files."""
-        from safetrain_proto.v1.data_pb2_grpc import DataStub
-
-        return DataStub(self._channel)
-
-    @cached_property
-    def models(self) -> ModelsStub:
-        """Models kept under the home."""
-        from safetrain_proto.v1.models_pb2_grpc import ModelsStub
-
-        return ModelsStub(self._channel)
-
-    @cached_property
-    def control(self) -> ControlStub:
-        """The daemon itself."""
-        from safetrain_proto.v1.control_pb2_grpc import ControlStub
-
-        return ControlStub(self._channel)
+        def __getattr__(self, name: str) -> Any:
+            """Import the stub of the service `name` at its first use; a command needs few."""
+            if name not in _SERVICES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            module = importlib.import_module(f"safetrain_proto.v1.{name}_pb2_grpc")
+            stub = getattr(module, f"{name.capitalize()}Stub")(self._channel)
+            setattr(self, name, stub)
+            return stub
 
 
 def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
-    """The error behind a failed call: the daemon's own, else what its status code tells."""
+    """Return the daemon's own error for a failed call, else one for its gRPC status code."""
     from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 
     for key, value in error.trailing_metadata() or ():
@@ -267,6 +222,6 @@ def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
     return Broken("daemon.broken", reason=f"{code.name}: {details}", log=log)
 
 
-def lost(error: SafetrainError) -> bool:
+def connection_lost(error: SafetrainError) -> bool:
     """Whether the connection was lost, rather than the request refused."""
     return error.code in ("daemon.unreachable", "daemon.stopping")

@@ -1,6 +1,6 @@
-"""The one way by which text leaves for the terminal: cleaned of control sequences.
+"""Writes text to the terminal without control sequences, which names, models and answers may hold.
 
-Names, paths, models, templates and answers may hold anything; no caller needs to think of it.
+All output of the client to standard output and standard error goes through these functions.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from safetrain_shared.printable import printable_styled
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Writes a text to standard output, or to standard error, and a newline unless told not to."""
+    """Write `text` to standard output (`err`: standard error); `nl`: with a newline after it."""
     click.echo(printable_styled(text), err=err, nl=nl)
 
 
 def replace_line(text: str) -> None:
-    """Writes `text` on standard error in place of the line that stands there."""
+    """Replace the current line of standard error by `text`."""
     sys.stderr.write(f"\r\x1b[K{printable_styled(text)}")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Errors at the terminal: one sentence in the user's language, and the exit code for it."""
+"""Prints an error as one sentence, or as JSON, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from safetrain_shared.usage import usage_error, usage_error_text
 
 
 def report(error: Exception, *, as_json: bool = False) -> int:
-    """Says what went wrong on standard error and returns the exit code.
+    """Print `error` on standard error and return the exit code.
 
     `as_json`: as one JSON object, `{"error": {"code", "args", "text"}, "exit_code"}`.
     """
     if isinstance(error, click.Abort):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else flushing at exit fails
         return EXIT_PIPE
     if isinstance(error, click.UsageError):
-        told = _json("usage", {}, usage_error(error), error.exit_code)
-        _write(told if as_json else usage_error_text("safetrain", error))
+        text = _json("usage", {}, usage_error(error), error.exit_code)
+        _write(text if as_json else usage_error_text("safetrain", error))
         return error.exit_code
     known = error if isinstance(error, SafetrainError) else _known(error)
-    told = _json(known.code, known.args_by_name, str(known), known.exit_code)
-    _write(told if as_json else f"safetrain: {known}")
+    text = _json(known.code, known.args_by_name, str(known), known.exit_code)
+    _write(text if as_json else f"safetrain: {known}")
     return known.exit_code
 
 
 def _known(error: Exception) -> SafetrainError:
-    """An error that nobody raised on purpose, as one of ours."""
-    if isinstance(error, UnicodeEncodeError):  # an argument that is not UTF-8, on its way out
+    """Return the SafetrainError for an exception of another type."""
+    if isinstance(error, UnicodeEncodeError):  # an argument that is not UTF-8
         text = error.object.encode("utf-8", "backslashreplace").decode()
         return InvalidInput("client.not_utf8", text=text)
     if os.environ.get("SAFETRAIN_DEBUG"):
@@ -59,5 +59,5 @@ def _json(code: str, args: Mapping[str, ArgValue], text: str, exit_code: int) ->
 def _write(line: str) -> None:
     try:
         echo(line, err=True)
-    except OSError:  # standard error is gone, too
+    except OSError:  # standard error is closed too
         sys.stderr = None

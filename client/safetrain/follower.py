@@ -1,10 +1,10 @@
-"""Follows a job's events across restarts of the daemon: nothing lost, nothing twice."""
+"""Follows a job's events across restarts of the daemon, each event once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safetrain.connection import Daemon, lost
+from safetrain.connection import Daemon, connection_lost
 from safetrain.gc_pause import gc_paused
 from safetrain_proto.v1.events_pb2 import EventBatch, WatchRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest
@@ -15,9 +15,9 @@ from safetrain_shared.wire import event_from_wire, state_from_wire
 
 
 class Follower:
-    """One job's events from `after_seq` on, in order.
+    """The events of one job after `after_seq`, in order.
 
-    `state` is how the job ended, once `batches` has come to its end.
+    `state`: the job's final state, once `batches` is exhausted.
     """
 
     def __init__(self, daemon: Daemon, job: int, after_seq: int = 0) -> None:
@@ -28,16 +28,16 @@ class Follower:
         self._damaged: set[Damaged] = set()
 
     def batches(self) -> Iterator[tuple[list[Event], bool]]:
-        """Lists of new events, and whether nothing more was there yet, until the job has ended.
+        """Yield new events and whether they reach the newest one, until the job has ended.
 
-        A daemon that goes away is waited for, or started again. Raises SafetrainError where it
-        does not come back, or the job is not there.
+        Reconnects to a daemon that went away, or starts it. Raises SafetrainError where that
+        fails, or the job does not exist.
         """
         while self.state not in FINAL:
             try:
                 yield from self._connected()
             except SafetrainError as error:
-                if not lost(error):
+                if not connection_lost(error):
                     raise
                 self._daemon.recover(error)
 
@@ -49,7 +49,7 @@ class Follower:
         self.state = state_from_wire(job.state)
 
     def _fresh(self, batch: EventBatch) -> list[Event]:
-        """The events not yet seen; a damaged range has no number and is known by its bytes."""
+        """Return the unseen events. A damaged range has no `seq`; its byte range identifies it."""
         fresh = []
         for message in batch.events:
             event = event_from_wire(message)
@@ -66,7 +66,7 @@ class Follower:
 
 
 def events_so_far(daemon: Daemon, job_id: int) -> list[Event]:
-    """All events of a job up to now, in order. Raises SafetrainError."""
+    """Return all events of a job so far, in order. Raises SafetrainError."""
     request = WatchRequest(job_id=job_id, follow=False)
     batches = daemon.stream(daemon.events.Watch, request)
     with gc_paused():

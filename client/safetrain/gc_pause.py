@@ -1,4 +1,4 @@
-"""Keeps the garbage collector off what makes much and throws nothing away: it looks in vain."""
+"""Disables the garbage collector while many long-lived objects are made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No collection inside the block; what it made is never looked at again.
+    """Disable the garbage collector inside the block and freeze the objects made there.
 
-    For a command that loads its modules, or a long story: a tenth to a third of the time.
+    Loading modules or a long history this way takes a tenth to a third less time.
     """
     gc.disable()
     try:

@@ -1,32 +1,33 @@
-"""What a user gives on the command line, made into what the daemon takes: absolute and checked."""
+"""Checks and completes user input: paths, data files, settings, sizes."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from safetrain.config_file import read_file
 from safetrain.int64 import MOST
 from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
-from safetrain_shared.errors import ArgValue, InvalidInput, InvalidSetting, NotFound
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
+from safetrain_shared.evaluations import EvaluationSpec
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import DEFAULT_MODEL as DEFAULT_MODEL
+from safetrain_shared.paths import QUESTIONS
 from safetrain_shared.settings import SettingValue, checked, parse
 
 DEFAULT_OUTPUT = "checkpoints_qlora"
 _FULL_DATA = ("train_v3_final_complete.jsonl", "valid_v3_final_complete.jsonl")
 _SAMPLE_DATA = ("farense_train.jsonl", "farense_valid.jsonl")
-_LEAST_BUDGET = 1_000_000  # below it, a unit was forgotten
+_LEAST_BUDGET = 1_000_000  # bytes; for less, a unit was forgotten
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def absolute(path: str) -> str:
-    """`path` from the current folder, `~` resolved. Links stay, as the user named them.
+    """Return the absolute path, `~` expanded; symbolic links are kept.
 
-    Raises InvalidInput for an empty path, and for a name that no message can carry.
+    Raises InvalidInput for an empty path, a NUL character, and a name that is not UTF-8.
     """
     if not path:
         raise InvalidInput("path.empty")
@@ -42,24 +43,24 @@ def absolute(path: str) -> str:
 
 
 def model(text: str) -> str:
-    """A folder of this machine as an absolute path; a known name or a hub id as it is."""
+    """Return a model folder as an absolute path; a known name or a hub id unchanged."""
     looks_like_path = text.startswith((".", "/", "~"))
     return absolute(text) if looks_like_path or (Path(text) / "config.json").exists() else text
 
 
 def default_data_note(train: str, valid: str) -> Finding:
-    """Which data is used where none was named, as a finding."""
+    """Return a finding that names the data used by default."""
     if Path(train).parent == _packaged_sample() and _packaged_sample() != Path.cwd() / "data":
         return Finding("client.sample_data")
     return Finding("client.default_data", args={"train": train, "valid": valid})
 
 
 def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
-    """The training and the validation file: those given, else those of `folder` where a
-    configuration names one, else ./data's full set, else the sample.
+    """Return training and validation file: the given ones, else those of the configuration's
+    `folder`, else the full set or the sample in ./data, else the packaged sample.
 
-    Raises InvalidInput where only one is given or `folder` is none, NotFound where there is not
-    even the sample.
+    Raises InvalidInput where only one is given or `folder` is a hub data set, NotFound where a
+    folder or the sample is missing.
     """
     if train and valid:
         return absolute(train), absolute(valid)
@@ -81,8 +82,18 @@ def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, s
     raise NotFound("client.no_sample", path=str(here))
 
 
+def evaluation(questions: str | None, train: str) -> EvaluationSpec | None:
+    """What is asked once the job is trained: a question set, by default the questions that
+    `prepare` held out beside the training file; None where there are none.
+    """
+    if questions:
+        return EvaluationSpec(questions=absolute(questions))
+    held_out = Path(train).with_name(QUESTIONS)
+    return EvaluationSpec(questions=str(held_out)) if held_out.is_file() else None
+
+
 def _packaged_sample() -> Path:
-    """`safetrain/sample` in an installed wheel, the repository's `data` in a checkout."""
+    """Return `safetrain/sample` of an installed wheel, or the repository's `data`."""
     package = Path(__file__).resolve().parent
     installed = package / "sample"
     return installed if installed.is_dir() else package.parent.parent / "data"
@@ -93,25 +104,27 @@ def settings(
     pairs: Sequence[str],
     options: Mapping[str, SettingValue] | None = None,
 ) -> dict[str, SettingValue]:
-    """The settings of a configuration, then of other options, then those of `--set KEY=VALUE`.
+    """Return the settings of a configuration, overridden by `options`, then by `--set KEY=VALUE`.
 
-    Raises InvalidSetting.
+    Epochs that are named go before the steps of a configuration. Raises InvalidSetting.
     """
-    chosen = {**config.settings, **(options or {})}
+    named: dict[str, SettingValue] = {**(options or {})}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise InvalidSetting("client.set_form", text=pair)
-        chosen[name.strip()] = parse(name.strip(), value.strip())
+        named[name.strip()] = parse(name.strip(), value.strip())
+    left_out = {"max_steps"} if "num_epochs" in named else set()
+    chosen = {k: v for k, v in config.settings.items() if k not in left_out} | named
     for name, micro_batches in config.counts.items():  # steps of what is chosen in the end
-        if chosen.get(name) == config.settings.get(name):
+        if name in chosen and chosen[name] == config.settings.get(name):
             accumulation = int(str(chosen.get("gradient_accumulation") or 1))
             chosen[name] = in_steps(micro_batches, accumulation)
     return chosen
 
 
 def read_config(file: str) -> Config:
-    """What a JSON or YAML file says; one of `mlx_lm.lora` is read in our names.
+    """Read a JSON or YAML file; one of `mlx_lm.lora` is converted.
 
     Raises NotFound, InvalidInput for what cannot be read, InvalidSetting for a name or value.
     """
@@ -121,36 +134,17 @@ def read_config(file: str) -> Config:
     return Config({name: checked(name, value) for name, value in values.items()})
 
 
-def with_epochs(config: Config, train: str) -> Config:
-    """The configuration with its micro-batches as epochs of the samples in `train`."""
-    if not config.micro_batches or "num_epochs" in config.settings:
-        return config
-    try:
-        with Path(train).open("rb") as file:
-            samples = sum(1 for line in file if line.strip())
-    except OSError:  # the daemon says what is wrong with it
-        return config
-    iters, batch = config.micro_batches, config.batch_size
-    epochs = iters * batch / max(1, samples)
-    chosen = max(1, round(epochs))
-    args: dict[str, ArgValue] = {"iters": iters, "batch": batch, "samples": samples, "path": train}
-    args |= {"epochs": round(epochs, 1), "chosen": chosen}
-    told = Finding("config.epochs", Status.INFO, args=args)
-    settings = {**config.settings, "num_epochs": checked("num_epochs", chosen)}
-    return replace(config, settings=settings, notes=(*config.notes, told))
-
-
 def job_number(number: int) -> int:
-    """The number of a job, 0 for none. Raises NotFound for one that no job can have."""
+    """Return a job's number, 0 for none. Raises NotFound for an impossible number."""
     if not 0 <= number <= MOST:
         raise NotFound("job.unknown", id=str(number))
     return number
 
 
 def memory(text: str | None) -> int:
-    """Bytes of an amount such as 6GB (6 * 10**9), 6,5 GiB (2**30 each) or 800M; 0 for none.
+    """Parse a size: 6GB (6 * 10**9 bytes), 6,5 GiB (2**30 each), 800M; 0 for none.
 
-    Raises InvalidSetting for what is no amount, or more than any machine has.
+    Raises InvalidSetting for an invalid, too small or too large size.
     """
     if not text:
         return 0

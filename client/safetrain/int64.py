@@ -1,4 +1,4 @@
-"""Whole numbers on the command line that the daemon can take: 64 bits with a sign."""
+"""Integer options of the command line, limited to the 64-bit signed range of the protocol."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST = 2**63 - 1
 
 
 class Int64(click.IntRange):
-    """A whole number from `min` to MOST; help texts name the lower end alone."""
+    """An integer from `min` to MOST; help texts show the lower bound only."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number. Fails as click's own types do."""
+        """Return the integer. Fails as click's own types do."""
         number = super().convert(value, param, ctx)
         if number > MOST:
             text = translate("{value} is not in the range {range}.")

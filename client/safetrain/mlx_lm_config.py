@@ -1,9 +1,9 @@
-"""Configurations of `mlx_lm.lora`, in our names.
+"""Converts configurations of `mlx_lm.lora` to safetrain's settings.
 
-Source of theirs: `CONFIG_DEFAULTS` in mlx_lm/lora.py, 0.32. What the file leaves out is left to the
-planner, not to their defaults, but for what gives its counts their unit: a file that counts
-iterations fixes the micro-batch and the accumulation. Nothing is dropped without a word: a key that
-has no counterpart here is noted, and one that would make it another training is refused.
+Source of the keys: `CONFIG_DEFAULTS` in mlx_lm/lora.py, 0.32. Missing keys are left to the planner,
+not to mlx-lm's defaults; but a file that counts iterations fixes the micro-batch size and the
+accumulation, the unit of its counts. A key without a counterpart is noted; one that would make it a
+different training is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetrain_shared.errors import InvalidInput
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import FIELDS, SettingValue, checked
 
-# theirs → ours, where only the name differs
+# mlx-lm's key → our setting, where only the name differs
 _RENAMED = {
     "batch_size": "batch_size",
     "fine_tune_type": "fine_tune_type",
@@ -28,8 +28,9 @@ _RENAMED = {
     "max_seq_length": "max_seq_length",
     "seed": "seed",
 }
-# They count micro-batches here, we count optimizer steps.
+# mlx-lm counts micro-batches here, safetrain counts optimizer steps.
 _COUNTED = {
+    "iters": "max_steps",
     "save_every": "save_steps",
     "steps_per_eval": "eval_steps",
     "steps_per_report": "log_steps",
@@ -37,10 +38,10 @@ _COUNTED = {
 _LORA = {"rank": "lora_rank", "scale": "lora_scale", "dropout": "lora_dropout"}
 _SCHEDULES = {"cosine_decay": "cosine", "linear_schedule": "linear"}
 _OPTIMIZERS = ("adam", "adamw")
-_ADAMW_DECAY = 0.01  # mlx's default; their Adam has none
-_BATCH_SIZE = 4  # theirs, where a file leaves it out
+_ADAMW_DECAY = 0.01  # mlx's default; its Adam has none
+_BATCH_SIZE = 4  # mlx-lm's default
 _RANK = 8
-_READ = {"model", "data", "adapter_path", "trust_remote_code", "iters", "num_layers", "val_batches"}
+_READ = {"model", "data", "adapter_path", "trust_remote_code", "num_layers", "val_batches"}
 _READ |= {
     "resume_adapter_file",
     "lora_parameters",
@@ -50,20 +51,18 @@ _READ |= {
     *_RENAMED,
     *_COUNTED,
 }
-_NEEDLESS = {"train", "config", "test_batches"}  # they change nothing here
-_MISSING_HERE = {"hf_dataset", "test", "report_to", "project_name"}
-_MISSING_HERE |= {"clear_cache_threshold"}
-_THEIRS = (_READ | _NEEDLESS | _MISSING_HERE) - FIELDS.keys()
+_NO_EFFECT = {"train", "config", "test_batches"}  # ignored without a note
+_UNSUPPORTED = {"hf_dataset", "test", "report_to", "project_name"}
+_UNSUPPORTED |= {"clear_cache_threshold"}
+_KEYS = (_READ | _NO_EFFECT | _UNSUPPORTED) - FIELDS.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a configuration file says; empty where it says nothing.
+    """The contents of a configuration file; fields are empty where it has no value.
 
-    `data`: a folder with train.jsonl and valid.jsonl. `micro_batches`: how many of `batch_size`
-    samples are to be trained, 0 where epochs say it. `counts`: the settings that the file counts in
-    micro-batches, as it says them. `start_adapter`: weights to start from. `notes`: what the user
-    should know.
+    `data`: a folder with train.jsonl and valid.jsonl. `counts`: settings in micro-batches.
+    `start_adapter`: adapter weights to start from. `notes`: remarks for the user.
     """
 
     settings: dict[str, SettingValue] = field(default_factory=dict)
@@ -71,22 +70,20 @@ class Config:
     data: str = ""
     output: str = ""
     trust_remote_code: bool = False
-    micro_batches: int = 0
-    batch_size: int = _BATCH_SIZE
     counts: Mapping[str, int] = field(default_factory=dict)
     start_adapter: str = ""
     notes: tuple[Finding, ...] = ()
 
 
 def is_mlx_lm(values: Mapping[str, Any]) -> bool:
-    """Whether the names are those of `mlx_lm.lora`."""
-    return bool(_THEIRS & values.keys())
+    """Whether the keys are those of `mlx_lm.lora`."""
+    return bool(_KEYS & values.keys())
 
 
 def from_mlx_lm(given: Mapping[str, Any]) -> Config:
-    """What the file says, by our names.
+    """Convert the file.
 
-    Raises InvalidInput for a value that cannot be meant, or a training that is none of ours.
+    Raises InvalidInput for an invalid value or a training that is not supported.
     """
     values = {str(name): value for name, value in given.items() if value is not None}
     if "hf_dataset" in values:
@@ -94,7 +91,10 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
     lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
     settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
     settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
-    counts = {ours: _count(values, name, 1) for name, ours in _COUNTED.items() if name in values}
+    counted = {name: ours for name, ours in _COUNTED.items() if name in values}
+    if "num_epochs" in values:  # one of ours, which says it otherwise
+        counted.pop("iters", None)
+    counts = {ours: _count(values, name, 1) for name, ours in counted.items()}
     settings |= _counted(values, counts) | _layers(values) | _adapter(lora) | _optimizer(values)
     settings |= _schedule(schedule, constant="learning_rate" in values or "lr_schedule" in given)
     return Config(
@@ -103,8 +103,6 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
         data=_text(values, "data"),
         output=_text(values, "adapter_path"),
         trust_remote_code=values.get("trust_remote_code") is True,
-        micro_batches=_count(values, "iters", 0),
-        batch_size=_count(values, "batch_size", _BATCH_SIZE),
         counts=counts,
         start_adapter=_text(values, "resume_adapter_file"),
         notes=tuple(_notes(values, lora, schedule)),
@@ -112,18 +110,18 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
 
 
 def in_steps(micro_batches: int, accumulation: int) -> int:
-    """A count of micro-batches as optimizer steps, at least one."""
-    return max(1, round(micro_batches / accumulation))
+    """Convert a count of micro-batches to whole optimizer steps, at least one."""
+    return max(1, micro_batches // accumulation)
 
 
 def _counted(values: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-    """What is counted in optimizer steps here, with all that makes out a step."""
+    """Return the settings in optimizer steps, and batch size and accumulation, their unit."""
     accumulation = _count(values, "grad_accumulation_steps", 1)
     ours: dict[str, Any] = {name: in_steps(n, accumulation) for name, n in counts.items()}
-    if counts or "iters" in values or values.get("lr_schedule"):
+    if counts or values.get("lr_schedule"):
         ours["batch_size"] = _count(values, "batch_size", _BATCH_SIZE)
         ours["gradient_accumulation"] = accumulation
-    if values.get("val_batches"):  # theirs: -1 for the whole file; ours: 0
+    if values.get("val_batches"):  # -1: the whole file, which is 0 here
         batches = _whole("val_batches", values["val_batches"], low=-1)
         ours["eval_samples"] = max(0, batches) * _count(values, "batch_size", _BATCH_SIZE)
     return ours
@@ -144,7 +142,7 @@ def _adapter(lora: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _means_scale(lora: Mapping[str, Any]) -> bool:
-    """Whether the scale is given as alpha, which is rank times as much."""
+    """Whether the scale is given as alpha, which is rank × scale."""
     if "alpha" not in lora or "scale" in lora:
         return False
     alpha = _number(lora["alpha"])
@@ -158,7 +156,7 @@ def _rank(lora: Mapping[str, Any]) -> int:
 
 
 def _optimizer(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Ours is AdamW, which without weight decay is Adam."""
+    """Adam is AdamW without weight decay."""
     if "optimizer" not in values:
         return {}
     name = str(values["optimizer"]).lower()
@@ -170,7 +168,7 @@ def _optimizer(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(schedule: Mapping[str, Any], *, constant: bool) -> dict[str, Any]:
-    """Their schedules move once an optimizer step, as ours do; a rate alone is constant."""
+    """Convert the schedule; a learning rate without one is constant."""
     if not schedule:
         return {"schedule": "constant", "warmup_steps": 0} if constant else {}
     name = str(schedule.get("name"))
@@ -185,9 +183,7 @@ def _schedule(schedule: Mapping[str, Any], *, constant: bool) -> dict[str, Any]:
 def _notes(
     values: Mapping[str, Any], lora: Mapping[str, Any], schedule: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """One for each key that is passed over or read in another form, and one where a schedule ends
-    otherwise.
-    """
+    """Yield a note for each key that is ignored or converted."""
     if values.get("train") is False:
         yield Finding("config.not_training", Status.WARNING)
     if _means_scale(lora):
@@ -200,13 +196,13 @@ def _notes(
         yield Finding("config.schedule", Status.INFO)
     own = _group(_group(values, "optimizer_config"), str(values.get("optimizer", "adam")).lower())
     groups = {
-        "": (values, {*_READ, *_NEEDLESS, *FIELDS}),
+        "": (values, {*_READ, *_NO_EFFECT, *FIELDS}),
         "lora_parameters.": (lora, {*_LORA, "keys", *({"alpha"} if _means_scale(lora) else ())}),
         "lr_schedule.": (schedule, {"name", "arguments", "warmup"}),
         "optimizer_config.": (own, {"weight_decay"}),
     }
     for group, (given, known) in groups.items():
-        # What is off there does nothing: a file that names every key gets no note for it.
+        # No note for values that are off: a complete file names every key.
         for name in (n for n, value in given.items() if n not in known and value):
             yield Finding("config.ignored", Status.INFO, args={"name": f"{group}{name}"})
 
@@ -241,7 +237,7 @@ def _whole(name: str, value: Any, *, low: int) -> int:
 
 
 def _number(value: Any) -> Any:
-    """PyYAML reads 1e-5, without a point, as text."""
+    """Convert numbers in texts: PyYAML reads 1e-5 as text."""
     if not isinstance(value, str):
         return value
     try:

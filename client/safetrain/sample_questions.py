@@ -1,4 +1,4 @@
-"""Questions from a training file, with the answers that stand there: to show what was learned."""
+"""Sample questions from a data file, with their reference answers, for the report."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-_LINES = 10_000  # of a large file, its beginning will do
-_CHARACTERS = 400  # of a question that can be read at a glance
+_LINES = 10_000  # lines read of a large file
+_CHARACTERS = 400  # longer questions are not used
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question, with the system message before it and the answer of the data, where known."""
+class SampleQuestion:
+    """A question with its system message and its reference answer, each empty where unknown."""
 
     question: str
     system: str = ""
     expected: str = ""
 
 
-def spread(path: str, count: int) -> list[Asked]:
-    """`count` different questions, from the file's beginning to its end; none it cannot tell."""
+def evenly_spaced(path: str, count: int) -> list[SampleQuestion]:
+    """Return up to `count` distinct questions, evenly spaced over the file; [] if unreadable."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            found = {asked.question: asked for asked in _asked(islice(file, _LINES))}
+            found = {sample.question: sample for sample in _questions(islice(file, _LINES))}
     except (OSError, UnicodeDecodeError):
         return []
     known = list(found.values())
@@ -35,21 +35,21 @@ def spread(path: str, count: int) -> list[Asked]:
     return [known[i * (len(known) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def _asked(lines: Iterator[str]) -> Iterator[Asked]:
+def _questions(lines: Iterator[str]) -> Iterator[SampleQuestion]:
     for line in lines:
         try:
-            asked = _of(json.loads(line))
+            sample = _parse(json.loads(line))
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
-            continue  # no sample, or one that asks nothing
-        if asked.question.strip() and len(asked.question) <= _CHARACTERS:
-            yield asked
+            continue  # not a sample, or one without a question
+        if sample.question.strip() and len(sample.question) <= _CHARACTERS:
+            yield sample
 
 
-def _of(sample: Any) -> Asked:
+def _parse(sample: Any) -> SampleQuestion:
     if "prompt" in sample:
-        return Asked(str(sample["prompt"]), expected=str(sample.get("completion", "")))
+        return SampleQuestion(str(sample["prompt"]), expected=str(sample.get("completion", "")))
     turns = [(turn["role"], str(turn["content"])) for turn in sample["messages"]]
     system = next((text for role, text in turns if role == "system"), "")
     question = next(text for role, text in turns if role == "user")
     expected = next((text for role, text in turns if role == "assistant"), "")
-    return Asked(question, system, expected)
+    return SampleQuestion(question, system, expected)

@@ -1,4 +1,4 @@
-"""Runs the daemon's self-test in a process of its own and hands on what it says, line by line."""
+"""Runs the daemon's self-test as a subprocess and yields its messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetrain_shared.errors import Broken, Unreachable, error_from_dict
 
 
 def selftest(*, thorough: bool = False) -> Iterator[dict[str, Any]]:
-    """What it is doing, its verdicts, last {"done": {"passed", "machine"}}.
+    """Yield the self-test's messages: progress, findings, last {"done": {"passed", "machine"}}.
 
-    Raises Unreachable where the daemon's part is not installed, what the self-test refused with,
-    and Broken where it ended without a conclusion.
+    Raises Unreachable where the daemon's part is not installed, the self-test's own error, and
+    Broken where it ended without the last message.
     """
     if not installed():
         raise Unreachable("daemon.not_installed")
@@ -25,11 +25,11 @@ def selftest(*, thorough: bool = False) -> Iterator[dict[str, Any]]:
         assert process.stdout is not None and process.stderr is not None
         done = False
         for line in process.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise error_from_dict(said["error"])
-            done = done or "done" in said
-            yield said
+            message = json.loads(line)
+            if "error" in message:
+                raise error_from_dict(message["error"])
+            done = done or "done" in message
+            yield message
         if not done:
             last = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
             raise Broken("client.broken", reason=last[-1] if last else "selftest")

@@ -1,4 +1,4 @@
-"""What every command shares: `--json`, `--quiet`, `--lang`, `--no-autostart`, and its help."""
+"""The `command` decorator: shared options, help text and example of every command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 from safetrain.echo import echo
 from safetrain_shared import i18n
 from safetrain_shared.i18n import translate as _
-from safetrain_shared.usage import translate_metavars
+from safetrain_shared.usage import translate_values
 
-COMPLETE = "_SAFETRAIN_COMPLETE"  # set by a shell that asks how a line may go on
+COMPLETE = "_SAFETRAIN_COMPLETE"  # set by a shell that asks for completions
 
 
 @dataclass
 class Session:
-    """The choices that hold for a whole invocation, wherever on the line they stand."""
+    """Values of the options that every command takes."""
 
     json: bool = False
     autostart: bool = True
@@ -27,11 +27,11 @@ class Session:
 
     @property
     def terse(self) -> bool:
-        """Nothing but results and errors: no progress, no pictures."""
+        """Whether only results and errors are printed, no progress."""
         return self.json or self.quiet
 
     def note(self, text: str) -> None:
-        """Something by the way, for people: on standard error, unless they want quiet."""
+        """Print a remark on standard error, unless --quiet is set."""
         if not self.quiet:
             echo(text, err=True)
 
@@ -46,9 +46,9 @@ def command(
     name: str | None = None,
     cls: type[click.Command] = click.Command,
 ) -> Callable[..., click.Command]:
-    """Makes a function a command with help, an example and the shared options.
+    """Decorate a function as a command with help, an example and the shared options.
 
-    The function's first argument is the Session. `cls`: what shows more in its help.
+    The function's first argument is the Session. `cls`: a subclass that extends the help.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:
@@ -56,20 +56,20 @@ def command(
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(click.get_current_context().ensure_object(Session), *args, **kwargs)
 
-        made = click.command(name, cls=cls, help=text, epilog=shown(example))(call)
+        made = click.command(name, cls=cls, help=text, epilog=example_epilog(example))(call)
         return shared_options(made)
 
     return wrap
 
 
-def shown(example: str) -> str:
-    """An example as the last part of a help text."""
+def example_epilog(example: str) -> str:
+    """Return the epilog of a help text that shows `example`."""
     lines = "\n".join(f"  {line}" for line in example.splitlines())
     return "\b\n" + _("Example:") + "\n" + lines
 
 
 def shared_options(target: C) -> C:
-    """Adds the options that every command has."""
+    """Add the options that every command has."""
     target.params += [
         _flag("--json", _("Print JSON, for programs."), _json),
         _flag("--quiet", _("Only results and errors: no notes, no progress."), _quiet),
@@ -82,7 +82,7 @@ def shared_options(target: C) -> C:
         ),
         _flag("--no-autostart", _("Do not start safetraind where none runs."), _no_autostart),
     ]
-    return translate_metavars(target)
+    return translate_values(target)
 
 
 def _flag(name: str, text: str, callback: Callable[[Session], None]) -> click.Option:

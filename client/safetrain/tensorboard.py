@@ -1,4 +1,4 @@
-"""A job's curves for TensorBoard, written through its own library while the job is followed."""
+"""Writes a job's metrics as TensorBoard event files, with TensorBoard's own library."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ _FLUSH_SECONDS = 2
 _NEVER = 2**63 - 1
 
 
-def needed() -> None:
-    """Raises Unreachable, with what to install, where TensorBoard's library is not there."""
+def require() -> None:
+    """Raise Unreachable, which names the package, where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise Unreachable("client.tensorboard_missing")
 
 
 @contextmanager
-def board(folder: Path) -> Iterator[Board]:
-    """A board that writes to `folder`, one run of TensorBoard's. Raises NotAllowed."""
+def open_writer(folder: Path) -> Iterator[MetricsWriter]:
+    """Open a writer for one TensorBoard run in `folder`. Raises NotAllowed."""
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     try:
         writer = EventFileWriter(str(folder), flush_secs=_FLUSH_SECONDS)
         try:
-            yield Board(writer)
+            yield MetricsWriter(writer)
         finally:
             writer.close()
     except OSError as error:
         raise NotAllowed("path.unwritable", path=str(folder), reason=error.strerror) from error
 
 
-class Board:
-    """Takes a job's events and writes its numbers: losses, rate, speed; memory in GiB."""
+class MetricsWriter:
+    """Writes losses, learning rate, speed and memory (GiB) of a job's events."""
 
     def __init__(self, writer: EventFileWriter) -> None:
         self._writer = writer
         self._last: dict[type, int] = {}
 
     def take(self, event: Event) -> None:
-        """Writes the numbers of one event; others than steps and evaluations have none."""
+        """Write the metrics of one event; only steps and evaluations have any."""
         body = event.body
         if not isinstance(body, StepDone | Evaluated):
             return
-        if self._goes_back(body):
-            self._forget_from(body.step, event.time)
+        if self._is_repeated(body):
+            self._discard_from(body.step, event.time)
         self._last[type(body)] = body.step
         self._write(body.step, event.time, _numbers(body))
 
-    def _goes_back(self, body: StepDone | Evaluated) -> bool:
-        """Whether the step ran again: after a kill, or since the job was followed before."""
+    def _is_repeated(self, body: StepDone | Evaluated) -> bool:
+        """Whether the step was already written: it ran again after a kill, or in an older file."""
         same = self._last.get(type(body), -1 if self._last else _NEVER)
         return body.step <= same or body.step < max(self._last.values(), default=0)
 
-    def _forget_from(self, step: int, time: float) -> None:
-        """TensorBoard drops what stands at `step` and behind it, in older files too."""
+    def _discard_from(self, step: int, time: float) -> None:
+        """Make TensorBoard discard the points from `step` on, in older files too."""
         from tensorboard.compat.proto.event_pb2 import Event as Record
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        job_to_draw = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Record(wall_time=time, step=step, session_log=job_to_draw))
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Record(wall_time=time, step=step, session_log=start))
 
     def _write(self, step: int, time: float, numbers: dict[str, float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event as Record

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,10 @@ from safetrain_shared.i18n import LANGUAGES, decimal, lang_option, use_with_gett
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 from safetrain_shared.paths import home
-from safetrain_shared.usage import translate_metavars, usage_error, usage_error_text
+from safetrain_shared.usage import translate_values, usage_error, usage_error_text
+
+if TYPE_CHECKING:
+    from safetraind.storage.restore import Restored
 
 # Each command imports its modules when it runs, which keeps `status` and `--help` quick.
 
@@ -136,9 +139,9 @@ def _cli() -> click.Command:
         help=_("The service that trains. It goes on when the terminal closes."),
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
-    for make in (_run, _start, _stop, _restart, _status, _logs, _install, _uninstall):
-        group.add_command(translate_metavars(make()))
-    return translate_metavars(_with_lang(group))
+    for make in (_run, _start, _stop, _restart, _status, _logs, _restore, _install, _uninstall):
+        group.add_command(translate_values(make()))
+    return translate_values(_with_lang(group))
 
 
 def _run() -> click.Command:
@@ -250,6 +253,36 @@ def _logs() -> click.Command:
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
     return logs
+
+
+def _restore() -> click.Command:
+    @_command(
+        "safetraind restore",
+        _("Make a damaged or lost database whole again, from its backup and the jobs' folders."),
+    )
+    def restore() -> dict[str, Any]:
+        from safetraind import app
+        from safetraind.storage import restore as storage
+
+        lock = app.take_home(home())
+        try:
+            done = storage.restore(home())
+        finally:
+            os.close(lock)
+        result = {"jobs": done.jobs, "rebuilt": done.rebuilt, "backup": done.backup}
+        return {**result, "aside": done.aside, "text": sentence(*_restored(done))}
+
+    return restore
+
+
+def _restored(done: Restored) -> tuple[str, dict[str, Any]]:
+    args: dict[str, Any] = {"jobs": done.jobs, "rebuilt": done.rebuilt, "aside": done.aside}
+    if not done.aside:
+        return "restore.whole", args
+    if not done.backup:
+        return "restore.from_folders", args
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(done.backup))
+    return "restore.from_backup", args | {"when": when}
 
 
 def _install() -> click.Command:

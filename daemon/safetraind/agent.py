@@ -44,7 +44,7 @@ def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
     not written: `hf auth login` stores it where the service finds it. Raises OSError, and the error
     of a service that does not start.
     """
-    private(home.root)
+    private(home.root, parents=True)
     path = agent_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     if sys.platform == "darwin":

@@ -22,7 +22,9 @@ _WEIGHTS = "adapters.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A job that may answer. `model`: the folder (or hub id) that it was trained on."""
+    """A job that may answer. `model`: the folder (or hub id) that it was trained on. One that only
+    `evaluates` another holds the GPU and answers nothing.
+    """
 
     id: int
     state: JobState
@@ -30,12 +32,18 @@ class Candidate:
     output: Path
     home: Path
     finished: float = 0.0
+    evaluates: bool = False
 
     @property
     def replaced_by(self) -> TrainingState | None:
         """The training of another job, or another home's, that the output folder holds now."""
         state = self._held()
         return state if state is not None and not state.belongs_to(self.id, self.home) else None
+
+    @property
+    def trains(self) -> bool:
+        """Whether its worker is at its training."""
+        return self.state is JobState.RUNNING and not self.evaluates
 
     def _held(self) -> TrainingState | None:
         return training_state.read(self.output)
@@ -86,7 +94,7 @@ def route(
     """
     active = next((c for c in candidates if c.state in _ACTIVE), None)
     chosen = _chosen(candidates, job_id, active) if job_id or not model else None
-    if chosen is not None and chosen.state is JobState.RUNNING and not checkpoint:
+    if chosen is not None and chosen.trains and not checkpoint:
         return TrainingRoute(chosen.id)
     if active is not None:
         raise Busy(_why_busy(active, chosen), training=active.id)
@@ -116,6 +124,8 @@ def own_adapter(job: Candidate, checkpoint: str = "") -> Path:
 
 def _why_busy(active: Candidate, chosen: Candidate | None) -> str:
     """Return the error code for why `chosen` (None: a named model) can't answer now."""
+    if active.evaluates:
+        return "ask.busy_evaluating"
     if active.state is JobState.CHECKING:
         return "ask.busy_checking"
     if chosen is None:
@@ -135,7 +145,7 @@ def _chosen(
         if not named:
             raise NotFound("job.unknown", id=job_id)
         return named[0]
-    if active is not None and active.state is JobState.RUNNING:
+    if active is not None and active.trains:
         return active
     trained = [c for c in candidates if c.state not in _ACTIVE and c.adapter() is not None]
     return max(trained, key=lambda c: (c.state not in FINAL, c.finished, c.id), default=None)

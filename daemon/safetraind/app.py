@@ -9,12 +9,12 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -43,13 +43,21 @@ from safetrain_proto.v1 import (
     preflight_pb2,
     preflight_pb2_grpc,
 )
-from safetrain_shared.errors import Busy, NotAllowed
+from safetrain_shared.errors import Busy, NotAllowed, NotFound, SafetrainError
 from safetrain_shared.paths import Home, private, socket_target
 from safetrain_shared.printable import printable
 from safetraind.controller.controller import Checker, Controller
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Planning
 from safetraind.processes.ephemeral import EphemeralWorkers
+from safetraind.processes.home_watch import (
+    HomeLock,
+    HomeWatch,
+    Identity,
+    Loss,
+    identity,
+    write_pid,
+)
 from safetraind.processes.inference_server import InferenceServer
 from safetraind.processes.lease import Lease, try_lock
 from safetraind.processes.supervisor import Supervisor
@@ -105,6 +113,7 @@ _METHODS = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
+WATCH_SECONDS = 0.5  # between two looks at the home's own files
 _GRACE_SECONDS = 1.0  # for calls in progress when the daemon stops
 _DESCRIPTORS = 4096  # the soft limit of a launchd agent is 256
 _LOG_BYTES = 4 << 20
@@ -133,23 +142,24 @@ class Parts:
 def run(home: Home, parts: Parts | None = None) -> None:
     """Serve the home until SIGTERM, SIGINT, SIGHUP or `Control.Stop`.
 
-    Raises Busy where another daemon serves it, NotAllowed for a folder of another user, and what
-    `JobStore` raises.
+    Raises Busy where another daemon serves it, NotAllowed for a folder of another user, NotFound
+    where the home is deleted meanwhile, and what `JobStore` raises.
     """
-    lock = _take_home(home)
+    lock = HomeLock(home, take_home(home))
     try:
+        os.chdir("/")  # the current folder may be deleted, and workers inherit it
         _log_to(home.log)
         _truncate_if_large(home.log.with_suffix(".out"))
         _raise_descriptor_limit()
-        asyncio.run(_Daemon(home, parts or Parts()).serve())
+        asyncio.run(_Daemon(home, parts or Parts(), lock).serve())
     finally:
-        os.close(lock)
+        lock.close()
 
 
-def _take_home(home: Home) -> int:
-    """Lock the home for this daemon and return the lock's descriptor."""
+def take_home(home: Home) -> int:
+    """Lock the home for this process and return the lock's descriptor. Raises Busy, NotAllowed."""
     try:
-        private(home.root)
+        private(home.root, parents=True)
         private(home.socket.parent)
         lock = try_lock(home.lock)
     except OSError as error:
@@ -157,9 +167,7 @@ def _take_home(home: Home) -> int:
         raise NotAllowed("home.unwritable", path=str(home.root), reason=reason) from error
     if lock is None:
         raise Busy("daemon.running", pid=_pid_in(home.lock), home=str(home.root))
-    os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # a full disk; the pid is informative only
-        os.write(lock, str(os.getpid()).encode())
+    write_pid(lock)
     return lock
 
 
@@ -202,8 +210,9 @@ def device() -> str:
 class _Daemon:
     """The daemon's parts, connected."""
 
-    def __init__(self, home: Home, parts: Parts) -> None:
+    def __init__(self, home: Home, parts: Parts, lock: HomeLock) -> None:
         self._home = home
+        self._lock = lock
         self._stop = asyncio.Event()
         self._now = False
         self._store = JobStore(home.database)
@@ -217,6 +226,8 @@ class _Daemon:
         self._inference = InferenceServer(home, self._supervisor, lease)
         self._controller.lease_borrowers.append(self._inference)
         self._health = health.HealthServicer()
+        self._servers: list[grpc.aio.Server] = []
+        self._socket: Identity | None = None
 
     async def serve(self) -> None:
         """Open the home, serve until the stop, and shut down."""
@@ -224,24 +235,91 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         await self._controller.open()
-        server = self._server()
-        self._bind(server)
-        await server.start()
+        self._services = self._made_services()
+        await self._listen()
         for service in ("", *_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _notify("READY=1")
         log.info("serving %s, pid %d", self._home.socket, os.getpid())
-        await self._stop.wait()
+        lost = await self._watched()
         _notify("STOPPING=1")
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
-        await self._controller.close(now=self._now)
-        await server.stop(_GRACE_SECONDS)
+        if lost is not None:
+            await self._controller.abandon(lost)
+        else:
+            await self._controller.close(now=self._now)
+        for server in self._servers:
+            await server.stop(_GRACE_SECONDS)
         self._store.close()
-        self._home.socket.unlink(missing_ok=True)
+        self._unlink_socket()
         log.info("stopped")
+        if lost is not None:
+            raise lost
+
+    async def _watched(self) -> SafetrainError | None:
+        """Wait for the stop, and mend what is lost of the home meanwhile; the error where that
+        cannot be done.
+        """
+        watch = HomeWatch(self._home)
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), WATCH_SECONDS)
+            try:
+                self._controller.tidy()
+                lost = watch.look()
+                if lost is None and identity(self._home.socket) != self._socket:
+                    log.warning("%s was removed; listening there again", self._home.socket)
+                    await self._listen()
+                elif lost is not None:
+                    log.warning("lost: the %s of %s", lost, self._home.root)
+                    self._mend(lost, watch)
+            except SafetrainError as error:
+                log.error("%s", error)
+                return error
+            except OSError as error:
+                log.warning("the home cannot be looked at: %s", error)
+        return None
+
+    def _mend(self, lost: Loss, watch: HomeWatch) -> None:
+        """Raises NotFound where nothing can be mended, Busy where another daemon took the home."""
+        if lost is Loss.HOME:
+            raise NotFound("home.gone", path=str(self._home.root))
+        if lost is Loss.LOCK:
+            self._lock.renew()
+        else:
+            self._store.rescue()
+        watch.renewed(lost)
+
+    async def _listen(self) -> None:
+        """Serve at the socket's path. The connections of a server before it go on."""
+        server = self._server()
+        # Bound under a name of its own: gRPC deletes what is at that name when a server stops.
+        own = self._home.socket.with_name(f".{os.getpid()}.{len(self._servers)}")
+        own.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server.add_insecure_port(socket_target(own))
+        finally:
+            os.umask(before)
+        await server.start()
+        self._servers.append(server)
+        own.replace(self._home.socket)  # an existing one is stale: this process has the lock
+        self._socket = identity(self._home.socket)
+
+    def _unlink_socket(self) -> None:
+        if identity(self._home.socket) == self._socket:  # not one of a daemon that came after us
+            self._home.socket.unlink(missing_ok=True)
 
     def _server(self) -> grpc.aio.Server:
+        """A server for the services; gRPC adds no address to one that has started."""
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
+        for add, servicer in self._services:
+            add(servicer, server)
+        reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
+        return server
+
+    def _made_services(self) -> list[tuple[Callable[[Any, grpc.aio.Server], object], object]]:
         controller = self._controller
         jobs = JobsService(controller, self._submission)
         control = ControlService(controller, device(), _METHODS, self._request_stop)
@@ -251,32 +329,22 @@ class _Daemon:
         streams = Streams()
         answers = AnswersService(controller, self._models, self._inference, streams)
 
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
-        jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
-        events_pb2_grpc.add_EventsServicer_to_server(EventsService(controller, streams), server)
-        control_pb2_grpc.add_ControlServicer_to_server(control, server)
-        preflight_pb2_grpc.add_PreflightServicer_to_server(preflight, server)
-        data_pb2_grpc.add_DataServicer_to_server(data, server)
-        models_pb2_grpc.add_ModelsServicer_to_server(models, server)
-        answers_pb2_grpc.add_AnswersServicer_to_server(answers, server)
         exports = ExportsService(controller, self._supervisor)
-        exports_pb2_grpc.add_ExportsServicer_to_server(exports, server)
-        evaluations = EvaluationsService(controller, self._supervisor)
-        evaluations_pb2_grpc.add_EvaluationsServicer_to_server(evaluations, server)
+        evaluations = EvaluationsService(controller)
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
-        diagnosis_pb2_grpc.add_DiagnosisServicer_to_server(diagnosis, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
-        return server
-
-    def _bind(self, server: grpc.aio.Server) -> None:
-        """Create the socket (0600). An existing one is stale, since this process has the lock."""
-        self._home.socket.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            server.add_insecure_port(socket_target(self._home.socket))
-        finally:
-            os.umask(before)
+        return [
+            (jobs_pb2_grpc.add_JobsServicer_to_server, jobs),
+            (events_pb2_grpc.add_EventsServicer_to_server, EventsService(controller, streams)),
+            (control_pb2_grpc.add_ControlServicer_to_server, control),
+            (preflight_pb2_grpc.add_PreflightServicer_to_server, preflight),
+            (data_pb2_grpc.add_DataServicer_to_server, data),
+            (models_pb2_grpc.add_ModelsServicer_to_server, models),
+            (answers_pb2_grpc.add_AnswersServicer_to_server, answers),
+            (exports_pb2_grpc.add_ExportsServicer_to_server, exports),
+            (evaluations_pb2_grpc.add_EvaluationsServicer_to_server, evaluations),
+            (diagnosis_pb2_grpc.add_DiagnosisServicer_to_server, diagnosis),
+            (health_pb2_grpc.add_HealthServicer_to_server, self._health),
+        ]
 
     def _request_stop(self, now: bool) -> None:
         self._now = self._now or now

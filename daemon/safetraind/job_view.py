@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_shared.evaluations import Evaluation
+from safetrain_shared.history import Progress
 from safetrain_shared.jobs import FINAL, JobState
-from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
+from safetrain_shared.wire import fill, finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
 from safetraind.scheduler.queue_estimate import RunOrder, run_order
 from safetraind.scheduler.state import Job
@@ -30,6 +32,22 @@ class QueueView:
     def position(self, job: Job) -> int:
         """The job's place in the queue, from 1; 0 where it does not wait."""
         return 0 if job.state in FINAL else self._order.positions.get(job.id, 0)
+
+    def evaluation(self, job: Job) -> Evaluation | None:
+        """The newest verdict on the job's adapter: its own, or that of a job that evaluated it."""
+        later = (self._controller.progress(job_id) for job_id in self._judges.get(job.id, ()))
+        found = [known.evaluation for known in later if known.evaluation is not None]
+        return found[-1] if found else self._controller.progress(job.id).evaluation
+
+    @cached_property
+    def _judges(self) -> dict[int, list[int]]:
+        """By the job that was trained, the jobs that evaluate it, oldest first."""
+        judges: dict[int, list[int]] = {}
+        for job_id, job in sorted(self._scheduler.jobs.items()):
+            if job.evaluates:
+                trained = self._controller.record(job_id).spec.evaluates
+                judges.setdefault(trained, []).append(job_id)
+        return judges
 
     def before(self, job: Job) -> Seconds | None:
         """Seconds until a waiting job starts; None: unknown."""
@@ -123,12 +141,18 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         valid_loss=progress.valid_loss,
         best_loss=progress.best_loss,
         base_loss=progress.base_loss,
-        phase=progress.phase if job.state is JobState.RUNNING else "",
+        phase=_phase(controller, job, progress),
         intent=job.intent,
         last_seq=progress.last_seq,
         log_path=str(controller.home.run(job_id).log),
         after=job.after,
     )
+    if progress.answered is not None:
+        message.questions_answered = progress.answered.answered
+        message.questions_total = progress.answered.total
+    if (evaluation := queue.evaluation(job)) is not None:
+        message.evaluation.SetInParent()
+        fill(message.evaluation, evaluation)
     forecast = record.document.forecast
     if job.plan is not None:
         message.plan.CopyFrom(plan_to_wire(job.plan))
@@ -138,6 +162,13 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         message.cause.CopyFrom(finding_to_wire(job.cause))
     _estimate(queue, job, message)
     return message
+
+
+def _phase(controller: Controller, job: Job, progress: Progress) -> str:
+    """What an active job does now, one of `PHASES`; empty for any other."""
+    if job.state is JobState.CHECKING:
+        return controller.check_phase
+    return progress.phase if job.state is JobState.RUNNING else ""
 
 
 def model_of(controller: Controller, job_id: int) -> str:

@@ -20,10 +20,11 @@ from safetraind.models.registry import Models, Source
 from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
+from safetraind.storage.bounded_read import HASH_SECONDS, bounded
 from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
-from safetraind.storage.job_store import Record
 from safetraind.storage.manifest import sha256
+from safetraind.storage.record import Record
 
 _NO_DISK = ("/proc", "/sys", "/dev")  # pseudo file systems: no place for an output folder
 
@@ -78,32 +79,32 @@ class Submission:
         known = self._by_key(request)
         if known is not None:
             return known
-        # In a thread: macOS may ask the user for permission, or fetch a file from iCloud.
+        # Bounded: macOS may ask the user for permission, or fetch a file from iCloud.
         outputs = self._controller.store.outputs()
-        output = await asyncio.to_thread(checked_paths, request.spec, outputs)
+        output = await bounded(request.spec.output, checked_paths, request.spec, outputs)
         home = self._controller.home
-        await asyncio.to_thread(
-            check_not_reserved, output, home, self._models.resolve(request.spec.model)
-        )
+        model = request.spec.model
+        source = await bounded(model, self._models.resolve, model)
+        await bounded(output, check_not_reserved, output, home, source)
         if request.after:
             self._controller.job(request.after)
         known = self._attached(request, output)
         if known is not None:
             return known
         document = await self._document(request.spec)
-        begun = await asyncio.to_thread(_can_continue, request, output, document)
+        begun = await bounded(output, _can_continue, request, output, document)
         known = self._continued(request, output, document, begun=begun)
         if known is not None:
             return known
         foreseen = await self._checks.foresee(request.spec, idle=self._controller.idle)
         async with self._lock:  # the same may have been requested meanwhile
-            begun = await asyncio.to_thread(_can_continue, request, output, document)
+            begun = await bounded(output, _can_continue, request, output, document)
             known = self._by_key(request) or self._attached(request, output)
             known = known or self._continued(request, output, document, begun=begun)
             if known is not None:
                 return known
             if request.fresh:  # only now: a refused request must not move anything
-                await asyncio.to_thread(output_folder.move_aside, output)
+                await bounded(output, output_folder.move_aside, output)
             document = dataclasses.replace(document, forecast=foreseen.forecast)
             record = self._accept(document, output, request)
         return Accepted(record.job.id, "queued", foreseen.findings)
@@ -212,7 +213,7 @@ class Submission:
 
     async def _document(self, spec: JobSpec) -> JobDocument:
         """Return everything that is frozen at submit, except the job's id and the forecast."""
-        source = await asyncio.to_thread(self._models.resolve, spec.model)
+        source = await bounded(spec.model, self._models.resolve, spec.model)
         spec = dataclasses.replace(spec, defaults=TrainingSettings())
         files = {"train": Path(spec.train), "valid": Path(spec.valid)}
         if spec.start_adapter:
@@ -220,7 +221,10 @@ class Submission:
         return JobDocument(
             spec=spec,
             model=ModelSource(source.path, source.hub),
-            data={name: await asyncio.to_thread(_data, file) for name, file in files.items()},
+            data={
+                name: await bounded(file, _data, file, seconds=HASH_SECONDS)
+                for name, file in files.items()
+            },
             seed=spec.complete_settings.seed,
         )
 
@@ -239,7 +243,8 @@ def checked_paths(spec: JobSpec, outputs: Iterable[str] = ()) -> Path:
     That is the path in `outputs` (of known jobs) to the same folder, else the canonical path.
     Raises InvalidInput, NotFound or NotAllowed, naming the path.
     """
-    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter,))):
+    questions = spec.evaluation.questions if spec.evaluation else ""
+    for name in (spec.train, spec.valid, *filter(None, (spec.start_adapter, questions))):
         checked_file(Path(name))
     return known_name(checked_output(Path(spec.output)), outputs)
 

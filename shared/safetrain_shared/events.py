@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safetrain_shared.evaluations import Evaluation
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState, Plan
 
@@ -84,6 +85,22 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionsAnswered:
+    """So many of the evaluation's questions were answered, and the answers are on the disk."""
+
+    answered: int
+    total: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict of an evaluation, without its answers."""
+
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something the user should see: a warning, a back-off, a damaged checkpoint passed over."""
 
@@ -115,6 +132,9 @@ PHASES = (
     "saving",
     "holding",
     "answering",
+    "inspecting",
+    "asking",
+    "comparing",
 )
 
 Body = (
@@ -124,6 +144,8 @@ Body = (
     | StepDone
     | Evaluated
     | CheckpointSaved
+    | QuestionsAnswered
+    | Judged
     | Notice
     | Outcome
     | Damaged
@@ -136,6 +158,8 @@ KINDS: dict[str, type] = {
     "step": StepDone,
     "evaluated": Evaluated,
     "checkpoint": CheckpointSaved,
+    "answered": QuestionsAnswered,
+    "judged": Judged,
     "notice": Notice,
     "outcome": Outcome,
     "damaged": Damaged,

@@ -11,15 +11,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from safetrain_shared.evaluations import Evaluation
 from safetrain_shared.events import (
     CheckpointSaved,
     Damaged,
     Evaluated,
     Event,
+    Judged,
     Notice,
     Outcome,
     PhaseChanged,
     Planned,
+    QuestionsAnswered,
     StateChanged,
     StepDone,
 )
@@ -91,7 +94,9 @@ class Progress:
     peak_memory: int = 0
     tokens_per_second: float = 0.0
     checkpoint: CheckpointSaved | None = None
-    checkpoint_attempt: int = 0
+    checkpoint_attempt: int = 0  # or of the last answers to questions: what a kill can't take back
+    answered: QuestionsAnswered | None = None
+    evaluation: Evaluation | None = None
     worker_attempt: int = 0
     outcome: Outcome | None = None
     outcome_attempt: int = 0
@@ -108,7 +113,15 @@ class Progress:
                 self._enter_state(state, cause, event.time)
             case Planned(plan):
                 self.plan = plan
-            case PhaseChanged() | StepDone() | Evaluated() | CheckpointSaved() | Outcome():
+            case (
+                PhaseChanged()
+                | StepDone()
+                | Evaluated()
+                | CheckpointSaved()
+                | QuestionsAnswered()
+                | Judged()
+                | Outcome()
+            ):
                 self.worker_attempt = event.attempt
                 self._take_work(event, event.body)
 
@@ -145,6 +158,11 @@ class Progress:
             case CheckpointSaved():
                 self.step, self.epoch = body.step, body.epoch
                 self.checkpoint, self.checkpoint_attempt = body, event.attempt
+            case QuestionsAnswered():
+                self.answered, self.checkpoint_attempt = body, event.attempt
+                self.eta_seconds = body.eta_seconds
+            case Judged(evaluation):
+                self.evaluation = evaluation
             case Outcome():
                 self.outcome, self.outcome_attempt = body, event.attempt
 

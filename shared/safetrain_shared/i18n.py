@@ -113,6 +113,11 @@ def marked(text: str) -> str:
     return text
 
 
+def marked_plural(singular: str, plural: str) -> tuple[str, str]:
+    """Return the texts: marks both for the catalogue, as one entry with a plural."""
+    return singular, plural
+
+
 class _Formatter(string.Formatter):
     """`str.format` with the formats bytes, num, int, speed, pct and time, written for `lang`."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.findings import Finding
 from safetrain_shared.settings import LENGTH_BUCKET, SettingValue, TrainingSettings
 
@@ -38,6 +39,8 @@ class JobSpec:
     `start_adapter`: weights of an adapter that the training starts from; empty: a new one.
     `defaults`: what stands for the settings that were not chosen. The daemon sets it when the job
     is submitted, so that a default that a later version changes does not reach this job.
+    `evaluation`: what is asked once it is trained, or, where that names another job, what this job
+    does in place of a training.
     """
 
     model: str
@@ -51,6 +54,12 @@ class JobSpec:
     allow_shorter: bool = False
     start_adapter: str = ""
     defaults: TrainingSettings | None = None
+    evaluation: EvaluationSpec | None = None
+
+    @property
+    def evaluates(self) -> int:
+        """The job that this one evaluates; 0: this one trains."""
+        return self.evaluation.job if self.evaluation else 0
 
     @property
     def complete_settings(self) -> TrainingSettings:

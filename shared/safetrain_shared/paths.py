@@ -23,6 +23,8 @@ SUMMARY = "training_summary.json"
 STATE = "training_state.json"
 PLOTS = "plots"
 EVALUATION = "evaluation"
+EVALUATION_RESULT = "evaluation.json"  # in EVALUATION
+QUESTIONS = "questions.jsonl"  # beside the training file: held-out questions
 REPORT = "report.html"  # in PLOTS
 TENSORBOARD = "tensorboard"
 
@@ -215,12 +217,13 @@ def trusted(socket: Path) -> Path:
     return socket
 
 
-def private(folder: Path) -> Path:
+def private(folder: Path, *, parents: bool = False) -> Path:
     """Create `folder` if it is missing, for this user alone (mode 0700), and return it.
 
-    Raises what `check_private` raises.
+    Without `parents` its parent must be there: a home that was deleted is not made again by who
+    still works for it. Raises FileNotFoundError, and what `check_private` raises.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
     return check_private(folder)
 
 

@@ -20,7 +20,7 @@ class Question:
     answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
     answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
     to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
-    came with the model to run.
+    came with the model to run. The answer ends before the first text of `stop` that appears in it.
     """
 
     messages: tuple[Mapping[str, str], ...] = field(repr=False)
@@ -33,16 +33,21 @@ class Question:
     model: str = ""
     keep_alive: float | None = None
     trust_remote_code: bool = False
+    stop: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSource:
-    """What answers: a model, an adapter (a folder; empty: the base), in training also the step."""
+    """What answers: a model, an adapter (a folder; empty: the base), in training also the step.
+
+    `adapter_sha256`: the SHA-256 of the adapter's weights file as it was loaded, in hexadecimal.
+    """
 
     model: str
     adapter: str = ""
     step: int = 0
     training: bool = False
+    adapter_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class TrainingSettings:
     max_seq_length: int = _setting(512, low=8, high=1_048_576)
     learning_rate: float = _setting(2e-4, low=0.0, high=1.0)
     num_epochs: int = _setting(3, low=1, high=10_000)
+    max_steps: int = _setting(0, low=0, high=10_000_000)
     warmup_steps: int = _setting(50, low=0, high=10_000_000)
     save_steps: int = _setting(100, low=1, high=10_000_000)
     eval_steps: int = _setting(100, low=1, high=10_000_000)
@@ -81,6 +82,10 @@ class TrainingSettings:
     def effective_batch(self) -> int:
         """Samples an optimizer step sees."""
         return self.batch_size * self.gradient_accumulation
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run: as many as set, else those of the epochs."""
+        return self.max_steps or self.num_epochs * steps_per_epoch
 
     def warmup_in(self, total_steps: int) -> int:
         """Optimizer steps of warm-up in a run of `total_steps`: as set, at most a tenth of them."""

@@ -1,21 +1,22 @@
 """Usage errors and click's own texts in the user's language.
 
 click looks its texts up with gettext. `i18n.use_with_gettext` points gettext to safetrain's
-catalogue, which translates those in WORDS. The catalogue has no plural forms, so texts with a
-plural are replaced in the finished message (`translate_plurals`). Metavars in help texts (TEXT,
-[OPTIONS]) are not looked up by click at all (`translate_metavars`). Source: click 8.5, core,
-decorators, exceptions, shell_completion, types.
+catalogue, which has those in WORDS and PLURALS. Metavars in help texts (TEXT, [OPTIONS]) and names
+of number types are not looked up by click (`translate_values`). Source: click 8.5, core,
+decorators, exceptions, parser, shell_completion, types.
 """
 
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import TypeVar
 
 import click
 
 from safetrain_shared.i18n import language, translate
 from safetrain_shared.i18n import marked as _
+from safetrain_shared.i18n import marked_plural as plural
 
 WORDS = (
     _("Usage:"),
@@ -33,6 +34,7 @@ WORDS = (
     _("No such command {name!r}."),
     _("No such option {name!r}."),
     _("Option {name!r} does not take a value."),
+    _("{value!r} is not a valid {number_type}."),
     _("{value} is not in the range {range}."),
     _("Choose from:\n\t{choices}"),
     _("%(prog)s, version %(version)s"),
@@ -58,15 +60,20 @@ _VALUES = (
     _("SIZE"),
     _("TEXT"),
 )
-_PLURALS = (
-    (r"Got unexpected extra arguments? \((.*)\)", _("There is more than the command takes: {0}.")),
-    (r"Option '(.*)' requires an argument\.", _("Option '{0}' needs a value.")),
-    (r"('.*') is not (?:one of )?('.*')\.", _("{0} is not one of {1}.")),
-    (r"\(Did you mean one of: (.*)\?\)", _("Did you mean one of these: {0}?")),
-    (r"Did you mean (.*?)\?", _("Did you mean {0}?")),
-    (r"('.*') is not a valid integer( range)?\.", _("{0} is not a whole number.")),
-    (r"('.*') is not a valid float( range)?\.", _("{0} is not a number.")),
+# Texts with a plural: click looks them up with ngettext.
+PLURALS = (
+    plural("Got unexpected extra argument ({args})", "Got unexpected extra arguments ({args})"),
+    plural("Option {name!r} requires an argument.", "Option {name!r} requires {nargs} arguments."),
+    plural("{value!r} is not {choice}.", "{value!r} is not one of {choices}."),
+    plural("Did you mean {possibility}?", "(Did you mean one of: {possibilities}?)"),
 )
+# Names of number types in click's message for an invalid number.
+_TYPE_NAMES = {
+    "integer": _("whole number"),
+    "integer range": _("whole number"),
+    "float": _("number"),
+    "float range": _("number"),
+}
 
 
 def usage_error_text(program: str, error: click.UsageError) -> str:
@@ -88,14 +95,18 @@ def usage_error(error: click.UsageError) -> str:
     """Return what is wrong with a command line, without the program's name and help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return translate("Missing command.")
-    return translate_plurals(error.format_message())
+    return error.format_message()
 
 
 C = TypeVar("C", bound=click.Command)
 
 
-def translate_metavars(command: C) -> C:
-    """Translate the metavars in the help of `command` into the language in use; return it."""
+def translate_values(command: C) -> C:
+    """Translate metavars and type names of `command` into the language in use; return it."""
+    for param in command.params:
+        if name := _TYPE_NAMES.get(param.type.name):
+            param.type = copy(param.type)
+            param.type.name = translate(name)
     if language() == "en":
         return command
     context = click.Context(command)
@@ -111,13 +122,3 @@ def translate_metavars(command: C) -> C:
 def _value(metavar: str) -> str:
     """Translate the words of a metavar; brackets and dots stay, as in [JOB]."""
     return re.sub(r"[A-Z][A-Z =]*[A-Z]", lambda found: translate(found[0]), metavar)
-
-
-def translate_plurals(message: str) -> str:
-    """Translate the texts with plural forms in a message of click's."""
-    for pattern, sentence in _PLURALS:
-        match = re.search(pattern, message)
-        if match:
-            text = translate(sentence).format(*match.groups())
-            message = message[: match.start()] + text + message[match.end() :]
-    return message

@@ -214,6 +214,8 @@ def _converter(hint: Any, default: Any) -> tuple[Put, Take]:
     if isinstance(hint, types.UnionType):  # X | None
         put, take = _converter(get_args(hint)[0], default)
         return partial(_put_optional, put), partial(_take_optional, take)
+    if get_origin(hint) is tuple and get_args(hint)[0] in _PLAIN:
+        return _put_scalars, _take_scalars
     if get_origin(hint) is tuple:
         return _put_repeated, partial(_take_repeated, get_args(hint)[0])
     return _put_part, lambda m, name: read(getattr(m, name), hint)
@@ -277,6 +279,14 @@ def _put_optional(put: Put, message: Any, name: str, value: Any) -> None:
 
 def _take_optional(take: Take, message: Any, name: str) -> Any:
     return take(message, name) if message.HasField(name) else None
+
+
+def _put_scalars(message: Any, name: str, values: Any) -> None:
+    getattr(message, name).extend(values)
+
+
+def _take_scalars(message: Any, name: str) -> tuple[Any, ...]:
+    return tuple(getattr(message, name))
 
 
 def _put_repeated(message: Any, name: str, values: Any) -> None:

@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from safetrain_shared.paths import RunFolder
-from tests.ask.helpers import QUESTION, ask, only, text_of, user, wait_until
+from safetraind.storage.manifest import sha256
+from tests.ask.helpers import QUESTION, ask, make_adapter, only, text_of, user, wait_until
 from tests.tiny import make_tiny_model
 
 SECRET = "uma pergunta que ninguém mais deve ler"
@@ -61,6 +62,7 @@ def test_the_model_stays_warm_and_adapters_and_models_change_by_question(
         "adapter": str(adapters["lora"]),
         "step": 0,
         "training": False,
+        "adapter_sha256": sha256(adapters["lora"] / "adapters.safetensors"),
     }
     again = worker.ask()
     assert {"waiting": "loading"} not in again
@@ -75,6 +77,20 @@ def test_the_model_stays_warm_and_adapters_and_models_change_by_question(
     elsewhere = worker.ask(model=str(model), base=True)
     assert {"waiting": "loading"} in elsewhere
     assert text_of(elsewhere) != text_of(base)
+
+
+def test_an_adapter_that_was_replaced_is_loaded_again(serve, tiny_model, adapters, tmp_path):
+    folder = shutil.copytree(adapters["lora"], tmp_path / "adapter")
+    worker = serve(model=str(tiny_model), adapter=str(folder), dequantize=False)
+    first = worker.ask()
+    new = make_adapter(tiny_model, tmp_path / "new", "lora", seed=2) / "adapters.safetensors"
+    digest = sha256(new)
+    new.replace(folder / "adapters.safetensors")
+    second = worker.ask()
+    assert only(second, "source")["adapter_sha256"] == digest
+    assert text_of(second) != text_of(first)
+    (folder / "adapters.safetensors").unlink()
+    assert only(worker.ask(), "error")["code"] == "adapter.unusable"
 
 
 def test_what_does_not_load_is_said_and_the_worker_goes_on(serve, tiny_model, tmp_path):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import safetrain
+import safetrain.api
 from safetrain_proto.v1 import answers_pb2, data_pb2, preflight_pb2
 from safetrain_proto.v1.jobs_pb2 import RemoveJobRequest, SubmitResponse
 from safetrain_shared import errors, wire
@@ -24,14 +25,14 @@ from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound, Unre
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.client.builders import complete_run, event, job, plan, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, plan, step, whole_story
 
 
 @pytest.fixture
 def client(daemon: FakeDaemon) -> safetrain.Client:
     daemon.jobs = [job(1, JobState.SUCCEEDED, last_seq=12), job(2, name="farense")]
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     return safetrain.connect(autostart=False)
 
@@ -86,6 +87,7 @@ def test_the_signature_names_every_argument() -> None:
 
 
 def test_dir_and_version() -> None:
+    assert safetrain.__all__ == safetrain.api.__all__
     assert set(safetrain.__all__) | {"__version__"} == set(dir(safetrain))
     assert safetrain.__version__ == importlib.metadata.version("safetrain")
 

@@ -16,8 +16,8 @@ from safetrain_shared import errors, wire
 from safetrain_shared.events import StateChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
+from tests.client.builders import complete_run, event, job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -254,8 +254,29 @@ def test_validate_exits_1_for_errors_and_0_for_warnings(
     assert main(["validate", "a.jsonl"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"/d/a.jsonl:7: {mark} A blank line"
-    assert lines[1].startswith(f"{mark} /d/a.jsonl: 8 samples in 9 lines")
+    assert lines[1].startswith(f"{mark} /d/a.jsonl: ?, lines: 9, samples: 8, problems: 1")
     assert daemon.requests[-1].paths[0].startswith("/")
+
+
+def test_validate_shows_the_first_problems_of_each_kind_and_counts_the_others(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    def problem(line: int, code: str = "data.blank_line") -> data_pb2.ValidateEvent:
+        args = {"path": "/d/a.jsonl", "line": line}
+        finding = Finding(code, Status.WARNING, args=args)
+        return data_pb2.ValidateEvent(problem=wire.finding_to_wire(finding))
+
+    summary = data_pb2.FileSummary(path="/d/a.jsonl", lines=2000, samples=500, problems=1006)
+    many = [problem(line) for line in range(1, 1003)]
+    few = [problem(line, "data.byte_order_mark") for line in range(1, 5)]
+    daemon.problems = [*many, *few, data_pb2.ValidateEvent(summary=summary)]
+    assert main(["--lang", "en", "validate", "a.jsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + 3 + 2 + 1
+    assert "/d/a.jsonl:4: ⚠ and 999 more of this kind, up to line 1,002" in lines
+    assert lines[-2].startswith("/d/a.jsonl:4: ⚠") and "more of this" not in lines[-2]
+    assert main(["--json", "validate", "a.jsonl"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1007
 
 
 def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
@@ -272,7 +293,7 @@ def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
 def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(
     daemon: FakeDaemon, capsys: Capture
 ) -> None:
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     assert main(["watch", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -297,7 +318,7 @@ def test_the_exit_code_of_watch_tells_how_the_job_ended(
 
 
 def test_watch_as_json_gives_every_event_its_number(daemon: FakeDaemon, capsys: Capture) -> None:
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     assert main(["watch", "1", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

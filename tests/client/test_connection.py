@@ -17,8 +17,8 @@ from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.errors import NotAllowed, Unreachable
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.client.builders import event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, step
 from tests.harness import DaemonProcess
 
 Capture = pytest.CaptureFixture[str]

@@ -11,8 +11,8 @@ import pytest
 from safetrain.cli import main
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.paths import Home
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 Capture = pytest.CaptureFixture[str]
 TOO_LARGE = str(2**63)
@@ -23,7 +23,7 @@ TOO_LARGE = str(2**63)
     [
         (["status", "--json", "--colour"], "No such option '--colour'."),
         (["--json", "teach"], "No such command 'teach'."),
-        (["--json", "pause", "two"], "Invalid value for 'JOB': 'two' is not a whole number."),
+        (["--json", "pause", "two"], "Invalid value for 'JOB': 'two' is not a valid whole number."),
         (["--json"], "Missing command."),
     ],
 )

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 _JSON = "google.protobuf.json_format"
 HEAVY = ("grpc", "google.protobuf", _JSON, "numpy", "mlx", "rich", "asyncio", "yaml")

@@ -13,8 +13,8 @@ from safetrain.cli import main
 from safetrain_proto.v1.jobs_pb2 import SubmitResponse
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.paths import Home
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,8 +13,8 @@ from safetrain.cli import main
 from safetrain.mlx_lm_config import Config
 from safetrain_proto.v1.jobs_pb2 import JobSpec, SubmitResponse
 from safetrain_shared.errors import InvalidInput
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 Capture = pytest.CaptureFixture[str]
 
@@ -53,6 +53,7 @@ def test_every_key_is_read_or_noted(tmp_path: Path) -> None:
         "batch_size": 2,
         "gradient_accumulation": 4,
         "gradient_checkpointing": True,
+        "max_steps": 250,
         "save_steps": 25,
         "eval_samples": 50,
         "seed": 7,
@@ -67,7 +68,7 @@ def test_every_key_is_read_or_noted(tmp_path: Path) -> None:
         "warmup_steps": 10,
     }
     assert (config.model, config.data) == ("mlx-community/Llama-3.2-1B", "mine")
-    assert (config.output, config.micro_batches) == ("trained", 1000)
+    assert (config.output, config.counts["max_steps"]) == ("trained", 1000)
     assert {n.args["name"] for n in config.notes if n.code == "config.ignored"} == {
         "report_to",
         "lora_parameters.alpha",
@@ -86,7 +87,8 @@ def test_a_learning_rate_alone_is_constant_as_it_is_there(tmp_path: Path) -> Non
     config = read(tmp_path, "iters: 5\nlearning_rate: 1e-5\nnum_layers: '16'\nlr_schedule: null\n")
     constant = {"schedule": "constant", "warmup_steps": 0}
     unit = {"batch_size": 4, "gradient_accumulation": 1}  # of an iteration, by their defaults
-    assert config.settings == {"learning_rate": 1e-5, "lora_layers": 16, **constant, **unit}
+    steps = {"max_steps": 5}
+    assert config.settings == {"learning_rate": 1e-5, "lora_layers": 16} | constant | unit | steps
 
 
 @pytest.mark.parametrize(
@@ -139,10 +141,10 @@ def test_model_data_and_folder_of_the_file_are_the_jobs(asked: Any, capsys: Capt
     assert spec.train == str(Path.cwd() / "mine" / "train.jsonl")
     assert spec.valid == str(Path.cwd() / "mine" / "valid.jsonl")
     assert spec.output == str(Path.cwd() / "trained")
-    assert spec.settings.num_epochs == 5  # 1000 times 2 samples, of 400
+    assert spec.settings.max_steps == 250  # of four iterations each
+    assert not spec.settings.HasField("num_epochs")
     said = capsys.readouterr().err
     assert "report_to in the configuration is passed over" in said
-    assert "about 5 times the 400 samples" in said and "num_epochs is 5" in said
 
 
 def test_an_option_goes_before_the_file(asked: Any) -> None:

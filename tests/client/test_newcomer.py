@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from safetrain.cli import main
-from safetrain.views.job import glance, table
+from safetrain.views.job import summary, table
 from safetrain_proto.v1 import answers_pb2
 from safetrain_proto.v1.jobs_pb2 import SubmitResponse
 from safetrain_shared.jobs import JobState
+from tests.client.builders import complete_run, job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -98,16 +98,16 @@ def test_jobs_shows_the_validation_loss_where_there_is_one() -> None:
 
 def test_a_job_that_ended_says_what_comes_next_and_not_who_waits() -> None:
     waiting = job(2, JobState.QUEUED, queue_position=1)
-    done = "\n".join(glance(job(1, JobState.SUCCEEDED), [waiting]))
+    done = "\n".join(summary(job(1, JobState.SUCCEEDED), [waiting]))
     assert "safetrain ask --job 1" in done and "safetrain report 1" in done
     assert "waiting behind" not in done
-    failed = "\n".join(glance(job(1, JobState.FAILED), [waiting]))
+    failed = "\n".join(summary(job(1, JobState.FAILED), [waiting]))
     assert "safetrain diagnose 1" in failed and "safetrain retry 1" in failed
 
 
 def test_watch_ends_with_what_comes_next(daemon: FakeDaemon, capsys: Capture) -> None:
     daemon.jobs = [job(1, JobState.SUCCEEDED, last_seq=12)]
-    daemon.events = whole_story()
+    daemon.events = complete_run()
     daemon.ended.set()
     assert main(["watch"]) == 0
     assert "safetrain export 1" in capsys.readouterr().err

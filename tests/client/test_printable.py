@@ -11,14 +11,14 @@ import pytest
 import safetrain
 from safetrain.cli import main
 from safetrain.error_output import report
-from safetrain.terminal.live_frame import Scene, frame
+from safetrain.terminal.live_frame import FrameData, frame
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.history import History
 from safetrain_shared.messages import SENTENCES, sentence
 from safetrain_shared.printable import json_line, one_line, printable, printable_styled
+from tests.client.builders import job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job
 
 # Sets the title, clears the screen, goes up a line, in 7 and 8 bits; turns the direction round.
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x1b[1Ad\x9b2Je\u202ef\rg\x7f"
@@ -71,7 +71,7 @@ def test_a_hostile_name_is_harmless_in_every_view(
 
 
 def test_a_hostile_name_is_harmless_in_the_live_view() -> None:
-    for line in frame(Scene(hostile_job(), History(), now=0.0), 200, 30):
+    for line in frame(FrameData(hostile_job(), History(), now=0.0), 200, 30):
         assert printable(line.plain) == line.plain
 
 

@@ -14,8 +14,8 @@ from safetrain_shared import wire
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
+from tests.client.builders import complete_run, job
 from tests.client.fake import FakeDaemon
-from tests.client.stories import job, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -23,7 +23,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def ended(daemon: FakeDaemon) -> FakeDaemon:
     warning = Finding("data.blank_line", Status.WARNING, args={"path": "/a", "line": 3})
-    daemon.jobs, daemon.events = [job(7, JobState.CANCELLED)], whole_story()
+    daemon.jobs, daemon.events = [job(7, JobState.CANCELLED)], complete_run()
     daemon.submitted = SubmitResponse(job=job(7), findings=[wire.finding_to_wire(warning)])
     daemon.ended.set()
     return daemon

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from safetrain.cli import main
 from safetrain_proto.v1.jobs_pb2 import SubmitResponse
 from safetrain_shared.jobs import JobState
+from tests.client.builders import NOON, complete_run, event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import NOON, event, job, step, whole_story
 
 Capture = pytest.CaptureFixture[str]
 
@@ -32,7 +32,7 @@ def ended(daemon: FakeDaemon) -> FakeDaemon:
     """Job 1 has ended; its output folder is `out` in the current folder."""
     done = job(1, JobState.SUCCEEDED)
     done.spec.output = str(Path.cwd() / "out")
-    daemon.jobs, daemon.events = [done], whole_story()
+    daemon.jobs, daemon.events = [done], complete_run()
     daemon.submitted = SubmitResponse(job=done)
     daemon.ended.set()
     return daemon

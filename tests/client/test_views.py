@@ -26,8 +26,9 @@ from rich.live import Live
 from safetrain.cli import main
 from safetrain.terminal import live_view
 from safetrain.terminal.braille_curve import MARK, curve
-from safetrain.terminal.live_frame import Scene, frame
-from safetrain.views.event_lines import told
+from safetrain.terminal.live_frame import FrameData, frame
+from safetrain.views.event_lines import describe
+from safetrain.views.job import summary
 from safetrain_proto.v1 import events_pb2
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
@@ -35,9 +36,18 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import History
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
-from safetrain_shared.wire import event_from_wire
+from safetrain_shared.wire import event_from_wire, fill
+from tests.client.builders import (
+    NOON,
+    complete_run,
+    evaluated_run,
+    evaluation,
+    event,
+    job,
+    plan,
+    step,
+)
 from tests.client.fake import FakeDaemon
-from tests.client.stories import NOON, event, job, plan, step, whole_story
 
 TIMEOUT = 20.0
 
@@ -65,8 +75,8 @@ def test_steps_that_ran_again_after_a_kill_count_once() -> None:
 
 def test_the_best_evaluation_is_the_last_that_was_called_best() -> None:
     losses = [(2.0, True), (1.0, True), (1.0, True), (3.0, False)]
-    told = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
-    history = _history(told)
+    emitted = [event(n, _evaluated(n, loss, best)) for n, (loss, best) in enumerate(losses, 1)]
+    history = _history(emitted)
     assert history.best is not None and history.best.step == 3
 
 
@@ -80,13 +90,13 @@ def test_a_frame_fills_its_screen_exactly(size: tuple[int, int], lang: str) -> N
     i18n.use(lang)
     width, height = size
     waiting = job(2, JobState.QUEUED, queue_position=1, name="a name that goes on and on " * 3)
-    lines = frame(Scene(job(1), _history(whole_story()), [waiting], "", NOON), width, height)
+    lines = frame(FrameData(job(1), _history(complete_run()), [waiting], "", NOON), width, height)
     assert len(lines) == height
     assert max(line.cell_len for line in lines) <= width
 
 
 def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
-    scene = Scene(job(1, name="farense"), _history(whole_story()[:-2]), [], "", NOON + 12)
+    scene = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
     text = "\n".join(line.plain for line in frame(scene, 80, 24))
     for part in (
         "Job 1 farense · training",
@@ -109,12 +119,12 @@ def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
 @pytest.mark.parametrize("lang", ["en", "pt"])
 def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str) -> None:
     i18n.use(lang)
-    lines = frame(Scene(job(1), _history(whole_story()[:-2])), *size)
+    lines = frame(FrameData(job(1), _history(complete_run()[:-2])), *size)
     text = "\n".join(line.plain for line in lines).replace(",", ".")
     assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GiB" in text
 
 
-def _top(scene: Scene) -> str:
+def _top(scene: FrameData) -> str:
     return "\n".join(line.plain for line in frame(scene, 100, 24)[:4])
 
 
@@ -122,28 +132,43 @@ def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     waiting = job(3, JobState.QUEUED, queue_position=2, start_eta_seconds=90)
     history = _history([event(1, events.StateChanged(JobState.QUEUED))])
     assert "Job 3 · waiting · number 2 in the queue · starts in 2 min" in _top(
-        Scene(waiting, history)
+        FrameData(waiting, history)
     )
     running = _history([event(1, events.StateChanged(JobState.RUNNING))])
-    assert "in the queue" not in _top(Scene(waiting, running))
+    assert "in the queue" not in _top(FrameData(waiting, running))
+
+
+def test_a_job_that_is_checked_shows_what_is_done_and_what_it_will_train() -> None:
+    checked = job(1, JobState.CHECKING, name="farense", phase="probing")
+    checked.forecast.settings.batch_size = 4
+    history = _history([event(1, events.StateChanged(JobState.CHECKING))])
+    text = "\n".join(line.plain for line in frame(FrameData(checked, history), 80, 24))
+    for part in (
+        "Job 1 farense · being checked · measuring real training steps",
+        "demo",
+        "/d/train.jsonl",
+        "/out/1",
+        "batch_size 4",
+    ):
+        assert part in text
 
 
 def test_what_was_asked_of_a_job_is_told_until_it_is_done() -> None:
     asked = job(1, intent="pause")
-    assert "will pause at the next step" in _top(Scene(asked, _history(whole_story()[:-2])))
-    assert "will pause" not in _top(Scene(asked, _history(whole_story())))
+    assert "will pause at the next step" in _top(FrameData(asked, _history(complete_run()[:-2])))
+    assert "will pause" not in _top(FrameData(asked, _history(complete_run())))
 
 
 def test_a_training_that_holds_says_why_as_long_as_it_does() -> None:
     why = Finding("train.holding", Status.WARNING, args={"footprint": 3 << 30, "swap": 1 << 30})
     holding = [event(10, events.PhaseChanged("holding")), event(11, events.Notice(why))]
-    history = _history([*whole_story()[:-2], *holding])
-    text = _top(Scene(job(1), history))
+    history = _history([*complete_run()[:-2], *holding])
+    text = _top(FrameData(job(1), history))
     assert "· holding" in text and "⚠ Other programs need memory" in text
-    whole = "\n".join(line.plain for line in frame(Scene(job(1), history), 100, 24))
+    whole = "\n".join(line.plain for line in frame(FrameData(job(1), history), 100, 24))
     assert whole.count("Other programs need memory") == 1
     history.take(event_from_wire(event(12, events.PhaseChanged("training"))))
-    assert "The system is short" not in _top(Scene(job(1), history))
+    assert "The system is short" not in _top(FrameData(job(1), history))
 
 
 def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
@@ -164,13 +189,13 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
 
 
 def test_a_frame_before_the_first_event_shows_the_job() -> None:
-    text = "\n".join(line.plain for line in frame(Scene(job(1), History()), 80, 24))
+    text = "\n".join(line.plain for line in frame(FrameData(job(1), History()), 80, 24))
     assert "Job 1 · training" in text and "no step yet" in text
 
 
 def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:
     halfway = job(1, step=50, total_steps=100)
-    text = "\n".join(line.plain for line in frame(Scene(halfway, History()), 80, 24))
+    text = "\n".join(line.plain for line in frame(FrameData(halfway, History()), 80, 24))
     assert "50% · step 50 of 100" in text and "no step yet" not in text
 
 
@@ -189,14 +214,29 @@ def test_a_curve_of_hardly_any_points_is_no_error(line: list[tuple[float, float]
 
 
 def test_every_kind_of_event_has_a_line_in_both_languages() -> None:
-    bodies = [event_from_wire(message) for message in whole_story()]
+    bodies = [event_from_wire(message) for message in evaluated_run()]
     bodies.append(event_from_wire(event(0, events.Damaged(10, 20))))
     kinds = {e.kind for e in bodies}
     assert kinds == set(events.KINDS)
     for lang in i18n.LANGUAGES:
         i18n.use(lang)
-        assert all(told(e) for e in bodies)
-    assert told(events.Event(1, 1, NOON, "unknown", None))
+        assert all(describe(e) for e in bodies)
+    assert describe(events.Event(1, 1, NOON, "unknown", None))
+
+
+def test_the_verdict_stands_on_top_of_the_frame_and_of_the_status() -> None:
+    history = History()
+    for message in evaluated_run():
+        history.take(event_from_wire(message))
+    shown = job(1, JobState.SUCCEEDED)
+    fill(shown.evaluation, evaluation())
+    said = "62 of 100 questions more are answered rightly"
+    for size in ((80, 24), (40, 8)):
+        lines = [text.plain for text in frame(FrameData(shown, history, now=NOON), *size)]
+        assert len(lines) == size[1] and any("62 of 100" in line for line in lines[:4])
+    text = "\n".join(summary(shown))
+    for part in (said, "overfitted", "30% → 28%", "0.21 nats", "checkpoint_epoch_0_step_40"):
+        assert part in text, part
 
 
 class Terminal:
@@ -248,7 +288,7 @@ class Terminal:
 @pytest.fixture
 def training(daemon: FakeDaemon) -> FakeDaemon:
     daemon.jobs = [job(1, name="farense")]
-    daemon.events = whole_story()[:-2]
+    daemon.events = complete_run()[:-2]
     return daemon
 
 
@@ -274,7 +314,7 @@ def test_the_live_view_ends_with_the_job_and_leaves_its_last_picture(
 ) -> None:
     terminal = Terminal("watch")
     terminal.wait_for(lambda seen: "best 2.2500" in seen)
-    training.events = whole_story()
+    training.events = complete_run()
     training.jobs = [job(1, JobState.FAILED)]
     training.ended.set()
     assert terminal.end() == 1
@@ -285,7 +325,7 @@ def test_the_live_view_goes_on_after_a_restart_of_the_daemon(training: FakeDaemo
     terminal = Terminal("watch", "--refresh", "0.1")
     terminal.wait_for(lambda seen: "best 2.2500" in seen)
     training.stop()
-    training.events = [*whole_story()[:-2], event(20, step(40, 0.5))]
+    training.events = [*complete_run()[:-2], event(20, step(40, 0.5))]
     training.start()
     terminal.wait_for(lambda seen: "training 0.5000" in seen)
     terminal.type("q")
@@ -348,5 +388,5 @@ def test_a_defect_of_ours_is_a_sentence_and_exits_70(
 
 
 def test_a_planned_job_names_its_settings() -> None:
-    text = told(event_from_wire(event(1, events.Planned(plan(batch_size=2)))))
+    text = describe(event_from_wire(event(1, events.Planned(plan(batch_size=2)))))
     assert text == "planned: batch_size 2 × 1, 512 tokens"

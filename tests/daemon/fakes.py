@@ -8,11 +8,15 @@ one sample; `check`, seconds of a probe; `refuse`, a finding's code;
 `holds`, phases (load, save, check) in which the play stands still until `let_go`; `real`, a real
 worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
-machine, `PLAY_DEVICE` what its workers compute on, `PLAY_PYTHON` which interpreter runs them.
+machine, `PLAY_DEVICE` what its workers compute on, `PLAY_PYTHON` which interpreter runs them,
+`PLAY_BREAK` what raises an error that nobody foresaw the first time it is called,
+`PLAY_READ_SECONDS` how long a read in a client's folder may take.
 """
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import signal
@@ -42,15 +46,19 @@ def let_go(output: str | Path, moment: str = "step") -> None:
 
 
 def serve(*, real_worker: bool = False) -> None:
+    from safetrain_shared.errors import SafetrainError
     from safetrain_shared.findings import Finding, Status
     from safetrain_shared.jobs import JobSpec, Plan
     from safetrain_shared.paths import home
     from safetrain_shared.settings import TrainingSettings
     from safetraind import app
+    from safetraind.__main__ import _report
     from safetraind.preflight.job_preflight import Foreseen
     from safetraind.processes.ephemeral import EphemeralWorkers
 
     class PlayChecks:
+        phase = "probing"
+
         async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
             return Foreseen()
 
@@ -75,7 +83,10 @@ def serve(*, real_worker: bool = False) -> None:
     python = os.environ.get("PLAY_PYTHON", sys.executable)
     command = () if real_worker else (python, __file__)
     parts = app.Parts(worker_command=command, checks=PlayChecks())
-    app.run(home(), parts)
+    try:
+        app.run(home(), parts)
+    except SafetrainError as error:
+        sys.exit(_report(error, as_json=False))
 
 
 def train_really(folder: str) -> None:
@@ -212,6 +223,24 @@ def move_runtime(folder: Path) -> None:
     paths.runtime_folder = lambda: folder
 
 
+def break_once(name: str) -> None:
+    """Let `module:object.attribute@n` raise the nth time that it is called, or the first time."""
+    name, _, nth = name.partition("@")
+    module, path = name.split(":")
+    *owners, attribute = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    real, calls = getattr(owner, attribute), itertools.count(1)
+
+    def once(*args: Any, **named: Any) -> Any:
+        if next(calls) == int(nth or 1):
+            raise RuntimeError("unforeseen")
+        return real(*args, **named)
+
+    setattr(owner, attribute, once)
+
+
 def be_another(facts: dict[str, Any]) -> None:
     from safetraind import host
 
@@ -227,6 +256,12 @@ if __name__ == "__main__":
         from safetraind import app
 
         app.device = lambda: os.environ["PLAY_DEVICE"]
+    if "PLAY_READ_SECONDS" in os.environ:
+        from safetraind.storage import bounded_read
+
+        bounded_read.READ_SECONDS = float(os.environ["PLAY_READ_SECONDS"])
+    if "PLAY_BREAK" in os.environ:
+        break_once(os.environ["PLAY_BREAK"])
     if "PLAY_RUNTIME" in os.environ:
         move_runtime(Path(os.environ["PLAY_RUNTIME"]))
     if len(sys.argv) == 1 or sys.argv[1] == "real":

@@ -135,6 +135,7 @@ def test_a_job_behind_a_paused_one_shows_no_start(
     first = playing.submit(make_spec("one", name="pace=0.05,check=60")).job.id
     second = playing.submit(make_spec("two"), after=first).job.id
     playing.wait_for_state(first, S.CHECKING)
+    assert playing.job(first).phase == "probing"
     playing.jobs.Pause(jobs_pb2.JobRequest(id=first))
     playing.wait_for_state(first, S.PAUSED)
     waiting = playing.job(second)

@@ -51,6 +51,8 @@ class FullOnceAccepted(JobStore):
 class Refusal:
     """Checks that let nothing pass."""
 
+    phase = ""
+
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         raise Blocked("data.empty", path=spec.train)
 

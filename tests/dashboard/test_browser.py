@@ -14,8 +14,8 @@ from safetrain_shared import i18n
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
 from tests.browser import browser
+from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, step, whole_story
 from tests.dashboard.conftest import Served
 
 __all__ = ["browser"]
@@ -30,7 +30,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
     fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
     running = job(1, name="Farense", last_seq=11, step=30, total_steps=100, train_loss=1.25)
     fake.jobs = [running, job(2, JobState.QUEUED, queue_position=1)]
-    fake.events = whole_story()[:-2]
+    fake.events = complete_run()[:-2]
     fake.start()
     yield fake
     fake.ended.set()
@@ -162,3 +162,27 @@ def test_the_page_writes_numbers_as_the_rest_of_safetrain(page: Page) -> None:
                 [i18n.number(v), i18n.integer(v), i18n.size(v), i18n.decimal(v, 3)] for v in NUMBERS
             ]
         assert page.evaluate(script, [lang, list(NUMBERS)]) == ours
+
+
+def test_a_job_that_failed_before_its_first_step_has_a_way_on_and_nothing_empty(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
+    fake.jobs = [job(1, JobState.FAILED)]
+    fake.start()
+    served = Served(home=fake.home)
+    page = browser.new_page()
+    try:
+        page.goto(served.url)
+        expect(page.locator("#next")).to_contain_text("safetrain diagnose 1")
+        for empty in ("#figures", "#curves", ".progress"):
+            expect(page.locator(empty)).to_be_hidden()
+        fake.jobs = [job(1, JobState.QUEUED, queue_position=1)]
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+        assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in fake.requests)
+    finally:
+        page.close()
+        served.end()
+        fake.ended.set()
+        fake.stop()

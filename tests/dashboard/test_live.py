@@ -11,8 +11,8 @@ from typing import Any
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_shared.errors import Busy
 from safetrain_shared.jobs import JobState
+from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
-from tests.client.stories import event, job, step, whole_story
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.fakes import let_go
 from tests.dashboard.conftest import Serve, Served
@@ -70,7 +70,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
 
 
 def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, last_seq=12)], whole_story()
+    paper.jobs, paper.events = [job(1, last_seq=12)], complete_run()
     page = serve()
     for lang in ("en", "pt", "en"):
         until(page, "curves", lambda c: bool(c["loss"]), f"?lang={lang}")
@@ -78,7 +78,7 @@ def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
 
 
 def test_a_job_that_had_ended_is_followed_on_after_a_retry(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], whole_story()
+    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], complete_run()
     paper.ended.set()
     page = serve()
     assert len(until(page, "curves", lambda c: bool(c["loss"]))["loss"]) == 3
@@ -92,7 +92,7 @@ def test_every_figure_and_sentence_is_in_the_language_asked_for(
     paper: FakeDaemon, serve: Serve
 ) -> None:
     paper.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
-    paper.events = whole_story()
+    paper.events = complete_run()
     page = serve("--lang", "pt")
 
     def loss(query: str) -> str:
@@ -116,10 +116,35 @@ def test_a_home_without_jobs_is_an_empty_page(paper: FakeDaemon, serve: Serve) -
     assert until(serve(), "overview", bool)["chosen"] is None
 
 
-def ask(page: Served, body: str, query: str = "") -> tuple[int, list[dict[str, str]]]:
+def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
+    paper: FakeDaemon, serve: Serve
+) -> None:
+    checked = job(2, JobState.CHECKING, phase="probing")
+    checked.forecast.settings.batch_size = 4
+    paper.jobs = [job(1, JobState.FAILED), checked]
+    page = serve()
+    shown = until(page, "overview", bool)["chosen"]
+    assert shown["doing"] == "measuring real training steps" and not shown["retry"]
+    assert ["settings", "batch_size 4 × 0, 0 tokens"] in shown["facts"]
+    failed = until(page, "overview", bool, "?job=1")["chosen"]
+    assert failed["retry"]
+    assert [command for _label, command in failed["next"]] == [
+        "safetrain diagnose 1",
+        "safetrain retry 1",
+    ]
+    assert ask(page, '{"job": 1}', path="/api/retry") == (200, [{}])
+    assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in paper.requests)
+    for body in ("", "[]", '{"job": "1"}', '{"job": true}', '{"job": 0}', '{"job": 9}'):
+        status, answer = ask(page, body, path="/api/retry")
+        assert status == 400 and "There is no job" in answer[0]["error"], body
+
+
+def ask(
+    page: Served, body: str, query: str = "", path: str = "/api/ask"
+) -> tuple[int, list[dict[str, str]]]:
     """The pieces of an answer."""
     headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
-    answer = page.ask(f"/api/ask{query}", "POST", body, **headers)
+    answer = page.ask(f"{path}{query}", "POST", body, **headers)
     return answer.status, [json.loads(line) for line in answer.read().splitlines()]
 
 

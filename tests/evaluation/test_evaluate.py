@@ -1,21 +1,27 @@
-"""An evaluation from questions to a verdict: the worker, and the command with the daemon."""
+"""An evaluation from questions to a verdict, in the worker's own process."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
-import safetrain
 from safetrain_shared.errors import InvalidInput
-from safetrain_shared.jobs import JobSpec, JobState
-from safetraind.worker.evaluation import evaluate
+from safetrain_shared.evaluations import Evaluation, EvaluationSpec
+from safetrain_shared.settings import TrainingSettings
+from safetraind.storage import documents
+from safetraind.worker import loading
+from safetraind.worker.evaluation import answering, evaluate
+from safetraind.worker.evaluation.evaluate import Work
 from safetraind.worker.evaluation.question_set import read_questions
-from tests.harness import DaemonProcess
+from safetraind.worker.training import adapters
+from safetraind.worker.training.step import Stepper
 from tests.tiny import make_chat_data, make_tiny_model
 
 QUESTIONS = [
@@ -31,52 +37,100 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_chat_data(folder, train=12, valid=4)
     lines = "\n".join(json.dumps({**q, "match": "contains"}) for q in QUESTIONS)
     (folder / "questions.jsonl").write_text(lines, encoding="utf-8")
+    save_new_adapter(folder / "model", folder / "adapters")
     return folder
 
 
-def request(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": str(tiny / "model"),
-        "adapters": {"adapter": ""},
-        "questions": str(tiny / "questions.jsonl"),
-        "train": str(tiny / "train.jsonl"),
-        "folder": str(folder),
-        "max_tokens": 6,
-        **changes,
-    }
+def save_new_adapter(model: Path, folder: Path, changed: float = 0.0) -> None:
+    """An adapter whose outputs are those of its base, or `changed` by that much random weight."""
+    loaded = loading.load(str(model))
+    settings = TrainingSettings(lora_layers=2, lora_rank=4)
+    stepper = Stepper(loaded.model, settings, 1)
+    weights = adapters.weights(stepper.model)
+    if changed:
+        weights = {n: w + changed * mx.random.normal(w.shape) for n, w in weights.items()}
+    folder.mkdir()
+    mx.save_safetensors(str(folder / adapters.WEIGHTS), weights)
+    adapters.write_config(folder, stepper.model, settings, str(model))
 
 
-def run(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    return evaluate.Evaluation(request(tiny, folder, **changes), lambda *_: None).run()
+class Watching:
+    """A watcher that notes what it is told, and ends the evaluation after so many looks."""
+
+    def __init__(self, looks: int = 1 << 30) -> None:
+        self.phases: list[str] = []
+        self.answered: list[int] = []
+        self.looks = looks
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def kept(self, answered: int, total: int, eta_seconds: float) -> None:
+        assert answered <= total and eta_seconds >= 0
+        self.answered.append(answered)
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise KeyboardInterrupt
 
 
-def test_the_same_weights_cannot_be_told_apart(tiny: Path, tmp_path: Path) -> None:
-    result = run(tiny, tmp_path / "e")
-    assert result["verdict"]["judgement"] == "unclear" and not result["weak"]
-    assert [a["base"] for a in result["answers"]] == [a["adapter"] for a in result["answers"]]
-    assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
+def run(tiny: Path, output: Path, watcher: Watching | None = None, **changes: Any) -> Evaluation:
+    adapters = output / "adapters"
+    if not adapters.exists():
+        shutil.copytree(tiny / "adapters", adapters)
+    spec = EvaluationSpec(
+        **{"questions": str(tiny / "questions.jsonl"), "max_tokens": 6, **changes}
+    )
+    work = Work(1, str(tiny / "model"), output, str(tiny / "train.jsonl"), spec)
+    return evaluate.evaluate(work, watcher or Watching())
 
 
-def test_one_that_was_killed_goes_on_and_ends_the_same(
+def test_an_untrained_adapter_cannot_be_told_from_its_base(tiny: Path, tmp_path: Path) -> None:
+    result = run(tiny, tmp_path)
+    assert result.verdict.judgement == "unclear" and not result.weak
+    assert [a.base for a in result.answers] == [a.adapter for a in result.answers]
+    assert documents.read(tmp_path / "evaluation" / "evaluation.json", Evaluation) == result
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_answers_and_verdict(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(tiny, tmp_path / "whole")
-    answered, calls = evaluate.answered, 0
+    monkeypatch.setattr(answering, "BATCH", 8)
+    watching = Watching()
+    whole = run(tiny, tmp_path / "whole", watching, checkpoints=True, general=True)
+    looks = (1 << 30) - watching.looks
+    rng = random.Random(13)
+    for number in range(6):
+        output = tmp_path / str(number)
+        killed = Watching(rng.randrange(looks))
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, output, killed, checkpoints=True, general=True)
+        again = Watching()
+        found = run(tiny, output, again, checkpoints=True, general=True)
+        assert replace(found, adapter="", path="") == replace(whole, adapter="", path="")
+        assert (1 << 30) - again.looks <= looks - len(killed.answered), "nothing is asked twice"
 
-    def dying(*args: Any) -> list[str]:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return answered(*args)
 
-    monkeypatch.setattr(evaluate, "answered", dying)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / "killed")
-    calls = 3
-    again = run(tiny, tmp_path / "killed")
-    assert again == whole
-    assert calls - 3 == 2 * 3 - 2, "answered batches are not asked again"
+def test_batches_are_bounded_in_rows_and_in_tokens() -> None:
+    prompts = [[1] * (10 + n % 7) for n in range(80)] + [[1] * 9000] * 2
+    batches = list(answering.batched(prompts, 40))
+    assert [p for _, batch in batches for p in batch] == prompts
+    assert [place for place, _ in batches] == [0, 32, 64, 80, 81]
+
+
+def test_it_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
+    watching = Watching()
+    run(tiny, tmp_path, watching)
+    assert watching.phases == ["inspecting", "loading", "asking", "comparing"]
+    assert watching.answered == [20, 40]
+
+
+def test_an_answer_may_be_somewhat_longer_than_the_longest_that_was_trained(
+    tiny: Path, tmp_path: Path
+) -> None:
+    found = run(tiny, tmp_path, max_tokens=0)
+    assert max(len(answer.base) for answer in found.answers) > 6
 
 
 def test_a_question_of_the_training_data_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -85,7 +139,8 @@ def test_a_question_of_the_training_data_is_refused(tiny: Path, tmp_path: Path) 
     leaked.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InvalidInput) as caught:
         run(tiny, tmp_path / "e", questions=str(leaked))
-    assert caught.value.code == "evaluate.leaked" and not (tmp_path / "e").exists()
+    assert caught.value.code == "evaluate.leaked"
+    assert not (tmp_path / "e" / "evaluation").exists()
 
 
 @pytest.mark.parametrize(
@@ -117,28 +172,3 @@ def test_training_data_can_be_asked_and_the_limit_spreads(tmp_path: Path) -> Non
     assert (asked[0].text, asked[0].expected, asked[0].match) == ("Q?", ("A.",), "similarity")
     assert (asked[1].text, asked[1].expected) == ("P?", ("C.",))
     assert len(read_questions(str(path), 3)) == 3
-
-
-def test_the_command_ends_with_the_verdict(
-    daemon: DaemonProcess, tiny: Path, tmp_path: Path
-) -> None:
-    files = [str(tiny / f"{name}.jsonl") for name in ("train", "valid")]
-    settings = {"batch_size": 2, "max_seq_length": 64, "num_epochs": 1, "lora_layers": 2}
-    spec = JobSpec(str(tiny / "model"), *files, str(tmp_path / "out"), settings=settings)
-    job = daemon.submit(spec).job.id
-    assert daemon.wait_for_state(job) is JobState.SUCCEEDED
-    arguments = ["evaluate", "--questions", str(tiny / "questions.jsonl"), "--max-tokens", "6"]
-    done = subprocess.run(
-        [sys.executable, "-m", "safetrain", *arguments],
-        env=daemon.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 6, done.stderr
-    assert "cannot be told with 20 questions" in done.stdout
-    assert (tmp_path / "out" / "evaluation" / "evaluation.json").is_file()
-    with safetrain.connect(str(daemon.home.root), autostart=False, lang="pt") as client:
-        again = client.job(job).evaluate(str(tiny / "questions.jsonl"), max_tokens=6)
-    assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 20, 20)
-    assert "Com 20 perguntas não se consegue dizer" in str(again)

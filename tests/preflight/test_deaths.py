@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Place:
         return Home(self.root / "home")
 
     def preflight(
-        self, dies: str = "", without: str = "", **changes: Any
+        self, dies: str = "", without: str = "", has_lease: bool = True, **changes: Any
     ) -> tuple[PreflightRun, DirectWorkers]:
         environment = {}
         if dies or without:
@@ -66,10 +67,10 @@ class Place:
             (self.root / "dies").mkdir(exist_ok=True)
             (self.root / "dies/sitecustomize.py").write_text(text)
             environment = {"PYTHONPATH": str(self.root / "dies")}
-        workers = DirectWorkers(self.root / "runs", environment=environment)
-        preflight_run = PreflightRun(
-            dataclasses.replace(self.spec, **changes), workers, self.home, self.model
-        )
+        workers = DirectWorkers(self.root / "runs", has_lease, environment)
+        spec = dataclasses.replace(self.spec, **changes)
+        # thorough: on a busy machine too all is measured
+        preflight_run = PreflightRun(spec, workers, self.home, self.model, thorough=True)
 
         async def go() -> None:
             async for _ in preflight_run.run():
@@ -81,10 +82,36 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    model = make_tiny_model(tmp_path / "model")
-    train, valid = make_chat_data(tmp_path / "data")
-    spec = JobSpec(str(model), str(train), str(valid), str(tmp_path / "out"))
-    return Place(tmp_path, model, spec)
+    return _place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Plan]:
+    """A place whose model was measured in one preflight, and the plan of it."""
+    place = _place(tmp_path_factory.mktemp("measured"))
+    preflight_run, _ = place.preflight()
+    assert preflight_run.plan is not None and preflight_run.plan.measured_peak
+    return place, preflight_run.plan
+
+
+@pytest.fixture
+def learned(measured: tuple[Place, Plan], tmp_path: Path) -> Place:
+    """The measured model and data, with a copy of the home that remembers them."""
+    place, _ = measured
+    shutil.copytree(place.home.root, tmp_path / "home")
+    spec = dataclasses.replace(place.spec, output=str(tmp_path / "out"))
+    return Place(tmp_path, place.model, spec)
+
+
+@pytest.fixture
+def first(measured: tuple[Place, Plan]) -> Plan:
+    return measured[1]
+
+
+def _place(root: Path) -> Place:
+    model = make_tiny_model(root / "model")
+    train, valid = make_chat_data(root / "data")
+    return Place(root, model, JobSpec(str(model), str(train), str(valid), str(root / "out")))
 
 
 def blocking(preflight_run: PreflightRun) -> dict[str, Finding]:
@@ -117,27 +144,23 @@ def test_a_death_in_a_trial_leads_to_something_leaner_and_is_remembered(place: P
     assert again.plan.measured_peak
 
 
-def test_what_killed_a_training_is_not_recommended_again(place: Place) -> None:
-    first, _ = place.preflight()
-    assert first.plan is not None
-    measurement_cache.note_death(place.home, first.plan)
-    second, _ = place.preflight()
+def test_what_killed_a_training_is_not_recommended_again(learned: Place, first: Plan) -> None:
+    measurement_cache.note_death(learned.home, first)
+    second, _ = learned.preflight()
     assert second.plan is not None
-    assert _work(second.plan) != _work(first.plan)
-    assert second.plan.settings.effective_batch == first.plan.settings.effective_batch
-    weights = place.model.joinpath("model.safetensors").stat().st_size
-    assert second.plan.measured_peak - weights < 0.9 * (first.plan.measured_peak - weights)
+    assert _work(second.plan) != _work(first)
+    assert second.plan.settings.effective_batch == first.settings.effective_batch
+    weights = learned.model.joinpath("model.safetensors").stat().st_size
+    assert second.plan.measured_peak - weights < 0.9 * (first.measured_peak - weights)
 
 
-def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
-    first, _ = place.preflight()
-    assert first.plan is not None
-    measurement_cache.note_death(place.home, first.plan)
-    lower = step_down(first.plan, allow_shorter=False)
+def test_what_a_training_took_after_a_back_off_is_known(learned: Place, first: Plan) -> None:
+    measurement_cache.note_death(learned.home, first)
+    lower = step_down(first, allow_shorter=False)
     assert lower is not None
     worked, _ = lower
     assert worked.measured_peak == 0
-    measurement_cache.note_success(place.home, worked, peak=12_345_678, tokens_per_second=1e9)
+    measurement_cache.note_success(learned.home, worked, peak=12_345_678, tokens_per_second=1e9)
     batch, checkpointing, chunk = _work(worked)  # asked for: of several, the clock would choose
     asked = {
         "batch_size": batch,
@@ -145,7 +168,7 @@ def test_what_a_training_took_after_a_back_off_is_known(place: Place) -> None:
         "gradient_checkpointing": checkpointing,
         "loss_chunk": chunk,
     }
-    second, _ = place.preflight(settings=asked)
+    second, _ = learned.preflight(settings=asked)
     assert second.plan is not None
     assert _work(second.plan) == _work(worked)
     assert second.plan.measured_peak == 12_345_678
@@ -159,21 +182,22 @@ def test_a_package_that_is_missing_is_named(place: Place, package: str, name: st
     assert len([f for f in preflight_run.findings if f.code == "dependencies.found"]) > 5
 
 
-def test_a_note_needs_a_model_that_is_there_and_a_plan_that_says_enough(place: Place) -> None:
-    first, _ = place.preflight()
-    assert first.plan is not None
-    kept = {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
-    measurement_cache.note_death(place.home, dataclasses.replace(first.plan, model_path="/gone"))
-    measurement_cache.note_death(place.home, dataclasses.replace(first.plan, heaviest_width=0))
-    assert kept == {file.name: file.read_bytes() for file in place.home.learned.iterdir()}
+def test_a_note_needs_a_model_that_is_there_and_a_plan_that_says_enough(
+    learned: Place, first: Plan
+) -> None:
+    kept = {file.name: file.read_bytes() for file in learned.home.learned.iterdir()}
+    measurement_cache.note_death(learned.home, dataclasses.replace(first, model_path="/gone"))
+    measurement_cache.note_death(learned.home, dataclasses.replace(first, heaviest_width=0))
+    assert kept == {file.name: file.read_bytes() for file in learned.home.learned.iterdir()}
 
 
-def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(place: Place) -> None:
-    place.preflight()
-    (file,) = place.home.learned.iterdir()
+def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(learned: Place) -> None:
+    remembering, _ = learned.preflight(has_lease=False)
+    assert remembering.plan is not None and remembering.plan.measured_peak
+    (file,) = learned.home.learned.iterdir()
     file.write_text(json.dumps({"measures": 3}))
-    preflight_run, workers = place.preflight()
-    assert workers.roles.count("probe") == 2 and preflight_run.plan is not None
+    without, _ = learned.preflight(has_lease=False)
+    assert without.plan is not None and not without.plan.measured_peak
 
 
 def _work(plan: Plan) -> tuple[object, ...]:

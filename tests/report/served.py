@@ -29,7 +29,7 @@ from safetrain_shared.wire import (
     plan_to_wire,
     settings_to_wire,
 )
-from tests.report import stories
+from tests.report import runs
 
 
 def a_job(output: str, **changes: Any) -> jobs_pb2.Job:
@@ -39,9 +39,9 @@ def a_job(output: str, **changes: Any) -> jobs_pb2.Job:
         "attempt": 2,
         "step": 636,
         "total_steps": 636,
-        "created": stories.STARTED,
-        "started": stories.STARTED + 7,
-        "finished": stories.STARTED + 5400,
+        "created": runs.STARTED,
+        "started": runs.STARTED + 7,
+        "finished": runs.STARTED + 5400,
         "spec": jobs_pb2.JobSpec(
             model="mlx-community/Mistral-7B-Instruct-v0.3-4bit",
             train="/data/train.jsonl",
@@ -49,7 +49,7 @@ def a_job(output: str, **changes: Any) -> jobs_pb2.Job:
             output=output,
             name='leões <script>"&',
             settings=settings_to_wire({"learning_rate": 2e-4, "num_epochs": 3}),
-            memory_budget=6 * stories.GB,
+            memory_budget=6 * runs.GB,
         ),
         "plan": plan_to_wire(a_plan()),
     }
@@ -57,7 +57,7 @@ def a_job(output: str, **changes: Any) -> jobs_pb2.Job:
 
 
 def a_plan() -> Plan:
-    return stories.plan(636, batch_size=1, gradient_accumulation=4, seed=7)
+    return runs.plan(636, batch_size=1, gradient_accumulation=4, seed=7)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def served(
 ) -> Iterator[list[Any]]:
     """A server at the home's socket, until the block ends; gives the questions that it is asked.
 
-    Asked `gone`, it refuses to answer.
+    SampleQuestion `gone`, it refuses to answer.
     """
     private(home.root)
     server = grpc.server(ThreadPoolExecutor(4))

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from safetrain.report.report_page import page
 from safetrain_shared import i18n
 from tests.browser import browser
+from tests.report import runs
 from tests.report.test_report import contents
 
 __all__ = ["browser"]
@@ -87,6 +88,25 @@ def test_nothing_is_fetched_or_wider_than_the_screen(
     assert asked == [file]
     assert said == []
     assert len(names) == 9
+
+
+OVERLAPPING = """() => [...document.querySelectorAll('svg.chart')].flatMap(chart => {
+  const boxes = [...chart.querySelectorAll('.epoch')].map(e => e.getBoundingClientRect());
+  const right = chart.getBoundingClientRect().right;
+  return boxes.filter((box, i) => box.right > (boxes[i + 1]?.left ?? right)).map(box => box.left);
+})"""
+
+
+@pytest.mark.parametrize("width", [360, 760, 1100])
+def test_no_label_of_an_epoch_runs_into_the_next(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(contents(events=runs.eventful(600, 30))), "utf-8")
+    with browser.new_page(viewport={"width": width, "height": 800}) as tab:
+        tab.goto(path.as_uri())
+        assert tab.locator("svg.chart .epoch").count() > 4
+        assert tab.evaluate(OVERLAPPING) == []
 
 
 def test_on_paper_it_is_light_and_whole(browser: Browser, file: str) -> None:

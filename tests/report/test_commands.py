@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from safetrain.cli import main
-from safetrain.sample_questions import Asked, spread
+from safetrain.sample_questions import SampleQuestion, evenly_spaced
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.paths import Home
-from tests.report import stories
+from tests.report import runs
 from tests.report.served import a_job, served
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -25,7 +25,7 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The output folder of the one job that is served."""
     folder = tmp_path / "out"
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "home"))
-    with served(Home(tmp_path / "home"), a_job(str(folder)), stories.eventful()):
+    with served(Home(tmp_path / "home"), a_job(str(folder)), runs.eventful()):
         yield folder
 
 
@@ -34,7 +34,7 @@ def validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     """What is asked about a job that has validation data."""
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "mine"))
     job = _with_data(tmp_path)
-    with served(Home(tmp_path / "mine"), job, stories.eventful()) as asked:
+    with served(Home(tmp_path / "mine"), job, runs.eventful()) as asked:
         yield asked
 
 
@@ -134,7 +134,7 @@ def test_report_asks_nothing_while_something_trains(
     monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "home"))
     other = a_job("/other", id=5, state=jobs_pb2.JOB_STATE_RUNNING)
     job = _with_data(tmp_path)
-    with served(Home(tmp_path / "home"), job, stories.eventful(), other) as asked:
+    with served(Home(tmp_path / "home"), job, runs.eventful(), other) as asked:
         assert run("report", "3") == 0
     assert asked == [] and _page(tmp_path / "out")
 
@@ -152,9 +152,9 @@ def test_a_file_that_asks_nothing_gives_no_questions(tmp_path: Path) -> None:
     file = tmp_path / "valid.jsonl"
     lines = ['{"text": "a"}', "{", "[1]", '{"messages": []}', '{"messages": [{"role": "user"}]}']
     file.write_text("\n".join([*lines, '{"messages": 3}', f'{{"prompt": "{"x" * 500}"}}']))
-    assert spread(str(file), 3) == spread(str(tmp_path / "none"), 3) == []
+    assert evenly_spaced(str(file), 3) == evenly_spaced(str(tmp_path / "none"), 3) == []
     file.write_text('{"prompt": "Q", "completion": "A"}\n' * 2)
-    assert spread(str(file), 3) == [Asked("Q", "", "A")]
+    assert evenly_spaced(str(file), 3) == [SampleQuestion("Q", "", "A")]
 
 
 def _page(output: Path) -> str:

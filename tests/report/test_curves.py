@@ -5,41 +5,43 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from safetrain.views.curves import Curves, series, smoothed, thinned
+from safetrain.views.curves import Curves, curves_of, smoothed, thinned
 from safetrain_shared import events
 from safetrain_shared.findings import Finding
-from tests.report import stories
+from tests.report import runs
 
 TOTAL, EPOCH = 100, 50
 
 
-def told(*bodies: tuple[int, events.Body]) -> Curves:
-    return series(stories.numbered(iter(bodies)))
+def measured(*bodies: tuple[int, events.Body]) -> Curves:
+    return curves_of(runs.numbered(iter(bodies)))
 
 
 def step(at: int, loss: float) -> events.StepDone:
-    return stories.step(at, TOTAL, EPOCH, loss=loss)
+    return runs.step(at, TOTAL, EPOCH, loss=loss)
 
 
 def test_the_last_telling_of_a_step_stays() -> None:
-    curves = told((1, step(10, 3.0)), (1, step(20, 2.0)), (2, step(20, 2.5)), (2, step(30, 1.0)))
+    curves = measured(
+        (1, step(10, 3.0)), (1, step(20, 2.0)), (2, step(20, 2.5)), (2, step(30, 1.0))
+    )
     assert curves.line("loss") == [(10, 3.0), (20, 2.5), (30, 1.0)]
 
 
 def test_what_lay_behind_the_checkpoint_is_gone_before_it_is_run_again() -> None:
     killed_at_40 = [(1, step(at, 2.0)) for at in (10, 20, 30, 40)]
-    behind = [(1, stories.evaluated(40, TOTAL, EPOCH)), (1, stories.saved(40, EPOCH))]
-    curves = told(*killed_at_40, *behind, (2, step(20, 1.5)))
+    behind = [(1, runs.evaluated(40, TOTAL, EPOCH)), (1, runs.saved(40, EPOCH))]
+    curves = measured(*killed_at_40, *behind, (2, step(20, 1.5)))
     assert curves.line("loss") == [(10, 2.0), (20, 1.5)]
     assert curves.evaluations == []
     assert curves.checkpoints == []
 
 
 def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
-    curves = told(
+    curves = measured(
         (1, step(10, 2.0)),
-        (1, stories.evaluated(10, TOTAL, EPOCH)),
-        (1, stories.saved(10, EPOCH)),
+        (1, runs.evaluated(10, TOTAL, EPOCH)),
+        (1, runs.saved(10, EPOCH)),
     )
     counts = (len(curves.steps), len(curves.evaluations), len(curves.checkpoints))
     assert counts == (1, 1, 1)
@@ -47,7 +49,7 @@ def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
 
 
 def test_a_back_off_counts_from_the_next_step_on() -> None:
-    curves = series(stories.eventful())
+    curves = curves_of(runs.eventful())
     assert [(b.step, b.finding.code) for b in curves.backoffs] == [(310, "backoff.micro_batch")]
     assert curves.plan is not None
     assert curves.plan.settings.batch_size == 1
@@ -55,29 +57,29 @@ def test_a_back_off_counts_from_the_next_step_on() -> None:
 
 def test_a_back_off_without_a_step_behind_it_stands_at_the_end() -> None:
     notice = events.Notice(Finding("backoff.loss_chunk"))
-    assert [b.step for b in told((1, step(10, 2.0)), (1, notice)).backoffs] == [10]
-    assert [b.step for b in told((1, notice)).backoffs] == [0]
+    assert [b.step for b in measured((1, step(10, 2.0)), (1, notice)).backoffs] == [10]
+    assert [b.step for b in measured((1, notice)).backoffs] == [0]
 
 
 def test_the_best_is_the_lowest_and_the_latest_of_equals() -> None:
     losses = [(10, 2.0), (20, 1.5), (30, 1.5), (40, math.nan)]
     bodies = [events.Evaluated(at, 0, at, loss, 5, True) for at, loss in losses]
-    best = told(*[(1, body) for body in bodies]).best
+    best = measured(*[(1, body) for body in bodies]).best
     assert best is not None
     assert best.step == 30
 
 
 def test_what_is_not_finite_is_not_drawn() -> None:
-    curves = told((1, step(10, math.nan)), (1, step(20, math.inf)), (1, step(30, 1.0)))
+    curves = measured((1, step(10, math.nan)), (1, step(20, math.inf)), (1, step(30, 1.0)))
     assert curves.line("loss") == [(30, 1.0)]
 
 
 def test_epochs_begin_behind_the_last_step_of_the_one_before() -> None:
-    assert series(stories.eventful()).epochs == [(212, 1), (424, 2)]
+    assert curves_of(runs.eventful()).epochs == [(212, 1), (424, 2)]
 
 
 def test_thinning_keeps_every_peak_and_both_ends() -> None:
-    points = series(stories.long(20_000)).line("loss")
+    points = curves_of(runs.long(20_000)).line("loss")
     few = thinned(points, 500)
     assert len(few) <= 4 * 500
     assert few[0] == points[0]
@@ -100,8 +102,8 @@ def test_a_running_mean_keeps_a_straight_line_straight() -> None:
 
 
 def test_the_mean_speed_is_tokens_by_time() -> None:
-    slow, fast = stories.step(1, TOTAL, EPOCH), stories.step(2, TOTAL, EPOCH)
+    slow, fast = runs.step(1, TOTAL, EPOCH), runs.step(2, TOTAL, EPOCH)
     slow = dataclasses.replace(slow, tokens=100, tokens_per_second=10.0)
     fast = dataclasses.replace(fast, tokens=200, tokens_per_second=100.0)
-    assert math.isclose(told((1, slow), (1, fast)).mean_speed, 200 / 11)
+    assert math.isclose(measured((1, slow), (1, fast)).mean_speed, 200 / 11)
     assert Curves().mean_speed == 0.0

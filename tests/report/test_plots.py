@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 
+from safetrain.page import page_json
 from safetrain.views import charts
-from safetrain.views.curves import Curves, series
+from safetrain.views.curves import Curves, curves_of
 from safetrain_shared import events, i18n
-from tests.report import stories
+from safetrain_shared.history import history
+from tests.report import runs
 
 plots = pytest.importorskip("safetrain.report.png_plots")
 Image = pytest.importorskip("PIL.Image")
@@ -29,7 +32,7 @@ def rgb(text: str) -> tuple[int, int, int]:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, bytes]:
-    return plots.draw(series(stories.eventful()), "Job 3")
+    return plots.draw(curves_of(runs.eventful()), "Job 3")
 
 
 def test_the_three_pictures_of_the_document(drawn: dict[str, bytes]) -> None:
@@ -50,24 +53,24 @@ def test_a_picture_says_in_words_what_it_shows(drawn: dict[str, bytes]) -> None:
 
 
 def test_numbers_are_written_as_the_language_writes_them() -> None:
-    curves = series(stories.eventful())
+    curves = curves_of(runs.eventful())
     with i18n.using("pt"):
-        assert "1,135" in charts.loss(curves).told
-        portuguese = plots.picture(charts.loss(curves), "3")
-    assert portuguese != plots.picture(charts.loss(curves), "3")
+        assert "1,135" in charts.loss(curves).caption
+        portuguese = plots.render(charts.loss(curves), "3")
+    assert portuguese != plots.render(charts.loss(curves), "3")
 
 
 @pytest.mark.parametrize(
     "bodies",
     [
-        [stories.step(1, 10, 5)],
-        [stories.evaluated(1, 10, 5)],
-        [stories.step(1, 10, 5, loss=float("nan"))],
-        [stories.step(1, 10, 5), stories.step(2, 10, 5)],
+        [runs.step(1, 10, 5)],
+        [runs.evaluated(1, 10, 5)],
+        [runs.step(1, 10, 5, loss=float("nan"))],
+        [runs.step(1, 10, 5), runs.step(2, 10, 5)],
     ],
 )
 def test_a_run_that_only_began_can_be_drawn(bodies: list[events.Body]) -> None:
-    curves = series(stories.numbered((1, body) for body in bodies))
+    curves = curves_of(runs.numbered((1, body) for body in bodies))
     assert len(plots.draw(curves, "x")) == 3
 
 
@@ -83,11 +86,21 @@ def test_hardly_more_points_are_drawn_than_the_picture_has_columns(
         return few
 
     monkeypatch.setattr(plots, "thinned", counting)
-    plots.draw(series(stories.long(20_000)), "x")
+    plots.draw(curves_of(runs.long(20_000)), "x")
     assert seen
     assert max(seen) <= 4 * plots.COLUMNS
 
 
 def test_nothing_is_shown_of_a_limit_that_is_not_there() -> None:
-    curves = Curves(steps=[stories.step(1, 10, 5)])
+    curves = Curves(steps=[runs.step(1, 10, 5)])
     assert charts.memory(curves).limit is None
+
+
+def test_a_budget_far_above_the_memory_in_use_does_not_flatten_its_curve() -> None:
+    curves = curves_of(runs.eventful())
+    assert charts.memory(curves).limit is not None and curves.plan is not None
+    far = dataclasses.replace(curves.plan, memory_budget=64 * runs.GB)
+    chart = charts.memory(dataclasses.replace(curves, plan=far))
+    assert chart.limit is None
+    assert "64.0 GiB" in chart.title and "64.0 GiB" in chart.caption
+    assert page_json.curves(dataclasses.replace(history(runs.eventful()), plan=far))["budget"] == 0

@@ -12,7 +12,7 @@ import pytest
 
 from safetrain import inputs
 from safetrain.mlx_lm_config import Config
-from safetrain.report.preflight_facts import measured
+from safetrain.report.preflight_facts import read_facts
 from safetrain.report.report_page import Contents, Sample, page
 from safetrain.report.svg import ticks
 from safetrain.views import rerun_command
@@ -23,7 +23,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import FIELDS
 from safetrain_shared.wire import finding_to_wire, spec_from_wire
-from tests.report import stories
+from tests.report import runs
 from tests.report.served import a_job, a_plan
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -62,8 +62,8 @@ def answer(text: str) -> Answer:
 def contents(**changes: Any) -> Contents:
     given: dict[str, Any] = {
         "job": a_job("/out"),
-        "events": stories.eventful(),
-        "made": stories.STARTED,
+        "events": runs.eventful(),
+        "made": runs.STARTED,
         "version": "0.1.0",
         "machine": "macOS 15 · arm64",
         "samples": [Sample("Quem?", answer("a <i>base</i>"), answer("Um.\n\nDois."))],
@@ -166,7 +166,7 @@ def test_a_failed_job_says_why() -> None:
 
 def test_the_preflight_of_this_job_tells_machine_and_data() -> None:
     spec = spec_from_wire(a_job("/out").spec)
-    text = page(contents(measured=measured(preflight(to_plain(spec)), spec)))
+    text = page(contents(measured=read_facts(preflight(to_plain(spec)), spec)))
     assert "Apple Silicon (Apple M1) detected" in text
     assert "said by a newer one" in text
     assert "<td>90</td><td>200</td><td>512</td>" in text
@@ -176,7 +176,7 @@ def test_the_preflight_of_this_job_tells_machine_and_data() -> None:
 def test_the_preflight_of_another_job_or_a_broken_one_is_passed_over() -> None:
     spec = spec_from_wire(a_job("/out").spec)
     other = {**to_plain(spec), "train": "/other.jsonl"}
-    assert measured(preflight(other), spec) is None
+    assert read_facts(preflight(other), spec) is None
     for broken in (
         None,
         [],
@@ -184,7 +184,7 @@ def test_the_preflight_of_another_job_or_a_broken_one_is_passed_over() -> None:
         {"spec": to_plain(spec)},
         {"spec": to_plain(spec), "findings": [1]},
     ):
-        assert measured(broken, spec) is None
+        assert read_facts(broken, spec) is None
 
 
 def preflight(spec: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetrain_proto.v1 import events_pb2, findings_pb2, jobs_pb2, settings_pb2
 from safetrain_shared import events, jobs, wire
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import ERRORS, ArgValue, InvalidSetting, NotFound
+from safetrain_shared.evaluations import CheckpointScore, EvaluatedAnswer, Evaluation, Verdict
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import FIELDS, SettingValue, TrainingSettings
 from safetraind.storage import event_file
@@ -30,6 +31,17 @@ BODIES: list[events.Body] = [
     events.StepDone(3, 0, 3, 57, 1.25, 2e-4, 0.5, 900, 110.0, 1 << 30, 1 << 31, 12.5),
     events.Evaluated(3, 0, 3, 1.5, 36, True),
     events.CheckpointSaved(3, 0, 3, "/o/checkpoint_epoch_0_step_3", 1 << 20, 0.125),
+    events.QuestionsAnswered(8, 24, 12.5),
+    events.Judged(
+        Evaluation(
+            1,
+            "/q",
+            "/a",
+            Verdict("better", 24, 0.25, 0.75, 0.5, 0.25, 0.75, 0.001, 12),
+            checkpoints=(CheckpointScore("checkpoint_epoch_0_step_3", 0.5),),
+            answers=(EvaluatedAnswer("Q?", ("a", "b"), "exact", "a", "b", 0.0, 1.0),),
+        )
+    ),
     events.Notice(FINDING),
     events.Outcome("succeeded"),
     events.Damaged(10, 99),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, StepDone
@@ -19,6 +22,7 @@ from tests.daemon.conftest import MakeSpec
 from tests.daemon.test_accidents import Watcher, read_result, result_of
 from tests.harness import DaemonProcess, kill_all, wait_for
 from tests.soak.holders import Holders
+from tests.soak.left_over import left_over
 from tests.tiny import make_chat_data, make_tiny_model
 
 KILLS = int(os.environ.get("KILLS") or "20")
@@ -27,7 +31,8 @@ REPORT = Path("reports/soak_kills.json")
 STEPS = 150
 WATCHERS = 10
 REAL_EVERY = 8  # jobs: one of them really trains, the others play
-WRONG = ("lost", "doubled", "wrong", "stuck", "holders at once")
+STOPPED_SECONDS = 0.7  # that a process stands still, before it goes on
+WRONG = ("lost", "doubled", "wrong", "stuck", "holders at once", "left over")
 # Dropout, accumulation, gradient checkpointing, and evaluation and checkpoints out of step.
 REAL: dict[str, Any] = {
     "batch_size": 1,
@@ -60,18 +65,34 @@ class Killer:
         """One kill, and a daemon again if it was the victim."""
         time.sleep(self._draw.uniform(0.0, 0.8))
         step = self._daemon.job(job_id).step
-        kinds = ["daemon", "keeper"]
+        kinds = ["daemon", "keeper", "stop daemon", "stop keeper", "stop worker"]
         if step > self._step + 5:
             kinds += ["worker", "worker and keeper", "all"]
         kind = self._draw.choice(kinds)
         if kind in ("worker", "worker and keeper", "all"):
             self._step = step
-        self._kill(kind)
+        if kind.startswith("stop"):
+            self._stop(kind)
+        else:
+            self._kill(kind)
         self.done[kind] += 1
 
     def next_job(self) -> None:
         """A new job begins at step 0."""
         self._step = 0
+
+    def _stop(self, kind: str) -> None:
+        """Lets them stand still for a moment."""
+        if kind == "stop daemon":
+            assert self._daemon.process is not None
+            victims = [psutil.Process(self._daemon.process.pid)]
+        else:
+            victims = self._daemon.workers() if "worker" in kind else self._daemon.keepers()
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for victim in victims:
+                with contextlib.suppress(psutil.Error):
+                    victim.send_signal(number)
+            time.sleep(STOPPED_SECONDS if number == signal.SIGSTOP else 0.0)
 
     def _kill(self, kind: str) -> None:
         victims = self._daemon.workers() if "worker" in kind or kind == "all" else []
@@ -119,6 +140,11 @@ def test_no_kill_loses_doubles_or_changes_anything(
         else:
             found["wrong"] += _read(tmp_path / output) != result_of(STEPS)
     holders.end()
+    outputs = [tmp_path / f"out{number}" for number in range(1, found["jobs"] + 1)]
+    playing.terminate()
+    left = left_over(playing, *outputs)
+    print("\nleft over:", left)
+    found["left over"] = len(left)
     found["holders at once"] = len(holders.at_once)
     found["looks for holders"], found["of them found one"] = holders.looks, holders.held
     _report({"seed": SEED, "kills": killer.done.total(), **killer.done, **found})

@@ -50,8 +50,13 @@ def test_counts_keep_the_units_of_the_file(tmp_path: Path) -> None:
     chosen = inputs.settings(config, [])
     assert (chosen["batch_size"], chosen["gradient_accumulation"]) == (2, 1)
     assert chosen["eval_steps"] == 10
-    chosen = inputs.settings(config, ["gradient_accumulation=5"])
-    assert chosen["eval_steps"] == 2
+    assert chosen["max_steps"] == 40
+    chosen = inputs.settings(config, ["gradient_accumulation=3"])
+    assert (chosen["eval_steps"], chosen["max_steps"]) == (3, 13), "as there: only whole steps"
+    assert "max_steps" not in inputs.settings(config, ["num_epochs=2"])
+    assert inputs.settings(config, ["max_steps=7"])["max_steps"] == 7
+    ours = read(tmp_path, LORA + "iters: 40\nnum_epochs: 2\n")
+    assert "max_steps" not in inputs.settings(ours, [])
 
 
 def test_a_folder_of_data_that_is_missing_is_no_data_set(tmp_path: Path) -> None:

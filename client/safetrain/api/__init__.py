@@ -1,8 +1,7 @@
-"""The Python API: what the commands do, for programs and notebooks.
+"""The Python API: the commands, for programs and notebooks.
 
 Every call raises a `SafetrainError` where the command would print a sentence; `str(error)` is that
-sentence, `error.code` the name of what went wrong, and the classes are told by
-`safetrain_shared.errors`.
+sentence, `error.code` its stable name; `safetrain_shared.errors` lists the classes.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from functools import cache
 from typing import Unpack
 
 from safetrain.api.aio import AsyncClient, AsyncJob
-from safetrain.api.answer import QUESTION, Answer, Question
-from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions
+from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
 from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
@@ -43,6 +42,7 @@ from safetrain_shared.settings import TrainingSettings
 __all__ = [
     "AlreadyFinished",
     "Answer",
+    "AskOptions",
     "AsyncClient",
     "AsyncJob",
     "Blocked",
@@ -59,6 +59,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSetting",
     "Job",
+    "JobOptions",
     "JobSpec",
     "JobState",
     "Metrics",
@@ -67,13 +68,11 @@ __all__ = [
     "NotFound",
     "Plan",
     "Preflight",
-    "Question",
     "SafetrainError",
     "Status",
     "StepDone",
     "TrainingSettings",
     "Unreachable",
-    "Wanted",
     "ask",
     "connect",
     "jobs",
@@ -84,11 +83,11 @@ __all__ = [
 
 
 def connect(home: str | None = None, *, autostart: bool = True, lang: str | None = None) -> Client:
-    """A connection to the daemon of `home` (a folder; by default `$SAFETRAIN_HOME`, else the
+    """Connect to the daemon of `home` (a folder; by default `$SAFETRAIN_HOME`, else the
     platform's), started where none runs and `autostart` allows it.
 
     `lang`: `en` or `pt`; by default the locale's. Raises Unreachable where there is no daemon,
-    NotAllowed where its socket is not ours.
+    NotAllowed where its socket belongs to another user.
     """
     return Client(home, autostart=autostart, lang=lang)
 
@@ -98,20 +97,22 @@ def _default() -> Client:
     return connect()
 
 
-@keywords(Wanted, WANTED)
-def preflight(*, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+@keywords(JobOptions, JOB_DEFAULTS)
+def preflight(*, wait: bool = False, **options: Unpack[JobOptions]) -> Preflight:
     """`Client.preflight` on the default connection."""
-    return _default().preflight(wait=wait, **wanted)
+    return _default().preflight(wait=wait, **options)
 
 
-@keywords(Wanted, WANTED)
-def submit(*, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]) -> Job:
+@keywords(JobOptions, JOB_DEFAULTS)
+def submit(
+    *, fresh: bool = False, after: Job | int | None = None, **options: Unpack[JobOptions]
+) -> Job:
     """`Client.submit` on the default connection."""
-    return _default().submit(fresh=fresh, after=after, **wanted)
+    return _default().submit(fresh=fresh, after=after, **options)
 
 
-@keywords(Question, QUESTION)
-def ask(question: str, **options: Unpack[Question]) -> Answer:
+@keywords(AskOptions, ASK_DEFAULTS)
+def ask(question: str, **options: Unpack[AskOptions]) -> Answer:
     """`Client.ask` on the default connection."""
     return _default().ask(question, **options)
 

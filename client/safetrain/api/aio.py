@@ -1,8 +1,8 @@
-"""The same API for asyncio: `AsyncClient` and `AsyncJob`.
+"""The API for asyncio: `AsyncClient` and `AsyncJob`.
 
-Calls run in threads of their own, so the event loop stays free; what a method does, takes and
-raises is told by its namesake in `Client` and `Job`. What is not covered: more than `_THREADS`
-streams followed at once through one client wait for one another.
+Calls run in threads, so the event loop stays free. The methods are documented at their namesakes
+in `Client` and `Job`. What is not covered: more than `_THREADS` concurrent streams of one client
+wait for one another.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from safetrain.api.answer import QUESTION, Answer, Question
-from safetrain.api.client import WANTED, Client, Wanted
+from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions
+from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
 from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
@@ -52,23 +52,27 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; daemon and jobs go on."""
+        """Close the connection; daemon and jobs go on."""
         if self._client is not None:
             self._client.close()
         self._threads.shutdown(wait=False)
 
-    @keywords(Wanted, WANTED)
-    async def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
+    @keywords(JobOptions, JOB_DEFAULTS)
+    async def preflight(self, *, wait: bool = False, **options: Unpack[JobOptions]) -> Preflight:
         """`Client.preflight`."""
-        return await self.run(self.client.preflight, wait=wait, **wanted)
+        return await self.run(self.client.preflight, wait=wait, **options)
 
-    @keywords(Wanted, WANTED)
+    @keywords(JobOptions, JOB_DEFAULTS)
     async def submit(
-        self, *, fresh: bool = False, after: AsyncJob | int | None = None, **wanted: Unpack[Wanted]
+        self,
+        *,
+        fresh: bool = False,
+        after: AsyncJob | int | None = None,
+        **options: Unpack[JobOptions],
     ) -> AsyncJob:
         """`Client.submit`."""
         number = after.id if isinstance(after, AsyncJob) else after
-        job = await self.run(self.client.submit, fresh=fresh, after=number, **wanted)
+        job = await self.run(self.client.submit, fresh=fresh, after=number, **options)
         return AsyncJob(self, job)
 
     async def job(self, number: int) -> AsyncJob:
@@ -79,13 +83,13 @@ class AsyncClient:
         """`Client.jobs`."""
         return [AsyncJob(self, job) for job in await self.run(self.client.jobs)]
 
-    @keywords(Question, QUESTION)
-    async def ask(self, question: str, **options: Unpack[Question]) -> Answer:
+    @keywords(AskOptions, ASK_DEFAULTS)
+    async def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
         """`Client.ask`."""
         return await self.run(self.client.ask, question, **options)
 
-    @keywords(Question, QUESTION)
-    def ask_stream(self, question: str, **options: Unpack[Question]) -> AsyncGenerator[str, None]:
+    @keywords(AskOptions, ASK_DEFAULTS)
+    def ask_stream(self, question: str, **options: Unpack[AskOptions]) -> AsyncGenerator[str, None]:
         """`Client.ask_stream`."""
         return self.stream(lambda client: client.ask_stream(question, **options))
 
@@ -95,21 +99,21 @@ class AsyncClient:
 
     @property
     def client(self) -> Client:
-        """The connection underneath. Raises RuntimeError before it was made."""
+        """The underlying `Client`. Raises RuntimeError before it is connected."""
         if self._client is None:
             raise RuntimeError("await the AsyncClient, or use it in an `async with` block")
         return self._client
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A blocking call, in a thread."""
+        """Run a blocking call in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
 
     async def stream(self, make: Callable[[Client], Iterator[T]]) -> AsyncGenerator[T, None]:
-        """What a blocking iterator gives, over a connection of its own.
+        """Yield the items of a blocking iterator, over a connection of its own.
 
-        Closing that connection wakes a thread that still waits for the next item, so a task can be
-        cancelled at any moment.
+        Closing that connection wakes a thread that waits for the next item, so that a task can be
+        cancelled at any time.
         """
         client = await self.run(self._connect)
         try:
@@ -175,6 +179,15 @@ class AsyncJob:
     async def evaluate(self, questions: str | None = None, **options: Any) -> Evaluation:
         """`Job.evaluate`."""
         return await self._client.run(self._job.evaluate, questions, **options)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """`Job.evaluation`."""
+        return self._job.evaluation
+
+    async def promote(self, checkpoint: str = "task") -> str:
+        """`Job.promote`."""
+        return await self._client.run(self._job.promote, checkpoint)
 
     async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
         """`Job.events`."""

@@ -1,24 +1,25 @@
-"""`Answer`: what a model said to a question, who said it, and how fast."""
+"""`Answer`: the answer of a model with its source and speed, and the options of a question."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from safetrain import inputs
 from safetrain.int64 import MOST
+from safetrain.views import answer as views
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.questions import DEFAULT_MAX_TOKENS
 
 
-class Question(TypedDict, total=False):
-    """How to ask; all of it may be left out.
+class AskOptions(TypedDict, total=False):
+    """Options of a question, all optional.
 
     `job`: whose adapter answers. `checkpoint`: a checkpoint's folder name; else the best. `base`:
-    without the adapter. `model`: with no job, which base. `temperature`: 0 takes the likeliest
-    token. `top_p`: 0 is off. `wait`: for the GPU, where another job holds it.
+    without the adapter. `model`: the base model, with no job. `temperature`: 0 is greedy decoding.
+    `top_p`: 0 is off. `wait`: wait for the GPU where another job holds it.
     """
 
     job: int
@@ -34,7 +35,7 @@ class Question(TypedDict, total=False):
 
 
 _AS_GIVEN = ("checkpoint", "base", "max_tokens", "temperature", "top_p", "seed", "wait")
-QUESTION: Mapping[str, Any] = {
+ASK_DEFAULTS: Mapping[str, Any] = {
     "job": 0,
     "checkpoint": "",
     "base": False,
@@ -50,10 +51,10 @@ QUESTION: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. `str()` is its text.
+    """A complete answer. `str()` is its text.
 
-    `adapter`: a folder, empty for the base model. `training`: given by a job at work, after
-    `step`. `cut`: it ends at `max_tokens`. Speeds in tokens and seconds.
+    `adapter`: a folder, empty for the base model. `training`: the answer of a job in training,
+    after `step`. `cut`: it ends at `max_tokens`.
     """
 
     text: str = ""
@@ -71,42 +72,36 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
-    def taking(self, event: AskEvent) -> Answer:
-        """The answer gone on by one message of the daemon's."""
-        match event.WhichOneof("body"):
-            case "text":
-                return replace(self, text=self.text + event.text)
-            case "source":
-                told = event.source
-                return replace(
-                    self,
-                    model=told.model,
-                    adapter=told.adapter,
-                    job=told.job_id,
-                    step=told.step,
-                    training=told.training,
-                )
-            case "done":
-                done = event.done
-                return replace(
-                    self,
-                    tokens=done.tokens,
-                    prompt_tokens=done.prompt_tokens,
-                    seconds_to_first_token=done.seconds_to_first_token,
-                    tokens_per_second=done.tokens_per_second,
-                    cut=done.cut,
-                )
-        return self
+
+def answer_of(events: Iterable[AskEvent]) -> Answer:
+    """Collect the answer of a stream."""
+    answer = views.Answer()
+    for event in events:
+        answer.take(event)
+    source, done = answer.source, answer.done
+    return Answer(
+        text="".join(answer.parts),
+        model=source.model,
+        adapter=source.adapter,
+        job=source.job_id,
+        step=source.step,
+        training=source.training,
+        tokens=done.tokens,
+        prompt_tokens=done.prompt_tokens,
+        seconds_to_first_token=done.seconds_to_first_token,
+        tokens_per_second=done.tokens_per_second,
+        cut=done.cut,
+    )
 
 
-def request(question: str, options: Question) -> AskRequest:
-    """The question as the daemon takes it.
+def request(question: str, options: AskOptions) -> AskRequest:
+    """Return the request for a question.
 
     Raises InvalidInput where it is empty or a number is out of range, NotFound for a job's number.
     """
     if not question.strip():
         raise InvalidInput("client.question_empty")
-    given: dict[str, Any] = {**QUESTION, **options}
+    given: dict[str, Any] = {**ASK_DEFAULTS, **options}
     messages = [Message(role="user", content=question)]
     if given["system"]:
         messages.insert(0, Message(role="system", content=given["system"]))
@@ -119,8 +114,3 @@ def request(question: str, options: Question) -> AskRequest:
         model=inputs.model(given["model"]) if given["model"] else "",
         **{name: given[name] for name in _AS_GIVEN},
     )
-
-
-def parts(events: Iterable[AskEvent]) -> Iterator[str]:
-    """The pieces of text alone."""
-    return (event.text for event in events if event.HasField("text"))

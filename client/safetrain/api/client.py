@@ -1,4 +1,4 @@
-"""`Client`: a connection, and what one can ask of the daemon through it."""
+"""`Client`: a connection to the daemon and its calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from safetrain import inputs
-from safetrain.api.answer import QUESTION, Answer, Question, parts, request
+from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions, answer_of, request
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
@@ -27,12 +27,13 @@ from safetrain_shared.wire import finding_from_wire, spec_to_wire
 _SUBMIT_SECONDS = 300.0
 
 
-class Wanted(TypedDict, total=False):
-    """What describes a training; all of it may be left out, as on the command line.
+class JobOptions(TypedDict, total=False):
+    """The description of a training, all optional, as on the command line.
 
     `model`: a known name, a folder, or a name on the hub. `train`, `valid`: files of JSON lines.
-    `output`: the folder for checkpoints and adapter. `settings`: what to choose oneself, by the
-    names of `safetrain explain`. `memory_budget`: bytes, or text such as "6GB".
+    `output`: the folder for checkpoints and adapter. `settings`: overrides, with the names of
+    `safetrain explain`. `memory_budget`: bytes, or text such as "6GB". `questions`: a question set
+    to ask after the training; by default the questions.jsonl beside `train`.
     """
 
     model: str
@@ -44,9 +45,10 @@ class Wanted(TypedDict, total=False):
     allow_shorter: bool
     trust_remote_code: bool
     name: str
+    questions: str | None
 
 
-WANTED: Mapping[str, Any] = {
+JOB_DEFAULTS: Mapping[str, Any] = {
     "model": inputs.DEFAULT_MODEL,
     "train": None,
     "valid": None,
@@ -56,6 +58,7 @@ WANTED: Mapping[str, Any] = {
     "allow_shorter": False,
     "trust_remote_code": False,
     "name": "",
+    "questions": None,
 }
 
 
@@ -84,35 +87,35 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; daemon and jobs go on."""
+        """Close the connection; daemon and jobs go on."""
         self.daemon.close()
 
-    @keywords(Wanted, WANTED)
-    def preflight(self, *, wait: bool = False, **wanted: Unpack[Wanted]) -> Preflight:
-        """Checks machine, data and model and recommends settings.
+    @keywords(JobOptions, JOB_DEFAULTS)
+    def preflight(self, *, wait: bool = False, **options: Unpack[JobOptions]) -> Preflight:
+        """Check machine, data and model and recommend settings.
 
-        `wait`: for the GPU, where it is busy; otherwise the recommendation is then predicted, not
-        measured. Raises InvalidInput, NotFound; what blocks is told by `Preflight.blocked`.
+        `wait`: wait for a busy GPU; otherwise the recommendation is then predicted, not measured.
+        Raises InvalidInput, NotFound. `Preflight.blocked` is set where nothing can be trained.
         """
-        sheet = Preflight(lang=self.daemon.lang)
-        message = PreflightRequest(spec=spec_to_wire(self._spec_of(wanted)), wait=wait)
+        result = Preflight(lang=self.daemon.lang)
+        message = PreflightRequest(spec=spec_to_wire(self._spec_of(options)), wait=wait)
         for event in self.daemon.stream(self.daemon.preflight.Run, message):
-            sheet.take(event)
-        return sheet
+            result.take(event)
+        return result
 
-    @keywords(Wanted, WANTED)
+    @keywords(JobOptions, JOB_DEFAULTS)
     def submit(
-        self, *, fresh: bool = False, after: Job | int | None = None, **wanted: Unpack[Wanted]
+        self, *, fresh: bool = False, after: Job | int | None = None, **options: Unpack[JobOptions]
     ) -> Job:
-        """Queues a training and returns its job at once.
+        """Queue a training and return its job at once.
 
-        `fresh`: move an old run in the output folder aside. `after`: start when that job has
+        `fresh`: move an old run in the output folder aside. `after`: start once that job has
         ended. Raises Blocked, Conflict, InvalidInput, InvalidSetting, NotFound.
         """
         with self.daemon.language():
             number = after.id if isinstance(after, Job) else inputs.job_number(after or 0)
         message = SubmitRequest(
-            spec=spec_to_wire(self._spec_of(wanted)),
+            spec=spec_to_wire(self._spec_of(options)),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
             after=number,
@@ -122,59 +125,58 @@ class Client:
         return Job(daemon, answer.job)
 
     def job(self, number: int) -> Job:
-        """The job of that number. Raises NotFound."""
+        """Return job `number`. Raises NotFound."""
         daemon = self.daemon
         with self.daemon.language():
             request = JobRequest(id=inputs.job_number(number))
         return Job(daemon, daemon.call(daemon.jobs.Get, request, again=True))
 
     def jobs(self) -> list[Job]:
-        """All jobs, the oldest first."""
+        """Return all jobs, the oldest first."""
         daemon = self.daemon
         found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True)
         return [Job(daemon, job) for job in found.jobs]
 
-    @keywords(Question, QUESTION)
-    def ask(self, question: str, **options: Unpack[Question]) -> Answer:
-        """The whole answer to a question; `Answer.text` is what the model said.
+    @keywords(AskOptions, ASK_DEFAULTS)
+    def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
+        """Return the complete answer to a question.
 
         Without `job`: the model in training, else the newest finished job's adapter, else the
         base. Raises Busy where another job holds the GPU and `wait` is not set.
         """
-        answer = Answer()
-        for event in self._asked(question, options):
-            answer = answer.taking(event)
-        return answer
+        return answer_of(self._ask(question, options))
 
-    @keywords(Question, QUESTION)
-    def ask_stream(self, question: str, **options: Unpack[Question]) -> Iterator[str]:
-        """The answer in pieces, as they come."""
-        yield from parts(self._asked(question, options))
+    @keywords(AskOptions, ASK_DEFAULTS)
+    def ask_stream(self, question: str, **options: Unpack[AskOptions]) -> Iterator[str]:
+        """Yield the answer in pieces, as they arrive."""
+        for event in self._ask(question, options):
+            if event.HasField("text"):
+                yield event.text
 
     def validate(self, *files: str) -> Iterator[Finding]:
-        """Every problem of training files as it is found; `args` has its `path` and `line`."""
+        """Yield every problem of training files; `args` has its `path` and `line`."""
         with self.daemon.language():
             message = ValidateRequest(paths=[inputs.absolute(file) for file in files])
         for event in self.daemon.stream(self.daemon.data.Validate, message):
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
-    def _spec_of(self, wanted: Wanted) -> JobSpec:
+    def _spec_of(self, options: JobOptions) -> JobSpec:
         with self.daemon.language():
-            return spec_of(wanted)
+            return spec_of(options)
 
-    def _asked(self, question: str, options: Question) -> Iterator[AskEvent]:
+    def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():
             message = request(question, options)
         return self.daemon.stream(self.daemon.answers.Ask, message)
 
 
-def spec_of(wanted: Wanted) -> JobSpec:
-    """The job that is wanted, complete and with absolute paths.
+def spec_of(options: JobOptions) -> JobSpec:
+    """Return the job of the options, complete and with absolute paths.
 
     Raises InvalidInput, InvalidSetting, NotFound.
     """
-    given: dict[str, Any] = {**WANTED, **wanted}
+    given: dict[str, Any] = {**JOB_DEFAULTS, **options}
     train, valid = inputs.data(given["train"], given["valid"])
     budget = given["memory_budget"]
     return JobSpec(
@@ -187,4 +189,5 @@ def spec_of(wanted: Wanted) -> JobSpec:
         memory_budget=budget if isinstance(budget, int) else inputs.memory(budget),
         trust_remote_code=given["trust_remote_code"],
         allow_shorter=given["allow_shorter"],
+        evaluation=inputs.evaluation(given["questions"], train),
     )

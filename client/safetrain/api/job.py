@@ -1,4 +1,4 @@
-"""`Job`: a training to look at, to follow, to wait for and to steer."""
+"""`Job`: a training, with its state, metrics, events and controls."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from safetrain.api.evaluation import Evaluation, evaluation_of
 from safetrain.api.metrics import Metrics
-from safetrain.atomic_write import write_whole
+from safetrain.atomic_write import write_files
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
-from safetrain.views.curves import series
+from safetrain.views.curves import curves_of
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
-from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest
+from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest, PromoteRequest
 from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest
 from safetrain_shared.events import Evaluated, Event, StepDone
@@ -26,7 +26,7 @@ from safetrain_shared.wire import plan_from_wire, spec_from_wire, state_from_wir
 class Job:
     """One job, as it was when it was last fetched.
 
-    `refresh`, `wait` and the methods that steer it fetch it anew; properties make no call.
+    `refresh`, `wait` and the controls fetch it again; properties make no call.
     """
 
     def __init__(self, daemon: Daemon, message: jobs_pb2.Job) -> None:
@@ -37,47 +37,47 @@ class Job:
         return f"Job({self.id}, {self.state})"
 
     def refresh(self) -> Job:
-        """Fetch it anew and return it. Raises NotFound where it was removed."""
+        """Fetch the job again and return it. Raises NotFound where it was removed."""
         self._call(self._daemon.jobs.Get, again=True)
         return self
 
     @property
     def id(self) -> int:
-        """Its number, never used again."""
+        """The job's number, which is never reused."""
         return int(self._message.id)
 
     @property
     def spec(self) -> JobSpec:
-        """What was asked for."""
+        """The job as it was submitted."""
         return spec_from_wire(self._message.spec)
 
     @property
     def state(self) -> JobState | None:
-        """Where it stands; None for a state that only a newer version knows."""
+        """The state; None for one that only a newer version knows."""
         return state_from_wire(self._message.state)
 
     @property
     def plan(self) -> Plan | None:
-        """What was decided for this machine; None until it is frozen."""
+        """The plan for this machine; None until it is frozen."""
         return plan_from_wire(self._message.plan) if self._message.HasField("plan") else None
 
     @property
     def last_seq(self) -> int:
-        """The number of its newest event."""
+        """The `seq` of the newest event."""
         return int(self._message.last_seq)
 
     @property
     def status(self) -> dict[str, Any]:
-        """Everything about it, as `safetrain status --json` prints it."""
+        """All fields, as `safetrain status --json` prints them."""
         return message_to_json(self._message)
 
     def metrics(self) -> Metrics:
-        """Its numbers so far, one row a logged or evaluated step."""
+        """Return the metrics so far, one row per logged or evaluated step."""
         return Metrics(events_so_far(self._daemon, self.id))
 
     def best(self) -> Evaluated | None:
-        """The evaluation with the lowest loss so far, whose adapter is in `adapters/`."""
-        return series(events_so_far(self._daemon, self.id)).best
+        """Return the evaluation with the lowest loss so far; `adapters/` has its weights."""
+        return curves_of(events_so_far(self._daemon, self.id)).best
 
     def report(self, output: str | None = None, *, answers: bool = False) -> Path:
         """Write the report and return its path; by default plots/report.html in its folder.
@@ -91,7 +91,7 @@ class Job:
         path = Path(absolute(output)) if output else default_path(job)
         questions = default_questions(job) if answers else []
         html = make_report(self._daemon, job, questions, lambda _text: None)
-        write_whole({path: html.encode()})
+        write_files({path: html.encode()})
         return path
 
     def export(
@@ -125,42 +125,65 @@ class Job:
         questions: str | None = None,
         *,
         checkpoint: str = "",
-        max_tokens: int = 128,
+        checkpoints: bool = False,
+        exported: str = "",
+        general: bool = False,
+        max_tokens: int = 0,
         limit: int = 0,
-        wait: bool = False,
     ) -> Evaluation:
-        """Ask base and adapter the same questions and compare their answers.
+        """Ask base and adapter the same questions and compare their answers, in a job of its own.
 
-        `questions`: a question set; by default the job's validation data. `limit`: questions at
+        `questions`: a question set; by default the questions.jsonl beside the training data, else
+        the validation data. `checkpoints`: score every kept checkpoint on half of them and report
+        the best on the others. `exported`: the folder of an exported model in place of the adapter.
+        `general`: general questions, for what it forgot. `max_tokens`: of
+        an answer; 0: half as many again as the longest of the training data. `limit`: questions at
         most; 0: all. Raises Busy, InvalidInput for questions that stand in the training data.
         """
         request = EvaluateRequest(
             job_id=self.id,
             questions=absolute(questions) if questions else "",
             checkpoint=checkpoint,
+            checkpoints=checkpoints,
+            folder=absolute(exported) if exported else "",
+            general=general,
             max_tokens=max_tokens,
             limit=limit,
-            wait=wait,
         )
         last = EvaluateEvent()
         for event in self._daemon.stream(self._daemon.evaluations.Run, request):
             last = event
         return evaluation_of(last.evaluation, self._daemon.lang)
 
-    def events(self, after_seq: int = 0) -> Iterator[Event]:
-        """Its events behind number `after_seq`, as they come, until it has ended.
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The newest verdict on it, without single answers; None where there is none."""
+        known = self._message.HasField("evaluation")
+        return evaluation_of(self._message.evaluation, self._daemon.lang) if known else None
 
-        Goes on across restarts of the daemon: none is lost, none comes twice.
+    def promote(self, checkpoint: str = "task") -> str:
+        """Put a kept checkpoint's adapter in `adapters/` and return the checkpoint's name.
+
+        `checkpoint`: a folder name; `task`: the best of the last evaluation with `checkpoints`;
+        `best-loss`: the one with the lowest validation loss. Raises Conflict, NotFound, Damaged.
+        """
+        request = PromoteRequest(job_id=self.id, checkpoint=checkpoint)
+        return str(self._daemon.call(self._daemon.evaluations.Promote, request).checkpoint)
+
+    def events(self, after_seq: int = 0) -> Iterator[Event]:
+        """Yield the events after `after_seq` as they arrive, until the job has ended.
+
+        Continues across restarts of the daemon, each event once.
         """
         for events, _up_to_date in Follower(self._daemon, self.id, after_seq).batches():
             yield from events
 
     def steps(self) -> Iterator[StepDone]:
-        """Each logged step as it is done, until the job has ended."""
+        """Yield each logged step, until the job has ended."""
         return (event.body for event in self.events() if isinstance(event.body, StepDone))
 
     def evaluations(self) -> Iterator[Evaluated]:
-        """Each evaluation as it is done, until the job has ended."""
+        """Yield each evaluation of the validation loss, until the job has ended."""
         return (event.body for event in self.events() if isinstance(event.body, Evaluated))
 
     def wait(self) -> JobState:
@@ -169,7 +192,7 @@ class Job:
         for _events in follower.batches():
             pass
         self.refresh()
-        assert follower.state is not None  # that is what ends the batches
+        assert follower.state is not None  # set when the batches end
         return follower.state
 
     def pause(self) -> None:
@@ -194,7 +217,7 @@ class Job:
         self._message = self._daemon.call(self._daemon.jobs.Move, request)
 
     def remove(self, *, files: bool = False) -> list[str]:
-        """Forgets it; with `files` deletes what it wrote. Returns the files that were kept."""
+        """Remove the job; `files`: delete what it wrote. Return the files that were kept."""
         request = RemoveJobRequest(id=self.id, files=files)
         return list(self._daemon.call(self._daemon.jobs.Remove, request).kept)
 

@@ -1,4 +1,4 @@
-"""Keyword arguments that several calls share: shown in each signature, and typos refused."""
+"""Keyword arguments shared by several calls: full signatures, and errors for typos."""
 
 from __future__ import annotations
 

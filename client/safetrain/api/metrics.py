@@ -1,4 +1,4 @@
-"""`Metrics`: a job's numbers as a table, one row a logged or evaluated step."""
+"""`Metrics`: a job's metrics as a table, one row per logged or evaluated step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 class Metrics(Sequence[Row]):
-    """The rows in the order of their steps; a step that ran again after a kill stands once.
+    """The rows ordered by step; a step that ran again after a kill appears once.
 
     A row is a dict with `columns` as its keys, None where nothing was measured at that step.
     """
@@ -41,11 +41,11 @@ class Metrics(Sequence[Row]):
         return iter(self._rows)
 
     def column(self, name: str) -> list[Any]:
-        """One column, None where a row has nothing there."""
+        """Return one column, None where a row has no value."""
         return [row[name] for row in self._rows]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table as a DataFrame with the step as its index. Needs pandas."""
+        """Return a DataFrame with the step as its index. Needs pandas."""
         import pandas as pd
 
         return pd.DataFrame(self._rows, columns=list(COLUMNS)).set_index("step")

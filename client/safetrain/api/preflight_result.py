@@ -1,4 +1,4 @@
-"""`Preflight`: what a preflight found and recommends."""
+"""`Preflight`: the findings and the recommendation of a preflight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from safetrain.views.preflight_sheet import Sheet
+from safetrain.views.preflight_text import PreflightText
 from safetrain_proto.v1.preflight_pb2 import PreflightEvent
 from safetrain_shared.findings import Finding
 from safetrain_shared.i18n import language, using
@@ -17,11 +17,11 @@ from safetrain_shared.wire import finding_from_wire, plan_from_wire
 
 @dataclass
 class Preflight:
-    """The seven sections' findings, and the plan. `str()` is the sheet that the command prints.
+    """The findings of the seven sections, and the plan. `str()` is the text of the command.
 
     `plan`: settings, peak memory in bytes, expected seconds; None where nothing can be trained.
-    `measured`: the plan was tried on this machine. `blocked`: nothing can be trained until what
-    failed is mended. `report_path`, `config_path`: the files it wrote.
+    `measured`: the plan was tried on this machine. `blocked`: a failed check prevents training.
+    `report_path`, `config_path`: the files written.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Preflight:
     report_path: str = ""
     config_path: str = ""
     lang: str | None = field(default=None, repr=False, compare=False)
-    _sheet: Sheet = field(default_factory=Sheet, repr=False, compare=False)
+    _formatter: PreflightText = field(default_factory=PreflightText, repr=False, compare=False)
     _lines: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -46,12 +46,12 @@ class Preflight:
 
     def __str__(self) -> str:
         with using(self.lang or language()):
-            return click.unstyle("\n".join([*self._sheet.opening(), *self._lines]))
+            return click.unstyle("\n".join([*self._formatter.opening(), *self._lines]))
 
     def take(self, event: PreflightEvent) -> None:
-        """Goes on by one message of the daemon's."""
+        """Add one message of the daemon."""
         with using(self.lang or language()):
-            self._lines += self._sheet.lines(event)
+            self._lines += self._formatter.lines(event)
         match event.WhichOneof("body"):
             case "finding":
                 self.findings.append(finding_from_wire(event.finding))

@@ -1,1 +1,1 @@
-"""The file for an issue report: what happened, without who it happened to or what was trained."""
+"""The archive for an issue report, without names, secrets and training data."""

@@ -1,4 +1,4 @@
-"""Collects a report's files from the home, with the service or without it, and writes the zip."""
+"""Collects the files of an issue report from the home and writes the zip; needs no daemon."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Paths below your home begin with ~.
 _JOBS = 3
 _TAIL_BYTES = 512 << 10
 _PACKAGES = ("safetrain", "click", "rich", *(package.distribution for package in PACKAGES))
-_SHOWN = ("LANG", "LC_ALL", "TERM", "NO_COLOR", "MLX_DISABLE_COMPILE", "SAFETRAIN_LANG")
-_TOLD_OF = ("HF_TOKEN", "HTTPS_PROXY", "HF_HUB_OFFLINE", "SAFETRAIN_HOME", "VIRTUAL_ENV")
+_SHOWN_VARIABLES = ("LANG", "LC_ALL", "TERM", "NO_COLOR", "MLX_DISABLE_COMPILE", "SAFETRAIN_LANG")
+_NAMED_VARIABLES = ("HF_TOKEN", "HTTPS_PROXY", "HF_HUB_OFFLINE", "SAFETRAIN_HOME", "VIRTUAL_ENV")
 _SPEC_KEPT = ("settings", "memory_budget", "trust_remote_code", "allow_shorter", "model")
 
 
 def write(path: Path, home: Home, diagnosis: Mapping[str, Any], job: int | None = None) -> int:
-    """Writes the zip at `path`, readable by its owner alone, and returns its size in bytes.
+    """Write the zip at `path`, readable by its owner alone, and return its size in bytes.
 
-    `job`: the one job that it is about; None: the newest ones. Raises Conflict where something is
+    `job`: the job to include; None: the newest ones. Raises Conflict where something is
     there already, NotAllowed where the folder may not be written, NoRoom where the disk refuses.
     """
     refuse_taken(path)
@@ -68,7 +68,7 @@ def write(path: Path, home: Home, diagnosis: Mapping[str, Any], job: int | None 
 
 
 def refuse_taken(path: Path) -> None:
-    """Raises Conflict where something is there already."""
+    """Raise Conflict where `path` exists."""
     if path.exists():
         raise Conflict("diagnosis.bundle_taken", path=str(path))
 
@@ -76,7 +76,7 @@ def refuse_taken(path: Path) -> None:
 def files(
     home: Home, diagnosis: Mapping[str, Any], scrub: Scrubber, job: int | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Name and text of each file of the report."""
+    """Yield name and text of each file of the report."""
     yield "README.txt", translate(ABOUT)
     yield "diagnosis.json", _json(scrub.value(without_quotes(diagnosis)))
     yield "environment.json", _json(scrub.value(_environment()))
@@ -90,7 +90,7 @@ def files(
 
 
 def _records(run: RunFolder) -> Iterator[tuple[str, Any]]:
-    """The small files of a run. Of its specification, nothing that names the data."""
+    """Yield the small files of a run; fields of its spec that name the data are left out."""
     document = _read(run.spec)
     spec = document.get("spec", {}) if isinstance(document, dict) else {}
     yield "spec.json", {name: spec[name] for name in _SPEC_KEPT if name in spec}
@@ -101,7 +101,7 @@ def _records(run: RunFolder) -> Iterator[tuple[str, Any]]:
 
 
 def _events(run: RunFolder, scrub: Scrubber) -> str:
-    """The events without their checksums, one JSON object a line."""
+    """Return the events without checksums, one JSON object per line."""
     lines = []
     for line in _tail(run.events).splitlines():
         try:
@@ -119,8 +119,8 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "native": sys.platform,
         "versions": {name: _version(name) for name in _PACKAGES},
-        "variables": {name: os.environ[name] for name in _SHOWN if name in os.environ},
-        "set": [name for name in _TOLD_OF if os.environ.get(name)],
+        "variables": {name: os.environ[name] for name in _SHOWN_VARIABLES if name in os.environ},
+        "set": [name for name in _NAMED_VARIABLES if os.environ.get(name)],
     }
 
 
@@ -131,7 +131,7 @@ def _newest_jobs(home: Home) -> list[int]:
 
 
 def _tail(path: Path) -> str:
-    """The end of a text file, from the beginning of a line; empty where there is none."""
+    """Return the end of a text file, from the start of a line; empty where it is missing."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,7 +1,7 @@
-"""Takes out of texts what must not leave the machine: secrets, names, and what was trained on.
+"""Removes secrets, names and training data from the texts of an issue report.
 
-Two ways, by what a text is. Our own words are kept, with secrets and names replaced. Of programs'
-output only lines whose form says that they carry no data are kept: everything else may be a sample.
+In safetrain's own texts, secrets and names are replaced. Of program output, only lines of known
+forms without data are kept, since any other line may quote a sample.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SECRET_FORM = re.compile(
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 _HOMES = re.compile(r"/(?:Users|home)/[^/\s\"']+")
-_LEAST_SECRET = 4  # shorter values, such as `1`, stand for nothing
+_LEAST_SECRET = 4  # shorter values, such as `1`, are no secrets
 
-# Arguments of findings that name a thing of ours or a number; other texts may quote a sample.
+# Arguments of findings with paths, names and numbers; other texts may quote a sample.
 _HARMLESS_ARGS = frozenset(
     {"path", "log", "output", "state", "checkpoint", "kind", "name", "names", "version", "found"}
     | {"known", "chip", "system", "architecture", "device", "check", "needs", "level", "folder"}
@@ -40,7 +40,7 @@ _STACK_LINE = re.compile(
     r'\s+File "[^"]*", line \d+, in \S+$|Traceback \(most recent call last\):$'
 )
 _EXCEPTION = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit))(?::|$)")
-# MLX names its function in brackets; the C++ runtime and the kernel speak of no data.
+# MLX names its function in brackets; messages of the C++ runtime and the kernel hold no data.
 _ENGINE = re.compile(
     r"(?:RuntimeError: |libmlx: )?\[[\w:]+\]\s|libc\+\+abi: |Fatal Python error: |Killed$"
     r"|Segmentation fault|.*Insufficient Memory|.*kIOGPU|.*Resource limit"
@@ -48,7 +48,7 @@ _ENGINE = re.compile(
 
 
 class Scrubber:
-    """Replaces secrets and names. One for a bundle."""
+    """Replaces secrets and names."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Scrubber:
         self._names = re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.I) if words else None
 
     def text(self, text: str) -> str:
-        """The text without secrets, with `~` for the home and without the names."""
+        """Return the text without secrets and names, with `~` for the home."""
         for secret in self._secrets:
             text = text.replace(secret, SECRET)
         text = _SECRET_FORM.sub(SECRET, text)
@@ -75,7 +75,7 @@ class Scrubber:
         return self._names.sub("[name]", text) if self._names else text
 
     def value(self, value: Any) -> Any:
-        """A JSON value with each of its texts scrubbed."""
+        """Return a JSON value with all its texts scrubbed."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -83,12 +83,12 @@ class Scrubber:
         return [self.value(v) for v in value] if isinstance(value, list | tuple) else value
 
     def log(self, text: str) -> str:
-        """The lines of a log that carry no data; a gap is marked."""
+        """Return the lines of a log that hold no data; gaps are marked."""
         return self.text("".join(f"{line}\n" for line in _harmless(text)))
 
 
 def without_quotes(value: Any) -> Any:
-    """Findings in a JSON value keep numbers and names; what may quote a sample is left out."""
+    """Return a JSON value whose findings keep numbers and names, without possible quotes."""
     if isinstance(value, Mapping):
         kept = {k: without_quotes(v) for k, v in value.items() if k != "text"}
         if isinstance(value.get("args"), Mapping):

@@ -1,4 +1,4 @@
-"""`safetrain ask "…"`: a question to the model in training, or to a finished job's adapter."""
+"""`safetrain ask "…"`: ask the model in training, or a finished job's adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common.ask_options import model_options, opening, request_of, show
+from safetrain.commands.common.ask_options import model_options, request_of, show, system_messages
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
@@ -38,13 +38,13 @@ def ask(
     base: bool,
     **given: Any,
 ) -> None:
-    """Prints one answer, or with --compare two; a lone `-` reads it from standard input."""
+    """Print one answer, or with --compare two; `-` reads the question from standard input."""
     if len(question) > 1:
         raise InvalidInput("client.quote_the_question", text=" ".join(question))
     text = sys.stdin.read() if question == ("-",) else question[0]
     if not text.strip():
         raise InvalidInput("client.question_empty")
-    messages = [*opening(system), Message(role="user", content=text)]
+    messages = [*system_messages(system), Message(role="user", content=text)]
     with connected(session) as daemon:
         for without in (True, False) if compare else (base,):
             if compare and not session.json:

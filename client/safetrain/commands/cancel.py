@@ -1,4 +1,4 @@
-"""`safetrain cancel JOB`: at the next step, with a checkpoint."""
+"""`safetrain cancel JOB`: end a job at its next step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ from safetrain_shared.i18n import translate as _
 )
 @click.argument("job", type=JOB)
 def cancel(session: Session, job: int) -> None:
-    """Asks the daemon for it and shows the job."""
+    """Call the daemon and print the job."""
     with connected(session) as daemon:
         show(session, daemon.call(daemon.jobs.Cancel, JobRequest(id=job)))

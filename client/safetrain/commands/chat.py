@@ -1,4 +1,4 @@
-"""`safetrain chat`: a conversation with the model, turn by turn."""
+"""`safetrain chat`: a conversation with the model in the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from safetrain.commands.common.ask_options import model_options, opening, request_of, show
+from safetrain.commands.common.ask_options import model_options, request_of, show, system_messages
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
@@ -17,9 +17,9 @@ from safetrain_shared.errors import SafetrainError
 from safetrain_shared.i18n import translate as _
 
 _PROMPT = "> "
-_ORDER = re.compile(r"/\w*\??")
-_ANEW = ("/new", "/reset", "/limpar")
-_LEAVE = ("/bye", "/exit", "/quit", "/sair")
+_COMMAND = re.compile(r"/\w*\??")
+_RESET = ("/new", "/reset", "/limpar")
+_EXIT = ("/bye", "/exit", "/quit", "/sair")
 
 
 @command(
@@ -31,22 +31,22 @@ _LEAVE = ("/bye", "/exit", "/quit", "/sair")
 )
 @model_options
 def chat(session: Session, system: str, **given: Any) -> None:
-    """Reads questions from standard input, one a line, until it ends."""
-    said = opening(system)
+    """Read questions from standard input, one per line, until it ends."""
+    history = system_messages(system)
     if sys.stdin.isatty():
         _edit_lines()
         session.note(_help())
     with connected(session) as daemon:
         while (question := _read()) is not None:
-            if question in _LEAVE:
+            if question in _EXIT:
                 return
-            if question in _ANEW:
-                said = opening(system)
+            if question in _RESET:
+                history = system_messages(system)
                 session.note(_("What was said is forgotten."))
-            elif _ORDER.fullmatch(question):
+            elif _COMMAND.fullmatch(question):
                 session.note(_help())
             elif question:
-                said = _turn(session, daemon, said, question, given)
+                history = _turn(session, daemon, history, question, given)
 
 
 def _help() -> str:
@@ -57,13 +57,13 @@ def _help() -> str:
 
 
 def _edit_lines() -> None:
-    """Arrow keys and what was typed before, in `input`; a Python may be built without."""
+    """Enable line editing and history in `input`, where Python was built with readline."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401
 
 
 def _read() -> str | None:
-    """The next line, None at the end. Standard output is for answers where it is no terminal."""
+    """Return the next line, None at the end. The prompt goes to terminals only."""
     prompt = _PROMPT if sys.stdin.isatty() else ""
     if prompt and not sys.stdout.isatty():
         echo(prompt, nl=False, err=True)
@@ -77,20 +77,24 @@ def _read() -> str | None:
 
 
 def _turn(
-    session: Session, daemon: Daemon, said: list[Message], question: str, given: dict[str, Any]
+    session: Session,
+    daemon: Daemon,
+    history: list[Message],
+    question: str,
+    given: dict[str, Any],
 ) -> list[Message]:
-    """One question and its answer; one that is refused or stopped is not remembered."""
+    """Ask one question and return the new history; it stays as it was after an error."""
     from safetrain.error_output import report
 
-    asked = [*said, Message(role="user", content=question)]
-    brief = any(message.role == "assistant" for message in said)
+    messages = [*history, Message(role="user", content=question)]
+    brief = any(message.role == "assistant" for message in history)
     try:
-        answer = show(session, daemon, request_of(asked, **given), brief=brief)
+        answer = show(session, daemon, request_of(messages, **given), brief=brief)
     except KeyboardInterrupt:
         echo()
         session.note(_("Stopped; this question is forgotten."))
-        return said
+        return history
     except SafetrainError as error:
         report(error, as_json=session.json)
-        return said
-    return [*asked, Message(role="assistant", content="".join(answer.parts))]
+        return history
+    return [*messages, Message(role="assistant", content="".join(answer.parts))]

@@ -1,4 +1,4 @@
-"""`safetrain completion SHELL`: the script that teaches a shell our commands."""
+"""`safetrain completion SHELL`: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetrain_shared.i18n import translate as _
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(_session: Session, shell: str) -> None:
-    """Prints click's own script for the shell."""
+    """Print click's script for the shell."""
     cls = get_completion_class(shell)
     if cls is None:
         raise click.UsageError(shell)

@@ -1,4 +1,4 @@
-"""`safetrain dashboard`: the live page, for people who would rather look than read."""
+"""`safetrain dashboard`: serve the live page in a browser."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 )
 @click.option("--no-open", is_flag=True, help=_("Only print the address."))
 def dashboard(session: Session, port: int | None, no_open: bool) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     try:
         from safetrain.page.server import serve
     except ModuleNotFoundError as error:
         raise Unreachable("client.dashboard_missing", name=error.name) from None
 
-    def told(keys: Keys) -> None:
+    def ready(keys: Keys) -> None:
         if session.json:
             write({"url": keys.address(), "port": keys.port})
             return
@@ -46,4 +46,4 @@ def dashboard(session: Session, port: int | None, no_open: bool) -> None:
         session.note(_("Open that address here. Ctrl-C ends the page; training goes on."))
 
     with connected(session) as daemon:
-        serve(daemon, port, open_page=not (no_open or session.json), told=told)
+        serve(daemon, port, open_page=not (no_open or session.json), on_ready=ready)

@@ -1,4 +1,4 @@
-"""`safetrain diagnose [JOB]`: what troubles a training, and what to do about it."""
+"""`safetrain diagnose [JOB]`: find problems of a training, write an issue report, self-test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.terminal.diagnosis_text import lines, to_json
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
@@ -26,7 +26,7 @@ from safetrain_shared.i18n import size
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.wire import finding_from_wire
 
-_SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
+_SECONDS = 120.0  # a worker loads MLX and tries the device
 
 
 @command(
@@ -62,7 +62,7 @@ _SECONDS = 120.0  # the device is tried by a worker, which loads MLX first
 def diagnose(
     session: Session, job: int | None, bundle: str | None, selftest: bool, thorough: bool
 ) -> int:
-    """Prints the findings of every topic, and writes the report; or runs the self-test."""
+    """Print the findings of every topic, or run the self-test; write the report."""
     if bundle is not None:
         collect.refuse_taken(Path(absolute(bundle)))
     if selftest:
@@ -70,68 +70,68 @@ def diagnose(
     try:
         found = _examined(session, job or 0)
     except SafetrainError as error:
-        if bundle is not None:  # a service that does not start is what a report is for
+        if bundle is not None:  # a service that does not start is reported, too
             _report(session, bundle, {"error": error_to_dict(error)}, job)
         raise
-    told = _told(found)
+    diagnosis = _to_json(found)
     if session.json:
-        write(told)
+        write(diagnosis)
     else:
         echo("\n".join(lines(found.findings)).strip())
     if bundle is not None:
-        _report(session, bundle, told, found.job_id if job else None)
+        _report(session, bundle, diagnosis, found.job_id if job else None)
     failed = any(finding_from_wire(f).status is Status.FAILED for f in found.findings)
     return EXIT_FAILED if failed else EXIT_OK
 
 
 def _selftest(session: Session, bundle: str | None, *, thorough: bool) -> int:
-    """Shows the self-test; the report tells how it went, also where it could not go on."""
-    told: dict[str, Any] = {"selftest": []}
+    """Show the self-test; the report is written even where it broke off."""
+    record: dict[str, Any] = {"selftest": []}
     try:
-        for said in _tested(session, thorough=thorough):
-            told["selftest"].append(said)
+        for message in _selftest_messages(session, thorough=thorough):
+            record["selftest"].append(message)
     except SafetrainError as error:
-        told["error"] = error_to_dict(error)
+        record["error"] = error_to_dict(error)
         raise
     finally:
         if bundle is not None:
-            _report(session, bundle, told)
-    passed = any(said.get("done", {}).get("passed") for said in told["selftest"])
+            _report(session, bundle, record)
+    passed = any(message.get("done", {}).get("passed") for message in record["selftest"])
     return EXIT_OK if passed else EXIT_FAILED
 
 
-def _tested(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
-    """What the self-test says, each shown as it comes."""
+def _selftest_messages(session: Session, *, thorough: bool) -> Iterator[dict[str, Any]]:
+    """Yield the messages of the self-test and print each as it arrives."""
     from safetrain.selftest_process import selftest
     from safetrain.terminal.selftest_text import conclusion, doing, verdict
 
-    ticker = Ticker(silent=session.terse)
-    for said in selftest(thorough=thorough):
-        ticker.clear()
+    status_line = StatusLine(silent=session.terse)
+    for message in selftest(thorough=thorough):
+        status_line.clear()
         if session.json:
-            write(said)
-        elif "finding" in said:
-            echo(verdict(said["finding"]))
-        elif "done" in said:
-            echo("\n".join(conclusion(said["done"])))
+            write(message)
+        elif "finding" in message:
+            echo(verdict(message["finding"]))
+        elif "done" in message:
+            echo("\n".join(conclusion(message["done"])))
         else:
-            ticker.show(doing(said["doing"]))
-        yield said
-    ticker.clear()
+            status_line.show(doing(message["doing"]))
+        yield message
+    status_line.clear()
 
 
 def _examined(session: Session, job: int) -> ExamineResponse:
-    ticker = Ticker(silent=session.terse)
-    ticker.show("checking")
+    status_line = StatusLine(silent=session.terse)
+    status_line.show("checking")
     try:
         with connected(session) as daemon:
             request = ExamineRequest(job_id=job)
             return daemon.call(daemon.diagnosis.Examine, request, seconds=_SECONDS, again=True)
     finally:
-        ticker.clear()
+        status_line.clear()
 
 
-def _told(found: ExamineResponse) -> dict[str, Any]:
+def _to_json(found: ExamineResponse) -> dict[str, Any]:
     findings = [to_json(finding) for finding in found.findings]
     return {
         "job": found.job_id,
@@ -140,9 +140,11 @@ def _told(found: ExamineResponse) -> dict[str, Any]:
     }
 
 
-def _report(session: Session, bundle: str, told: dict[str, Any], job: int | None = None) -> None:
+def _report(
+    session: Session, bundle: str, diagnosis: dict[str, Any], job: int | None = None
+) -> None:
     path = Path(absolute(bundle))
-    written = collect.write(path, paths.home(), told, job)
+    written = collect.write(path, paths.home(), diagnosis, job)
     if not session.json:
         text = _("The report is in {path} ({size}). Read it before you send it.")
         session.note(text.format(path=short_path(str(path)), size=size(written)))

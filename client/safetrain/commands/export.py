@@ -1,4 +1,4 @@
-"""`safetrain export [JOB] --output FOLDER`: a model folder that other programs take."""
+"""`safetrain export [JOB] --output FOLDER`: fuse adapter and base into a model folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.terminal.export_text import told
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.export_text import export_lines
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.exports_pb2 import ExportRequest
 from safetrain_shared.i18n import translate as _
@@ -45,7 +45,7 @@ def export(
     checkpoint: str,
     wait: bool,
 ) -> None:
-    """Prints what was written and how well it agrees."""
+    """Print what was written and how well it agrees with the adapter."""
     request = ExportRequest(
         job_id=job or 0,
         output=absolute(output),
@@ -54,15 +54,15 @@ def export(
         dequantize=dequantize,
         wait=wait,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):
-                ticker.show(event.progress.phase, event.progress.done)
+                status_line.show(event.progress.phase, event.progress.done)
                 continue
-            ticker.clear()
+            status_line.clear()
             if session.json:
                 write(message_to_json(event.exported))
                 continue
-            for line in told(event.exported):
+            for line in export_lines(event.exported):
                 echo(line)

@@ -1,4 +1,4 @@
-"""`safetrain jobs`: all jobs that are live, and the newest of those that have ended."""
+"""`safetrain jobs`: list live jobs and the newest ended ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetrain_proto.v1.jobs_pb2 import ListJobsRequest
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import sentence
 
-_ENDED = 20  # what fits on a screen
+_ENDED = 20  # ended jobs shown without --all
 
 
 @command(
@@ -21,7 +21,7 @@ _ENDED = 20  # what fits on a screen
 )
 @click.option("--all", "every", is_flag=True, help=_("Every job; JSON always has all."))
 def jobs(session: Session, every: bool) -> None:
-    """Prints one line a job, and how many are not shown."""
+    """Print one line per job, and how many are not shown."""
     request = ListJobsRequest(ended_limit=0 if every or session.json else _ENDED)
     with connected(session) as daemon:
         found = daemon.call(daemon.jobs.List, request, again=True)

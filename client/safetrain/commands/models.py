@@ -1,4 +1,4 @@
-"""`safetrain models add | list | remove`: models kept on this machine."""
+"""`safetrain models add | list | remove`: manage the models kept on this machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import click
 
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
-from safetrain.session import Session, command, shared_options, shown
-from safetrain.terminal.status_line import Ticker
+from safetrain.session import Session, command, example_epilog, shared_options
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -25,7 +25,7 @@ models = shared_options(
     click.Group(
         "models",
         help=_("Models kept on this machine, which --model can name."),
-        epilog=shown("safetrain models add demo\nsafetrain models list"),
+        epilog=example_epilog("safetrain models add demo\nsafetrain models list"),
     )
 )
 
@@ -37,13 +37,13 @@ models = shared_options(
 )
 @click.argument("name")
 def add(session: Session, name: str) -> None:
-    """Shows the progress, then the model with its licence."""
-    ticker = Ticker(silent=session.terse)
+    """Show the progress, then the model with its licence."""
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
-            ticker.clear()
+            status_line.clear()
             if event.HasField("progress"):
-                ticker.show(event.progress.phase, event.progress.done)
+                status_line.show(event.progress.phase, event.progress.done)
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("model"):
@@ -54,7 +54,7 @@ def add(session: Session, name: str) -> None:
     _("Lists the models that have a short name."), example="safetrain models list", name="list"
 )
 def list_models(session: Session) -> None:
-    """Prints one line a model."""
+    """Print one line per model."""
     with connected(session) as daemon:
         found = daemon.call(daemon.models.List, ListModelsRequest(), again=True).models
     if session.json:
@@ -69,7 +69,7 @@ def list_models(session: Session) -> None:
 )
 @click.argument("name")
 def remove(session: Session, name: str) -> None:
-    """Asks the daemon for it."""
+    """Remove the model."""
     with connected(session) as daemon:
         daemon.call(daemon.models.Remove, RemoveModelRequest(name=name))
     if session.json:

@@ -1,4 +1,4 @@
-"""`safetrain move JOB --first | --last`: its place in the queue."""
+"""`safetrain move JOB --first | --last`: change a job's place in the queue."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ from safetrain_shared.i18n import translate as _
 @click.argument("job", type=JOB)
 @click.option("--first/--last", default=True, help=_("The front (default), or the end."))
 def move(session: Session, job: int, first: bool) -> None:
-    """Asks the daemon for it and shows the job."""
+    """Call the daemon and print the job."""
     with connected(session) as daemon:
         show(session, daemon.call(daemon.jobs.Move, MoveJobRequest(id=job, first=first)))

@@ -1,4 +1,4 @@
-"""`safetrain plot [JOB]`: loss, learning rate and memory as pictures in the output folder."""
+"""`safetrain plot [JOB]`: write loss, learning rate and memory as PNG files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from safetrain.atomic_write import write_whole
+from safetrain.atomic_write import write_files
 from safetrain.commands.common.job_selection import ENDED_TO_DRAW, connected, job_to_draw, listed
 from safetrain.echo import echo
 from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.views.curves import series
+from safetrain.views.curves import curves_of
 from safetrain.views.job import heading, short_path
 from safetrain.views.json_output import write
 from safetrain_shared.errors import NotFound, Unreachable
@@ -32,20 +32,20 @@ from safetrain_shared.paths import PLOTS
 )
 @click.argument("job", type=JOB, required=False)
 def plot(session: Session, job: int | None) -> None:
-    """Writes the pictures and prints their paths."""
+    """Write the plots and print their paths."""
     if importlib.util.find_spec("matplotlib") is None:
         raise Unreachable("plot.not_installed")
     with connected(session) as daemon, ThreadPoolExecutor(1) as aside:
-        # matplotlib takes as long to load as a long story takes to come: both at once.
+        # Loading matplotlib takes as long as reading a long history: do both at once.
         loading = aside.submit(importlib.import_module, "safetrain.report.png_plots")
         chosen = job_to_draw(listed(daemon, job, ended=ENDED_TO_DRAW), job)
-        curves = series(events_so_far(daemon, chosen.id))
+        curves = curves_of(events_so_far(daemon, chosen.id))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)
     folder = Path(chosen.spec.output) / PLOTS
-    pictures = loading.result().draw(curves, heading(chosen))
-    files = {folder / name: png for name, png in pictures.items()}
-    write_whole(files)
+    plots = loading.result().draw(curves, heading(chosen))
+    files = {folder / name: png for name, png in plots.items()}
+    write_files(files)
     if session.json:
         write({"id": chosen.id, "files": [str(path) for path in files]})
         return

@@ -1,4 +1,4 @@
-"""`safetrain preflight`: whether it will crash, and which settings to use."""
+"""`safetrain preflight`: check machine, data and model, and recommend settings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
-from safetrain.views.preflight_sheet import Sheet
+from safetrain.views.preflight_text import PreflightText
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_shared.errors import EXIT_OK, Blocked
 from safetrain_shared.i18n import translate as _
@@ -24,7 +24,7 @@ from safetrain_shared.i18n import translate as _
         "Writes preflight_report.json and recommended_config.json to the output folder."
     ),
     example="safetrain preflight\nsafetrain preflight --model demo --train a.jsonl --valid b.jsonl",
-    cls=Settled,
+    cls=CommandWithSettings,
 )
 @job_options
 @click.option("--wait", is_flag=True, help=_("Wait for the GPU where it is busy, then measure."))
@@ -32,21 +32,21 @@ from safetrain_shared.i18n import translate as _
     "--thorough", is_flag=True, help=_("Measure however long it takes, not two minutes at most.")
 )
 def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int:
-    """Prints the seven sections as they finish; exit code 4 where something blocks."""
+    """Print the seven sections as they finish; exit code 4 where something blocks."""
     spec = spec_of(session, **given)
     request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
-    sheet, ticker, blocked = Sheet(), Ticker(silent=session.terse), False
+    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
     with connected(session) as daemon:
         if not session.json:
-            echo("\n".join(sheet.opening()))
+            echo("\n".join(text.opening()))
         for event in daemon.stream(daemon.preflight.Run, request):
             blocked |= event.summary.blocked
             if session.json:
                 write(message_to_json(event))
                 continue
-            ticker.clear()
-            for line in sheet.lines(event):
+            status_line.clear()
+            for line in text.lines(event):
                 echo(line)
             if event.HasField("progress"):
-                ticker.show(event.progress.phase, event.progress.done)
+                status_line.show(event.progress.phase, event.progress.done)
     return Blocked.exit_code if blocked else EXIT_OK

@@ -1,4 +1,4 @@
-"""`safetrain prepare FILE… --output FOLDER`: from the files people have to training files."""
+"""`safetrain prepare FILE… --output FOLDER`: convert data files to training files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -24,7 +24,7 @@ from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.wire import finding_from_wire
 
 _ROLES = ("question", "answer", "system", "text", "messages")
-_SHOWN = 160  # characters of a message
+_PREVIEW = 160  # characters shown of a message
 
 
 @command(
@@ -71,7 +71,7 @@ def prepare(
     questions: float,
     seed: int,
 ) -> None:
-    """Prints how each file is read, what was dropped, and what was written."""
+    """Print how each file is read, what was dropped, and what was written."""
     request = PrepareRequest(
         paths=[inputs.absolute(file) for file in files],
         output=inputs.absolute(output),
@@ -80,20 +80,20 @@ def prepare(
         questions_share=questions,
         seed=seed,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
-            ticker.clear()
+            status_line.clear()
             if session.json:
                 write(message_to_json(event))
             elif event.HasField("progress"):
-                ticker.show(short_path(event.progress.path))
+                status_line.show(short_path(event.progress.path))
             else:
                 echo("\n".join(_lines(event)))
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    """question=pergunta,answer=resposta. Raises InvalidSetting."""
+    """Parse --map: question=pergunta,answer=resposta. Raises InvalidSetting."""
     columns = {}
     for pair in ",".join(pairs).split(",") if pairs else ():
         role, _equals, column = pair.partition("=")
@@ -129,7 +129,7 @@ def _guess(guess: PrepareGuess) -> list[str]:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
+    return line if len(line) <= _PREVIEW else line[: _PREVIEW - 1] + "…"
 
 
 def _prepared(prepared: Prepared) -> list[str]:
@@ -150,7 +150,7 @@ def _prepared(prepared: Prepared) -> list[str]:
 
 
 def _dropped(code: str) -> str:
-    """The kind of what was dropped, without the arguments of a single row."""
+    """Return the kind of what was dropped, without the arguments of a single row."""
     kinds = {
         "prepare.repeated": _("a sample that stood there before"),
         "prepare.row_dropped": _("a row in which something is missing"),

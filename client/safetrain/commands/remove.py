@@ -1,4 +1,4 @@
-"""`safetrain remove JOB [--files]`: forget a job that has ended."""
+"""`safetrain remove JOB [--files]`: delete the record of an ended job, optionally its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from safetrain_shared.i18n import translate as _
     "--files", is_flag=True, help=_("Delete what the job wrote to its output folder, too.")
 )
 def remove(session: Session, job: int, files: bool) -> None:
-    """Asks the daemon for it and names the files it left."""
+    """Remove the job and print the files that were kept."""
     with connected(session) as daemon:
         done = daemon.call(daemon.jobs.Remove, RemoveJobRequest(id=job, files=files))
     if session.json:

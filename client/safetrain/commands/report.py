@@ -1,4 +1,4 @@
-"""`safetrain report [JOB]`: everything about a training on one page of HTML."""
+"""`safetrain report [JOB]`: the HTML report of a training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from safetrain.atomic_write import write_whole
+from safetrain.atomic_write import write_files
 from safetrain.commands.common.job_selection import (
-    AT_WORK,
     ENDED_TO_DRAW,
     connected,
     job_to_draw,
@@ -18,9 +17,9 @@ from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.report.make_report import default_path, default_questions, make_report
-from safetrain.sample_questions import Asked
+from safetrain.sample_questions import SampleQuestion
 from safetrain.session import Session, command
-from safetrain.views.job import name_of, short_path
+from safetrain.views.job import ACTIVE, name_of, short_path
 from safetrain.views.json_output import write
 from safetrain_shared.i18n import translate as _
 
@@ -60,16 +59,16 @@ def report(
     questions: tuple[str, ...],
     no_answers: bool,
 ) -> None:
-    """Writes the page and prints its path."""
+    """Write the report and print its path."""
     with connected(session) as daemon:
         jobs = listed(daemon, job, ended=ENDED_TO_DRAW)
         chosen = job_to_draw(jobs, job)
-        asked = [Asked(question) for question in questions]
-        if not asked and chosen.step and not any(name_of(one) in AT_WORK for one in jobs):
+        asked = [SampleQuestion(question) for question in questions]
+        if not asked and chosen.step and not any(name_of(one) in ACTIVE for one in jobs):
             asked = default_questions(chosen)
         html = make_report(daemon, chosen, [] if no_answers else asked, session.note)
     path = Path(absolute(output)) if output else default_path(chosen)
-    write_whole({path: html.encode()})
+    write_files({path: html.encode()})
     if session.json:
         write({"id": chosen.id, "file": str(path)})
     else:

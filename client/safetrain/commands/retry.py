@@ -17,6 +17,6 @@ from safetrain_shared.i18n import translate as _
 )
 @click.argument("job", type=JOB)
 def retry(session: Session, job: int) -> None:
-    """Asks the daemon for it and shows the job."""
+    """Call the daemon and print the job."""
     with connected(session) as daemon:
         show(session, daemon.call(daemon.jobs.Retry, JobRequest(id=job)))

@@ -1,4 +1,4 @@
-"""`safetrain status [JOB]`: one job at a glance."""
+"""`safetrain status [JOB]`: show one job and the queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
-from safetrain.views.job import glance, name_of
+from safetrain.views.job import name_of, summary
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.i18n import translate as _
 
@@ -20,7 +20,7 @@ from safetrain_shared.i18n import translate as _
 )
 @click.argument("job", type=JOB, required=False)
 def status(session: Session, job: int | None) -> None:
-    """Prints the job and the queue behind it."""
+    """Print the job and the queue behind it."""
     with connected(session) as daemon:
         jobs = listed(daemon, job)
         chosen = current(jobs, job)
@@ -30,12 +30,12 @@ def status(session: Session, job: int | None) -> None:
 
         write(message_to_json(chosen))
         return
-    for line in glance(chosen, jobs, interrupted=interrupted):
+    for line in summary(chosen, jobs, interrupted=interrupted):
         echo(line)
 
 
 def _interrupted(daemon: Daemon, job: Job) -> str:
-    """What happened to the job meanwhile; its events are read only where something did."""
+    """Return the interruptions of a job; its events are read only if there were any."""
     if job.attempt < 2 and name_of(job) != "interrupted":
         return ""
     from safetrain.follower import events_so_far

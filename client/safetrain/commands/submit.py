@@ -1,4 +1,4 @@
-"""`safetrain submit`: queue a training, and where asked wait for it or watch it."""
+"""`safetrain submit`: queue a training, and optionally wait for it or watch it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import Settled, job_options, spec_of
+from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
 from safetrain.commands.common.job_selection import connected
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import time_left
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
@@ -26,8 +26,8 @@ from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
 
-_SUBMIT_SECONDS = 300.0  # large data files are read through first
-_SAID = {
+_SUBMIT_SECONDS = 300.0  # the daemon reads the data files first
+_OUTCOMES = {
     SubmitResponse.OUTCOME_QUEUED: marked("Job {id} is queued."),
     SubmitResponse.OUTCOME_ATTACHED: marked("Job {id} is the same and was already there."),
     SubmitResponse.OUTCOME_CONTINUED: marked("Job {id} continues where it was interrupted."),
@@ -43,9 +43,17 @@ _SAID = {
         "safetrain submit --watch\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
-    cls=Settled,
+    cls=CommandWithSettings,
 )
 @job_options
+@click.option(
+    "--questions",
+    metavar="FILE",
+    help=_(
+        "Ask these once it is trained, and say whether it helped; by default the questions.jsonl "
+        "beside the training data."
+    ),
+)
 @click.option("--name", default="", help=_("A name for people."))
 @click.option(
     "--overnight",
@@ -67,46 +75,48 @@ def submit(
     log_dir: str | None,
     **given: Any,
 ) -> int:
-    """Prints the job's id, then does as --wait, --watch or --report-to say."""
+    """Print the job's id, then follow it as --wait, --watch or --report-to require."""
     reporting = Reporting(report_to, log_dir)
-    reporting.needed()
+    reporting.require()
     request = SubmitRequest(
-        spec=spec_of(session, **given),
+        spec=spec_of(session, **given, evaluates=True),
         idempotency_key=uuid.uuid4().hex,
         fresh=fresh,
         after=after,
     )
-    ticker = Ticker(silent=session.terse)
+    status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
-        ticker.show("inspecting")
+        status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
         finally:
-            ticker.clear()
+            status_line.clear()
         _show(session, answer)
         if not (session.json or wait or watch or report_to):
             session.note("  " + _("Watch it with: safetrain watch {id}").format(id=answer.job.id))
         if wait or watch or report_to:
-            return _stay(session, daemon, answer.job, reporting, quiet=not watch)
+            return _follow(session, daemon, answer.job, reporting, quiet=not watch)
     return EXIT_OK
 
 
 def _show(session: Session, answer: SubmitResponse) -> None:
-    """The job's id on standard output, what there is to note about it on standard error."""
+    """Print the job's id on standard output, remarks about it on standard error."""
     if session.json:
         write(message_to_json(answer))
         return
     job = answer.job
-    said = translate(_SAID.get(answer.outcome, _SAID[SubmitResponse.OUTCOME_QUEUED]))
+    text = translate(_OUTCOMES.get(answer.outcome, _OUTCOMES[SubmitResponse.OUTCOME_QUEUED]))
     left = time_left(job)
-    echo(said.format(id=job.id) + (f" ({left})" if left else ""))
+    echo(text.format(id=job.id) + (f" ({left})" if left else ""))
     for message in answer.findings:
         finding = finding_from_wire(message)
         if finding.status in (Status.WARNING, Status.FAILED, Status.INFO):
             session.note(f"  {sign(finding.status)} {say(finding, fallback=message.text)}")
 
 
-def _stay(session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool) -> int:
+def _follow(
+    session: Session, daemon: Daemon, job: Job, reporting: Reporting, *, quiet: bool
+) -> int:
     try:
         return follow_to_end(session, daemon, job, quiet=quiet, reporting=reporting)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`safetrain watch [JOB]`: a live view on a terminal, plain lines elsewhere."""
+"""`safetrain watch [JOB]`: follow a job, as a live view on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def watch(
     report_to: str | None,
     log_dir: str | None,
 ) -> int:
-    """Follows the job to its end, across restarts of the daemon."""
+    """Follow the job to its end, across restarts of the daemon."""
     reporting = Reporting(report_to, log_dir)
-    reporting.needed()
+    reporting.require()
     with connected(session) as daemon:
         jobs = listed(daemon, job)
         chosen = current(jobs, job)

@@ -1,11 +1,11 @@
-"""The live page: what `safetrain watch` shows, in a browser, served to this machine alone.
+"""The live page of `safetrain dashboard`, served on loopback only.
 
-server      the command's end: a loopback socket, uvicorn, the address to open
-routes      page, files, live stream, questions
-access      who may ask: Host, Origin, token and cookie; what a page may load
-job_hub     what all tabs share: the list of jobs, one gRPC watch a job
+server      loopback socket, uvicorn, opening the browser
+routes      page, static files, live stream, questions
+access      access control: Host, Origin, token and cookie; content security policy
+job_feed    shared by all tabs: the list of jobs, one gRPC watch per job
 page_json   jobs and histories as JSON, in a language; pure
 texts       the texts of the page
-ask_stream  a question's way to the daemon and back
-static/     the page itself, hand-written
+ask_stream  forwards a question to the daemon and streams the answer
+static/     HTML, CSS and JavaScript
 """

@@ -1,11 +1,10 @@
-"""Who may look: the loopback names, pages of our own origin, and the holder of a secret.
+"""Access control of the page: allowed host names, own origin, and a secret token or cookie.
 
-Whoever opens the address with the token gets a cookie; everything else is answered only to that
-cookie. What it keeps out: other pages in the same browser (Origin, Sec-Fetch-Site and SameSite),
-names that are made to resolve to 127.0.0.1 (Host), other users of the machine (the secrets; the
-socket listens on loopback alone). Not kept out: programs of the same user, who could as well talk
-to the daemon, and a local server of somebody else that this user opens at 127.0.0.1: browsers send
-cookies to every port of a host.
+Opening the address with the token sets a cookie; every other request needs that cookie. Excluded
+are other pages in the same browser (Origin, Sec-Fetch-Site, SameSite), names that resolve to
+127.0.0.1 (Host), and other users of the machine (the secrets; the socket listens on loopback).
+What is not covered: programs of the same user, which can talk to the daemon anyway, and another
+user's server on 127.0.0.1 that this user opens: browsers send cookies to every port of a host.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safetrain.loopback import names, same
 from safetrain_shared.i18n import translate as _
 
-_READING = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -34,8 +34,8 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# Not a redirect: one that began at another site's link would not carry a strict cookie.
-_ENTER = (
+# Not a redirect: after a link from another site it would not carry a SameSite=Strict cookie.
+_ENTRY_PAGE = (
     '<!doctype html><meta charset="utf-8"><title>safetrain</title>'
     '<link rel="icon" href="/static/icon.svg">'
     '<meta http-equiv="refresh" content="0;url=/"><a href="/">safetrain</a>'
@@ -46,8 +46,8 @@ _ENTER = (
 class Keys:
     """The secrets of one dashboard, new at each start.
 
-    `token` opens the page as often as its holder likes; each of `tickets` opens it once: the
-    address handed to a browser can be seen by other users among the running programs.
+    `token` opens the page any number of times. Each of `tickets` opens it once: the address on a
+    browser's command line is visible to other users.
     """
 
     port: int
@@ -57,36 +57,36 @@ class Keys:
 
     @property
     def cookie_name(self) -> str:
-        """The cookie's name: a host's ports share their cookies, two dashboards must not."""
+        """The cookie's name, with the port: cookies are shared by all ports of a host."""
         return f"safetrain_{self.port}"
 
     @property
     def hosts(self) -> tuple[str, str]:
         """The names under which the page may be asked for."""
-        return f"127.0.0.1:{self.port}", f"localhost:{self.port}"
+        return names(self.port)
 
     def address(self, token: str = "") -> str:
-        """The address that opens the page."""
+        """Return the address that opens the page."""
         return f"http://{self.hosts[0]}/?token={token or self.token}"
 
     def ticket(self) -> str:
-        """A new token for one use."""
+        """Return a new token for one use."""
         made = secrets.token_urlsafe(32)
         self.tickets.add(made)
         return made
 
     def opens(self, token: str) -> bool:
-        """Whether the token is right; a ticket is used up by it."""
+        """Whether the token is valid; a ticket becomes invalid."""
         if token in self.tickets:
             self.tickets.discard(token)
             return True
-        return _same(token, self.token)
+        return same(token, self.token)
 
 
 def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
-    """The status and the sentence with which a request is refused; None: it may pass.
+    """Return status and sentence of a refusal; None where the request is allowed.
 
-    Tokens are not looked at here.
+    Tokens are not checked here.
     """
     headers = request.headers
     host = headers.get("host", "")
@@ -94,10 +94,10 @@ def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
         return 403, _("This page answers only at {address}.").format(address=keys.hosts[0])
     origin = headers.get("origin")
     foreign = origin is not None and origin != f"http://{host}"
-    unsigned = origin is None and request.method not in _READING
+    unsigned = origin is None and request.method not in _SAFE_METHODS
     if foreign or unsigned:
         return 403, _("This request came from another page.")
-    if not _same(request.cookies.get(keys.cookie_name, ""), keys.cookie):
+    if not same(request.cookies.get(keys.cookie_name, ""), keys.cookie):
         return 401, _("Open the page with the address that `safetrain dashboard` printed.")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return 403, _("This request came from another page.")
@@ -105,19 +105,19 @@ def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
 
 
 class Guard:
-    """Lets through what may pass, and adds `HEADERS` to every answer."""
+    """ASGI middleware: refuses requests without access and adds `HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no websockets here: closed unanswered
+            return  # websockets are not served
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -128,7 +128,7 @@ class Guard:
         await answer(scope, receive, send_guarded)
 
     def _answer(self, request: Request) -> Response | None:
-        """The refusal, or the cookie for the token; None where the page itself answers."""
+        """Return the refusal, or the response that sets the cookie; None: pass the request on."""
         refused = refusal(request, self._keys)
         token = request.query_params.get("token", "")
         if token and request.url.path == "/" and request.headers.get("host") in self._keys.hosts:
@@ -138,12 +138,8 @@ class Guard:
         return PlainTextResponse(refused[1], refused[0]) if refused else None
 
     def _entered(self) -> Response:
-        response = HTMLResponse(_ENTER)
+        response = HTMLResponse(_ENTRY_PAGE)
         response.set_cookie(
             self._keys.cookie_name, self._keys.cookie, httponly=True, samesite="strict", path="/"
         )
         return response
-
-
-def _same(given: str, secret: str) -> bool:
-    return secrets.compare_digest(given.encode(), secret.encode())

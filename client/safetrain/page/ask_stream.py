@@ -1,6 +1,6 @@
-"""A question's way from the page to the daemon, and its answer's way back. Nothing is logged.
+"""Forwards a question from the page to the daemon and streams the answer. Nothing is logged.
 
-Asynchronous, unlike the rest of the client: a tab that is closed must end its question at once.
+Asynchronous, unlike the rest of the client: closing a tab must cancel its question at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetrain.views.answer import numbers, source
 from safetrain.views.labels import PHASES, word
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest, Message
 from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
-from safetrain_shared.errors import InvalidInput, SafetrainError
+from safetrain_shared.errors import InvalidInput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.i18n import using
 from safetrain_shared.paths import Home, socket_target
@@ -25,7 +25,7 @@ QUESTION_CHARACTERS = 16_000
 
 
 def request_from(data: Any) -> AskRequest:
-    """The request that the page's JSON asks for. Raises InvalidInput."""
+    """Return the request for the page's JSON. Raises InvalidInput."""
     if not isinstance(data, dict) or not isinstance(data.get("question"), str):
         raise InvalidInput("client.question_empty")
     question = data["question"].strip()
@@ -41,8 +41,10 @@ def request_from(data: Any) -> AskRequest:
     )
 
 
-async def answered(home: Home, request: AskRequest, lang: str) -> AsyncIterator[dict[str, str]]:
-    """The answer piece by piece: `waiting`, `source`, `text`, `done` or `error`, each a text."""
+async def answer_pieces(
+    home: Home, request: AskRequest, lang: str
+) -> AsyncIterator[dict[str, str]]:
+    """Yield the answer in pieces: `waiting`, `source`, `text`, `done` or `error`, each a text."""
     async with grpc.aio.insecure_channel(
         socket_target(home.socket), options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
@@ -56,11 +58,6 @@ async def answered(home: Home, request: AskRequest, lang: str) -> AsyncIterator[
             yield {"error": error_of(error, home).sentence(lang)}
         finally:
             call.cancel()
-
-
-def refused(error: SafetrainError, lang: str) -> dict[str, str]:
-    """A question that cannot be asked, as a piece of an answer."""
-    return {"error": error.sentence(lang)}
 
 
 def _piece(event: AskEvent) -> dict[str, str]:

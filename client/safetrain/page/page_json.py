@@ -1,7 +1,4 @@
-"""Jobs and stories as the JSON that the page shows, in the language in use. Pure.
-
-Sentences and figures come ready to show; only the curves are numbers, for the page draws them.
-"""
+"""The page's JSON: jobs and histories as texts in the language in use, curves as numbers. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +8,23 @@ from typing import Any
 
 import click
 
+from safetrain.views.charts import budget_in_view
 from safetrain.views.curves import Curves, Points, smoothed, thinned
-from safetrain.views.event_lines import told
+from safetrain.views.evaluation import head_lines
+from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
-from safetrain.views.job import clock, name_of, short_path, time_left
+from safetrain.views.job import (
+    clock,
+    name_of,
+    next_commands,
+    pending_request,
+    queue_place,
+    rank,
+    settings_text,
+    short_path,
+    steps_text,
+    time_left,
+)
 from safetrain.views.labels import PHASES, word
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -27,16 +37,15 @@ from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
 
-COLUMNS = 240  # a curve is thinned to what this many columns can show
-_AT_WORK = ("running", "checking", "interrupted")
+COLUMNS = 240  # curves are thinned to what this many pixel columns can show
 _LOSS_DIGITS = 3
 Json = dict[str, Any]
 
 
 def overview(jobs: Sequence[Job], chosen: Job | None, history: History, info: InfoResponse) -> Json:
-    """All jobs as cards, the chosen one in full, and which daemon tells it."""
+    """Return all jobs as cards, the chosen job in full, and version and home of the daemon."""
     return {
-        "jobs": [_card(job) for job in sorted(jobs, key=_place)],
+        "jobs": [_card(job) for job in sorted(jobs, key=rank)],
         "chosen": _chosen(chosen, history) if chosen is not None else None,
         "about": " · ".join(
             part for part in (info.version, info.device, short_path(info.home)) if part
@@ -45,16 +54,18 @@ def overview(jobs: Sequence[Job], chosen: Job | None, history: History, info: In
 
 
 def pick(jobs: Sequence[Job], wanted: int) -> Job | None:
-    """The job of that id; else the one at work, the next in the queue, or the newest."""
+    """Return job `wanted`; else the active one, the next in the queue, or the newest."""
     named = [job for job in jobs if job.id == wanted]
-    return min(named or jobs, key=_place, default=None)
+    return min(named or jobs, key=rank, default=None)
 
 
 def curves(history: History) -> Json:
-    """The points of every curve, thinned, and where the x axis and the budget end."""
+    """Return the thinned points of every curve, the memory budget and the planned steps."""
     known = Curves(history.steps, history.evaluations, plan=history.plan)
     loss, best = known.line("loss"), known.best
     last = history.steps[-1] if history.steps else None
+    memory = [*known.line("footprint"), *known.line("peak_memory")]
+    highest = max((value for _step, value in memory), default=0.0)
     return {
         "loss": _points(loss),
         "smooth": _points(smoothed(loss)),
@@ -63,16 +74,16 @@ def curves(history: History) -> Json:
         "rate": _points(known.line("learning_rate")),
         "footprint": _points(known.line("footprint")),
         "peak": _points(known.line("peak_memory")),
-        "budget": history.plan.memory_budget if history.plan else 0,
+        "budget": budget_in_view(history.plan.memory_budget, highest) if history.plan else 0,
         "epochs": [step for step, _epoch in known.epochs],
         "total": last.total_steps if last else 0,
     }
 
 
 def log(entries: Iterable[Event]) -> list[Json]:
-    """What happened apart from steps, the newest first."""
+    """Return the log's entries, the newest first."""
     return [
-        {"time": clock(event.time), "tone": _tone(event), "text": click.unstyle(told(event))}
+        {"time": clock(event.time), "tone": _tone(event), "text": click.unstyle(describe(event))}
         for event in reversed(list(entries))
     ]
 
@@ -98,9 +109,11 @@ def _chosen(job: Job, history: History) -> Json:
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": " ".join(filter(None, (interruptions(history), _why(job)))),
+        "why": " ".join(filter(None, (_verdict(job), interruptions(history), _why(job)))),
+        "retry": state in ("failed", "cancelled"),
+        "next": next_commands(job),
         "share": _share(job),
-        "progress": _progress(job),
+        "progress": steps_text(job),
         "figures": {
             "loss": _loss(job, history),
             "left": _left(job),
@@ -110,7 +123,7 @@ def _chosen(job: Job, history: History) -> Json:
         "facts": [
             [label, value]
             for label, value in [
-                (_("settings"), _settings(job)),
+                (_("settings"), settings_text(job)),
                 (_("model"), short_path(job.spec.model)),
                 (_("data"), short_path(job.spec.train)),
                 (_("output"), short_path(job.spec.output)),
@@ -124,20 +137,18 @@ def _chosen(job: Job, history: History) -> Json:
     }
 
 
+def _verdict(job: Job) -> str:
+    """What the evaluation concluded; empty where there was none."""
+    if not job.HasField("evaluation"):
+        return ""
+    return " · ".join(click.unstyle(line).strip() for line in head_lines(job.evaluation)[:2])
+
+
 def _why(job: Job) -> str:
-    """Why the job stands where it does; empty where nothing needs to be said."""
+    """Return the cause of the job's state; empty where it has none."""
     if not job.HasField("cause"):
         return ""
     return say(finding_from_wire(job.cause), fallback=job.cause.text)
-
-
-def _place(job: Job) -> tuple[int, int, int]:
-    """At work, then the queue in its order, then what has ended, the newest first."""
-    if name_of(job) in _AT_WORK:
-        return 0, 0, job.id
-    if job.queue_position:
-        return 1, job.queue_position, job.id
-    return 2, 0, -job.id
 
 
 def _title(job: Job) -> str:
@@ -145,12 +156,9 @@ def _title(job: Job) -> str:
 
 
 def _doing(job: Job, state: str) -> str:
-    """What goes on right now, in a few words; empty where the state says it all."""
-    if job.intent:
-        asked = {"pause": _("will pause at the next step"), "cancel": _("will end soon")}
-        return asked.get(job.intent, job.intent)
-    if job.queue_position:
-        return _("number {place} in the queue").format(place=job.queue_position)
+    """Return what the job does now, in a few words; empty where the state is enough."""
+    if text := pending_request(job) or queue_place(job):
+        return text
     if state in ("running", "checking") and job.phase not in ("", "training", state):
         return word(PHASES, job.phase)
     return ""
@@ -160,21 +168,8 @@ def _share(job: Job) -> float:
     return min(1.0, job.step / job.total_steps) if job.total_steps else 0.0
 
 
-def _progress(job: Job) -> str:
-    if not job.total_steps:
-        return ""
-    text = _("step {step} of {total}").format(
-        step=integer(job.step), total=integer(job.total_steps)
-    )
-    epochs = job.plan.settings.num_epochs
-    if not epochs:
-        return text
-    epoch = min(job.epoch + 1, epochs)
-    return text + " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
-
-
 def _loss(job: Job, history: History) -> Json:
-    """Training loss large; below it the validation loss and its best."""
+    """The training loss; below it the validation loss and the best."""
     best = Curves(evaluations=history.evaluations).best
     below = []
     if job.valid_loss:
@@ -190,7 +185,7 @@ def _loss(job: Job, history: History) -> Json:
 
 
 def _left(job: Job) -> Json:
-    """How long it takes still, and when that is; how long it took, where it has ended."""
+    """The time left and when the job ends; the time taken of an ended job."""
     if job.finished and job.started:
         took = duration(job.finished - job.started)
         return {"label": _("took"), "value": took, "below": []}
@@ -199,7 +194,7 @@ def _left(job: Job) -> Json:
         known = job.HasField("start_eta_low_seconds") and low != high
         below = [_("{low} to {high}").format(low=low, high=high)] if known else []
         return {"label": _("starts in"), "value": duration(job.start_eta_seconds), "below": below}
-    if not job.HasField("eta_seconds"):
+    if not job.HasField("eta_seconds") or job.eta_seconds < 1:  # an evaluation may follow
         return {"label": _("time left"), "value": "", "below": []}
     at = time.strftime("%H:%M", time.localtime(time.time() + job.eta_seconds))
     below = [_("done about {time}").format(time=at)]
@@ -225,7 +220,7 @@ def _memory(history: History) -> Json:
 
 
 def _speed(history: History) -> Json:
-    """Tokens a second; below it the learning rate."""
+    """Tokens per second; below it the learning rate."""
     if not history.steps:
         return {"label": _("tokens/s"), "value": "", "below": []}
     last = history.steps[-1]
@@ -233,19 +228,8 @@ def _speed(history: History) -> Json:
     return {"label": _("tokens/s"), "value": throughput(last.tokens_per_second), "below": below}
 
 
-def _settings(job: Job) -> str:
-    settings = job.plan.settings
-    if not settings.batch_size:
-        return ""
-    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
-        batch=settings.batch_size,
-        accumulation=settings.gradient_accumulation,
-        length=settings.max_seq_length,
-    )
-
-
 def _tone(event: Event) -> str:
-    """How an entry of the log is marked: warning, failed, best or plain."""
+    """Return the style of a log entry: warning, failed, best or plain."""
     match event.body:
         case Damaged():
             return "warning"
@@ -261,5 +245,5 @@ def _points(points: Points) -> list[list[float]]:
 
 
 def _figure(value: float) -> float:
-    """Six digits are more than a screen can show."""
+    """Round to six significant digits, more than a screen can show."""
     return value if isinstance(value, int) else float(f"{value:.6g}")

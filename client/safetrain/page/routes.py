@@ -1,4 +1,4 @@
-"""The routes of the live page: the page, its files, the live stream, questions."""
+"""The routes of the live page: the page, static files, the live stream, questions."""
 
 from __future__ import annotations
 
@@ -14,84 +14,96 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from safetrain.int64 import MOST
 from safetrain.page import page_json
 from safetrain.page.access import Guard, Keys
-from safetrain.page.ask_stream import answered, refused, request_from
-from safetrain.page.job_hub import Hub, compact
+from safetrain.page.ask_stream import answer_pieces, request_from
+from safetrain.page.job_feed import JobFeed, compact
 from safetrain.page.texts import words
-from safetrain_shared.errors import InvalidInput, SafetrainError
+from safetrain_proto.v1.jobs_pb2 import JobRequest
+from safetrain_shared.errors import InvalidInput, NotFound, SafetrainError
 from safetrain_shared.history import History
 from safetrain_shared.i18n import LANGUAGES, language, using
 
 STATIC = Path(__file__).parent / "static"
-TICK_SECONDS = 0.25  # how often a tab looks for news
-_SILENCE_TICKS = 60  # after so many without news a tab is told that we are there
+TICK_SECONDS = 0.25  # between two checks for changes
+_KEEP_ALIVE_TICKS = 60  # without changes, before a comment is sent to keep the stream open
 _BODY_BYTES = 1 << 17
 
 
-def application(hub: Hub, keys: Keys) -> Starlette:
-    """The page of one hub, open to who holds the keys."""
+def application(feed: JobFeed, keys: Keys) -> Starlette:
+    """Return the ASGI application of one feed, protected by `keys`."""
 
     async def page(_request: Request) -> Response:
         return FileResponse(STATIC / "index.html")
 
     async def live(request: Request) -> Response:
         wanted = request.query_params.get("job", "")
-        tab = Tab(hub, _lang(request), int(wanted) if wanted.isdecimal() else 0)
+        tab = Tab(feed, _lang(request), int(wanted) if wanted.isdecimal() else 0)
         return StreamingResponse(_stream(tab), media_type="text/event-stream")
 
     async def ask(request: Request) -> Response:
         lang = _lang(request)
         try:
-            asked = request_from(await _json(request))
+            question = request_from(await _json(request))
         except SafetrainError as error:
-            return JSONResponse(refused(error, lang), 400)
-        pieces = answered(hub.daemon.home, asked, lang)
+            return JSONResponse({"error": error.sentence(lang)}, 400)
+        pieces = answer_pieces(feed.daemon.home, question, lang)
         lines = (compact(piece) + "\n" async for piece in pieces)
         return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def retry(request: Request) -> Response:
+        lang = _lang(request)
+        try:
+            job = JobRequest(id=_job_of(await _json(request)))
+            await asyncio.to_thread(feed.daemon.call, feed.daemon.jobs.Retry, job)
+        except SafetrainError as error:
+            return JSONResponse({"error": error.sentence(lang)}, 400)
+        return JSONResponse({})
 
     routes = [
         Route("/", page),
         Route("/api/live", live),
         Route("/api/ask", ask, methods=["POST"]),
+        Route("/api/retry", retry, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, keys=keys)])
 
 
 class Tab:
-    """One tab: its language, the job it looks at, and what it has been sent."""
+    """One browser tab: its language, its job, and what was last sent to it."""
 
-    def __init__(self, hub: Hub, lang: str, wanted: int) -> None:
-        self._hub = hub
+    def __init__(self, feed: JobFeed, lang: str, wanted: int) -> None:
+        self._feed = feed
         self._lang = lang
         self._wanted = wanted
         self._sent: dict[str, str] = {}
 
-    def news(self) -> Iterator[tuple[str, str]]:
-        """What is not as it was when last sent: a name and its JSON."""
+    def changes(self) -> Iterator[tuple[str, str]]:
+        """Yield (event name, JSON) of everything that changed since it was last sent."""
         with using(self._lang):
-            now = list(self._now())
-        for name, text in now:
+            current = list(self._current())
+        for name, text in current:
             if self._sent.get(name) != text:
                 self._sent[name] = text
                 yield name, text
 
-    def _now(self) -> Iterator[tuple[str, str]]:
-        hub = self._hub
+    def _current(self) -> Iterator[tuple[str, str]]:
+        feed = self._feed
         yield "words", compact(words())
-        trouble = hub.trouble
+        trouble = feed.trouble
         yield "link", compact({"trouble": str(trouble) if trouble else ""})
-        jobs = hub.look()
+        jobs = feed.latest()
         if jobs is None:
             return
         chosen = page_json.pick(jobs, self._wanted)
         if chosen is None:
-            yield "overview", compact(page_json.overview(jobs, None, History(), hub.info))
+            yield "overview", compact(page_json.overview(jobs, None, History(), feed.info))
             return
-        watch = hub.watch(chosen)
+        watch = feed.watch(chosen)
         with watch.lock:
-            overview = page_json.overview(jobs, chosen, watch.history, hub.info)
+            overview = page_json.overview(jobs, chosen, watch.history, feed.info)
             log = page_json.log(watch.log)
         yield "overview", compact(overview)
         yield "log", compact(log)
@@ -99,27 +111,35 @@ class Tab:
 
 
 async def _stream(tab: Tab) -> AsyncIterator[str]:
-    """Server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+    """Yield server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
     yield "retry: 1000\n\n"
     silent = 0
     while True:
         silent += 1
-        for name, text in tab.news():
+        for name, text in tab.changes():
             silent = 0
             yield f"event: {name}\ndata: {text}\n\n"
-        if silent >= _SILENCE_TICKS:
+        if silent >= _KEEP_ALIVE_TICKS:
             silent = 0
             yield ": here\n\n"
         await asyncio.sleep(TICK_SECONDS)
 
 
 def _lang(request: Request) -> str:
-    asked = request.query_params.get("lang", "")
-    return asked if asked in LANGUAGES else language()
+    wanted = request.query_params.get("lang", "")
+    return wanted if wanted in LANGUAGES else language()
+
+
+def _job_of(data: object) -> int:
+    """Return the job's number in the body of a request. Raises NotFound."""
+    number = data.get("job") if isinstance(data, dict) else None
+    if type(number) is not int or not 0 < number <= MOST:
+        raise NotFound("job.unknown", id=str(number))
+    return number
 
 
 async def _json(request: Request) -> object:
-    """The body as JSON. Raises InvalidInput where it is none or too long."""
+    """Parse the body as JSON; None where it is invalid. Raises InvalidInput if too long."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -128,4 +148,4 @@ async def _json(request: Request) -> object:
     try:
         return json.loads(body)
     except ValueError:
-        raise InvalidInput("client.question_empty") from None
+        return None

@@ -2,85 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
 import socket
 import sys
 import webbrowser
 from collections.abc import Callable
 
-import uvicorn
-
+from safetrain import loopback
 from safetrain.connection import Daemon
+from safetrain.loopback import run
 from safetrain.page.access import Keys
-from safetrain.page.job_hub import Hub
+from safetrain.page.job_feed import JobFeed
 from safetrain.page.routes import application
-from safetrain_shared.errors import Busy, NotAllowed
+from safetrain_shared.errors import Busy
 
-HOST = "127.0.0.1"
 PORT = 8377
-_GRACE_SECONDS = 1  # a live stream has no end: it is cut
 
 
 def serve(
-    daemon: Daemon, port: int | None, *, open_page: bool, told: Callable[[Keys], None]
+    daemon: Daemon, port: int | None, *, open_page: bool, on_ready: Callable[[Keys], None]
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM. `told` is given the address once it answers.
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is called once the page answers.
 
-    `port` None: the usual one, or any where it is taken; 0: any. Raises Busy, NotAllowed.
+    `port` None: PORT, or any free one where it is taken; 0: any. Raises Busy, NotAllowed.
     """
     listener = listening(port)
     keys = Keys(listener.getsockname()[1])
-    hub = Hub(daemon)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(hub, keys),
-            access_log=False,
-            log_level="critical",
-            server_header=False,
-            http="h11",
-            loop="asyncio",
-            ws="none",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-    )
-    hub.start()
+    feed = JobFeed(daemon)
+    feed.start()
 
-    async def main() -> None:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        told(keys)
+    def started() -> None:
+        on_ready(keys)
         if open_page and has_screen():
             webbrowser.open(keys.address(keys.ticket()))
-        await serving
 
-    try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        pass  # the way to end it
+    run(application(feed, keys), listener, started)
 
 
 def listening(port: int | None) -> socket.socket:
-    """A socket that listens on loopback only. Raises Busy, NotAllowed."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return a socket that listens on loopback only. Raises Busy, NotAllowed."""
+    if port is not None:
+        return loopback.listening(port)
     try:
-        listener.bind((HOST, PORT if port is None else port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE and port is None:
-            return listening(0)
-        if error.errno == errno.EADDRINUSE:
-            raise Busy("client.port_taken", port=port) from None
-        raise NotAllowed("client.port_refused", port=port, reason=error.strerror) from None
-    listener.listen()
-    return listener
+        return loopback.listening(PORT)
+    except Busy:
+        return loopback.listening(0)
 
 
 def has_screen() -> bool:
-    """Whether a browser opened here would be seen by who asked for it."""
+    """Whether a browser opened here appears on the user's screen: not over SSH."""
     if os.environ.get("SSH_CONNECTION"):
         return False
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

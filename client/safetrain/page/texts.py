@@ -1,4 +1,4 @@
-"""The texts of the page, by the names that the page knows them by."""
+"""The texts of the page, by their names in its JavaScript."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ WORDS: dict[str, str] = {
     "gone": _("The dashboard was ended. Start it again: safetrain dashboard"),
     "language": _("Language"),
     "details": _("Details"),
+    "retry": _("Try again"),
 }
 
 
 def words() -> dict[str, str]:
-    """Every text in the language in use, and under `lang` which that is."""
+    """Return every text in the language in use, and that language as `lang`."""
     return {"lang": language(), **{name: translate(text) for name, text in WORDS.items()}}

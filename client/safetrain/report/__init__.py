@@ -1,1 +1,1 @@
-"""Draws views as one HTML page and as PNG plots."""
+"""The report: one HTML page, and PNG plots."""

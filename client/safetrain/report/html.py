@@ -1,4 +1,4 @@
-"""Parts of a page: sections, tables, lists, figures. Each escapes what it is given."""
+"""HTML building blocks: sections, tables, lists, figures; arguments are escaped."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _VERDICTS = {
 
 
 def section(name: str, title: str, *parts: Part) -> Markup:
-    """A part of the page under a heading that a link can point to."""
+    """Return a section with a heading; `name` is the anchor for links."""
     return Markup(
         '<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{parts}</section>'
     ).format(name=name, title=title, parts=EMPTY.join(parts))
 
 
 def paragraph(text: Part) -> Markup:
-    """A paragraph."""
+    """Return a paragraph."""
     return Markup("<p>{}</p>").format(text)
 
 
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[Part]], look: str = ""
 ) -> Markup:
-    """A table whose first column names its rows; it scrolls by itself where a screen is narrow.
+    """Return a table that scrolls on narrow screens; the first column holds row headers.
 
     `look`: a class for the style sheet.
     """
@@ -72,26 +72,26 @@ def _row(cells: Sequence[Part]) -> Markup:
     return Markup('<tr><th scope="row">{}</th>{}</tr>').format(first, data)
 
 
-def verdicts(said: Iterable[tuple[Status, str]]) -> Markup:
-    """Findings as a list, each behind the sign of its verdict."""
+def verdicts(findings: Iterable[tuple[Status, str]]) -> Markup:
+    """Return findings as a list, each with the sign of its status."""
     items = EMPTY.join(
         Markup('<li class="{look}">{sign} <span>{text}</span></li>').format(
             look=status.value, sign=sign(status), text=text
         )
-        for status, text in said
+        for status, text in findings
     )
     return Markup('<ul class="verdicts">{}</ul>').format(items) if items else EMPTY
 
 
 def sign(status: Status) -> Markup:
-    """The sign of a verdict, and its name for those who hear the page."""
+    """Return the sign of a status, labelled for screen readers."""
     return Markup('<span class="sign" role="img" aria-label="{name}">{mark}</span>').format(
         name=translate(_VERDICTS[status]), mark=SIGNS[status][0]
     )
 
 
 def tiles(figures: Iterable[tuple[str, str, str]]) -> Markup:
-    """Large figures: (what it is, the figure, a remark)."""
+    """Return large figures: (label, figure, remark)."""
     made = EMPTY.join(
         Markup("<div><dt>{}</dt><dd><strong>{}</strong> <span>{}</span></dd></div>").format(*each)
         for each in figures
@@ -100,14 +100,14 @@ def tiles(figures: Iterable[tuple[str, str, str]]) -> Markup:
 
 
 def figure(chart: Chart, extent: tuple[int, int]) -> Markup:
-    """A chart with its heading, its signs and what it shows in words."""
+    """Return a chart with heading, legend and caption."""
     signs = EMPTY.join(
         Markup("<li>{} {}</li>").format(_swatch(look), label) for look, label in legend(chart)
     )
     return Markup(
         '<figure><h3>{title}</h3><ul class="legend">{signs}</ul>{picture}'
-        "<figcaption>{told}</figcaption></figure>"
-    ).format(title=chart.title, signs=signs, picture=svg(chart, extent), told=chart.told)
+        "<figcaption>{caption}</figcaption></figure>"
+    ).format(title=chart.title, signs=signs, picture=svg(chart, extent), caption=chart.caption)
 
 
 def _swatch(look: str) -> Markup:
@@ -124,14 +124,14 @@ def _swatch(look: str) -> Markup:
 
 
 def code(text: str, label: str) -> Markup:
-    """A command to copy."""
+    """Return a command to copy."""
     return Markup('<pre tabindex="0" role="region" aria-label="{}"><code>{}</code></pre>').format(
         label, text
     )
 
 
 def moment(seconds: float, *, exact: bool = False) -> Markup:
-    """A date and a time of day in the machine's zone, `exact` to the second."""
+    """Return local date and time, `exact`: with seconds."""
     local = time.localtime(seconds)
     text = _("{day} {month} {year}, {time}").format(
         day=local.tm_mday,
@@ -144,7 +144,7 @@ def moment(seconds: float, *, exact: bool = False) -> Markup:
 
 
 def lines(text: str) -> Markup:
-    """Text of several lines, its paragraphs apart."""
+    """Return plain text as paragraphs with line breaks."""
     paragraphs = [part for part in text.split("\n\n") if part.strip()]
     return EMPTY.join(
         Markup("<p>{}</p>").format(Markup("<br>").join(map(escape, part.strip().split("\n"))))

@@ -1,4 +1,4 @@
-"""Makes a job's report: gathers what the page shows over the connection, and renders it."""
+"""Gathers what a job's report shows, over the connection and from its folder, and renders it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from safetrain.connection import Daemon
 from safetrain.follower import events_so_far
-from safetrain.report.preflight_facts import Measured, measured
+from safetrain.report.preflight_facts import PreflightFacts, read_facts
 from safetrain.report.report_page import Contents, Sample, page
-from safetrain.sample_questions import Asked, spread
+from safetrain.sample_questions import SampleQuestion, evenly_spaced
 from safetrain.views.answer import Answer
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -24,26 +24,26 @@ from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import PLOTS, PREFLIGHT_REPORT, REPORT
 from safetrain_shared.wire import spec_from_wire
 
-Note = Callable[[str], None]  # takes a sentence on what goes on meanwhile
+Note = Callable[[str], None]  # takes a sentence on the progress
 
 _QUESTIONS = 3
 _TOKENS = 160  # of an answer
-_PATIENCE_SECONDS = 120.0  # for all answers together: a report is not worth more waiting
-_KEEP_ALIVE_SECONDS = 20.0  # from one question to the next
+_ANSWERS_SECONDS = 120.0  # deadline of all answers together
+_KEEP_ALIVE_SECONDS = 20.0  # the model stays loaded between two questions
 
 
 def default_path(job: Job) -> Path:
-    """plots/report.html in the job's output folder."""
+    """Return the path of plots/report.html in the job's output folder."""
     return Path(job.spec.output) / PLOTS / REPORT
 
 
-def default_questions(job: Job) -> list[Asked]:
-    """A few questions of the job's validation data, with the answers that stand there."""
-    return spread(job.spec.valid, _QUESTIONS)
+def default_questions(job: Job) -> list[SampleQuestion]:
+    """Return a few questions of the job's validation data, with their reference answers."""
+    return evenly_spaced(job.spec.valid, _QUESTIONS)
 
 
-def make_report(daemon: Daemon, job: Job, questions: Sequence[Asked], note: Note) -> str:
-    """The report as HTML; base model and adapter answer each of the `questions`."""
+def make_report(daemon: Daemon, job: Job, questions: Sequence[SampleQuestion], note: Note) -> str:
+    """Return the report as HTML; base model and adapter answer each of the `questions`."""
     events = events_so_far(daemon, job.id)
     return page(
         Contents(
@@ -59,11 +59,13 @@ def make_report(daemon: Daemon, job: Job, questions: Sequence[Asked], note: Note
     )
 
 
-def _samples(daemon: Daemon, job: Job, asked: Iterable[Asked], note: Note) -> Iterator[Sample]:
-    """Each question answered twice, until the answers cannot be had: the page comes without."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _samples(
+    daemon: Daemon, job: Job, questions: Iterable[SampleQuestion], note: Note
+) -> Iterator[Sample]:
+    """Yield each question with both answers; stops at the first error, which is noted."""
+    deadline = time.monotonic() + _ANSWERS_SECONDS
     try:
-        for one in asked:
+        for one in questions:
             note(_("Asking: {question}").format(question=one.question))
             base = _answer(daemon, job, one, deadline, base=True)
             adapter = _answer(daemon, job, one, deadline, base=False)
@@ -72,11 +74,13 @@ def _samples(daemon: Daemon, job: Job, asked: Iterable[Asked], note: Note) -> It
         note(_("No more sample answers: {reason}").format(reason=error))
 
 
-def _answer(daemon: Daemon, job: Job, asked: Asked, deadline: float, *, base: bool) -> Answer:
+def _answer(
+    daemon: Daemon, job: Job, sample: SampleQuestion, deadline: float, *, base: bool
+) -> Answer:
     answer = Answer()
-    messages = [Message(role="user", content=asked.question)]
-    if asked.system:
-        messages.insert(0, Message(role="system", content=asked.system))
+    messages = [Message(role="user", content=sample.question)]
+    if sample.system:
+        messages.insert(0, Message(role="system", content=sample.system))
     request = AskRequest(
         messages=messages,
         job_id=job.id,
@@ -90,16 +94,16 @@ def _answer(daemon: Daemon, job: Job, asked: Asked, deadline: float, *, base: bo
     return answer
 
 
-def _measured(job: Job) -> Measured | None:
+def _measured(job: Job) -> PreflightFacts | None:
     try:
         found: Any = json.loads((Path(job.spec.output) / PREFLIGHT_REPORT).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return measured(found, spec_from_wire(job.spec))
+    return read_facts(found, spec_from_wire(job.spec))
 
 
 def _this_machine() -> str:
-    """The daemon is on the same machine: its socket is a file."""
+    """Return the machine in a line; the daemon runs on the same one."""
     system = f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform()
     return " · ".join(
         filter(None, [system, platform.machine(), f"Python {platform.python_version()}"])

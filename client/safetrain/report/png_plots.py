@@ -1,4 +1,4 @@
-"""The charts of a run as PNG pictures, drawn by matplotlib.
+"""Renders the charts of a run as PNG with matplotlib.
 
 matplotlib comes with the extra `plots`; nothing else in the client imports it or numpy.
 """
@@ -9,7 +9,7 @@ import io
 import os
 from typing import Any
 
-os.environ.setdefault("MPLBACKEND", "agg")  # no window system is looked for
+os.environ.setdefault("MPLBACKEND", "agg")  # no window system needed
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,36 +18,37 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from safetrain.views import charts
-from safetrain.views.charts import Chart, Line
+from safetrain.views.charts import Chart, Line, fitting
 from safetrain.views.curves import Curves, thinned
 from safetrain_shared.i18n import integer, number
 from safetrain_shared.i18n import translate as _
 
 WIDTH, HEIGHT, DPI = 10.0, 5.6, 160  # inches and dots an inch: 1600 × 896
-COLUMNS = 1400  # pixel columns of the plotted area, a little less than the picture's width
+COLUMNS = 1400  # pixel columns of the plotted area
+_CHARACTER = 11.0  # pixels, the width of a character of an epoch's label, at most
 
-# Wong's palette, told apart with any colour vision: Nature Methods 8, 441 (2011).
+# Wong's palette for all kinds of colour vision: Nature Methods 8, 441 (2011).
 _TONES = {1: "#0072b2", 2: "#d55e00"}
 _BEST, _LIMIT = "#00795a", "#b3123c"
 _INK, _GREY, _GRID = "#1c2128", "#5f6670", "#e3e6ea"
 
 
 def draw(curves: Curves, title: str) -> dict[str, bytes]:
-    """The pictures by file name, PNG, in the language in use. `title` names the run in each.
+    """Return PNG images by file name, in the language in use. `title`: names the run.
 
-    `curves` must hold a logged step or an evaluation.
+    `curves` must contain a logged step or an evaluation.
     """
     shown = (charts.loss(curves), charts.learning_rate(curves), charts.memory(curves))
-    return {f"{chart.name}.png": picture(chart, title) for chart in shown}
+    return {f"{chart.name}.png": render(chart, title) for chart in shown}
 
 
-def picture(chart: Chart, title: str) -> bytes:
-    """One chart as PNG."""
+def render(chart: Chart, title: str) -> bytes:
+    """Return one chart as PNG."""
     engine = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout=engine, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _dress(axes, chart)
+    _style(axes, chart)
     axes.set_title(chart.title, loc="left", fontsize=15, fontweight="bold", color=_INK, pad=26)
     axes.text(0, 1.03, title, transform=axes.transAxes, fontsize=10, color=_GREY)
     for line in chart.lines:
@@ -57,12 +58,12 @@ def picture(chart: Chart, title: str) -> bytes:
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=10)
     png = io.BytesIO()
-    described = {"Title": f"{chart.title} · {title}", "Description": chart.told}
-    figure.savefig(png, format="png", metadata={**described, "Software": "safetrain"})
+    metadata = {"Title": f"{chart.title} · {title}", "Description": chart.caption}
+    figure.savefig(png, format="png", metadata={**metadata, "Software": "safetrain"})
     return png.getvalue()
 
 
-def _dress(axes: Axes, chart: Chart) -> None:
+def _style(axes: Axes, chart: Chart) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GREY)
     axes.tick_params(colors=_INK, labelsize=10, color=_GREY)
@@ -76,7 +77,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
 
 
 def _line(axes: Axes, line: Line) -> None:
-    """A curve, every peak kept; a single point is shown as a dot."""
+    """Draw a curve with every peak; a single point is drawn as a dot."""
     points = thinned(line.points, COLUMNS)
     axes.plot(
         [step for step, _value in points],
@@ -92,7 +93,7 @@ def _line(axes: Axes, line: Line) -> None:
 
 
 def _marks(axes: Axes, chart: Chart) -> None:
-    """The best, the limit, epochs, checkpoints on the axis, back-offs over the whole height."""
+    """Draw the best point, the limit, epochs, checkpoints and back-offs."""
     if chart.best is not None:
         step, value, label = chart.best
         star: dict[str, Any] = {
@@ -106,7 +107,7 @@ def _marks(axes: Axes, chart: Chart) -> None:
         dashes = (0, (6, 3))
         at, label = chart.limit.at, chart.limit.text
         axes.axhline(at, color=_LIMIT, linewidth=1.8, linestyle=dashes, label=label)
-    for epoch in chart.epochs:
+    for epoch in fitting(chart, COLUMNS / _CHARACTER):
         axes.axvline(epoch.at, color=_GRID, linewidth=1, zorder=0)
         place: dict[str, Any] = {
             "xycoords": ("data", "axes fraction"),

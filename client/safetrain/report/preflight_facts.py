@@ -1,4 +1,4 @@
-"""What a job's `preflight_report.json` tells of machine and data, for the report."""
+"""Reads machine and data facts from a job's `preflight_report.json`, for the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetrain_shared.jobs import JobSpec
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens a sample: the median, the ninetieth percentile, the longest."""
+    """Tokens per sample: the median, the ninetieth percentile, the maximum."""
 
     median: int
     ninetieth: int
@@ -22,7 +22,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file; `size` in bytes, `lengths` None where no tokenizer was at hand."""
+    """One training file; `size` in bytes, `lengths` None where no tokenizer was available."""
 
     path: str
     format: str
@@ -32,28 +32,29 @@ class DataFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A preflight's findings, each with its English sentence, and its facts of the data."""
+class PreflightFacts:
+    """The findings of a preflight, each with its English sentence, and its data files."""
 
     findings: tuple[tuple[Finding, str], ...]
     files: tuple[DataFile, ...]
     time: str
 
     def of(self, *sections: str) -> list[tuple[Finding, str]]:
-        """The findings of these sections."""
+        """Return the findings of these sections."""
         return [pair for pair in self.findings if pair[0].section in sections]
 
 
-def measured(report: Any, spec: JobSpec) -> Measured | None:
-    """What the report says; None where it speaks of another job's files or cannot be read."""
+def read_facts(report: Any, spec: JobSpec) -> PreflightFacts | None:
+    """Return the facts of the report; None where it is of other files, or cannot be read."""
     try:
-        asked = report["spec"]
-        if (asked["train"], asked["valid"], asked["model"]) != (spec.train, spec.valid, spec.model):
+        own = report["spec"]
+        if (own["train"], own["valid"], own["model"]) != (spec.train, spec.valid, spec.model):
             return None
         findings = tuple(
-            (from_plain(said, Finding), str(said.get("text", ""))) for said in report["findings"]
+            (from_plain(finding, Finding), str(finding.get("text", "")))
+            for finding in report["findings"]
         )
-        return Measured(findings, _files(report["facts"]["data"] or {}), str(report["time"]))
+        return PreflightFacts(findings, _files(report["facts"]["data"] or {}), str(report["time"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -74,7 +75,7 @@ def _files(data: Mapping[str, Any]) -> tuple[DataFile, ...]:
 
 
 def _lengths(counts: Sequence[tuple[int, int]]) -> Lengths | None:
-    """From how many samples have how many tokens."""
+    """Return the quantiles. `counts`: (tokens, samples) pairs."""
     ordered = sorted((int(tokens), int(count)) for tokens, count in counts)
     total = sum(count for _tokens, count in ordered)
     if not total:

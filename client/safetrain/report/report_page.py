@@ -1,4 +1,4 @@
-"""A training on one page: HTML that needs no network, prints, and follows light and dark."""
+"""The report of a training: one HTML page without external resources, for screen and print."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from safetrain.report.html import (
     tiles,
     verdicts,
 )
-from safetrain.report.preflight_facts import DataFile, Measured
+from safetrain.report.preflight_facts import DataFile, PreflightFacts
 from safetrain.report.svg import NARROW, WIDE
 from safetrain.views import charts, rerun_command
 from safetrain.views.answer import Answer
-from safetrain.views.curves import Curves, series
-from safetrain.views.event_lines import told
+from safetrain.views.curves import Curves, curves_of
+from safetrain.views.evaluation import head_lines
+from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import name_of, time_left
 from safetrain.views.labels import word
@@ -55,13 +56,13 @@ from safetrain_shared.wire import finding_from_wire, plan_from_wire, spec_from_w
 MOST_CHECKPOINTS = 60  # rows; the newest are shown
 MOST_EVALUATIONS = 100
 MOST_EVENTS = 300
-_QUIET = (StepDone, Evaluated, CheckpointSaved, PhaseChanged, Outcome)
+_NOT_LISTED = (StepDone, Evaluated, CheckpointSaved, PhaseChanged, Outcome)
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A question, answered by the base model and with the adapter, and as the data answers it."""
+    """A question with the answers of base model, adapter and data."""
 
     question: str
     base: Answer
@@ -71,29 +72,29 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes on the page. `made`: seconds since the epoch, UTC.
+    """The contents of the page. `made`: seconds since the epoch, UTC.
 
-    `measured`: the preflight's findings, None where there is no report of it. `machine`: this
-    machine in a line, for then. `on_disk`: the checkpoints' paths that still exist.
+    `measured`: the facts of the preflight report, None without one; `machine` is shown then.
+    `on_disk`: the paths of checkpoints that still exist.
     """
 
     job: Job
     events: Sequence[Event]
     made: float
     version: str = ""
-    measured: Measured | None = None
+    measured: PreflightFacts | None = None
     machine: str = ""
     samples: Sequence[Sample] = ()
     on_disk: frozenset[str] = field(default_factory=frozenset)
 
 
 def page(contents: Contents) -> str:
-    """The whole page, in the language in use."""
-    job, curves = contents.job, series(contents.events)
+    """Return the page, in the language in use."""
+    job, curves = contents.job, curves_of(contents.events)
     spec = spec_from_wire(job.spec)
     plan = plan_from_wire(job.plan) if job.HasField("plan") else curves.plan
     sections = [
-        ("glance", _("At a glance"), _glance(contents, plan, curves)),
+        ("summary", _("At a glance"), _overview(contents, plan, curves)),
         ("curves", _("Curves"), _curves(curves)),
         ("answers", _("Answers"), _answers(contents.samples)),
         ("settings", _("Settings, and why"), _settings(spec, plan)),
@@ -118,9 +119,8 @@ def page(contents: Contents) -> str:
 def _header(job: Job, title: str, links: Sequence[tuple[str, str]]) -> Markup:
     state = name_of(job)
     items = EMPTY.join(Markup('<li><a href="#{}">{}</a></li>').format(*link) for link in links)
-    job_to_draw = moment(job.started or job.created)
     number_of_job = [_("Job {id}").format(id=job.id)] if job.spec.name else []
-    parts = [*number_of_job, job.spec.model, job_to_draw]
+    parts = [*number_of_job, job.spec.model, moment(job.started or job.created)]
     return Markup(
         '<h1>{title}</h1><p class="under"><span class="state {state}">{word}</span> {parts}</p>'
         '<nav aria-label="{nav}"><ul>{items}</ul></nav>'
@@ -139,14 +139,23 @@ def _footer(contents: Contents) -> Markup:
     return paragraph(text.format(version=contents.version, time=moment(contents.made)))
 
 
-def _glance(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
+def _overview(contents: Contents, plan: Plan | None, curves: Curves) -> Markup:
     job, cause = contents.job, EMPTY
     if job.HasField("cause"):
         text = say(finding_from_wire(job.cause), fallback=job.cause.text)
         cause = Markup('<p class="cause">{}</p>').format(text)
     interrupted = interruptions(history(contents.events))
     first = paragraph(interrupted) if interrupted else EMPTY
-    return first + tiles(_figures(job, plan, curves)) + cause
+    return _verdict(job) + first + tiles(_figures(job, plan, curves)) + cause
+
+
+def _verdict(job: Job) -> Markup:
+    """What the evaluation concluded; nothing where there was none."""
+    if not job.HasField("evaluation"):
+        return EMPTY
+    first, *others = (click.unstyle(line).strip() for line in head_lines(job.evaluation))
+    shown = Markup('<p class="verdict"><strong>{}</strong></p>').format(first)
+    return shown + lines("\n".join(others))
 
 
 def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str, str, str]]:
@@ -179,11 +188,11 @@ def _attempts(count: int) -> str:
 
 
 def _curves(curves: Curves) -> Markup:
-    made = (charts.loss, charts.learning_rate, charts.memory, charts.speed)
-    drawn = [chart for chart in (make(curves) for make in made) if not chart.empty]
-    if not drawn:
+    makers = (charts.loss, charts.learning_rate, charts.memory, charts.speed)
+    shown = [chart for chart in (make(curves) for make in makers) if not chart.empty]
+    if not shown:
         return paragraph(_("No step has been logged yet."))
-    first, *others = drawn
+    first, *others = shown
     parts = [figure(first, WIDE), *(figure(chart, NARROW) for chart in others)]
     parts.append(_evaluations(curves.evaluations))
     return Markup('<div class="figures">{}</div>').format(EMPTY.join(parts))
@@ -282,15 +291,14 @@ def _value(value: SettingValue) -> str:
 def _machine(contents: Contents) -> Markup:
     if contents.measured is None:
         return paragraph(contents.machine)
-    said = contents.measured.of("hardware", "gpu", "dependencies", "model", "disk")
-    return _said(said)
+    return _findings(contents.measured.of("hardware", "gpu", "dependencies", "model", "disk"))
 
 
-def _said(findings: Sequence[tuple[Finding, str]]) -> Markup:
+def _findings(findings: Sequence[tuple[Finding, str]]) -> Markup:
     return verdicts((finding.status, say(finding, fallback=text)) for finding, text in findings)
 
 
-def _data(spec: JobSpec, plan: Plan | None, measured: Measured | None) -> Markup:
+def _data(spec: JobSpec, plan: Plan | None, measured: PreflightFacts | None) -> Markup:
     parts = []
     if measured is not None and measured.files:
         parts.append(_files(measured.files))
@@ -314,7 +322,7 @@ def _data(spec: JobSpec, plan: Plan | None, measured: Measured | None) -> Markup
             )
         )
     if measured is not None:
-        parts.append(_said(measured.of("data")))
+        parts.append(_findings(measured.of("data")))
     return EMPTY.join(parts)
 
 
@@ -363,14 +371,14 @@ def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
 
 
 def _events(events: Sequence[Event]) -> Markup:
-    telling = [e for e in events if e.body is not None and not isinstance(e.body, _QUIET)]
+    listed = [e for e in events if e.body is not None and not isinstance(e.body, _NOT_LISTED)]
     rows = [
         (
             moment(event.time, exact=True) if event.time else "–",
             str(event.attempt or "–"),
-            click.unstyle(told(event)),
+            click.unstyle(describe(event)),
         )
-        for event in telling[-MOST_EVENTS:]
+        for event in listed[-MOST_EVENTS:]
     ]
     head = [_("when"), _("attempt"), _("event")]
     caption = _("Changes of state, plans, warnings; steps are in the curves")
@@ -380,12 +388,12 @@ def _events(events: Sequence[Event]) -> Markup:
 def _again(spec: JobSpec, plan: Plan | None) -> Markup:
     settings = plan.settings if plan else None
     intro = _("The job as it was asked for; an old run in the folder is moved aside:")
-    asked = paragraph(intro) + code(rerun_command.as_asked(spec, settings), _("command, as asked"))
+    first = paragraph(intro) + code(rerun_command.as_asked(spec, settings), _("command, as asked"))
     if plan is None:
-        return asked
+        return first
     exact = _("The same with every setting named, so that nothing is decided anew:")
     return (
-        asked
+        first
         + paragraph(exact)
         + code(rerun_command.pinned(spec, plan.settings), _("command, exact"))
     )

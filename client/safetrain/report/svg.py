@@ -1,6 +1,6 @@
-"""The charts of a run as inline SVG, coloured by the page's CSS, so that it follows light and dark.
+"""Renders the charts of a run as inline SVG; the page's CSS colours it for light and dark mode.
 
-The classes it uses: chart, frame, grid, tick, name, epoch, line, tone-1, tone-2, faint, dot, best,
+CSS classes: chart, frame, grid, tick, name, epoch, line, tone-1, tone-2, faint, dot, best,
 limit, checkpoint, backoff.
 """
 
@@ -12,19 +12,20 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from safetrain.views.charts import Chart, Line
+from safetrain.views.charts import Chart, Line, fitting
 from safetrain.views.curves import thinned
 from safetrain_shared.i18n import integer, number
 from safetrain_shared.i18n import translate as _
 
-WIDE, NARROW = (760, 320), (460, 270)  # width and height of a large and of a small picture
+WIDE, NARROW = (760, 320), (460, 270)  # width and height of a large and of a small chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 22, 46
+_CHARACTER = 12.5  # width of a character of an epoch's label on the smallest screen
 _NONE = Markup("")
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The plotted area: from data to the picture's coordinates."""
+    """The plotted area, and the mapping from data to SVG coordinates."""
 
     width: int
     height: int
@@ -34,46 +35,47 @@ class _Frame:
 
     @property
     def edge(self) -> int:
-        """Where the area ends on the right."""
+        """The right end of the area."""
         return self.width - _RIGHT
 
     @property
     def bottom(self) -> int:
-        """Where the x axis lies."""
+        """The y coordinate of the x axis."""
         return self.height - _BOTTOM
 
     def x(self, step: float) -> float:
-        """From a step."""
+        """Return the x coordinate of a step."""
         return round(_LEFT + step / self.right * (self.edge - _LEFT), 1)
 
     def y(self, value: float) -> float:
-        """From a value."""
+        """Return the y coordinate of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.bottom - share * (self.bottom - _TOP), 1)
 
 
 def svg(chart: Chart, extent: tuple[int, int] = WIDE) -> Markup:
-    """The picture; it names and describes itself to those who cannot see it."""
+    """Return the SVG, with a title and a description for screen readers."""
     frame = _framed(chart, *extent)
     parts = [*_axes(chart, frame), *_below(chart, frame)]
     parts += [part for line in chart.lines for part in _line(line, frame)]
     parts += _above(chart, frame)
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h}" role="img" '
-        'aria-labelledby="{name}-title {name}-told">'
-        '<title id="{name}-title">{title}</title><desc id="{name}-told">{told}</desc>{parts}</svg>'
+        'aria-labelledby="{name}-title {name}-caption">'
+        '<title id="{name}-title">{title}</title>'
+        '<desc id="{name}-caption">{caption}</desc>{parts}</svg>'
     ).format(
         w=frame.width,
         h=frame.height,
         name=chart.name,
         title=chart.title,
-        told=chart.told,
+        caption=chart.caption,
         parts=_NONE.join(parts),
     )
 
 
 def legend(chart: Chart) -> list[tuple[str, str]]:
-    """(class of the sign, its meaning) for each kind of thing in the picture."""
+    """Return the legend: (CSS class of the sign, label)."""
     entries = [(f"tone-{line.tone}{' faint' * line.faint}", line.label) for line in chart.lines]
     if chart.best is not None:
         entries.append(("best", chart.best[2]))
@@ -87,7 +89,7 @@ def legend(chart: Chart) -> list[tuple[str, str]]:
 
 
 def ticks(low: float, high: float, at_most: int) -> list[float]:
-    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
+    """Return round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / at_most
     power = 10.0 ** math.floor(math.log10(rough))
     apart = next(power * unit for unit in (1, 2, 5, 10) if power * unit >= rough * (1 - 1e-9))
@@ -133,8 +135,8 @@ def _axes(chart: Chart, frame: _Frame) -> Iterator[Markup]:
 
 
 def _below(chart: Chart, frame: _Frame) -> Iterator[Markup]:
-    """What lies behind the curves: epochs and back-offs."""
-    for epoch in chart.epochs:
+    """Yield what lies behind the curves: epochs and back-offs."""
+    for epoch in fitting(chart, (frame.edge - _LEFT) / _CHARACTER):
         yield Markup(
             '<path class="grid" d="M{x} {top}V{bottom}"/>'
             '<text class="epoch" x="{text_x}" y="{y}">{text}</text>'
@@ -153,7 +155,7 @@ def _below(chart: Chart, frame: _Frame) -> Iterator[Markup]:
 
 
 def _line(line: Line, frame: _Frame) -> Iterator[Markup]:
-    """A curve, every peak kept, and its dots."""
+    """Yield a curve with every peak, and its dots."""
     points = [
         (frame.x(step), frame.y(value)) for step, value in thinned(line.points, frame.edge - _LEFT)
     ]
@@ -173,7 +175,7 @@ def _path(points: list[tuple[float, float]], staircase: bool) -> str:
 
 
 def _above(chart: Chart, frame: _Frame) -> Iterator[Markup]:
-    """What stands before the curves: the limit, checkpoints on the axis, the best."""
+    """Yield what lies before the curves: the limit, checkpoints, the best point."""
     bottom = frame.bottom
     if chart.limit is not None:
         yield Markup('<path class="limit" d="M{left} {y}H{right}"/>').format(
@@ -189,7 +191,7 @@ def _above(chart: Chart, frame: _Frame) -> Iterator[Markup]:
 
 
 def star(x: float, y: float, radius: float = 9.0) -> str:
-    """The path of a five-pointed star around a point."""
+    """Return the path of a five-pointed star around a point."""
     corners = [
         (
             round(x + radius * (0.42 if i % 2 else 1.0) * math.sin(i * math.pi / 5), 1),

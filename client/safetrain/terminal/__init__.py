@@ -1,1 +1,1 @@
-"""Draws views on a terminal: the live view, diagnosis, export and self-test as text."""
+"""Output on a terminal: the live view, diagnosis, export and self-test as text."""

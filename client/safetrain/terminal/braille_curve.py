@@ -1,4 +1,4 @@
-"""A small curve of text: lines in Braille dots, two by four to a character, and marks on top."""
+"""A line chart of text: Braille characters of two by four dots, with marks on top."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Points = Sequence[tuple[float, float]]  # x, y
 _BRAILLE = 0x2800
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # column, row → bit; Unicode 2800
 MARK = "o"
-_MARK_ROOM = 4  # columns a mark should have to itself, or the line drowns
+_MARK_COLUMNS = 4  # least distance between marks, so that the line stays visible
 _LABEL = 7  # characters before the axis
 
 
 def curve(line: Points, marks: Points, width: int, height: int) -> list[str]:
-    """`height` rows of at most `width` characters. What is not finite is left out.
+    """Return `height` rows of at most `width` characters. Values that are not finite are left out.
 
-    `line` is drawn in dots, `marks` as an `o` each; of many only some, and the last. The x axis
+    `line` is drawn in dots, `marks` as an `o` each, thinned so that the last one stays. The x axis
     goes from 0 to the last point. Fewer than two points give empty rows.
     """
     line, marks = _finite(line), _finite(marks)
@@ -30,8 +30,8 @@ def curve(line: Points, marks: Points, width: int, height: int) -> list[str]:
     right = max(x for x, _ in points) or 1.0
     low, high = min(y for _, y in points), max(y for _, y in points)
     span = (high - low) or 1.0
-    cells = _drawn(line, columns, height, right, low, span)
-    for x, y in marks[:: -max(1, len(marks) * _MARK_ROOM // columns)]:
+    cells = _line_cells(line, columns, height, right, low, span)
+    for x, y in marks[:: -max(1, len(marks) * _MARK_COLUMNS // columns)]:
         column = min(columns - 1, int(x / right * columns))
         cells[min(height - 1, int((low + span - y) / span * height))][column] = MARK
     return [
@@ -40,10 +40,10 @@ def curve(line: Points, marks: Points, width: int, height: int) -> list[str]:
     ]
 
 
-def _drawn(
+def _line_cells(
     line: Points, columns: int, height: int, right: float, low: float, span: float
 ) -> list[list[str]]:
-    """The cells of the line, joined from point to point."""
+    """Return the characters of the line, joined from point to point."""
     bits = [[0] * columns for _ in range(height)]
     before: int | None = None
     for x, value in _by_column(line, 2 * columns, right):
@@ -55,10 +55,7 @@ def _drawn(
 
 
 def _by_column(line: Points, columns: int, right: float) -> Iterator[tuple[int, float]]:
-    """A value for each column between the first point and the last.
-
-    Several points in one column: their mean. None: on the straight way between its neighbours.
-    """
+    """Yield a value for each column: the mean of its points, or linearly interpolated."""
     sums: dict[int, list[float]] = {}
     for x, y in line:
         sums.setdefault(min(columns - 1, int(x / right * columns)), []).append(y)
@@ -70,7 +67,7 @@ def _by_column(line: Points, columns: int, right: float) -> Iterator[tuple[int, 
 
 
 def _between(before: int | None, now: int) -> range:
-    """The dots of one column that join a line coming from height `before`."""
+    """Return the dots of a column that join it to the column before, at height `before`."""
     if before is None or abs(before - now) <= 1:
         return range(now, now + 1)
     return range(now, before) if now < before else range(before + 1, now + 1)

@@ -1,4 +1,4 @@
-"""A diagnosis as text: the topics of troubleshooting, under each what was found and the fix."""
+"""A diagnosis as text: the findings of each topic, with their fixes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOPICS = {
 
 
 def lines(findings: Iterable[findings_pb2.Finding]) -> Iterator[str]:
-    """Each topic with its findings, in the order in which they come."""
+    """Yield the title of each topic and its findings."""
     topic = ""
     for message in findings:
         if message.section != topic:
@@ -32,18 +32,18 @@ def lines(findings: Iterable[findings_pb2.Finding]) -> Iterator[str]:
             yield from ("", click.style(word(TOPICS, topic), bold=True))
         finding = finding_from_wire(message)
         yield f"  {sign(finding.status)} {say(finding, fallback=message.text)}"
-        if fix := mended(message):
+        if fix := fix_of(message):
             yield f"      → {fix}"
 
 
-def mended(message: findings_pb2.Finding) -> str:
-    """What to do about a finding; empty where its sentence says it already, or nothing is wrong."""
+def fix_of(message: findings_pb2.Finding) -> str:
+    """Return what to do about a finding; empty where there is no such sentence."""
     code = f"{message.code}.fix"
     return sentence(code, finding_from_wire(message).args) if code in SENTENCES else ""
 
 
 def to_json(message: findings_pb2.Finding) -> dict[str, Any]:
-    """A finding with its sentence and its fix."""
+    """Return a finding as JSON, with its sentence and its fix."""
     from safetrain.views.json_output import finding_to_json
 
-    return {**finding_to_json(message), "fix": mended(message)}
+    return {**finding_to_json(message), "fix": fix_of(message)}

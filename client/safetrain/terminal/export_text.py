@@ -1,4 +1,4 @@
-"""An export as text: what is there, how well it agrees, and what to do with it."""
+"""An export as text: the folder, the result of the check, and commands to use the model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from safetrain_shared.i18n import integer, percent, size
 from safetrain_shared.i18n import translate as _
 
 
-def told(done: Exported) -> list[str]:
-    """The folder, the measure of the check, and the commands that use it."""
+def export_lines(done: Exported) -> list[str]:
+    """Return what was written, how it agrees with the adapter, and commands to use it."""
     path = short_path(done.path)
     lines = [
         _("{path} is written ({size}): job {id} and its base in one.").format(
@@ -36,7 +36,7 @@ def _bits(done: Exported) -> str:
 
 
 def _agreement(what: str, found: Agreement) -> str:
-    """The measure, rounded so that less than a tenth of a percent does not read as nothing."""
+    """Return the measured agreement; less than 0.1 % is shown as such, not as 0."""
     lost = f"< {percent(0.001)}" if 0 < found.lost < 0.001 else percent(found.lost)
     text = _("{what}: {same} of {tokens} tokens as with the adapter; {lost} of its effect is lost")
     same = integer(found.tokens - found.differing)

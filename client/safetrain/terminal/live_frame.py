@@ -1,4 +1,4 @@
-"""One frame of the live view: a story and a job as the lines of a screen. Pure."""
+"""One frame of the live view: a job and its history as the lines of a screen. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from textwrap import wrap
 from rich.text import Text
 
 from safetrain.terminal.braille_curve import MARK, curve
-from safetrain.views.job import asked, clock, name_of, place, progress, queue, short_path, time_left
+from safetrain.views.evaluation import head_lines
+from safetrain.views.job import (
+    clock,
+    name_of,
+    pending_request,
+    progress,
+    queue,
+    queue_place,
+    settings_text,
+    short_path,
+    time_left,
+)
 from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
@@ -21,13 +32,13 @@ from safetrain_shared.messages import say
 from safetrain_shared.printable import printable
 
 _NOTICES = 3
-_AT_WORK = (JobState.RUNNING, JobState.CHECKING)
+_ACTIVE = (JobState.RUNNING, JobState.CHECKING)
 _LABEL = 14
 
 
 @dataclass
-class Scene:
-    """All that a frame shows. `now`: seconds since the epoch; `hint`: what the client is doing."""
+class FrameData:
+    """What a frame shows. `now`: seconds since the epoch; `hint`: replaces the last line."""
 
     job: Job
     history: History
@@ -36,17 +47,17 @@ class Scene:
     now: float = 0.0
 
 
-def frame(scene: Scene, width: int, height: int) -> list[Text]:
-    """Exactly `height` lines of at most `width` characters."""
-    head = [_title(scene), _progress(scene, width), *_holding(scene, width)]
-    legend, numbers, queue = _legend(scene.history, width), _numbers(scene, width), _queue(scene)
-    foot = Text(scene.hint or _("q leaves, the training goes on"), "dim")
+def frame(data: FrameData, width: int, height: int) -> list[Text]:
+    """Return exactly `height` lines of at most `width` characters."""
+    head = [_title(data), _progress(data, width), *_verdict(data), *_holding(data, width)]
+    legend, numbers, queue = _legend(data.history, width), _numbers(data, width), _queue(data)
+    foot = Text(data.hint or _("q leaves, the training goes on"), "dim")
     free = height - len([*head, *legend, *numbers, *queue, foot])
-    notices = _notices(scene)[-free:] if free > 0 else []
+    notices = _notices(data)[-free:] if free > 0 else []
     gap = [Text()]
     free -= len(notices)  # for the curve and a line above and below it
-    picture = _curve(scene, width, free - 2) if free >= 5 else []
-    lines = [*head, *gap * (free > 0), *picture, *legend, *gap * (free > 1)]
+    plot = _curve(data, width, free - 2) if free >= 5 else []
+    lines = [*head, *gap * (free > 0), *plot, *legend, *gap * (free > 1)]
     lines = [*lines, *numbers, *notices, *queue][: height - 1]
     lines += gap * (height - 1 - len(lines)) + [foot]
     for text in lines:
@@ -56,35 +67,36 @@ def frame(scene: Scene, width: int, height: int) -> list[Text]:
     return lines
 
 
-def _title(scene: Scene) -> Text:
-    state = str(scene.history.state or name_of(scene.job))
+def _title(data: FrameData) -> Text:
+    state = str(data.history.state or name_of(data.job))
     title = Text.assemble(
         ("safetrain", "bold"),
         " · ",
-        _("Job {id}").format(id=scene.job.id),
-        f" {scene.job.spec.name}".rstrip(),
+        _("Job {id}").format(id=data.job.id),
+        f" {data.job.spec.name}".rstrip(),
         " · ",
         (word(STATES, state), STATE_COLOURS.get(state, "")),
     )
-    if scene.history.phase not in ("", "training") and scene.history.state not in FINAL:
-        title.append(f" · {word(PHASES, scene.history.phase)}")
-    for text in _outlook(scene.job, state):
+    phase = data.history.phase or (data.job.phase if state == JobState.CHECKING else "")
+    if phase not in ("", "training", state) and data.history.state not in FINAL:
+        title.append(f" · {word(PHASES, phase)}")
+    for text in _remarks(data.job, state):
         title.append(f" · {text}")
-    if scene.history.attempt > 1:
-        title.append(" · " + _("attempt {count}").format(count=scene.history.attempt), "dim")
+    if data.history.attempt > 1:
+        title.append(" · " + _("attempt {count}").format(count=data.history.attempt), "dim")
     return title
 
 
-def _outlook(job: Job, state: str) -> list[str]:
-    """A waiting job's place and start; what was asked of one at work."""
+def _remarks(job: Job, state: str) -> list[str]:
+    """Return place and start of a waiting job, or what was requested of an active one."""
     if state == JobState.QUEUED:
-        return [text for text in (place(job), time_left(job)) if text]
-    return [text for text in (asked(job),) if text and state in _AT_WORK]
+        return [text for text in (queue_place(job), time_left(job)) if text]
+    return [text for text in (pending_request(job),) if text and state in _ACTIVE]
 
 
-def _holding(scene: Scene, width: int) -> list[Text]:
-    """Why it holds, on two lines at most."""
-    why = scene.history.holding
+def _holding(data: FrameData, width: int) -> list[Text]:
+    """Return why the training is held, on two lines at most."""
+    why = data.history.holding
     if why is None:
         return []
     mark, colour = SIGNS[why.status]
@@ -92,35 +104,43 @@ def _holding(scene: Scene, width: int) -> list[Text]:
     return [Text(line, colour or "") for line in wrap(text, width, max_lines=2, placeholder=" …")]
 
 
-def _progress(scene: Scene, width: int) -> Text:
-    history = scene.history
+def _verdict(data: FrameData) -> list[Text]:
+    """Return the conclusion of the evaluation and its figures; nothing without one."""
+    found = data.history.evaluation
+    return [Text.from_ansi(line) for line in head_lines(found)[:2]] if found else []
+
+
+def _progress(data: FrameData, width: int) -> Text:
+    history = data.history
+    if history.answered and history.phase in ("asking", "comparing"):
+        return Text(progress(data.job), "dim")
     if not history.steps:
-        return Text(progress(scene.job) or _("no step yet"), "dim")
+        return Text(progress(data.job) or _("no step yet"), "dim")
     last = history.steps[-1]
     share = min(1.0, last.step / max(1, last.total_steps))
-    words = [
+    parts = [
         percent(share, digits=0),
         _("step {step} of {total}").format(
             step=integer(last.step), total=integer(last.total_steps)
         ),
     ]
-    if history.plan:
+    if history.plan and not history.plan.settings.max_steps:
         epochs = history.plan.settings.num_epochs
-        words.append(
+        parts.append(
             _("epoch {epoch} of {epochs}").format(epoch=min(last.epoch + 1, epochs), epochs=epochs)
         )
     if history.state is JobState.RUNNING:
-        left = max(0.0, last.eta_seconds - max(0.0, scene.now - history.last_time))
+        left = max(0.0, last.eta_seconds - max(0.0, data.now - history.last_time))
         if left >= 1:
-            words.append(_("{time} left").format(time=duration(left)))
-    text = " · ".join(words)
+            parts.append(_("{time} left").format(time=duration(left)))
+    text = " · ".join(parts)
     bar = max(6, min(40, width - len(text) - 2))
     full = round(bar * share)
     return Text.assemble(("█" * full, "green"), ("░" * (bar - full), "dim"), f" {text}")
 
 
-def _curve(scene: Scene, width: int, height: int) -> list[Text]:
-    history = scene.history
+def _curve(data: FrameData, width: int, height: int) -> list[Text]:
+    history = data.history
     train = [(step.step, step.loss) for step in history.steps]
     valid = [(evaluated.step, evaluated.loss) for evaluated in history.evaluations]
     lines = [Text(row) for row in curve(train, valid, width, height)]
@@ -131,7 +151,7 @@ def _curve(scene: Scene, width: int, height: int) -> list[Text]:
 
 
 def _legend(history: History, width: int) -> list[Text]:
-    """The losses as numbers, on as many lines as they need."""
+    """Return the losses as numbers, on as many lines as they need."""
     parts = []
     if history.steps:
         value = decimal(history.steps[-1].loss, 4)
@@ -153,17 +173,24 @@ def _legend(history: History, width: int) -> list[Text]:
     return lines
 
 
-def _numbers(scene: Scene, width: int) -> list[Text]:
-    history = scene.history
+def _numbers(data: FrameData, width: int) -> list[Text]:
+    history, spec = data.history, data.job.spec
     rows = []
-    if history.steps:
+    if not history.steps:
+        rows = [
+            (_("model"), short_path(spec.model)),
+            (_("data"), short_path(spec.train)),
+            (_("output"), short_path(spec.output)),
+            (_("settings"), settings_text(data.job)),
+        ]
+    else:
         last = history.steps[-1]
         speed = _("{count} tokens/s").format(count=throughput(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(history, width)))
     if history.checkpoint:
         rows.append((_("checkpoint"), short_path(history.checkpoint.path)))
-    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows]
+    return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows if value]
 
 
 def _memory(history: History, width: int) -> str:
@@ -178,17 +205,17 @@ def _memory(history: History, width: int) -> str:
     return f"{'█' * full}{'░' * (room - full)} {text}"
 
 
-def _notices(scene: Scene) -> list[Text]:
+def _notices(data: FrameData) -> list[Text]:
     lines = []
-    past = [n for n in scene.history.notices if n.finding is not scene.history.holding]
+    past = [n for n in data.history.notices if n.finding is not data.history.holding]
     for notice in past[-_NOTICES:]:
         mark, colour = SIGNS[notice.finding.status]
         text = f" {clock(notice.time)} {say(notice.finding)}"
         lines.append(Text.assemble((mark, colour or ""), text))
-    if scene.history.cause:
-        lines.append(Text(say(scene.history.cause), "bold"))
+    if data.history.cause:
+        lines.append(Text(say(data.history.cause), "bold"))
     return lines
 
 
-def _queue(scene: Scene) -> list[Text]:
-    return [Text(line, "dim") for line in queue(scene.job, scene.others)]
+def _queue(data: FrameData) -> list[Text]:
+    return [Text(line, "dim") for line in queue(data.job, data.others)]

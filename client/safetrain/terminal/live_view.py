@@ -1,4 +1,4 @@
-"""The live view: draws frames on the terminal while a thread follows the job."""
+"""The live view: draws frames on the terminal while threads follow job and queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.live import Live
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
-from safetrain.terminal.live_frame import Scene, frame
+from safetrain.terminal.live_frame import FrameData, frame
 from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Event
@@ -26,26 +26,26 @@ from safetrain_shared.history import History
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobState
 
-_TICK_SECONDS = 0.1  # how soon a key, a resize or the end is noticed
-_QUEUE_SECONDS = 3.0  # how often the queue is asked for
-_ANSWER_SECONDS = 1.0  # how long its answer may take
-_STORY_SECONDS = 0.1  # how long the first frame waits for the story; a short one is there sooner
+_TICK_SECONDS = 0.1  # delay until a key, a resize or the end is noticed
+_QUEUE_SECONDS = 3.0  # between two requests for the queue
+_ANSWER_SECONDS = 1.0  # deadline of such a request
+_FIRST_FRAME_SECONDS = 0.1  # the first frame waits so long for the job's history
 
 
 def live(
     daemon: Daemon, job: Job, refresh: float, report: Callable[[Event], None]
 ) -> JobState | None:
-    """Shows the job until it ends, and returns how; None where the user left before.
+    """Show the job until it ends and return its final state; None where the user left before.
 
-    `refresh`: seconds between two frames. `report` is given every event, too. Raises what ends the
-    following of the job.
+    `refresh`: seconds between two frames. `report` is called with every event. Raises
+    SafetrainError where the job cannot be followed.
     """
     reader = _Reader(daemon, job, report)
-    daemon.say = reader.hint
+    daemon.notify = reader.hint
     console = Console(highlight=False)
     reader.start()
     reader.queue.start()
-    reader.caught_up.wait(_STORY_SECONDS)
+    reader.caught_up.wait(_FIRST_FRAME_SECONDS)
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
         stayed = _show(reader, console, screen, pressed, refresh)
     reader.queue.left.set()
@@ -54,21 +54,21 @@ def live(
         return None
     if reader.error:
         raise reader.error
-    console.print(reader.picture(console, lasting=True))
+    console.print(reader.render(console, final=True))
     return reader.state
 
 
 def _show(
     reader: _Reader, console: Console, screen: Live, pressed: Callable[[], str], refresh: float
 ) -> bool:
-    """Draws until the job has ended; False where the user left before."""
-    drawn, about = 0.0, object()
+    """Draw frames until the job has ended; return False where the user left before."""
+    last_draw, last_state = 0.0, object()
     while True:
         ended = not reader.is_alive()
-        now_about = (console.size, reader.caught_up.is_set(), ended)
-        if ended or about != now_about or time.monotonic() - drawn >= refresh:
-            screen.update(reader.picture(console), refresh=True)
-            drawn, about = time.monotonic(), now_about
+        state = (console.size, reader.caught_up.is_set(), ended)
+        if ended or state != last_state or time.monotonic() - last_draw >= refresh:
+            screen.update(reader.render(console), refresh=True)
+            last_draw, last_state = time.monotonic(), state
         if ended:
             return True
         if pressed() in ("q", "Q"):
@@ -76,7 +76,7 @@ def _show(
 
 
 class _Reader(threading.Thread):
-    """Follows the job in the background and keeps what the next frame shows."""
+    """Follows the job in the background and holds the state that the next frame shows."""
 
     def __init__(self, daemon: Daemon, job: Job, report: Callable[[Event], None]) -> None:
         super().__init__(name="follow", daemon=True)
@@ -108,23 +108,23 @@ class _Reader(threading.Thread):
             self.error = error
 
     def hint(self, text: str) -> None:
-        """What the client is doing, in place of the last line until the next event."""
+        """Show `text` in place of the last line until the next event."""
         self._hint = text
 
-    def picture(self, console: Console, *, lasting: bool = False) -> Group:
-        """The frame of this moment; `lasting`: without the line that tells the keys."""
+    def render(self, console: Console, *, final: bool = False) -> Group:
+        """Return the current frame; `final`: without the line of keys."""
         width, height = console.size
         with self._lock:
             queue = self.queue
-            scene = Scene(queue.job, self._history, queue.others, self._hint, time.time())
-            lines = frame(scene, width, height)
-        return Group(*(lines[:-1] if lasting else lines))
+            data = FrameData(queue.job, self._history, queue.others, self._hint, time.time())
+            lines = frame(data, width, height)
+        return Group(*(lines[:-1] if final else lines))
 
 
 class _Queue(threading.Thread):
-    """Asks now and then how the job stands and who waits behind, until `left` is set.
+    """Fetches job and queue every few seconds until `left` is set.
 
-    Beside the drawing: a daemon that is away takes its time to say nothing.
+    A thread of its own: a daemon that does not answer must not delay the drawing.
     """
 
     def __init__(self, daemon: Daemon, job: Job) -> None:
@@ -136,10 +136,10 @@ class _Queue(threading.Thread):
 
     def run(self) -> None:
         while not self.left.is_set():
-            self._look()
+            self._fetch()
             self.left.wait(_QUEUE_SECONDS)
 
-    def _look(self) -> None:
+    def _fetch(self) -> None:
         daemon = self._daemon
         try:
             jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), seconds=_ANSWER_SECONDS).jobs
@@ -151,7 +151,7 @@ class _Queue(threading.Thread):
 
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
-    """The keyboard without Enter: a function that waits a tick for a key, "" for none."""
+    """Yield a function that waits one tick for a key press; it returns "" for none."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)

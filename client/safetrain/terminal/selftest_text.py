@@ -1,4 +1,4 @@
-"""The self-test as text: what it is doing, each verdict, and a conclusion that can be posted."""
+"""The self-test as text: progress, verdicts, and a conclusion with the machine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ DOING = {
 
 
 def doing(what: str) -> str:
-    """What is going on."""
+    """Return the name of a step of the self-test."""
     return word(DOING, what)
 
 
 def verdict(finding: Mapping[str, Any]) -> str:
-    """One verdict."""
+    """Return one finding of the self-test as text."""
     found = from_plain(finding, Finding)
     return f"{sign(found.status)} {say(found)}"
 
 
 def conclusion(done: Mapping[str, Any]) -> list[str]:
-    """On which machine, and how it came out."""
+    """Return the machine and the result, as lines."""
     passed = bool(done["passed"])
     text = _("All passed: training on this machine is exact, and its memory plan is right.")
     if not passed:
@@ -45,17 +45,17 @@ def conclusion(done: Mapping[str, Any]) -> list[str]:
     return ["", machine(done["machine"]), f"{mark} {text}"]
 
 
-def machine(told: Mapping[str, Any]) -> str:
-    """The machine in a line: safetrain 0.1.0 · metal · Apple M2 · 16.0 GiB · mlx …."""
-    host, device = told.get("host") or {}, told.get("device") or {}
-    versions = told.get("versions") or {}
+def machine(facts: Mapping[str, Any]) -> str:
+    """Return the machine in a line: safetrain 0.1.0 · metal · Apple M2 · 16.0 GiB · mlx …."""
+    host, device = facts.get("host") or {}, facts.get("device") or {}
+    versions = facts.get("versions") or {}
     parts = [
         f"safetrain {versions.get('safetrain') or _own_version()}",
         str(device.get("kind", "")),
         str(host.get("chip", "")),
         f"{host.get('system', '')} {host.get('system_version', '')}".strip(),
         size(float(host.get("memory_total", 0))),
-        f"Python {told.get('python', '?')}",
+        f"Python {facts.get('python', '?')}",
         f"mlx {versions.get('mlx', '?')}",
         f"mlx-lm {versions.get('mlx-lm', '?')}",
     ]

@@ -1,1 +1,1 @@
-"""View models: pure, no terminal and no HTML; what API, terminal, page and report share."""
+"""View models shared by API, terminal, page and report; no terminal and no HTML."""

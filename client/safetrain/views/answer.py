@@ -1,4 +1,4 @@
-"""Answers as text: who answers, the words made harmless for a terminal, how fast they came."""
+"""Answers as text: their source, their speed, and how they ended."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from safetrain_shared.wire import finding_from_wire
 
 @dataclass
 class Answer:
-    """One answer, gathered from its stream."""
+    """One answer, collected from its stream."""
 
     source: AnswerSource = field(default_factory=AnswerSource)
     done: AnswerDone = field(default_factory=AnswerDone)
     parts: list[str] = field(default_factory=list)
 
     def take(self, event: AskEvent) -> None:
-        """Goes on by one message."""
+        """Add one message of the stream."""
         match event.WhichOneof("body"):
             case "source":
                 self.source = event.source
@@ -33,13 +33,13 @@ class Answer:
                 self.done = event.done
 
     def to_json(self) -> dict[str, Any]:
-        """The answer, who gave it, and its numbers."""
+        """Return the answer, its source and its speed."""
         numbers = message_to_json(self.done)
         return {"answer": "".join(self.parts), "source": message_to_json(self.source), **numbers}
 
 
 def source(message: AnswerSource) -> list[str]:
-    """Which model answers, with which adapter, from which step of a training."""
+    """Return which model answers, with which adapter, after which step of a training."""
     parts = [short_path(message.model)]
     if message.adapter:
         parts.append(short_path(message.adapter))
@@ -58,7 +58,7 @@ def source(message: AnswerSource) -> list[str]:
 
 
 def numbers(done: AnswerDone) -> str:
-    """How long and how fast the answer was, and whether it was cut."""
+    """Return length and speed of the answer, and whether it was cut."""
     text = _("[{count} tokens · first after {seconds} s · {speed} tokens/s]").format(
         count=integer(done.tokens),
         seconds=decimal(done.seconds_to_first_token, 2),

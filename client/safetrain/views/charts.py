@@ -1,4 +1,4 @@
-"""What each picture of a run shows, as data: one description for PNG, SVG and screen readers."""
+"""The charts of a run as data, drawn as PNG and as SVG and described for screen readers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from safetrain_shared.i18n import decimal, integer, number, size, throughput
 from safetrain_shared.i18n import translate as _
 
 _GIB = 2**30
-_FEW = 60  # up to so many points of a line are shown as dots, too
-_EPOCH_LABELS = 12
+_FEW = 60  # lines of at most so many points show each as a dot
+_FAR = 2.0  # a limit beyond so many times the highest value would flatten the curve
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve. `tone`, 1 or 2, picks its colour; `staircase` holds a value until the next."""
+    """One curve. `tone`: its colour, 1 or 2; `staircase`: a value holds until the next."""
 
     label: str
     points: Points
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Something at one place of an axis, with its name."""
+    """A named position on an axis."""
 
     at: float
     text: str
@@ -35,17 +35,17 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One picture; x is the optimizer step, from 0 to a little beyond `last_step`.
+    """One chart; x is the optimizer step, from 0 to a little beyond `last_step`.
 
-    `best`: a point to mark, (step, value, label). `limit`: a value not to be passed. `backoffs`:
-    steps from which on the plan took less memory. `told`: what the picture shows, in words.
+    `best`: a point to mark, (step, value, label). `limit`: a value not to be exceeded. `backoffs`:
+    the steps at which memory use was reduced. `caption`: the chart in words.
     """
 
     name: str
     title: str
     y_label: str
     lines: tuple[Line, ...]
-    told: str
+    caption: str
     last_step: int
     from_zero: bool = True
     best: tuple[int, float, str] | None = None
@@ -60,50 +60,77 @@ class Chart:
         return not self.lines
 
 
+def fitting(chart: Chart, characters: float) -> list[Label]:
+    """Return the epochs whose labels fit side by side; `characters`: the width of the plot."""
+    kept: list[Label] = []
+    free = 0.0
+    for label in chart.epochs:
+        start = label.at / max(1, chart.last_step) * characters
+        if free <= start <= characters - len(label.text):
+            kept.append(label)
+            free = start + len(label.text) + 1
+    return kept
+
+
 def loss(curves: Curves) -> Chart:
-    """Loss in training and on the validation file, the best marked."""
+    """Return the chart of training and validation loss, the best marked."""
     raw, valid, best = curves.line("loss"), curves.validation, curves.best
-    calm = smoothed(raw)
-    lines = [Line(_("training"), raw, 1, faint=bool(calm))]
-    if calm:
-        lines.append(Line(_("training, running mean"), calm, 1))
+    smooth = smoothed(raw)
+    lines = [Line(_("training"), raw, 1, faint=bool(smooth))]
+    if smooth:
+        lines.append(Line(_("training, running mean"), smooth, 1))
     lines.append(Line(_("validation"), valid, 2, dots=len(valid) <= _FEW))
-    told = [_course(_("Loss in training"), calm or raw), _course(_("Validation loss"), valid)]
+    caption = [
+        _trend(_("Loss in training"), smooth or raw),
+        _trend(_("Validation loss"), valid),
+    ]
     mark = None
     if best is not None:
         label = _("best: {loss} at step {step}")
         label = label.format(loss=decimal(best.loss, 3), step=integer(best.step))
         mark = (best.step, best.loss, label)
         text = _("It is lowest at step {step}: {loss}.")
-        told.append(text.format(step=integer(best.step), loss=decimal(best.loss, 3)))
+        caption.append(text.format(step=integer(best.step), loss=decimal(best.loss, 3)))
     return _chart(
         curves,
         "loss",
         _("Loss"),
         _("loss, mean per token"),
         lines,
-        told=" ".join(filter(None, told)),
+        caption=" ".join(filter(None, caption)),
         from_zero=False,
         best=mark,
     )
 
 
 def learning_rate(curves: Curves) -> Chart:
-    """The learning rate of each logged step."""
+    """Return the chart of the learning rate."""
     points = curves.line("learning_rate")
     lines = [Line(_("learning rate of each step"), points, 1)]
-    told = ""
+    caption = ""
     if points:
         text = _("The learning rate is {highest} at most, and {now} at step {step}.")
         highest = max(value for _step, value in points)
         step, now = points[-1]
-        told = text.format(highest=_short(highest), now=_short(now), step=integer(step))
+        caption = text.format(highest=_short(highest), now=_short(now), step=integer(step))
     title = _("Learning rate")
-    return _chart(curves, "learning_rate", title, _("learning rate of each step"), lines, told=told)
+    return _chart(
+        curves,
+        "learning_rate",
+        title,
+        _("learning rate of each step"),
+        lines,
+        caption=caption,
+    )
+
+
+def budget_in_view(budget: int, highest: float) -> int:
+    """Return the budget, 0 where it is so far above `highest` that it would flatten the curve."""
+    return budget if budget <= _FAR * highest else 0
 
 
 def memory(curves: Curves) -> Chart:
-    """Footprint and MLX's peak against the budget, in GiB."""
+    """Return the chart of footprint and MLX's peak against the budget, in GiB."""
     footprint, peak = _gigabytes(curves, "footprint"), _gigabytes(curves, "peak_memory")
     lines = [
         Line(_("footprint of the whole process"), footprint, 1),
@@ -111,35 +138,44 @@ def memory(curves: Curves) -> Chart:
     ]
     budget = curves.plan.memory_budget if curves.plan else 0
     label = _("budget: {size}").format(size=size(budget))
-    told = ""
+    caption, title, shown = "", _("Memory against the budget"), budget > 0
     if footprint and peak:
         text = _("The footprint reaches {footprint}, MLX's peak {peak}.")
         highest = [_GIB * max(value for _step, value in points) for points in (footprint, peak)]
-        told = text.format(footprint=size(highest[0]), peak=size(highest[1]))
+        caption = text.format(footprint=size(highest[0]), peak=size(highest[1]))
+        if budget and not budget_in_view(budget, max(highest)):
+            title, shown = _("Memory (budget: {size})").format(size=size(budget)), False
     return _chart(
         curves,
         "memory_usage",
-        _("Memory against the budget"),
+        title,
         _("memory, GiB"),
         lines,
-        told=f"{told} {label[:1].upper()}{label[1:]}." if budget else told,
-        limit=Label(budget / _GIB, label) if budget else None,
+        caption=f"{caption} {label[:1].upper()}{label[1:]}." if budget else caption,
+        limit=Label(budget / _GIB, label) if shown else None,
     )
 
 
 def speed(curves: Curves) -> Chart:
-    """Tokens per second of each logged step."""
+    """Return the chart of tokens per second."""
     raw = curves.line("tokens_per_second")
-    calm = smoothed(raw)
-    lines = [Line(_("tokens per second"), raw, 1, faint=bool(calm))]
-    if calm:
-        lines.append(Line(_("running mean"), calm, 1))
-    told = ""
+    smooth = smoothed(raw)
+    lines = [Line(_("tokens per second"), raw, 1, faint=bool(smooth))]
+    if smooth:
+        lines.append(Line(_("running mean"), smooth, 1))
+    caption = ""
     if raw:
-        told = _("{count} tokens per second on average.").format(
+        caption = _("{count} tokens per second on average.").format(
             count=throughput(curves.mean_speed)
         )
-    return _chart(curves, "tokens_per_second", _("Speed"), _("tokens per second"), lines, told=told)
+    return _chart(
+        curves,
+        "tokens_per_second",
+        _("Speed"),
+        _("tokens per second"),
+        lines,
+        caption=caption,
+    )
 
 
 def _chart(
@@ -149,18 +185,18 @@ def _chart(
     y_label: str,
     lines: list[Line],
     *,
-    told: str,
+    caption: str,
     from_zero: bool = True,
     best: tuple[int, float, str] | None = None,
     limit: Label | None = None,
 ) -> Chart:
-    """The picture with what all of them share: epochs, checkpoints and back-offs."""
+    """Return a chart with the epochs, checkpoints and back-offs, which all charts share."""
     return Chart(
         name=name,
         title=title,
         y_label=y_label,
         lines=tuple(line for line in lines if line.points),
-        told=told,
+        caption=caption,
         last_step=curves.last_step,
         from_zero=from_zero,
         best=best,
@@ -172,20 +208,17 @@ def _chart(
 
 
 def _epochs(curves: Curves) -> tuple[Label, ...]:
-    """Where epochs begin, at most a dozen, none so near to the end that its name has no room."""
-    begins = [(step, epoch) for step, epoch in curves.epochs if step < 0.93 * curves.last_step]
-    every = len(begins) // _EPOCH_LABELS + 1
-    return tuple(
-        Label(step, _("epoch {number}").format(number=epoch + 1)) for step, epoch in begins[::every]
-    )
+    """Return the start of each epoch but the first."""
+    text = _("epoch {number}")
+    return tuple(Label(step, text.format(number=epoch + 1)) for step, epoch in curves.epochs)
 
 
 def _gigabytes(curves: Curves, name: str) -> Points:
     return [(step, value / _GIB) for step, value in curves.line(name) if value > 0]
 
 
-def _course(what: str, points: Points) -> str:
-    """A curve in one sentence; empty for an empty curve."""
+def _trend(what: str, points: Points) -> str:
+    """Return a curve in one sentence; empty for an empty curve."""
     if not points:
         return ""
     (start, first), (end, last) = points[0], points[-1]
@@ -203,5 +236,5 @@ def _course(what: str, points: Points) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count."""
+    """Format with three significant digits."""
     return number(float(f"{value:.3g}"))

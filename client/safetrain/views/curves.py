@@ -1,4 +1,4 @@
-"""A job's curves: one value a step of its history, thinned to what a picture can show."""
+"""A job's metrics as curves over the optimizer step, with smoothing and thinning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEP, _VALUE = itemgetter(0), itemgetter(1)
 
 @dataclass(slots=True)
 class Curves:
-    """What a run measured, each list in the order of its steps, no step twice."""
+    """The measurements of a run, each list ordered by step, no step twice."""
 
     steps: list[StepDone] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
@@ -27,18 +27,18 @@ class Curves:
     plan: Plan | None = None
 
     def line(self, name: str) -> Points:
-        """One field of the logged steps, such as `loss`, against the step; finite values only."""
+        """Return (step, value) of one field of the logged steps; finite values only."""
         pairs = ((done.step, getattr(done, name)) for done in self.steps)
         return [pair for pair in pairs if math.isfinite(pair[1])]
 
     @property
     def validation(self) -> Points:
-        """Validation loss against the step; finite values only."""
+        """(step, validation loss) of every evaluation; finite values only."""
         return [(e.step, e.loss) for e in self.evaluations if math.isfinite(e.loss)]
 
     @property
     def best(self) -> Evaluated | None:
-        """The lowest validation loss, the latest of equals: the one that `adapters/` holds."""
+        """The evaluation with the lowest loss, the latest of equals, as in `adapters/`."""
         finite = [e for e in self.evaluations if e.step and math.isfinite(e.loss)]
         return min(finite, key=lambda e: (e.loss, -e.step), default=None)
 
@@ -49,13 +49,13 @@ class Curves:
 
     @property
     def last_step(self) -> int:
-        """The last step that was told of; 0 before the first."""
+        """The last step with an event; 0 before the first."""
         lists = (self.steps, self.evaluations, self.checkpoints)
         return max((known[-1].step for known in lists if known), default=0)
 
     @property
     def mean_speed(self) -> float:
-        """Tokens per second over all logged steps: their tokens by the time that they took."""
+        """Tokens per second over all logged steps: tokens divided by their time."""
         tokens, seconds, before = 0, 0.0, 0
         for done in self.steps:
             if done.tokens > before and done.tokens_per_second > 0:
@@ -66,7 +66,7 @@ class Curves:
 
     @property
     def epochs(self) -> list[tuple[int, int]]:
-        """Where each epoch but the first begins: (last step before it, its number from 0)."""
+        """The start of each epoch but the first: (last step before it, its number from 0)."""
         pairs = zip(self.steps, self.steps[1:], strict=False)
         return [
             (later.step - later.step_in_epoch, later.epoch)
@@ -75,14 +75,14 @@ class Curves:
         ]
 
 
-def series(events: Iterable[Event]) -> Curves:
-    """The curves of a job from its events, in their order in the event file."""
+def curves_of(events: Iterable[Event]) -> Curves:
+    """Return the curves of a job. `events`: in the order of the event file."""
     known = history(events)
     return Curves(known.steps, known.evaluations, known.checkpoints, known.backoffs, known.plan)
 
 
 def thinned(points: Points, columns: int) -> Points:
-    """At most four points a column of the picture: its first, lowest, highest and last.
+    """Return at most four points per pixel column: its first, lowest, highest and last.
 
     A line through them covers the same pixels as one through all points, so no peak is lost.
     """
@@ -106,7 +106,7 @@ def _extremes(cell: Points) -> list[tuple[float, float]]:
 
 
 def smoothed(points: Points, windows: int = 40) -> Points:
-    """A centred running mean over one `windows`-th of the points; none where there are too few."""
+    """Return a centred running mean over 1/`windows` of the points; [] where there are too few."""
     reach = len(points) // (2 * windows)
     if reach < 1:
         return []

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from safetrain.views.job import short_path
 from safetrain.views.labels import sign
 from safetrain_proto.v1.evaluations_pb2 import EvaluatedAnswer, Evaluation, Verdict
-from safetrain_shared.findings import Status
-from safetrain_shared.i18n import integer, percent
+from safetrain_shared import evaluations
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.i18n import decimal, integer, percent
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.messages import say
 from safetrain_shared.printable import printable
+from safetrain_shared.wire import finding_from_wire
 
 _SHOWN = 5  # questions of each kind
 _WIDTH = 100
@@ -18,12 +21,7 @@ _WIDTH = 100
 
 def verdict_lines(evaluation: Evaluation) -> list[str]:
     """The verdict in a sentence, its figures, and the questions that make the difference."""
-    lines = [verdict_sentence(evaluation.verdict), f"  {_figures(evaluation.verdict)}"]
-    if evaluation.weak:
-        lines.append(
-            "  "
-            + _("Compared by how many words answers share: a weak measure. Better: --questions")
-        )
+    lines = head_lines(evaluation)
     won = [a for a in evaluation.answers if a.adapter_score > a.base_score]
     lost = [a for a in evaluation.answers if a.adapter_score < a.base_score]
     lines += _answers(_("won"), won) + _answers(_("lost"), lost)
@@ -31,8 +29,26 @@ def verdict_lines(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def verdict_sentence(verdict: Verdict) -> str:
-    """Better by so much, worse, or cannot be told, with the sign for it."""
+def head_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
+    """Return the conclusion without single answers."""
+    lines = [verdict_sentence(evaluation.verdict), f"  {_figures(evaluation.verdict)}"]
+    if evaluation.weak:
+        text = _("Compared by how many words answers share: a weak measure. Better: --questions")
+        lines.append(f"  {text}")
+    lines += [f"{sign(one.status)} {say(one)}" for one in findings_of(evaluation)]
+    general = general_sentence(evaluation)
+    return lines + ([general] if general else []) + checkpoint_lines(evaluation)
+
+
+def findings_of(evaluation: Evaluation | evaluations.Evaluation) -> list[Finding]:
+    """Return the faults that were found, the gravest first."""
+    if isinstance(evaluation, Evaluation):
+        return [finding_from_wire(message) for message in evaluation.findings]
+    return list(evaluation.findings)
+
+
+def verdict_sentence(verdict: Verdict | evaluations.Verdict) -> str:
+    """Return the verdict as a sentence: better by how much, worse, or undecided."""
     points = integer(abs(round(100 * verdict.difference)))
     if verdict.judgement == "better":
         text = _("The training helped: {points} of 100 questions more are answered rightly.")
@@ -48,7 +64,46 @@ def verdict_sentence(verdict: Verdict) -> str:
     return f"{sign(Status.WARNING)} {text}"
 
 
-def _figures(verdict: Verdict) -> str:
+def general_sentence(evaluation: Evaluation | evaluations.Evaluation) -> str:
+    """Return the change of the general abilities as a sentence; empty if not measured."""
+    general = evaluation.general
+    if general is None or not general.questions:
+        return ""
+    kind, text = {
+        "worse": (Status.FAILED, _("It forgot: right answers to general questions, {figures}.")),
+        "better": (
+            Status.PASSED,
+            _("It forgot nothing: right answers to general questions, {figures}."),
+        ),
+    }.get(
+        general.judgement,
+        (
+            Status.PASSED,
+            _("No forgetting can be told: right answers to general questions, {figures}."),
+        ),
+    )
+    figures = f"{percent(general.base, digits=0)} → {percent(general.adapter, digits=0)}"
+    text = text.format(figures=figures)
+    if evaluation.divergence >= 0:
+        far = _("On neutral text its predictions are {nats} nats a token from the base's.")
+        text += " " + far.format(nats=decimal(evaluation.divergence, 2))
+    return f"{sign(kind)} {text}"
+
+
+def checkpoint_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
+    """Return the checkpoints by score, and the number of questions that decided."""
+    if not evaluation.checkpoints:
+        return []
+    best = evaluation.checkpoints[0]
+    text = _("Best by task: {name}, chosen on {count} other questions than those reported here")
+    lines = [text.format(name=best.checkpoint, count=integer(evaluation.selection))]
+    for one in evaluation.checkpoints:
+        mark = " · " + _("lowest validation loss") if one.best_loss else ""
+        lines.append(f"  {percent(one.score, digits=0):>5}  {one.checkpoint}{mark}")
+    return lines
+
+
+def _figures(verdict: Verdict | evaluations.Verdict) -> str:
     text = _(
         "base {base} · adapter {adapter} · difference {low} to {high} (95 %), {count} questions"
     )

@@ -1,7 +1,8 @@
-"""Events as plain lines, one an event, where no terminal is watching."""
+"""Events as text, one line each."""
 
 from __future__ import annotations
 
+from safetrain.views.evaluation import verdict_sentence
 from safetrain.views.job import clock
 from safetrain.views.labels import PHASES, sign, word
 from safetrain_shared import events
@@ -13,12 +14,12 @@ from safetrain_shared.messages import say
 
 
 def line(event: events.Event) -> str:
-    """What happened, after the time of day at which it did."""
-    return f"{clock(event.time)}  {told(event)}"
+    """Return the time of day and the description of an event."""
+    return f"{clock(event.time)}  {describe(event)}"
 
 
-def told(event: events.Event) -> str:
-    """What happened, in words and numbers."""
+def describe(event: events.Event) -> str:
+    """Return an event in words."""
     match event.body:
         case events.StateChanged(state, cause):
             return word(STATES, state) + _reason(cause)
@@ -31,13 +32,6 @@ def told(event: events.Event) -> str:
                 accumulation=plan.settings.gradient_accumulation,
                 length=plan.settings.max_seq_length,
             )
-        case events.StepDone() as step:
-            return _step(step)
-        case events.Evaluated() as evaluated:
-            return _evaluated(evaluated)
-        case events.CheckpointSaved() as saved:
-            name = saved.path.rstrip("/").rpartition("/")[2]
-            return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
         case events.Notice(finding):
             return f"{sign(finding.status)} {say(finding)}"
         case events.Outcome(outcome, cause):
@@ -46,7 +40,24 @@ def told(event: events.Event) -> str:
         case events.Damaged(first, last):
             finding = Finding("events.damaged", args={"first": first, "last": last})
             return f"{sign(Status.WARNING)} {say(finding)}"
-    return _("something that only a newer safetrain can tell")
+    return _worked(event.body) or _("something that only a newer safetrain can tell")
+
+
+def _worked(body: events.Body | None) -> str:
+    """What a worker got done; empty for anything else."""
+    match body:
+        case events.StepDone() as step:
+            return _step(step)
+        case events.Evaluated() as evaluated:
+            return _evaluated(evaluated)
+        case events.CheckpointSaved() as saved:
+            name = saved.path.rstrip("/").rpartition("/")[2]
+            return _("saved {name} ({size})").format(name=name, size=size(saved.bytes))
+        case events.QuestionsAnswered() as answered:
+            return _answered(answered)
+        case events.Judged(evaluation):
+            return verdict_sentence(evaluation.verdict)
+    return ""
 
 
 def _step(step: events.StepDone) -> str:
@@ -62,6 +73,14 @@ def _step(step: events.StepDone) -> str:
     if step.eta_seconds >= 1:
         parts.append(_("{time} left").format(time=duration(step.eta_seconds)))
     return " · ".join(parts)
+
+
+def _answered(body: events.QuestionsAnswered) -> str:
+    text = _("{answered} of {total} questions answered")
+    text = text.format(answered=integer(body.answered), total=integer(body.total))
+    if body.eta_seconds < 1:
+        return text
+    return text + " · " + _("{time} left").format(time=duration(body.eta_seconds))
 
 
 def _evaluated(found: events.Evaluated) -> str:

@@ -1,4 +1,4 @@
-"""What interrupted a training while nobody looked, in one sentence."""
+"""The interruptions of a training in one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetrain_shared.i18n import marked
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
 
-# What interrupted it, by the cause's code, in a few words.
+# The cause's code → a short name for it.
 _CAUSES = {
     "job.kernel_panic": marked("kernel panic"),
     "job.machine_restarted": marked("restart of the machine"),
@@ -30,7 +30,7 @@ _OTHER = marked("interruption")
 
 
 def interruptions(history: History) -> str:
-    """Return what interrupted the training and how it stands; empty where nothing did."""
+    """Return the interruptions and the present state in a sentence; empty without any."""
     if not history.interruptions:
         return ""
     listed = ", ".join(_counted(history))
@@ -43,7 +43,7 @@ def interruptions(history: History) -> str:
 
 
 def _counted(history: History) -> Iterable[str]:
-    """Each kind once, with how often it came and when last: kernel panic (03:12:09)."""
+    """Yield each kind once, with its count and last time: kernel panic (03:12:09)."""
     kinds: dict[str, list[float]] = {}
     for time, cause in history.interruptions:
         word = _CAUSES.get(cause.code, _OTHER) if cause is not None else _OTHER

@@ -1,4 +1,4 @@
-"""Jobs as text: the table of all, and one at a glance."""
+"""Jobs as text: the table of all jobs, and the summary of one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ from safetrain_shared.printable import one_line
 
 _BAR = 24
 _ENDED = ("succeeded", "failed", "cancelled")
+ACTIVE = ("running", "checking", "interrupted")
 
 
 def name_of(job: Job) -> str:
-    """The job's state as a short word: running."""
+    """Return the job's state as a short name: running."""
     return JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
 
 
+def rank(job: Job) -> tuple[int, int, int]:
+    """Sort key: active jobs, then the queue in its order, then ended jobs, the newest first."""
+    if name_of(job) in ACTIVE:
+        return 0, 0, job.id
+    if job.queue_position:
+        return 1, job.queue_position, job.id
+    return 2, 0, -job.id
+
+
 def table(jobs: Sequence[Job]) -> list[str]:
-    """One line a job under a line of headings, each column as wide as it needs."""
+    """Return a line per job below a line of headings, in aligned columns."""
     head = ["", _("state"), _("name"), _("progress"), _("validation loss"), _("time"), _("output")]
     rows = [head] + [_row(job) for job in jobs]
     widths = [max(_width(row[i]) for row in rows) for i in range(len(head))]
@@ -36,7 +46,7 @@ def _row(job: Job) -> list[str]:
     return [
         str(job.id),
         state(name_of(job)) + (f" ({job.queue_position})" if job.queue_position else ""),
-        one_line(job.spec.name),
+        purpose(job) or one_line(job.spec.name),
         _share(job),
         _loss(job),
         time_left(job),
@@ -45,7 +55,10 @@ def _row(job: Job) -> list[str]:
 
 
 def _loss(job: Job) -> str:
-    """The best validation loss, and before training: training loss falls however it overfits."""
+    """Return validation loss before training and at its best.
+
+    Training loss, which falls even when a model overfits, stands in until there is one.
+    """
     if job.best_loss and job.base_loss:
         values = decimal(job.base_loss, 3), decimal(job.best_loss, 3)
         return " → ".join(values)
@@ -54,9 +67,13 @@ def _loss(job: Job) -> str:
     return _("{loss} (training)").format(loss=decimal(job.train_loss, 3)) if job.step else ""
 
 
-def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
-    """One job in a few lines, and the queue behind it. `interrupted`: what happened meanwhile."""
+def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> list[str]:
+    """Return one job in a few lines. `others`: all jobs; `interrupted`: a remark."""
     lines = [_title(job), *([interrupted] if interrupted else [])]
+    if job.HasField("evaluation"):
+        from safetrain.views.evaluation import head_lines  # only few jobs have one
+
+        lines += [f"  {line}" for line in head_lines(job.evaluation)]
     lines += [
         f"  {label:<{12}}{value}"
         for label, value in [
@@ -64,6 +81,7 @@ def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> li
             (_("data"), short_path(job.spec.train)),
             (_("starts from"), short_path(job.spec.start_adapter)),
             (_("output"), short_path(job.spec.output)),
+            (_("settings"), settings_text(job)),
             (_("progress"), progress(job)),
             (_("loss"), losses(job)),
             (_("time"), time_left(job)),
@@ -76,27 +94,54 @@ def glance(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> li
     return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
 
 
+def purpose(job: Job) -> str:
+    """Return the purpose of a job that trains nothing; empty for a training."""
+    trained = job.spec.evaluation.job
+    return _("evaluation of job {id}").format(id=trained) if trained else ""
+
+
 def _cause(job: Job) -> str:
-    """Straight from the message: `wire` would cost a tenth of the whole command."""
+    """Render the cause without `wire`, whose import takes a tenth of the command's time."""
     from safetrain_shared.messages import sentence
 
     return sentence(job.cause.code, dict(job.cause.args.items()), fallback=job.cause.text)
 
 
 def next_steps(job: Job) -> list[str]:
-    """What can be done with a job that has ended, as commands."""
-    if name_of(job) == "succeeded":
-        does = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
-        does += [(_("everything on a page"), f"safetrain report {job.id}")]
-        does += [(_("for other programs"), f"safetrain export {job.id} --output …")]
+    """Return the commands that make sense for an ended job, one a line."""
+    return [f"  {label}: {command}" for label, command in next_commands(job)]
+
+
+def next_commands(job: Job) -> list[tuple[str, str]]:
+    """Return (what for, command) for an ended job; [] for any other."""
+    if name_of(job) not in _ENDED:
+        return []
+    if name_of(job) == "succeeded" and job.spec.evaluation.job:
+        commands = [(_("all answers"), short_path(job.evaluation.path))]
+    elif name_of(job) == "succeeded":
+        commands = [(_("ask it"), f'safetrain ask --job {job.id} "…"')]
+        commands += [(_("everything on a page"), f"safetrain report {job.id}")]
+        commands += [(_("for other programs"), f"safetrain export {job.id} --output …")]
     else:
-        does = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
-        does += [(_("try again"), f"safetrain retry {job.id}")]
-    return [f"  {label}: {command}" for label, command in does]
+        commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
+        commands += [(_("try again"), f"safetrain retry {job.id}")]
+    return commands
+
+
+def settings_text(job: Job) -> str:
+    """Return batch size and length of the plan, or of the forecast before there is one."""
+    settings = (job.plan if job.HasField("plan") else job.forecast).settings
+    if not settings.batch_size:
+        return ""
+    return _("batch_size {batch} × {accumulation}, {length} tokens").format(
+        batch=settings.batch_size,
+        accumulation=settings.gradient_accumulation,
+        length=settings.max_seq_length,
+    )
 
 
 def queue(job: Job, others: Iterable[Job]) -> list[str]:
-    """A line a job that waits behind this one."""
+    """Return a line that names the jobs in the queue; [] where it is empty."""
     waiting = sorted(
         (other for other in others if other.queue_position and other.id != job.id),
         key=lambda other: other.queue_position,
@@ -110,7 +155,7 @@ def _waiting(job: Job) -> str:
 
 
 def heading(job: Job) -> str:
-    """Job 3 · farense · Mistral-7B-Instruct-v0.3-4bit."""
+    """Return number, name and model: Job 3 · farense · Mistral-7B-Instruct-v0.3-4bit."""
     model = one_line(job.spec.model).rstrip("/").rpartition("/")[2]
     return " · ".join(
         filter(None, [_("Job {id}").format(id=job.id), one_line(job.spec.name), model])
@@ -118,43 +163,67 @@ def heading(job: Job) -> str:
 
 
 def _title(job: Job) -> str:
-    parts = [_("Job {id}").format(id=job.id), one_line(job.spec.name), state(name_of(job))]
+    name = purpose(job) or one_line(job.spec.name)
+    parts = [_("Job {id}").format(id=job.id), name, state(name_of(job))]
     if job.phase and name_of(job) in ("running", "checking") and job.phase != "training":
         parts.append(word(PHASES, job.phase))
-    return " · ".join(part for part in (*parts, asked(job), place(job)) if part)
+    return " · ".join(part for part in (*parts, pending_request(job), queue_place(job)) if part)
 
 
-def asked(job: Job) -> str:
-    """What was asked of the job and is not yet done; empty where nothing was."""
+def pending_request(job: Job) -> str:
+    """Return the pause or cancel that was requested and is not yet done; empty without one."""
     words = {"pause": _("will pause at the next step"), "cancel": _("will end soon")}
     return words.get(job.intent, job.intent)
 
 
-def place(job: Job) -> str:
-    """Its place in the queue; empty where it does not wait."""
+def queue_place(job: Job) -> str:
+    """Return the job's place in the queue; empty where it does not wait."""
     if not job.queue_position:
         return ""
     return _("number {place} in the queue").format(place=job.queue_position)
 
 
 def progress(job: Job) -> str:
-    """A bar, the share, step and epoch; empty before the first step is planned."""
+    """Return a bar, the percentage, step and epoch; empty before the steps are planned."""
+    if asking(job):
+        answered, total = job.questions_answered, job.questions_total
+        text = _("{answered} of {total} questions answered")
+        text = text.format(answered=integer(answered), total=integer(total))
+        return f"{_bar(answered / total)} {_share(job)} · {text}"
     if not job.total_steps:
         return ""
-    full = round(_BAR * min(1.0, job.step / job.total_steps))
-    bar = "█" * full + "░" * (_BAR - full)
+    bar = _bar(min(1.0, job.step / job.total_steps))
+    return f"{bar} {_share(job)} · {steps_text(job)}"
+
+
+def steps_text(job: Job) -> str:
+    """Return step and epoch: step 3 of 9 · epoch 1 of 3; empty before the steps are planned."""
+    if not job.total_steps:
+        return ""
     text = _("step {step} of {total}").format(
         step=integer(job.step), total=integer(job.total_steps)
     )
-    epochs = job.plan.settings.num_epochs
+    settings = job.plan.settings
+    epochs = 0 if settings.max_steps else settings.num_epochs
     if epochs:
         epoch = min(job.epoch + 1, epochs)
         text += " · " + _("epoch {epoch} of {epochs}").format(epoch=epoch, epochs=epochs)
-    return f"{bar} {_share(job)} · {text}"
+    return text
+
+
+def asking(job: Job) -> bool:
+    """Return whether the job answers questions now, rather than trains."""
+    evaluates = job.phase == "asking" or job.spec.evaluation.job > 0
+    return job.questions_total > 0 and evaluates
+
+
+def _bar(share: float) -> str:
+    full = round(_BAR * share)
+    return "█" * full + "░" * (_BAR - full)
 
 
 def losses(job: Job) -> str:
-    """Loss in training, on the validation file, its best and before training; empty before all."""
+    """Return training, validation, best validation loss and that before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),
@@ -165,7 +234,7 @@ def losses(job: Job) -> str:
 
 
 def time_left(job: Job) -> str:
-    """Until the job ends, as a range where one is known; until it starts, where it waits."""
+    """Return the time until the job ends, or starts; the time taken of an ended job."""
     if job.queue_position:
         return _start(job)
     if job.HasField("eta_low_seconds") and job.HasField("eta_high_seconds"):
@@ -174,7 +243,7 @@ def time_left(job: Job) -> str:
         low, high = duration(job.eta_low_seconds), duration(job.eta_high_seconds)
         if low != high:
             return _("{low} to {high} left").format(low=low, high=high)
-    if job.HasField("eta_seconds"):
+    if job.HasField("eta_seconds") and job.eta_seconds >= 1:
         return _("{time} left").format(time=duration(job.eta_seconds))
     if job.finished and job.started:
         return _("took {time}").format(time=duration(job.finished - job.started))
@@ -182,7 +251,7 @@ def time_left(job: Job) -> str:
 
 
 def _start(job: Job) -> str:
-    """When a waiting job starts, as far as anybody can say."""
+    """Return the estimated start of a waiting job; empty where it is unknown."""
     if not job.HasField("start_eta_seconds"):
         return _("after job {id}").format(id=job.after) if job.after else ""
     likely = job.start_eta_seconds
@@ -197,7 +266,7 @@ def _start(job: Job) -> str:
 
 
 def short_path(path: str) -> str:
-    """A path below the current folder or the user's, as a person would write it, to be shown."""
+    """Return a path for display: relative to the current folder, else with ~ for the home."""
     path = one_line(path)
     here = str(Path.cwd())
     if path.startswith(here + os.sep):
@@ -207,11 +276,13 @@ def short_path(path: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """The time of day of a moment, in the machine's zone."""
+    """Return the local time of day: 13:05:09. `seconds`: since the epoch, UTC."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _share(job: Job) -> str:
+    if asking(job):
+        return percent(job.questions_answered / job.questions_total, digits=0)
     if not job.total_steps:
         return ""
     return percent(min(1.0, job.step / job.total_steps), digits=0)

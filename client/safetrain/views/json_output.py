@@ -1,4 +1,4 @@
-"""Messages as plain JSON values, for `--json`: short enum names, findings with their sentence."""
+"""Protobuf messages as JSON values for `--json`: short enum names, findings with a sentence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from safetrain_shared.wire import finding_from_wire, settings_from_wire
 
 
 def write(value: Any) -> None:
-    """One JSON value on one line of standard output."""
+    """Print a value as one line of JSON on standard output."""
     echo(json_line(_finite(value)))
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
-    """A message with all its fields; those that are absent are None, whole numbers stay whole."""
+    """Return all fields of a message; absent fields are None, integers stay integers."""
     if isinstance(message, Finding):
         return finding_to_json(message)
     if isinstance(message, TrainingSettings):  # what is absent was not chosen
@@ -35,30 +35,27 @@ def message_to_json(message: Message) -> dict[str, Any]:
 
 
 def finding_to_json(message: Finding) -> dict[str, Any]:
-    """A finding with its sentence in the user's language."""
+    """Return a finding with its sentence in the language in use."""
     finding = finding_from_wire(message)
     return {**to_plain(finding), "text": say(finding, fallback=message.text)}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """An event as the event file has it: its number, time and kind, then the body's fields.
-
-    Its findings have their sentences, too.
-    """
+    """Return an event with the fields of the event file; findings get their sentences."""
     head = {"seq": event.seq, "attempt": event.attempt, "time": event.time, "kind": event.kind}
     match event.body:
         case None:
             return head
         case Notice(finding):
-            told: dict[str, Any] = {"finding": _worded(finding)}
+            worded: dict[str, Any] = {"finding": _worded(finding)}
         case StateChanged(_, cause) | Outcome(_, cause):
-            told = {"cause": _worded(cause) if cause else None}
+            worded = {"cause": _worded(cause) if cause else None}
         case Planned(plan):
             reasons = [_worded(reason) for reason in plan.reasons]
-            told = {"plan": {**to_plain(plan), "reasons": reasons}}
+            worded = {"plan": {**to_plain(plan), "reasons": reasons}}
         case _:
-            told = {}
-    return {**head, **to_plain(event.body), **told}
+            worded = {}
+    return {**head, **to_plain(event.body), **worded}
 
 
 def _worded(finding: findings.Finding) -> dict[str, Any]:
@@ -90,7 +87,7 @@ def _short(field: Any, number: int) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Names of states, phases and sections in the user's language, and the signs before findings."""
+"""Translated names of states, phases and sections, and the signs of findings."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ PHASES = {
     "downloading": _("downloading"),
     "converting": _("converting"),
     "asking": _("asking the model"),
+    "comparing": _("comparing the answers"),
     "fusing": _("fusing the adapter"),
     "gguf": _("writing the GGUF file"),
 }
@@ -44,7 +45,7 @@ SIGNS = {
     Status.SKIPPED: ("–", None),
     Status.INFO: ("•", None),
 }
-# How the summary of a preflight names the section of a finding.
+# Names of the preflight's sections in its summary.
 SECTIONS = {
     "hardware": _("hardware"),
     "dependencies": _("dependencies"),
@@ -57,16 +58,16 @@ SECTIONS = {
 
 
 def word(table: dict[str, str], name: str) -> str:
-    """The name in the user's language; itself where a newer daemon sent one unknown here."""
+    """Return the translated name; `name` itself where a newer daemon sent an unknown one."""
     return translate(table.get(name, name))
 
 
 def sign(status: Status) -> str:
-    """The sign of a verdict, in its colour where there is colour."""
+    """Return the coloured sign of a status."""
     mark, colour = SIGNS[status]
     return click.style(mark, fg=colour) if colour else mark
 
 
 def state(name: str) -> str:
-    """A job state in its colour."""
+    """Return the translated, coloured name of a job state."""
     return click.style(word(STATES, name), fg=STATE_COLOURS.get(name))

@@ -1,4 +1,4 @@
-"""The command line that submits a job again."""
+"""The `safetrain submit` command line that repeats a job."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _UNITS = (("GiB", 2**30), ("MiB", 2**20))
 
 
 def as_asked(spec: JobSpec, settings: TrainingSettings | None) -> str:
-    """`safetrain submit` as the user gave it, with the seed that was drawn.
+    """Return the command with the settings that the user chose, and the seed.
 
-    Lines end in a backslash, so that a shell takes all of it as one command.
+    Lines end in a backslash, so that the text can be pasted into a shell.
     """
     chosen = dict(spec.settings)
     if settings is not None:
@@ -23,7 +23,7 @@ def as_asked(spec: JobSpec, settings: TrainingSettings | None) -> str:
 
 
 def pinned(spec: JobSpec, settings: TrainingSettings) -> str:
-    """The same with every setting named, so that nothing is left to decide anew."""
+    """Return the command with every setting named."""
     return _command(spec, {name: getattr(settings, name) for name in FIELDS})
 
 
@@ -54,7 +54,7 @@ def _written(value: SettingValue) -> str:
 
 
 def _amount(count: int) -> str:
-    """Bytes as --memory-budget takes them, exactly."""
+    """Format bytes for --memory-budget, without rounding."""
     for unit, size in _UNITS:
         if count % size == 0:
             return f"{count // size}{unit}"

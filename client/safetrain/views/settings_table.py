@@ -1,4 +1,4 @@
-"""The training settings as text: what each means, its range and default; for `explain` and docs."""
+"""The training settings as text: meaning, range and default; for `explain` and the docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetrain_shared.settings import FIELDS, PLANNED, TYPES, SettingValue
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting as `settings` and `messages` know it. `planned`: chosen for machine and data."""
+    """A setting with its meaning. `planned`: its default depends on machine and data."""
 
     name: str
     type: str
@@ -26,12 +26,12 @@ class Setting:
     meaning: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return its fields as JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def setting(name: str) -> Setting:
-    """What is known of the setting `name`, its meaning in the language in use."""
+    """Return the setting `name`, its meaning in the language in use."""
     field: Any = FIELDS[name]
     limits = field.metadata
     return Setting(
@@ -46,20 +46,20 @@ def setting(name: str) -> Setting:
     )
 
 
-def every() -> Iterator[Setting]:
-    """All settings, in the order of the table."""
+def all_settings() -> Iterator[Setting]:
+    """Return all settings, in the order of the table."""
     return (setting(name) for name in FIELDS)
 
 
 def default(of: Setting) -> str:
-    """The default, or that it is chosen for the machine."""
+    """Return the default as text; for a planned setting, that it is chosen."""
     if of.planned:
         return _("chosen for your machine, model and data")
     return value(of.default)
 
 
 def value(raw: SettingValue) -> str:
-    """A value as `--set` takes it."""
+    """Format a value as `--set` takes it."""
     if isinstance(raw, bool):
         return "true" if raw else "false"
     if isinstance(raw, tuple):
@@ -68,7 +68,7 @@ def value(raw: SettingValue) -> str:
 
 
 def allowed(of: Setting) -> str:
-    """The values that it takes."""
+    """Return the allowed values as text."""
     if of.choices:
         return ", ".join(of.choices)
     if of.low is not None and of.high is not None:
@@ -80,19 +80,19 @@ def _bound(value: float) -> str:
     return integer(value) if value == int(value) else number(value)
 
 
-def page(of: Setting) -> list[str]:
-    """One setting, as `explain SETTING` prints it."""
-    told = [
+def setting_lines(of: Setting) -> list[str]:
+    """Return the lines of `explain SETTING`."""
+    rows = [
         (_("default"), default(of)),
         (_("values"), allowed(of)),
         (_("set it with"), f"--set {of.name}={_example(of)}"),
     ]
-    return [of.name, f"  {of.meaning}", "", *(f"  {label}: {text}" for label, text in told)]
+    return [of.name, f"  {of.meaning}", "", *(f"  {label}: {text}" for label, text in rows)]
 
 
-def overview() -> list[str]:
-    """All settings, a line each: name, default, and the first sentence of what it means."""
-    settings = list(every())
+def settings_lines() -> list[str]:
+    """Return a line per setting: name, default, and the first sentence of its meaning."""
+    settings = list(all_settings())
     wide = max(len(s.name) for s in settings)
     defaults = [_("planned") if s.planned else value(s.default) for s in settings]
     column = max(map(len, defaults))
@@ -103,7 +103,7 @@ def overview() -> list[str]:
 
 
 def first_sentence(text: str) -> str:
-    """Up to the first full stop or colon that ends something."""
+    """Return the text up to its first full stop, colon or semicolon."""
     ends = [text.find(mark) for mark in (". ", ": ", "; ") if mark in text]
     return text[: min(ends)] if ends else text.removesuffix(".")
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError
+from safetrain_shared.errors import Busy, NoRoom, NotFound, SafetrainError, Unreachable
 from safetrain_shared.events import Body, Notice, Planned, StateChanged
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.history import Progress
@@ -23,18 +21,19 @@ from safetrain_shared.jobs import FINAL, LIVE, JobSpec, JobState, Plan
 from safetrain_shared.paths import Home, RunFolder, private
 from safetrain_shared.settings import TrainingSettings
 from safetraind import host
-from safetraind.controller import emit_event, wait_for_resources
+from safetraind.controller import at_start, emit_event, wait_for_resources
 from safetraind.controller.gpu_lease import LEASE_SECONDS, GpuLease, LeaseBorrower
-from safetraind.controller.leftovers import end_ephemeral_workers, highest_run
+from safetraind.controller.job_progress import JobProgress
+from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
 from safetraind.controller.lessons import lesson
-from safetraind.controller.retries import Retries
+from safetraind.controller.output_lock import lock_output
+from safetraind.controller.retries import AGAIN_SECONDS, Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
-from safetraind.controller.worker_exit import ineffective_fallbacks, read_end
+from safetraind.controller.worker_exit import darken, read_end
 from safetraind.host.agents import agent_path
-from safetraind.host.awake import let_display_sleep
 from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import Lease, is_held, soon, try_lock, try_lock_folder
+from safetraind.processes.lease import Lease, is_held, try_lock
 from safetraind.processes.supervisor import (
     Supervisor,
     Worker,
@@ -44,11 +43,13 @@ from safetraind.processes.supervisor import (
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage import documents, event_file
-from safetraind.storage.delivered_watermark import DeliveredWatermark
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_document import JobDocument
-from safetraind.storage.job_store import JobStore, Record
+from safetraind.storage.job_store import SET_ASIDE, JobStore
+from safetraind.storage.record import Record
+from safetraind.storage.restore import DailyBackup
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ _PATIENCE_SECONDS = 1.0  # at the start, before serving goes first
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come."""
+    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+
+    phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The frozen plan, or what blocks the training."""
@@ -71,16 +74,16 @@ class Controller:
     ) -> None:
         self.home = home
         self._store = store
-        self._watermark = DeliveredWatermark(home)
+        self._progress = JobProgress(home, store)
+        self._backup = DailyBackup(home)
         self._supervisor = supervisor
         self._lease = GpuLease(lease)
         self._retries = Retries()
         self._checker = checker
         self._scheduler = SchedulerState()
         self._records: dict[int, Record] = {}
-        self._feeds: dict[int, EventFeed] = {}
-        self._progress: dict[int, tuple[int, Progress]] = {}
         self._check: asyncio.Task[None] | None = None
+        self._farewell: SafetrainError = Unreachable("daemon.stopping")
 
     # What the services ask.
 
@@ -110,6 +113,11 @@ class Controller:
         """Whether the daemon is on its way out."""
         return self._scheduler.stopping
 
+    @property
+    def farewell(self) -> SafetrainError:
+        """What watchers are told when the daemon stops."""
+        return self._farewell
+
     def record(self, job_id: int) -> Record:
         """The job's fixed part and times. Raises NotFound."""
         if job_id not in self._records:
@@ -124,31 +132,25 @@ class Controller:
     def feed(self, job_id: int) -> EventFeed:
         """The job's event file. Raises NotFound."""
         self.record(job_id)
-        if job_id not in self._feeds:
-            self._feeds[job_id] = EventFeed(self._run(job_id).events)
-        return self._feeds[job_id]
+        return self._progress.feed(job_id)
+
+    @property
+    def check_phase(self) -> str:
+        """What the preflight of the job in state CHECKING does; empty where there is none."""
+        return self._checker.phase
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, by its event file as it is now. Raises NotFound."""
-        feed = self.feed(job_id)
-        offset, progress = self._progress.get(job_id, (0, Progress()))
-        if feed.size() < offset:
-            offset = 0
-        more = True
-        while more:
-            chunk = feed.read(offset)
-            for event in chunk.events:
-                progress.take(event)
-            offset, more = chunk.end, chunk.more
-        self._progress[job_id] = offset, progress
-        if self._scheduler.jobs[job_id].state in FINAL:  # thousands may have ended
-            feed.release()
-        self.note_delivered(job_id, progress.last_seq)
-        return progress
+        return self._progress.of(job_id, ended=self.job(job_id).state in FINAL)
 
     def note_delivered(self, job_id: int, seq: int) -> None:
         """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
-        self._watermark.note(job_id, seq)
+        self._progress.note_delivered(job_id, seq)
+
+    def tidy(self) -> None:
+        """Writes what may wait a moment: the progress of jobs that have ended, the daily backup."""
+        self._progress.flush()
+        self._backup.renew(self._store)
 
     def wish(self, trigger: triggers.Trigger) -> None:
         """Carries out what a user wants. Raises what `machine.decide` raises, and NoRoom."""
@@ -162,11 +164,15 @@ class Controller:
         """Takes a new job into the queue; it will not be lost. Raises NoRoom."""
         job = (record := self._store.add(document, output, key, after, time.time())).job
         self._records[job.id] = record
-        # From here on it is accepted: nothing that a full disk does may deny it any more.
+        # From here on it is accepted: nothing may deny it any more.
         self._scheduler = dataclasses.replace(
             self._scheduler, jobs={**self._scheduler.jobs, job.id: job}
         )
-        self._apply(triggers.Submitted(job))
+        try:
+            self._apply(triggers.Submitted(job))
+        except Exception as error:
+            log.warning("job %d: queueing: %s; trying again", job.id, error)
+            self._begin(job.id, self._happened(triggers.Submitted(job)))
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
@@ -205,12 +211,12 @@ class Controller:
     async def open(self) -> None:
         """Takes the home over: adopts living workers, learns how dead ones ended, goes on."""
         runs = private(self.home.root / "runs")
+        jobs = {}
+        for record, job in at_start.found(self.home, self._store, self._progress):
+            self._records[job.id] = record
+            jobs[job.id] = job
         self._store.reserve(highest_run(runs))
         await end_ephemeral_workers(self.home)
-        jobs = {}
-        for record in self._store.all():
-            self._records[record.job.id] = record
-            jobs[record.job.id] = self._with_plan(record.job)
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in jobs.values():
             try:
@@ -218,12 +224,12 @@ class Controller:
             except Exception as error:  # one job's files must not keep the others from running
                 log.exception("job %d: it is set aside", job.id)
                 self._set_aside(job, error)
-        self._apply(triggers.WakeUp())
+        self._retries.begin(self._happened(triggers.WakeUp()))
 
     def _set_aside(self, job: Job, error: Exception) -> None:
         """Makes it a failed job in memory; its row and its files stay as they are."""
         reason = f"{type(error).__name__}: {error}"[:200]
-        cause = Finding("job.unreadable", Status.FAILED, True, {"reason": reason})
+        cause = Finding(SET_ASIDE, Status.FAILED, True, {"reason": reason})
         job = dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause)
         jobs = {**self._scheduler.jobs, job.id: job}
         self._scheduler = dataclasses.replace(self._scheduler, jobs=jobs)
@@ -238,8 +244,23 @@ class Controller:
             await asyncio.sleep(0.05)
         await self._retries.cancel()
         self._lease.drop()
-        for feed in self._feeds.values():
-            feed.wake()
+        self._progress.flush()
+        self._progress.wake_watchers()
+
+    async def abandon(self, why: SafetrainError) -> None:
+        """Stops for `why`, because the home is gone or another daemon's: nothing is written there.
+
+        A training saves a checkpoint in its output folder and ends.
+        """
+        self._farewell = why
+        active = self._scheduler.active
+        self._scheduler = dataclasses.replace(self._scheduler, stopping=True)
+        await self._retries.cancel()
+        self._progress.wake_watchers()
+        await self._lease.dismiss_borrowers()
+        if active is not None and why.code == "home.gone":
+            await end_orphan(self._run(active.id))
+        self._lease.drop()
 
     async def _take_over(self, job: Job) -> None:
         run = self._run(job.id)
@@ -249,10 +270,10 @@ class Controller:
             log.info("job %d: its worker is at work, adopted", job.id)
             self._scheduler = SchedulerState(self._scheduler.jobs, state.HELD)
             self._intend(job.id, job.intent)
-            self._retries.begin(self._accompany(job.id, self._supervisor.adopt(run)))
+            self._begin(job.id, self._accompany(job.id, self._supervisor.adopt(run)))
             return
         # A full disk does not keep the daemon from serving: what is left goes on meanwhile.
-        await asyncio.wait({self._retries.begin(self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
+        await asyncio.wait({self._begin(job.id, self._catch_up(job))}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
         """Tells what happened while no daemon was there."""
@@ -266,22 +287,12 @@ class Controller:
         elif job.state is JobState.CHECKING:
             await self._happened(triggers.CheckEnded(job.id))
 
-    def _with_plan(self, job: Job) -> Job:
-        """The job with the plan of its run folder; one of a newer version sets the job aside."""
-        run = self._run(job.id)
-        try:
-            plan = documents.read(run.plan, Plan)
-        except SafetrainError as error:
-            return dataclasses.replace(job, state=JobState.FAILED, cause=finding_of(error))
-        if plan is None:
-            return job
-        return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))
-
     def _restore(self, run: RunFolder, job_id: int) -> None:
         """Puts back what a crash between database and disk may have left out."""
         private(run.root)
-        if documents.read(run.spec, JobDocument) is None:  # cut or gone: the database has it too
-            documents.write(run.spec, self._records[job_id].document)
+        document = self._records[job_id].document
+        if documents.read(run.spec, JobDocument) != document:  # cut, gone or changed
+            documents.write(run.spec, document)
 
     # Deciding.
 
@@ -296,13 +307,37 @@ class Controller:
             self._store.save(changed, time.time())
         self._scheduler = scheduler
         for job in changed:
-            self._records[job.id] = self._store.get(job.id)
+            self._records[job.id] = self._record_of(job)
         for effect in effects:
             log.debug("%s", effect)
             try:
                 self._CARRY_OUT[type(effect)](self, effect)
             except Exception:  # the decision stands: what comes after it must be carried out too
                 log.exception("%s could not be carried out", effect)
+
+    def _record_of(self, job: Job) -> Record:
+        """As the database has it; what was saved must be carried out even if it can't be read."""
+        try:
+            return self._store.get(job.id)
+        except Exception:
+            log.exception("job %d: its record could not be read again", job.id)
+            return dataclasses.replace(self._records[job.id], job=job)
+
+    def _begin(self, job_id: int, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts work on a job. What breaks it unforeseen ends that job, and never the queue."""
+        return self._retries.begin(self._contained(job_id, work))
+
+    async def _contained(self, job_id: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.exception("job %d: the work on it broke", job_id)
+            await self._supervisor.adopt(self._run(job_id)).ended()  # then it holds no lease
+            await self._happened(triggers.WorkBroke(job_id, self._broken(error)))
+
+    def _broken(self, error: Exception) -> Finding:
+        args = {"reason": f"{type(error).__name__}: {error}"[:200], "log": str(self.home.log)}
+        return Finding("daemon.broken", Status.FAILED, True, args)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
         """What happened can't be refused: a full disk only delays it."""
@@ -326,9 +361,14 @@ class Controller:
             self._retries.later(f"job {job_id}: telling", lambda: self._reconcile(job_id))
 
     def _say(self, job_id: int, *bodies: Body) -> None:
-        attempt, known = self._scheduler.jobs[job_id].attempt, self._watermark.known(job_id)
+        attempt, known = (
+            self._scheduler.jobs[job_id].attempt,
+            self._progress.known(job_id),
+        )
         self.note_delivered(job_id, emit_event.tell(self._run(job_id), attempt, known, *bodies))
         self.feed(job_id).look()
+        if self._scheduler.jobs[job_id].state in FINAL:
+            self.progress(job_id)  # for the database to keep
 
     def _reconcile(self, job_id: int) -> None:
         """Tells the job's state where a crash or a full disk kept it from being told."""
@@ -336,14 +376,25 @@ class Controller:
         if job is None:
             return
         ended = job.state in FINAL  # its story then ends with that very event
+        if ended and self._progress.is_kept(job_id):
+            return
         told = emit_event.last_state(self._run(job_id)) if ended else self.progress(job_id).state
         if told is not job.state:
             self._say(job_id, StateChanged(job.state, job.cause))
 
     def _take_lease(self, _: effects.TakeLease) -> None:
         async def take() -> None:
-            self._lease.descriptor = await self._lease.take(wait=True)
-            await self._happened(triggers.LeaseTaken())
+            self._lease.descriptor = await self._retries.until_whole(
+                lambda: self._lease.take(wait=True)
+            )
+            try:
+                await self._happened(triggers.LeaseTaken())
+            except Exception:
+                log.exception("the lease could not be used; trying again")
+                self._lease.drop()
+                self._scheduler = dataclasses.replace(self._scheduler, lease=state.FREE)
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self._happened(triggers.WakeUp())
 
         self._retries.begin(take())
 
@@ -351,7 +402,7 @@ class Controller:
         self._lease.drop()
 
     def _start_check(self, effect: effects.Check) -> None:
-        self._check = self._retries.begin(self._checked(effect.id))
+        self._check = self._begin(effect.id, self._checked(effect.id))
 
     def _stop_check(self, _: effects.StopCheck) -> None:
         if self._check is not None:
@@ -376,8 +427,7 @@ class Controller:
             ended = triggers.CheckEnded(job_id, cause)
         except Exception as error:
             log.exception("job %d: its check broke", job_id)
-            args = {"reason": f"{type(error).__name__}: {error}", "log": str(self.home.log)}
-            ended = triggers.CheckEnded(job_id, Finding("daemon.broken", Status.FAILED, True, args))
+            ended = triggers.CheckEnded(job_id, self._broken(error))
         self._check = None
         await self._happened(ended)
 
@@ -396,12 +446,12 @@ class Controller:
     def _train(self, effect: effects.Train) -> None:
         with contextlib.suppress(OSError):  # then the worker can't be started either
             self._run(effect.id).intent.unlink(missing_ok=True)
-        self._retries.begin(self._launch(effect.id, effect.attempt))
+        self._begin(effect.id, self._launch(effect.id, effect.attempt))
 
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
-            notices = await asyncio.to_thread(self._start_notices, job_id, attempt)
+            notices = await bounded(run.root, self._start_notices, job_id, attempt)
             if notices:
                 self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)
@@ -424,39 +474,28 @@ class Controller:
             raise Busy("job.live", id=job_id)
         held = [lock]
         try:
-            output = await self._lock_output(job_id)
+            output = await lock_output(Path(self._records[job_id].output))
             if output is not None:
                 held.append(output)
-            floor = seq_floor(run, self._watermark.known(job_id), event_file.last_seq(run.events))
-            self._write_plan(run, job_id)
-            write_launch(run, "train", attempt, floor)
+            floor = seq_floor(run, self._progress.known(job_id), event_file.last_seq(run.events))
+            self._restore(run, job_id)
+            role = self._prepare_role(run, job_id)
+            write_launch(run, role, attempt, floor)
             return await self._supervisor.start(
-                run, "train", lock=lock, lease=self._lease.descriptor, output=output
+                run, role, lock=lock, lease=self._lease.descriptor, output=output
             )
         finally:
             for descriptor in held:
                 os.close(descriptor)
 
-    async def _lock_output(self, job_id: int) -> int | None:
-        """Keeps every other home from training in the job's output folder. Raises Busy.
-
-        None where there is no folder that could be locked: the worker says what is wrong with it.
-        """
-        folder = Path(self._records[job_id].output)
-        try:
-            descriptor = await soon(partial(try_lock_folder, folder))
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise
-            return None
-        if descriptor is None:
-            raise Busy("job.output_busy", output=str(folder))
-        return descriptor
-
-    def _write_plan(self, run: RunFolder, job_id: int) -> None:
-        plan = self._scheduler.jobs[job_id].plan
-        assert plan is not None  # a job is only launched with one
-        documents.write(run.plan, plan)
+    def _prepare_role(self, run: RunFolder, job_id: int) -> str:
+        """The job's role; a training's plan is written down first."""
+        job = self._scheduler.jobs[job_id]
+        if job.evaluates:
+            return "evaluate"
+        assert job.plan is not None  # a training is only launched with one
+        documents.write(run.plan, job.plan)
+        return "train"
 
     async def _accompany(self, job_id: int, worker: Worker) -> None:
         """Follows the events of a training, and learns how it ended."""
@@ -465,7 +504,8 @@ class Controller:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
-                feed.look()
+                with contextlib.suppress(OSError):
+                    feed.look()
             await ended
         finally:
             ended.cancel()
@@ -473,7 +513,7 @@ class Controller:
             lambda: self._end(self._scheduler.jobs[job_id], observed=True)
         )
         log.info("job %d: its worker has ended: %s", job_id, end)
-        await _darken(self._scheduler.jobs[job_id], end)
+        await darken(self._scheduler.jobs[job_id], end)
         await self._learn(self._scheduler.jobs[job_id], end)
         await self._happened(triggers.WorkerEnded(job_id, end))
 
@@ -482,7 +522,7 @@ class Controller:
         try:
             note = lesson(self.home, job, end, self.progress(job.id))
             if note is not None:
-                await asyncio.to_thread(note)
+                await bounded(self.home.learned, note)
         except Exception as error:  # the job's own story must go on whatever became of this
             log.warning("job %d: what it taught could not be kept: %s", job.id, error)
 
@@ -500,9 +540,12 @@ class Controller:
                 await wait_for_resources.for_the_next_segment(effect.seconds)
             else:
                 await wait_for_resources.on_disk(folders)
+
+        async def tell() -> None:
+            await self._retries.until_whole(wait)
             await self._happened(triggers.ResourcesFound(job_id))
 
-        self._retries.begin(wait())
+        self._begin(job_id, tell())
 
     def _write_intent(self, effect: effects.WriteIntent) -> None:
         self._intend(effect.id, effect.intent)
@@ -525,10 +568,11 @@ class Controller:
 
     def _forget(self, effect: effects.Forget) -> None:
         job_id = effect.id
-        for known in (self._records, self._feeds, self._progress):
-            known.pop(job_id, None)
-        self._watermark.forget(job_id)
+        self._records.pop(job_id, None)
+        self._progress.forget(job_id)
         self._retries.persist(f"job {job_id}: forgetting", lambda: self._store.forget(job_id))
+        with contextlib.suppress(OSError):  # first: nothing then rebuilds it of what is left
+            self._run(job_id).spec.unlink()
         shutil.rmtree(self._run(job_id).root, ignore_errors=True)
 
     def _run(self, job_id: int) -> RunFolder:
@@ -546,12 +590,3 @@ class Controller:
         effects.WaitForResources: _await_room,
         effects.Forget: _forget,
     }
-
-
-async def _darken(job: Job, end: state.WorkerExit) -> None:
-    """Lets the display sleep where it was waited for in an unattended training, which trains in
-    segments: the GPU's watchdog looks at nothing else.
-    """
-    unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
-    if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await asyncio.to_thread(let_display_sleep)

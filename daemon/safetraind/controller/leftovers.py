@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
+
+import psutil
 
 from safetrain_shared.paths import Home, RunFolder
 from safetraind.processes.lease import is_held
-from safetraind.processes.supervisor import kill_workers
+from safetraind.processes.supervisor import kill_workers, workers_of
 
+_ORPHAN_SECONDS = 300.0  # for the step in progress and its checkpoint
 _RUN_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names them
 
@@ -32,3 +37,17 @@ async def end_ephemeral_workers(home: Home) -> None:
                 kill_workers(run)
                 await asyncio.sleep(0.05)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def end_orphan(run: RunFolder) -> None:
+    """End the training of a run folder that is gone: at its next step, with a checkpoint, or at
+    once where that takes too long. Its lock file is gone too, so its processes are looked for.
+    """
+    for process in workers_of(run):
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while workers_of(run):
+        if time.monotonic() > deadline:
+            kill_workers(run)
+        await asyncio.sleep(0.2)

@@ -8,7 +8,7 @@ from functools import partial
 from safetrain_shared.history import Progress
 from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
-from safetraind.scheduler import state_machine
+from safetraind.scheduler.exit_cause import died_of_memory
 from safetraind.scheduler.state import Job, WorkerExit
 
 
@@ -17,7 +17,7 @@ def lesson(home: Home, job: Job, end: WorkerExit, progress: Progress) -> Callabl
     plan = job.plan
     if plan is None:
         return None
-    if state_machine.died_of_memory(end):
+    if died_of_memory(end):
         return partial(measurement_cache.note_death, home, plan)
     if end.outcome == "succeeded" and not plan.measured_peak:
         took = progress.peak_memory, progress.tokens_per_second

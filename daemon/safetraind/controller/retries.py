@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from safetrain_shared.errors import Busy, NoRoom
@@ -47,6 +47,15 @@ class Retries:
     def later(self, what: str, act: Callable[[], object]) -> None:
         """Do it in the background, until it succeeds."""
         self.begin(_until_done(what, act))
+
+    async def until_whole(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Return what `act` returns, however often it breaks: nothing may wait for it in vain."""
+        while True:
+            try:
+                return await act()
+            except Exception:
+                log.exception("broke; trying again")
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def insist(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, once disk and descriptors allow it.

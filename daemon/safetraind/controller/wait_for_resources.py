@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetrain_shared.errors import NoRoom
 from safetrain_shared.paths import nearest_existing
 from safetraind import host
 from safetraind.host import HostFacts, Pressure
 from safetraind.host.awake import stay_awake
+from safetraind.storage.bounded_read import bounded
 
 _LOOK_SECONDS = 2.0
 _ENOUGH_BYTES = 1 << 20  # more than before: somebody is clearing up
@@ -23,10 +25,10 @@ _STEADY_LOOKS = 30
 
 async def on_disk(folders: Sequence[Path]) -> None:
     """Returns once one of the folders' disks has a megabyte more than now, or after a minute."""
-    before = await asyncio.to_thread(_all_free, folders)
+    before = await _all_free(folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        now = await asyncio.to_thread(_all_free, folders)
+        now = await _all_free(folders)
         if any(n >= b + _ENOUGH_BYTES for n, b in zip(now, before, strict=True)):
             break
 
@@ -36,7 +38,7 @@ async def in_memory(needed: int) -> None:
     calm = Calm(needed)
     for _ in range(round(_MEMORY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        if calm.look(await asyncio.to_thread(host.gather)):
+        if calm.look(await bounded("/", host.gather)):
             break
 
 
@@ -70,13 +72,17 @@ class Calm:
         return self._calm >= _CALM_LOOKS or self._steady >= _STEADY_LOOKS
 
 
-def _all_free(folders: Sequence[Path]) -> list[int]:
-    return [_free(folder) for folder in folders]
+async def _all_free(folders: Sequence[Path]) -> list[int]:
+    return [await _free(folder) for folder in folders]
 
 
-def _free(folder: Path) -> int:
-    """Bytes free where `folder` is, or would be."""
-    try:
+async def _free(folder: Path) -> int:
+    """Bytes free where `folder` is, or would be; 0 where its disk does not say."""
+
+    def free() -> int:
         return shutil.disk_usage(nearest_existing(folder)).free
-    except OSError:
+
+    try:
+        return await bounded(folder, free)
+    except (OSError, NoRoom):
         return 0

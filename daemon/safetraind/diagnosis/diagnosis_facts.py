@@ -44,8 +44,9 @@ class Facts:
     """All facts of a diagnosis.
 
     `spec`: of the job, or of a default job where there is none. `waiting`, `failed`: numbers of
-    jobs. `at_login`: the service starts when the user logs in. `agent_python_gone`: the Python that
-    it would start with, if that no longer exists; else empty.
+    jobs; `set_aside`: of those whose files could not be understood. `at_login`: the service starts
+    when the user logs in. `agent_python_gone`: the Python that it would start with, if that no
+    longer exists; else empty.
     """
 
     spec: JobSpec
@@ -53,6 +54,7 @@ class Facts:
     history: JobHistory | None = None
     waiting: int = 0
     failed: int = 0
+    set_aside: int = 0
     at_login: bool = False
     agent_python_gone: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +23,8 @@ from safetraind.preflight.preflight_run import gather as gather_machine
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
+from safetraind.storage.bounded_read import bounded
+from safetraind.storage.job_store import SET_ASIDE
 
 _PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
@@ -38,11 +39,11 @@ async def gather(
     """
     job = controller.job(job_id) if job_id else _current(controller)
     spec = controller.record(job.id).spec if job else _default_spec(controller)
-    model = _model(models, spec, job)
-    machine = await asyncio.to_thread(gather_machine, spec, controller.home, model)
+    model = await bounded(spec.model, _model, models, spec, job)
+    machine = await bounded(spec.output, gather_machine, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    known = await asyncio.to_thread(_history, controller, job, spec) if job else None
+    known = await bounded(controller.home.root, _history, controller, job, spec) if job else None
     jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,
@@ -50,6 +51,7 @@ async def gather(
         history=known,
         waiting=len(controller.scheduler.waiting),
         failed=sum(other.state is JobState.FAILED for other in jobs),
+        set_aside=sum(other.cause is not None and other.cause.code == SET_ASIDE for other in jobs),
         at_login=agent_path().exists(),
         agent_python_gone=missing_program(),
         versions={name: _version(name) for name in _PACKAGES},

@@ -21,6 +21,8 @@ def judge(facts: Facts) -> list[Finding]:
     found = _interruptions(facts)
     if facts.failed:
         found.append(info("diagnosis.jobs_failed", count=facts.failed))
+    if facts.set_aside:
+        found.append(warning("diagnosis.set_aside", count=facts.set_aside))
     if facts.agent_python_gone:
         found.append(warning("daemon.agent_python_gone", python=facts.agent_python_gone))
     found += checked(("output", "disk_space", "folders"), facts)

@@ -23,7 +23,8 @@ def frozen(
     """
     settings = option.settings
     rows = rows_an_epoch(question, settings, bucket)
-    total = -(-rows // settings.effective_batch) * settings.num_epochs
+    steps_per_epoch = max(1, -(-rows // settings.effective_batch))
+    total = settings.total_steps(steps_per_epoch)
     epoch = option.seconds * question.lengths.scale
     budget, left_out = question.budget, question.lengths.left_out(settings.max_seq_length)
     return Plan(
@@ -38,7 +39,7 @@ def frozen(
         predicted_peak=predicted,
         measured_peak=option.peak if option.degree is Degree.MEASURED else 0,
         tokens_per_second=_speed(question, option, bucket),
-        expected_seconds=epoch * settings.num_epochs,
+        expected_seconds=epoch * total / steps_per_epoch,
         samples=question.samples - left_out,
         samples_cut=question.lengths.cut(settings.max_seq_length),
         samples_left_out=left_out,

@@ -15,6 +15,7 @@ from typing import Any
 
 from safetrain_shared.packages import PACKAGES
 from safetraind.planner.worker_requests import Ended, OnProgress, Problems, Workers
+from safetraind.storage.bounded_read import bounded
 
 _MOST = 16
 _AT_ONCE = 2  # each imports mlx-lm for the tokenizer, a few hundred megabytes
@@ -43,7 +44,7 @@ class InspectionCache:
     async def inspect(self, workers: Workers, request: Line, tell: OnProgress) -> Ended:
         """As the worker would: its lines go to `tell`, those of problems even the second time."""
         async with self._turn:
-            key = await asyncio.to_thread(_key, request)
+            key = await bounded(str(request.get("model", "")), _key, request)
             kept = self._kept.get(key)
             if kept is not None:
                 for problem in kept.problems.kept:

@@ -20,6 +20,7 @@ from safetrain_shared.settings import FIELDS
 from safetraind.models.registry import Models, Source, hub_snapshot
 from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
+from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
 from safetraind.preflight.inspection_cache import InspectionCache, Remembering
 from safetraind.preflight.preflight_run import PreflightRun, gather
@@ -28,6 +29,7 @@ from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
@@ -57,6 +59,7 @@ class Planning:
         self._models = models
         self._supervisor = supervisor
         self._inspections = InspectionCache()
+        self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
         """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
@@ -64,8 +67,8 @@ class Planning:
         `idle`: what is free now is what the job will find; else it is judged by what the machine
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
         """
-        folder = located(await asyncio.to_thread(self._models.resolve, spec.model))
-        facts = await asyncio.to_thread(gather, spec, self._home, folder)
+        folder = await bounded(spec.model, self._folder, spec.model)
+        facts = await bounded(spec.output, gather, spec, self._home, folder)
         if not idle:
             facts = _left_alone(facts)
         _reject(quick(spec, facts))
@@ -83,24 +86,39 @@ class Planning:
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
         """The whole course: the plan, or what blocks the training.
 
-        A training that goes on under a new plan keeps all that its schedule depends on.
+        A training that goes on under a new plan keeps all that its schedule depends on. `phase`
+        is what is being done meanwhile.
         """
-        source = await asyncio.to_thread(self._models.resolve, spec.model)
         try:
-            model = located(source) or await _fetched(source.path, launcher)
+            return await self._checked(spec, launcher)
+        finally:
+            self.phase = ""
+
+    async def _checked(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
+        self.phase = "checking"
+        model = await bounded(spec.model, self._folder, spec.model)
+        try:
+            if model is None:
+                self.phase = "downloading"
+                model = await _fetched(spec.model, launcher)
         except SafetrainError as error:  # no room either: it is not the job's disk that is full
             return finding_of(error)
-        spec, effective_batch = await asyncio.to_thread(_going_on, spec)
+        spec, effective_batch = await bounded(spec.output, _going_on, spec)
         workers = self._inspections.through(launcher)
         preflight_run = PreflightRun(
             spec, workers, self._home, model, effective_batch=effective_batch
         )
-        async for _ in preflight_run.run():
-            pass
+        async for step in preflight_run.run():
+            if isinstance(step, Progress):
+                self.phase = step.phase
         if preflight_run.plan is not None:
             return preflight_run.plan
         blocking = [finding for finding in preflight_run.findings if is_blocking(finding)]
         return blocking[0] if blocking else preflight_run.findings[-1]
+
+    def _folder(self, model: str) -> Path | None:
+        """Return the model's folder; None where it is still at the hub."""
+        return located(self._models.resolve(model))
 
     def preflight_run(
         self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False
@@ -202,7 +220,9 @@ def _forecast(preflight_run: PreflightRun) -> Foreseen:
     if plan is None or question is None:
         return Foreseen(tuple(findings))
     tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
-    scale = question.lengths.scale * plan.settings.num_epochs
+    rows = rows_an_epoch(question, plan.settings, plan.length_bucket)
+    epochs = plan.total_steps / max(1, -(-rows // plan.settings.effective_batch))
+    scale = question.lengths.scale * epochs
     return Foreseen((*findings, *plan.reasons[-1:]), Forecast(plan, tokens * scale))
 
 

@@ -47,6 +47,7 @@ from safetraind.preflight import report
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS, Progress, Round, run_round
+from safetraind.storage.bounded_read import bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
@@ -142,13 +143,13 @@ class PreflightRun:
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
-        yield await asyncio.to_thread(self._summarise)
+        yield await bounded(self.spec.output, self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
         """The sections in order, each followed by its findings. Writes nothing."""
         facts = self._gathered
         if facts is None:
-            facts = await asyncio.to_thread(gather, self.spec, self._home, self._model)
+            facts = await bounded(self.spec.output, gather, self.spec, self._home, self._model)
         self._facts = facts
         inspection = asyncio.create_task(self._inspect())
         try:
@@ -224,7 +225,7 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await asyncio.to_thread(host.largest_apps)
+            apps = await bounded("/", host.largest_apps)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
             self.findings += found
             return [*found]
@@ -306,9 +307,20 @@ class PreflightRun:
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self) -> list[Setup]:
-        """What a probe should run next: nothing where there is no question, or it is answered."""
+        """What a probe should run next.
+
+        Nothing where there is no question, it is answered, or something blocks already: the model
+        is then loaded, to find what else is wrong, and no step is measured.
+        """
         question = self.question
-        return [] if question is None else next_probe(question, self.measures)
+        if question is None or self.blocked or self._data_blocks():
+            return []
+        return next_probe(question, self.measures)
+
+    def _data_blocks(self) -> bool:
+        """Whether the data section, judged later, will block."""
+        found = carry_out(of_section("data"), self.spec, self._facts, set(self._failed))
+        return any(f.blocks and f.status is Status.FAILED for f in found)
 
     def _request(self, setups: Sequence[Setup], seconds: float) -> dict[str, Any]:
         question = self.question

@@ -25,6 +25,7 @@ from safetrain_shared.paths import Home, RunFolder, private
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage import documents
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.run_folder import KeeperNote
 
@@ -153,7 +154,7 @@ async def _accompany(
             if size != written:
                 written, since = size, time.monotonic()
             looks += 1
-            heavy = looks % _LOOKS == 0 and await asyncio.to_thread(worker.footprint) > _most(limit)
+            heavy = looks % _LOOKS == 0 and await bounded(run.root, worker.footprint) > _most(limit)
             if heavy or time.monotonic() - since > limit.quiet_seconds:
                 worker.kill()
                 await ended

@@ -25,7 +25,8 @@ _SAMPLE_SECONDS = 2.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _LOG_BYTES = 8 << 20  # of worker.log; of a larger one the newest part is kept
 _LOG_KEPT = 1 << 20
-_AWAKE = ("train", "probe", "fetch", "convert", "export")  # hold off the sleep of an idle Mac
+_OF_JOBS = ("train", "evaluate")  # their workers go on without the daemon
+_AWAKE = (*_OF_JOBS, "probe", "fetch", "convert", "export")  # hold off the sleep of an idle Mac
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     sampler = _Sampler(worker.pid, run / "worker.log")
     if role in _AWAKE:
         _keep_awake(worker.pid)
-    if role != "train":
+    if role not in _OF_JOBS:
         threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
     _, status = os.waitpid(worker.pid, 0)
     worker.returncode = os.waitstatus_to_exitcode(status)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetrain_shared.paths import private
+from safetraind.storage.bounded_read import bounded
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +23,14 @@ _PATIENCE = 25  # tries
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of `path`, close-on-exec; None where another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """A descriptor that holds the lock of `path`, close-on-exec; None where another holds it.
+
+    A folder in the file's place serves as well.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except IsADirectoryError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,7 +71,7 @@ class Lease:
 
     def __init__(self, path: Path) -> None:
         """`path`: the lock file, the same for all who share the device."""
-        private(path.parent)
+        private(path.parent, parents=True)
         self._path = path
 
     @property
@@ -79,6 +86,24 @@ class Lease:
     async def take_soon(self) -> int | None:
         """`try_take` with a moment's patience."""
         return await soon(self.try_take)
+
+
+async def lock_folder_soon(folder: Path) -> int | None:
+    """`try_lock_folder` with a moment's patience, and a limit in time: it may be on a dead mount.
+
+    Raises OSError, NoRoom.
+    """
+
+    def give_back(descriptor: int | None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+
+    for _ in range(_PATIENCE):
+        descriptor = await bounded(folder, try_lock_folder, folder, late=give_back)
+        if descriptor is not None:
+            return descriptor
+        await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+    return None
 
 
 async def soon(take: Callable[[], int | None]) -> int | None:

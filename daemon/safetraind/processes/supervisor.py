@@ -24,6 +24,7 @@ from safetraind.storage.run_folder import Launch
 
 log = logging.getLogger(__name__)
 
+_OF_JOBS = ("train", "evaluate")  # roles whose workers outlive the daemon
 _KEEPER = Path(__file__).with_name("keeper.py")
 _ADOPTED_SECONDS = 0.25  # a worker that is not our child cannot be waited for
 # A restarted machine may have lost events that watchers saw: the next attempt stays clear of them.
@@ -65,7 +66,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(_KEEPER), str(run.root), role),
                 *self._worker_command,
-                stdin=DEVNULL if role == "train" else PIPE,
+                stdin=DEVNULL if role in _OF_JOBS else PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -84,7 +85,7 @@ class Supervisor:
         environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
         environment |= {name: str(fd) for name, fd in locks.items()}
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if role == "train":
+        if role in _OF_JOBS:
             environment["HF_HUB_OFFLINE"] = "1"
         if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
             environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
@@ -144,10 +145,20 @@ class Worker:
 
 def kill_workers(run: RunFolder) -> None:
     """Kills whatever process of ours has this run folder as an argument."""
+    for process in workers_of(run):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def workers_of(run: RunFolder) -> list[psutil.Process]:
+    """Returns the living processes of ours that have this run folder as an argument."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]:
-                process.kill()
+            ours = process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:

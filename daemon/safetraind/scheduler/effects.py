@@ -52,7 +52,7 @@ class FreezePlan:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Start the training worker and hand it the lease."""
+    """Start the worker that trains or evaluates, and hand it the lease."""
 
     id: int
     attempt: int

@@ -19,7 +19,7 @@ class Job:
     in a row that died without a new checkpoint. `plan` is there once it is frozen. `held`: an
     interrupted job that waits for room on a disk or in memory; `resting`: or for the next segment
     of its training, and no other job starts meanwhile. `ineffective`: fallbacks, by their settings,
-    that would not save it memory.
+    that would not save it memory. `evaluates`: it trains nothing, so it needs no check and no plan.
     """
 
     id: int
@@ -32,6 +32,7 @@ class Job:
     cause: Finding | None = None
     plan: Plan | None = None
     allow_shorter: bool = False
+    evaluates: bool = False
     held: bool = False
     resting: bool = False
     ineffective: frozenset[str] = frozenset()

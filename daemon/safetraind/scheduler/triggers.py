@@ -89,6 +89,14 @@ class WorkerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkBroke:
+    """Something unforeseen broke the daemon's own work on a job, whose worker is gone."""
+
+    id: int
+    cause: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchFailed:
     """Its worker, or its check, could not go on, e.g. for a full disk. The job is held."""
 
@@ -127,6 +135,7 @@ Trigger = (
     | CheckPassed
     | CheckEnded
     | WorkerEnded
+    | WorkBroke
     | LaunchFailed
     | ResourcesFound
     | WakeUp

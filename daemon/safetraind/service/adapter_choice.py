@@ -14,7 +14,8 @@ def candidate(controller: Controller, job_id: int) -> Candidate:
     """A job as far as its adapter goes. Raises NotFound."""
     record, job = controller.record(job_id), controller.job(job_id)
     model, home = model_of(controller, job_id), controller.home.root
-    return Candidate(job_id, job.state, model, Path(record.output), home, record.finished)
+    output, finished = Path(record.output), record.finished
+    return Candidate(job_id, job.state, model, output, home, finished, evaluates=job.evaluates)
 
 
 def job_with_adapter(controller: Controller, job_id: int) -> Candidate:

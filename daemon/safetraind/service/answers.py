@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from safetraind.scheduler.state import FREE
 from safetraind.service.adapter_choice import candidate
 from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
+from safetraind.storage.bounded_read import bounded
 
 _LINE_BYTES = 4 << 20
 _RETRY_SECONDS = 0.25
@@ -99,13 +101,14 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
                 yield answers_pb2.AskEvent(waiting=phase)
             await asyncio.sleep(_RETRY_SECONDS)
         name = self._name(chosen, request)
-        async for reply in _conversation(socket, self._question(chosen, request)):
+        question = await self._question(chosen, request)
+        async for reply in _conversation(socket, question):
             event = _to_wire(reply, chosen, name)
             if event is not None:
                 yield event
 
     async def _route(self, request: answers_pb2.AskRequest) -> Route:
-        chosen = await asyncio.to_thread(  # reads output folders, which may be in iCloud
+        choose = partial(
             route,
             self._candidates(),
             job_id=request.job_id,
@@ -113,9 +116,17 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             base=request.base,
             model=request.model,
         )
+        # Bounded: it reads output folders, which may be in iCloud.
+        chosen = await bounded(self._place(request.job_id), choose)
         if isinstance(chosen, ServerRoute) and self._controller.scheduler.lease != FREE:
             raise Busy("job.lease_busy")  # a job is about to start
         return chosen
+
+    def _place(self, job_id: int) -> str:
+        """Return the folder that is read to route a question, for the error where it hangs."""
+        if not job_id:
+            return str(self._controller.home.root)
+        return self._controller.record(job_id).output
 
     def _candidates(self) -> list[Candidate]:
         return [candidate(self._controller, job_id) for job_id in self._controller.scheduler.jobs]
@@ -123,7 +134,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
     async def _socket(self, chosen: Route) -> Path | None:
         """Return the worker's socket; None while the training worker does not listen yet."""
         if isinstance(chosen, ServerRoute):
-            return await self._server.socket({"model": self._model(chosen.model)})
+            return await self._server.socket({"model": await self._model(chosen.model)})
         path = self._controller.home.run(chosen.job_id).socket
         return path if path.exists() else None
 
@@ -133,14 +144,18 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             return self._controller.record(chosen.job_id).spec.model
         return request.model or DEFAULT_MODEL
 
-    def _model(self, name: str) -> str:
+    async def _model(self, name: str) -> str:
         """Return a model's folder, or the hub's id, which the worker downloads."""
         if name and Path(name).is_absolute():
             return name
-        source = self._models.resolve(name or DEFAULT_MODEL)
-        return str(located(source) or source.path)
 
-    def _question(self, chosen: Route, request: answers_pb2.AskRequest) -> Question:
+        def resolved() -> str:
+            source = self._models.resolve(name or DEFAULT_MODEL)
+            return str(located(source) or source.path)
+
+        return await bounded(name, resolved)
+
+    async def _question(self, chosen: Route, request: answers_pb2.AskRequest) -> Question:
         question = Question(
             messages=tuple({"role": m.role, "content": m.content} for m in request.messages),
             max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
@@ -148,18 +163,21 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             top_p=request.top_p,
             seed=request.seed if request.HasField("seed") else None,
             base=request.base,
+            stop=tuple(request.stop),
         )
         if not isinstance(chosen, ServerRoute):
             return question
         given = request.HasField("keep_alive_seconds")
         keep_alive = request.keep_alive_seconds if given else KEEP_ALIVE_SECONDS
-        return dataclasses.replace(question, keep_alive=keep_alive, **self._for_server(chosen))
+        return dataclasses.replace(
+            question, keep_alive=keep_alive, **await self._for_server(chosen)
+        )
 
-    def _for_server(self, chosen: ServerRoute) -> dict[str, Any]:
+    async def _for_server(self, chosen: ServerRoute) -> dict[str, Any]:
         """Return the fields of a question that only the inference server needs."""
         trusted = chosen.job_id and self._controller.record(chosen.job_id).spec.trust_remote_code
         return {
-            "model": self._model(chosen.model),
+            "model": await self._model(chosen.model),
             "adapter": str(chosen.adapter or ""),
             "base": chosen.adapter is None,
             "trust_remote_code": bool(trusted),

@@ -15,9 +15,11 @@ from safetrain_shared.findings import Finding
 from safetrain_shared.wire import finding_to_wire
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
+from safetraind.service.stream_limit import Streams
 from safetraind.submission import check_absolute, checked_output
 
 Line = Mapping[str, Any]
+MOST_READERS = 8  # files being read at once, each by a worker of its own
 
 
 class DataService(data_pb2_grpc.DataServicer):
@@ -25,6 +27,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
     def __init__(self, launcher: EphemeralWorkers) -> None:
         self._launcher = launcher
+        self._streams = Streams(MOST_READERS)
 
     @guarded
     async def Validate(  # noqa: N802
@@ -33,8 +36,13 @@ class DataService(data_pb2_grpc.DataServicer):
         """Stream progress, problems and a summary of each file."""
         for path in request.paths:
             check_absolute(path)
+        with self._streams.one():
+            async for event in self._validated(list(request.paths)):
+                yield event
+
+    async def _validated(self, paths: list[str]) -> AsyncIterator[data_pb2.ValidateEvent]:
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        work = asyncio.create_task(self._inspect(list(request.paths), lines))
+        work = asyncio.create_task(self._inspect(paths, lines))
         try:
             while (line := await lines.get()) is not None:
                 event = _to_wire(line)
@@ -60,6 +68,13 @@ class DataService(data_pb2_grpc.DataServicer):
             "questions": min(1.0, max(0.0, request.questions_share)),
             "seed": request.seed,
         }
+        with self._streams.one():
+            async for event in self._prepared(work, output):
+                yield event
+
+    async def _prepared(
+        self, work: Mapping[str, Any], output: str
+    ) -> AsyncIterator[data_pb2.PrepareEvent]:
         lines: asyncio.Queue[Line | None] = asyncio.Queue()
         running = asyncio.create_task(
             self._launcher.run_worker("prepare", work, lease=False, on_progress=lines.put_nowait)

@@ -1,106 +1,184 @@
-"""`safetrain.v1.Evaluations`: compares base and adapter on questions, in a worker with the GPU."""
+"""`safetrain.v1.Evaluations`: queues evaluations as jobs of their own, and promotes checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Mapping
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import evaluations_pb2, evaluations_pb2_grpc
-from safetrain_shared.errors import Blocked, Broken, Busy, error_from_dict
-from safetrain_shared.paths import EVALUATION
+from safetrain_shared.errors import (
+    Blocked,
+    Broken,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    SafetrainError,
+    Unreachable,
+)
+from safetrain_shared.evaluations import Evaluation, EvaluationSpec
+from safetrain_shared.events import Event, PhaseChanged, QuestionsAnswered, StateChanged
+from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.paths import EVALUATION, EVALUATION_RESULT, QUESTIONS
+from safetrain_shared.wire import fill
 from safetraind.answer_routing import Candidate, own_adapter
 from safetraind.controller.controller import Controller
-from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
-from safetraind.processes.supervisor import Supervisor
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
+from safetraind.storage import documents, promotion
+from safetraind.storage.bounded_read import bounded
+from safetraind.storage.job_document import Forecast, JobDocument
 from safetraind.submission import checked_file
 
-_SIGKILL = 9
-_MAX_TOKENS = 128
-Line = Mapping[str, Any]
+_KINDS: Mapping[str, type[SafetrainError]] = {
+    "evaluate.": InvalidInput,
+    "adapter.": NotFound,
+    "job.cancelled": Conflict,
+}
+_WAITING = (JobState.QUEUED, JobState.INTERRUPTED, JobState.PAUSED)
 
 
 class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
-    """Chooses adapter and questions, lends the GPU to a worker and streams its output."""
+    """An evaluation is a job: it waits for the GPU, goes on after a kill, and is watched."""
 
-    def __init__(self, controller: Controller, supervisor: Supervisor) -> None:
+    def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._supervisor = supervisor
 
     @guarded
     async def Run(  # noqa: N802
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
-        """Stream progress, and last the evaluation."""
-        job = job_with_adapter(self._controller, request.job_id)
-        work = self._work(job, request)
-        yield _progress({"phase": "queue", "done": -1.0})
-        lease = await self._controller.borrow_lease(wait=request.wait)
-        if lease is None:
-            raise Busy("export.gpu_busy")
-        lines: asyncio.Queue[Line | None] = asyncio.Queue()
-        workers = EphemeralWorkers(self._controller.home, self._supervisor, lease)
-        running = asyncio.create_task(
-            workers.run_worker("evaluate", work, lease=True, on_progress=lines.put_nowait)
+        """Queue the evaluation, or attach to the same one, and stream how far it is; last the
+        evaluation. A client that leaves does not end it.
+        """
+        trained = await self._trained(request.job_id)
+        document = await bounded(trained.output, self._document, trained, request)
+        job_id = self._live(document) or self._accept(document)
+        yield _progress(job_id, "queue", -1.0)
+        async with aclosing(self._followed(job_id)) as events:
+            async for event in events:
+                if (progress := _told(job_id, event)) is not None:
+                    yield progress
+        yield self._result(job_id)
+
+    @guarded
+    async def Promote(  # noqa: N802
+        self, request: evaluations_pb2.PromoteRequest, context: Any
+    ) -> evaluations_pb2.Promoted:
+        """Make a kept checkpoint the job's adapter. Raises NotFound, Conflict or Damaged."""
+        trained = await self._trained(request.job_id)
+        if trained.state not in FINAL:
+            raise Conflict("promote.live", id=trained.id)
+        which = (trained.id, trained.home, request.checkpoint)
+        done = await asyncio.to_thread(promotion.promote, trained.output, *which)
+        return evaluations_pb2.Promoted(
+            checkpoint=done.checkpoint, before=done.before, path=done.path
         )
-        running.add_done_callback(lambda _: lines.put_nowait(None))
-        try:
-            while (line := await lines.get()) is not None:
-                yield _progress(line)
-            yield _evaluation(job.id, work, _result(await running))
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            os.close(lease)
 
-    def _work(self, job: Candidate, request: evaluations_pb2.EvaluateRequest) -> dict[str, Any]:
-        """Return the worker's request. Raises NotFound, and what `checked_file` raises."""
-        spec = self._controller.record(job.id).spec
-        questions = request.questions or spec.valid
-        checked_file(Path(questions))
-        return {
-            "model": job.model,
-            "adapters": {"adapter": str(own_adapter(job, request.checkpoint))},
-            "questions": questions,
-            "train": spec.train,
-            "folder": str(job.output / EVALUATION),
-            "max_tokens": request.max_tokens or _MAX_TOKENS,
-            "limit": max(0, request.limit),
-            "trust_remote_code": spec.trust_remote_code,
-        }
+    async def _trained(self, job_id: int) -> Candidate:
+        """The job of that id, or the newest with an adapter. Raises NotFound."""
+        home = self._controller.home.root
+        return await bounded(home, job_with_adapter, self._controller, job_id)
+
+    def _document(
+        self, trained: Candidate, request: evaluations_pb2.EvaluateRequest
+    ) -> JobDocument:
+        """Return the evaluation's job. Raises NotFound, and what `checked_file` raises."""
+        record = self._controller.record(trained.id)
+        spec = record.spec
+        questions = Path(request.questions or default_questions(spec.train) or spec.valid)
+        checked_file(questions)
+        folder = request.folder
+        if not folder:  # raises NotFound where there is none
+            folder = str(own_adapter(trained, request.checkpoint)) if request.checkpoint else ""
+            own_adapter(trained, request.checkpoint)
+        asked = EvaluationSpec(
+            job=trained.id,
+            questions=str(questions),
+            folder=folder,
+            checkpoints=request.checkpoints,
+            general=request.general,
+            max_tokens=max(0, request.max_tokens),
+            limit=max(0, request.limit),
+        )
+        output = str(trained.output / EVALUATION)
+        spec = dataclasses.replace(spec, output=output, start_adapter="", evaluation=asked)
+        return dataclasses.replace(record.document, spec=spec, forecast=Forecast(), job=0)
+
+    def _live(self, document: JobDocument) -> int:
+        """Return the live job that evaluates the same in the same way; 0: there is none."""
+        for record in self._controller.store.by_output(document.spec.output):
+            live = self._controller.job(record.job.id).state not in FINAL
+            if live and record.spec.evaluation == document.spec.evaluation:
+                return record.job.id
+        return 0
+
+    def _accept(self, document: JobDocument) -> int:
+        return self._controller.accept(document, document.spec.output).job.id
+
+    async def _followed(self, job_id: int) -> AsyncGenerator[Event, None]:
+        """The job's events from now on, until it has ended."""
+        feed = self._controller.feed(job_id)
+        offset = feed.size() if self._controller.progress(job_id).last_seq else 0
+        while True:
+            changes, ended = feed.changes, self._controller.job(job_id).state in FINAL
+            chunk = feed.read(min(offset, feed.size()))
+            offset = chunk.end
+            for event in chunk.events:
+                yield event
+            self._controller.note_delivered(job_id, max((e.seq for e in chunk.events), default=0))
+            if chunk.more:
+                continue
+            if ended:
+                return
+            if self._controller.stopping:
+                raise Unreachable("daemon.stopping")
+            await feed.changed(changes)
+
+    def _result(self, job_id: int) -> evaluations_pb2.EvaluateEvent:
+        """Return the whole evaluation. Raises the error that ended it."""
+        job = self._controller.job(job_id)
+        if job.state is not JobState.SUCCEEDED:
+            raise _error_of(job.cause)
+        path = Path(self._controller.record(job_id).output) / EVALUATION_RESULT
+        found = documents.read(path, Evaluation)
+        if found is None:
+            raise Broken("evaluate.no_result", path=str(path))
+        message = evaluations_pb2.Evaluation()
+        fill(message, found)
+        return evaluations_pb2.EvaluateEvent(evaluation=message)
 
 
-def _result(ended: WorkerResult) -> dict[str, Any]:
-    """Return the worker's result. Raises the error in the result; Blocked or Broken without one."""
-    if ended.result is None:
-        signal, code = int(ended.exit.get("signal", 0)), int(ended.exit.get("code", 0))
-        if ended.exit.get("oom_kills"):
-            raise Blocked("evaluate.out_of_memory")
-        raise Broken("evaluate.died", code=code, signal=signal)
-    if "error" in ended.result:
-        raise error_from_dict(ended.result["error"])
-    return ended.result
+def default_questions(train: str) -> str:
+    """The held-out questions beside a training file, as `prepare` writes them; empty: none."""
+    path = Path(train).parent / QUESTIONS
+    return str(path) if path.is_file() else ""
 
 
-def _progress(line: Line) -> evaluations_pb2.EvaluateEvent:
-    progress = evaluations_pb2.EvaluateProgress(phase=line["phase"], done=line["done"])
+def _told(job_id: int, event: Event) -> evaluations_pb2.EvaluateEvent | None:
+    """What a client is told of an event; None for nothing."""
+    match event.body:
+        case PhaseChanged(phase):
+            return _progress(job_id, phase, -1.0)
+        case QuestionsAnswered(answered, total, _):
+            return _progress(job_id, "asking", answered / max(1, total))
+        case StateChanged(state) if state in _WAITING:
+            return _progress(job_id, "queue", -1.0)
+    return None
+
+
+def _progress(job_id: int, phase: str, done: float) -> evaluations_pb2.EvaluateEvent:
+    progress = evaluations_pb2.EvaluateProgress(phase=phase, done=done, job_id=job_id)
     return evaluations_pb2.EvaluateEvent(progress=progress)
 
 
-def _evaluation(
-    job_id: int, work: Mapping[str, Any], result: Mapping[str, Any]
-) -> evaluations_pb2.EvaluateEvent:
-    evaluation = evaluations_pb2.Evaluation(
-        job_id=job_id,
-        questions=work["questions"],
-        adapter=work["adapters"]["adapter"],
-        weak=result["weak"],
-        verdict=evaluations_pb2.Verdict(**result["verdict"]),
-        answers=[evaluations_pb2.EvaluatedAnswer(**answer) for answer in result["answers"]],
-        path=f"{work['folder']}/evaluation.json",
-    )
-    return evaluations_pb2.EvaluateEvent(evaluation=evaluation)
+def _error_of(cause: Finding | None) -> SafetrainError:
+    """The error that a job's cause tells: a mistake in the input stays one."""
+    if cause is None:
+        return Broken("evaluate.no_result", path="")
+    kinds = (kind for prefix, kind in _KINDS.items() if cause.code.startswith(prefix))
+    return next(kinds, Blocked)(cause.code, **cause.args)

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 from safetrain_proto.v1 import events_pb2, events_pb2_grpc
-from safetrain_shared.errors import Unreachable
 from safetrain_shared.events import Event
 from safetrain_shared.jobs import FINAL
 from safetrain_shared.wire import event_to_wire
@@ -52,7 +51,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 if ended or not request.follow:
                     return
                 if self._controller.stopping:
-                    raise Unreachable("daemon.stopping")
+                    raise self._controller.farewell
                 await feed.changed(changes)
 
     def _ended(self, job_id: int) -> bool:

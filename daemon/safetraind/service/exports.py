@@ -17,6 +17,7 @@ from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
+from safetraind.storage.bounded_read import bounded
 from safetraind.storage.export_folder import check_free, partial_of
 from safetraind.submission import checked_output
 
@@ -36,7 +37,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
         self, request: exports_pb2.ExportRequest, context: Any
     ) -> AsyncIterator[exports_pb2.ExportEvent]:
         """Stream progress, and last the exported model."""
-        work = self._work(request)
+        work = await bounded(request.output, self._work, request)
         yield _progress({"phase": "queue", "done": -1.0})
         lease = await self._controller.borrow_lease(wait=request.wait)
         if lease is None:

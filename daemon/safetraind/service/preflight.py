@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from safetrain_proto.v1 import preflight_pb2, preflight_pb2_grpc
@@ -18,6 +18,7 @@ from safetraind.preflight.probing import Progress
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.error_mapping import guarded
+from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute
 
 
@@ -43,9 +44,8 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
             check_absolute(path)
         launcher = EphemeralWorkers(self._controller.home, self._supervisor)
         lease: int | None = None
-        preflight_run = await asyncio.to_thread(
-            self._planning.preflight_run, spec, launcher, thorough=request.thorough
-        )
+        prepare = partial(self._planning.preflight_run, thorough=request.thorough)
+        preflight_run = await bounded(spec.model, prepare, spec, launcher)
         try:
             async with aclosing(preflight_run.run()) as run:
                 async for step in run:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import logging
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Damaged, Incompatible, NoRoom
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
+from safetrain_shared.paths import Home
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents
 from safetraind.storage.job_document import JobDocument, ModelSource
+from safetraind.storage.rebuilt_record import rebuilt
+from safetraind.storage.record import Record
+
+log = logging.getLogger(__name__)
 
 # Step n brings a database of version n to n + 1. Never change one that was released: add another.
 MIGRATIONS: tuple[str, ...] = (
@@ -41,29 +47,14 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX jobs_by_output ON jobs (output);
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN digest TEXT;
+    ALTER TABLE jobs ADD COLUMN progress TEXT;
+    """,
 )
 
+SET_ASIDE = "job.unreadable"  # the cause of a job that cannot be understood
 MOST_ATTEMPTS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A job as it is kept. Times are seconds since the epoch, UTC; 0: not yet.
-
-    `document` is also in `spec.json`; `job` lacks the plan, which is in `plan.json`.
-    """
-
-    job: Job
-    document: JobDocument = field(repr=False)
-    output: str
-    created: float
-    started: float
-    finished: float
-
-    @property
-    def spec(self) -> JobSpec:
-        """What the user asked for."""
-        return self.document.spec
 
 
 class JobStore:
@@ -72,17 +63,14 @@ class JobStore:
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Opens or makes it, and brings it to the newest version after a backup.
 
+        `is_new` tells afterwards whether there was nothing, or an empty file.
         Raises Incompatible where a newer safetrain wrote it, Damaged where it can't be trusted;
         the file is then left as it is. Raises NoRoom where the disk refuses.
         """
         self._path = path
+        self.is_new = not path.exists() or path.stat().st_size == 0
         try:
-            with contextlib.suppress(OSError):  # SQLite says what is wrong with it
-                path.touch(mode=0o600)  # others may be allowed to read in the home
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._verify()
-            self._configure()
+            self._connect()
             self._migrate(migrations)
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
@@ -90,6 +78,34 @@ class JobStore:
     def close(self) -> None:
         """Closes the database."""
         self._db.close()
+
+    def back_up(self, path: Path) -> bool:
+        """Writes a copy of the database to `path`; False where it holds no job. Raises OSError."""
+        if not self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
+            return False
+        new = path.with_name(f"{path.name}.new")
+        try:
+            _copy(self._db, new)
+        except sqlite3.DatabaseError as error:
+            raise OSError(str(error)) from error
+        new.replace(path)
+        return True
+
+    def rescue(self) -> None:
+        """Puts the database back at its path, whose file was removed while this held it open.
+
+        Raises OSError, NoRoom.
+        """
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            _copy(self._db, new)
+            for left in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + left).unlink(missing_ok=True)
+            new.replace(self._path)
+            self._db.close()
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
 
     def add(self, document: JobDocument, output: str, key: str, after: int, now: float) -> Record:
         """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
@@ -103,10 +119,11 @@ class JobStore:
             )
             document = dataclasses.replace(document, job=int(cursor.lastrowid or 0))
             db.execute(
-                "UPDATE jobs SET document = ? WHERE id = ?",
-                (_text(documents.to_json(document)), cursor.lastrowid),
+                "UPDATE jobs SET document = ?, digest = ? WHERE id = ?",
+                (*_kept(documents.to_json(document)), cursor.lastrowid),
             )
-        return self.get(int(cursor.lastrowid or 0))
+        job = Job(document.job, position=tail, after=after, **_fixed(document.spec))
+        return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
         """Keeps what changed of these jobs, all or none. Raises NoRoom."""
@@ -125,11 +142,43 @@ class JobStore:
         """Gives a job other options. Raises NoRoom."""
         with self._transaction() as db:
             row = db.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            text = _text(documents.to_json(document, json.loads(row["document"])))
+            kept = _kept(documents.to_json(document, json.loads(row["document"])))
             db.execute(
-                "UPDATE jobs SET document = ?, after = ? WHERE id = ?", (text, after, job_id)
+                "UPDATE jobs SET document = ?, digest = ?, after = ? WHERE id = ?",
+                (*kept, after, job_id),
             )
         return self.get(job_id)
+
+    def put(self, record: Record) -> None:
+        """Keeps a record that was rebuilt. A row that is there keeps its key and its place in the
+        queue. Raises NoRoom.
+        """
+        job, (text, digest) = record.job, _kept(documents.to_json(record.document))
+        times = (record.created, record.started, record.finished)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO jobs (id, output, document, digest, state, position, after, attempt,"
+                " intent, fruitless, cause, created, started, finished)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET document = excluded.document,"
+                " digest = excluded.digest, state = excluded.state, attempt = excluded.attempt,"
+                " intent = '', fruitless = 0, cause = excluded.cause, progress = NULL,"
+                " started = excluded.started, finished = excluded.finished",
+                (job.id, record.output, text, digest, *_moving(job), *times),
+            )
+
+    def keep_progress(self, progress: Mapping[int, str]) -> None:
+        """Keeps how far jobs came that have ended, JSON by id, so that no event file need be read
+        for it. Raises NoRoom.
+        """
+        with self._transaction() as db:
+            values = [(text, job_id) for job_id, text in progress.items()]
+            db.executemany("UPDATE jobs SET progress = ? WHERE id = ?", values)
+
+    def progress_of(self, job_id: int) -> str:
+        """What `keep_progress` kept; empty where nothing was."""
+        row = self._db.execute("SELECT progress FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return str(row["progress"] or "") if row else ""
 
     def forget(self, job_id: int) -> None:
         """Deletes a job; its id is not used again."""
@@ -144,6 +193,12 @@ class JobStore:
                 db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (job_id,))
             elif found[0] < job_id:
                 db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'jobs'", (job_id,))
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id that was given out or reserved."""
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+        return int(found[0]) if found else 0
 
     def get(self, job_id: int) -> Record:
         """The job with this id, which must be there."""
@@ -166,17 +221,36 @@ class JobStore:
         return [row["output"] for row in self._db.execute(query)]
 
     def all(self) -> list[Record]:
-        """Every job, oldest first."""
-        return [self._record(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id")]
+        """Every job, oldest first. Raises Damaged."""
+        try:
+            rows = self._db.execute("SELECT * FROM jobs ORDER BY id").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+        return [self._record(row) for row in rows]
 
     def _record(self, row: sqlite3.Row) -> Record:
-        """A row as a record. One that cannot be understood is set aside: a failed job, whose row
-        stays as it is until somebody retries or removes it.
+        """A row as a record. One that cannot be understood is rebuilt from the job's run folder;
+        without that it is set aside: a failed job, whose row stays until somebody removes it.
         """
         try:
             return self._understood(row)
         except (Incompatible, ValueError, RecursionError) as error:
-            return self._set_aside(row, error)
+            log.warning("job %d: its row cannot be understood: %s", row["id"], error)
+            return self._from_its_folder(row, error) or self._set_aside(row, error)
+
+    def _from_its_folder(self, row: sqlite3.Row, error: Exception) -> Record | None:
+        if isinstance(error, Incompatible):  # a newer version's, which that version understands
+            return None
+        document = None
+        with contextlib.suppress(Incompatible, ValueError, RecursionError):
+            document = self._document(row)
+        record = rebuilt(Home(self._path.parent).run(row["id"]), row["id"], document)
+        if record is None:
+            return None
+        with contextlib.suppress(NoRoom):
+            self.put(record)
+            log.warning("job %d: rebuilt from its run folder", row["id"])
+        return record
 
     def _set_aside(self, row: sqlite3.Row, error: Exception) -> Record:
         try:
@@ -184,12 +258,15 @@ class JobStore:
         except (Incompatible, ValueError, RecursionError):
             spec = JobSpec(model="", train="", valid="", output=row["output"])
             document = JobDocument(spec, ModelSource(""), {}, job=row["id"])
-        cause = Finding("job.unreadable", Status.FAILED, True, {"reason": str(error)[:200]})
+        cause = Finding(SET_ASIDE, Status.FAILED, True, {"reason": str(error)[:200]})
         job = Job(row["id"], JobState.FAILED, after=0, cause=cause)
         return Record(job, document, row["output"], row["created"], 0.0, 0.0)
 
     def _document(self, row: sqlite3.Row) -> JobDocument:
-        return documents.parse(json.loads(row["document"]), JobDocument, str(self._path))
+        text, digest = row["document"], row["digest"]
+        if digest is not None and digest != _digest(text):
+            raise ValueError("its checksum is wrong")
+        return documents.parse(json.loads(text), JobDocument, str(self._path))
 
     def _understood(self, row: sqlite3.Row) -> Record:
         document = self._document(row)
@@ -205,10 +282,18 @@ class JobStore:
             intent=row["intent"],
             attempts_without_progress=row["fruitless"],
             cause=cause,
-            allow_shorter=document.spec.allow_shorter,
+            **_fixed(document.spec),
         )
         times = (row["created"], row["started"], row["finished"])
         return Record(job, document, row["output"], *times)
+
+    def _connect(self) -> None:
+        with contextlib.suppress(OSError):  # SQLite says what is wrong with it
+            self._path.touch(mode=0o600)  # others may be allowed to read in the home
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._verify()
+        self._configure()
 
     def _verify(self) -> None:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -232,10 +317,7 @@ class JobStore:
             self._db.executescript(f"BEGIN; {step} PRAGMA user_version = {version}; COMMIT;")
 
     def _back_up(self, version: int) -> None:
-        path = self._path.with_name(f"{self._path.name}.version-{version}")
-        with sqlite3.connect(path) as backup:
-            self._db.backup(backup)
-        backup.close()
+        _copy(self._db, self._path.with_name(f"{self._path.name}.version-{version}"))
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self)
@@ -277,10 +359,33 @@ class _Transaction:
             self._store._db.execute("ROLLBACK")
 
 
+def _copy(database: sqlite3.Connection, path: Path) -> None:
+    """Writes the content of a database into a file of its own, for this user alone."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(path)) as copy:
+        database.backup(copy)
+
+
+def _fixed(spec: JobSpec) -> dict[str, Any]:
+    """What the scheduler knows of a job by its specification alone."""
+    return {"allow_shorter": spec.allow_shorter, "evaluates": bool(spec.evaluates)}
+
+
 def _moving(job: Job) -> tuple[Any, ...]:
     cause = _text(to_plain(job.cause)) if job.cause else None
     queue = (job.state.value, job.position, job.after, job.attempt)
     return (*queue, job.intent, job.attempts_without_progress, cause)
+
+
+def _kept(document: Mapping[str, Any]) -> tuple[str, str]:
+    """A document as text, and the checksum that is kept beside it."""
+    text = _text(document)
+    return text, _digest(text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _text(value: Any) -> str:

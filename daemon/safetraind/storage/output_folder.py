@@ -13,6 +13,7 @@ from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import (
     ADAPTERS,
     EVALUATION,
+    EVALUATION_RESULT,
     METRICS_CSV,
     METRICS_JSON,
     PLOTS,
@@ -34,7 +35,7 @@ _IN_FOLDERS = {
     ADAPTERS: ("adapters.safetensors", "adapter_config.json", MANIFEST),
     PLOTS: ("loss.png", "learning_rate.png", "memory_usage.png", REPORT),
 }
-_OPTIONS = ("memory_budget", "trust_remote_code", "allow_shorter")
+_OPTIONS = ("memory_budget", "trust_remote_code", "allow_shorter", "evaluation")
 _CHECKPOINT = re.compile(r"\.?checkpoint_epoch_\d+_step_\d+(\.partial)?")
 _IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
 
@@ -149,7 +150,7 @@ def _ours(output: Path) -> Iterator[Path]:
         yield from _existing(output / name, files)
     for folder in _checkpoints(output):
         yield from _existing(folder, _IN_CHECKPOINT)
-    yield from _existing(output / EVALUATION, ("evaluation.json",))
+    yield from _existing(output / EVALUATION, (EVALUATION_RESULT,))
     yield from output.glob(f"{EVALUATION}/answers-*.json")
     yield from output.glob(f"{TENSORBOARD}/job-*/events.out.tfevents.*")
 

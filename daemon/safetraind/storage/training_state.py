@@ -20,7 +20,8 @@ from safetraind.storage import documents
 class TrainingState:
     """The content of the file. `state` is `training` or an `Outcome`: succeeded, paused, cancelled,
     failed. `checkpoints` are names, newest last; `best` has `checkpoint`, `step` and `loss`, and is
-    empty before the first evaluation. Steps are optimizer steps.
+    empty before the first evaluation. Steps are optimizer steps. `promoted`: the checkpoint whose
+    adapter the user put in `adapters/`; empty: the one with the lowest validation loss.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -37,6 +38,7 @@ class TrainingState:
     epoch: int = 0
     step_in_epoch: int = 0
     total_steps: int = 0
+    promoted: str = ""
 
     def belongs_to(self, job_id: int, home: Path) -> bool:
         """Whether it is that job of that home; numbers alone repeat from home to home.

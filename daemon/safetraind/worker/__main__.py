@@ -14,7 +14,7 @@ ROLES = {
     "inspect": "safetraind.worker.data.inspect",
     "prepare": "safetraind.worker.prepare.prepare",
     "convert": "safetraind.worker.convert.convert",
-    "evaluate": "safetraind.worker.evaluation.evaluate",
+    "evaluate": "safetraind.worker.evaluation.evaluation_job",
     "export": "safetraind.worker.export.export",
     "tiny": "safetraind.worker.tiny",
     "fetch": "safetraind.worker.fetch",

@@ -32,6 +32,8 @@ _PARAMETERS = {
     "model.parameters_missing": re.compile(r"Missing (\d+) parameters:"),
     "model.parameters_foreign": re.compile(r"Received (\d+) parameters not in model:"),
 }
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapters.safetensors"
 _OF_ADAPTER = ("lora_a", "lora_b", "m")  # the weights of mlx-lm's LoRA and DoRA layers
 
 
@@ -127,18 +129,31 @@ def item_bytes(model: nn.Module) -> int:
 def attach_adapter(model: nn.Module, folder: Path) -> None:
     """Attach the LoRA or DoRA adapter in `folder` (mlx-lm's format) to `model`, for inference.
 
-    Raises NotFound where there is none, InvalidInput where it doesn't fit this model.
+    Raises NotFound where there is none, InvalidInput where it doesn't fit this model or lacks
+    weights.
     """
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise NotFound("adapter.missing", path=str(folder))
     try:
         load_adapters(model, str(folder))
+        _check_complete(model, folder / ADAPTER_WEIGHTS)
         mx.eval(model.parameters())
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         detach_adapter(model)
         reason = _first_line(error)
         raise InvalidInput("adapter.unusable", path=str(folder), reason=reason) from error
     model.eval()
+
+
+def _check_complete(model: nn.Module, weights: Path) -> None:
+    """Raise ValueError where an adapter layer has a weight that the file lacks.
+
+    mlx-lm leaves such a weight as it begins, and a layer with it may be the base's.
+    """
+    names: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    needed = {name for name in names if name.rpartition(".")[2] in _OF_ADAPTER}
+    if lacking := sorted(needed - set(mx.load(str(weights)))):
+        raise ValueError(f"{weights.name} lacks {lacking[0]} ({len(lacking)} of {len(needed)})")
 
 
 def detach_adapter(model: nn.Module) -> None:

@@ -57,6 +57,7 @@ class AskRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_SECONDS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """0: the one in training, else the newest finished, else the base"""
     checkpoint: _builtins.str
@@ -77,6 +78,10 @@ class AskRequest(_message.Message):
     keep_alive_seconds: _builtins.float
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the answer ends before the first of these texts"""
+
     def __init__(
         self,
         *,
@@ -91,10 +96,11 @@ class AskRequest(_message.Message):
         seed: _builtins.int | None = ...,
         wait: _builtins.bool = ...,
         keep_alive_seconds: _builtins.float | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_alive_seconds", b"_keep_alive_seconds", "_seed", b"_seed", "keep_alive_seconds", b"keep_alive_seconds", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_alive_seconds", b"_keep_alive_seconds", "_seed", b"_seed", "base", b"base", "checkpoint", b"checkpoint", "job_id", b"job_id", "keep_alive_seconds", b"keep_alive_seconds", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_alive_seconds", b"_keep_alive_seconds", "_seed", b"_seed", "base", b"base", "checkpoint", b"checkpoint", "job_id", b"job_id", "keep_alive_seconds", b"keep_alive_seconds", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keep_alive_seconds: _TypeAlias = _typing.Literal["keep_alive_seconds"]  # noqa: Y015
     _WhichOneofArgType__keep_alive_seconds: _TypeAlias = _typing.Literal["_keep_alive_seconds", b"_keep_alive_seconds"]  # noqa: Y015
@@ -117,6 +123,7 @@ class AnswerSource(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    ADAPTER_SHA256_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     job_id: _builtins.int
     """0: no job"""
@@ -125,6 +132,8 @@ class AnswerSource(_message.Message):
     step: _builtins.int
     """of a job in training"""
     training: _builtins.bool
+    adapter_sha256: _builtins.str
+    """of the adapter's weights file, as loaded; empty: none"""
     @_builtins.property
     def note(self) -> _findings_pb2.Finding:
         """e.g. "no job yet: this is the base model" """
@@ -138,10 +147,11 @@ class AnswerSource(_message.Message):
         step: _builtins.int = ...,
         training: _builtins.bool = ...,
         note: _findings_pb2.Finding | None = ...,
+        adapter_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "job_id", b"job_id", "model", b"model", "note", b"note", "step", b"step", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_sha256", b"adapter_sha256", "job_id", b"job_id", "model", b"model", "note", b"note", "step", b"step", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,27 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from safetrain_proto.v1 import findings_pb2 as safetrain__proto_dot_v1_dot_findings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$safetrain_proto/v1/evaluations.proto\x12\x0csafetrain.v1\"y\n\x0f\x45valuateRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tquestions\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\x0c\n\x04wait\x18\x06 \x01(\x08\"/\n\x10\x45valuateProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"\x9e\x01\n\x07Verdict\x12\x11\n\tjudgement\x18\x01 \x01(\t\x12\x11\n\tquestions\x18\x02 \x01(\x03\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x01\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x01\x12\x12\n\ndifference\x18\x05 \x01(\x01\x12\x0b\n\x03low\x18\x06 \x01(\x01\x12\x0c\n\x04high\x18\x07 \x01(\x01\x12\x0f\n\x07p_value\x18\x08 \x01(\x01\x12\x0e\n\x06needed\x18\t \x01(\x03\"\x8e\x01\n\x0f\x45valuatedAnswer\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x03(\t\x12\r\n\x05match\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x12\n\nbase_score\x18\x06 \x01(\x01\x12\x15\n\radapter_score\x18\x07 \x01(\x01\"\xb4\x01\n\nEvaluation\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tquestions\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\x0c\n\x04weak\x18\x04 \x01(\x08\x12&\n\x07verdict\x18\x05 \x01(\x0b\x32\x15.safetrain.v1.Verdict\x12.\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x1d.safetrain.v1.EvaluatedAnswer\x12\x0c\n\x04path\x18\x07 \x01(\t\"{\n\rEvaluateEvent\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.safetrain.v1.EvaluateProgressH\x00\x12.\n\nevaluation\x18\x02 \x01(\x0b\x32\x18.safetrain.v1.EvaluationH\x00\x42\x06\n\x04\x62ody2R\n\x0b\x45valuations\x12\x43\n\x03Run\x12\x1d.safetrain.v1.EvaluateRequest\x1a\x1b.safetrain.v1.EvaluateEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$safetrain_proto/v1/evaluations.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\"\x89\x01\n\x0e\x45valuationSpec\x12\x0b\n\x03job\x18\x01 \x01(\x03\x12\x11\n\tquestions\x18\x02 \x01(\t\x12\x0e\n\x06\x66older\x18\x03 \x01(\t\x12\x13\n\x0b\x63heckpoints\x18\x04 \x01(\x08\x12\x0f\n\x07general\x18\x05 \x01(\x08\x12\x12\n\nmax_tokens\x18\x06 \x01(\x03\x12\r\n\x05limit\x18\x07 \x01(\x03\"\xad\x01\n\x0f\x45valuateRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tquestions\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\x13\n\x0b\x63heckpoints\x18\x07 \x01(\x08\x12\x0f\n\x07general\x18\x08 \x01(\x08\x12\x0e\n\x06\x66older\x18\t \x01(\tJ\x04\x08\x06\x10\x07R\x04wait\"?\n\x10\x45valuateProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\x0e\n\x06job_id\x18\x03 \x01(\x03\"\xad\x01\n\x07Verdict\x12\x11\n\tjudgement\x18\x01 \x01(\t\x12\x11\n\tquestions\x18\x02 \x01(\x03\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x01\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x01\x12\x12\n\ndifference\x18\x05 \x01(\x01\x12\x0b\n\x03low\x18\x06 \x01(\x01\x12\x0c\n\x04high\x18\x07 \x01(\x01\x12\x0f\n\x07p_value\x18\x08 \x01(\x01\x12\x0e\n\x06needed\x18\t \x01(\x03\x12\r\n\x05noise\x18\n \x01(\x01\"\x8e\x01\n\x0f\x45valuatedAnswer\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x03(\t\x12\r\n\x05match\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x12\n\nbase_score\x18\x06 \x01(\x01\x12\x15\n\radapter_score\x18\x07 \x01(\x01\"U\n\x0f\x43heckpointScore\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\x11\n\tbest_loss\x18\x04 \x01(\x08\"\x98\x03\n\nEvaluation\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tquestions\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\x0c\n\x04weak\x18\x04 \x01(\x08\x12&\n\x07verdict\x18\x05 \x01(\x0b\x32\x15.safetrain.v1.Verdict\x12.\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x1d.safetrain.v1.EvaluatedAnswer\x12\x0c\n\x04path\x18\x07 \x01(\t\x12&\n\x07general\x18\x08 \x01(\x0b\x32\x15.safetrain.v1.Verdict\x12\x12\n\ndivergence\x18\t \x01(\x01\x12\x32\n\x0b\x63heckpoints\x18\n \x03(\x0b\x32\x1d.safetrain.v1.CheckpointScore\x12\x11\n\tselection\x18\x0b \x01(\x03\x12\'\n\x08\x66indings\x18\x0c \x03(\x0b\x32\x15.safetrain.v1.Finding\x12\x36\n\x0fgeneral_answers\x18\r \x03(\x0b\x32\x1d.safetrain.v1.EvaluatedAnswer\"{\n\rEvaluateEvent\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.safetrain.v1.EvaluateProgressH\x00\x12.\n\nevaluation\x18\x02 \x01(\x0b\x32\x18.safetrain.v1.EvaluationH\x00\x42\x06\n\x04\x62ody\"4\n\x0ePromoteRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\"<\n\x08Promoted\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t2\x93\x01\n\x0b\x45valuations\x12\x43\n\x03Run\x12\x1d.safetrain.v1.EvaluateRequest\x1a\x1b.safetrain.v1.EvaluateEvent0\x01\x12?\n\x07Promote\x12\x1c.safetrain.v1.PromoteRequest\x1a\x16.safetrain.v1.Promotedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'safetrain_proto.v1.evaluations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVALUATEREQUEST']._serialized_start=54
-  _globals['_EVALUATEREQUEST']._serialized_end=175
-  _globals['_EVALUATEPROGRESS']._serialized_start=177
-  _globals['_EVALUATEPROGRESS']._serialized_end=224
-  _globals['_VERDICT']._serialized_start=227
-  _globals['_VERDICT']._serialized_end=385
-  _globals['_EVALUATEDANSWER']._serialized_start=388
-  _globals['_EVALUATEDANSWER']._serialized_end=530
-  _globals['_EVALUATION']._serialized_start=533
-  _globals['_EVALUATION']._serialized_end=713
-  _globals['_EVALUATEEVENT']._serialized_start=715
-  _globals['_EVALUATEEVENT']._serialized_end=838
-  _globals['_EVALUATIONS']._serialized_start=840
-  _globals['_EVALUATIONS']._serialized_end=922
+  _globals['_EVALUATIONSPEC']._serialized_start=90
+  _globals['_EVALUATIONSPEC']._serialized_end=227
+  _globals['_EVALUATEREQUEST']._serialized_start=230
+  _globals['_EVALUATEREQUEST']._serialized_end=403
+  _globals['_EVALUATEPROGRESS']._serialized_start=405
+  _globals['_EVALUATEPROGRESS']._serialized_end=468
+  _globals['_VERDICT']._serialized_start=471
+  _globals['_VERDICT']._serialized_end=644
+  _globals['_EVALUATEDANSWER']._serialized_start=647
+  _globals['_EVALUATEDANSWER']._serialized_end=789
+  _globals['_CHECKPOINTSCORE']._serialized_start=791
+  _globals['_CHECKPOINTSCORE']._serialized_end=876
+  _globals['_EVALUATION']._serialized_start=879
+  _globals['_EVALUATION']._serialized_end=1287
+  _globals['_EVALUATEEVENT']._serialized_start=1289
+  _globals['_EVALUATEEVENT']._serialized_end=1412
+  _globals['_PROMOTEREQUEST']._serialized_start=1414
+  _globals['_PROMOTEREQUEST']._serialized_end=1466
+  _globals['_PROMOTED']._serialized_start=1468
+  _globals['_PROMOTED']._serialized_end=1528
+  _globals['_EVALUATIONS']._serialized_start=1531
+  _globals['_EVALUATIONS']._serialized_end=1678
 # @@protoc_insertion_point(module_scope)

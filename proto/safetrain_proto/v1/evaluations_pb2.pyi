@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from safetrain_proto.v1 import findings_pb2 as _findings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,52 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class EvaluationSpec(_message.Message):
+    """What to evaluate. Paths are absolute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    GENERAL_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    job: _builtins.int
+    """whose adapter; 0: the job itself, once it is trained"""
+    questions: _builtins.str
+    """a question set; empty: the job's validation data"""
+    folder: _builtins.str
+    """a checkpoint's or an exported model's; empty: the best adapter"""
+    checkpoints: _builtins.bool
+    """every kept checkpoint as well"""
+    general: _builtins.bool
+    """what was forgotten, too"""
+    max_tokens: _builtins.int
+    """of an answer; 0: half as many again as the longest trained on"""
+    limit: _builtins.int
+    """questions at most, spread over the file; 0: all"""
+    def __init__(
+        self,
+        *,
+        job: _builtins.int = ...,
+        questions: _builtins.str = ...,
+        folder: _builtins.str = ...,
+        checkpoints: _builtins.bool = ...,
+        general: _builtins.bool = ...,
+        max_tokens: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job", b"job", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSpec: _TypeAlias = EvaluationSpec  # noqa: Y015
+
+@_typing.final
 class EvaluateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,19 +74,25 @@ class EvaluateRequest(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
-    WAIT_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    GENERAL_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """0: the newest that has an adapter"""
     questions: _builtins.str
-    """absolute path; empty: the job's validation data"""
+    """absolute path; empty: held-out questions, else the validation data"""
     checkpoint: _builtins.str
     """a checkpoint's folder name; empty: the best"""
     max_tokens: _builtins.int
-    """of an answer; 0: 128"""
+    """of an answer; 0: half as many again as the longest trained on"""
     limit: _builtins.int
     """questions at most, spread over the file; 0: all"""
-    wait: _builtins.bool
-    """wait for the GPU when it is busy"""
+    checkpoints: _builtins.bool
+    """every kept checkpoint as well"""
+    general: _builtins.bool
+    """what was forgotten, too"""
+    folder: _builtins.str
+    """absolute path of an exported model, in place of the adapter"""
     def __init__(
         self,
         *,
@@ -48,11 +101,13 @@ class EvaluateRequest(_message.Message):
         checkpoint: _builtins.str = ...,
         max_tokens: _builtins.int = ...,
         limit: _builtins.int = ...,
-        wait: _builtins.bool = ...,
+        checkpoints: _builtins.bool = ...,
+        general: _builtins.bool = ...,
+        folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "job_id", b"job_id", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job_id", b"job_id", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,19 +119,23 @@ class EvaluateProgress(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """queue, loading, asking"""
+    """queue, inspecting, loading, asking, comparing"""
     done: _builtins.float
     """0..1; negative: unknown"""
+    job_id: _builtins.int
+    """the evaluation's own job"""
     def __init__(
         self,
         *,
         phase: _builtins.str = ...,
         done: _builtins.float = ...,
+        job_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "phase", b"phase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "job_id", b"job_id", "phase", b"phase"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,6 +156,7 @@ class Verdict(_message.Message):
     HIGH_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     NEEDED_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     judgement: _builtins.str
     """better, worse, unclear"""
     questions: _builtins.int
@@ -110,6 +170,8 @@ class Verdict(_message.Message):
     """paired sign-flip test; exact McNemar for right and wrong"""
     needed: _builtins.int
     """questions at which such a difference would be found; 0: no number"""
+    noise: _builtins.float
+    """the difference that two runs of the base showed"""
     def __init__(
         self,
         *,
@@ -122,10 +184,11 @@ class Verdict(_message.Message):
         high: _builtins.float = ...,
         p_value: _builtins.float = ...,
         needed: _builtins.int = ...,
+        noise: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "difference", b"difference", "high", b"high", "judgement", b"judgement", "low", b"low", "needed", b"needed", "p_value", b"p_value", "questions", b"questions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "difference", b"difference", "high", b"high", "judgement", b"judgement", "low", b"low", "needed", b"needed", "noise", b"noise", "p_value", b"p_value", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,6 +236,37 @@ class EvaluatedAnswer(_message.Message):
 Global___EvaluatedAnswer: _TypeAlias = EvaluatedAnswer  # noqa: Y015
 
 @_typing.final
+class CheckpointScore(_message.Message):
+    """A kept checkpoint's mean score on the questions that choose, which are not those reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    BEST_LOSS_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    score: _builtins.float
+    step: _builtins.int
+    best_loss: _builtins.bool
+    """it has the lowest validation loss"""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        score: _builtins.float = ...,
+        step: _builtins.int = ...,
+        best_loss: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_loss", b"best_loss", "checkpoint", b"checkpoint", "score", b"score", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointScore: _TypeAlias = CheckpointScore  # noqa: Y015
+
+@_typing.final
 class Evaluation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,7 +277,14 @@ class Evaluation(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    GENERAL_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    GENERAL_ANSWERS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
+    """the job that was trained"""
     questions: _builtins.str
     """the file"""
     adapter: _builtins.str
@@ -192,10 +293,26 @@ class Evaluation(_message.Message):
     """some answers were compared by similarity alone"""
     path: _builtins.str
     """evaluation.json, which holds the same"""
+    divergence: _builtins.float
+    """mean KL divergence from the base, nats a token; negative: not measured"""
+    selection: _builtins.int
+    """questions that chose among them"""
     @_builtins.property
     def verdict(self) -> Global___Verdict: ...
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatedAnswer]: ...
+    @_builtins.property
+    def general(self) -> Global___Verdict:
+        """on the general suite: what was forgotten; absent: not asked"""
+
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointScore]:
+        """the best first"""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_findings_pb2.Finding]: ...
+    @_builtins.property
+    def general_answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatedAnswer]: ...
     def __init__(
         self,
         *,
@@ -206,10 +323,16 @@ class Evaluation(_message.Message):
         verdict: Global___Verdict | None = ...,
         answers: _abc.Iterable[Global___EvaluatedAnswer] | None = ...,
         path: _builtins.str = ...,
+        general: Global___Verdict | None = ...,
+        divergence: _builtins.float = ...,
+        checkpoints: _abc.Iterable[Global___CheckpointScore] | None = ...,
+        selection: _builtins.int = ...,
+        findings: _abc.Iterable[_findings_pb2.Finding] | None = ...,
+        general_answers: _abc.Iterable[Global___EvaluatedAnswer] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["general", b"general", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "answers", b"answers", "job_id", b"job_id", "path", b"path", "questions", b"questions", "verdict", b"verdict", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "answers", b"answers", "checkpoints", b"checkpoints", "divergence", b"divergence", "findings", b"findings", "general", b"general", "general_answers", b"general_answers", "job_id", b"job_id", "path", b"path", "questions", b"questions", "selection", b"selection", "verdict", b"verdict", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,3 +365,54 @@ class EvaluateEvent(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___EvaluateEvent: _TypeAlias = EvaluateEvent  # noqa: Y015
+
+@_typing.final
+class PromoteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.int
+    checkpoint: _builtins.str
+    """a checkpoint's folder name; task: as the evaluation chose; best-loss: undo"""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.int = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteRequest: _TypeAlias = PromoteRequest  # noqa: Y015
+
+@_typing.final
+class Promoted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """what adapters/ now holds"""
+    before: _builtins.str
+    """what it held; empty: the one with the lowest validation loss"""
+    path: _builtins.str
+    """of adapters/"""
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        before: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "checkpoint", b"checkpoint", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Promoted: _TypeAlias = Promoted  # noqa: Y015

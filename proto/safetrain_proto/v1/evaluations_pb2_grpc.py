@@ -39,13 +39,26 @@ class EvaluationsStub:
                 request_serializer=safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateEvent.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/safetrain.v1.Evaluations/Promote',
+                request_serializer=safetrain__proto_dot_v1_dot_evaluations__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=safetrain__proto_dot_v1_dot_evaluations__pb2.Promoted.FromString,
+                _registered_method=True)
 
 
 class EvaluationsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Run(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Queues an evaluation, a job of its own, and follows it to its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Makes a kept checkpoint the adapter that is asked, exported and reported.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -57,6 +70,11 @@ def add_EvaluationsServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateRequest.FromString,
                     response_serializer=safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateEvent.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=safetrain__proto_dot_v1_dot_evaluations__pb2.PromoteRequest.FromString,
+                    response_serializer=safetrain__proto_dot_v1_dot_evaluations__pb2.Promoted.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +104,33 @@ class Evaluations:
             '/safetrain.v1.Evaluations/Run',
             safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateRequest.SerializeToString,
             safetrain__proto_dot_v1_dot_evaluations__pb2.EvaluateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/safetrain.v1.Evaluations/Promote',
+            safetrain__proto_dot_v1_dot_evaluations__pb2.PromoteRequest.SerializeToString,
+            safetrain__proto_dot_v1_dot_evaluations__pb2.Promoted.FromString,
             options,
             channel_credentials,
             insecure,

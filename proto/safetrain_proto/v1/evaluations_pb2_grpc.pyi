@@ -32,11 +32,17 @@ class EvaluationsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluationsAsyncStub: ...
     Run: _grpc.UnaryStreamMultiCallable[_evaluations_pb2.EvaluateRequest, _evaluations_pb2.EvaluateEvent]
+    """Queues an evaluation, a job of its own, and follows it to its end."""
+    Promote: _grpc.UnaryUnaryMultiCallable[_evaluations_pb2.PromoteRequest, _evaluations_pb2.Promoted]
+    """Makes a kept checkpoint the adapter that is asked, exported and reported."""
 
 @_typing.type_check_only
 class EvaluationsAsyncStub(EvaluationsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryStreamMultiCallable[_evaluations_pb2.EvaluateRequest, _evaluations_pb2.EvaluateEvent]  # type: ignore[assignment]
+    """Queues an evaluation, a job of its own, and follows it to its end."""
+    Promote: _aio.UnaryUnaryMultiCallable[_evaluations_pb2.PromoteRequest, _evaluations_pb2.Promoted]  # type: ignore[assignment]
+    """Makes a kept checkpoint the adapter that is asked, exported and reported."""
 
 class EvaluationsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -44,6 +50,15 @@ class EvaluationsServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _evaluations_pb2.EvaluateRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_evaluations_pb2.EvaluateEvent], _abc.AsyncIterator[_evaluations_pb2.EvaluateEvent]]: ...
+    ) -> _typing.Union[_abc.Iterator[_evaluations_pb2.EvaluateEvent], _abc.AsyncIterator[_evaluations_pb2.EvaluateEvent]]:
+        """Queues an evaluation, a job of its own, and follows it to its end."""
+
+    @_abc_1.abstractmethod
+    def Promote(
+        self,
+        request: _evaluations_pb2.PromoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluations_pb2.Promoted, _abc.Awaitable[_evaluations_pb2.Promoted]]:
+        """Makes a kept checkpoint the adapter that is asked, exported and reported."""
 
 def add_EvaluationsServicer_to_server(servicer: EvaluationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,41 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from safetrain_proto.v1 import evaluations_pb2 as safetrain__proto_dot_v1_dot_evaluations__pb2
 from safetrain_proto.v1 import findings_pb2 as safetrain__proto_dot_v1_dot_findings__pb2
 from safetrain_proto.v1 import jobs_pb2 as safetrain__proto_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsafetrain_proto/v1/events.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\x1a\x1dsafetrain_proto/v1/jobs.proto\"[\n\x0cStateChanged\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.safetrain.v1.JobState\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.Finding\"\x1d\n\x0cPhaseChanged\x12\r\n\x05phase\x18\x01 \x01(\t\"+\n\x07Planned\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Plan\"\xf3\x01\n\x08StepDone\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x15\n\rlearning_rate\x18\x06 \x01(\x01\x12\x11\n\tgrad_norm\x18\x07 \x01(\x01\x12\x0e\n\x06tokens\x18\x08 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x13\n\x0bpeak_memory\x18\n \x01(\x03\x12\x11\n\tfootprint\x18\x0b \x01(\x03\x12\x13\n\x0b\x65ta_seconds\x18\x0c \x01(\x01\"l\n\tEvaluated\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\x03\x12\x0c\n\x04\x62\x65st\x18\x06 \x01(\x08\"s\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\"0\n\x06Notice\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.safetrain.v1.Finding\"@\n\x07Outcome\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.Finding\"0\n\x07\x44\x61maged\x12\x12\n\nfirst_byte\x18\x01 \x01(\x03\x12\x11\n\tlast_byte\x18\x02 \x01(\x03\"\xc6\x03\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04time\x18\x03 \x01(\x01\x12+\n\x05state\x18\n \x01(\x0b\x32\x1a.safetrain.v1.StateChangedH\x00\x12+\n\x05phase\x18\x0b \x01(\x0b\x32\x1a.safetrain.v1.PhaseChangedH\x00\x12(\n\x07planned\x18\x0c \x01(\x0b\x32\x15.safetrain.v1.PlannedH\x00\x12&\n\x04step\x18\r \x01(\x0b\x32\x16.safetrain.v1.StepDoneH\x00\x12,\n\tevaluated\x18\x0e \x01(\x0b\x32\x17.safetrain.v1.EvaluatedH\x00\x12\x33\n\ncheckpoint\x18\x0f \x01(\x0b\x32\x1d.safetrain.v1.CheckpointSavedH\x00\x12&\n\x06notice\x18\x10 \x01(\x0b\x32\x14.safetrain.v1.NoticeH\x00\x12(\n\x07outcome\x18\x11 \x01(\x0b\x32\x15.safetrain.v1.OutcomeH\x00\x12(\n\x07\x64\x61maged\x18\x12 \x01(\x0b\x32\x15.safetrain.v1.DamagedH\x00\x42\x06\n\x04\x62ody\"A\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"E\n\nEventBatch\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.safetrain.v1.Event\x12\x12\n\nup_to_date\x18\x02 \x01(\x08\x32I\n\x06\x45vents\x12?\n\x05Watch\x12\x1a.safetrain.v1.WatchRequest\x1a\x18.safetrain.v1.EventBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsafetrain_proto/v1/events.proto\x12\x0csafetrain.v1\x1a$safetrain_proto/v1/evaluations.proto\x1a!safetrain_proto/v1/findings.proto\x1a\x1dsafetrain_proto/v1/jobs.proto\"[\n\x0cStateChanged\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.safetrain.v1.JobState\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.Finding\"\x1d\n\x0cPhaseChanged\x12\r\n\x05phase\x18\x01 \x01(\t\"+\n\x07Planned\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Plan\"\xf3\x01\n\x08StepDone\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x15\n\rlearning_rate\x18\x06 \x01(\x01\x12\x11\n\tgrad_norm\x18\x07 \x01(\x01\x12\x0e\n\x06tokens\x18\x08 \x01(\x03\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x13\n\x0bpeak_memory\x18\n \x01(\x03\x12\x11\n\tfootprint\x18\x0b \x01(\x03\x12\x13\n\x0b\x65ta_seconds\x18\x0c \x01(\x01\"l\n\tEvaluated\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\x03\x12\x0c\n\x04\x62\x65st\x18\x06 \x01(\x08\"s\n\x0f\x43heckpointSaved\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rstep_in_epoch\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\"I\n\x11QuestionsAnswered\x12\x10\n\x08\x61nswered\x18\x01 \x01(\x03\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x13\n\x0b\x65ta_seconds\x18\x03 \x01(\x01\"6\n\x06Judged\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.safetrain.v1.Evaluation\"0\n\x06Notice\x12&\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x15.safetrain.v1.Finding\"@\n\x07Outcome\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.Finding\"0\n\x07\x44\x61maged\x12\x12\n\nfirst_byte\x18\x01 \x01(\x03\x12\x11\n\tlast_byte\x18\x02 \x01(\x03\"\xa3\x04\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0c\n\x04time\x18\x03 \x01(\x01\x12+\n\x05state\x18\n \x01(\x0b\x32\x1a.safetrain.v1.StateChangedH\x00\x12+\n\x05phase\x18\x0b \x01(\x0b\x32\x1a.safetrain.v1.PhaseChangedH\x00\x12(\n\x07planned\x18\x0c \x01(\x0b\x32\x15.safetrain.v1.PlannedH\x00\x12&\n\x04step\x18\r \x01(\x0b\x32\x16.safetrain.v1.StepDoneH\x00\x12,\n\tevaluated\x18\x0e \x01(\x0b\x32\x17.safetrain.v1.EvaluatedH\x00\x12\x33\n\ncheckpoint\x18\x0f \x01(\x0b\x32\x1d.safetrain.v1.CheckpointSavedH\x00\x12&\n\x06notice\x18\x10 \x01(\x0b\x32\x14.safetrain.v1.NoticeH\x00\x12(\n\x07outcome\x18\x11 \x01(\x0b\x32\x15.safetrain.v1.OutcomeH\x00\x12(\n\x07\x64\x61maged\x18\x12 \x01(\x0b\x32\x15.safetrain.v1.DamagedH\x00\x12\x33\n\x08\x61nswered\x18\x13 \x01(\x0b\x32\x1f.safetrain.v1.QuestionsAnsweredH\x00\x12&\n\x06judged\x18\x14 \x01(\x0b\x32\x14.safetrain.v1.JudgedH\x00\x42\x06\n\x04\x62ody\"A\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"E\n\nEventBatch\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.safetrain.v1.Event\x12\x12\n\nup_to_date\x18\x02 \x01(\x08\x32I\n\x06\x45vents\x12?\n\x05Watch\x12\x1a.safetrain.v1.WatchRequest\x1a\x18.safetrain.v1.EventBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'safetrain_proto.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATECHANGED']._serialized_start=115
-  _globals['_STATECHANGED']._serialized_end=206
-  _globals['_PHASECHANGED']._serialized_start=208
-  _globals['_PHASECHANGED']._serialized_end=237
-  _globals['_PLANNED']._serialized_start=239
-  _globals['_PLANNED']._serialized_end=282
-  _globals['_STEPDONE']._serialized_start=285
-  _globals['_STEPDONE']._serialized_end=528
-  _globals['_EVALUATED']._serialized_start=530
-  _globals['_EVALUATED']._serialized_end=638
-  _globals['_CHECKPOINTSAVED']._serialized_start=640
-  _globals['_CHECKPOINTSAVED']._serialized_end=755
-  _globals['_NOTICE']._serialized_start=757
-  _globals['_NOTICE']._serialized_end=805
-  _globals['_OUTCOME']._serialized_start=807
-  _globals['_OUTCOME']._serialized_end=871
-  _globals['_DAMAGED']._serialized_start=873
-  _globals['_DAMAGED']._serialized_end=921
-  _globals['_EVENT']._serialized_start=924
-  _globals['_EVENT']._serialized_end=1378
-  _globals['_WATCHREQUEST']._serialized_start=1380
-  _globals['_WATCHREQUEST']._serialized_end=1445
-  _globals['_EVENTBATCH']._serialized_start=1447
-  _globals['_EVENTBATCH']._serialized_end=1516
-  _globals['_EVENTS']._serialized_start=1518
-  _globals['_EVENTS']._serialized_end=1591
+  _globals['_STATECHANGED']._serialized_start=153
+  _globals['_STATECHANGED']._serialized_end=244
+  _globals['_PHASECHANGED']._serialized_start=246
+  _globals['_PHASECHANGED']._serialized_end=275
+  _globals['_PLANNED']._serialized_start=277
+  _globals['_PLANNED']._serialized_end=320
+  _globals['_STEPDONE']._serialized_start=323
+  _globals['_STEPDONE']._serialized_end=566
+  _globals['_EVALUATED']._serialized_start=568
+  _globals['_EVALUATED']._serialized_end=676
+  _globals['_CHECKPOINTSAVED']._serialized_start=678
+  _globals['_CHECKPOINTSAVED']._serialized_end=793
+  _globals['_QUESTIONSANSWERED']._serialized_start=795
+  _globals['_QUESTIONSANSWERED']._serialized_end=868
+  _globals['_JUDGED']._serialized_start=870
+  _globals['_JUDGED']._serialized_end=924
+  _globals['_NOTICE']._serialized_start=926
+  _globals['_NOTICE']._serialized_end=974
+  _globals['_OUTCOME']._serialized_start=976
+  _globals['_OUTCOME']._serialized_end=1040
+  _globals['_DAMAGED']._serialized_start=1042
+  _globals['_DAMAGED']._serialized_end=1090
+  _globals['_EVENT']._serialized_start=1093
+  _globals['_EVENT']._serialized_end=1640
+  _globals['_WATCHREQUEST']._serialized_start=1642
+  _globals['_WATCHREQUEST']._serialized_end=1707
+  _globals['_EVENTBATCH']._serialized_start=1709
+  _globals['_EVENTBATCH']._serialized_end=1778
+  _globals['_EVENTS']._serialized_start=1780
+  _globals['_EVENTS']._serialized_end=1853
 # @@protoc_insertion_point(module_scope)

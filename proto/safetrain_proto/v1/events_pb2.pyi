@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from safetrain_proto.v1 import evaluations_pb2 as _evaluations_pb2
 from safetrain_proto.v1 import findings_pb2 as _findings_pb2
 from safetrain_proto.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
@@ -49,7 +50,7 @@ class PhaseChanged(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """checking, loading, tokenizing, training, evaluating, saving, holding, answering"""
+    """checking, loading, tokenizing, training, evaluating, saving, holding, answering,"""
     def __init__(
         self,
         *,
@@ -211,6 +212,55 @@ class CheckpointSaved(_message.Message):
 Global___CheckpointSaved: _TypeAlias = CheckpointSaved  # noqa: Y015
 
 @_typing.final
+class QuestionsAnswered(_message.Message):
+    """So many of the evaluation's questions were answered, and the answers are on the disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ETA_SECONDS_FIELD_NUMBER: _builtins.int
+    answered: _builtins.int
+    total: _builtins.int
+    eta_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        answered: _builtins.int = ...,
+        total: _builtins.int = ...,
+        eta_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "eta_seconds", b"eta_seconds", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuestionsAnswered: _TypeAlias = QuestionsAnswered  # noqa: Y015
+
+@_typing.final
+class Judged(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> _evaluations_pb2.Evaluation:
+        """without its answers"""
+
+    def __init__(
+        self,
+        *,
+        evaluation: _evaluations_pb2.Evaluation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Judged: _TypeAlias = Judged  # noqa: Y015
+
+@_typing.final
 class Notice(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -294,6 +344,8 @@ class Event(_message.Message):
     NOTICE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     DAMAGED_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """0 for Damaged, which is no event of the job"""
     attempt: _builtins.int
@@ -317,6 +369,10 @@ class Event(_message.Message):
     def outcome(self) -> Global___Outcome: ...
     @_builtins.property
     def damaged(self) -> Global___Damaged: ...
+    @_builtins.property
+    def answered(self) -> Global___QuestionsAnswered: ...
+    @_builtins.property
+    def judged(self) -> Global___Judged: ...
     def __init__(
         self,
         *,
@@ -332,12 +388,14 @@ class Event(_message.Message):
         notice: Global___Notice | None = ...,
         outcome: Global___Outcome | None = ...,
         damaged: Global___Damaged | None = ...,
+        answered: Global___QuestionsAnswered | None = ...,
+        judged: Global___Judged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "damaged", b"damaged", "evaluated", b"evaluated", "notice", b"notice", "outcome", b"outcome", "phase", b"phase", "planned", b"planned", "state", b"state", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "body", b"body", "checkpoint", b"checkpoint", "damaged", b"damaged", "evaluated", b"evaluated", "judged", b"judged", "notice", b"notice", "outcome", b"outcome", "phase", b"phase", "planned", b"planned", "state", b"state", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "damaged", b"damaged", "evaluated", b"evaluated", "notice", b"notice", "outcome", b"outcome", "phase", b"phase", "planned", b"planned", "seq", b"seq", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "damaged", b"damaged", "evaluated", b"evaluated", "judged", b"judged", "notice", b"notice", "outcome", b"outcome", "phase", b"phase", "planned", b"planned", "seq", b"seq", "state", b"state", "step", b"step", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["state", "phase", "planned", "step", "evaluated", "checkpoint", "notice", "outcome", "damaged"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["state", "phase", "planned", "step", "evaluated", "checkpoint", "notice", "outcome", "damaged", "answered", "judged"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

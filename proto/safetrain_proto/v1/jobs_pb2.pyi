@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from safetrain_proto.v1 import evaluations_pb2 as _evaluations_pb2
 from safetrain_proto.v1 import findings_pb2 as _findings_pb2
 from safetrain_proto.v1 import settings_pb2 as _settings_pb2
 import builtins as _builtins
@@ -67,6 +68,7 @@ class JobSpec(_message.Message):
     ALLOW_SHORTER_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     START_ADAPTER_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """a known name, an absolute folder, or a hub id"""
     train: _builtins.str
@@ -91,6 +93,10 @@ class JobSpec(_message.Message):
     def defaults(self) -> _settings_pb2.TrainingSettings:
         """of what was not chosen; the daemon sets it at submit"""
 
+    @_builtins.property
+    def evaluation(self) -> _evaluations_pb2.EvaluationSpec:
+        """asked once it is trained; of another job: in place of training"""
+
     def __init__(
         self,
         *,
@@ -105,10 +111,11 @@ class JobSpec(_message.Message):
         allow_shorter: _builtins.bool = ...,
         defaults: _settings_pb2.TrainingSettings | None = ...,
         start_adapter: _builtins.str = ...,
+        evaluation: _evaluations_pb2.EvaluationSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "evaluation", b"evaluation", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "defaults", b"defaults", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "start_adapter", b"start_adapter", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_shorter", b"allow_shorter", "defaults", b"defaults", "evaluation", b"evaluation", "memory_budget", b"memory_budget", "model", b"model", "name", b"name", "output", b"output", "settings", b"settings", "start_adapter", b"start_adapter", "train", b"train", "trust_remote_code", b"trust_remote_code", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +254,9 @@ class Job(_message.Message):
     START_ETA_LOW_SECONDS_FIELD_NUMBER: _builtins.int
     START_ETA_HIGH_SECONDS_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    QUESTIONS_ANSWERED_FIELD_NUMBER: _builtins.int
+    QUESTIONS_TOTAL_FIELD_NUMBER: _builtins.int
     BASE_LOSS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     state: Global___JobState.ValueType
@@ -281,6 +291,9 @@ class Job(_message.Message):
     """waits for this job to end; 0: none"""
     start_eta_low_seconds: _builtins.float
     start_eta_high_seconds: _builtins.float
+    questions_answered: _builtins.int
+    """of the evaluation at work"""
+    questions_total: _builtins.int
     base_loss: _builtins.float
     """on the validation file before the first step; 0: not measured"""
     @_builtins.property
@@ -296,6 +309,10 @@ class Job(_message.Message):
     @_builtins.property
     def forecast(self) -> Global___Plan:
         """as predicted at submit; absent once the plan is frozen"""
+
+    @_builtins.property
+    def evaluation(self) -> _evaluations_pb2.Evaluation:
+        """the newest verdict on this job, without answers; absent: none"""
 
     def __init__(
         self,
@@ -328,11 +345,14 @@ class Job(_message.Message):
         start_eta_low_seconds: _builtins.float | None = ...,
         start_eta_high_seconds: _builtins.float | None = ...,
         forecast: Global___Plan | None = ...,
+        evaluation: _evaluations_pb2.Evaluation | None = ...,
+        questions_answered: _builtins.int = ...,
+        questions_total: _builtins.int = ...,
         base_loss: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "forecast", b"forecast", "plan", b"plan", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "forecast", b"forecast", "plan", b"plan", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "base_loss", b"base_loss", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "base_loss", b"base_loss", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "questions_answered", b"questions_answered", "questions_total", b"questions_total", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_high_seconds: _TypeAlias = _typing.Literal["eta_high_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_high_seconds: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds"]  # noqa: Y015

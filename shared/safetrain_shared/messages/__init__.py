@@ -24,6 +24,7 @@ from safetrain_shared.messages import (
     models,
     preflight,
     prepare,
+    serve,
     settings,
     training,
 )
@@ -39,6 +40,7 @@ SENTENCES: dict[str, str] = {
     **models.SENTENCES,
     **preflight.SENTENCES,
     **prepare.SENTENCES,
+    **serve.SENTENCES,
     **settings.SENTENCES,
     **training.SENTENCES,
 }

@@ -15,10 +15,6 @@ SENTENCES: dict[str, str] = {
         "Of lr_schedule.arguments the first is the learning rate; whatever the others say, the "
         "rate ends at zero with the last step here."
     ),
-    "config.epochs": _(
-        "{iters:int} iterations of {batch:int} samples are about {epochs:num} times the "
-        "{samples:int} samples of {path}: num_epochs is {chosen:int}."
-    ),
     "config.no_folder": _(
         "There is no folder {path}, which the configuration names as its data. It should hold "
         "train.jsonl and valid.jsonl."

@@ -6,6 +6,15 @@ SENTENCES: dict[str, str] = {
     "home.foreign": _("{path} is not a folder of yours. Give another with SAFETRAIN_HOME."),
     "request.malformed": _("The request cannot be understood ({reason})."),
     "home.open": _("Others may write in {path}. Close it to them with: chmod go-w {path}"),
+    "home.gone": _(
+        "{path} was deleted while safetraind served it, so it has stopped. A training saved a "
+        "checkpoint in its output folder; submit it again to go on from there."
+    ),
+    "home.taken": _("Another safetraind serves {home} by now; this one has stopped."),
+    "disk.hangs": _(
+        "{path} does not answer: nothing could be read there within {seconds:int} s. Is its disk "
+        "or network drive still connected?"
+    ),
     "home.unwritable": _("{path} cannot be written ({reason}). Give another with SAFETRAIN_HOME."),
     "daemon.running": _("A safetraind (pid {pid}) already serves {home}; it goes on untouched."),
     "daemon.unreachable": _("No safetraind answers at {socket}. Start one with: safetraind start"),
@@ -35,13 +44,27 @@ SENTENCES: dict[str, str] = {
         "Upgrade safetrain; the file was left as it is."
     ),
     "database.damaged": _(
-        "{path} is damaged ({reason}). It was left as it is; a backup may stand beside it."
+        "{path} is damaged ({reason}). It was left as it is. Your jobs are still in their folders; "
+        "bring them back with: safetraind restore"
+    ),
+    "restore.whole": _(
+        "The database is whole: {jobs:int} jobs, {rebuilt:int} of them brought back from their "
+        "folders."
+    ),
+    "restore.from_folders": _(
+        "The database is whole again: {jobs:int} jobs, all brought back from their folders. The "
+        "damaged one is kept as {aside}. Go on with: safetraind start"
+    ),
+    "restore.from_backup": _(
+        "The database is whole again: {jobs:int} jobs, from the backup of {when}, and "
+        "{rebuilt:int} of them as their folders tell. The damaged one is kept as {aside}. Go on "
+        "with: safetraind start"
     ),
     "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
     "disk.refused": _("{path} cannot be written ({reason})."),
     "daemon.streams_full": _(
-        "safetraind already keeps {limit:int} streams open (watch, ask, chat), as many as it may. "
-        "End one of them, then try again."
+        "safetraind already keeps {limit:int} calls of this kind open (watch, ask, validate), as "
+        "many as it may. End one of them, then try again."
     ),
     "socket.foreign": _(
         "{path} is no socket that only you can open, so nothing is sent to it. Remove it, or give "

@@ -39,7 +39,7 @@ SENTENCES: dict[str, str] = {
     "data.near_leak": _("Nearly the same sample as line {other:int} of {file}"),
     "data.json_document": _(
         "The file is one JSON document, not one sample a line. Write each sample on a line of its "
-        "own, for instance with: jq -c {filter} {path} > samples.jsonl"
+        "own, for instance with: jq -c '{filter}' '{path}' > samples.jsonl"
     ),
     "data.weight": _(
         '"{key}" of message {place} is {value}; only 0, 1, true and false mean something here'

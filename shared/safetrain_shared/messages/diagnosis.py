@@ -146,6 +146,11 @@ SENTENCES: dict[str, str] = {
     # service
     "diagnosis.again": _("The same happened {count:int} times in all"),
     "diagnosis.jobs_failed": _("Failed jobs: {count:int}. See them with: safetrain jobs"),
+    "diagnosis.set_aside": _("Jobs that were set aside, unreadable: {count:int}"),
+    "diagnosis.set_aside.fix": _(
+        "Bring them back from the backup and their folders: safetraind stop, then safetraind "
+        "restore, then safetraind start"
+    ),
     "diagnosis.after_login": _(
         "After a restart of this Mac, jobs go on once you have logged in; nothing starts before"
     ),

@@ -15,10 +15,35 @@ SENTENCES: dict[str, str] = {
         "with --questions."
     ),
     "evaluate.out_of_memory": _(
-        "The evaluation ran out of memory. Close other programs, or give a smaller --max-tokens."
+        "The evaluation ran out of memory. Close other programs and try it again, or with a "
+        "smaller --max-tokens."
     ),
-    "evaluate.died": _(
-        "The evaluation ended without a word (exit code {code}, signal {signal}). Start it again: "
-        "it goes on where it was."
+    "evaluate.no_result": _(
+        "The evaluation has ended and left no result ({path}). Start it again: it goes on where it "
+        "was."
+    ),
+    "evaluate.given_up": _(
+        "The training is done, and its evaluation has died twice, so it was left out. Try it alone "
+        "with: safetrain evaluate {id}"
+    ),
+    "evaluate.damaged": _(
+        "The adapter is damaged: {looping:int} of {count:int} answers run in a circle, and its "
+        "predictions are {divergence} nats a token from the base's. The learning rate was too "
+        "high: train with a fifth of it."
+    ),
+    "evaluate.one_answer": _(
+        "The adapter gives one and the same answer to {times:int} of {count:int} questions: "
+        "{answer}. It has learned the form and not the facts: train for more epochs, or with a "
+        "larger lora_rank on more layers."
+    ),
+    "evaluate.by_heart": _(
+        "The adapter is overfitted: {repeated:int} of its {wrong:int} wrong answers are answers of "
+        "the training data, word for word. Train for fewer epochs (early_stopping=2), or on more "
+        "wordings of each fact."
+    ),
+    "promote.live": _("Job {id} has not ended. Promote a checkpoint once it has."),
+    "promote.not_evaluated": _(
+        "The checkpoints of job {id} were not compared yet. Do it with: safetrain evaluate {id} "
+        "--checkpoints"
     ),
 }

@@ -39,6 +39,10 @@ SENTENCES: dict[str, str] = {
         "How many times each sample is seen. 3 is usual; more on little data learns it by heart. "
         "Memory stays the same; the time grows in proportion."
     ),
+    "explain.max_steps": _(
+        "Optimizer steps of the whole run, however many epochs they are; 0 leaves it to "
+        "num_epochs. Memory stays the same; the time grows in proportion."
+    ),
     "explain.warmup_steps": _(
         "Optimizer steps over which the learning rate rises from zero, against unsteadiness at "
         "the start. At most a tenth of the run is used. Neither memory nor speed change."

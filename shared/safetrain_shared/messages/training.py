@@ -14,6 +14,20 @@ SENTENCES: dict[str, str] = {
     "train.checkpoint_withdrawn": _(
         "Checkpoint {checkpoint} is taken back, because its weights give no finite loss."
     ),
+    "train.adapter_repaired": _(
+        "The adapter was missing or not as it was saved; it was copied anew from {checkpoint}."
+    ),
+    "train.best_gone": _(
+        "The best checkpoint ({checkpoint}) and its adapter are gone. The adapter is that of the "
+        "last step, {newest}."
+    ),
+    "train.adapter_gone": _(
+        "The training went to its end, but its adapter is not in {path} and could not be put back."
+    ),
+    "train.base_changed": _(
+        "The model in {path} is not the one that this training began on ({files}). Put that back "
+        "to go on from {checkpoint}, or train anew with --fresh."
+    ),
     "train.best_damaged": _(
         "The best checkpoint, {checkpoint}, is damaged or gone; adapters/ stays as it is."
     ),
@@ -147,6 +161,10 @@ SENTENCES: dict[str, str] = {
     ),
     "ask.busy_checking": _(
         "Job {training} is being checked and holds the GPU. Ask again once it trains, or add "
+        "--wait."
+    ),
+    "ask.busy_evaluating": _(
+        "Job {training} is an evaluation and holds the GPU. Ask again once it has ended, or add "
         "--wait."
     ),
     "ask.adapter_replaced": _(

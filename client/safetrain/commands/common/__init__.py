@@ -1,1 +1,1 @@
-"""What several commands share: options, choosing the job, following it, writing files."""
+"""Code shared by several commands."""

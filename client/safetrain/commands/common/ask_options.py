@@ -1,4 +1,4 @@
-"""What `ask` and `chat` do alike: their options, and showing an answer as it comes."""
+"""Shared by `ask` and `chat`: options, and printing an answer as it arrives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetrain.echo import echo
 from safetrain.inputs import model as model_path
 from safetrain.int64 import Int64
 from safetrain.session import Session
-from safetrain.terminal.status_line import Ticker
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.answer import Answer, numbers, source
 from safetrain.views.json_output import write
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def model_options(function: F) -> F:
-    """Adds the options that say who answers and how; `request_of` reads all but `--system`."""
+    """Add the options that choose model and sampling; `request_of` reads all but `--system`."""
     options = [
         click.option("--job", type=Int64(0), default=0, help=_("The job whose adapter answers.")),
         click.option(
@@ -70,35 +70,35 @@ def model_options(function: F) -> F:
     return function
 
 
-def opening(system: str) -> list[Message]:
-    """How a conversation begins."""
+def system_messages(system: str) -> list[Message]:
+    """Return the system message as a list; [] without one."""
     return [Message(role="system", content=system)] if system else []
 
 
 def request_of(messages: list[Message], *, job: int, model: str, **given: Any) -> AskRequest:
-    """The request that the options describe."""
+    """Return the request that the options describe."""
     path = model_path(model) if model else ""
     return AskRequest(messages=messages, job_id=job, model=path, **given)
 
 
 def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool = False) -> Answer:
-    """Prints the answer as it comes, and on standard error who answers and how fast.
+    """Print the answer as it arrives, and its source and speed on standard error; return it.
 
-    `brief`: the text alone. Returns the whole answer. Raises SafetrainError.
+    `brief`: print only the text. Raises SafetrainError.
     """
-    ticker, answer = Ticker(silent=session.terse), Answer()
+    status_line, answer = StatusLine(silent=session.terse), Answer()
     for event in daemon.stream(daemon.answers.Ask, request):
-        ticker.clear()
+        status_line.clear()
         answer.take(event)
         if event.HasField("waiting"):
-            ticker.show(event.waiting)
+            status_line.show(event.waiting)
         elif event.HasField("source") and not (session.json or brief):
             for line in source(event.source):
                 session.note(line)
         elif event.HasField("text") and not session.json:
             echo(event.text, nl=False)
             sys.stdout.flush()
-    ticker.clear()
+    status_line.clear()
     if session.json:
         write(answer.to_json())
         return answer

@@ -1,4 +1,4 @@
-"""What `watch` and `submit` do alike: follow a job to its end, and report it where asked."""
+"""Shared by `watch` and `submit`: follow a job to its end, optionally writing for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.inputs import absolute
 from safetrain.session import Session
+from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import line
 from safetrain.views.job import next_steps, short_path
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest
@@ -29,12 +30,12 @@ from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import TENSORBOARD
 
 F = TypeVar("F", bound=Callable[..., Any])
-Tell = Callable[[Event], None]
-_CANNOT_DRAW = ("dumb", "unknown")  # a TERM that knows no cursor
+EventSink = Callable[[Event], None]
+_NO_CURSOR = ("dumb", "unknown")  # values of TERM without cursor control
 
 
 def report_options(function: F) -> F:
-    """Adds `--report-to` and `--log-dir`; `Reporting` takes their values."""
+    """Add `--report-to` and `--log-dir`, whose values `Reporting` holds."""
     to = click.option(
         "--report-to",
         type=click.Choice([TENSORBOARD]),
@@ -50,31 +51,31 @@ def report_options(function: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """Where a job's curves go besides the screen; nowhere where `report_to` is None."""
+    """The values of --report-to and --log-dir; `report_to` None: nothing is written."""
 
     report_to: str | None = None
     log_dir: str | None = None
 
-    def needed(self) -> None:
-        """Raises Unreachable where what it needs is not installed."""
+    def require(self) -> None:
+        """Raise Unreachable where TensorBoard is needed and not installed."""
         if self.report_to:
-            from safetrain.tensorboard import needed
+            from safetrain.tensorboard import require
 
-            needed()
+            require()
 
     @contextmanager
-    def opened(self, session: Session, job: Job) -> Iterator[Tell]:
-        """What takes the job's events, each job in a folder of its own. Raises NotAllowed."""
+    def opened(self, session: Session, job: Job) -> Iterator[EventSink]:
+        """Open a sink for the job's events, in a folder of its own. Raises NotAllowed."""
         if not self.report_to:
-            yield _nowhere
+            yield _ignore
             return
-        from safetrain.tensorboard import board
+        from safetrain.tensorboard import open_writer
 
         folder = absolute(self.log_dir) if self.log_dir else f"{job.spec.output}/{TENSORBOARD}"
-        with board(Path(folder) / f"job-{job.id}") as opened:
+        with open_writer(Path(folder) / f"job-{job.id}") as writer:
             text = _("See the curves with: tensorboard --logdir {path}")
             session.note(text.format(path=short_path(folder)))
-            yield opened.take
+            yield writer.take
 
 
 def follow_to_end(
@@ -87,7 +88,7 @@ def follow_to_end(
     quiet: bool = False,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Follows a job to its end and returns the exit code that tells it; `quiet` shows nothing."""
+    """Follow a job to its end and return the exit code for it; `quiet`: print only the end."""
     quiet = quiet or (session.quiet and not session.json)
     with reporting.opened(session, job) as report:
         if not (session.json or quiet) and _can_draw():
@@ -95,13 +96,15 @@ def follow_to_end(
 
             return _code(live(daemon, job, refresh, report))
         follower = Follower(daemon, job.id, after)
-        tell = _nowhere if quiet else _as_json if session.json else _as_line
+        show = _ignore if quiet else _as_json if session.json else _as_line
         for events, _up_to_date in follower.batches():
             for event in events:
                 report(event)
-                tell(event)
+                show(event)
     if follower.state and not (session.terse or quiet):
         ended = daemon.call(daemon.jobs.Get, JobRequest(id=job.id), again=True)
+        if ended.HasField("evaluation"):
+            echo("\n".join(head_lines(ended.evaluation)))
         for text in next_steps(ended):
             session.note(text)
     if quiet and follower.state:
@@ -112,10 +115,10 @@ def follow_to_end(
 
 def _can_draw() -> bool:
     terminal = sys.stdout.isatty() and sys.stdin.isatty()
-    return terminal and os.environ.get("TERM") not in _CANNOT_DRAW
+    return terminal and os.environ.get("TERM") not in _NO_CURSOR
 
 
-def _nowhere(event: Event) -> None:
+def _ignore(event: Event) -> None:
     del event
 
 
@@ -130,5 +133,5 @@ def _as_json(event: Event) -> None:
 
 
 def _code(state: JobState | None) -> int:
-    """None: the user left while the job goes on."""
+    """Return the exit code; `state` None: the user left while the job goes on."""
     return EXIT_OK if state is None else EXIT_CODES.get(state, EXIT_FAILED)

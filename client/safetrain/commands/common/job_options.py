@@ -1,4 +1,4 @@
-"""What `preflight` and `submit` take alike: model, data, output folder, settings."""
+"""Shared by `preflight` and `submit`: the options that describe a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetrain import inputs
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
 from safetrain.views.labels import sign
-from safetrain.views.settings_table import every, first_sentence
+from safetrain.views.settings_table import all_settings, first_sentence
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
@@ -23,18 +23,18 @@ from safetrain_shared.wire import spec_to_wire
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Settled(click.Command):
-    """A command whose help tells the settings, from the same source as `explain`."""
+class CommandWithSettings(click.Command):
+    """A command whose help lists the settings, from the same source as `explain`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options, then a line a setting."""
+        """Write the options, then a line per setting."""
         super().format_options(ctx, formatter)
         with formatter.section(_("Settings (in full: safetrain explain SETTING)")):
-            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in every()])
+            formatter.write_dl([(one.name, first_sentence(one.meaning)) for one in all_settings()])
 
 
 def job_options(function: F) -> F:
-    """Adds the options that describe a job; `spec_of` reads them."""
+    """Add the options that describe a job; `spec_of` reads them."""
     options = [
         click.option(
             "--model",
@@ -104,15 +104,17 @@ def spec_of(
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
+    questions: str | None = None,
+    evaluates: bool = False,
 ) -> jobs_pb2.JobSpec:
-    """The job that the options and the configuration file describe, its paths absolute.
+    """Return the job of the options and the configuration file, with absolute paths.
 
-    An option goes before the file. What the file says otherwise than it is done here is noted.
-    Raises InvalidInput, NotFound.
+    An option takes precedence over the file. Values of the file that are ignored or converted are
+    noted. `evaluates`: `questions` are asked after the training, by default those held out beside
+    the data. Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
     train_file, valid_file = inputs.data(train, valid, file.data)
-    file = inputs.with_epochs(file, train_file)
     spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
         train=train_file,
@@ -124,24 +126,25 @@ def spec_of(
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,
         start_adapter=inputs.absolute(file.start_adapter) if file.start_adapter else "",
+        evaluation=inputs.evaluation(questions, train_file) if evaluates else None,
     )
-    message = spec_to_wire(spec)  # before anything is noted: it may refuse, too
+    message = spec_to_wire(spec)  # may raise, so before the notes
     notes = list(file.notes)
     if not (train or file.data):
         notes.append(inputs.default_data_note(train_file, valid_file))
-    for said in notes:
-        session.note(f"  {sign(said.status)} {say(said)}")
+    for note in notes:
+        session.note(f"  {sign(note.status)} {say(note)}")
     return message
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:
-    """The settings behind the two options for who is not there, or wants the whole machine."""
+    """Return the settings that --ignore-pressure and --overnight stand for."""
     chosen: dict[str, SettingValue] = {"ignore_pressure": True} if ignore_pressure else {}
     return chosen | ({"segment_minutes": SEGMENT_MINUTES} if overnight else {})
 
 
 def _given(option: str) -> str:
-    """What the user wrote for an option that has a default; empty where it stands."""
+    """Return the value that the user gave for an option; empty where its default is used."""
     context = click.get_current_context()
     written = context.get_parameter_source(option) is not ParameterSource.DEFAULT
     return str(context.params[option]) if written else ""

@@ -92,9 +92,35 @@ function hero(job) {
   bar.firstElementChild.style.inlineSize = `${100 * job.share}%`;
   say(at("percent"), done);
   say(at("progress"), job.progress);
-  at("figures").replaceChildren(...Object.values(job.figures).map(figure));
-  at("facts").replaceChildren(...job.facts.map(([label, value]) =>
-    make("div", {}, make("dt", {}, label), make("dd", {}, value))));
+  const figures = Object.values(job.figures).filter(({ value }) => value);
+  at("figures").replaceChildren(...figures.map(figure));
+  at("figures").hidden = !figures.length;
+  at("facts").replaceChildren(...job.facts.map(fact));
+  at("next").replaceChildren(...job.next.map(([label, command]) =>
+    fact([label, make("code", {}, command)])));
+  at("next").hidden = !job.next.length;
+  at("retry").hidden = !job.retry;
+  at("retry").value = job.id;
+}
+
+function fact([label, value]) {
+  return make("div", {}, make("dt", {}, label), make("dd", {}, value));
+}
+
+async function retry(event) {
+  const button = event.currentTarget;
+  button.disabled = true;
+  try {
+    const response = await fetch(`/api/retry?lang=${words.lang}`, {
+      method: "POST", body: JSON.stringify({ job: Number(button.value) }),
+    });
+    const { error } = await response.json();
+    if (error) say(at("why"), error);
+    else button.hidden = true;
+  } catch {
+    link("gone");
+  }
+  button.disabled = false;
 }
 
 function figure({ label, value, below, share }) {
@@ -141,6 +167,7 @@ function log(entries) {
 
 function paint() {
   if (!curves || !words.lang) return;
+  at("curves").hidden = !curves.loss.length && !curves.validation.length;
   const shared = {
     total: curves.total, epochs: curves.epochs,
     nothing: words.no_points, help: words.arrows, step: words.step,
@@ -174,6 +201,7 @@ for (const button of document.querySelectorAll("[data-lang]")) {
     open();
   });
 }
+at("retry").addEventListener("click", retry);
 addEventListener("hashchange", () => { if (/^#job=/.test(location.hash)) open(); });
 listen(() => words, picked);
 open();

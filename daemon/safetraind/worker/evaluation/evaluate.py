@@ -1,204 +1,203 @@
-"""The worker role `evaluate`: base and adapter answer the same questions, and a verdict is made.
+"""Evaluates a trained job: base and adapter answer the same questions, and a verdict is made.
 
-Reads `evaluate_request.json` in its run folder: {"model", "adapters": {name: folder or ""},
-"questions", "train", "folder", "max_tokens", "limit", "trust_remote_code"}. Adds {"phase", "done"}
-lines to its result file's `.partial`; last the evaluation, or {"error"}. Each answered batch is
-kept in `folder`, so that an evaluation that was killed goes on where it was, with the same answers.
+The role `evaluate` does it in a job of its own; `after_training` does it at the end of a training.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import mlx.nn as nn
-from mlx_lm.generate import batch_generate
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+import mlx.core as mx
 
-from safetrain_shared.errors import InvalidInput, NoRoom, SafetrainError, error_to_dict
-from safetrain_shared.paths import RunFolder
-from safetraind.storage.durable import read_json, write_json
-from safetraind.storage.manifest import sha256
-from safetraind.worker.data.duplicate_index import Leakage
+from safetrain_shared.errors import NotFound
+from safetrain_shared.evaluations import (
+    CheckpointScore,
+    EvaluatedAnswer,
+    Evaluation,
+    EvaluationSpec,
+    Verdict,
+)
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.paths import ADAPTERS, EVALUATION, EVALUATION_RESULT
+from safetraind.storage import documents, training_state
+from safetraind.storage.manifest import read_manifest
 from safetraind.worker.data.line_reader import Corpus
-from safetraind.worker.data.text_normalisation import key_of, words_of
+from safetraind.worker.evaluation.answering import WEIGHTS, Asker, Watcher, longest_answer
+from safetraind.worker.evaluation.general_suite import divergence, general_questions
+from safetraind.worker.evaluation.leaks import refuse_leaked, turns_of
 from safetraind.worker.evaluation.match import score
+from safetraind.worker.evaluation.named_faults import named_faults
 from safetraind.worker.evaluation.question_set import Question, read_questions
-from safetraind.worker.evaluation.verdict import Verdict, compare
-from safetraind.worker.inference.generation import encode_prompt
-from safetraind.worker.loading import LoadedModel, attach_adapter, detach_adapter, load
+from safetraind.worker.evaluation.selection import ranked, split
+from safetraind.worker.evaluation.verdict import compare
+from safetraind.worker.loading import LoadedModel, load
 
-FORMAT = 1
-BATCH = 8  # questions answered at once; fixed, so that a batch answered again comes out the same
-BASE, BEST = "base", "adapter"
-
-EmitPhase = Callable[[str, float], None]
+_LOOKED_AT = 2000  # lines of training data, for the length of answers and for repeated ones
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Evaluates as the run folder asks. What cannot be evaluated is a result, not a failure."""
-    run = RunFolder(Path(arguments[0]))
-    request = read_json(run.root / "evaluate_request.json")
-    with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One evaluation. `output`: the folder of the trained job; `model`: what it was trained on."""
 
-        def tell(phase: str, done: float) -> None:
-            lines.write(json.dumps({"phase": phase, "done": done}) + "\n")
-            lines.flush()
+    job: int
+    model: str
+    output: Path
+    train: str
+    spec: EvaluationSpec
+    trust_remote_code: bool = False
 
-        try:
-            result = Evaluation(request, tell).run()
-        except SafetrainError as error:
-            result = {"error": error_to_dict(error)}
-        except OSError as error:
-            path, reason = str(error.filename or request["folder"]), error.strerror or str(error)
-            result = {"error": error_to_dict(NoRoom("disk.refused", path=path, reason=reason))}
-    write_json(run.probe, result)
-    return 0
+    @property
+    def folder(self) -> Path:
+        """Where answers and result are kept."""
+        return self.output / EVALUATION
 
 
-class Evaluation:
-    """One evaluation of a job's adapters against their base."""
+def work_of(job: int, spec: JobSpec, model: str, output: Path) -> Work:
+    """The evaluation that a job's specification asks for, in the trained job's `output`."""
+    asked = spec.evaluation or EvaluationSpec()
+    asked = replace(asked, questions=asked.questions or spec.valid)
+    return Work(asked.job or job, model, output, spec.train, asked, spec.trust_remote_code)
 
-    def __init__(self, request: Mapping[str, Any], tell: EmitPhase) -> None:
-        self._request = request
-        self._tell = tell
-        self._questions = read_questions(request["questions"], int(request.get("limit", 0)))
-        self._folder = Path(request["folder"])
 
-    def run(self) -> dict[str, Any]:
-        """Everything; returns the evaluation, which is also in `evaluation.json`."""
-        self._refuse_leaked()
-        self._tell("loading", 0.0)
-        loaded = load(
-            self._request["model"],
-            trust_remote_code=bool(self._request.get("trust_remote_code", False)),
+def evaluate(work: Work, watcher: Watcher) -> Evaluation:
+    """Ask, score, compare; the result is also in `evaluation.json`.
+
+    Raises InvalidInput for questions that cannot be used or that were trained on, NotFound where
+    there is no adapter, OSError where the disk refuses, and what `watcher.check` raises.
+    """
+    watcher.phase("inspecting")
+    questions = read_questions(work.spec.questions, work.spec.limit)
+    refuse_leaked(questions, work.spec.questions, work.train)
+    watcher.phase("loading")
+    loaded = load(work.model, trust_remote_code=work.trust_remote_code)
+    return _Evaluating(work, watcher, loaded, questions).run()
+
+
+class _Evaluating:
+    def __init__(
+        self, work: Work, watcher: Watcher, loaded: LoadedModel, questions: Sequence[Question]
+    ) -> None:
+        self._work, self._watcher, self._loaded = work, watcher, loaded
+        self._checkpoints = _kept_checkpoints(work) if work.spec.checkpoints else {}
+        many = len(self._checkpoints) > 1
+        self._choosing, self._reported = split(questions) if many else ([], list(questions))
+        self._general = general_questions() if work.spec.general else []
+        self._trained = _trained_answers(work.train)
+        self._noisy = mx.default_device() != mx.Device(mx.cpu)  # equal inputs, other last bits
+        total = len(self._choosing) * len(self._checkpoints)
+        total += len(self._reported) * (3 if self._noisy else 2) + 2 * len(self._general)
+        expected = [str(one) for question in questions for one in question.expected]
+        most = work.spec.max_tokens or longest_answer(loaded.tokenizer, self._trained + expected)
+        self._asker = Asker(work.folder, most, total, watcher)
+
+    def run(self) -> Evaluation:
+        self._watcher.phase("asking")
+        chosen = self._ranked_checkpoints()
+        base = self._base("base", self._reported)
+        again = self._base("base-again", self._reported) if self._noisy else []
+        base_general = self._base("base", self._general) if self._general else []
+        adapter = self._adapter_folder(chosen[0].checkpoint if chosen else "")
+        after = self._after(adapter, self._reported)
+        after_general = self._after(adapter, self._general) if self._general else []
+        self._watcher.phase("comparing")
+        far = -1.0
+        if self._general and (adapter / WEIGHTS).is_file():
+            far = divergence(self._loaded, adapter, self._watcher)
+        answers = paired(self._reported, base, after)
+        general_answers = paired(self._general, base_general, after_general)
+        general = verdict_on(general_answers) if general_answers else None
+        result = Evaluation(
+            job_id=self._work.job,
+            questions=self._work.spec.questions,
+            adapter=str(adapter),
+            verdict=verdict_on(answers, scores(self._reported, again)),
+            weak=any(question.match == "similarity" for question in self._reported),
+            path=str(self._work.folder / EVALUATION_RESULT),
+            general=general,
+            divergence=far,
+            checkpoints=chosen,
+            selection=len(self._choosing),
+            findings=named_faults(answers, self._trained, general, far),
+            answers=tuple(answers),
+            general_answers=tuple(general_answers),
         )
-        adapters: Mapping[str, str] = {BASE: "", **self._request["adapters"]}
-        answers = {}
-        for place, (name, folder) in enumerate(adapters.items()):
-            begin, share = place / len(adapters), 1 / len(adapters)
-            answers[name] = self._answers(loaded, name, folder, begin, share)
-        result = self._judged(answers)
-        write_json(self._folder / "evaluation.json", result)
+        self._work.folder.mkdir(parents=True, exist_ok=True)
+        documents.write(self._work.folder / EVALUATION_RESULT, result)
         return result
 
-    def _refuse_leaked(self) -> None:
-        """A question of the training data, or nearly one, tells nothing of what was learned.
-
-        Raises InvalidInput with the number of them and the first.
-        """
-        index = Leakage()
-        index.begin("")
-        for number, question in enumerate(self._questions):
-            words = words_of(question.text)
-            index.add(key_of(words), number, words)
-        index.freeze()
-        leaked: set[int] = set()
-        with Corpus(self._request["train"]) as lines:
-            for line in lines:
-                for text in _user_turns(line.content):
-                    words = words_of(text)
-                    found = index.find(key_of(words), words)
-                    if found is not None:
-                        leaked.add(found.line)
-        if leaked:
-            first = self._questions[min(leaked)].text
-            args = {"count": len(leaked), "path": self._request["questions"], "first": first[:120]}
-            raise InvalidInput("evaluate.leaked", **args)
-
-    def _answers(
-        self, loaded: LoadedModel, name: str, folder: str, begin: float, share: float
-    ) -> list[str]:
-        """Greedy answers by one adapter (or the base), those of finished batches from before."""
-        kept = self._folder / f"answers-{name}-{self._key(folder)}.json"
-        answers: list[str] = read_json(kept) or []
-        answers = answers[: len(answers) // BATCH * BATCH]
-        if folder:
-            attach_adapter(loaded.model, Path(folder))
-        loaded.model.eval()
-        for place in range(len(answers), len(self._questions), BATCH):
-            self._tell("asking", begin + share * place / len(self._questions))
-            batch = self._questions[place : place + BATCH]
-            answers += answered(
-                loaded.model, loaded.tokenizer, batch, int(self._request["max_tokens"])
-            )
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, answers)
-        detach_adapter(loaded.model)
-        return answers
-
-    def _key(self, folder: str) -> str:
-        """What answers depend on: model, adapter weights, questions, and their longest length."""
-        weights = Path(folder) / "adapters.safetensors"
-        what = [
-            self._request["model"],
-            sha256(weights) if folder else "",
-            [[list(map(dict, q.messages)), q.expected, q.match] for q in self._questions],
-            self._request["max_tokens"],
-        ]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _judged(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        scores = {
-            name: [
-                score(q.match, q.expected, a) for q, a in zip(self._questions, said, strict=True)
-            ]
-            for name, said in answers.items()
+    def _ranked_checkpoints(self) -> tuple[CheckpointScore, ...]:
+        found = {
+            name: scores(self._choosing, self._after(folder, self._choosing))
+            for name, folder in self._checkpoints.items()
+            if self._choosing
         }
-        verdict = compare(scores[BASE], scores[BEST])
-        return {
-            "format": FORMAT,
-            "questions": self._request["questions"],
-            "weak": any(question.match == "similarity" for question in self._questions),
-            "verdict": _plain(verdict),
-            "scores": {name: sum(found) / len(found) for name, found in scores.items()},
-            "answers": [
-                {
-                    "question": question.text,
-                    "expected": [str(one) for one in question.expected],
-                    "match": question.match,
-                    "base": answers[BASE][n],
-                    "adapter": answers[BEST][n],
-                    "base_score": scores[BASE][n],
-                    "adapter_score": scores[BEST][n],
-                }
-                for n, question in enumerate(self._questions)
-            ],
-        }
+        state = training_state.read(self._work.output)
+        best = str(state.best.get("checkpoint", "")) if state else ""
+        steps = {name: _step(folder) for name, folder in self._checkpoints.items()}
+        return ranked(found, steps, best)
+
+    def _adapter_folder(self, checkpoint: str) -> Path:
+        if self._work.spec.folder:
+            return Path(self._work.spec.folder)
+        return self._work.output / (checkpoint or ADAPTERS)
+
+    def _base(self, who: str, questions: Sequence[Question]) -> list[str]:
+        return self._asker.answers(self._loaded, who, None, questions)
+
+    def _after(self, folder: Path, questions: Sequence[Question]) -> list[str]:
+        """The answers of an adapter, or of a whole model that was exported to `folder`."""
+        if (folder / WEIGHTS).is_file():
+            return self._asker.answers(self._loaded, folder.name, folder, questions)
+        if not (folder / "config.json").is_file():
+            raise NotFound("adapter.missing", path=str(folder))
+        exported = load(str(folder), trust_remote_code=self._work.trust_remote_code)
+        return self._asker.answers(exported, "exported", None, questions)
 
 
-def answered(
-    model: nn.Module, tokenizer: TokenizerWrapper, questions: Sequence[Question], max_tokens: int
-) -> list[str]:
-    """Greedy answers to a batch of questions, each without what its model thought around it."""
-    prompts = [encode_prompt(tokenizer, question.messages) for question in questions]
-    texts: list[str] = batch_generate(model, tokenizer, prompts, max_tokens=max_tokens).texts
-    return [text.strip() for text in texts]
-
-
-def _user_turns(line: bytes) -> list[str]:
-    """What is asked in a line of training data; nothing where it cannot be read."""
-    try:
-        record = json.loads(line)
-        if "prompt" in record:
-            return [str(record["prompt"])]
-        return [str(m["content"]) for m in record["messages"] if m["role"] == "user"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]:
+    """The score of each answer, 0 to 1; none where there is no answer."""
+    if not answers:
         return []
+    pairs = zip(questions, answers, strict=True)
+    return [score(question.match, question.expected, answer) for question, answer in pairs]
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "judgement": str(verdict.judgement),
-        "questions": verdict.questions,
-        "base": verdict.first,
-        "adapter": verdict.second,
-        "difference": verdict.difference,
-        "low": verdict.low,
-        "high": verdict.high,
-        "p_value": verdict.p_value,
-        "needed": verdict.needed,
-    }
+def paired(
+    questions: Sequence[Question], base: Sequence[str], after: Sequence[str]
+) -> list[EvaluatedAnswer]:
+    """Each question with both answers and their scores."""
+    before_after = zip(
+        questions, base, after, scores(questions, base), scores(questions, after), strict=True
+    )
+    return [
+        EvaluatedAnswer(q.text, tuple(map(str, q.expected)), q.match, b, a, base_score, score_after)
+        for q, b, a, base_score, score_after in before_after
+    ]
+
+
+def verdict_on(answers: Sequence[EvaluatedAnswer], again: Sequence[float] = ()) -> Verdict:
+    """The verdict; `again`: the base's scores in a second run."""
+    first, second = [a.base_score for a in answers], [a.adapter_score for a in answers]
+    return compare(first, second, again)
+
+
+def _trained_answers(path: str) -> list[str]:
+    with Corpus(path) as lines:
+        seen = itertools.islice(lines, _LOOKED_AT)
+        return [text for line in seen for text in turns_of(line.content, "assistant")]
+
+
+def _kept_checkpoints(work: Work) -> Mapping[str, Path]:
+    """The trained job's checkpoints that are whole adapters, in the order of training."""
+    state = training_state.read(work.output)
+    names = state.checkpoints if state else ()
+    folders = {name: work.output / name for name in names}
+    return {name: folder for name, folder in folders.items() if (folder / WEIGHTS).is_file()}
+
+
+def _step(checkpoint: Path) -> int:
+    manifest = read_manifest(checkpoint)
+    return int(manifest.get("step", 0)) if manifest else 0

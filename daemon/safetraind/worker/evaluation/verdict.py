@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+
+from safetrain_shared.evaluations import Verdict
 
 SIGNIFICANCE = 0.05
 _POWER = 0.8
@@ -24,33 +25,14 @@ class Judgement(StrEnum):
     UNCLEAR = "unclear"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Paired comparison of two models on `questions` questions. Scores are means, 0 to 1.
-
-    `low`, `high`: 95 % interval of `difference` (second minus first) by the paired percentile
-    bootstrap (Efron and Tibshirani 1993, chapter 13). `p_value`: two-sided paired sign-flip
-    permutation test; for scores of 0 and 1 it is the exact McNemar test. `needed`: questions at
-    which a difference of this size would be found in 80 of 100 evaluations; 0: none is large enough
-    to say. `noise`: the largest difference that two runs of the first model showed.
-    """
-
-    judgement: Judgement
-    questions: int
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    needed: int
-    noise: float = 0.0
-
-
 def compare(
     first: Sequence[float], second: Sequence[float], again: Sequence[float] = (), *, seed: int = 0
 ) -> Verdict:
     """Compare the scores (0 to 1) of two models, question by question.
+
+    The interval of the difference is the paired percentile bootstrap's (Efron and Tibshirani 1993,
+    chapter 13). The p-value is that of the two-sided paired sign-flip permutation test; for scores
+    of 0 and 1 this is the exact McNemar test.
 
     `again`: scores of a second run of the first model, on a device whose results differ from run to
     run; a difference no larger than the one between its two runs is never called better or worse.
@@ -72,8 +54,8 @@ def compare(
     return Verdict(
         judgement=judgement,
         questions=len(differences),
-        first=float(one.mean()),
-        second=float(two.mean()),
+        base=float(one.mean()),
+        adapter=float(two.mean()),
         difference=mean,
         low=low,
         high=high,

@@ -21,6 +21,7 @@ from safetrain_shared.errors import InvalidInput
 from safetrain_shared.questions import DEFAULT_MAX_TOKENS, AnswerDone, Question
 from safetraind.worker.inference.context_limit import PREFILL_TOKENS
 from safetraind.worker.inference.prompt_cache import Conversation
+from safetraind.worker.inference.stop_texts import StopTexts
 
 _ROLES = ("system", "user", "assistant")
 _LONGEST_KEEP_ALIVE = 1e9  # seconds
@@ -47,6 +48,7 @@ def question_from_json(data: Any) -> Question:
         if keep_alive is None
         else _number(data, "keep_alive", 0, _LONGEST_KEEP_ALIVE),
         trust_remote_code=data.get("trust_remote_code") is True,
+        stop=_texts(data, "stop"),
     )
 
 
@@ -79,7 +81,8 @@ def generate(
     """Yield pieces of the answer as they are generated, and `AnswerDone` as the last.
 
     The part of the prompt that is in `conversation` is not computed again; the answer is added to
-    it. `stop` is called between two tokens; an answer that it ends is marked cut and interrupted.
+    it. The answer ends before the first of the question's stop texts, whose tokens are counted.
+    `stop` is called between two tokens; an answer that it ends is marked cut and interrupted.
     Computes on the calling thread, which must be the one that loaded the model.
     """
     conversation = conversation or Conversation()
@@ -88,6 +91,7 @@ def generate(
     first = last = 0.0
     generated: list[int] = []
     tokens, cut, interrupted = 0, True, False
+    stop_texts = StopTexts(question.stop)
     for step in stream_generate(
         model,
         tokenizer,
@@ -102,11 +106,16 @@ def generate(
         generated.append(step.token)
         cut = step.finish_reason != "stop"
         tokens = step.generation_tokens - (not cut)  # without the end-of-turn token
-        if step.text:
-            yield step.text
+        if text := stop_texts.take(step.text):
+            yield text
+        if stop_texts.reached:
+            cut = False
+            break
         if step.finish_reason is None and stop():
             interrupted = True
             break
+    if text := stop_texts.rest():
+        yield text
     conversation.keep([*prompt, *generated], cache)
     rate = (tokens - 1) / (last - first) if tokens > 1 and last > first else 0.0
     yield AnswerDone(len(prompt), tokens, first - began, rate, cut, interrupted)
@@ -173,6 +182,14 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _texts(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the texts under `name`, none if absent or null. Raises InvalidInput."""
+    value = data.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(t, str) and t for t in value):
+        raise InvalidInput("ask.malformed", field=name)
+    return tuple(value)
 
 
 def _number(data: Mapping[str, Any], name: str, low: float, high: float) -> float:

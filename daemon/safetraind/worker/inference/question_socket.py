@@ -224,7 +224,7 @@ def _answer(
             prompt,
             question,
             conversation=conversation,
-            stop=lambda: stop() or not connected,
+            stop=lambda: stop() or not connected or asker.gone,
         )
         for piece in pieces:
             if isinstance(piece, AnswerDone):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.questions import AnswerSource
 from safetraind import host
+from safetraind.storage.manifest import sha256
 from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.prompt_cache import Conversation
 from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, Asker, QuestionDesk, answer
 from safetraind.worker.loading import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     LoadedModel,
     attach_adapter,
     detach_adapter,
@@ -35,6 +39,8 @@ REQUEST = "serve_request.json"
 KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
 """The least time to wait for the first question, whatever `keep_alive` says."""
+
+Version = tuple[tuple[int, int, int], ...]
 
 _MEMORY_SHARE = 0.9
 """The share of free memory, and of a GPU's recommended working set, that an answer may take."""
@@ -54,6 +60,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The adapter that is attached: its folder (empty: none), its files' state and hash."""
+
+    folder: str = ""
+    version: Version = ()
+    sha256: str = ""
+
+
+_NO_ADAPTER = Attached()
+
+
 class Server:
     """The loaded model and the loop that answers questions with it."""
 
@@ -64,7 +82,7 @@ class Server:
         self._keep_alive = float(request.get("keep_alive", KEEP_ALIVE_SECONDS))
         self._loaded: LoadedModel | None = None
         self._model = ""
-        self._adapter = ""
+        self._adapter = _NO_ADAPTER
         self._context = 0
         self._conversations: dict[bool, Conversation] = {}
 
@@ -93,17 +111,18 @@ class Server:
             if model != self._model:
                 asker.send({"waiting": "loading"})
                 self._load(model, question.trust_remote_code)
-            if adapter != self._adapter and not question.base:
+            if not question.base:
                 self._set_adapter(adapter)
         except SafetrainError as error:
             asker.send({"error": error_to_dict(error)})
             return
         assert self._loaded is not None
-        adapted = bool(self._adapter) and not question.base
+        adapted = bool(self._adapter.folder) and not question.base
+        shown = self._adapter if adapted else _NO_ADAPTER
         answer(
             asker,
             self._loaded,
-            AnswerSource(model, self._adapter if adapted else ""),
+            AnswerSource(model, shown.folder, adapter_sha256=shown.sha256),
             context=self._context,
             conversation=self._conversation(adapted),
             stop=lambda: self._stopping,
@@ -116,7 +135,8 @@ class Server:
         return self._conversations[adapted]
 
     def _load(self, model: str, trust: bool) -> None:
-        self._loaded, self._model, self._adapter, self._conversations = None, "", "", {}
+        self._loaded, self._model, self._conversations = None, "", {}
+        self._adapter = _NO_ADAPTER
         mx.clear_cache()  # frees the old model's memory before the new one needs it
         self._loaded = load(
             model,
@@ -128,14 +148,38 @@ class Server:
         self._context = longest(shape, _available_bytes(), most)
         self._model = model
 
-    def _set_adapter(self, adapter: str) -> None:
+    def _set_adapter(self, folder: str) -> None:
+        """Attach the adapter in `folder` (empty: none), unless those files are attached already."""
         assert self._loaded is not None
+        version = _version(Path(folder)) if folder else ()
+        if (folder, version) == (self._adapter.folder, self._adapter.version):
+            return
         self._conversations = {}
         detach_adapter(self._loaded.model)
-        self._adapter = ""
-        if adapter:
-            attach_adapter(self._loaded.model, Path(adapter))
-            self._adapter = adapter
+        self._adapter = _NO_ADAPTER
+        if folder:
+            self._adapter = _attached(self._loaded, Path(folder))
+
+
+def _attached(loaded: LoadedModel, folder: Path) -> Attached:
+    """Attach the adapter, and do so again if its files were replaced meanwhile."""
+    while True:
+        version = _version(folder)
+        attach_adapter(loaded.model, folder)
+        digest = sha256(folder / ADAPTER_WEIGHTS)
+        if _version(folder) == version:
+            return Attached(str(folder), version, digest)
+        detach_adapter(loaded.model)
+
+
+def _version(folder: Path) -> Version:
+    """Return what tells one state of an adapter's files from another; files that lack are left out.
+
+    A file is told by its inode, size in bytes and time of change in nanoseconds.
+    """
+    files = [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    found = [file.stat() for file in files if file.is_file()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found)
 
 
 def _available_bytes() -> int:

@@ -16,10 +16,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from safetrain_shared.errors import Damaged
+from safetrain_shared.errors import Damaged, InvalidInput
 from safetrain_shared.paths import checkpoint_name
 from safetraind.storage import durable
 from safetraind.storage.manifest import damaged_files, write_manifest
+from safetraind.worker import base_weights
 from safetraind.worker.training import adapters
 from safetraind.worker.training.position import Progress, from_json, to_json
 from safetraind.worker.training.step import Stepper
@@ -41,6 +42,7 @@ class Checkpoints:
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings
         self._model = task.plan.model_path
+        self._base = base_weights.facts(Path(self._model))
         self._damaged: set[str] = set()  # the names of those whose hashes were found wrong
         for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
             shutil.rmtree(left, ignore_errors=True)
@@ -67,9 +69,15 @@ class Checkpoints:
         return target
 
     def load(self, folder: Path, stepper: Stepper) -> Progress:
-        """Puts model, optimizer and random state to where they were. Raises Damaged."""
+        """Puts model, optimizer and random state to where they were.
+
+        Raises Damaged, and InvalidInput where the base model is another one by now.
+        """
+        state = durable.read_object(folder / STATE)
+        if swapped := base_weights.changed(state.get("base") or {}, self._base):
+            args = {"path": self._model, "files": ", ".join(swapped)}
+            raise InvalidInput("train.base_changed", checkpoint=folder.name, **args)
         try:
-            state = durable.read_json(folder / STATE)
             adapters.put(stepper.model, _arrays_in(folder / adapters.WEIGHTS))
             stepper.restore(_arrays_in(folder / OPTIMIZER))
             _restore_random(state["random"])
@@ -120,6 +128,7 @@ class Checkpoints:
                 "fingerprint": self._fingerprint,
                 "progress": to_json(progress),
                 "random": _random_key(),
+                "base": self._base,
             },
         )
         write_manifest(folder, {"checkpoint": FORMAT, "step": progress.step})
@@ -147,26 +156,6 @@ class Checkpoints:
     def _is_ours(self, folder: Path) -> bool:
         state = durable.read_json(folder / STATE)
         return isinstance(state, dict) and state.get("fingerprint") == self._fingerprint
-
-
-def publish(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
-
-    A reader finds a whole adapter, the one before or this one. Raises OSError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
-        new = folder / f".{name}.new"
-        shutil.copyfile(checkpoint / name, new)
-        durable.sync_path(new)
-        new.replace(folder / name)
-    durable.sync_folder(folder)
-
-
-def unpublish(folder: Path) -> None:
-    """Deletes the adapter that was published in `folder`."""
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _arrays_in(file: Path) -> dict[str, mx.array]:

@@ -19,10 +19,10 @@ class Progress:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions of `unlogged` steps; `logged_…`: of the
     window logged before it. `base_loss`: the validation loss before step 1; NaN: not measured.
-    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `seconds` were
-    spent in steps, over all attempts. `first_length`, `first_window`: the
-    sequences' length and the rows of a window when the run began. The windows stay when a later
-    plan has others, or samples would be skipped or come twice.
+    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `published`:
+    the SHA-256 of the weights in `adapters/`. `seconds` were spent in steps, over all attempts.
+    `first_length`, `first_window`: the sequences' length and the rows of a window when the run
+    began. The windows stay when a later plan has others, or samples would be skipped or come twice.
     """
 
     step: int = 0
@@ -42,6 +42,7 @@ class Progress:
     best_loss: float = math.inf
     best_step: int = 0
     best_checkpoint: str = ""
+    published: str = ""
     stale: int = 0
     seconds: float = 0.0
     first_length: int = 0

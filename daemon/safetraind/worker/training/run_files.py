@@ -21,13 +21,15 @@ from safetrain_shared.learning_curve import trouble
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
+from safetraind.storage.promotion import publish
 from safetraind.storage.training_state import TrainingState
 from safetraind.worker.training import adapters, memory_limits, nonfinite
-from safetraind.worker.training.checkpoint import Checkpoints, publish, unpublish
+from safetraind.worker.training.checkpoint import Checkpoints
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.metrics_table import write_tables
 from safetraind.worker.training.position import Progress
+from safetraind.worker.training.published import is_published, loads, unpublish
 from safetraind.worker.training.step import Stepped, Stepper
 from safetraind.worker.training.summary import best_of, summary
 from safetraind.worker.training.task import Task
@@ -152,7 +154,7 @@ class Records:
         start = time.perf_counter()
         folder = self._checkpoints.save(self._stepper, progress)
         if progress.best_checkpoint in ("", folder.name):  # without evaluation the newest is best
-            publish(folder, self._task.adapters)
+            self._publish(folder, progress)
         self._write_state(progress, "training")
         write_tables(self._history, self._task.output)
         self._saved_step, self._saved_at = progress.step, time.monotonic()
@@ -169,7 +171,13 @@ class Records:
         return self.conclude(progress, Outcome("failed", cause))
 
     def conclude(self, progress: Progress, outcome: Outcome) -> Outcome:
-        """Writes the tables, the state and the summary; returns `outcome`. Raises OSError."""
+        """Writes the tables, the state and the summary; returns the outcome. Raises OSError.
+
+        A run that succeeded has its adapter in `adapters/` then, or has failed.
+        """
+        if outcome.outcome == "succeeded" and not self._proved(progress):
+            args = {"path": str(self._task.adapters)}
+            outcome = Outcome("failed", Finding("train.adapter_gone", Status.FAILED, True, args))
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
             self._link.notice("train.early_stop", count=progress.stale)
         if outcome.outcome == "succeeded":
@@ -205,6 +213,32 @@ class Records:
             ),
         )
 
+    def _proved(self, progress: Progress) -> bool:
+        """Whether `adapters/` holds the best adapter; it is copied there again where it does not.
+
+        Where the best checkpoint is gone too, a copy as it was published stays; else the weights
+        of the last step take its place, with a notice.
+        """
+        folder, output = self._task.adapters, self._task.output
+        best = progress.best_checkpoint or checkpoint_name(progress.epoch, progress.step_in_epoch)
+        if self._checkpoints.is_whole(best):
+            if not is_published(output / best, folder):
+                self._publish(output / best, progress)
+                self._link.notice("train.adapter_repaired", checkpoint=best)
+            return is_published(output / best, folder)
+        if loads(folder) and sha256(folder / adapters.WEIGHTS) == progress.published:
+            return True
+        self._saved_step = -1  # what was saved is gone
+        self.save(progress)
+        newest = checkpoint_name(progress.epoch, progress.step_in_epoch)
+        self._publish(output / newest, progress)
+        self._link.notice("train.best_gone", checkpoint=best, newest=newest)
+        return is_published(output / newest, folder)
+
+    def _publish(self, checkpoint: Path, progress: Progress) -> None:
+        publish(checkpoint, self._task.adapters)
+        progress.published = sha256(self._task.adapters / adapters.WEIGHTS)
+
     def _withdraw(self, progress: Progress) -> Progress:
         """Takes back the checkpoint of this very step, because its weights have gone astray.
 
@@ -239,7 +273,7 @@ class Records:
         """
         best = progress.best_checkpoint or folder.name
         if self._checkpoints.is_whole(best):
-            publish(self._task.output / best, self._task.adapters)
+            self._publish(self._task.output / best, progress)
         else:
             self._link.notice("train.best_damaged", checkpoint=best)
 

@@ -12,6 +12,7 @@ from safetraind.storage import documents, durable
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.event_sink import EventSink
@@ -35,7 +36,11 @@ def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: train(task.read(run), sink))
+    return spoken(sink, lambda: _train_and_evaluate(task.read(run), sink))
+
+
+def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
+    return evaluated_after(job, sink, train(job, sink))
 
 
 def train(job: Task, sink: EventSink) -> Outcome:
@@ -65,7 +70,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
     validation = Validation(job, sink, stepper, records, held_out)
     windows = progress.first_length, progress.first_window
     batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
-    total_steps = settings.num_epochs * batches.steps_per_epoch
+    total_steps = settings.total_steps(batches.steps_per_epoch)
     # A short run is logged more often, or a progress bar would stand still.
     log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
 
@@ -100,11 +105,12 @@ def train(job: Task, sink: EventSink) -> Outcome:
             if progress.step in (1, total_steps) or progress.step % log_steps == 0:
                 records.log(progress, done, rate, throughput)
 
-            epoch_ends = progress.step_in_epoch == batches.steps_per_epoch
-            save_now = epoch_ends or progress.step_in_epoch % settings.save_steps == 0
+            section_ends = progress.step_in_epoch == batches.steps_per_epoch
+            section_ends |= progress.step == total_steps  # by `max_steps`, within an epoch
+            save_now = section_ends or progress.step_in_epoch % settings.save_steps == 0
 
             if validation.usable and (
-                epoch_ends or progress.step_in_epoch % settings.eval_steps == 0
+                section_ends or progress.step_in_epoch % settings.eval_steps == 0
             ):
                 best = validation.evaluate(progress, rate)
                 if isinstance(best, Finding):

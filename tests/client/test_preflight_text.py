@@ -10,8 +10,8 @@ from safetrain.cli import main
 from safetrain_proto.v1 import preflight_pb2
 from safetrain_shared import wire
 from safetrain_shared.findings import SECTIONS, Finding, Status
+from tests.client.builders import plan
 from tests.client.fake import FakeDaemon
-from tests.client.stories import plan
 
 ENGLISH = """\
 ================================================================================

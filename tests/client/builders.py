@@ -6,6 +6,7 @@ from typing import Any
 
 from safetrain_proto.v1 import events_pb2, jobs_pb2
 from safetrain_shared import events, wire
+from safetrain_shared.evaluations import CheckpointScore, Evaluation, Verdict
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState, Plan
 from safetrain_shared.settings import TrainingSettings
@@ -58,7 +59,26 @@ def plan(**settings: Any) -> Plan:
     )
 
 
-def whole_story() -> list[events_pb2.Event]:
+def evaluation() -> Evaluation:
+    """A training that helped, forgot nothing, and whose earlier checkpoint was the better one."""
+    return Evaluation(
+        1,
+        "/d/questions.jsonl",
+        "/out/1/checkpoint_epoch_0_step_20",
+        Verdict("better", 45, 0.02, 0.64, 0.62, 0.47, 0.76, 1e-6, 9),
+        path="/out/1/evaluation/evaluation.json",
+        general=Verdict("unclear", 61, 0.3, 0.28, -0.02, -0.1, 0.06, 0.7, 900),
+        divergence=0.21,
+        checkpoints=(
+            CheckpointScore("checkpoint_epoch_0_step_20", 0.7, 20),
+            CheckpointScore("checkpoint_epoch_0_step_40", 0.6, 40, best_loss=True),
+        ),
+        selection=22,
+        findings=(Finding("evaluate.by_heart", Status.WARNING, args={"repeated": 9, "wrong": 12}),),
+    )
+
+
+def complete_run() -> list[events_pb2.Event]:
     """A training from its queue to its end."""
     notice = Finding("train.left_out", Status.WARNING, args={"count": 3, "length": 256})
     bodies: list[events.Body] = [
@@ -76,3 +96,11 @@ def whole_story() -> list[events_pb2.Event]:
         events.StateChanged(JobState.SUCCEEDED),
     ]
     return [event(seq, body) for seq, body in enumerate(bodies, 1)]
+
+
+def evaluated_run() -> list[events_pb2.Event]:
+    """The same, with questions asked at its end."""
+    run = complete_run()
+    asked = (events.PhaseChanged("asking"), events.QuestionsAnswered(32, 90, 61.0))
+    bodies = [*asked, events.Judged(evaluation())]
+    return [*run, *(event(seq, body) for seq, body in enumerate(bodies, len(run) + 1))]

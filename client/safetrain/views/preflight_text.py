@@ -1,4 +1,4 @@
-"""The preflight sheet, line by line as its events come, in the layout of the user's document."""
+"""A preflight as text, in the layout of the user's document, line by line as events arrive."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ TITLES = {
 _HARMLESS = marked("not critical")
 
 
-class Sheet:
-    """Turns events into lines. It remembers what failed or warned, for the summary."""
+class PreflightText:
+    """Formats the events of one preflight; collects the findings for its summary."""
 
     def __init__(self) -> None:
         self._noted: list[Finding] = []
 
     def opening(self) -> list[str]:
-        """The title."""
+        """Return the title."""
         return _framed(_("PREFLIGHT CHECK - LLM TRAINING"))
 
     def lines(self, event: PreflightEvent) -> list[str]:
-        """The lines of one event; progress has none."""
+        """Return the lines of one event; [] for progress."""
         match event.WhichOneof("body"):
             case "section":
                 return _section(event.section.section)
@@ -86,13 +86,13 @@ class Sheet:
         return lines
 
     def _named(self, status: Status) -> str:
-        """Where it happened, in brackets: (disk space - not critical)."""
+        """Return the sections of the findings of this status: (disk space - not critical)."""
         names = dict.fromkeys(_place(f) for f in self._noted if f.status is status)
         return f" ({', '.join(names)})" if names else ""
 
 
 def recommendation(message: Recommendation) -> list[str]:
-    """The settings that are recommended, and why; the last reasons say what was measured."""
+    """Return the recommended settings, their reasons, and the expected duration."""
     plan = plan_from_wire(message.plan)
     lines = ["  " + _("RECOMMENDED CONFIGURATION:"), *_settings(plan), ""]
     reasons = [
@@ -112,7 +112,7 @@ def _section(name: str) -> list[str]:
 
 
 def _settings(plan: Plan) -> Iterator[str]:
-    """The five of the document always, others where they are not what they usually are."""
+    """Yield the five settings of the document, and others that differ from their default."""
     for name, field in FIELDS.items():
         value = getattr(plan.settings, name)
         if name in _ALWAYS or value != field.default:
@@ -120,7 +120,7 @@ def _settings(plan: Plan) -> Iterator[str]:
 
 
 def _written(value: object) -> str:
-    """A setting as it stands in a configuration file, in every language."""
+    """Format a setting as in a configuration file, in every language alike."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -1,6 +1,6 @@
-"""What all tabs share: the list of jobs, and one gRPC watch a job. Threads fill it, tabs look.
+"""The state shared by all tabs: the list of jobs and one gRPC watch per job, kept by threads.
 
-Nothing is queued for a tab: it takes what is there when it looks. So a slow one costs nothing.
+Nothing is queued for a tab: it reads the present state when it is ready, so slow tabs cost nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from safetrain.autostart import answers
-from safetrain.connection import Daemon, lost
+from safetrain.connection import Daemon, connection_lost
 from safetrain.follower import Follower
 from safetrain.page import page_json
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
@@ -25,35 +25,35 @@ from safetrain_shared.history import History
 
 POLL_SECONDS = 1.0
 _CALL_SECONDS = 5.0
-_LOG = 200  # entries of a job's log that are kept
-_WATCHES = 16  # jobs whose stories are kept
-_SHARE = 0.05  # of a core, at most, for drawing curves
+_LOG_ENTRIES = 200  # kept of a job's log
+_WATCHES = 16  # jobs whose history is kept
+_CURVES_SHARE = 0.05  # of a core, at most, for computing curves
 
 
-class Hub:
-    """The daemon as the tabs see it."""
+class JobFeed:
+    """The list of jobs and the watches of one daemon."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.jobs: Sequence[Job] | None = None  # None: not yet asked
+        self.jobs: Sequence[Job] | None = None  # None: not fetched yet
         self.info = InfoResponse()
         self.trouble: SafetrainError | None = None  # why the daemon does not answer
-        self._looked = threading.Event()
-        self._watches: dict[int, Watch] = {}
+        self._in_use = threading.Event()
+        self._watches: dict[int, JobWatch] = {}
 
     def start(self) -> None:
-        """Begins to ask for the jobs, as long as somebody looks."""
+        """Start fetching the jobs, every second while a tab is open."""
         threading.Thread(target=self._poll, name="jobs", daemon=True).start()
 
-    def look(self) -> Sequence[Job] | None:
-        """The jobs as last heard."""
-        self._looked.set()
+    def latest(self) -> Sequence[Job] | None:
+        """Return the jobs as last fetched."""
+        self._in_use.set()
         return self.jobs
 
-    def watch(self, job: Job) -> Watch:
-        """The watch of a job, shared by all tabs; one that had ended goes on after a retry."""
-        watch = self._watches.pop(job.id, None) or Watch(self.daemon, job.id)
-        self._watches[job.id] = watch  # the last looked at stands last
+    def watch(self, job: Job) -> JobWatch:
+        """Return the watch of a job, shared by all tabs; it goes on after a retry."""
+        watch = self._watches.pop(job.id, None) or JobWatch(self.daemon, job.id)
+        self._watches[job.id] = watch  # the most recently used is last
         for id_ in list(self._watches)[:-_WATCHES]:
             if not self._watches[id_].running:
                 del self._watches[id_]
@@ -62,58 +62,58 @@ class Hub:
 
     def _poll(self) -> None:
         while True:
-            self._looked.wait()
-            self._looked.clear()
+            self._in_use.wait()
+            self._in_use.clear()
             try:
-                self._ask()
+                self._fetch()
                 self.trouble = None
             except SafetrainError as error:
                 self.trouble = error
-                returned(self.daemon, error)
+                wait_until_back(self.daemon, error)
             time.sleep(POLL_SECONDS)
 
-    def _ask(self) -> None:
+    def _fetch(self) -> None:
         daemon = self.daemon
         if self.trouble or not self.info.pid:
-            with contextlib.suppress(Incompatible):  # it only says who answers
+            with contextlib.suppress(Incompatible):  # only for display
                 self.info = daemon.call(daemon.control.Info, InfoRequest(), seconds=_CALL_SECONDS)
         listed = daemon.call(daemon.jobs.List, ListJobsRequest(), seconds=_CALL_SECONDS)
         self.jobs = listed.jobs
 
 
-class Watch:
-    """One job's story as it grows, across restarts of the daemon."""
+class JobWatch:
+    """The history and log of one job, followed across restarts of the daemon."""
 
     def __init__(self, daemon: Daemon, job: int) -> None:
-        self.lock = threading.Lock()  # around story and log
+        self.lock = threading.Lock()  # guards history and log
         self.history = History()
-        self.log: deque[Event] = deque(maxlen=_LOG)
+        self.log: deque[Event] = deque(maxlen=_LOG_ENTRIES)
         self.running = False
         self._daemon = daemon
         self._job = job
         self._seq = 0
         self._version = 0
-        self._drawn = -1
-        self._not_before = 0.0
-        self._again = 0.0  # when following may begin anew
+        self._curves_version = -1
+        self._not_before = 0.0  # the next computation of curves
+        self._restart_at = 0.0  # the earliest next start of the thread
         self._curves = ""
 
     def follow(self, last_seq: int) -> None:
-        """Follows the job from where it was left; nothing to do where it is followed already."""
+        """Follow the job from the last event seen, unless a thread already does."""
         started = time.monotonic()
-        if not self.running and last_seq > self._seq and started >= self._again:
-            self.running, self._again = True, started + POLL_SECONDS
+        if not self.running and last_seq > self._seq and started >= self._restart_at:
+            self.running, self._restart_at = True, started + POLL_SECONDS
             threading.Thread(target=self._run, name=f"job {self._job}", daemon=True).start()
 
     def curves(self) -> str:
-        """The curves as JSON, drawn anew where there is news and it would not cost too much."""
+        """Return the curves as JSON, recomputed after changes within the limit on CPU time."""
         started = time.monotonic()
-        if self._drawn != self._version and started >= self._not_before:
+        if self._curves_version != self._version and started >= self._not_before:
             with self.lock:
-                drawn, self._drawn = page_json.curves(self.history), self._version
-            self._curves = compact(drawn)
+                points, self._curves_version = page_json.curves(self.history), self._version
+            self._curves = compact(points)
             now = time.monotonic()
-            self._not_before = now + (now - started) / _SHARE
+            self._not_before = now + (now - started) / _CURVES_SHARE
         return self._curves
 
     def _run(self) -> None:
@@ -125,9 +125,9 @@ class Watch:
                         self._take(events)
                     return
                 except SafetrainError as error:
-                    if not lost(error):
-                        return  # the job was removed: the list tells it
-                    returned(self._daemon, error)
+                    if not connection_lost(error):
+                        return  # the job was removed
+                    wait_until_back(self._daemon, error)
         finally:
             self.running = False
 
@@ -141,24 +141,24 @@ class Watch:
             self._version += len(events)
 
 
-def returned(daemon: Daemon, error: SafetrainError) -> None:
-    """Returns when a daemon that was lost is back, be it hours later; at once for other errors."""
-    while lost(error):
+def wait_until_back(daemon: Daemon, error: SafetrainError) -> None:
+    """Wait until a lost daemon is back, however long; return at once for other errors."""
+    while connection_lost(error):
         try:
             daemon.recover(error)
             return
         except SafetrainError as another:
             error = another
-        while not _there(daemon):
+        while not _answers(daemon):
             time.sleep(POLL_SECONDS)
 
 
 def compact(value: Any) -> str:
-    """A value as JSON on one line."""
+    """Return a value as JSON on one line."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _there(daemon: Daemon) -> bool:
+def _answers(daemon: Daemon) -> bool:
     try:
         return answers(daemon.home)
     except SafetrainError:

@@ -1,0 +1,73 @@
+"""HTTP servers for this machine alone: a socket on loopback, uvicorn, and comparing secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from safetrain_shared.errors import Busy, NotAllowed
+
+HOST = "127.0.0.1"
+_GRACE_SECONDS = 1  # for answers in progress at the end; a stream that has no end is cut
+
+
+def names(port: int) -> tuple[str, str]:
+    """The values of a request's Host header that mean this machine.
+
+    Any other is the name of a site that was made to resolve to 127.0.0.1 (DNS rebinding).
+    """
+    return f"{HOST}:{port}", f"localhost:{port}"
+
+
+def same(given: str, secret: str) -> bool:
+    """Whether two secrets are equal, in a time that does not depend on where they differ."""
+    return secrets.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+def listening(port: int) -> socket.socket:
+    """A socket that listens on loopback only. `port` 0: any free one. Raises Busy, NotAllowed."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Busy("client.port_taken", port=port) from None
+        raise NotAllowed("client.port_refused", port=port, reason=error.strerror) from None
+    listener.listen()
+    return listener
+
+
+def run(application: ASGIApp, listener: socket.socket, started: Callable[[], None]) -> None:
+    """Serves until Ctrl-C or SIGTERM, and logs nothing. `started` is called once it answers."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            access_log=False,
+            log_level="critical",
+            server_header=False,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+
+    async def main() -> None:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        started()
+        await serving
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        pass  # the way to end it

@@ -1,0 +1,91 @@
+"""What can be lost of the home of a living daemon: its lock, its database, or all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from safetrain_shared.errors import Busy
+from safetrain_shared.paths import Home
+from safetraind.processes.lease import try_lock
+
+Identity = tuple[int, int]  # device and inode
+
+
+class Loss(StrEnum):
+    """What is gone, or is another's by now."""
+
+    HOME = "home"
+    LOCK = "lock"
+    DATABASE = "database"
+
+
+class HomeWatch:
+    """The files of the home as the daemon found or made them."""
+
+    def __init__(self, home: Home) -> None:
+        """Take them as they are now; the daemon's lock is held and its database open."""
+        self._home = home
+        self._root = identity(home.root)
+        self._known: dict[Loss, Identity | None] = {}
+        for loss in (Loss.LOCK, Loss.DATABASE):
+            self.renewed(loss)
+
+    def renewed(self, loss: Loss) -> None:
+        """Take a file as it is now, because the daemon has just made it."""
+        self._known[loss] = identity(self._path(loss))
+
+    def look(self) -> Loss | None:
+        """Return the worst that is lost; None where everything is there.
+
+        A home is gone where its folder is, and where none of its files is left in it, as in the
+        middle of a deletion.
+        """
+        if identity(self._home.root) != self._root:
+            return Loss.HOME
+        lost = [loss for loss in self._known if identity(self._path(loss)) != self._known[loss]]
+        if Loss.LOCK in lost and Loss.DATABASE in lost and not (self._home.root / "runs").exists():
+            return Loss.HOME
+        return next(iter(lost), None)
+
+    def _path(self, loss: Loss) -> Path:
+        return self._home.lock if loss is Loss.LOCK else self._home.database
+
+
+class HomeLock:
+    """The lock (flock) of the one daemon of a home."""
+
+    def __init__(self, home: Home, descriptor: int) -> None:
+        self._home = home
+        self._descriptor = descriptor
+
+    def renew(self) -> None:
+        """Take the lock anew, after its file was removed. Raises Busy where another was quicker."""
+        descriptor = try_lock(self._home.lock)
+        if descriptor is None:
+            raise Busy("home.taken", home=str(self._home.root))
+        write_pid(descriptor)
+        self.close()
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._descriptor)
+
+
+def write_pid(lock: int) -> None:
+    """Write this process's id into the file of a lock that it holds, for people."""
+    with contextlib.suppress(OSError):  # a full disk, or a folder
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+
+
+def identity(path: Path) -> Identity | None:
+    """Return device and inode of what is at `path`, links not followed; None: nothing is."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino

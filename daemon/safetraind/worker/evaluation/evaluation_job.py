@@ -1,0 +1,91 @@
+"""The worker role `evaluate`: `python -m safetraind.worker evaluate RUN`, a job of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from safetrain_shared.errors import Damaged
+from safetrain_shared.evaluations import Evaluation
+from safetrain_shared.events import Judged, Outcome, QuestionsAnswered
+from safetrain_shared.paths import RunFolder
+from safetraind.storage import documents, training_state
+from safetraind.storage.job_document import JobDocument
+from safetraind.storage.run_folder import Launch
+from safetraind.worker.evaluation.evaluate import Work, evaluate, work_of
+from safetraind.worker.training.event_sink import EventSink
+from safetraind.worker.training.memory_limits import set_limits
+from safetraind.worker.training.outcome import granted, spoken
+
+_CHECK_SECONDS = 0.2  # between two looks at what is wished
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluates as the run folder's specification says, to the end or until told."""
+    run = RunFolder(Path(arguments[0]))
+    sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
+    return spoken(sink, lambda: _evaluated(run, sink))
+
+
+def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
+    """Raises Damaged where the run folder's specification cannot be read."""
+    document = documents.read(run.spec, JobDocument)
+    if document is None:
+        raise Damaged("run.unreadable", path=str(run.root), reason="spec.json")
+    output = Path(document.spec.output).parent  # the trained job's
+    trained = training_state.read(output)
+    plan = trained.plan if trained else None
+    if plan is not None:
+        set_limits(plan)
+    model = plan.model_path if plan is not None else document.model.path
+    work = work_of(document.job, document.spec, model, output)
+    try:
+        evaluate_and_tell(work, sink)
+    except Left as left:
+        return left.outcome
+    return Outcome("succeeded")
+
+
+def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
+    """Evaluate, with events of how far it is, and the verdict as one. Raises Left, and what
+    `evaluate` raises.
+    """
+    found = evaluate(work, Telling(sink))
+    sink.emit(Judged(replace(found, answers=(), general_answers=())))
+    return found
+
+
+class Left(Exception):
+    """The evaluation was left before its end, because it was asked to."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.outcome)
+        self.outcome = outcome
+
+
+class Telling:
+    """The `Watcher` that writes events, and leaves where the intent file says so."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+        self._answered = 0
+        self._looked = 0.0
+
+    def phase(self, name: str) -> None:
+        """A phase event."""
+        self._sink.phase(name)
+        self.check()
+
+    def kept(self, answered: int, total: int, eta_seconds: float) -> None:
+        """An event, so that what was answered counts as progress if the worker dies."""
+        self._answered = answered
+        self._sink.emit(QuestionsAnswered(answered, total, eta_seconds))
+
+    def check(self) -> None:
+        """Raise Left if a pause, a cancellation or the daemon's stop is wished for."""
+        if time.monotonic() - self._looked < _CHECK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if wish := self._sink.wish():
+            raise Left(granted(wish, self._answered))

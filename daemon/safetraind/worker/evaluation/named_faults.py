@@ -1,0 +1,81 @@
+"""What is wrong with an adapter beyond its score, seen in its answers: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.evaluations import EvaluatedAnswer, Verdict
+from safetrain_shared.findings import Finding, Status
+from safetraind.worker.evaluation.match import normalised
+
+_MANY = 0.5  # of the answers that were looked at
+_FEW = 5  # answers below which nothing is said
+_LOOP_WORDS = 12  # an answer shorter than this is no loop
+_LOOP = 0.4  # distinct words among all, at most, in an answer that runs in a circle
+# Nats a token. Fine-tuned adapters were found below 1 on text of other kinds; random logits of a
+# vocabulary of 50,000 diverge by about 10.
+_FAR = 3.0
+
+
+def named_faults(
+    answers: Sequence[EvaluatedAnswer],
+    trained: Sequence[str],
+    general: Verdict | None,
+    divergence: float,
+) -> tuple[Finding, ...]:
+    """The faults that the answers show, the gravest first.
+
+    `trained`: answers of the training data. `general`, `divergence`: see `Evaluation`.
+    """
+    found = [
+        _damaged(answers, general, divergence),
+        _one_answer(answers),
+        _by_heart(answers, trained),
+    ]
+    return tuple(one for one in found if one is not None)
+
+
+def _damaged(
+    answers: Sequence[EvaluatedAnswer], general: Verdict | None, divergence: float
+) -> Finding | None:
+    """Training broke what the base could do: it babbles, forgot, or predicts other text wholly."""
+    looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
+    babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)
+    forgot = general is not None and general.judgement == "worse"
+    if not (babbles or divergence > _FAR or (forgot and divergence > _FAR / 3)):
+        return None
+    far = round(max(0.0, divergence), 2)
+    args: dict[str, ArgValue] = {"looping": looping, "count": len(answers), "divergence": far}
+    return Finding("evaluate.damaged", Status.FAILED, args=args)
+
+
+def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
+    """It says one and the same to most questions, whatever is asked."""
+    said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
+    expected = {a.expected for a in answers}
+    if len(answers) < _FEW or len(expected) < 3 or not said:
+        return None
+    text, count = said.most_common(1)[0]
+    if count < _MANY * len(answers):
+        return None
+    shown = next(a.adapter for a in answers if " ".join(normalised(a.adapter)) == text)
+    args: dict[str, ArgValue] = {"times": count, "count": len(answers), "answer": shown[:120]}
+    return Finding("evaluate.one_answer", Status.WARNING, args=args)
+
+
+def _by_heart(answers: Sequence[EvaluatedAnswer], trained: Sequence[str]) -> Finding | None:
+    """Most of its wrong answers are answers of the training data, word for word."""
+    known = {" ".join(normalised(text)) for text in trained}
+    wrong = [a for a in answers if a.adapter_score < 1.0]
+    repeated = sum(" ".join(normalised(a.adapter)) in known for a in wrong)
+    if repeated < _FEW or repeated < _MANY * len(wrong) or len(wrong) < _MANY * len(answers):
+        return None
+    args: dict[str, ArgValue] = {"repeated": repeated, "wrong": len(wrong), "count": len(answers)}
+    return Finding("evaluate.by_heart", Status.WARNING, args=args)
+
+
+def _loops(text: str) -> bool:
+    words = normalised(text)
+    return len(words) >= _LOOP_WORDS and len(set(words)) <= _LOOP * len(words)

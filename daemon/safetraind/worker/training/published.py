@@ -1,0 +1,36 @@
+"""`adapters/` in the output folder: taken back, and proved to be whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+
+from safetraind.storage.manifest import read_manifest, sha256
+from safetraind.worker.training import adapters
+
+
+def unpublish(folder: Path) -> None:
+    """Deletes the adapter that was published in `folder`."""
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def is_published(checkpoint: Path, folder: Path) -> bool:
+    """Whether `folder` holds the adapter of a checkpoint, as its manifest says, and it loads."""
+    manifest = read_manifest(checkpoint) or {"files": {}}
+    try:
+        for name in (adapters.CONFIG, adapters.WEIGHTS):
+            if sha256(folder / name) != manifest["files"][name]["sha256"]:
+                return False
+    except (OSError, KeyError, TypeError):
+        return False
+    return loads(folder)
+
+
+def loads(folder: Path) -> bool:
+    """Whether `folder` holds weights whose header can be read; none of the arrays is."""
+    try:
+        return bool(mx.load(str(folder / adapters.WEIGHTS)))
+    except (OSError, RuntimeError, ValueError):
+        return False
