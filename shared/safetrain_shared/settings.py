@@ -77,6 +77,7 @@ class TrainingSettings:
     ignore_pressure: bool = _setting(False)
     segment_minutes: float = _setting(0.0, low=0.0, high=10_080.0)
     rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
+    pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
 
     @property
     def effective_batch(self) -> int:

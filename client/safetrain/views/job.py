@@ -223,7 +223,7 @@ def _bar(share: float) -> str:
 
 
 def losses(job: Job) -> str:
-    """Return training, validation, best validation loss and that before training; empty before all."""
+    """Return the losses in training, in validation, its best and that before training."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),

@@ -30,6 +30,7 @@ PHASES = {
     "inspecting": _("reading the data"),
     "probing": _("measuring real training steps"),
     "first_token": _("generating a first token"),
+    "pilot": _("trying learning rates"),
     "measuring": _("measuring real training steps"),
     "downloading": _("downloading"),
     "converting": _("converting"),

@@ -11,6 +11,7 @@ from safetraind.planner.budget import Budget
 from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Lengths
 from safetraind.planner.memory_estimate import Runtime, Step
+from safetraind.planner.pilot import PilotResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
     tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
-    `splits_head`: the loss can be computed in chunks.
+    `splits_head`: the loss can be computed in chunks. `pilot`: what short runs found; they
+    may have found nothing (`pilot_failed`).
     """
 
     spec: JobSpec
@@ -36,6 +38,8 @@ class Question:
     resources: int = 0
     effective_batch: int = 0
     splits_head: bool = True
+    pilot: PilotResult | None = None
+    pilot_failed: bool = False
 
     @property
     def runtime(self) -> Runtime:

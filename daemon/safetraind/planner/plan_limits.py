@@ -12,6 +12,7 @@ from safetraind.planner.batch_shapes import compiled_shapes, padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.degree import Degree
 from safetraind.planner.option import Option, Question
+from safetraind.planner.pilot import reason
 from safetraind.planner.tiers import tier_for
 
 
@@ -50,6 +51,7 @@ def frozen(
         margin=option.degree.margin,
         reasons=(
             *_batch(question, option),
+            *_rate(question),
             *_lengths(question, option),
             *_savings(question, option),
             *_device(question, option, bucket, held_by_buffer=held_by_buffer),
@@ -70,6 +72,12 @@ def _batch(question: Question, option: Option) -> Iterator[Finding]:
     elif settings.effective_batch != usual and len(chosen) == 1:
         args = {"batch": settings.effective_batch, "usual": usual}
         yield Finding("plan.other_batch", args=args)
+
+
+def _rate(question: Question) -> Iterator[Finding]:
+    """What a pilot found, where one was asked for."""
+    if question.pilot or question.pilot_failed:
+        yield reason(question.pilot)
 
 
 def _lengths(question: Question, option: Option) -> Iterator[Finding]:

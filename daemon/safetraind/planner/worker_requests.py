@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import JobSpec
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.budget import Budget
 from safetraind.planner.facts import Data, Device, Loaded, data_file_from
@@ -140,6 +140,22 @@ def probe_request(
         "memory_limit": budget.limit,
         "cache_limit": budget.cache,
         "seconds": seconds,
+    }
+
+
+def pilot_request(spec: JobSpec, plan: Plan, rates: Sequence[float]) -> dict[str, Any]:
+    """What the pilot worker is asked: the plan's steps at each of `rates`."""
+    return {
+        "model": plan.model_path,
+        "trust_remote_code": spec.trust_remote_code,
+        "train": spec.train,
+        "valid": spec.valid,
+        "settings": to_plain(plan.settings),
+        "length_bucket": plan.length_bucket,
+        "memory_limit": plan.memory_limit,
+        "cache_limit": plan.cache_limit,
+        "rates": list(rates),
+        "seconds": 60 * plan.settings.pilot_minutes,
     }
 
 

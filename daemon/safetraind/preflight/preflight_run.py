@@ -25,7 +25,7 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home, nearest_existing
 from safetraind import host
 from safetraind.models.model_config import read_model
-from safetraind.planner import choose_plan
+from safetraind.planner import choose_plan, pilot
 from safetraind.planner.budget import LEAST_WORKER_BYTES, WORKER_BYTES, available, budget_for
 from safetraind.planner.facts import Disk, Facts, packages_from
 from safetraind.planner.make_room import make_room
@@ -41,6 +41,7 @@ from safetraind.planner.worker_requests import (
     inspection_end,
     loaded_from,
     measure_from,
+    pilot_request,
     probe_request,
 )
 from safetraind.preflight import report
@@ -51,6 +52,7 @@ from safetraind.storage.bounded_read import bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
+_PILOT_START_SECONDS = 120.0  # to load, tokenize and compile, beyond the time for its steps
 _OF_THIS_TIME = ("slow", "out_of_memory", "failed")  # not remembered
 
 
@@ -123,6 +125,8 @@ class PreflightRun:
         self._effective_batch = effective_batch
         self._seconds = THOROUGH_SECONDS if thorough else PROBE_SECONDS
         self._splits_head = True
+        self._pilot: pilot.PilotResult | None = None
+        self._pilot_failed = False
 
     @property
     def blocked(self) -> bool:
@@ -173,9 +177,9 @@ class PreflightRun:
         if section == "dependencies":
             yield Progress("inspecting")
             await inspection
-        elif section in ("gpu", "model"):
-            steps = self._probe() if section == "gpu" else self._fetched()
-            async with aclosing(steps) as gathered:
+        elif section in ("gpu", "model", "recommendation"):
+            steps = {"gpu": self._probe, "model": self._fetched, "recommendation": self._try_rates}
+            async with aclosing(steps[section]()) as gathered:
                 async for step in gathered:
                     yield step
 
@@ -216,6 +220,27 @@ class PreflightRun:
         async with aclosing(self._probe()) as probed:
             async for progress in probed:
                 yield progress
+
+    async def _try_rates(self) -> AsyncGenerator[Step, None]:
+        """Runs the pilot, where one is wanted and its rate would be used."""
+        question, chosen = self.question, self.spec.settings
+        wanted = self.spec.complete_settings.pilot_minutes and "learning_rate" not in chosen
+        if not wanted or self._effective_batch or self.blocked or question is None:
+            return
+        plan = choose_plan.plan(question, self.measures)
+        if isinstance(plan, Finding) or not self._workers.has_lease:
+            return
+        request = pilot_request(self.spec, plan, pilot.rates(plan.settings.learning_rate))
+        yield Progress("pilot")
+        seconds = _PILOT_START_SECONDS + request["seconds"]
+        async with aclosing(run_round(self._workers, request, seconds, "pilot")) as run:
+            async for step in run:
+                if isinstance(step, Progress):
+                    yield step
+                else:
+                    result = (step.ended.result if step.ended else None) or {}
+                    self._pilot = pilot.result_from(result)
+        self._pilot_failed = self._pilot is None
 
     async def _recommend(self) -> list[Finding | Recommendation]:
         question = self.question
@@ -372,6 +397,8 @@ class PreflightRun:
             resources=device.resources if device else 0,
             effective_batch=self._effective_batch,
             splits_head=self._splits_head,
+            pilot=self._pilot,
+            pilot_failed=self._pilot_failed,
         )
 
     def _summarise(self) -> Summary:

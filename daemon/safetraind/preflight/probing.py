@@ -90,7 +90,7 @@ class Round:
 
 
 async def run_round(
-    workers: Workers, request: Mapping[str, Any], seconds: float
+    workers: Workers, request: Mapping[str, Any], seconds: float, role: str = "probe"
 ) -> AsyncGenerator[Progress | Round, None]:
     """Runs one probe within `seconds`: its progress as it comes, and last what came of it.
 
@@ -99,7 +99,7 @@ async def run_round(
     lines: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
     this = Round()
     work = asyncio.create_task(
-        workers.run_worker("probe", request, lease=True, on_progress=lines.put_nowait)
+        workers.run_worker(role, request, lease=True, on_progress=lines.put_nowait)
     )
     work.add_done_callback(lambda _: lines.put_nowait(None))
     try:

@@ -135,6 +135,18 @@ SENTENCES: dict[str, str] = {
     "plan.other_batch": _(
         "With what you chose the effective batch is {batch}, not {usual} as usual in so much memory"
     ),
+    "plan.pilot": _(
+        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
+        "loss {base:num} before; after, by rate: {tried})"
+    ),
+    "plan.pilot_refused": _(
+        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
+        "loss {base:num} before; after, by rate: {tried}). Rates from {hot:num} on diverge"
+    ),
+    "plan.pilot_failed": _(
+        "The pilot found no learning rate in its time: the table's is used. Give it more: "
+        "--pilot 5min"
+    ),
     "plan.length_of_data": _(
         "Sequences of {length:int} tokens: the longest sample has {longest:int}"
     ),
