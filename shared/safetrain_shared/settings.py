@@ -108,6 +108,8 @@ PLANNED = frozenset(
         "gradient_accumulation",
         "max_seq_length",
         "learning_rate",
+        "num_epochs",
+        "early_stopping",
         "gradient_checkpointing",
         "loss_chunk",
         "dequantize",

@@ -63,7 +63,8 @@ class Lengths:
 
     `tops`: of the longest samples, longest first, the tokens and those that are learned. `scale`:
     samples in the file for each one counted; 1.0 means exact counts. `failed`: samples that the
-    tokenizer refuses, the first of them in `line`.
+    tokenizer refuses, the first of them in `line`. Of those counted: `distinct` answers (0: not
+    known), and answers that are JSON, `structured`.
     """
 
     tokens: tuple[tuple[int, int], ...]
@@ -74,6 +75,8 @@ class Lengths:
     failed: int = 0
     line: int = 0
     reason: str = ""
+    distinct: int = 0
+    structured: int = 0
     problems: tuple[SampleProblem, ...] = ()
 
     def cut(self, length: int) -> int:

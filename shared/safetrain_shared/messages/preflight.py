@@ -135,6 +135,18 @@ SENTENCES: dict[str, str] = {
     "plan.other_batch": _(
         "With what you chose the effective batch is {batch}, not {usual} as usual in so much memory"
     ),
+    "plan.epochs_texts": _(
+        "{epochs} epochs: {samples:int} samples of text give {steps:int} steps then, and an "
+        "adapter needs some hundreds to learn facts or a style"
+    ),
+    "plan.epochs_structured": _(
+        "{epochs} epochs: {samples:int} samples with JSON answers give {steps:int} steps then, and "
+        "an adapter needs some two hundred to learn a format"
+    ),
+    "plan.epochs_labels": _(
+        "{epochs} epochs: {samples:int} samples with few different answers give {steps:int} steps "
+        "then, and an adapter needs some two hundred to tell them apart"
+    ),
     "plan.pilot": _(
         "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
         "loss {base:num} before; after, by rate: {tried})"
