@@ -9,7 +9,7 @@ DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
 .PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
 	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers architectures
+	bench-cli bench-queue bench-layers bench-settings architectures
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -127,6 +127,9 @@ fuzz: .venv/developing ## many broken lines and model folders: a sentence each, 
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
+
+bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
+	$(BIN)/python -m benchmarks.bench_settings
 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
