@@ -7,12 +7,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
 
-.PHONY: help install demo test check format proto proto-baseline docs darwin i18n mac-table \
-	conformance upgrade trials fuzz fuzz-client corruption soak clean bench-preflight bench-published bench-train \
-	bench-cli bench-queue bench-layers bench-settings architectures
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,6 +51,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	@bash scripts/sshd.sh
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
@@ -101,6 +100,10 @@ bench-train: .venv/developing ## the trainer against mlx_lm.lora, side by side
 	$(DEMO) $(BIN)/python -m benchmarks.bench_train
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ask
 
+bench-serve: .venv/developing ## `safetrain serve` against `ask`: to the first token; 32 clients at once
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_serve
+
 bench-layers: .venv/developing ## recurrent layers and attention there and back, beside mlx-lm's
 	$(BIN)/python -m benchmarks.bench_layers
 
@@ -119,11 +122,21 @@ bench-cli: .venv/developing ## how fast the commands feel, against their floor
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 
+notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
+	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
+
 trials: .venv/developing ## small inputs on which trainers go wrong in silence, each with what is right
 	$(BIN)/pytest -n 0 tests/trials
 
 fuzz: .venv/developing ## many broken lines and model folders: a sentence each, no traceback
 	SAFETRAIN_FUZZ_LINES=4000 SAFETRAIN_FUZZ_FOLDERS=600 $(BIN)/pytest -n 0 --timeout 3600 tests/trials/test_fuzz.py
+
+bench-verdict: .venv/developing ## how often the verdict of an evaluation errs, and finds a planted change
+	$(BIN)/python -m benchmarks.bench_verdict
+
+bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 seeds of planted repeats
+	SAFETRAIN_SPLIT_SEEDS=1000 $(BIN)/pytest -n 0 tests/prepare/test_prepare.py::test_near_equal_samples_stay_on_one_side
+	$(BIN)/python -m benchmarks.bench_prepare
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue

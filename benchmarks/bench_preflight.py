@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--cells", type=int, default=8, help="drawn from the grid; 0: all")
+    parser.add_argument("--models", nargs="*", help="only those whose name begins so")
     parser.add_argument("--validate-bytes", type=int, default=1_000_000_000)
     parser.add_argument("--demo", type=Path, default=home().models / "demo")
     parser.add_argument("--report", type=Path, default=Path("bench_preflight.json"))
@@ -45,17 +46,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-preflight-") as name:
         root = Path(name)
         if "grid" in wanted:
-            _write(chosen.report, chosen.seed, _grid(chosen.seed, chosen.cells, root))
+            _write(
+                chosen.report, chosen.seed, _grid(chosen.seed, chosen.cells, chosen.models, root)
+            )
         if "demo" in wanted and (chosen.demo / "config.json").exists():
             _demo(chosen.demo.resolve(), root / "demo")
         if "validate" in wanted:
             validation.report(root, chosen.validate_bytes)
 
 
-def _grid(seed: int, count: int, root: Path) -> list[Cell]:
+def _grid(seed: int, count: int, models: Sequence[str] | None, root: Path) -> list[Cell]:
     draw = random.Random(seed)
-    places = [(shape, budget) for shape in range(len(SHAPES)) for budget in BUDGETS]
-    drawn = draw.sample(places, count) if count else places
+    wanted = tuple(models or [""])
+    shapes = [n for n, shape in enumerate(SHAPES) if shape.name.startswith(wanted)]
+    places = [(shape, budget) for shape in shapes for budget in BUDGETS]
+    drawn = draw.sample(places, min(count, len(places))) if count else places
     print(f"grid: {len(drawn)} of {len(places)} cells, seed {seed}\n", flush=True)
     cells = []
     for number, (place, share) in enumerate(sorted(drawn)):
@@ -102,14 +107,13 @@ def _say(cell: Cell, share: float) -> None:
             flush=True,
         )
         return
-    settings, trained = cell.plan.settings, cell.trained
-    lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
+    trained = cell.trained
     print(
-        f"{head} {settings.batch_size}×{settings.gradient_accumulation}{lean}: "
+        f"{head} {grid.said(cell.plan.settings)}: "
         f"peak {trained.peak / 1e6:.0f} MB, {cell.before} {cell.predicted_error:+.1%}, "
         f"measured {cell.measured_error:+.1%}; footprint {trained.footprint / 1e6:.0f} of "
         f"{cell.budget / 1e6:.0f} MB, {'finished' if trained.finished else 'FAILED'}; "
-        f"speed {cell.speed_share:.0%} of the best",
+        f"speed {cell.speed_share:.0%} of the best ({cell.fastest})",
         flush=True,
     )
 

@@ -29,10 +29,15 @@ COMMANDS = (
     ("preflight", "PreflightEvent …"),
     ("watch, submit --watch", "Event …"),
     ("ask", '{"answer", "source": AnswerSource, AnswerDone}'),
+    ("prepare", "PrepareEvent …"),
+    ("preview", "PreviewResponse"),
+    ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
     ("export", "Exported"),
+    ("evaluate", "Evaluation"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),
+    ("models suggest", "SuggestModelsResponse"),
     ("diagnose", '{"job", "findings": [Finding], "machine": Machine}'),
 )
 TEXTS = {

@@ -33,8 +33,9 @@ _ROUNDS = 5
 class Cell:
     """What came out. `plan` is None where preflight refused: then `least` is the measured peak of
     the leanest setup, and `room` what it could have had. `speed_share` is the recommended setting's
-    tokens a second by those of the best, 0.0 where they were not compared. `before`: to which
-    degree the peak was known before it was measured: estimated or extrapolated.
+    tokens a second by those of the best, 0.0 where they were not compared, and `fastest` tells the
+    best. `before`: to which degree the peak was known before it was measured: estimated or
+    extrapolated.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Cell:
     least: int = 0
     room: int = 0
     before: str = ""
+    fastest: str = ""
 
     @property
     def predicted_error(self) -> float:
@@ -70,9 +72,17 @@ def run(name: str, spec: JobSpec, root: Path, *, speeds: bool) -> Cell:
     if preflight_run.plan is None:
         return _refused(name, spec, preflight_run)
     trained = train(spec, preflight_run.plan, root)
-    share = _speed_share(preflight_run, preflight_run.plan) if speeds else 0.0
+    share, fastest = _speed_share(preflight_run, preflight_run.plan) if speeds else (0.0, "")
     before = _known_before(preflight_run, preflight_run.plan)
-    return Cell(name, spec.memory_budget, preflight_run.plan, trained, share, before=before)
+    return Cell(
+        name,
+        spec.memory_budget,
+        preflight_run.plan,
+        trained,
+        share,
+        before=before,
+        fastest=fastest,
+    )
 
 
 def _known_before(preflight_run: PreflightRun, plan: Plan) -> str:
@@ -113,9 +123,16 @@ def peak_of(model: str, option: Option) -> int:
     return int(_tried(model, [option])["peak"])
 
 
-def _speed_share(preflight_run: PreflightRun, plan: Plan) -> float:
+def said(settings: TrainingSettings) -> str:
+    """What a way to train is known by: micro-batch × accumulation, and what saves memory."""
+    lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
+    return f"{settings.batch_size}×{settings.gradient_accumulation}{lean}"
+
+
+def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     """The recommended setting against the fastest by estimate of each micro-batch that fits, and
-    against itself with the loss whole or in chunks: the time that an epoch takes, padding included.
+    against itself with the loss whole or in chunks, where that fits: the time that an epoch takes,
+    padding included. Also tells the best.
     """
     question = preflight_run.question
     assert question is not None
@@ -125,13 +142,15 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> float:
     others = {o.settings.batch_size: o for o in reversed(fitting)}
     chunk = 0 if own.settings.loss_chunk else LOSS_CHUNK
     settings = dataclasses.replace(own.settings, loss_chunk=chunk)
-    setups = [own, dataclasses.replace(own, settings=settings), *list(others.values())[:_OTHERS]]
+    other_loss = [o for o in fitting if _same(o.settings, settings)]
+    setups = list({id(o): o for o in [own, *other_loss, *list(others.values())[:_OTHERS]]}.values())
     found: list[float] = _tried(plan.model_path, setups)["speeds"]
     seconds = [
         padded_tokens(question.lengths, o.settings, plan.length_bucket)[0] / speed
         for o, speed in zip(setups, found, strict=True)
     ]
-    return min(seconds) / seconds[0]
+    best = min(range(len(setups)), key=lambda n: seconds[n])
+    return seconds[best] / seconds[0], said(setups[best].settings)
 
 
 def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _prepared(model: str, setup: dict[str, Any]) -> tuple[Stepper, list[Batch]]:
     vocabulary = int(loaded.config["vocab_size"])
     rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))
     batch = made_up(rows, width, learned, vocabulary, packed=settings.packing)
-    window = [batch] * (2 if settings.gradient_accumulation > 1 else 1)
+    window = [batch] * settings.gradient_accumulation
     return Stepper(loaded.model, settings, seed=0), window
 
 

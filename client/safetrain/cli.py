@@ -41,9 +41,12 @@ COMMANDS: dict[str, str] = {
     "move": _("Move a waiting job to the front or the end of the queue."),
     "remove": _("Forget a job that has ended."),
     "prepare": _("From a spreadsheet or a dump to training and validation files."),
+    "preview": _("See samples as the model will see them, and which tokens are learned."),
     "validate": _("Find every problem in training files."),
     "explain": _("What a setting means, for memory and for speed."),
     "diagnose": _("What troubles a training, and what to do about it."),
+    "fetch": _("Bring a job's results from another machine to this one."),
+    "hosts": _("Other machines on which you train: add, list, check, remove."),
     "models": _("Models kept on this machine: add, list, remove."),
     "completion": _("Teach your shell these commands."),
 }

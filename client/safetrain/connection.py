@@ -18,6 +18,7 @@ from safetrain_shared.errors import Broken, Incompatible, InvalidInput, Safetrai
 from safetrain_shared.paths import Home, socket_target
 
 if TYPE_CHECKING:
+    from safetrain.remote.tunnel import Tunnel
     from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
     from safetrain_proto.v1.control_pb2_grpc import ControlStub
     from safetrain_proto.v1.data_pb2_grpc import DataStub
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from safetrain_proto.v1.evaluations_pb2_grpc import EvaluationsStub
     from safetrain_proto.v1.events_pb2_grpc import EventsStub
     from safetrain_proto.v1.exports_pb2_grpc import ExportsStub
+    from safetrain_proto.v1.files_pb2_grpc import FilesStub
     from safetrain_proto.v1.jobs_pb2_grpc import JobsStub
     from safetrain_proto.v1.models_pb2_grpc import ModelsStub
     from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
@@ -43,8 +45,8 @@ _OPTIONS = (
 )
 
 _SERVICES = (
-    *("answers", "control", "data", "diagnosis", "evaluations", "events", "exports", "jobs"),
-    *("models", "preflight"),
+    *("answers", "control", "data", "diagnosis", "evaluations", "events", "exports", "files"),
+    *("jobs", "models", "preflight"),
 )
 
 Request = TypeVar("Request")
@@ -59,7 +61,8 @@ class Daemon:
     """The daemon of a home, started where none runs and `autostart` allows it.
 
     `notify` is called with sentences for the user, such as that a daemon is being started. `lang`:
-    the language of the errors raised; None: the language in use. Raises Unreachable where no daemon
+    the language of the errors raised; None: the language in use. `host`: another machine, by its
+    name in `safetrain hosts` or in ssh, in place of `home`. Raises Unreachable where no daemon
     answers, NotAllowed where the socket belongs to another user.
     """
 
@@ -70,13 +73,20 @@ class Daemon:
         autostart: bool = True,
         notify: Notify = _ignore,
         lang: str | None = None,
+        host: str = "",
     ) -> None:
-        self.home = home or paths.home()
         self.notify = notify
         self.lang = lang
         self._autostart = autostart
+        self._tunnel: Tunnel | None = None
         with self.language():
-            ensure(self.home, autostart=autostart, notify=notify)
+            if host:
+                self._tunnel = _tunnel(host, notify)
+                self.home = self._tunnel.home
+                self._tunnel.ensure(autostart=autostart)
+            else:
+                self.home = home or paths.home()
+                ensure(self.home, autostart=autostart, notify=notify)
         self._channel = grpc.insecure_channel(socket_target(self.home.socket), options=_OPTIONS)
 
     def __enter__(self) -> Daemon:
@@ -93,6 +103,18 @@ class Daemon:
     def close(self) -> None:
         """Close the connection; the daemon and its jobs go on."""
         self._channel.close()
+
+    @property
+    def host(self) -> str:
+        """The name of the other machine; empty for this one."""
+        return self._tunnel.host.name if self._tunnel is not None else ""
+
+    @property
+    def remote_folder(self) -> str:
+        """The user's home folder on the host; empty for this machine. Raises Unreachable."""
+        if self._tunnel is None:
+            return ""
+        return self._tunnel.endpoint(autostart=self._autostart).folder
 
     @contextmanager
     def language(self) -> Iterator[None]:
@@ -146,6 +168,21 @@ class Daemon:
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
 
+    def send(
+        self,
+        method: grpc.StreamUnaryMultiCallable[Request, Response],
+        requests: Iterator[Request],
+    ) -> Response:
+        """Call a method that takes a stream of requests and return its response.
+
+        Without a deadline: a large file on a slow link takes as long as it takes. Raises
+        SafetrainError.
+        """
+        try:
+            return method(requests)
+        except grpc.RpcError as error:
+            raise self._error_of(error, 0.0, method) from None
+
     def recover(self, failure: SafetrainError) -> None:
         """Wait for a daemon that went away, else start one.
 
@@ -153,7 +190,10 @@ class Daemon:
         """
         time.sleep(_RETRY_SECONDS)
         stopped = failure.code == "daemon.stopping"
-        if not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
+        if self._tunnel is not None:  # its end here answers though the daemon there may be gone
+            with self.language():
+                self._tunnel.open(autostart=self._autostart and not stopped)
+        elif not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
             with self.language():
                 autostart = self._autostart and not stopped
                 ensure(self.home, autostart=autostart, notify=self.notify)
@@ -162,6 +202,8 @@ class Daemon:
         found = error_of(error, self.home, seconds)
         if found.code == "daemon.incompatible":
             found = self._incompatible(method)
+        elif found.code == "daemon.unreachable" and self.host:
+            found = Unreachable("host.lost", host=self.host)
         found.lang = self.lang
         return found
 
@@ -184,6 +226,7 @@ class Daemon:
         evaluations: EvaluationsStub
         events: EventsStub
         exports: ExportsStub
+        files: FilesStub
         jobs: JobsStub
         models: ModelsStub
         preflight: PreflightStub
@@ -197,6 +240,13 @@ class Daemon:
             stub = getattr(module, f"{name.capitalize()}Stub")(self._channel)
             setattr(self, name, stub)
             return stub
+
+
+def _tunnel(host: str, notify: Notify) -> Tunnel:
+    from safetrain.remote.host_list import find
+    from safetrain.remote.tunnel import Tunnel
+
+    return Tunnel(find(host), notify)
 
 
 def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
@@ -224,4 +274,4 @@ def error_of(error: Any, home: Home, seconds: float = 0.0) -> SafetrainError:
 
 def connection_lost(error: SafetrainError) -> bool:
     """Whether the connection was lost, rather than the request refused."""
-    return error.code in ("daemon.unreachable", "daemon.stopping")
+    return error.code in ("daemon.unreachable", "daemon.stopping", "host.lost")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ from safetrain_shared.errors import (
     ArgValue,
     Broken,
     InvalidInput,
+    NotFound,
     SafetrainError,
 )
 from safetrain_shared.printable import json_line
@@ -46,9 +48,20 @@ def _known(error: Exception) -> SafetrainError:
     if isinstance(error, UnicodeEncodeError):  # an argument that is not UTF-8
         text = error.object.encode("utf-8", "backslashreplace").decode()
         return InvalidInput("client.not_utf8", text=text)
+    if isinstance(error, FileNotFoundError) and _is_nowhere():
+        return NotFound("client.no_current_folder")
     if os.environ.get("SAFETRAIN_DEBUG"):
         raise error
     return Broken("client.broken", reason=f"{type(error).__name__}: {error}")
+
+
+def _is_nowhere() -> bool:
+    """Whether the current folder was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _json(code: str, args: Mapping[str, ArgValue], text: str, exit_code: int) -> str:

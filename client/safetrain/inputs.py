@@ -55,17 +55,43 @@ def default_data_note(train: str, valid: str) -> Finding:
     return Finding("client.default_data", args={"train": train, "valid": valid})
 
 
-def data(train: str | None, valid: str | None, folder: str = "") -> tuple[str, str]:
+def named_data(data: str | None, train: str | None, valid: str | None) -> tuple[str, str]:
+    """Return the training and the validation file of DATA, --train and --valid; empty for none.
+
+    `data`: a folder written by `prepare`, or a training file. Raises InvalidInput where `train` is
+    given too, and for a folder without train.jsonl.
+    """
+    if not data:
+        return train or "", valid or ""
+    if train:
+        raise InvalidInput("client.data_twice", data=data, train=train)
+    folder = Path(absolute(data))
+    if not folder.is_dir():
+        return data, valid or ""
+    if not (folder / "train.jsonl").is_file():
+        raise InvalidInput("client.no_train_in_folder", path=str(folder))
+    kept = folder / "valid.jsonl"
+    return str(folder / "train.jsonl"), valid or (str(kept) if kept.is_file() else "")
+
+
+def data(
+    train: str | None, valid: str | None, folder: str = "", *, split: bool = False
+) -> tuple[str, str]:
     """Return training and validation file: the given ones, else those of the configuration's
     `folder`, else the full set or the sample in ./data, else the packaged sample.
 
-    Raises InvalidInput where only one is given or `folder` is a hub data set, NotFound where a
-    folder or the sample is missing.
+    `split`: the validation file is split off the training file later, and is empty here. Raises
+    InvalidInput where only one is given or `folder` is a hub data set, NotFound where a folder or
+    the sample is missing.
     """
-    if train and valid:
-        return absolute(train), absolute(valid)
-    if train or valid:
-        raise InvalidInput("client.half_of_the_data")
+    if train and valid and split:
+        raise InvalidInput("client.split_and_valid", path=absolute(valid))
+    if train and (valid or split):
+        return absolute(train), absolute(valid) if valid else ""
+    if train:
+        raise InvalidInput("client.no_validation", path=absolute(train))
+    if valid or split:
+        raise InvalidInput("client.no_training_data")
     if folder:
         named = absolute(folder)
         if not Path(named).is_dir():

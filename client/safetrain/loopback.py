@@ -18,7 +18,7 @@ _GRACE_SECONDS = 1  # for answers in progress at the end; a stream that has no e
 
 
 def names(port: int) -> tuple[str, str]:
-    """The values of a request's Host header that mean this machine.
+    """Return the values of a request's Host header that mean this machine.
 
     Any other is the name of a site that was made to resolve to 127.0.0.1 (DNS rebinding).
     """
@@ -31,7 +31,10 @@ def same(given: str, secret: str) -> bool:
 
 
 def listening(port: int) -> socket.socket:
-    """A socket that listens on loopback only. `port` 0: any free one. Raises Busy, NotAllowed."""
+    """Return a socket that listens on loopback only; `port` 0: any free one.
+
+    Raises Busy, NotAllowed.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -46,7 +49,7 @@ def listening(port: int) -> socket.socket:
 
 
 def run(application: ASGIApp, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Serves until Ctrl-C or SIGTERM, and logs nothing. `started` is called once it answers."""
+    """Serve until Ctrl-C or SIGTERM, and log nothing. `started` is called once it answers."""
     server = uvicorn.Server(
         uvicorn.Config(
             application,

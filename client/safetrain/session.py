@@ -24,6 +24,7 @@ class Session:
     json: bool = False
     autostart: bool = True
     quiet: bool = False
+    host: str = ""
 
     @property
     def terse(self) -> bool:
@@ -81,6 +82,13 @@ def shared_options(target: C) -> C:
             is_eager=True,
         ),
         _flag("--no-autostart", _("Do not start safetraind where none runs."), _no_autostart),
+        click.Option(
+            ["--host"],
+            metavar="HOST",
+            expose_value=False,
+            callback=_host,
+            help=_("Another machine, by its name in `safetrain hosts` or in ssh."),
+        ),
     ]
     return translate_values(target)
 
@@ -103,3 +111,8 @@ def _quiet(session: Session) -> None:
 
 def _no_autostart(session: Session) -> None:
     session.autostart = False
+
+
+def _host(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value:
+        ctx.ensure_object(Session).host = value

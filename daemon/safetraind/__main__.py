@@ -1,7 +1,8 @@
-"""The `safetraind` command: run, start, stop, restart, status, logs, install, uninstall."""
+"""The `safetraind` command: what it can do, from `run` to `uninstall`."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -139,7 +141,8 @@ def _cli() -> click.Command:
         help=_("The service that trains. It goes on when the terminal closes."),
         epilog=_("Example: {example}").format(example="safetraind start"),
     )
-    for make in (_run, _start, _stop, _restart, _status, _logs, _restore, _install, _uninstall):
+    serving = (_run, _start, _stop, _restart, _status, _endpoint, _logs)
+    for make in (*serving, _restore, _install, _uninstall):
         group.add_command(translate_values(make()))
     return translate_values(_with_lang(group))
 
@@ -231,6 +234,31 @@ def _status() -> click.Command:
         return {"running": True, **info, "text": text}
 
     return status
+
+
+def _endpoint() -> click.Command:
+    @click.option("--no-start", is_flag=True, help=_("Start no service where none runs."))
+    @_command(
+        "safetraind endpoint --json",
+        _("Say where the service listens, for a client on another machine; start it if need be."),
+    )
+    def endpoint(no_start: bool) -> dict[str, Any]:
+        from safetraind import agent, background
+
+        try:
+            info = background.info(home())
+        except Unreachable:
+            if no_start:
+                raise
+            with contextlib.suppress(Busy):  # another client starts it meanwhile
+                agent.start(home())
+            background.wait(home())
+            info = background.info(home())
+        socket = str(home().socket)
+        folder = str(Path.home())
+        return {"socket": socket, "version": info["version"], "folder": folder, "text": socket}
+
+    return endpoint
 
 
 def _logs() -> click.Command:

@@ -36,6 +36,8 @@ from safetrain_proto.v1 import (
     events_pb2_grpc,
     exports_pb2,
     exports_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     models_pb2,
@@ -69,6 +71,7 @@ from safetraind.service.error_mapping import UnderstoodRequests
 from safetraind.service.evaluations import EvaluationsService
 from safetraind.service.events import EventsService
 from safetraind.service.exports import ExportsService
+from safetraind.service.files import FilesService
 from safetraind.service.jobs import JobsService
 from safetraind.service.models import ModelsService
 from safetraind.service.preflight import PreflightService
@@ -98,6 +101,7 @@ _FILES = (
     events_pb2,
     evaluations_pb2,
     exports_pb2,
+    files_pb2,
     jobs_pb2,
     models_pb2,
     preflight_pb2,
@@ -325,7 +329,10 @@ class _Daemon:
         control = ControlService(controller, device(), _METHODS, self._request_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
-        data, models = DataService(workers), ModelsService(self._models, controller, workers)
+        data, models = (
+            DataService(workers, self._models),
+            ModelsService(self._models, controller, workers),
+        )
         streams = Streams()
         answers = AnswersService(controller, self._models, self._inference, streams)
 
@@ -341,6 +348,7 @@ class _Daemon:
             (models_pb2_grpc.add_ModelsServicer_to_server, models),
             (answers_pb2_grpc.add_AnswersServicer_to_server, answers),
             (exports_pb2_grpc.add_ExportsServicer_to_server, exports),
+            (files_pb2_grpc.add_FilesServicer_to_server, FilesService(controller)),
             (evaluations_pb2_grpc.add_EvaluationsServicer_to_server, evaluations),
             (diagnosis_pb2_grpc.add_DiagnosisServicer_to_server, diagnosis),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health),

@@ -20,7 +20,7 @@ from safetraind.models.registry import Models, Source
 from safetraind.preflight.job_preflight import Foreseen
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
-from safetraind.storage.bounded_read import HASH_SECONDS, bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.folder_identity import known_name
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
@@ -222,7 +222,7 @@ class Submission:
             spec=spec,
             model=ModelSource(source.path, source.hub),
             data={
-                name: await bounded(file, _data, file, seconds=HASH_SECONDS)
+                name: await bounded(file, _data, file, seconds=SLOW_SECONDS)
                 for name, file in files.items()
             },
             seed=spec.complete_settings.seed,

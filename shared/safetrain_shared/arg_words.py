@@ -14,13 +14,14 @@ from typing import Any
 from safetrain_shared.i18n import marked as _
 from safetrain_shared.i18n import translate
 
+# In English, the names that JSON uses.
 STATES = {
-    "queued": _("waiting"),
-    "checking": _("being checked"),
-    "running": _("training"),
+    "queued": _("queued"),
+    "checking": _("checking"),
+    "running": _("running"),
     "paused": _("paused"),
-    "interrupted": _("interrupted, goes on by itself"),
-    "succeeded": _("done"),
+    "interrupted": _("interrupted"),
+    "succeeded": _("succeeded"),
     "failed": _("failed"),
     "cancelled": _("cancelled"),
 }
@@ -54,6 +55,7 @@ CHECKS = {
     "repeats": _("repeated samples"),
     "leakage": _("samples that stand in both files"),
     "lengths": _("lengths of the samples"),
+    "positions": _("the longest sequence of the model"),
     "repository": _("files of the model"),
     "architecture": _("architecture of the model"),
     "code": _("programs of the model"),

@@ -9,14 +9,21 @@ BLOCK = 256  # queries whose scores exist at once
 _FUSED_SIZES = frozenset({64, 72, 80, 96, 128, 192, 256})
 
 
+def has_fused_backward(*, masked: bool, sizes: tuple[int, int]) -> bool:
+    """Whether a device with a backward pass of its own without the score matrix can use it.
+
+    `masked`: the mask is an array (packed rows, a window shorter than the row) or there are sinks.
+    `sizes`: of a head's keys and values.
+    """
+    return not masked and sizes[0] == sizes[1] and sizes[0] in _FUSED_SIZES
+
+
 def attends_in_blocks(width: int, *, masked: bool, sizes: tuple[int, int], fused: bool) -> bool:
     """Whether attention over `width` tokens is computed in blocks, without its score matrix.
 
-    `masked`: its mask is an array (packed rows, a window shorter than the row) or it has sinks.
-    `sizes`: of a head's keys and values. `fused`: the device has a backward of its own without the
-    score matrix, which is faster wherever it applies.
+    `masked` and `sizes` as in `has_fused_backward`. `fused`: the device has such a backward pass,
+    which is faster wherever it applies.
     """
     if width <= LEAST_WIDTH:
         return False
-    fits = not masked and sizes[0] == sizes[1] and sizes[0] in _FUSED_SIZES
-    return not (fused and fits)
+    return not (fused and has_fused_backward(masked=masked, sizes=sizes))

@@ -16,7 +16,7 @@ class EvaluationSpec:
     question set; empty: the job's validation data. `folder`: a checkpoint's or an exported model's
     folder instead of the best adapter. `checkpoints`: every kept checkpoint as well. `general`:
     what was forgotten, too. `max_tokens`: of an answer; 0: as the training data needs. `limit`:
-    questions at most; 0: all.
+    questions at most; 0: all. `tasks`: benchmarks of lm-evaluation-harness.
     """
 
     job: int = 0
@@ -26,6 +26,7 @@ class EvaluationSpec:
     general: bool = False
     max_tokens: int = 0
     limit: int = 0
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ class CheckpointScore:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A benchmark's main metric for base and adapter, each with its standard error."""
+
+    task: str
+    metric: str
+    base: float
+    adapter: float
+    base_error: float = 0.0
+    adapter_error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluation found: `evaluation.json`. In events and job views without the answers.
 
@@ -100,5 +113,6 @@ class Evaluation:
     checkpoints: tuple[CheckpointScore, ...] = ()
     selection: int = 0
     findings: tuple[Finding, ...] = ()
+    tasks: tuple[TaskScore, ...] = ()
     answers: tuple[EvaluatedAnswer, ...] = ()
     general_answers: tuple[EvaluatedAnswer, ...] = ()

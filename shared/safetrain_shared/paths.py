@@ -25,6 +25,8 @@ PLOTS = "plots"
 EVALUATION = "evaluation"
 EVALUATION_RESULT = "evaluation.json"  # in EVALUATION
 QUESTIONS = "questions.jsonl"  # beside the training file: held-out questions
+SPLIT = "split-"  # a folder of the output folder: the files that submit --split made; with a hash
+PREPARED = "prepared.json"  # what prepare made the files beside it of
 REPORT = "report.html"  # in PLOTS
 TENSORBOARD = "tensorboard"
 

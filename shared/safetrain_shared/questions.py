@@ -21,6 +21,7 @@ class Question:
     answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
     to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
     came with the model to run. The answer ends before the first text of `stop` that appears in it.
+    `thinking`: the setting of that name of the training that is asked.
     """
 
     messages: tuple[Mapping[str, str], ...] = field(repr=False)
@@ -34,6 +35,7 @@ class Question:
     keep_alive: float | None = None
     trust_remote_code: bool = False
     stop: tuple[str, ...] = field(default=(), repr=False)
+    thinking: str = "given"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class TrainingSettings:
     segment_minutes: float = _setting(0.0, low=0.0, high=10_080.0)
     rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
     pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
+    thinking: str = _setting("given", choices=("given", "keep", "drop"))
 
     @property
     def effective_batch(self) -> int:

@@ -44,6 +44,7 @@ WORDS = (
 _VALUES = (
     _("ARGS"),
     _("COMMAND"),
+    _("DATA"),
     _("FILE"),
     _("FLOAT RANGE"),
     _("FOLDER"),

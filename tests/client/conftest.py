@@ -1,4 +1,4 @@
-"""A home of its own for every test, and a daemon of paper in it."""
+"""A home of its own for every test, with a scripted daemon in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 @pytest.fixture
 def daemon(home: Home) -> Iterator[FakeDaemon]:
-    """A running daemon of paper."""
+    """A running scripted daemon."""
     fake = FakeDaemon(home)
     fake.start()
     yield fake

@@ -1,4 +1,4 @@
-"""A daemon of paper: the services with scripted answers, on a real socket, for the client's tests.
+"""A scripted daemon: the services with given answers, on a real socket, for the client's tests.
 
 It keeps the requests it was given. What the real daemon does is tested elsewhere.
 """
@@ -58,6 +58,7 @@ class FakeDaemon(
         self.submitted = jobs_pb2.SubmitResponse()
         self.kept: list[str] = []
         self.models: list[models_pb2.Model] = []
+        self.suggested = models_pb2.SuggestModelsResponse()
         self.ended = threading.Event()
         self.watching = threading.Event()
         self._server: grpc.Server | None = None
@@ -82,7 +83,7 @@ class FakeDaemon(
         self._server.start()
 
     def stop(self) -> None:
-        """Goes away without a word, as a killed daemon does."""
+        """Stop at once, as a killed daemon does."""
         if self._server is not None:
             self._server.stop(None).wait()
         self._server = None
@@ -134,6 +135,10 @@ class FakeDaemon(
     def Ask(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)
         yield from self.answer
+
+    def Suggest(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return self.suggested
 
     def Validate(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)

@@ -34,7 +34,7 @@ def _two_jobs(daemon: FakeDaemon) -> None:
 def test_status_shows_the_job_at_work_and_the_queue_behind(capsys: Capture) -> None:
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    assert "Job 2 · farense · training" in out
+    assert "Job 2 · farense · running" in out
     assert "40% · step 40 of 100" in out
     assert "waiting behind: 3 (starts in 2 min)" in out
 
@@ -116,7 +116,7 @@ def test_a_wait_tells_the_end_in_words(daemon: FakeDaemon, capsys: Capture) -> N
     daemon.submitted = jobs_pb2.SubmitResponse(job=job(7))
     daemon.ended.set()
     assert main(["submit", "--wait"]) == 0
-    assert capsys.readouterr().err.endswith("Job 7: done\n")
+    assert capsys.readouterr().err.endswith("Job 7: succeeded\n")
 
 
 @pytest.mark.parametrize("cls", errors.ERRORS)
@@ -288,6 +288,51 @@ def test_models_shows_the_licence(daemon: FakeDaemon, capsys: Capture) -> None:
     assert main(["models", "add", "demo"]) == 0
     assert main(["models", "list"]) == 0
     assert capsys.readouterr().out.count("✓ demo · Apache-2.0 · 256.0 MiB · /m") == 2
+
+
+def test_models_suggest_tells_what_fits_class_by_class(daemon: FakeDaemon, capsys: Capture) -> None:
+    small = models_pb2.SuggestedModel(
+        name="a/small",
+        size_class="small",
+        licence="MIT",
+        bytes=2 << 30,
+        languages=8,
+        portuguese="pt",
+        read="2026-11",
+        fits=True,
+        peak=3 << 30,
+        expected_seconds=7500,
+    )
+    large = models_pb2.SuggestedModel(
+        name="b/large",
+        size_class="large",
+        licence="MIT",
+        bytes=8 << 30,
+        portuguese="pt-PT",
+        read="2026-11",
+        peak=9 << 30,
+    )
+    daemon.suggested = models_pb2.SuggestModelsResponse(
+        models=[small, large], room=4 << 30, samples=848, longest=512, speed_of="demo"
+    )
+    assert main(["models", "suggest", "--train", "d.jsonl", "--memory-budget", "6GiB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == [
+        "1 to 3 GiB of weights",
+        "  ✓ a/small · 2.0 GiB · MIT · 8 languages, Portuguese too",
+        "      3.0 GiB at the peak, about 2 h 05 min",
+        "7 GiB of weights and more",
+        "  – b/large · 8.0 GiB · MIT · made for the Portuguese of Portugal",
+        "      does not fit: it takes 9.0 GiB, and 4.0 GiB can be had",
+    ]
+    assert "848 samples" in lines[6] and "demo" in lines[7]
+    asked = daemon.requests[-1]
+    assert asked.train.endswith("/d.jsonl") and asked.memory_budget == 6 << 30
+    assert main(["models", "suggest", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [model["fits"] for model in told["models"]] == [True, False]
+    assert told["models"][0]["expected_seconds"] == 7500
+    assert daemon.requests[-1].train == ""
 
 
 def test_watch_prints_one_line_an_event_and_exits_as_the_job_ended(

@@ -58,7 +58,7 @@ def test_from_an_empty_home_to_an_answer(machine: DaemonProcess) -> None:
     assert done.stdout.startswith("Job 1 is queued.\n")
     assert "step 24 of 24" in done.stdout and "the best so far" in done.stdout
     assert Path("out/adapters/adapters.safetensors").is_file()
-    assert "Job 1 · done" in _run("status").stdout
+    assert "Job 1 · succeeded" in _run("status").stdout
     again = _run(*_submit(2))
     assert again.returncode == 3 and "--fresh" in again.stderr
     asked = _run("ask", "Em que cidade joga o clube?", "--max-tokens", "8", "--json")

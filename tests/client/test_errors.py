@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,16 @@ def test_an_argument_that_is_not_utf8_is_named(
     said = capsys.readouterr().err
     assert "\\udcff" in said or "/?.jsonl" in said
     assert "UTF-8" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["submit", "--model", "demo"], ["validate", "a.jsonl"]])
+def test_a_current_folder_that_is_gone_is_a_sentence(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("SAFETRAIN_HOME", str(tmp_path / "home"))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main([*arguments, "--no-autostart"]) == 66
+    assert capsys.readouterr().err.startswith("safetrain: The current folder was deleted.")

@@ -57,6 +57,11 @@ def test_what_is_asked_for_as_json_is_a_result(ended: FakeDaemon, capsys: Captur
     assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()]
 
 
+def test_status_is_one_line(ended: FakeDaemon, capsys: Capture) -> None:
+    assert main(["status", "--quiet"]) == 0
+    assert capsys.readouterr() == ("Job 7 · cancelled\n", "")
+
+
 def test_errors_stay(ended: FakeDaemon, capsys: Capture) -> None:
     assert main(["status", "9", "--quiet"]) == 66
     assert "no job 9" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The live view: stories fold rightly, frames fit their screen, a terminal is left whole."""
+"""The live view: history, frames of every size, and the state of the terminal afterwards."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def test_a_frame_fills_its_screen_exactly(size: tuple[int, int], lang: str) -> N
 
 
 def test_a_frame_of_80_by_24_tells_it_all_without_colour() -> None:
-    scene = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
-    text = "\n".join(line.plain for line in frame(scene, 80, 24))
+    shown = FrameData(job(1, name="farense"), _history(complete_run()[:-2]), [], "", NOON + 12)
+    text = "\n".join(line.plain for line in frame(shown, 80, 24))
     for part in (
-        "Job 1 farense · training",
+        "Job 1 farense · running",
         "30% · step 30 of 100 · epoch 1 of 3 · 2 min left",
         "training 1.0000",
         "validation 2.2500",
@@ -124,14 +124,14 @@ def test_the_losses_are_on_the_smallest_screen(size: tuple[int, int], lang: str)
     assert "1.0000" in text and text.count("2.2500") == 2 and " 3.0 GiB" in text
 
 
-def _top(scene: FrameData) -> str:
-    return "\n".join(line.plain for line in frame(scene, 100, 24)[:4])
+def _top(shown: FrameData) -> str:
+    return "\n".join(line.plain for line in frame(shown, 100, 24)[:4])
 
 
 def test_a_waiting_job_tells_its_place_and_its_start() -> None:
     waiting = job(3, JobState.QUEUED, queue_position=2, start_eta_seconds=90)
     history = _history([event(1, events.StateChanged(JobState.QUEUED))])
-    assert "Job 3 · waiting · number 2 in the queue · starts in 2 min" in _top(
+    assert "Job 3 · queued · number 2 in the queue · starts in 2 min" in _top(
         FrameData(waiting, history)
     )
     running = _history([event(1, events.StateChanged(JobState.RUNNING))])
@@ -144,7 +144,7 @@ def test_a_job_that_is_checked_shows_what_is_done_and_what_it_will_train() -> No
     history = _history([event(1, events.StateChanged(JobState.CHECKING))])
     text = "\n".join(line.plain for line in frame(FrameData(checked, history), 80, 24))
     for part in (
-        "Job 1 farense · being checked · measuring real training steps",
+        "Job 1 farense · checking · measuring real training steps",
         "demo",
         "/d/train.jsonl",
         "/out/1",
@@ -190,7 +190,7 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
 
 def test_a_frame_before_the_first_event_shows_the_job() -> None:
     text = "\n".join(line.plain for line in frame(FrameData(job(1), History()), 80, 24))
-    assert "Job 1 · training" in text and "no step yet" in text
+    assert "Job 1 · running" in text and "no step yet" in text
 
 
 def test_a_frame_of_a_long_story_that_has_not_come_yet_shows_how_far_the_job_is() -> None:

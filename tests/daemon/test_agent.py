@@ -1,6 +1,6 @@
 """What `safetraind install` writes for launchd and systemd, and what it asks of them.
 
-No test asks the service manager of whoever runs it: they are given one of paper.
+No test asks the service manager of whoever runs it: they are given a scripted one.
 """
 
 from __future__ import annotations

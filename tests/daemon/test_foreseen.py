@@ -16,7 +16,7 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Blocked
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, Plan
 from safetrain_shared.paths import Home, private
 from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
@@ -94,17 +94,16 @@ def test_a_queued_job_has_its_predicted_plan_and_no_invented_time(
     assert daemon.job(answer.job.id).forecast == answer.job.forecast
 
 
-def test_the_model_of_the_hub_without_a_network_fails_with_the_way_out(
+def test_a_model_that_cannot_be_had_is_refused_at_submit(
     home: Path, spec: JobSpec, tmp_path: Path
 ) -> None:
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    daemon = DaemonProcess(home, env=environment)
+    daemon = DaemonProcess(home, env=environment).start()
     try:
-        job = daemon.start().submit(dataclasses.replace(spec, model=DEFAULT_MODEL)).job
-        daemon.wait_for_state(job.id, JobState.FAILED)
-        cause = daemon.job(job.id).cause
-        assert cause.code == "model.hub_offline"
-        assert DEFAULT_MODEL in cause.text and "Check the network" in cause.text
+        error = refused(daemon, dataclasses.replace(spec, model=DEFAULT_MODEL))
+        assert error.code == "model.hub_offline"
+        assert DEFAULT_MODEL in str(error) and "Check the network" in str(error)
+        assert not daemon.jobs.List(jobs_pb2.ListJobsRequest()).jobs
     finally:
         daemon.end()
 

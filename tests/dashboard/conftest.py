@@ -98,8 +98,8 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def paper(home: Path) -> Iterator[FakeDaemon]:
-    """A daemon of paper in the home."""
+def scripted(home: Path) -> Iterator[FakeDaemon]:
+    """A scripted daemon in the home."""
     fake = FakeDaemon(Home(home))
     fake.start()
     yield fake

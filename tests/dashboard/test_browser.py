@@ -25,8 +25,8 @@ NUMBERS = (0, 0.0002, 0.00002, 7.25, 999.5, 1234, 12_345, 1_234_567, 7_838_315_3
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
-    """A daemon of paper with one job in training and one behind it."""
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
+    """A scripted daemon with one job in training and one behind it."""
     fake = FakeDaemon(Home(tmp_path_factory.mktemp("home")))
     running = job(1, name="Farense", last_seq=11, step=30, total_steps=100, train_loss=1.25)
     fake.jobs = [running, job(2, JobState.QUEUED, queue_position=1)]
@@ -38,8 +38,8 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture(scope="module")
-def served(paper: FakeDaemon) -> Iterator[Served]:
-    page = Served(home=paper.home)
+def served(scripted: FakeDaemon) -> Iterator[Served]:
+    page = Served(home=scripted.home)
     yield page
     page.end()
 
@@ -65,7 +65,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
 def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
     assert page.title() == "30% · Farense · safetrain"
     assert "token" not in page.url
-    expect(page.locator("#state")).to_have_text("training")
+    expect(page.locator("#state")).to_have_text("running")
     expect(page.locator("#progress")).to_have_text("step 30 of 100")
     expect(page.locator("#bar")).to_have_attribute("aria-valuenow", "30")
     expect(page.locator("#figures")).to_contain_text("1.250")
@@ -76,20 +76,20 @@ def test_one_look_tells_state_progress_loss_and_memory(page: Page) -> None:
     expect(page.locator("#jobs a")).to_have_count(2)
 
 
-def test_a_new_step_is_drawn_without_a_reload(page: Page, paper: FakeDaemon) -> None:
+def test_a_new_step_is_drawn_without_a_reload(page: Page, scripted: FakeDaemon) -> None:
     before = page.locator("#chart-loss path.train").get_attribute("d")
-    paper.events.append(event(11, step(40, 0.5)))
+    scripted.events.append(event(11, step(40, 0.5)))
     expect(page.locator("#chart-loss path.train")).not_to_have_attribute("d", before or "")
-    paper.jobs[0].step = 40
+    scripted.jobs[0].step = 40
     expect(page.locator("#progress")).to_have_text("step 40 of 100")
-    paper.jobs[0].step = 30
+    scripted.jobs[0].step = 30
 
 
-def test_a_daemon_that_goes_away_is_told_and_its_return_too(page: Page, paper: FakeDaemon) -> None:
+def test_a_lost_daemon_and_its_return_are_shown(page: Page, scripted: FakeDaemon) -> None:
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
-    paper.stop()
+    scripted.stop()
     expect(page.locator("#link")).to_have_attribute("data-state", "away")
-    paper.start()
+    scripted.start()
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
 
 
@@ -115,9 +115,9 @@ def test_the_keyboard_reads_a_curve_and_picks_a_job(page: Page) -> None:
 
 
 def test_a_question_is_answered_and_what_the_model_says_stays_text(
-    page: Page, paper: FakeDaemon
+    page: Page, scripted: FakeDaemon
 ) -> None:
-    paper.answer = [
+    scripted.answer = [
         AskEvent(source=AnswerSource(model="demo")),
         AskEvent(text="<img src=x onerror=alert(1)>"),
         AskEvent(text=" Faro."),

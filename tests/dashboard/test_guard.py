@@ -25,12 +25,12 @@ EVERYTHING = ("/", "/static/app.js", "/api/live", "/docs", "/openapi.json")
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = Home(tmp_path_factory.mktemp("home"))
-    paper = FakeDaemon(home)
-    paper.start()
+    scripted = FakeDaemon(home)
+    scripted.start()
     served = Served(home=home)
     yield served
     served.end()
-    paper.stop()
+    scripted.stop()
 
 
 def test_nothing_is_shown_without_the_cookie(page: Served) -> None:
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way() -> None:
         assert first.getsockname() != second.getsockname()
 
 
-def test_ctrl_c_ends_it_at_once_though_a_tab_is_open(paper: FakeDaemon, serve: Serve) -> None:
+def test_ctrl_c_ends_it_at_once_though_a_tab_is_open(scripted: FakeDaemon, serve: Serve) -> None:
     page = serve()
     stream = page.live()
     assert next(stream)[0] == "words"
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_it_at_once_though_a_tab_is_open(paper: FakeDaemon, serve: S
     assert wait_for(lambda: next(stream, None) is None)
 
 
-def test_without_its_libraries_one_sentence_says_what_to_install(paper: FakeDaemon) -> None:
+def test_without_its_libraries_one_sentence_says_what_to_install(scripted: FakeDaemon) -> None:
     code = "import sys; from safetrain.cli import main; sys.modules['uvicorn'] = None; "
     code += "sys.exit(main(['dashboard']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The live stream, over a real daemon with workers of play; questions, over one of paper."""
+"""The live stream, over a real daemon with workers of play; questions, over a scripted one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_training_is_seen_as_it_goes(
     shares = [o["chosen"]["share"] for o in seen["overview"] if o["chosen"]["id"] == first.id]
     assert shares == sorted(shares) and 0.6 in shares
     waiting = [o["jobs"][1]["label"] for o in seen["overview"] if len(o["jobs"]) == 2]
-    assert "waiting" in waiting
+    assert "queued" in waiting
     assert 6 in [len(c["loss"]) for c in seen["curves"]]
     assert any("checkpoint" in e["text"] for e in seen["log"][-1])
 
@@ -64,35 +64,35 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
     playing.wait_for_state(id_, JobState.SUCCEEDED)
     curves = until(page, "curves", lambda c: len(c["loss"]) >= 20)
     assert [step for step, _loss in curves["loss"]] == list(range(1, 21))
-    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "done")
+    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "succeeded")
     saved = [entry["text"] for entry in log if "checkpoint" in entry["text"]]
     assert len(saved) == 4
 
 
-def test_tabs_share_one_watch_of_a_job(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, last_seq=12)], complete_run()
+def test_tabs_share_one_watch_of_a_job(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs, scripted.events = [job(1, last_seq=12)], complete_run()
     page = serve()
     for lang in ("en", "pt", "en"):
         until(page, "curves", lambda c: bool(c["loss"]), f"?lang={lang}")
-    assert sum(type(r).__name__ == "WatchRequest" for r in paper.requests) == 1
+    assert sum(type(r).__name__ == "WatchRequest" for r in scripted.requests) == 1
 
 
-def test_a_job_that_had_ended_is_followed_on_after_a_retry(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs, paper.events = [job(1, JobState.FAILED, last_seq=12)], complete_run()
-    paper.ended.set()
+def test_a_job_is_followed_on_after_a_retry(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs, scripted.events = [job(1, JobState.FAILED, last_seq=12)], complete_run()
+    scripted.ended.set()
     page = serve()
     assert len(until(page, "curves", lambda c: bool(c["loss"]))["loss"]) == 3
-    paper.ended.clear()
-    paper.events.append(event(13, step(40), attempt=2))
-    paper.jobs = [job(1, last_seq=13)]
+    scripted.ended.clear()
+    scripted.events.append(event(13, step(40), attempt=2))
+    scripted.jobs = [job(1, last_seq=13)]
     assert until(page, "curves", lambda c: len(c["loss"]) > 3)["loss"][-1][0] == 40
 
 
 def test_every_figure_and_sentence_is_in_the_language_asked_for(
-    paper: FakeDaemon, serve: Serve
+    scripted: FakeDaemon, serve: Serve
 ) -> None:
-    paper.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
-    paper.events = complete_run()
+    scripted.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
+    scripted.events = complete_run()
     page = serve("--lang", "pt")
 
     def loss(query: str) -> str:
@@ -104,24 +104,24 @@ def test_every_figure_and_sentence_is_in_the_language_asked_for(
     assert until(page, "words", lambda words: True)["lang"] == "pt"
 
 
-def test_the_job_that_is_asked_for_is_shown(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs = [job(1, JobState.SUCCEEDED), job(2), job(3, JobState.QUEUED, queue_position=1)]
+def test_the_job_that_is_asked_for_is_shown(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs = [job(1, JobState.SUCCEEDED), job(2), job(3, JobState.QUEUED, queue_position=1)]
     page = serve()
     chosen = {q: until(page, "overview", bool, q)["chosen"]["id"] for q in ("", "?job=1", "?job=9")}
     assert chosen == {"": 2, "?job=1": 1, "?job=9": 2}
     assert [card["id"] for card in until(page, "overview", bool)["jobs"]] == [2, 3, 1]
 
 
-def test_a_home_without_jobs_is_an_empty_page(paper: FakeDaemon, serve: Serve) -> None:
+def test_a_home_without_jobs_is_an_empty_page(scripted: FakeDaemon, serve: Serve) -> None:
     assert until(serve(), "overview", bool)["chosen"] is None
 
 
 def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
-    paper: FakeDaemon, serve: Serve
+    scripted: FakeDaemon, serve: Serve
 ) -> None:
     checked = job(2, JobState.CHECKING, phase="probing")
     checked.forecast.settings.batch_size = 4
-    paper.jobs = [job(1, JobState.FAILED), checked]
+    scripted.jobs = [job(1, JobState.FAILED), checked]
     page = serve()
     shown = until(page, "overview", bool)["chosen"]
     assert shown["doing"] == "measuring real training steps" and not shown["retry"]
@@ -133,7 +133,7 @@ def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
         "safetrain retry 1",
     ]
     assert ask(page, '{"job": 1}', path="/api/retry") == (200, [{}])
-    assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in paper.requests)
+    assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in scripted.requests)
     for body in ("", "[]", '{"job": "1"}', '{"job": true}', '{"job": 0}', '{"job": 9}'):
         status, answer = ask(page, body, path="/api/retry")
         assert status == 400 and "There is no job" in answer[0]["error"], body
@@ -149,9 +149,9 @@ def ask(
 
 
 def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
-    paper: FakeDaemon, serve: Serve
+    scripted: FakeDaemon, serve: Serve
 ) -> None:
-    paper.answer = [
+    scripted.answer = [
         AskEvent(waiting="loading"),
         AskEvent(source=AnswerSource(model="demo", job_id=2, step=7, training=True)),
         AskEvent(text="Em \x1b]0;Faro"),
@@ -165,7 +165,7 @@ def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
     assert status == 200
     assert [next(iter(piece)) for piece in pieces] == ["waiting", "source", "text", "text", "done"]
     assert pieces[2]["text"] == "Em ]0;Faro"
-    request = next(r for r in paper.requests if type(r).__name__ == "AskRequest")
+    request = next(r for r in scripted.requests if type(r).__name__ == "AskRequest")
     assert request.messages[0].content == question
     assert (request.job_id, request.base) == (2, True)
     said = page.end()
@@ -173,19 +173,19 @@ def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
 
 
 def test_a_question_that_cannot_be_answered_gets_one_sentence(
-    paper: FakeDaemon, serve: Serve
+    scripted: FakeDaemon, serve: Serve
 ) -> None:
     page = serve()
     for body in ("", "[]", "{}", '{"question": " "}', '{"question": 3}', "\x00"):
         assert ask(page, body) == (400, [{"error": "The question is empty."}]), body
     status, pieces = ask(page, json.dumps({"question": "a" * 20_000}))
     assert status == 400 and "error" in pieces[0]
-    paper.error = Busy("client.port_taken", port=1)
+    scripted.error = Busy("client.port_taken", port=1)
     status, pieces = ask(page, json.dumps({"question": "Olá?"}))
     assert pieces == [{"error": pieces[0]["error"]}] and "Port 1" in pieces[0]["error"]
 
 
-def test_a_tab_that_is_closed_ends_its_question(paper: FakeDaemon, serve: Serve) -> None:
+def test_a_tab_that_is_closed_ends_its_question(scripted: FakeDaemon, serve: Serve) -> None:
     ended = threading.Event()
 
     def slow(request: Any, context: Any) -> Any:
@@ -193,9 +193,9 @@ def test_a_tab_that_is_closed_ends_its_question(paper: FakeDaemon, serve: Serve)
         yield AskEvent(text="Em")
         ended.wait(20)
 
-    paper.Ask = slow  # type: ignore[method-assign]
-    paper.stop()
-    paper.start()
+    scripted.Ask = slow  # type: ignore[method-assign]
+    scripted.stop()
+    scripted.start()
     page = serve()
     headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
     answer = page.ask("/api/ask", "POST", json.dumps({"question": "Olá?"}), **headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from safetraind.storage import documents
 from safetraind.worker import loading
 from safetraind.worker.evaluation import answering, evaluate
 from safetraind.worker.evaluation.evaluate import Work
+from safetraind.worker.evaluation.general_suite import UNBOUNDED, general_questions
 from safetraind.worker.evaluation.question_set import read_questions
 from safetraind.worker.training import adapters
 from safetraind.worker.training.step import Stepper
@@ -97,6 +99,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_answers_and_verdict(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answering, "BATCH", 8)
+    monkeypatch.setattr(evaluate, "general_questions", lambda: general_questions()[:12])
     watching = Watching()
     whole = run(tiny, tmp_path / "whole", watching, checkpoints=True, general=True)
     looks = (1 << 30) - watching.looks
@@ -110,6 +113,26 @@ def test_killed_at_any_moment_it_ends_with_the_same_answers_and_verdict(
         found = run(tiny, output, again, checkpoints=True, general=True)
         assert replace(found, adapter="", path="") == replace(whole, adapter="", path="")
         assert (1 << 30) - again.looks <= looks - len(killed.answered), "nothing is asked twice"
+
+
+def test_an_adapter_of_broken_weights_is_named_as_damaged(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "general_questions", lambda: general_questions()[:6])
+    save_new_adapter(tiny / "model", tmp_path / "adapters", math.nan)
+    found = run(tiny, tmp_path, general=True)
+    assert found.divergence == UNBOUNDED
+    assert "evaluate.damaged" in [one.code for one in found.findings]
+    assert documents.read(tmp_path / "evaluation" / "evaluation.json", Evaluation) == found
+
+
+def test_an_untrained_adapter_forgets_nothing_and_does_not_diverge(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "general_questions", lambda: general_questions()[:6])
+    found = run(tiny, tmp_path, general=True)
+    assert found.general is not None and found.general.questions == 6
+    assert abs(found.divergence) < 1e-5 and found.findings == ()
 
 
 def test_batches_are_bounded_in_rows_and_in_tokens() -> None:

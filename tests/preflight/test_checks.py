@@ -35,6 +35,27 @@ def test_nothing_is_wrong_where_everything_is_well() -> None:
     assert codes(facts(), Status.FAILED, Status.WARNING, Status.SKIPPED) == set()
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_samples_beyond_the_models_positions_are_told(learned: bool) -> None:
+    """What a vector for each position has no vector for cannot be trained; others guess."""
+    model = dataclasses.replace(MODEL, positions=64, learned_positions=learned)
+    known = facts(model=model)
+    longer = [f for f in judged(known) if f.code == "data.beyond_positions"]
+    assert [f.status for f in longer] == [Status.FAILED if learned else Status.WARNING] * 2
+    assert longer[0].args == {"name": "train.jsonl", "count": 448, "positions": 64, "longest": 90}
+    assert "max_seq_length=64" in say(longer[0], lang="en")
+    assert "data.beyond_positions" not in codes(known, settings={"max_seq_length": 64})
+    for positions in (0, 90):
+        fits = facts(model=dataclasses.replace(model, positions=positions))
+        assert "data.beyond_positions" not in codes(fits)
+
+
+def test_keys_that_mlx_lm_does_not_read_are_told_and_stop_nothing() -> None:
+    data = Data(data_file(), data_file("/d/valid.jsonl"), dropped_keys=("gate", "notes"))
+    (told,) = (f for f in judged(facts(data=data)) if f.code == "model.keys_dropped")
+    assert told.status is Status.INFO and "gate, notes" in say(told, lang="en")
+
+
 def test_findings_come_in_the_documents_order_of_sections() -> None:
     found = [SECTIONS.index(finding.section) for finding in judged(facts())]
     assert found == sorted(found) and set(found) == set(range(6))

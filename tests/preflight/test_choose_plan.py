@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
-from safetraind.planner.batch_shapes import counted_rows
+from safetraind.planner.batch_shapes import counted_rows, padded_tokens
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.planner.degree import Degree
 from safetraind.planner.facts import Device
@@ -129,6 +130,55 @@ def test_less_memory_gives_smaller_micro_batches_of_the_same_effective_batch() -
     assert plans[-1].settings.gradient_checkpointing
 
 
+def test_what_the_model_cannot_be_trained_with_is_turned_off_and_told() -> None:
+    tight = budget(1300 * MB)
+    asked = question(budget=tight, lengths=lengths((500, 848)), spec=spec(packing=True))
+    assert planned(budget=tight, lengths=lengths((500, 848))).settings.gradient_checkpointing
+    unable = dataclasses.replace(
+        asked, unsupported=frozenset({"packing", "gradient_checkpointing"})
+    )
+    for option in choose_plan.options(unable):
+        assert not option.settings.packing and not option.settings.gradient_checkpointing
+    plan = choose_plan.plan(dataclasses.replace(unable, budget=budget(8 * GB)))
+    assert isinstance(plan, Plan) and not plan.settings.packing
+    told = {reason.code: reason.status for reason in plan.reasons}
+    assert told["plan.without_packing"] is Status.WARNING  # the user asked for it
+    assert told["plan.without_gradient_checkpointing"] is Status.INFO
+
+
+def test_a_measure_under_another_memory_limit_counts_only_below_both() -> None:
+    """MLX fills its memory up to the limit: what took more than there is now may take less."""
+    asked = question()
+    best = choose_plan.options(asked)[0]
+    limit = asked.budget.limit
+    under = partial(Measure, best.settings, best.step, tokens_per_second=100.0)
+    for peak, then, counts in (
+        (limit // 2, 10 * limit, True),
+        (2 * limit, 10 * limit, False),
+        (2 * limit, limit, True),  # measured within today's limit: it takes that much
+        (limit // 2, limit // 4, False),  # held back then, and not now
+        (2 * limit, 0, True),  # of an older version
+    ):
+        known = choose_plan.judge(asked, [under(peak, limit=then)])
+        _, degree = known.peak(best.settings, best.step)
+        assert (degree is Degree.MEASURED) == counts
+
+
+@pytest.mark.parametrize(("accumulation", "taken"), [(1, 3.0), (4, 2.0)])
+def test_accumulation_spares_the_time_of_applying_gradients(
+    accumulation: int, taken: float
+) -> None:
+    """A second to compute a micro-batch, two to apply; a step was run of two where they add up."""
+    asked = question(spec=spec(gradient_accumulation=accumulation, batch_size=2))
+    best = choose_plan.options(asked)[0]
+    tokens = best.step.rows * best.step.width
+    run = Measure(best.settings, best.step, GB, tokens / taken, update_seconds=2.0)
+    assert run.seconds == pytest.approx(1.0)
+    found = choose_plan.judge(asked, [run]).option(best.settings)
+    padded, batches = padded_tokens(asked.lengths, best.settings, LENGTH_BUCKET)
+    assert found.seconds == pytest.approx(padded / tokens + 2.0 * batches / accumulation)
+
+
 def test_shorter_sequences_come_only_where_the_longest_do_not_fit() -> None:
     long = lengths((100, 800), (4000, 48))
     plan = planned(budget=budget(int(1.3 * GB)), lengths=long)
@@ -164,6 +214,17 @@ def test_what_cannot_fit_is_refused_with_a_change_that_would(factor: float | Non
     }
     followed = dataclasses.replace(asked, spec=spec(**changes))
     assert isinstance(choose_plan.plan(followed, seen), Plan)
+
+
+@pytest.mark.parametrize("chosen", [4096, 48])
+def test_a_batch_too_large_is_refused_with_one_that_fits(chosen: int) -> None:
+    asked = question(budget=budget(1500 * MB), spec=spec(batch_size=chosen))
+    refused = choose_plan.plan(asked)
+    assert isinstance(refused, Finding) and refused.code == "plan.refused_batch"
+    rows = refused.args["rows"]
+    assert isinstance(rows, int) and rows < chosen
+    plan = choose_plan.plan(dataclasses.replace(asked, spec=spec(batch_size=rows)))
+    assert isinstance(plan, Plan)
 
 
 def test_a_model_too_large_for_anything_is_refused_as_such() -> None:
@@ -409,3 +470,10 @@ def test_a_budget_on_metal_stays_below_the_working_set() -> None:
     found = budget_for(SPEC, facts(device=small))
     assert found.mlx < 2 * GB and found.wired <= 2 * GB
     assert budget_for(SPEC, facts(device=Device("cpu"))).wired == 0
+
+
+def test_a_plan_has_the_steps_that_were_set_whatever_they_are_in_epochs() -> None:
+    epochs, steps = planned(), planned(spec=spec(max_steps=7))
+    assert steps.total_steps == 7
+    share = 7 / epochs.total_steps
+    assert steps.expected_seconds == pytest.approx(epochs.expected_seconds * share)

@@ -16,6 +16,8 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
 from safetraind.preflight.preflight_run import PreflightRun
+from safetraind.preflight.probing import Round
+from safetraind.processes.ephemeral import WorkerResult
 from safetraind.scheduler.oom_fallback import step_down
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
@@ -203,3 +205,22 @@ def test_an_unreadable_file_of_what_was_learned_is_as_good_as_none(learned: Plac
 def _work(plan: Plan) -> tuple[object, ...]:
     settings = plan.settings
     return settings.batch_size, settings.gradient_checkpointing, settings.loss_chunk
+
+
+@pytest.mark.parametrize(
+    ("signal", "oom_kills", "limit", "interrupted"),
+    [
+        (9, 0, "", True),
+        (15, None, "", True),
+        (9, None, "", False),  # nobody knows: it may have been memory
+        (9, 1, "", False),
+        (9, 0, "memory", False),  # our own
+        (11, 0, "", False),
+    ],
+)
+def test_a_probe_that_somebody_else_killed_says_nothing_of_what_it_tried(
+    signal: int, oom_kills: int | None, limit: str, interrupted: bool
+) -> None:
+    this = Round()
+    this.ended = WorkerResult({"signal": signal, "oom_kills": oom_kills}, None, limit=limit)
+    assert this.is_interrupted is interrupted

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
+import pytest
+
 from benchmarks.bench_published import counted, left_out, rows
 from benchmarks.published.shapes import model_shape
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.memory_estimate import Runtime, Step, predict
+from safetraind.planner.memory_estimate import Runtime, Step, most_per_square, predict
 
 MISTRAL = Runtime(model_shape("mistral-7b-v0.3", 4), "metal")
 STEP = Step(4, 2048, 4 * 2048)
@@ -26,16 +28,28 @@ def test_every_row_has_a_source_and_what_is_left_out_a_rule() -> None:
     assert {left_out(row)[:1] for row in rows()} == {"", "1", "2", "3", "4"}
 
 
-def test_packed_rows_keep_scores_on_metal_and_plain_ones_do_not() -> None:
-    plain = predict(MISTRAL, TrainingSettings(), STEP)
-    packed = predict(MISTRAL, TrainingSettings(packing=True), STEP)
-    assert plain.scores == 0 < 15 * 10**9 < packed.scores
+def test_packed_rows_keep_scores_only_up_to_the_width_of_the_blocks() -> None:
+    plain, packed = TrainingSettings(gradient_checkpointing=False), TrainingSettings(packing=True)
+    short, long = Step(4, 512, 256), Step(4, 2048, 1024)
+    assert predict(MISTRAL, plain, long).scores == 0
+    assert predict(MISTRAL, packed, long).scores < predict(MISTRAL, packed, short).scores
 
 
-def test_a_window_shorter_than_the_sequence_keeps_scores_on_its_layers() -> None:
+def test_a_window_shorter_than_the_sequence_has_the_scores_of_a_block_at_once() -> None:
     gemma = Runtime(model_shape("gemma-3-4b", 4), "metal")
-    short, long = (predict(gemma, TrainingSettings(), Step(1, w, w)) for w in (512, 2048))
-    assert short.scores == 0 < long.scores
+    short, long = (predict(gemma, TrainingSettings(), Step(1, w, 64)) for w in (1024, 2048))
+    heads = gemma.shape.heads
+    assert (short.scores, long.scores) == (0, 4 * 4 * heads * 256 * 2048)
+
+
+def test_blocks_make_the_peak_on_a_cpu_grow_with_the_width_and_not_its_square() -> None:
+    cpu = dataclasses.replace(MISTRAL, device="cpu")
+    settings = TrainingSettings(loss_chunk=128)
+    peaks = [predict(cpu, settings, Step(1, w, w)).total for w in (1024, 2048, 3072)]
+    assert peaks[2] - peaks[1] == pytest.approx(peaks[1] - peaks[0], rel=0.01)
+    assert most_per_square(cpu, settings, 1024) == 0 < most_per_square(cpu, settings, 512)
+    whole = dataclasses.replace(cpu, unfused=True)
+    assert predict(whole, settings, Step(1, 2048, 2048)).total > 1.4 * peaks[1]
 
 
 def test_float32_copies_of_the_adapters_inputs_cost_what_ours_save() -> None:

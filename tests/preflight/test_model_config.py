@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.architectures import tiny_model
 from safetrain_shared.findings import Status
 from safetrain_shared.messages import say
+from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelFacts, read_model
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
+from safetraind.worker.loading import load
+from safetraind.worker.training.adapters import attach, weights
 from tests.preflight.facts import SPEC, facts
 
 LLAMA: dict[str, Any] = {
@@ -24,6 +28,7 @@ LLAMA: dict[str, Any] = {
     "num_attention_heads": 4,
     "vocab_size": 512,
 }
+BEFORE = {"original_max_position_embeddings": 1024}
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 400}
 MAMBA = {
     "model_type": "mamba",
@@ -123,6 +128,46 @@ def test_a_shape_is_read_in_the_words_of_its_family(
         shape.intermediate,
         shape.vocabulary,
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "positions"),
+    [
+        ({}, 0),
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 16384),
+        ({"rope_scaling": {"type": "mrope", "factor": 4.0}}, 4096),  # three axes, no further reach
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 4096),
+        # Llama 3.1: the length before scaling times the factor is less than what it was trained on.
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2, **BEFORE}}, 4096),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 16.0, **BEFORE}}, 16384),
+    ],
+)
+def test_the_longest_sequence_counts_rope_scaling(
+    changes: dict[str, Any], positions: int, tmp_path: Path
+) -> None:
+    own = {"max_position_embeddings": 4096, **changes} if changes else {}
+    found = read(tmp_path / "m", LLAMA | own)
+    assert (found.positions, found.learned_positions) == (positions, False)
+
+
+def test_gpt2_has_a_vector_for_each_position(tmp_path: Path) -> None:
+    found = read(tmp_path / "m", GPT2 | {"n_positions": 1024})
+    assert (found.positions, found.learned_positions) == (1024, True)
+
+
+def test_experts_count_in_the_adapter_and_in_what_a_token_passes_through(tmp_path: Path) -> None:
+    folder = tiny_model.make("qwen3_moe", tmp_path)
+    shape = read_model("m", folder).shape
+    assert shape is not None and shape.routed > 0
+    experts = [m for m in shape.linears if m.experts > 1]
+    assert {m.name.rpartition(".")[2] for m in experts} == {"gate_proj", "up_proj", "down_proj"}
+    assert {shape.expert_width} == {m.inputs for m in experts if m.name.endswith("down_proj")}
+    settings = TrainingSettings(lora_layers=0)
+    trained = load(str(folder)).model
+    attach(trained, settings, seed=0)
+    count = sum(weight.size for weight in weights(trained).values())
+    assert shape.adapter_parameters(settings.lora_rank, 0) == count
 
 
 def test_a_model_whose_shape_cannot_be_told_is_refused_by_name(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def test_small_shapes_of_the_best_way_come_first_then_the_plan_itself() -> None:
     assert isinstance(plan, Plan) and plan.degree == "measured"
 
 
+def test_small_shapes_attend_as_the_plan_does() -> None:
+    """On a CPU rows of more than 512 tokens are computed in blocks."""
+    asked = question(lengths=lengths((1024, 848)))
+    (small, *_), _ = probed(asked)
+    assert all(setup.step.width > 512 for setup in small)
+
+
 def test_where_the_best_way_may_not_fit_the_next_ones_are_probed_with_it() -> None:
     asked = long(budget=budget(int(1.3 * GB)))
     (small, *_), measures = probed(asked)

@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3
 
+from benchmarks.architectures import tiny_model
 from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
@@ -60,6 +61,14 @@ def test_a_tokenizer_that_makes_nothing_of_the_prompt_does_not_matter(tmp_path: 
     assert load(str(model)).tokenizer.encode("1 2 3") == []
     found = probed(tmp_path, model, setup())
     assert found["loaded"]["seconds"] > 0 and found["measures"]
+
+
+def test_what_the_model_cannot_be_trained_with_is_found_and_the_rest_is_run(tmp_path: Path) -> None:
+    model = tiny_model.make("gpt2", tmp_path / "m")  # absolute positions: packed rows would differ
+    packed, plain = setup(packing=True), setup()
+    found = probed(tmp_path, model, packed, {**packed, "rows": 1}, plain)
+    assert found["unsupported"] == ["packing"] and "failed" not in found
+    assert [m["settings"]["packing"] for m in found["measures"]] == [False]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safetraind.worker.data.near_duplicates import is_near
-from safetraind.worker.data.text_normalisation import words_of
-from safetraind.worker.prepare.split import drawn_side, keep_groups_together
+from safetraind.worker.data.text_normalisation import key_of, words_of
+from safetraind.worker.prepare import split
+from safetraind.worker.prepare.sample_store import SampleStore
+from safetraind.worker.prepare.split import keep_groups_together, place_of, side_at
 from tests.harness import DaemonProcess
 
 WORDS = tuple("clube cidade golo taça época jogo bola adepto rival ano vitória derrota".split())  # noqa: SIM905
@@ -64,11 +68,33 @@ def test_from_a_spreadsheet_to_files_that_validate(
     assert parts[2][0]["match"] == "similarity" and parts[2][0]["answers"]
     manifest = json.loads((output / "prepared.json").read_text())
     assert manifest["dropped"] == {"prepare.repeated": 1, "prepare.row_dropped": 1}
+    assert manifest["files"]["train.jsonl"] == digests(output)["train.jsonl"]
     before = digests(output)
     assert run(daemon, *arguments).returncode == 0
     assert digests(output) == before, "the same files give the same result, to the bit"
     files = [str(output / name) for name in ("train.jsonl", "valid.jsonl")]
     assert run(daemon, "validate", *files).returncode == 0
+
+
+def test_a_file_counts_as_often_as_its_weight_says(
+    daemon: DaemonProcess, table: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "b.jsonl"
+    samples = [{"prompt": f"Conta até {n}?", "completion": str(n)} for n in range(100)]
+    other.write_text("\n".join(map(json.dumps, samples)))
+    output = tmp_path / "dados"
+    done = run(daemon, "prepare", f"{table}=2", f"{other}=0.5", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    train, valid = (lines(output / f"{name}.jsonl") for name in ("train", "valid"))
+    said = Counter(sample["messages"][-2]["content"] for sample in train)
+    of_table = [count for text, count in said.items() if text.startswith("Pergunta")]
+    of_other = [count for text, count in said.items() if text.startswith("Conta")]
+    assert set(of_table) == {2} and set(of_other) == {1}
+    assert 25 <= len(of_other) <= 70, "every other one, by a draw"
+    assert not said.keys() & {sample["messages"][-2]["content"] for sample in valid}
+    dropped = json.loads((output / "prepared.json").read_text())["dropped"]
+    held = sum(sample["messages"][-2]["content"].startswith("Conta") for sample in valid)
+    assert dropped["prepare.weighted_out"] == 100 - held - len(of_other)
 
 
 def test_slips_are_sentences(daemon: DaemonProcess, table: Path, tmp_path: Path) -> None:
@@ -82,30 +108,67 @@ def test_slips_are_sentences(daemon: DaemonProcess, table: Path, tmp_path: Path)
         ([str(tmp_path / "gone.csv"), "--output", str(tmp_path / "o")], 66, "gone.csv"),
         ([str(other), "--output", str(tmp_path / "o")], 65, "columns: a, b"),
         ([str(other), "--output", str(tmp_path / "o"), "--map", "a"], 78, "--map question="),
+        ([f"{table}=0", "--output", str(tmp_path / "o")], 78, "0 is no weight"),
+        ([f"{table}=much", "--output", str(tmp_path / "o")], 78, "much is no weight"),
     ):
         done = run(daemon, "prepare", *arguments)
         assert (done.returncode, says in done.stderr) == (code, True), done.stderr
     assert sorted(p.name for p in full.iterdir()) == ["thesis.tex"]
 
 
-def test_near_equal_samples_stay_on_one_side() -> None:
+def planted(rng: random.Random) -> list[list[bytes]]:
+    """Twelve groups of texts, each text nearly equal to the one before it in its group."""
+    known = []
+    for group in range(12):
+        words = [f"{rng.choice(WORDS)}{group}" for _ in range(30)]
+        for _ in range(rng.randint(1, 5)):
+            words = list(words)
+            words[rng.randrange(30)] = rng.choice(WORDS)
+            known.append(words_of(" ".join(words)))
+    return known
+
+
+def divided(known: list[list[bytes]], seed: int, folder: Path) -> bytearray:
+    with SampleStore(folder) as store:
+        for words in known:
+            store.add(b"{}", key_of(words), words)
+        sides = bytearray(side_at(place_of(words, seed), (0.2, 0.1)) for words in known)
+        keep_groups_together(sides, store)
+    return sides
+
+
+def pairs_across(known: list[list[bytes]], sides: bytearray) -> int:
+    """How many pairs of nearly equal samples lie on two sides, of all pairs there are."""
+    return sum(
+        sides[one] != sides[two] and is_near(known[one], known[two])
+        for one in range(len(known))
+        for two in range(one)
+    )
+
+
+def seeds() -> int:
+    return int(os.environ.get("SAFETRAIN_SPLIT_SEEDS", "40"))
+
+
+def test_near_equal_samples_stay_on_one_side(tmp_path: Path) -> None:
     """Planted groups of near-equal samples: none reaches over two sides, whatever the seed."""
-    divided = 0
-    for seed in range(60):
-        rng = random.Random(seed)
-        known: list[dict[str, Any]] = []
-        for group in range(12):
-            words = [f"{rng.choice(WORDS)}{group}" for _ in range(30)]
-            for _ in range(rng.randint(1, 5)):
-                words = list(words)
-                words[rng.randrange(30)] = rng.choice(WORDS)  # near to the one before
-                known.append({"text": " ".join(words)})
-        sides = bytearray(drawn_side(s, "text", seed, (0.2, 0.1)) for s in known)
-        keep_groups_together(sides, lambda n, known=known: (known[n], "text"), range(len(known)))
-        for one, first in enumerate(known):
-            for two in range(one):
-                if sides[one] != sides[two]:
-                    texts = words_of(str(first["text"])), words_of(str(known[two]["text"]))
-                    assert not is_near(*texts), (seed, one, two)
-        divided += len(set(sides)) > 1
-    assert divided >= 50, "groups, and not everything, follow"
+    parted = across_by_chance = 0
+    for seed in range(seeds()):
+        known = planted(random.Random(seed))
+        drawn = bytearray(side_at(place_of(words, seed), (0.2, 0.1)) for words in known)
+        across_by_chance += pairs_across(known, drawn)
+        sides = divided(known, seed, tmp_path)
+        assert pairs_across(known, sides) == 0, seed
+        parted += len(set(sides)) > 1
+    assert parted >= 0.8 * seeds(), "groups, and not everything, follow"
+    assert across_by_chance > seeds(), "a draw alone parts them"
+
+
+def test_an_index_that_holds_little_finds_them_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = planted(random.Random(1))
+    whole = divided(known, 1, tmp_path)
+    monkeypatch.setattr(split, "MOST_SAMPLES", 2)
+    assert divided(known, 1, tmp_path) == whole
+    assert pairs_across(known, whole) == 0

@@ -1,4 +1,4 @@
-"""Stories of made-up runs, event by event, as a daemon would tell them."""
+"""Events of made-up runs, as a daemon sends them."""
 
 from __future__ import annotations
 

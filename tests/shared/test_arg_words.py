@@ -22,7 +22,7 @@ from safetraind.preflight.checks import CHECKS
         (
             "job.finished",
             {"id": 3, "state": "succeeded"},
-            "Job 3 has already ended (done).",
+            "Job 3 has already ended (succeeded).",
             "O trabalho 3 já terminou (concluído).",
         ),
         (

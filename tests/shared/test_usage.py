@@ -56,7 +56,7 @@ def test_no_help_holds_an_english_word_for_a_value() -> None:
         (["completion"], "Falta o argumento '{bash|zsh|fish}'. Escolha um destes:\n\tbash,"),
         (["completion", "tcsh"], "'tcsh' não é um destes: 'bash', 'zsh', 'fish'."),
         (["submit", "--allow-longer"], "Queria dizer '--allow-shorter'?"),
-        (["submit", "--sett", "a=1"], "Queria dizer um destes: '--quiet', '--set'?"),
+        (["submit", "--sett", "a=1"], "Queria dizer um destes: '--host', '--set', "),
         (["watch", "x"], "Valor inválido para '[TRABALHO]': 'x' não é um número inteiro."),
     ],
 )

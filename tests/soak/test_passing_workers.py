@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -97,6 +98,7 @@ def test_no_kill_of_a_passing_worker_fails_a_job_or_leaves_anything(
         output = tmp_path / f"out{number}"
         outputs.append(output)
         role = ROLES[number % len(ROLES)]
+        _forget(daemon)
         killer = Killer(daemon, role, draw)
         with killing(killer) if role != "export" and number else contextlib.nullcontext():
             job = daemon.submit(_spec(tmp_path, output)).job.id
@@ -120,6 +122,13 @@ def test_no_kill_of_a_passing_worker_fails_a_job_or_leaves_anything(
     left = left_over(daemon, *outputs) + [str(path) for path in tmp_path.glob(".*.partial")]
     print(f"{dict(done)}, wrong: {wrong}, left over: {left}")
     assert done and not wrong and not left
+
+
+def _forget(daemon: DaemonProcess) -> None:
+    """What was inspected and measured before: else no worker would do it again."""
+    daemon.kill()
+    shutil.rmtree(daemon.home.learned, ignore_errors=True)
+    daemon.start()
 
 
 def _spec(folder: Path, output: Path) -> JobSpec:

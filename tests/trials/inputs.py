@@ -28,6 +28,12 @@ HIDES_THINKING = (
 OPENS_THINKING = HIDES_THINKING.replace(
     "assistant\n' -}}{%- endif", "assistant\n<think>\n' -}}{%- endif"
 )
+# As Qwen3's: asked for no thinking, it closes an empty one itself.
+ASKS_FOR_NONE = HIDES_THINKING.replace(
+    "assistant\n' -}}{%- endif",
+    "assistant\n' -}}{%- if enable_thinking is defined and enable_thinking is false -%}"
+    "{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}{%- endif",
+)
 TOOLS = (
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ m.content or '' }}"

@@ -57,7 +57,7 @@ def test_every_answer_is_learned_where_the_template_hides_earlier_thinking(templ
     found = encoded(THREE, tokenizer)
     end = "<|im_end|>\n"
     assert learned(found, tokenizer) == f"one{end}<think>\n\n</think>\n\ntwo{end}"
-    assert codes(found) == []
+    assert codes(found) == ["data.thinking_added"]
 
 
 def test_thinking_that_is_hidden_is_told(templated: Any) -> None:
@@ -67,7 +67,7 @@ def test_thinking_that_is_hidden_is_told(templated: Any) -> None:
     )
     tokenizer = templated(inputs.HIDES_THINKING)
     found = encoded(sample, tokenizer)
-    assert codes(found) == ["data.answer_shortened"]
+    assert codes(found) == ["data.answer_shortened", "data.thinking_added"]
     assert learned(found, tokenizer).startswith("one<|im_end|>")
 
 

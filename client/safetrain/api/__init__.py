@@ -82,14 +82,17 @@ __all__ = [
 ]
 
 
-def connect(home: str | None = None, *, autostart: bool = True, lang: str | None = None) -> Client:
+def connect(
+    home: str | None = None, *, autostart: bool = True, lang: str | None = None, host: str = ""
+) -> Client:
     """Connect to the daemon of `home` (a folder; by default `$SAFETRAIN_HOME`, else the
     platform's), started where none runs and `autostart` allows it.
 
-    `lang`: `en` or `pt`; by default the locale's. Raises Unreachable where there is no daemon,
+    `lang`: `en` or `pt`; by default the locale's. `host`: another machine, by its name in
+    `safetrain hosts` or in ssh, in place of `home`. Raises Unreachable where there is no daemon,
     NotAllowed where its socket belongs to another user.
     """
-    return Client(home, autostart=autostart, lang=lang)
+    return Client(home, autostart=autostart, lang=lang, host=host)
 
 
 @cache

@@ -8,18 +8,15 @@ wait for one another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
 
 from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions
 from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
-from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
-from safetrain.api.metrics import Metrics
 from safetrain.api.preflight_result import Preflight
 from safetrain_shared.events import Evaluated, Event, StepDone
 from safetrain_shared.findings import Finding
@@ -124,12 +121,23 @@ class AsyncClient:
             client.close()
 
 
+def _in_thread(
+    method: Callable[Concatenate[Job, P], T],
+) -> Callable[Concatenate[AsyncJob, P], Coroutine[Any, Any, T]]:
+    """Return a method of AsyncJob that runs `method` of its Job in a thread."""
+
+    @wraps(method)
+    async def call(self: AsyncJob, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._client.run(method, self._job, *args, **kwargs)
+
+    return call
+
+
 class AsyncJob:
     """`Job` for asyncio."""
 
     def __init__(self, client: AsyncClient, job: Job) -> None:
-        self._client = client
-        self._job = job
+        self._client, self._job = client, job
         self.id = job.id
 
     def __repr__(self) -> str:
@@ -160,34 +168,17 @@ class AsyncJob:
         """`Job.status`."""
         return self._job.status
 
-    async def metrics(self) -> Metrics:
-        """`Job.metrics`."""
-        return await self._client.run(self._job.metrics)
-
-    async def best(self) -> Evaluated | None:
-        """`Job.best`."""
-        return await self._client.run(self._job.best)
-
-    async def report(self, output: str | None = None, *, answers: bool = False) -> Path:
-        """`Job.report`."""
-        return await self._client.run(self._job.report, output, answers=answers)
-
-    async def export(self, output: str, **options: Any) -> dict[str, Any]:
-        """`Job.export`."""
-        return await self._client.run(self._job.export, output, **options)
-
-    async def evaluate(self, questions: str | None = None, **options: Any) -> Evaluation:
-        """`Job.evaluate`."""
-        return await self._client.run(self._job.evaluate, questions, **options)
-
-    @property
-    def evaluation(self) -> Evaluation | None:
-        """`Job.evaluation`."""
-        return self._job.evaluation
-
-    async def promote(self, checkpoint: str = "task") -> str:
-        """`Job.promote`."""
-        return await self._client.run(self._job.promote, checkpoint)
+    metrics = _in_thread(Job.metrics)
+    best = _in_thread(Job.best)
+    report = _in_thread(Job.report)
+    export = _in_thread(Job.export)
+    evaluate = _in_thread(Job.evaluate)
+    pause = _in_thread(Job.pause)
+    resume = _in_thread(Job.resume)
+    cancel = _in_thread(Job.cancel)
+    retry = _in_thread(Job.retry)
+    move = _in_thread(Job.move)
+    remove = _in_thread(Job.remove)
 
     async def events(self, after_seq: int = 0) -> AsyncGenerator[Event, None]:
         """`Job.events`."""
@@ -213,27 +204,3 @@ class AsyncJob:
         state = (await self.refresh()).state
         assert state is not None
         return state
-
-    async def pause(self) -> None:
-        """`Job.pause`."""
-        await self._client.run(self._job.pause)
-
-    async def resume(self) -> None:
-        """`Job.resume`."""
-        await self._client.run(self._job.resume)
-
-    async def cancel(self) -> None:
-        """`Job.cancel`."""
-        await self._client.run(self._job.cancel)
-
-    async def retry(self) -> None:
-        """`Job.retry`."""
-        await self._client.run(self._job.retry)
-
-    async def move(self, *, first: bool = True) -> None:
-        """`Job.move`."""
-        await self._client.run(self._job.move, first=first)
-
-    async def remove(self, *, files: bool = False) -> list[str]:
-        """`Job.remove`."""
-        return await self._client.run(self._job.remove, files=files)

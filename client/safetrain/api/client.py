@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
-from safetrain import inputs
+from safetrain import inputs, split
 from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions, answer_of, request
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
 from safetrain.connection import Daemon
+from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
@@ -30,15 +31,19 @@ _SUBMIT_SECONDS = 300.0
 class JobOptions(TypedDict, total=False):
     """The description of a training, all optional, as on the command line.
 
-    `model`: a known name, a folder, or a name on the hub. `train`, `valid`: files of JSON lines.
+    `model`: a known name, a folder, or a name on the hub. `data`: a folder that `safetrain prepare`
+    wrote, in place of `train` and `valid`, files of JSON lines. `split`: the share of the samples
+    for validation, where there is no `valid`.
     `output`: the folder for checkpoints and adapter. `settings`: overrides, with the names of
     `safetrain explain`. `memory_budget`: bytes, or text such as "6GB". `questions`: a question set
     to ask after the training; by default the questions.jsonl beside `train`.
     """
 
     model: str
+    data: str | None
     train: str | None
     valid: str | None
+    split: float | None
     output: str
     settings: Mapping[str, SettingValue]
     memory_budget: int | str
@@ -50,8 +55,10 @@ class JobOptions(TypedDict, total=False):
 
 JOB_DEFAULTS: Mapping[str, Any] = {
     "model": inputs.DEFAULT_MODEL,
+    "data": None,
     "train": None,
     "valid": None,
+    "split": None,
     "output": inputs.DEFAULT_OUTPUT,
     "settings": {},
     "memory_budget": 0,
@@ -66,14 +73,20 @@ class Client:
     """A connection to the daemon of a home. Close it, or use it in a `with` block.
 
     `lang`: the language of its errors and preflights, `en` or `pt`; by default the locale's, as
-    for the commands. Two clients may speak two languages.
+    for the commands. Two clients may speak two languages. `host`: another machine, by its name in
+    `safetrain hosts` or in ssh, in place of `home`.
     """
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
         chosen = Home(Path(home).expanduser().absolute()) if home else None
-        self.daemon = Daemon(chosen, autostart=autostart, lang=lang)
+        self.daemon = Daemon(chosen, autostart=autostart, lang=lang, host=host)
 
     def __enter__(self) -> Client:
         return self
@@ -98,7 +111,7 @@ class Client:
         Raises InvalidInput, NotFound. `Preflight.blocked` is set where nothing can be trained.
         """
         result = Preflight(lang=self.daemon.lang)
-        message = PreflightRequest(spec=spec_to_wire(self._spec_of(options)), wait=wait)
+        message = PreflightRequest(spec=self._spec_of(options), wait=wait)
         for event in self.daemon.stream(self.daemon.preflight.Run, message):
             result.take(event)
         return result
@@ -115,7 +128,7 @@ class Client:
         with self.daemon.language():
             number = after.id if isinstance(after, Job) else inputs.job_number(after or 0)
         message = SubmitRequest(
-            spec=spec_to_wire(self._spec_of(options)),
+            spec=self._spec_of(options),
             idempotency_key=uuid.uuid4().hex,
             fresh=fresh,
             after=number,
@@ -161,9 +174,17 @@ class Client:
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
-    def _spec_of(self, options: JobOptions) -> JobSpec:
+    def _spec_of(self, options: JobOptions) -> jobs_pb2.JobSpec:
+        share = options.get("split")
         with self.daemon.language():
-            return spec_of(options)
+            message = spec_to_wire(spec_of(options))
+            if self.daemon.host:
+                from safetrain.remote.job_spec import for_host
+
+                message = for_host(self.daemon, message, lambda _share: None)
+            if share is not None:
+                split.split_data(self.daemon, message, share)
+        return message
 
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():
@@ -177,7 +198,8 @@ def spec_of(options: JobOptions) -> JobSpec:
     Raises InvalidInput, InvalidSetting, NotFound.
     """
     given: dict[str, Any] = {**JOB_DEFAULTS, **options}
-    train, valid = inputs.data(given["train"], given["valid"])
+    named = inputs.named_data(given["data"], given["train"], given["valid"])
+    train, valid = inputs.data(*named, split=given["split"] is not None)
     budget = given["memory_budget"]
     return JobSpec(
         model=inputs.model(given["model"]),

@@ -88,11 +88,20 @@ class Job:
         from safetrain.report.make_report import default_path, default_questions, make_report
 
         job = self.refresh()._message
-        path = Path(absolute(output)) if output else default_path(job)
+        path = Path(absolute(output)) if output else default_path(job, self._daemon.host)
         questions = default_questions(job) if answers else []
         html = make_report(self._daemon, job, questions, lambda _text: None)
         write_files({path: html.encode()})
         return path
+
+    def fetch(self, folder: str | None = None) -> list[Path]:
+        """Bring its results here and return the files that changed; by default into job-ID.
+
+        For a job of another machine. Raises Broken, NotAllowed, Unreachable.
+        """
+        from safetrain.remote.fetch import fetch
+
+        return fetch(self._daemon, self.id, Path(absolute(folder or f"job-{self.id}")))
 
     def export(
         self,

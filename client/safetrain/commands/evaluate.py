@@ -71,6 +71,12 @@ _BY_TASK = "task"
     default=0,
     help=_("Of an answer; 0: half as many again as the longest of the training data."),
 )
+@click.option(
+    "--tasks",
+    metavar="NAME,NAME",
+    default="",
+    help=_("Benchmarks of lm-evaluation-harness for base and adapter, too: safetrain[tasks]."),
+)
 @click.option("--limit", type=Int64(0), default=0, help=_("At most so many questions; 0: all."))
 def evaluate(
     session: Session,
@@ -82,10 +88,12 @@ def evaluate(
     general: bool,
     promote: str | None,
     max_tokens: int,
+    tasks: str,
     limit: int,
 ) -> int:
     """Prints the verdict, and which questions were won and lost."""
-    with connected(session) as daemon:
+    named_here = "evaluate" if questions or exported else ""
+    with connected(session, files_of=named_here) as daemon:
         if promote not in (None, _BY_TASK):
             _promote(session, daemon, job or 0, str(promote))
             return EXIT_OK
@@ -98,6 +106,7 @@ def evaluate(
             general=general,
             max_tokens=max_tokens,
             limit=limit,
+            tasks=[name.strip() for name in tasks.split(",") if name.strip()],
         )
         evaluation = _followed(session, daemon, request)
         if session.json:

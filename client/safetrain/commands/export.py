@@ -54,8 +54,8 @@ def export(
         dequantize=dequantize,
         wait=wait,
     )
-    status_line = StatusLine(silent=session.terse)
-    with connected(session) as daemon:
+    status_line = StatusLine(silent=session.terse, log=True)
+    with connected(session, files_of="export") as daemon:
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):
                 status_line.show(event.progress.phase, event.progress.done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command, example_epilog, shared_options
@@ -11,11 +12,13 @@ from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
+from safetrain.views.suggestions import suggestion_lines
 from safetrain_proto.v1.models_pb2 import (
     AddModelRequest,
     ListModelsRequest,
     Model,
     RemoveModelRequest,
+    SuggestModelsRequest,
 )
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import size
@@ -38,7 +41,7 @@ models = shared_options(
 @click.argument("name")
 def add(session: Session, name: str) -> None:
     """Show the progress, then the model with its licence."""
-    status_line = StatusLine(silent=session.terse)
+    status_line = StatusLine(silent=session.terse, log=True)
     with connected(session) as daemon:
         for event in daemon.stream(daemon.models.Add, AddModelRequest(name=name)):
             status_line.clear()
@@ -62,6 +65,29 @@ def list_models(session: Session) -> None:
         return
     for model in found:
         echo(_shown(model))
+
+
+@command(
+    _("Tells which models are worth training on this machine, by size, and which of them fit."),
+    example="safetrain models suggest --train data/farense_train.jsonl",
+    name="suggest",
+)
+@click.option("--train", metavar="FILE", help=_("Training data, JSON lines."))
+@click.option(
+    "--memory-budget", metavar="SIZE", help=_("Use at most this much memory, such as 6GB.")
+)
+def suggest(session: Session, train: str | None, memory_budget: str | None) -> None:
+    """Prints a line a model, class by class, and what they were judged by."""
+    request = SuggestModelsRequest(
+        train=inputs.absolute(train) if train else "", memory_budget=inputs.memory(memory_budget)
+    )
+    with connected(session) as daemon:
+        found = daemon.call(daemon.models.Suggest, request, again=True)
+    if session.json:
+        write(message_to_json(found))
+        return
+    for line in suggestion_lines(found):
+        echo(line)
 
 
 @command(
@@ -89,5 +115,5 @@ def _shown(model: Model) -> str:
     return f"{mark} " + " · ".join(part for part in parts if part)
 
 
-for _command in (add, list_models, remove):
+for _command in (add, list_models, suggest, remove):
     models.add_command(_command)

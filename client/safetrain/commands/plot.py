@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import click
 
 from safetrain.atomic_write import write_files
-from safetrain.commands.common.job_selection import ENDED_TO_DRAW, connected, job_to_draw, listed
+from safetrain.commands.common.job_selection import (
+    ENDED_TO_DRAW,
+    connected,
+    job_to_draw,
+    listed,
+    output_here,
+)
 from safetrain.echo import echo
 from safetrain.follower import events_so_far
 from safetrain.int64 import JOB
@@ -42,7 +47,7 @@ def plot(session: Session, job: int | None) -> None:
         curves = curves_of(events_so_far(daemon, chosen.id))
     if not (curves.steps or curves.evaluations):
         raise NotFound("plot.nothing_yet", id=chosen.id)
-    folder = Path(chosen.spec.output) / PLOTS
+    folder = output_here(session, chosen) / PLOTS
     plots = loading.result().draw(curves, heading(chosen))
     files = {folder / name: png for name, png in plots.items()}
     write_files(files)

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
+from safetrain.commands.common.job_options import (
+    CommandWithSettings,
+    job_options,
+    sent,
+    spec_of,
+    split_if_asked,
+)
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
@@ -34,9 +40,12 @@ from safetrain_shared.i18n import translate as _
 def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int:
     """Print the seven sections as they finish; exit code 4 where something blocks."""
     spec = spec_of(session, **given)
-    request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
-    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse), False
+    text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse, log=True), False
     with connected(session) as daemon:
+        spec = sent(session, daemon, spec, status_line)
+        status_line.clear()
+        split_if_asked(session, daemon, spec, given["split"])
+        request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
         if not session.json:
             echo("\n".join(text.opening()))
         for event in daemon.stream(daemon.preflight.Run, request):

@@ -67,7 +67,7 @@ def report(
         if not asked and chosen.step and not any(name_of(one) in ACTIVE for one in jobs):
             asked = default_questions(chosen)
         html = make_report(daemon, chosen, [] if no_answers else asked, session.note)
-    path = Path(absolute(output)) if output else default_path(chosen)
+    path = Path(absolute(output)) if output else default_path(chosen, session.host)
     write_files({path: html.encode()})
     if session.json:
         write({"id": chosen.id, "file": str(path)})

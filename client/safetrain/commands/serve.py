@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help=_("Where to listen; 0: any free port."),
 )
 def serve(session: Session, target: str | None, port: int) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     try:
         from safetrain.serve.server import serve
     except ModuleNotFoundError as error:
@@ -59,12 +59,12 @@ def serve(session: Session, target: str | None, port: int) -> None:
         echo(_("Model: {name}").format(name=address.model))
         session.note(_("Ctrl-C ends it; training goes on."))
 
-    with connected(session) as daemon:
+    with connected(session, files_of="serve") as daemon:
         serve(daemon.home, _served(daemon, target or ""), port, told=told)
 
 
 def _served(daemon: Daemon, target: str) -> Served:
-    """The job or the model that is meant. Raises NotFound for a job that does not exist."""
+    """Return the job or model that is meant. Raises NotFound for a job that does not exist."""
     from safetrain.serve.served import Served
 
     if not target.isdecimal():

@@ -24,13 +24,13 @@ def status(session: Session, job: int | None) -> None:
     with connected(session) as daemon:
         jobs = listed(daemon, job)
         chosen = current(jobs, job)
-        interrupted = "" if session.json else _interrupted(daemon, chosen)
+        interrupted = "" if session.terse else _interrupted(daemon, chosen)
     if session.json:
         from safetrain.views.json_output import message_to_json, write
 
         write(message_to_json(chosen))
         return
-    for line in summary(chosen, jobs, interrupted=interrupted):
+    for line in summary(chosen, jobs, interrupted=interrupted)[: 1 if session.quiet else None]:
         echo(line)
 
 

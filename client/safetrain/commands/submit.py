@@ -8,18 +8,24 @@ from typing import Any
 import click
 
 from safetrain.commands.common.follow_job import Reporting, follow_to_end, report_options
-from safetrain.commands.common.job_options import CommandWithSettings, job_options, spec_of
-from safetrain.commands.common.job_selection import connected
+from safetrain.commands.common.job_options import (
+    CommandWithSettings,
+    job_options,
+    sent,
+    spec_of,
+    split_if_asked,
+)
+from safetrain.commands.common.job_selection import connected, output_here
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
-from safetrain.views.job import time_left
+from safetrain.views.job import short_path, time_left
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
 from safetrain_proto.v1.jobs_pb2 import Job, SubmitRequest, SubmitResponse
-from safetrain_shared.errors import EXIT_OK
+from safetrain_shared.errors import EXIT_OK, InvalidInput
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import marked, translate
 from safetrain_shared.i18n import translate as _
@@ -41,6 +47,8 @@ _OUTCOMES = {
     ),
     example=(
         "safetrain submit --watch\n"
+        "safetrain submit dados --model demo --output farense\n"
+        "safetrain submit perguntas.csv --split\n"
         "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
     ),
     cls=CommandWithSettings,
@@ -64,6 +72,11 @@ _OUTCOMES = {
 @click.option("--after", metavar="JOB", type=Int64(0), default=0, help=_("Start after this job."))
 @click.option("--wait", is_flag=True, help=_("Wait for the end; the exit code tells it."))
 @click.option("--watch", is_flag=True, help=_("Watch the training, as `safetrain watch` does."))
+@click.option(
+    "--fetch",
+    is_flag=True,
+    help=_("With --host: wait for the end, then bring the results here, as `safetrain fetch`."),
+)
 @report_options
 def submit(
     session: Session,
@@ -71,6 +84,7 @@ def submit(
     after: int,
     wait: bool,
     watch: bool,
+    fetch: bool,
     report_to: str | None,
     log_dir: str | None,
     **given: Any,
@@ -78,25 +92,35 @@ def submit(
     """Print the job's id, then follow it as --wait, --watch or --report-to require."""
     reporting = Reporting(report_to, log_dir)
     reporting.require()
-    request = SubmitRequest(
-        spec=spec_of(session, **given, evaluates=True),
-        idempotency_key=uuid.uuid4().hex,
-        fresh=fresh,
-        after=after,
-    )
+    if fetch and not session.host:
+        raise InvalidInput("host.fetch_from_where")
+    spec = spec_of(session, **given, evaluates=True)
     status_line = StatusLine(silent=session.terse)
     with connected(session) as daemon:
-        status_line.show("inspecting")
         try:
+            spec = sent(session, daemon, spec, status_line)
+            split_if_asked(session, daemon, spec, given["split"])
+            request = SubmitRequest(
+                spec=spec, idempotency_key=uuid.uuid4().hex, fresh=fresh, after=after
+            )
+            status_line.show("inspecting")
             answer = daemon.call(daemon.jobs.Submit, request, seconds=_SUBMIT_SECONDS, again=True)
         finally:
             status_line.clear()
         _show(session, answer)
-        if not (session.json or wait or watch or report_to):
+        if not (session.json or wait or watch or fetch or report_to):
             session.note("  " + _("Watch it with: safetrain watch {id}").format(id=answer.job.id))
-        if wait or watch or report_to:
-            return _follow(session, daemon, answer.job, reporting, quiet=not watch)
-    return EXIT_OK
+        if not (wait or watch or report_to or fetch):
+            return EXIT_OK
+        code = _follow(session, daemon, answer.job, reporting, quiet=not watch)
+        if fetch:
+            from safetrain.remote.fetch import fetch as bring
+
+            folder = output_here(session, answer.job)
+            bring(daemon, answer.job.id, folder, lambda done: status_line.show("fetching", done))
+            status_line.clear()
+            session.note(_("The results are in {folder}.").format(folder=short_path(str(folder))))
+        return code
 
 
 def _show(session: Session, answer: SubmitResponse) -> None:

@@ -39,7 +39,7 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
     """Print each problem as it is found, the first of each kind in full, then a line per file."""
     request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
     status_line, problems = StatusLine(silent=session.terse), Problems()
-    with connected(session) as daemon:
+    with connected(session, files_of="validate") as daemon:
         for event in daemon.stream(daemon.data.Validate, request):
             status_line.clear()
             line = problems.take(event.problem) if event.HasField("problem") else None

@@ -62,7 +62,7 @@ class Keys:
 
     @property
     def hosts(self) -> tuple[str, str]:
-        """The names under which the page may be asked for."""
+        """The allowed values of the Host header."""
         return names(self.port)
 
     def address(self, token: str = "") -> str:

@@ -32,9 +32,12 @@ _ANSWERS_SECONDS = 120.0  # deadline of all answers together
 _KEEP_ALIVE_SECONDS = 20.0  # the model stays loaded between two questions
 
 
-def default_path(job: Job) -> Path:
-    """Return the path of plots/report.html in the job's output folder."""
-    return Path(job.spec.output) / PLOTS / REPORT
+def default_path(job: Job, host: str = "") -> Path:
+    """Return the path of plots/report.html in the job's output folder.
+
+    For a job of another machine that folder is `job-ID`, which `fetch` fills.
+    """
+    return Path(f"job-{job.id}" if host else job.spec.output) / PLOTS / REPORT
 
 
 def default_questions(job: Job) -> list[SampleQuestion]:

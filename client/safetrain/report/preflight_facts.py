@@ -22,13 +22,17 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file; `size` in bytes, `lengths` None where no tokenizer was available."""
+    """One training file; `size` in bytes, `lengths` None where no tokenizer was available.
+
+    `preview`: samples as the model sees them, each as runs of text: is it learned?
+    """
 
     path: str
     format: str
     samples: int
     size: int
     lengths: Lengths | None
+    preview: tuple[tuple[tuple[str, bool], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ def _files(data: Mapping[str, Any]) -> tuple[DataFile, ...]:
             samples=int(file["samples"]),
             size=int(file["size"]),
             lengths=_lengths(file["lengths"]["tokens"]) if file.get("lengths") else None,
+            preview=tuple(
+                tuple((str(piece["text"]), bool(piece["learned"])) for piece in sample["pieces"])
+                for sample in file.get("preview", ())
+            ),
         )
         for file in found
         if file

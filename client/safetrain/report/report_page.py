@@ -323,7 +323,22 @@ def _data(spec: JobSpec, plan: Plan | None, measured: PreflightFacts | None) -> 
         )
     if measured is not None:
         parts.append(_findings(measured.of("data")))
+        parts += [_as_seen(file) for file in measured.files[:1] if file.preview]
     return EMPTY.join(parts)
+
+
+def _as_seen(file: DataFile) -> Markup:
+    """The first samples as the model sees them; what is learned is marked."""
+    title = _("As the model sees it; what is learned is marked")
+    samples = EMPTY.join(
+        Markup('<pre class="seen">{}</pre>').format(EMPTY.join(_piece(*piece) for piece in sample))
+        for sample in file.preview
+    )
+    return Markup("<h3>{}</h3>{}").format(title, samples)
+
+
+def _piece(text: str, learned: bool) -> Markup:
+    return Markup("<mark>{}</mark>" if learned else "{}").format(printable(text))
 
 
 def _files(files: Sequence[DataFile]) -> Markup:

@@ -52,6 +52,6 @@ class Guard:
 
 
 def refusal(error: SafetrainError) -> Response:
-    """An error as a response."""
+    """Return an error as a response."""
     shown = api_error(error)
     return JSONResponse(shown.body, shown.status, shown.headers)

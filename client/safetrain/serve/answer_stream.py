@@ -37,7 +37,7 @@ class Line:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits for a turn, and keeps it for the block. Raises Busy where too many wait."""
+        """Wait for a turn, and keep it for the block. Raises Busy where too many wait."""
         if self._waiting >= self._limit:
             raise Busy("serve.full", count=self._waiting)
         self._waiting += 1
@@ -63,11 +63,11 @@ class Answers:
         self._stub = AnswersStub(self._channel)
 
     async def close(self) -> None:
-        """Ends the channel, and the questions on it."""
+        """Close the channel, and end the questions on it."""
         await self._channel.close(None)
 
     async def ask(self, request: AskRequest) -> AsyncGenerator[AskEvent, None]:
-        """The source, the pieces of text, and last the numbers. Raises SafetrainError.
+        """Yield the source, the pieces of text, and last the numbers. Raises SafetrainError.
 
         Busy where the GPU is not to be had, and where the worker had to leave in mid-answer.
         """

@@ -55,7 +55,7 @@ class ApiError:
 
 
 def api_error(error: SafetrainError) -> ApiError:
-    """A safetrain error in OpenAI's form, its message in the language in use."""
+    """Return a safetrain error in OpenAI's form, its message in the language in use."""
     worded = _IN_OTHER_WORDS.get(error.code)
     if worded is not None:
         error = Busy(worded, **error.args_by_name)

@@ -27,7 +27,7 @@ class Completion:
     source: AnswerSource
 
     def whole(self, text: str, done: AnswerDone) -> Json:
-        """An answer that is sent in one piece."""
+        """Return an answer that is sent in one piece."""
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None},
@@ -37,19 +37,19 @@ class Completion:
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(done)}
 
     def first(self) -> Json:
-        """The chunk that begins a stream."""
+        """Return the chunk that begins a stream."""
         return self._chunk({"role": "assistant", "content": ""})
 
     def piece(self, text: str) -> Json:
-        """A chunk with more of the text."""
+        """Return a chunk with more of the text."""
         return self._chunk({"content": text})
 
     def last(self, done: AnswerDone) -> Json:
-        """The chunk that says why the text ends."""
+        """Return the chunk that says why the text ends."""
         return self._chunk({}, finish_reason(done))
 
     def used(self, done: AnswerDone) -> Json:
-        """The chunk after the last, for who asked for the usage."""
+        """Return the chunk after the last, for a client that asked for the usage."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(done)}
 
     def _chunk(self, delta: Json, reason: str | None = None) -> Json:
@@ -68,7 +68,7 @@ class Completion:
 
 
 def answered_by(source: AnswerSource) -> str:
-    """Model, job and, of a model in training, the step, as in `demo:job-3@step-120`."""
+    """Return model, job and, in training, the step, as in `demo:job-3@step-120`."""
     name = display_name(source.model)
     if source.job_id and (source.adapter or source.training):
         name += f":job-{source.job_id}"
@@ -76,7 +76,7 @@ def answered_by(source: AnswerSource) -> str:
 
 
 def fingerprint(source: AnswerSource) -> str:
-    """The adapter's hash, of a model in training its job and step, else `base`."""
+    """Return the adapter's hash, of a model in training its job and step, else `base`."""
     if source.training:
         return f"job-{source.job_id}-step-{source.step}"
     if source.adapter:
@@ -85,7 +85,7 @@ def fingerprint(source: AnswerSource) -> str:
 
 
 def described(source: AnswerSource) -> Json:
-    """Who answered, field by field; null for what there is none of."""
+    """Return who answered, field by field; null for what there is none of."""
     return {
         "model": source.model,
         "job": source.job_id or None,
@@ -97,12 +97,12 @@ def described(source: AnswerSource) -> Json:
 
 
 def finish_reason(done: AnswerDone) -> str:
-    """Why the answer ends: by itself or at a stop text, or at its longest."""
+    """Return why the answer ends: `stop` by itself or at a stop text, `length` at its longest."""
     return "length" if done.cut else "stop"
 
 
 def usage(done: AnswerDone) -> Json:
-    """Tokens of the prompt and of the answer, without the one that ends it."""
+    """Return the tokens of prompt and answer, without the one that ends it."""
     return {
         "prompt_tokens": done.prompt_tokens,
         "completion_tokens": done.tokens,
@@ -111,10 +111,10 @@ def usage(done: AnswerDone) -> Json:
 
 
 def model(served: Served, created: int) -> Json:
-    """A model as `GET /v1/models` lists it."""
+    """Return a model as `GET /v1/models` lists it."""
     return {"id": served.id, "object": "model", "created": created, "owned_by": "safetrain"}
 
 
 def event(data: Json) -> str:
-    """JSON as one event of a stream (server-sent events)."""
+    """Return JSON as one event of a stream (server-sent events)."""
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

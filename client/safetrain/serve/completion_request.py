@@ -63,7 +63,7 @@ class Asked:
 
 
 def asked_from(body: bytes) -> Asked:
-    """The request in a body. Raises InvalidInput, whose argument `field` names what is wrong."""
+    """Return the request in a body. Raises InvalidInput, its argument `field` naming the fault."""
     data = _object(body)
     _check_names(data)
     options = data.get("stream_options", {})
@@ -129,7 +129,7 @@ def _message(value: Any, field: str) -> Message:
 
 
 def _content(value: Any, field: str) -> str:
-    """A message's text: given as one, or as parts of which each is text."""
+    """Return a message's text: given as one, or as parts of which each is text."""
     if isinstance(value, list):
         parts = (_part(part, f"{field}[{n}]") for n, part in enumerate(value))
         return "".join(parts)
@@ -143,7 +143,7 @@ def _part(value: Any, field: str) -> str:
 
 
 def _text(value: Any, field: str) -> str:
-    """The value, if it is text that UTF-8 can carry: JSON allows lone surrogates."""
+    """Return the value if it is text that UTF-8 can carry; JSON allows lone surrogates."""
     if not isinstance(value, str):
         raise InvalidInput("serve.not_text", field=field)
     try:
@@ -154,7 +154,7 @@ def _text(value: Any, field: str) -> str:
 
 
 def _stops(value: Any) -> list[str]:
-    """The stop texts: none, one, or a list of up to four."""
+    """Return the stop texts: none, one, or a list of up to four."""
     if value is None:
         return []
     stops = value if isinstance(value, list) else [value]

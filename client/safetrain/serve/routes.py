@@ -47,7 +47,7 @@ class Api:
 
     @asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
-        """Holds the channel to the daemon while the server runs."""
+        """Hold the channel to the daemon while the server runs."""
         self._answers = Answers(self._home)
         try:
             yield
@@ -55,17 +55,17 @@ class Api:
             await self._answers.close()
 
     async def models(self, _request: Request) -> Response:
-        """The one model that is served, in a list."""
+        """Return the one model that is served, in a list."""
         found = completion_json.model(self._served, self._began)
         return JSONResponse({"object": "list", "data": [found]})
 
     async def model(self, request: Request) -> Response:
-        """The model of that name. Raises NotFound."""
+        """Return the model of that name. Raises NotFound."""
         self._check_served(request.path_params["name"])
         return JSONResponse(completion_json.model(self._served, self._began))
 
     async def complete(self, request: Request) -> Response:
-        """The answer to a conversation. Errors before its first word have a status of their own.
+        """Return the answer to a conversation. An error before its first word has its own status.
 
         A client that hangs up ends its question.
         """
@@ -96,7 +96,7 @@ class _Stream(StreamingResponse):
 
 
 def application(home: Home, served: Served, port: int, token: str) -> Starlette:
-    """The interface on a port, open to who holds the token."""
+    """Return the interface on a port, open to the holder of the token."""
     api = Api(home, served)
     routes = [
         Route("/v1/models", api.models),
@@ -129,14 +129,14 @@ async def _whole(events: AsyncGenerator[AskEvent, None]) -> Answer:
 
 
 async def _source(events: AsyncGenerator[AskEvent, None]) -> AnswerSource:
-    """Who answers: the first that comes."""
+    """Return who answers, which is the first event."""
     return (await anext(events)).source
 
 
 async def _chunks(
     completion: Completion, events: AsyncGenerator[AskEvent, None], asked: Asked
 ) -> AsyncGenerator[str, None]:
-    """An answer as server-sent events; an error in its midst is one, and the last."""
+    """Yield an answer as server-sent events; an error in its midst is one, and the last."""
     async with aclosing(events):
         try:
             yield event(completion.first())
@@ -153,7 +153,7 @@ async def _chunks(
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. Cancels it and raises ClientDisconnect where the client hangs up."""
+    """Return the result. Cancels the work, with ClientDisconnect, where the client hangs up."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +172,7 @@ async def _hung_up(request: Request) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The body of a request. Raises InvalidInput where it is too large."""
+    """Return the body of a request. Raises InvalidInput where it is too large."""
     body, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -191,7 +191,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """The router's 404 and 405."""
+    """Return the router's 404 or 405 in OpenAI's form."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:
@@ -201,10 +201,10 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
-    """Nobody is there to read it."""
+    """Return what nobody is there to read."""
     return Response(status_code=499)
 
 
 async def _broken(_request: Request, error: Exception) -> Response:
-    """A defect of ours. Its text may quote the question, so that only its kind is told."""
+    """Return the error for a defect of ours, without its text, which may quote the question."""
     return refusal(Broken("ask.failed", reason=type(error).__name__))

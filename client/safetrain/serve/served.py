@@ -28,11 +28,11 @@ class Served:
         return display_name(self.model) or DEFAULT_ID
 
     def address(self, request: AskRequest) -> AskRequest:
-        """The request, asking this job or model."""
+        """Return the request, addressed to this job or model."""
         request.job_id, request.model = self.job, self.model
         return request
 
 
 def display_name(model: str) -> str:
-    """A model's name without the path of its folder; a hub's id as it is."""
+    """Return a model's name without the path of its folder; a hub's id as it is."""
     return Path(model).name if model.startswith("/") else model

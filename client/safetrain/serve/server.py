@@ -28,12 +28,12 @@ class Address:
 
     @property
     def base_url(self) -> str:
-        """What programs call the base URL."""
+        """The address that programs call the base URL."""
         return f"http://{names(self.port)[0]}/v1"
 
 
 def serve(home: Home, served: Served, port: int, *, told: Callable[[Address], None]) -> None:
-    """Serves until Ctrl-C or SIGTERM. `told` is given the address once it answers.
+    """Serve until Ctrl-C or SIGTERM; `told` is called with the address once it answers.
 
     `port` 0: any free one. Raises Busy, NotAllowed, InvalidInput.
     """
@@ -46,7 +46,10 @@ def serve(home: Home, served: Served, port: int, *, told: Callable[[Address], No
 
 
 def token_from_environment() -> str | None:
-    """The token that the user has set. Raises InvalidInput for one that is easily guessed."""
+    """Return the token that the user has set, None without one.
+
+    Raises InvalidInput for one that is easily guessed.
+    """
     token = os.environ.get(TOKEN_VARIABLE)
     if token is None:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from safetrain.views.job import short_path
 from safetrain.views.labels import sign
-from safetrain_proto.v1.evaluations_pb2 import EvaluatedAnswer, Evaluation, Verdict
+from safetrain_proto.v1.evaluations_pb2 import EvaluatedAnswer, Evaluation, TaskScore, Verdict
 from safetrain_shared import evaluations
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.i18n import decimal, integer, percent
@@ -37,7 +37,8 @@ def head_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:
         lines.append(f"  {text}")
     lines += [f"{sign(one.status)} {say(one)}" for one in findings_of(evaluation)]
     general = general_sentence(evaluation)
-    return lines + ([general] if general else []) + checkpoint_lines(evaluation)
+    lines += [general] if general else []
+    return lines + checkpoint_lines(evaluation) + [_task_line(task) for task in evaluation.tasks]
 
 
 def findings_of(evaluation: Evaluation | evaluations.Evaluation) -> list[Finding]:
@@ -88,6 +89,15 @@ def general_sentence(evaluation: Evaluation | evaluations.Evaluation) -> str:
         far = _("On neutral text its predictions are {nats} nats a token from the base's.")
         text += " " + far.format(nats=decimal(evaluation.divergence, 2))
     return f"{sign(kind)} {text}"
+
+
+def _task_line(task: TaskScore | evaluations.TaskScore) -> str:
+    base, adapter = (
+        f"{decimal(value, 3)} ± {decimal(error, 3)}"
+        for value, error in ((task.base, task.base_error), (task.adapter, task.adapter_error))
+    )
+    text = _("{task}, {metric}: base {base} · adapter {adapter}")
+    return "  " + text.format(task=task.task, metric=task.metric, base=base, adapter=adapter)
 
 
 def checkpoint_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[str]:

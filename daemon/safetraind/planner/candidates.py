@@ -52,6 +52,7 @@ def _by_tier(question: Question) -> TrainingSettings:
     )
     effective = question.effective_batch or settings.effective_batch
     settings = settings.with_overrides(chosen)
+    settings = settings.with_overrides(dict.fromkeys(question.unsupported, False))
     if question.text_only and "mask_prompt" not in chosen:
         settings = dataclasses.replace(settings, mask_prompt=False)
     match "batch_size" in chosen, "gradient_accumulation" in chosen:
@@ -142,7 +143,7 @@ def candidates(
     """All ways to train with sequences of `length`, in no order."""
     chosen = question.spec.settings
     dequantized = (True, False) if question.device == "cpu" and question.quantized else (False,)
-    if "gradient_checkpointing" in chosen:
+    if {"gradient_checkpointing"} & (chosen.keys() | question.unsupported):
         recomputed: Sequence[bool] = (settings.gradient_checkpointing,)
     else:
         recomputed = (False, True)

@@ -5,7 +5,7 @@ None stands for what was not gathered, which no check takes for good or bad.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,9 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file. `counts`: how many of each kind of problem, by code."""
+    """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
+    samples as the model sees them, as `worker.data.preview` writes them.
+    """
 
     path: str
     format: str
@@ -106,6 +108,7 @@ class DataFile:
     warnings: int
     counts: Mapping[str, int]
     lengths: Lengths | None = None
+    preview: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ class Data:
 
     `tokenizer_reason`: why the model's tokenizer could not be loaded; empty when it was, or when
     there was no model to ask. `templates`: the names of its chat templates, where they have names.
-    `lost_keys`: of config.json, those that change the model and that mlx-lm drops;
+    `lost_keys`: of config.json, those that change the model and that mlx-lm drops; `dropped_keys`:
+    others that it drops;
     `missing_targets`: of lora_targets, those that are no layers of the model, with names that are.
     """
 
@@ -125,6 +129,7 @@ class Data:
     chat_template: bool = True
     templates: tuple[str, ...] = ()
     lost_keys: tuple[str, ...] = ()
+    dropped_keys: tuple[str, ...] = ()
     missing_targets: tuple[str, ...] = ()
     known_targets: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ extrapolate to, and that before the estimate from the model's shape.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 
 from safetrain_shared.settings import TrainingSettings
@@ -15,6 +16,7 @@ from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
     Step,
+    attends_alike,
     evaluated,
     gradient_bytes,
     heaviest_part,
@@ -51,6 +53,12 @@ _ENTERS_A_STEP = (
 )
 
 
+def valid(question: Question, measures: Sequence[Measure]) -> list[Measure]:
+    """The steps that were run to their end, and that would take the same within today's budget."""
+    limit = question.budget.limit
+    return [m for m in measures if not m.died and m.holds_under(limit)]
+
+
 def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
     """Both compute a micro-batch in the same way, whatever its shape."""
     return all(getattr(one, name) == getattr(other, name) for name in _ENTERS_A_STEP)
@@ -59,6 +67,11 @@ def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
 def same_work(one: TrainingSettings, other: TrainingSettings) -> bool:
     """Both compute the same step, but for its shape."""
     return accumulates(one) == accumulates(other) and same_way(one, other)
+
+
+def _same_adapter(one: TrainingSettings, other: TrainingSettings) -> bool:
+    names = ("lora_rank", "lora_layers", "lora_targets", "fine_tune_type")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def accumulates(settings: TrainingSettings) -> bool:
@@ -73,8 +86,8 @@ class Judge:
         self._question = question
         self._runtime = question.runtime
         self._bucket = bucket
-        self._run = [m for m in measures if not m.died]
-        self._fits: list[tuple[TrainingSettings, Fit | None]] = []
+        self._run = valid(question, measures)
+        self._fits: list[tuple[TrainingSettings, int, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
             (predict(self._runtime, m.settings, m.step).off_by(m.peak) for m in self._run),
@@ -108,7 +121,7 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        curve = self._fit(settings)
+        curve = self._fit(settings, step.width)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
         peak = curve.peak(step.rows, step.width)
@@ -128,30 +141,48 @@ class Judge:
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
-    def _fit(self, settings: TrainingSettings) -> Fit | None:
-        """The curve through all that was run in this way of computing."""
-        for other, found in self._fits:
-            if same_way(other, settings):
+    def _fit(self, settings: TrainingSettings, width: int) -> Fit | None:
+        """The curve through all that was run in this way of computing, in rows that compute
+        attention as rows of `width` tokens do.
+        """
+        for other, near, found in self._fits:
+            if same_way(other, settings) and self._attends_alike(settings, near, width):
                 return found
-        run = [m for m in self._run if same_way(m.settings, settings) and not m.step.valid_width]
+        run = [
+            m
+            for m in self._run
+            if same_way(m.settings, settings)
+            and not m.step.valid_width
+            and self._attends_alike(settings, m.step.width, width)
+        ]
         widest = max((m.step.width for m in run), default=0)
         most = most_per_square(self._runtime, settings, widest)
         found = fit([self._sample(m) for m in run if m.tokens_per_second], most)
-        self._fits.append((settings, found))
+        self._fits.append((settings, width, found))
         return found
+
+    def _attends_alike(self, settings: TrainingSettings, one: int, other: int) -> bool:
+        return attends_alike(self._runtime, settings, one, other)
 
     def _sample(self, measure: Measure) -> Sample:
         step, twice = measure.step, accumulates(measure.settings)
         own = twice * gradient_bytes(self._question.shape, measure.settings)
-        seconds = step.rows * step.width / measure.tokens_per_second
-        return Sample(step.rows, step.width, measure.peak - own, seconds)
+        return Sample(step.rows, step.width, measure.peak - own, measure.seconds)
 
     def _seconds(self, settings: TrainingSettings, step: Step, tokens: int, batches: int) -> float:
         """The time of an epoch by the steps that were run; 0 where there were none of this way."""
-        if curve := self._fit(settings):
-            return curve.seconds(tokens, batches)
+        updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
+        if curve := self._fit(settings, step.width):
+            return curve.seconds(tokens, batches) + updates
         measured = [m for m in self._at(settings, step) if m.tokens_per_second]
-        return tokens / measured[-1].tokens_per_second if measured else 0.0
+        if not measured:
+            return 0.0
+        return tokens * measured[-1].seconds / (step.rows * step.width) + updates
+
+    def _update_seconds(self, settings: TrainingSettings) -> float:
+        """What applying the gradient takes, which depends on the adapter alone."""
+        run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
+        return statistics.median(run) if run else 0.0
 
     def _still_counts(self, measure: Measure) -> bool:
         """Whether a death rules anything out: not where there is a good deal more memory now."""

@@ -96,7 +96,8 @@ def note_success(home: Home, plan: Plan, peak: int, tokens_per_second: float) ->
     """A training came to its end with `plan`, which was not measured before: bytes of MLX's peak,
     and its speed, padding not counted. Time and errors as `note_death`.
     """
-    _note(home, plan, "measures", {"peak": peak, "tokens_per_second": tokens_per_second})
+    seen = {"peak": peak, "tokens_per_second": tokens_per_second, "limit": plan.memory_limit}
+    _note(home, plan, "measures", seen)
 
 
 def _note(home: Home, plan: Plan, kind: str, seen: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from safetrain_shared.attention import BLOCK
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
-from safetraind.planner.attention import scored_share
+from safetraind.planner.attention import WHOLE, Attention, attention
 
 _ADAM_COPIES = 3
 # Logits, their exponentials and the gradient, in numbers of the model's type: on the CPU as
@@ -105,9 +106,12 @@ def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> S
 def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> int:
     """Bytes of the largest array that depends on how it is trained: logits, scores, activations."""
     shape, width = runtime.shape, max(step.width, step.valid_width)
-    scores = shape.heads * width**2 if _scored(runtime, settings, width) else 0
+    attends = _attention(runtime, settings, width)
+    queries = width if attends.kept else min(BLOCK, width) if attends.in_blocks else 0
+    scores = shape.heads * queries * width
     logits = max(_logits(runtime, settings, n) for n in (step.learned, step.valid_learned))
-    activations = width * max(shape.intermediate, shape.hidden)
+    widest = max(shape.intermediate, shape.hidden, shape.routed * shape.expert_width)
+    activations = width * widest
     rows = item_bytes(shape, settings) * step.rows * max(scores, activations)
     return max(rows, logits)
 
@@ -123,9 +127,21 @@ def gradient_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
 
 
 def most_per_square(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
-    """Bytes per B·T² that attention scores take at most, for rows of `width` tokens."""
-    item = item_bytes(runtime.shape, settings)
-    return _scores_held(runtime, settings, width) * item * runtime.shape.heads
+    """Bytes per B·T² that attention scores take at most, for rows of `width` tokens. Those of a
+    block grow with B·T.
+    """
+    kept = _attention(runtime, settings, width).kept
+    if not kept:
+        return 0.0
+    if settings.gradient_checkpointing:
+        kept = 0.0
+    held = kept * trained_layers(runtime.shape, settings) + _SCORES_IN_FLIGHT
+    return held * item_bytes(runtime.shape, settings) * runtime.shape.heads
+
+
+def attends_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
+    """Whether rows of `one` and of `other` tokens compute attention in the same way."""
+    return _attention(runtime, settings, one) == _attention(runtime, settings, other)
 
 
 def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
@@ -134,12 +150,13 @@ def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     item, layers = item_bytes(shape, settings), trained_layers(shape, settings)
     copies = _ADAM_COPIES + 1 + (settings.gradient_accumulation > 1)
     layer, scores = _layer(runtime, settings, tokens), _scores(shape, item, step.rows, step.width)
+    attends = _attention(runtime, settings, step.width)
     recomputes = settings.gradient_checkpointing
     kept = layers * (item * tokens * shape.hidden if recomputes else layer)
-    scores_kept = 0.0 if recomputes else layers * _scored(runtime, settings, step.width) * scores
+    scores_kept = 0.0 if recomputes else layers * attends.kept * scores
     logits = _logit_copies(runtime) * _logits(runtime, settings, step.learned)
     working = (1 + recomputes + (runtime.device == "cpu")) * layer
-    in_flight = _scores_held(runtime, settings, step.width) * scores - scores_kept
+    in_flight = _SCORES_IN_FLIGHT * _at_once(attends, shape, scores, step.rows, step.width)
     in_layer = working + in_flight > logits
     return Peak(
         weights=_weights(shape, settings),
@@ -154,12 +171,13 @@ def evaluated(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     """The peak of an evaluation: one layer at a time, and no gradients."""
     shape, width = runtime.shape, step.valid_width
     item = item_bytes(shape, settings)
-    scored = _scored(runtime, settings, width) > 0
+    scores = _scores(shape, item, step.rows, width)
+    attends = _attention(runtime, settings, width)
     return Peak(
         weights=_weights(shape, settings),
         adapter=_ADAM_COPIES * gradient_bytes(shape, settings),
         logits=_EVALUATED_LOGIT_COPIES * _logits(runtime, settings, step.valid_learned),
-        scores=2 * scored * _scores(shape, item, step.rows, width),
+        scores=2 * _at_once(attends, shape, scores, step.rows, width),
         activations=_layer(runtime, settings, step.rows * width),
     )
 
@@ -189,20 +207,17 @@ def _logit_copies(runtime: Runtime) -> int:
     return _LOGIT_COPIES if runtime.device == "cpu" else _LOGIT_COPIES_GPU
 
 
-def _scored(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
+def _attention(runtime: Runtime, settings: TrainingSettings, width: int) -> Attention:
     if runtime.unfused:
-        return 1.0
-    return scored_share(runtime.shape, runtime.device, width, packed=settings.packing)
+        return WHOLE
+    return attention(runtime.shape, runtime.device, width, packed=settings.packing)
 
 
-def _scores_held(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
-    """Layers' worth of scores in the backward pass of a layer: those kept, and those in flight."""
-    share = _scored(runtime, settings, width)
-    if not share:
-        return 0.0
-    recomputes = settings.gradient_checkpointing
-    kept = 0.0 if recomputes else share * trained_layers(runtime.shape, settings)
-    return kept + _SCORES_IN_FLIGHT
+def _at_once(attends: Attention, shape: ModelShape, scores: int, rows: int, width: int) -> int:
+    """Bytes of the scores of a layer that exist at once: all, those of a block in float32, none."""
+    if attends.kept:
+        return scores
+    return 4 * shape.heads * rows * min(BLOCK, width) * width if attends.in_blocks else 0
 
 
 def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
@@ -214,10 +229,19 @@ def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
     """A layer keeps, a token: 4 times the MLP's width, 6 the hidden size, 2 the heads' width."""
     shape, item = runtime.shape, item_bytes(runtime.shape, settings)
     heads = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
-    kept = item * (4 * shape.intermediate + 6 * shape.hidden + 2 * heads)
+    kept = item * (_mlp(shape) + 6 * shape.hidden + 2 * heads)
     if runtime.float32_inputs:
         kept += (4 - item) * _adapted_inputs(shape, settings)
     return tokens * kept
+
+
+def _mlp(shape: ModelShape) -> int:
+    """Numbers, a token, that the MLP keeps: 4 times its width. Each expert that a token passes
+    through also has its input and its output apart (measured on mlx-lm's qwen3_moe, within 6 %).
+    """
+    if not shape.routed:
+        return 4 * shape.intermediate
+    return shape.routed * (4 * shape.expert_width + 2 * shape.hidden)
 
 
 def _adapted_inputs(shape: ModelShape, settings: TrainingSettings) -> int:

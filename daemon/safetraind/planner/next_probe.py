@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from safetrain_shared.attention import LEAST_WIDTH
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.batching import quarters
 from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import same_way
-from safetraind.planner.memory_estimate import Step, predict
+from safetraind.planner.judge import same_way, valid
+from safetraind.planner.memory_estimate import Runtime, Step, attends_alike, predict
 from safetraind.planner.option import Measure, Option, Question
 from safetraind.planner.peak_fit import probe_shapes
 
@@ -113,23 +114,27 @@ def _small_setups(
             ways.append(option)
         if option.peak * _LIKELY <= question.budget.room(Degree.ESTIMATED):
             break
-    run = [m for m in measures if not m.died]
+    run = valid(question, measures)
     return [
         setup
         for way in ways
-        for setup in _shapes(way)
+        for setup in _shapes(question.runtime, way)
         if not any(m.step == setup.step and same_way(m.settings, setup.settings) for m in run)
     ]
 
 
-def _shapes(option: Option) -> list[Setup]:
+def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
     """The small shapes of an option, with as large a share of predictions as its heaviest step.
 
-    A loss in chunks has more than one chunk in each of them, as it has there.
+    A loss in chunks has more than one chunk in each of them, as it has there, and attention is
+    computed in the same way.
     """
     step, settings = option.step, option.settings
+    shorter = [n for n in (LEAST_WIDTH, runtime.shape.window) if n < step.width]
+    other = [n for n in shorter if not attends_alike(runtime, settings, n, step.width)]
+    least = max(other, default=0) + LENGTH_BUCKET
     setups = []
-    for rows, width in probe_shapes(step.rows, step.width, LENGTH_BUCKET):
+    for rows, width in probe_shapes(step.rows, step.width, LENGTH_BUCKET, least):
         learned = quarters(step.learned * rows * width // (step.rows * step.width), rows * width)
         if settings.loss_chunk and learned <= settings.loss_chunk < step.learned:
             continue

@@ -19,8 +19,9 @@ class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
     tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
-    `splits_head`: the loss can be computed in chunks. `pilot`: what short runs found; they
-    may have found nothing (`pilot_failed`).
+    `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
+    be trained wrongly with, which are turned off. `pilot`: what short runs found; they may have
+    found nothing (`pilot_failed`).
     """
 
     spec: JobSpec
@@ -38,6 +39,7 @@ class Question:
     resources: int = 0
     effective_batch: int = 0
     splits_head: bool = True
+    unsupported: frozenset[str] = frozenset()
     pilot: PilotResult | None = None
     pilot_failed: bool = False
 
@@ -47,12 +49,17 @@ class Question:
         return Runtime(self.shape, self.device, self.splits_head)
 
 
+# Memory limits that differ by no more have the same effect.
+_SAME_LIMIT = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding.
+    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
+    what goes into applying the gradient.
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
-    allowed `peak` bytes.
+    allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
     """
 
     settings: TrainingSettings
@@ -61,6 +68,27 @@ class Measure:
     tokens_per_second: float = 0.0
     outside: int = 0
     died: bool = False
+    update_seconds: float = 0.0
+    limit: int = 0
+
+    def holds_under(self, limit: int) -> bool:
+        """Whether a step under a memory limit of so many bytes takes what this one took.
+
+        Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
+        may take less under it, and one that was held back may take more without.
+        """
+        if not self.limit or self.peak <= min(self.limit, limit):
+            return True
+        return abs(self.limit - limit) <= _SAME_LIMIT * limit
+
+    @property
+    def seconds(self) -> float:
+        """Of one micro-batch, without applying the gradient; a step was run of two where they are
+        accumulated.
+        """
+        batches = 2 if self.settings.gradient_accumulation > 1 else 1
+        taken = self.step.rows * self.step.width / self.tokens_per_second
+        return max(0.0, taken - self.update_seconds / batches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_LEAST_WIDTH = 16
 _FEWEST = 2  # samples of different shapes
 # How much larger than what was run a shape may be.
 _REACH_TOKENS = 2.1
@@ -47,7 +46,8 @@ class Sample:
 class Fit:
     """Bytes: `base`, `per_token`, `per_square`. Seconds: `fixed` a micro-batch, `token` a token.
 
-    `most_tokens` and `widest`: of a shape that is not too far from those that were run.
+    `least_tokens`, `most_tokens` and `widest`: of a shape that is not too far from those that were
+    run.
     """
 
     base: float
@@ -55,12 +55,13 @@ class Fit:
     per_square: float
     fixed: float
     token: float
+    least_tokens: float
     most_tokens: float
     widest: float
 
     def reaches(self, rows: int, width: int) -> bool:
         """Whether the shape is near enough to what was run."""
-        return rows * width <= self.most_tokens and width <= self.widest
+        return self.least_tokens <= rows * width <= self.most_tokens and width <= self.widest
 
     def peak(self, rows: int, width: int) -> int:
         """Bytes at the peak of a step of this shape."""
@@ -95,12 +96,14 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
     fixed = max(0.0, near.seconds - token * near.tokens)
     if not fixed:
         token = near.seconds / near.tokens
-    reach = _REACH_TOKENS * near.tokens, _REACH_WIDTH * max(s.width for s in ordered)
+    widest = _REACH_WIDTH * max(s.width for s in ordered)
+    reach = ordered[0].tokens, _REACH_TOKENS * near.tokens, widest
     return Fit(base, per_token, square, fixed, token, *reach)
 
 
-def probe_shapes(rows: int, width: int, bucket: int) -> list[tuple[int, int]]:
-    """Small shapes (rows, width) to run before one of `rows` × `width`, the lightest first.
+def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list[tuple[int, int]]:
+    """Small shapes (rows, width) to run before one of `rows` × `width`, the lightest first, none
+    narrower than `narrowest` tokens.
 
     With several rows they have the full width, so that only the number of rows, which the peak is
     linear in, is left to extrapolate. The last is half to three quarters of the shape itself.
@@ -113,7 +116,7 @@ def probe_shapes(rows: int, width: int, bucket: int) -> list[tuple[int, int]]:
         wanted = [(1, width), (rows // 2, width), (3 * rows // 4, width)]
     found: list[tuple[int, int]] = []
     for number, least in wanted:
-        shape = number, max(_LEAST_WIDTH, bucket * -(-least // bucket))
+        shape = number, bucket * -(-max(narrowest, least) // bucket)
         if shape[0] * shape[1] < rows * width and shape not in found:
             found.append(shape)
     return found

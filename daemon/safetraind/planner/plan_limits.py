@@ -111,6 +111,9 @@ def _lengths(question: Question, option: Option) -> Iterator[Finding]:
 def _savings(question: Question, option: Option) -> Iterator[Finding]:
     """What saves memory or time, where the planner chose it."""
     settings, chosen = option.settings, question.spec.settings
+    for name in sorted(question.unsupported):
+        status = Status.WARNING if chosen.get(name) else Status.INFO
+        yield Finding(f"plan.without_{name}", status)
     if settings.gradient_checkpointing and "gradient_checkpointing" not in chosen:
         yield Finding("plan.checkpointing")
     if settings.loss_chunk and "loss_chunk" not in chosen:

@@ -20,9 +20,10 @@ Change = Callable[[Option, int], Option]
 def refuse(question: Question, least: Option, correction: float) -> Finding:
     """The blocking finding: what the leanest way would take, what there is, and what would fit.
 
-    The changes are tried from the one that costs least: fewer LoRA layers, then a shorter sequence,
-    then both; where even that is too much, how large a model may be. They are predicted with what
-    is known to be missing: `correction`, or what the leanest way itself was off by.
+    The changes are tried from the one that costs least: a smaller micro-batch than the one that was
+    chosen, then fewer LoRA layers, then a shorter sequence, then both; where even that is too much,
+    how large a model may be. They are predicted with what is known to be missing: `correction`, or
+    what the leanest way itself was off by.
     """
     if 0 < question.largest_buffer < least.largest:
         args = {"needed": least.largest, "room": question.largest_buffer}
@@ -30,6 +31,8 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
     fits = _judge(question, least, correction)
     room = question.budget.room(least.degree)
     args = {"needed": least.peak, "room": room, "budget": question.budget.worker}
+    if rows := _first(_smaller(least.step.rows), least, _of_rows, fits):
+        return _finding("plan.refused_batch", args | {"rows": rows})
     fewer = range(_layers(question.shape, least.settings) - 1, 0, -1)
     if layers := _first(fewer, least, _on, fits):
         return _finding("plan.refused_layers", args | {"layers": layers})
@@ -59,6 +62,20 @@ def _first(
 ) -> int:
     """The first of `values` with which it fits; 0 where none does."""
     return next((value for value in values if fits(change(option, value))), 0)
+
+
+def _smaller(rows: int) -> list[int]:
+    """Powers of two below `rows`, the largest first."""
+    return [1 << n for n in range(rows.bit_length() - 1, -1, -1) if 1 << n < rows]
+
+
+def _of_rows(option: Option, rows: int) -> Option:
+    settings = dataclasses.replace(option.settings, batch_size=rows)
+    step = option.step
+    learned = min(step.learned, rows * step.width)
+    valid_learned = min(step.valid_learned, rows * step.valid_width)
+    step = dataclasses.replace(step, rows=rows, learned=learned, valid_learned=valid_learned)
+    return dataclasses.replace(option, settings=settings, step=step)
 
 
 def _on(option: Option, layers: int) -> Option:

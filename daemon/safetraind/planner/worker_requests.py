@@ -91,6 +91,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> dict[str
         "vocabulary": vocabulary,
         "targets": list(_texts(spec.settings.get("lora_targets"))),
         "mask_prompt": bool(spec.settings.get("mask_prompt", True)),
+        "thinking": str(spec.settings.get("thinking", "given")),
         "trust_remote_code": spec.trust_remote_code,
     }
 
@@ -124,6 +125,7 @@ def data_from(result: Mapping[str, Any], problems: Sequence[Finding]) -> Data:
         chat_template=tokenizer.get("chat_template", True),
         templates=tuple(tokenizer.get("templates", ())),
         lost_keys=tuple(model.get("lost", ())),
+        dropped_keys=tuple(model.get("dropped", ())),
         missing_targets=tuple(model.get("missing", ())),
         known_targets=tuple(model.get("known", ())),
     )
@@ -176,7 +178,8 @@ def measure_from(value: Mapping[str, Any], *, died: bool = False) -> Measure:
     settings: TrainingSettings = from_plain(value["settings"], TrainingSettings)
     shape = {name: value[name] for name in SHAPE}
     speed, outside = value.get("tokens_per_second", 0.0), value.get("outside", 0)
-    return Measure(settings, Step(**shape), value["peak"], speed, outside, died)
+    updating, limit = value.get("update_seconds", 0.0), value.get("limit", 0)
+    return Measure(settings, Step(**shape), value["peak"], speed, outside, died, updating, limit)
 
 
 def shape_of(step: Step) -> dict[str, int]:

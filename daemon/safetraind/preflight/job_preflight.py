@@ -34,6 +34,7 @@ from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
+_HUB_SECONDS = 60.0  # a hub that does not answer by then is left to the turn, too
 # Predictions came out up to 30 % too high: only what is refused with so much more room is rejected
 # unmeasured.
 _SURELY = 1.4
@@ -62,7 +63,8 @@ class Planning:
         self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
-        """All that can be known without the GPU. Raises Blocked with the first finding that blocks.
+        """All that can be known without the GPU. Raises Blocked with the first finding that blocks,
+        and what the hub raises where a model that is not here cannot be downloaded.
 
         `idle`: what is free now is what the job will find; else it is judged by what the machine
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
@@ -72,7 +74,10 @@ class Planning:
         if not idle:
             facts = _left_alone(facts)
         _reject(quick(spec, facts))
-        workers = self._inspections.through(EphemeralWorkers(self._home, self._supervisor))
+        launcher = EphemeralWorkers(self._home, self._supervisor)
+        if folder is None:
+            await _obtainable(spec.model, launcher)
+        workers = self._inspections.through(launcher)
         preflight_run = PreflightRun(spec, workers, self._home, folder, facts=facts)
         try:
             async with asyncio.timeout(FORESEE_SECONDS), aclosing(preflight_run.judged()) as judged:
@@ -168,6 +173,22 @@ async def fetch(
     if "error" in ended.result:
         raise error_from_dict(ended.result["error"])
     yield Path(ended.result["path"])
+
+
+async def _obtainable(repository: str, launcher: EphemeralWorkers) -> None:
+    """Ask the hub for a repository's size, and download nothing.
+
+    Raises what the hub raised, NoRoom where the disk is too small. A hub that does not answer in
+    _HUB_SECONDS is left to the job's turn.
+    """
+    request = {"repository": repository, "dry_run": True}
+    try:
+        async with asyncio.timeout(_HUB_SECONDS):
+            ended = await launcher.run_worker("fetch", request, lease=False)
+    except TimeoutError:
+        return
+    if ended.result is not None and "error" in ended.result:
+        raise error_from_dict(ended.result["error"])
 
 
 async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import SafetrainError
+from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.errors import ArgValue, SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home, nearest_existing
@@ -32,6 +32,7 @@ from safetraind.planner.make_room import make_room
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.next_probe import Setup, next_probe
 from safetraind.planner.option import Measure, Question
+from safetraind.planner.suggest import largest_fitting
 from safetraind.planner.worker_requests import (
     Problems,
     Workers,
@@ -48,11 +49,12 @@ from safetraind.preflight import report
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
 from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS, Progress, Round, run_round
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 
 _MOST_ROUNDS = 8
 _MOST_INSPECTIONS = 3
 _PILOT_START_SECONDS = 120.0  # to load, tokenize and compile, beyond the time for its steps
+_MOST_PROBES = 3  # of one round, where somebody else ends them
 _OF_THIS_TIME = ("slow", "out_of_memory", "failed")  # not remembered
 
 
@@ -127,6 +129,7 @@ class PreflightRun:
         self._splits_head = True
         self._pilot: pilot.PilotResult | None = None
         self._pilot_failed = False
+        self._unsupported: frozenset[str] = frozenset()
 
     @property
     def blocked(self) -> bool:
@@ -250,8 +253,9 @@ class PreflightRun:
             return [finding]
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
-            apps = await bounded("/", host.largest_apps)
+            apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
             found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
+            found += _smaller_model(answer, question)
             self.findings += found
             return [*found]
         self.plan = answer
@@ -314,14 +318,20 @@ class PreflightRun:
             if number and (not setups or left <= 0):
                 return
             done = Round()
-            async with aclosing(run_round(self._workers, self._request(setups, left), left)) as run:
-                async for step in run:
-                    if isinstance(step, Progress):
-                        yield step
-                    else:
-                        done = step
+            for _ in range(_MOST_PROBES):
+                request = self._request(setups, left)
+                async with aclosing(run_round(self._workers, request, left)) as run:
+                    async for step in run:
+                        if isinstance(step, Progress):
+                            yield step
+                        else:
+                            done = step
+                if not done.is_interrupted:
+                    break
+            known = self._unsupported
             self._conclude(done, learned)
-            if not (done.found["died"] or (done.is_whole and done.found["measures"])):
+            learned_more = done.found["measures"] or self._unsupported != known
+            if not (done.found["died"] or (done.is_whole and learned_more)):
                 return
             if "slow" in done.found:
                 return
@@ -357,9 +367,12 @@ class PreflightRun:
         """Takes in what a round found, and keeps what holds for the next time as well."""
         limit = self.question.budget.limit if self.question else 0
         done.judge_end(self._facts.model.path, limit)
+        done.found["measures"] = [{**m, "limit": limit} for m in done.found["measures"]]
         self._take(done.found)
-        if done.found["measures"] or done.found["died"]:
-            learned.keep({k: v for k, v in done.found.items() if k not in _OF_THIS_TIME})
+        if any(done.found.get(kind) for kind in ("measures", "died", "unsupported")):
+            model = {"model": self.spec.model, "shape": to_plain(self._facts.model.shape)}
+            kept = {k: v for k, v in done.found.items() if k not in _OF_THIS_TIME}
+            learned.keep({**kept, **model})
 
     def _take(self, found: Mapping[str, Any]) -> None:
         device = device_from(found["device"]) if "device" in found else self._facts.device
@@ -368,6 +381,7 @@ class PreflightRun:
         self.measures += [measure_from(m) for m in found["measures"]]
         self.measures += [measure_from(m, died=True) for m in found["died"]]
         self._splits_head = found.get("splits_head", self._splits_head)
+        self._unsupported |= set(found.get("unsupported", ()))
         self._facts = dataclasses.replace(
             self._facts, device=device, loaded=loaded, too_slow=slow or self._facts.too_slow
         )
@@ -399,6 +413,7 @@ class PreflightRun:
             splits_head=self._splits_head,
             pilot=self._pilot,
             pilot_failed=self._pilot_failed,
+            unsupported=self._unsupported,
         )
 
     def _summarise(self) -> Summary:
@@ -418,6 +433,18 @@ class PreflightRun:
             report_path=paths[0],
             config_path=paths[1],
         )
+
+
+def _smaller_model(refusal: Finding, question: Question) -> list[Finding]:
+    """The model of the table that fits instead; none where more memory would not help."""
+    if "budget" not in refusal.args:
+        return []
+    try:
+        fitting = largest_fitting(question)
+    except LookupError:
+        return []
+    args: dict[str, ArgValue] = {"model": fitting.model.repository, "peak": fitting.peak}
+    return [Finding("plan.smaller_model", args=args, section="recommendation")]
 
 
 def gather(spec: JobSpec, home: Home, model: Path | None) -> Facts:

@@ -8,6 +8,7 @@ is planned by what is known, with a wider margin.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,18 @@ class Round:
     def is_whole(self) -> bool:
         """Whether the worker came to its own end."""
         return self.ended is not None and self.ended.result is not None
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether somebody ended the worker, which tells nothing of what it tried.
+
+        A SIGKILL is somebody's where the kernel counts its own for memory, and counted none.
+        """
+        if self.ended is None or self.is_whole or self.ended.limit:
+            return False
+        number = self.ended.exit.get("signal")
+        killed = number == signal.SIGKILL and self.ended.exit.get("oom_kills") == 0
+        return killed or number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def judge_end(self, model: str, limit: int) -> None:
         """Adds to what was found what the end of the worker tells.

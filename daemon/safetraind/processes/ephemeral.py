@@ -25,7 +25,7 @@ from safetrain_shared.paths import Home, RunFolder, private
 from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage import documents
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.run_folder import KeeperNote
 
@@ -47,6 +47,7 @@ class Limit:
 # the indexes of `duplicate_index`; a probe may compile and run one long step.
 LIMITS: Mapping[str, Limit] = {
     "inspect": Limit(120.0, 4 << 30),
+    "preview": Limit(120.0, 4 << 30),
     "probe": Limit(1800.0),
     "export": Limit(3600.0),
     "fetch": Limit(900.0, 4 << 30),
@@ -154,13 +155,17 @@ async def _accompany(
             if size != written:
                 written, since = size, time.monotonic()
             looks += 1
-            heavy = looks % _LOOKS == 0 and await bounded(run.root, worker.footprint) > _most(limit)
+            heavy = looks % _LOOKS == 0 and await _cost(worker) > _most(limit)
             if heavy or time.monotonic() - since > limit.quiet_seconds:
                 worker.kill()
                 await ended
                 return "memory" if heavy else "time"
     finally:
         ended.cancel()
+
+
+async def _cost(worker: Worker) -> int:
+    return await bounded(worker.run.root, worker.footprint, seconds=SLOW_SECONDS)
 
 
 def _most(limit: Limit) -> int:

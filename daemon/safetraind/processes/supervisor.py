@@ -85,7 +85,7 @@ class Supervisor:
         environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
         environment |= {name: str(fd) for name, fd in locks.items()}
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if role in _OF_JOBS:
+        if role == "train":
             environment["HF_HUB_OFFLINE"] = "1"
         if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
             environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")

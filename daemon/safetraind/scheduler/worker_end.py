@@ -30,7 +30,7 @@ from safetraind.scheduler.triggers import LaunchFailed, WorkerEnded
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
 # A disk, descriptors or another process stand in the way: the job waits, however long.
-_TEMPORARY = frozenset({"disk.full", "disk.refused", "job.live", "job.output_busy"})
+_TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "job.output_busy"})
 
 
 def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:

@@ -21,6 +21,7 @@ from safetrain_shared.questions import (
     AnswerSource,
     Question,
 )
+from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import finding_to_wire
 from safetraind.answer_routing import Candidate, Route, ServerRoute, route
 from safetraind.controller.controller import Controller
@@ -163,6 +164,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
             top_p=request.top_p,
             seed=request.seed if request.HasField("seed") else None,
             base=request.base,
+            thinking=self._thinking(chosen.job_id),
             stop=tuple(request.stop),
         )
         if not isinstance(chosen, ServerRoute):
@@ -172,6 +174,12 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         return dataclasses.replace(
             question, keep_alive=keep_alive, **await self._for_server(chosen)
         )
+
+    def _thinking(self, job_id: int) -> str:
+        """Return the setting of that name of a job, by which base and adapter are asked alike."""
+        if not job_id:
+            return TrainingSettings().thinking
+        return self._controller.record(job_id).spec.complete_settings.thinking
 
     async def _for_server(self, chosen: ServerRoute) -> dict[str, Any]:
         """Return the fields of a question that only the inference server needs."""

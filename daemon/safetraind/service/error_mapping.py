@@ -48,7 +48,7 @@ def guarded(handler: F) -> F:
         @functools.wraps(handler)
         async def stream(self: Any, request: Any, context: Any) -> Any:
             try:
-                _check_understood(request)
+                check_understood(request)
                 async for message in handler(self, request, context):
                     yield message
             except Exception as error:
@@ -59,7 +59,7 @@ def guarded(handler: F) -> F:
     @functools.wraps(handler)
     async def unary(self: Any, request: Any, context: Any) -> Any:
         try:
-            _check_understood(request)
+            check_understood(request)
             return await handler(self, request, context)
         except Exception as error:
             await _abort(context, error)
@@ -76,7 +76,7 @@ class UnderstoodRequests(grpc.aio.ServerInterceptor):  # type: ignore[misc, type
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Return the handler with a deserializer that does not raise."""
         handler = await continuation(details)
-        if handler is None or handler.request_streaming:
+        if handler is None:
             return handler
         parse = handler.request_deserializer
 
@@ -97,7 +97,8 @@ class Malformed:
     reason: str
 
 
-def _check_understood(request: Any) -> None:
+def check_understood(request: Any) -> None:
+    """Raise InvalidInput for a `Malformed`. Where requests are a stream, the handler calls it."""
     if isinstance(request, Malformed):
         raise InvalidInput("request.malformed", reason=request.reason[:200])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from safetraind.controller.controller import Controller
 from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.storage import documents, promotion
-from safetraind.storage.bounded_read import bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.job_document import Forecast, JobDocument
 from safetraind.submission import checked_file
 
@@ -74,7 +74,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         if trained.state not in FINAL:
             raise Conflict("promote.live", id=trained.id)
         which = (trained.id, trained.home, request.checkpoint)
-        done = await asyncio.to_thread(promotion.promote, trained.output, *which)
+        place = trained.output
+        done = await bounded(place, promotion.promote, place, *which, seconds=SLOW_SECONDS)
         return evaluations_pb2.Promoted(
             checkpoint=done.checkpoint, before=done.before, path=done.path
         )
@@ -92,6 +93,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         spec = record.spec
         questions = Path(request.questions or default_questions(spec.train) or spec.valid)
         checked_file(questions)
+        if request.tasks and find_spec("lm_eval") is None:
+            raise Unreachable("evaluate.no_harness")
         folder = request.folder
         if not folder:  # raises NotFound where there is none
             folder = str(own_adapter(trained, request.checkpoint)) if request.checkpoint else ""
@@ -104,6 +107,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
             general=request.general,
             max_tokens=max(0, request.max_tokens),
             limit=max(0, request.limit),
+            tasks=tuple(request.tasks),
         )
         output = str(trained.output / EVALUATION)
         spec = dataclasses.replace(spec, output=output, start_adapter="", evaluation=asked)

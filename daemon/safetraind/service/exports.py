@@ -70,6 +70,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             "adapter": str(adapter),
             "output": str(output),
             "valid": spec.valid,
+            "thinking": spec.complete_settings.thinking,
             "gguf": request.gguf,
             "dequantize": request.dequantize,
             "trust_remote_code": spec.trust_remote_code,

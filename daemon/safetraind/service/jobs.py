@@ -19,7 +19,7 @@ from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job
 from safetraind.service.error_mapping import guarded
 from safetraind.storage import output_folder
-from safetraind.storage.bounded_read import HASH_SECONDS, bounded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.submission import Submission, SubmitRequest
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         if request.files and job.state in FINAL:
             home = self._controller.home.root
             remove = output_folder.remove
-            kept = await bounded(output, remove, output, request.id, home, seconds=HASH_SECONDS)
+            kept = await bounded(output, remove, output, request.id, home, seconds=SLOW_SECONDS)
         self._controller.wish(triggers.Removed(request.id))
         return jobs_pb2.RemoveJobResponse(kept=kept)
 

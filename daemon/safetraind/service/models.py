@@ -13,9 +13,13 @@ from safetrain_shared.jobs import LIVE
 from safetraind.controller.controller import Controller
 from safetraind.job_view import model_of
 from safetraind.models.registry import Model, Models
+from safetraind.planner.suggest import Suggestion
 from safetraind.preflight.job_preflight import fetch
+from safetraind.preflight.suggesting import suggestions
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.service.error_mapping import guarded
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+from safetraind.submission import check_absolute
 
 
 class ModelsService(models_pb2_grpc.ModelsServicer):
@@ -63,6 +67,24 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         return models_pb2.ListModelsResponse(models=models)
 
     @guarded
+    async def Suggest(  # noqa: N802
+        self, request: models_pb2.SuggestModelsRequest, context: Any
+    ) -> models_pb2.SuggestModelsResponse:
+        """Return the table of models, judged for this machine and the data."""
+        if request.train:
+            check_absolute(request.train)
+        home, budget = self._controller.home, request.memory_budget
+        train = request.train
+        found = await bounded(train, suggestions, home, train, budget, seconds=SLOW_SECONDS)
+        return models_pb2.SuggestModelsResponse(
+            models=[_suggested(suggestion) for suggestion in found.models],
+            room=found.room,
+            samples=found.samples,
+            longest=found.longest,
+            speed_of=found.speed.name if found.speed else "",
+        )
+
+    @guarded
     async def Remove(  # noqa: N802
         self, request: models_pb2.RemoveModelRequest, context: Any
     ) -> models_pb2.RemoveModelResponse:
@@ -83,4 +105,23 @@ def _to_wire(model: Model) -> models_pb2.Model:
         origin=model.origin,
         bytes=model.bytes,
         installed=model.installed,
+    )
+
+
+def _suggested(found: Suggestion) -> models_pb2.SuggestedModel:
+    model = found.model
+    return models_pb2.SuggestedModel(
+        name=model.repository,
+        size_class=found.size_class,
+        licence=model.licence,
+        bytes=model.shape.weight_bytes,
+        billions=model.billions,
+        bits=model.bits,
+        languages=model.languages,
+        portuguese=model.portuguese,
+        source=model.source,
+        read=model.read,
+        fits=found.fits,
+        peak=found.peak,
+        expected_seconds=found.seconds,
     )

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from safetrain_shared.errors import NoRoom
 
 READ_SECONDS = 20.0
-HASH_SECONDS = 240.0  # for reading a whole data file
+SLOW_SECONDS = 240.0  # for what reads whole files, or is no file of a client
 _MOST_HANGING = 64  # threads; beyond, the next one is refused at once
 
 T = TypeVar("T")

@@ -18,8 +18,10 @@ from safetrain_shared.paths import (
     METRICS_JSON,
     PLOTS,
     PREFLIGHT_REPORT,
+    PREPARED,
     RECOMMENDED_CONFIG,
     REPORT,
+    SPLIT,
     STATE,
     SUMMARY,
     TENSORBOARD,
@@ -138,10 +140,20 @@ def remove(output: str, job_id: int, home: Path) -> list[str]:
     folder = Path(output)
     state = training_state.read(folder)
     if state is None or state.belongs_to(job_id, home):
-        for file in [*_ours(folder), *_existing(folder, _PREFLIGHT_FILES)]:
+        for file in [*_ours(folder), *_split(folder), *_existing(folder, _PREFLIGHT_FILES)]:
             file.unlink(missing_ok=True)
         _remove_empty_folders(folder)
     return sorted(str(file) for file in folder.rglob("*") if not file.is_dir())
+
+
+def results(output: Path) -> list[Path]:
+    """Return the files that a training leaves for its user, without its checkpoints.
+
+    A symbolic link, which may lead out of the folder, is none of them.
+    """
+    found = [*_ours(output), *_existing(output, _PREFLIGHT_FILES)]
+    checkpoints = _checkpoints(output)
+    return [f for f in found if f.parent not in checkpoints and not f.is_symlink()]
 
 
 def _ours(output: Path) -> Iterator[Path]:
@@ -152,7 +164,15 @@ def _ours(output: Path) -> Iterator[Path]:
         yield from _existing(folder, _IN_CHECKPOINT)
     yield from _existing(output / EVALUATION, (EVALUATION_RESULT,))
     yield from output.glob(f"{EVALUATION}/answers-*.json")
+    yield from output.glob(f"{EVALUATION}/tasks-*.json")
     yield from output.glob(f"{TENSORBOARD}/job-*/events.out.tfevents.*")
+
+
+def _split(output: Path) -> Iterator[Path]:
+    """What `submit --split` made of the data; another training of the folder may still use it."""
+    for folder in output.glob(f"{SPLIT}*"):
+        if (folder / PREPARED).is_file():
+            yield from _existing(folder, ("train.jsonl", "valid.jsonl", PREPARED))
 
 
 def _existing(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
@@ -169,6 +189,7 @@ def _checkpoints(output: Path) -> list[Path]:
 
 def _remove_empty_folders(output: Path) -> None:
     boards = [*output.glob(f"{TENSORBOARD}/job-*"), output / TENSORBOARD, output / EVALUATION]
+    boards += output.glob(f"{SPLIT}*")
     ours = [*_checkpoints(output), *(output / name for name in _IN_FOLDERS), *boards]
     for folder in [*ours, output]:
         try:

@@ -14,6 +14,7 @@ ROLES = {
     "serve": "safetraind.worker.inference.serve",
     "inspect": "safetraind.worker.data.inspect",
     "prepare": "safetraind.worker.prepare.prepare",
+    "preview": "safetraind.worker.data.preview",
     "convert": "safetraind.worker.convert.convert",
     "evaluate": "safetraind.worker.evaluation.evaluation_job",
     "export": "safetraind.worker.export.export",

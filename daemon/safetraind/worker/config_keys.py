@@ -30,6 +30,15 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_emb": (None, 1, 1.0),
     "alibi": (None, False),
 }
+# They are read elsewhere, or say how the model was made, stored or is to generate; nothing that is
+# computed in training depends on them.
+_BOOKKEEPING = frozenset(
+    {"model_type", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype"}
+    | {"_name_or_path", "use_cache", "initializer_range", "quantization", "quantization_config"}
+    | {"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "license", "text_config"}
+    | {"rope_parameters", "rope_scaling", "hidden_act", "max_position_embeddings"}
+    | {"attention_dropout", "hidden_dropout", "router_aux_loss_coef", "output_router_logits"}
+)
 # Modules that compute SiLU whatever the configuration calls its activation.
 _SILU_ALONE = frozenset({"llama", "mistral3", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe"})
 _SILU = (None, "silu", "swish")
@@ -39,11 +48,13 @@ _DEFAULT_BASE = 10000.0
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`overrides`: keys as the architecture's arguments read them. `lost`: keys that change the
-    model and that the arguments have no place for.
+    model and that the arguments have no place for. `dropped`: the other keys that they have no
+    place for, and that are not known to be bookkeeping.
     """
 
     overrides: Mapping[str, Any]
     lost: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 def read(config: Mapping[str, Any]) -> Reading:
@@ -53,13 +64,16 @@ def read(config: Mapping[str, Any]) -> Reading:
     _, arguments = _get_classes(dict(config))
     module = importlib.import_module(arguments.__module__)
     overrides, lost = _read_level(config, _fields(arguments), module)
+    dropped = _dropped(config, _fields(arguments), lost)
     text = config.get("text_config")
     if isinstance(text, Mapping) and "text_config" in _fields(arguments):
         inner, lost_inside = _read_level(text, _fields_inside(module), module)
         if inner:
             overrides["text_config"] = {**text, **inner}
+        dropped_inside = _dropped(text, _fields_inside(module), lost_inside)
+        dropped += [f"text_config.{name}" for name in dropped_inside]
         lost += [f"text_config.{name}" for name in lost_inside]
-    return Reading(overrides, tuple(lost))
+    return Reading(overrides, tuple(lost), tuple(dropped))
 
 
 def _fields(arguments: type) -> set[str]:
@@ -89,6 +103,20 @@ def _read_level(
         if name not in fields and config.get(name) not in _SILU:
             lost.append(f"{name} = {config[name]}"[:80])
     return overrides, lost
+
+
+def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> list[str]:
+    """The other keys that the arguments do not read, but for those that say nothing: null, false,
+    an empty group, or a value that is known to change nothing.
+    """
+    told = {name.partition(" ")[0] for name in lost}
+    return sorted(
+        name
+        for name, value in config.items()
+        if value
+        and name not in fields | _BOOKKEEPING | told
+        and value not in _NEUTRAL.get(name, ())
+    )
 
 
 def _rope(config: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any], list[str]]:

@@ -1,8 +1,9 @@
 """The worker role `fetch`: downloads a hub repository, without the GPU lease.
 
-Reads `fetch_request.json` in its run folder: {"repository"}. Writes {"path"} or {"error"} to
-`probe.json`, and progress lines to `probe.json.partial`: first {"bytes"}, the size of the download,
-then {"done"}, the share of it that has arrived.
+Reads `fetch_request.json` in its run folder: {"repository", "dry_run"}; with `dry_run`, nothing is
+downloaded. Writes {"path"} (empty after a dry run) or {"error"} to `probe.json`, and progress lines
+to `probe.json.partial`: first {"bytes"}, the size of the download, then {"done"}, the share of it
+that has arrived.
 """
 
 from __future__ import annotations
@@ -35,20 +36,24 @@ def main(arguments: list[str]) -> int:
             file.flush()
 
         try:
-            result: dict[str, Any] = {"path": str(_fetch(request["repository"], emit))}
+            result: dict[str, Any] = {
+                "path": _fetch(request["repository"], request.get("dry_run", False), emit)
+            }
         except SafetrainError as error:
             result = {"error": error_to_dict(error)}
     write_json(run.probe, result)
     return 0
 
 
-def _fetch(repository: str, emit: EmitEvent) -> Path:
+def _fetch(repository: str, dry_run: bool, emit: EmitEvent) -> str:
     needed = bytes_to_download(repository)
     emit({"bytes": needed})
+    if dry_run:
+        return ""
     with _reporting_progress(repository, needed, emit):
         folder = snapshot(repository)
     emit({"done": 1.0})
-    return folder
+    return str(folder)
 
 
 @contextmanager

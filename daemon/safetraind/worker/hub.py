@@ -40,6 +40,18 @@ def snapshot(repository: str) -> Path:
         raise _explained(error, repository) from error
 
 
+def tokenizer_files(repository: str) -> Path:
+    """Return a folder with the configuration and the tokenizer of `repository`, without weights.
+
+    Raises as `snapshot` does.
+    """
+    patterns = [p for p in DEFAULT_ALLOW_PATTERNS if "safetensors" not in p]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _explained(error, repository) from error
+
+
 def bytes_to_download(repository: str) -> int:
     """Return the bytes of `repository` that are not cached yet; a file of unknown size counts 0.
 

@@ -23,14 +23,16 @@ _ADAPTABLE = (
 
 
 def read_model(folder: Path, targets: Sequence[str]) -> dict[str, Any]:
-    """`lost`: keys of the configuration that mlx-lm drops and that change the model; `missing`:
-    targets that are no layers of it; `known`: names that are. Raises whatever mlx-lm raises.
+    """`lost`: keys of the configuration that mlx-lm drops and that change the model; `dropped`: the
+    other keys that it drops, as far as they are not known to be bookkeeping; `missing`: targets
+    that are no layers of it; `known`: names that are. Raises whatever mlx-lm raises.
 
     Without targets no model is built. Its arrays are never computed.
     """
     config = load_config(folder)
     reading = config_keys.read(config)
-    result: dict[str, Any] = {"lost": list(reading.lost), "missing": [], "known": []}
+    result: dict[str, Any] = {"lost": list(reading.lost), "dropped": list(reading.dropped)}
+    result |= {"missing": [], "known": []}
     if targets and "model_file" not in config:
         kind, arguments = _get_classes(config)
         names = layer_names(kind(arguments.from_dict({**config, **reading.overrides})))

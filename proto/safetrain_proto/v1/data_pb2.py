@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from safetrain_proto.v1 import findings_pb2 as safetrain__proto_dot_v1_dot_findings__pb2
+from safetrain_proto.v1 import settings_pb2 as safetrain__proto_dot_v1_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsafetrain_proto/v1/data.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\" \n\x0fValidateRequest\x12\r\n\x05paths\x18\x01 \x03(\t\"I\n\x10ValidateProgress\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x03\"]\n\x0b\x46ileSummary\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x03\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x10\n\x08problems\x18\x04 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\t\"\xa3\x01\n\rValidateEvent\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.safetrain.v1.ValidateProgressH\x00\x12(\n\x07problem\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.safetrain.v1.FileSummaryH\x00\x42\x06\n\x04\x62ody\"\xd7\x01\n\x0ePrepareRequest\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x01(\t\x12:\n\x07\x63olumns\x18\x03 \x03(\x0b\x32).safetrain.v1.PrepareRequest.ColumnsEntry\x12\x13\n\x0bvalid_share\x18\x04 \x01(\x01\x12\x17\n\x0fquestions_share\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xca\x01\n\x0cPrepareGuess\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x66orm\x18\x02 \x01(\t\x12\x38\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\'.safetrain.v1.PrepareGuess.ColumnsEntry\x12\x10\n\x08\x65ncoding\x18\x04 \x01(\t\x12\x11\n\tdelimiter\x18\x05 \x01(\t\x12\x0f\n\x07samples\x18\x06 \x03(\t\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0fPrepareProgress\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xe3\x01\n\x08Prepared\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x32\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\".safetrain.v1.Prepared.CountsEntry\x12\x34\n\x07\x64ropped\x18\x03 \x03(\x0b\x32#.safetrain.v1.Prepared.DroppedEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcc\x01\n\x0cPrepareEvent\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.safetrain.v1.PrepareProgressH\x00\x12+\n\x05guess\x18\x02 \x01(\x0b\x32\x1a.safetrain.v1.PrepareGuessH\x00\x12(\n\x07problem\x18\x03 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12*\n\x08prepared\x18\x04 \x01(\x0b\x32\x16.safetrain.v1.PreparedH\x00\x42\x06\n\x04\x62ody2\x97\x01\n\x04\x44\x61ta\x12H\n\x08Validate\x12\x1d.safetrain.v1.ValidateRequest\x1a\x1b.safetrain.v1.ValidateEvent0\x01\x12\x45\n\x07Prepare\x12\x1c.safetrain.v1.PrepareRequest\x1a\x1a.safetrain.v1.PrepareEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsafetrain_proto/v1/data.proto\x12\x0csafetrain.v1\x1a!safetrain_proto/v1/findings.proto\x1a!safetrain_proto/v1/settings.proto\" \n\x0fValidateRequest\x12\r\n\x05paths\x18\x01 \x03(\t\"I\n\x10ValidateProgress\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x03\"]\n\x0b\x46ileSummary\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x03\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x10\n\x08problems\x18\x04 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\t\"\xa3\x01\n\rValidateEvent\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.safetrain.v1.ValidateProgressH\x00\x12(\n\x07problem\x18\x02 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12,\n\x07summary\x18\x03 \x01(\x0b\x32\x19.safetrain.v1.FileSummaryH\x00\x42\x06\n\x04\x62ody\"\xe8\x01\n\x0ePrepareRequest\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x01(\t\x12:\n\x07\x63olumns\x18\x03 \x03(\x0b\x32).safetrain.v1.PrepareRequest.ColumnsEntry\x12\x13\n\x0bvalid_share\x18\x04 \x01(\x01\x12\x17\n\x0fquestions_share\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x0f\n\x07weights\x18\x07 \x03(\x01\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xca\x01\n\x0cPrepareGuess\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x66orm\x18\x02 \x01(\t\x12\x38\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\'.safetrain.v1.PrepareGuess.ColumnsEntry\x12\x10\n\x08\x65ncoding\x18\x04 \x01(\t\x12\x11\n\tdelimiter\x18\x05 \x01(\t\x12\x0f\n\x07samples\x18\x06 \x03(\t\x1a.\n\x0c\x43olumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0fPrepareProgress\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\"\xe3\x01\n\x08Prepared\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x32\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\".safetrain.v1.Prepared.CountsEntry\x12\x34\n\x07\x64ropped\x18\x03 \x03(\x0b\x32#.safetrain.v1.Prepared.DroppedEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcc\x01\n\x0cPrepareEvent\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.safetrain.v1.PrepareProgressH\x00\x12+\n\x05guess\x18\x02 \x01(\x0b\x32\x1a.safetrain.v1.PrepareGuessH\x00\x12(\n\x07problem\x18\x03 \x01(\x0b\x32\x15.safetrain.v1.FindingH\x00\x12*\n\x08prepared\x18\x04 \x01(\x0b\x32\x16.safetrain.v1.PreparedH\x00\x42\x06\n\x04\x62ody\"\xa3\x01\n\x0ePreviewRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x16\n\x0emax_seq_length\x18\x04 \x01(\x03\x12\x30\n\x08settings\x18\x05 \x01(\x0b\x32\x1e.safetrain.v1.TrainingSettings\x12\x19\n\x11trust_remote_code\x18\x06 \x01(\x08\":\n\x0cPreviewPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x08\x12\x0b\n\x03\x63ut\x18\x03 \x01(\x08\"\x93\x01\n\rPreviewSample\x12\x0c\n\x04line\x18\x01 \x01(\x03\x12*\n\x06pieces\x18\x02 \x03(\x0b\x32\x1a.safetrain.v1.PreviewPiece\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12\x0f\n\x07learned\x18\x04 \x01(\x03\x12\'\n\x08problems\x18\x05 \x03(\x0b\x32\x15.safetrain.v1.Finding\"\xaa\x01\n\x0fPreviewResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12,\n\x07samples\x18\x02 \x03(\x0b\x32\x1b.safetrain.v1.PreviewSample\x12\x0f\n\x07\x63ounted\x18\x03 \x01(\x03\x12\x0e\n\x06median\x18\x04 \x01(\x03\x12\x0f\n\x07longest\x18\x05 \x01(\x03\x12\x0b\n\x03\x63ut\x18\x06 \x01(\x03\x12\x0c\n\x04lost\x18\x07 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\x03\x32\xdf\x01\n\x04\x44\x61ta\x12H\n\x08Validate\x12\x1d.safetrain.v1.ValidateRequest\x1a\x1b.safetrain.v1.ValidateEvent0\x01\x12\x45\n\x07Prepare\x12\x1c.safetrain.v1.PrepareRequest\x1a\x1a.safetrain.v1.PrepareEvent0\x01\x12\x46\n\x07Preview\x12\x1c.safetrain.v1.PreviewRequest\x1a\x1d.safetrain.v1.PreviewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,32 +41,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREPARED_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_PREPARED_DROPPEDENTRY']._loaded_options = None
   _globals['_PREPARED_DROPPEDENTRY']._serialized_options = b'8\001'
-  _globals['_VALIDATEREQUEST']._serialized_start=82
-  _globals['_VALIDATEREQUEST']._serialized_end=114
-  _globals['_VALIDATEPROGRESS']._serialized_start=116
-  _globals['_VALIDATEPROGRESS']._serialized_end=189
-  _globals['_FILESUMMARY']._serialized_start=191
-  _globals['_FILESUMMARY']._serialized_end=284
-  _globals['_VALIDATEEVENT']._serialized_start=287
-  _globals['_VALIDATEEVENT']._serialized_end=450
-  _globals['_PREPAREREQUEST']._serialized_start=453
-  _globals['_PREPAREREQUEST']._serialized_end=668
-  _globals['_PREPAREREQUEST_COLUMNSENTRY']._serialized_start=622
-  _globals['_PREPAREREQUEST_COLUMNSENTRY']._serialized_end=668
-  _globals['_PREPAREGUESS']._serialized_start=671
-  _globals['_PREPAREGUESS']._serialized_end=873
-  _globals['_PREPAREGUESS_COLUMNSENTRY']._serialized_start=622
-  _globals['_PREPAREGUESS_COLUMNSENTRY']._serialized_end=668
-  _globals['_PREPAREPROGRESS']._serialized_start=875
-  _globals['_PREPAREPROGRESS']._serialized_end=920
-  _globals['_PREPARED']._serialized_start=923
-  _globals['_PREPARED']._serialized_end=1150
-  _globals['_PREPARED_COUNTSENTRY']._serialized_start=1057
-  _globals['_PREPARED_COUNTSENTRY']._serialized_end=1102
-  _globals['_PREPARED_DROPPEDENTRY']._serialized_start=1104
-  _globals['_PREPARED_DROPPEDENTRY']._serialized_end=1150
-  _globals['_PREPAREEVENT']._serialized_start=1153
-  _globals['_PREPAREEVENT']._serialized_end=1357
-  _globals['_DATA']._serialized_start=1360
-  _globals['_DATA']._serialized_end=1511
+  _globals['_VALIDATEREQUEST']._serialized_start=117
+  _globals['_VALIDATEREQUEST']._serialized_end=149
+  _globals['_VALIDATEPROGRESS']._serialized_start=151
+  _globals['_VALIDATEPROGRESS']._serialized_end=224
+  _globals['_FILESUMMARY']._serialized_start=226
+  _globals['_FILESUMMARY']._serialized_end=319
+  _globals['_VALIDATEEVENT']._serialized_start=322
+  _globals['_VALIDATEEVENT']._serialized_end=485
+  _globals['_PREPAREREQUEST']._serialized_start=488
+  _globals['_PREPAREREQUEST']._serialized_end=720
+  _globals['_PREPAREREQUEST_COLUMNSENTRY']._serialized_start=674
+  _globals['_PREPAREREQUEST_COLUMNSENTRY']._serialized_end=720
+  _globals['_PREPAREGUESS']._serialized_start=723
+  _globals['_PREPAREGUESS']._serialized_end=925
+  _globals['_PREPAREGUESS_COLUMNSENTRY']._serialized_start=674
+  _globals['_PREPAREGUESS_COLUMNSENTRY']._serialized_end=720
+  _globals['_PREPAREPROGRESS']._serialized_start=927
+  _globals['_PREPAREPROGRESS']._serialized_end=972
+  _globals['_PREPARED']._serialized_start=975
+  _globals['_PREPARED']._serialized_end=1202
+  _globals['_PREPARED_COUNTSENTRY']._serialized_start=1109
+  _globals['_PREPARED_COUNTSENTRY']._serialized_end=1154
+  _globals['_PREPARED_DROPPEDENTRY']._serialized_start=1156
+  _globals['_PREPARED_DROPPEDENTRY']._serialized_end=1202
+  _globals['_PREPAREEVENT']._serialized_start=1205
+  _globals['_PREPAREEVENT']._serialized_end=1409
+  _globals['_PREVIEWREQUEST']._serialized_start=1412
+  _globals['_PREVIEWREQUEST']._serialized_end=1575
+  _globals['_PREVIEWPIECE']._serialized_start=1577
+  _globals['_PREVIEWPIECE']._serialized_end=1635
+  _globals['_PREVIEWSAMPLE']._serialized_start=1638
+  _globals['_PREVIEWSAMPLE']._serialized_end=1785
+  _globals['_PREVIEWRESPONSE']._serialized_start=1788
+  _globals['_PREVIEWRESPONSE']._serialized_end=1958
+  _globals['_DATA']._serialized_start=1961
+  _globals['_DATA']._serialized_end=2184
 # @@protoc_insertion_point(module_scope)

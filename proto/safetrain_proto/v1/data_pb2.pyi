@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from safetrain_proto.v1 import findings_pb2 as _findings_pb2
+from safetrain_proto.v1 import settings_pb2 as _settings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -160,6 +161,7 @@ class PrepareRequest(_message.Message):
     VALID_SHARE_FIELD_NUMBER: _builtins.int
     QUESTIONS_SHARE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     output: _builtins.str
     """absolute; a new or empty folder, or one prepared before"""
     valid_share: _builtins.float
@@ -175,6 +177,10 @@ class PrepareRequest(_message.Message):
     def columns(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """question, answer, system, text or messages: its column"""
 
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """of the paths, by their order; empty: all alike"""
+
     def __init__(
         self,
         *,
@@ -184,10 +190,11 @@ class PrepareRequest(_message.Message):
         valid_share: _builtins.float = ...,
         questions_share: _builtins.float = ...,
         seed: _builtins.int = ...,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "output", b"output", "paths", b"paths", "questions_share", b"questions_share", "seed", b"seed", "valid_share", b"valid_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "output", b"output", "paths", b"paths", "questions_share", b"questions_share", "seed", b"seed", "valid_share", b"valid_share", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,3 +395,157 @@ class PrepareEvent(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___PrepareEvent: _TypeAlias = PrepareEvent  # noqa: Y015
+
+@_typing.final
+class PreviewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    MAX_SEQ_LENGTH_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    TRUST_REMOTE_CODE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """absolute: a training file, or one that prepare reads"""
+    model: _builtins.str
+    """a known name, a folder, or a name on the hub"""
+    samples: _builtins.int
+    """to be shown; 0: three"""
+    max_seq_length: _builtins.int
+    """where samples would be cut; 0: nowhere"""
+    trust_remote_code: _builtins.bool
+    @_builtins.property
+    def settings(self) -> _settings_pb2.TrainingSettings:
+        """mask_prompt and thinking count"""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        model: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        max_seq_length: _builtins.int = ...,
+        settings: _settings_pb2.TrainingSettings | None = ...,
+        trust_remote_code: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_seq_length", b"max_seq_length", "model", b"model", "path", b"path", "samples", b"samples", "settings", b"settings", "trust_remote_code", b"trust_remote_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRequest: _TypeAlias = PreviewRequest  # noqa: Y015
+
+@_typing.final
+class PreviewPiece(_message.Message):
+    """A run of tokens of one sample, as text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    learned: _builtins.bool
+    cut: _builtins.bool
+    """beyond max_seq_length"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        learned: _builtins.bool = ...,
+        cut: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "learned", b"learned", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewPiece: _TypeAlias = PreviewPiece  # noqa: Y015
+
+@_typing.final
+class PreviewSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """or record, counted from 1"""
+    tokens: _builtins.int
+    learned: _builtins.int
+    """tokens that are learned, those cut away not counted"""
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewPiece]: ...
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[_findings_pb2.Finding]:
+        """how it is rendered otherwise than it stands in the file"""
+
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        pieces: _abc.Iterable[Global___PreviewPiece] | None = ...,
+        tokens: _builtins.int = ...,
+        learned: _builtins.int = ...,
+        problems: _abc.Iterable[_findings_pb2.Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learned", b"learned", "line", b"line", "pieces", b"pieces", "problems", b"problems", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewSample: _TypeAlias = PreviewSample  # noqa: Y015
+
+@_typing.final
+class PreviewResponse(_message.Message):
+    """Samples as the model sees them: through its chat template, as tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    LONGEST_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    counted: _builtins.int
+    """samples that the lengths speak of: the first ones"""
+    median: _builtins.int
+    """tokens of a sample"""
+    longest: _builtins.int
+    cut: _builtins.int
+    """of those counted: samples that would be cut"""
+    lost: _builtins.int
+    """and that would lose their whole answer"""
+    failed: _builtins.int
+    """and that are no samples, or that the template refuses"""
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewSample]: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        samples: _abc.Iterable[Global___PreviewSample] | None = ...,
+        counted: _builtins.int = ...,
+        median: _builtins.int = ...,
+        longest: _builtins.int = ...,
+        cut: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "cut", b"cut", "failed", b"failed", "longest", b"longest", "lost", b"lost", "median", b"median", "path", b"path", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewResponse: _TypeAlias = PreviewResponse  # noqa: Y015

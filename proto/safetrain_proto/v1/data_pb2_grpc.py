@@ -44,6 +44,11 @@ class DataStub:
                 request_serializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.SerializeToString,
                 response_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.FromString,
                 _registered_method=True)
+        self.Preview = channel.unary_unary(
+                '/safetrain.v1.Data/Preview',
+                request_serializer=safetrain__proto_dot_v1_dot_data__pb2.PreviewRequest.SerializeToString,
+                response_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PreviewResponse.FromString,
+                _registered_method=True)
 
 
 class DataServicer:
@@ -61,6 +66,12 @@ class DataServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Preview(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DataServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +84,11 @@ def add_DataServicer_to_server(servicer, server):
                     servicer.Prepare,
                     request_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.FromString,
                     response_serializer=safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.SerializeToString,
+            ),
+            'Preview': grpc.unary_unary_rpc_method_handler(
+                    servicer.Preview,
+                    request_deserializer=safetrain__proto_dot_v1_dot_data__pb2.PreviewRequest.FromString,
+                    response_serializer=safetrain__proto_dot_v1_dot_data__pb2.PreviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +145,33 @@ class Data:
             '/safetrain.v1.Data/Prepare',
             safetrain__proto_dot_v1_dot_data__pb2.PrepareRequest.SerializeToString,
             safetrain__proto_dot_v1_dot_data__pb2.PrepareEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Preview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/safetrain.v1.Data/Preview',
+            safetrain__proto_dot_v1_dot_data__pb2.PreviewRequest.SerializeToString,
+            safetrain__proto_dot_v1_dot_data__pb2.PreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,12 +33,14 @@ class DataStub:
     def __new__(cls, channel: _aio.Channel) -> DataAsyncStub: ...
     Validate: _grpc.UnaryStreamMultiCallable[_data_pb2.ValidateRequest, _data_pb2.ValidateEvent]
     Prepare: _grpc.UnaryStreamMultiCallable[_data_pb2.PrepareRequest, _data_pb2.PrepareEvent]
+    Preview: _grpc.UnaryUnaryMultiCallable[_data_pb2.PreviewRequest, _data_pb2.PreviewResponse]
 
 @_typing.type_check_only
 class DataAsyncStub(DataStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Validate: _aio.UnaryStreamMultiCallable[_data_pb2.ValidateRequest, _data_pb2.ValidateEvent]  # type: ignore[assignment]
     Prepare: _aio.UnaryStreamMultiCallable[_data_pb2.PrepareRequest, _data_pb2.PrepareEvent]  # type: ignore[assignment]
+    Preview: _aio.UnaryUnaryMultiCallable[_data_pb2.PreviewRequest, _data_pb2.PreviewResponse]  # type: ignore[assignment]
 
 class DataServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +56,12 @@ class DataServicer(metaclass=_abc_1.ABCMeta):
         request: _data_pb2.PrepareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_data_pb2.PrepareEvent], _abc.AsyncIterator[_data_pb2.PrepareEvent]]: ...
+
+    @_abc_1.abstractmethod
+    def Preview(
+        self,
+        request: _data_pb2.PreviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_pb2.PreviewResponse, _abc.Awaitable[_data_pb2.PreviewResponse]]: ...
 
 def add_DataServicer_to_server(servicer: DataServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,6 +32,7 @@ class EvaluationSpec(_message.Message):
     GENERAL_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     job: _builtins.int
     """whose adapter; 0: the job itself, once it is trained"""
     questions: _builtins.str
@@ -46,6 +47,10 @@ class EvaluationSpec(_message.Message):
     """of an answer; 0: half as many again as the longest trained on"""
     limit: _builtins.int
     """questions at most, spread over the file; 0: all"""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """benchmarks of lm-evaluation-harness"""
+
     def __init__(
         self,
         *,
@@ -56,10 +61,11 @@ class EvaluationSpec(_message.Message):
         general: _builtins.bool = ...,
         max_tokens: _builtins.int = ...,
         limit: _builtins.int = ...,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job", b"job", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job", b"job", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,6 +83,7 @@ class EvaluateRequest(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     GENERAL_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """0: the newest that has an adapter"""
     questions: _builtins.str
@@ -93,6 +100,10 @@ class EvaluateRequest(_message.Message):
     """what was forgotten, too"""
     folder: _builtins.str
     """absolute path of an exported model, in place of the adapter"""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """benchmarks of lm-evaluation-harness"""
+
     def __init__(
         self,
         *,
@@ -104,10 +115,11 @@ class EvaluateRequest(_message.Message):
         checkpoints: _builtins.bool = ...,
         general: _builtins.bool = ...,
         folder: _builtins.str = ...,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job_id", b"job_id", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoints", b"checkpoints", "folder", b"folder", "general", b"general", "job_id", b"job_id", "limit", b"limit", "max_tokens", b"max_tokens", "questions", b"questions", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,6 +279,42 @@ class CheckpointScore(_message.Message):
 Global___CheckpointScore: _TypeAlias = CheckpointScore  # noqa: Y015
 
 @_typing.final
+class TaskScore(_message.Message):
+    """A benchmark's main metric, with its standard errors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    BASE_ERROR_FIELD_NUMBER: _builtins.int
+    ADAPTER_ERROR_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    metric: _builtins.str
+    base: _builtins.float
+    adapter: _builtins.float
+    base_error: _builtins.float
+    adapter_error: _builtins.float
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        base: _builtins.float = ...,
+        adapter: _builtins.float = ...,
+        base_error: _builtins.float = ...,
+        adapter_error: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_error", b"adapter_error", "base", b"base", "base_error", b"base_error", "metric", b"metric", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskScore: _TypeAlias = TaskScore  # noqa: Y015
+
+@_typing.final
 class Evaluation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -283,6 +331,7 @@ class Evaluation(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     GENERAL_ANSWERS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """the job that was trained"""
     questions: _builtins.str
@@ -313,6 +362,8 @@ class Evaluation(_message.Message):
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_findings_pb2.Finding]: ...
     @_builtins.property
     def general_answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluatedAnswer]: ...
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskScore]: ...
     def __init__(
         self,
         *,
@@ -329,10 +380,11 @@ class Evaluation(_message.Message):
         selection: _builtins.int = ...,
         findings: _abc.Iterable[_findings_pb2.Finding] | None = ...,
         general_answers: _abc.Iterable[Global___EvaluatedAnswer] | None = ...,
+        tasks: _abc.Iterable[Global___TaskScore] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["general", b"general", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "answers", b"answers", "checkpoints", b"checkpoints", "divergence", b"divergence", "findings", b"findings", "general", b"general", "general_answers", b"general_answers", "job_id", b"job_id", "path", b"path", "questions", b"questions", "selection", b"selection", "verdict", b"verdict", "weak", b"weak"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "answers", b"answers", "checkpoints", b"checkpoints", "divergence", b"divergence", "findings", b"findings", "general", b"general", "general_answers", b"general_answers", "job_id", b"job_id", "path", b"path", "questions", b"questions", "selection", b"selection", "tasks", b"tasks", "verdict", b"verdict", "weak", b"weak"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsafetrain_proto/v1/models.proto\x12\x0csafetrain.v1\"f\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x11\n\tinstalled\x18\x06 \x01(\x08\"\x1f\n\x0f\x41\x64\x64ModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\",\n\rModelProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"n\n\rAddModelEvent\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.safetrain.v1.ModelProgressH\x00\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x13.safetrain.v1.ModelH\x00\x42\x06\n\x04\x62ody\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.safetrain.v1.Model\"\"\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13RemoveModelResponse2\xe7\x01\n\x06Models\x12\x43\n\x03\x41\x64\x64\x12\x1d.safetrain.v1.AddModelRequest\x1a\x1b.safetrain.v1.AddModelEvent0\x01\x12I\n\x04List\x12\x1f.safetrain.v1.ListModelsRequest\x1a .safetrain.v1.ListModelsResponse\x12M\n\x06Remove\x12 .safetrain.v1.RemoveModelRequest\x1a!.safetrain.v1.RemoveModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsafetrain_proto/v1/models.proto\x12\x0csafetrain.v1\"f\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x11\n\tinstalled\x18\x06 \x01(\x08\"\x1f\n\x0f\x41\x64\x64ModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\",\n\rModelProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"n\n\rAddModelEvent\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.safetrain.v1.ModelProgressH\x00\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x13.safetrain.v1.ModelH\x00\x42\x06\n\x04\x62ody\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.safetrain.v1.Model\"<\n\x14SuggestModelsRequest\x12\r\n\x05train\x18\x01 \x01(\t\x12\x15\n\rmemory_budget\x18\x02 \x01(\x03\"\xed\x01\n\x0eSuggestedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_class\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x10\n\x08\x62illions\x18\x05 \x01(\x01\x12\x0c\n\x04\x62its\x18\x06 \x01(\x05\x12\x11\n\tlanguages\x18\x07 \x01(\x05\x12\x12\n\nportuguese\x18\x08 \x01(\t\x12\x0e\n\x06source\x18\t \x01(\t\x12\x0c\n\x04read\x18\n \x01(\t\x12\x0c\n\x04\x66its\x18\x0b \x01(\x08\x12\x0c\n\x04peak\x18\x0c \x01(\x03\x12\x18\n\x10\x65xpected_seconds\x18\r \x01(\x01\"\x87\x01\n\x15SuggestModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.safetrain.v1.SuggestedModel\x12\x0c\n\x04room\x18\x02 \x01(\x03\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x0f\n\x07longest\x18\x04 \x01(\x03\x12\x10\n\x08speed_of\x18\x05 \x01(\t\"\"\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13RemoveModelResponse2\xbb\x02\n\x06Models\x12\x43\n\x03\x41\x64\x64\x12\x1d.safetrain.v1.AddModelRequest\x1a\x1b.safetrain.v1.AddModelEvent0\x01\x12I\n\x04List\x12\x1f.safetrain.v1.ListModelsRequest\x1a .safetrain.v1.ListModelsResponse\x12R\n\x07Suggest\x12\".safetrain.v1.SuggestModelsRequest\x1a#.safetrain.v1.SuggestModelsResponse\x12M\n\x06Remove\x12 .safetrain.v1.RemoveModelRequest\x1a!.safetrain.v1.RemoveModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_end=363
   _globals['_LISTMODELSRESPONSE']._serialized_start=365
   _globals['_LISTMODELSRESPONSE']._serialized_end=422
-  _globals['_REMOVEMODELREQUEST']._serialized_start=424
-  _globals['_REMOVEMODELREQUEST']._serialized_end=458
-  _globals['_REMOVEMODELRESPONSE']._serialized_start=460
-  _globals['_REMOVEMODELRESPONSE']._serialized_end=481
-  _globals['_MODELS']._serialized_start=484
-  _globals['_MODELS']._serialized_end=715
+  _globals['_SUGGESTMODELSREQUEST']._serialized_start=424
+  _globals['_SUGGESTMODELSREQUEST']._serialized_end=484
+  _globals['_SUGGESTEDMODEL']._serialized_start=487
+  _globals['_SUGGESTEDMODEL']._serialized_end=724
+  _globals['_SUGGESTMODELSRESPONSE']._serialized_start=727
+  _globals['_SUGGESTMODELSRESPONSE']._serialized_end=862
+  _globals['_REMOVEMODELREQUEST']._serialized_start=864
+  _globals['_REMOVEMODELREQUEST']._serialized_end=898
+  _globals['_REMOVEMODELRESPONSE']._serialized_start=900
+  _globals['_REMOVEMODELRESPONSE']._serialized_end=921
+  _globals['_MODELS']._serialized_start=924
+  _globals['_MODELS']._serialized_end=1239
 # @@protoc_insertion_point(module_scope)

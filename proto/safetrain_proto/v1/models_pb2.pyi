@@ -159,6 +159,132 @@ class ListModelsResponse(_message.Message):
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
+class SuggestModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIN_FIELD_NUMBER: _builtins.int
+    MEMORY_BUDGET_FIELD_NUMBER: _builtins.int
+    train: _builtins.str
+    """training data, an absolute path; empty: samples of a usual length"""
+    memory_budget: _builtins.int
+    """bytes; 0: what the machine has now"""
+    def __init__(
+        self,
+        *,
+        train: _builtins.str = ...,
+        memory_budget: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_budget", b"memory_budget", "train", b"train"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestModelsRequest: _TypeAlias = SuggestModelsRequest  # noqa: Y015
+
+@_typing.final
+class SuggestedModel(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_CLASS_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    BILLIONS_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    PORTUGUESE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    PEAK_FIELD_NUMBER: _builtins.int
+    EXPECTED_SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """what --model takes"""
+    size_class: _builtins.str
+    """by the weights: tiny, small, medium, large"""
+    licence: _builtins.str
+    bytes: _builtins.int
+    """on the disk"""
+    billions: _builtins.float
+    """parameters"""
+    bits: _builtins.int
+    """of the weights; 0: 16-bit, not quantized"""
+    languages: _builtins.int
+    """how many its source names; 0: it names none"""
+    portuguese: _builtins.str
+    """pt: one of them; pt-PT: made for the Portuguese of Portugal"""
+    source: _builtins.str
+    """where licence, languages and sizes were read"""
+    read: _builtins.str
+    """and when: year and month"""
+    fits: _builtins.bool
+    peak: _builtins.int
+    """of the plan, estimated; of the leanest way where it does not fit"""
+    expected_seconds: _builtins.float
+    """of the whole training; 0: not known"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size_class: _builtins.str = ...,
+        licence: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        billions: _builtins.float = ...,
+        bits: _builtins.int = ...,
+        languages: _builtins.int = ...,
+        portuguese: _builtins.str = ...,
+        source: _builtins.str = ...,
+        read: _builtins.str = ...,
+        fits: _builtins.bool = ...,
+        peak: _builtins.int = ...,
+        expected_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billions", b"billions", "bits", b"bits", "bytes", b"bytes", "expected_seconds", b"expected_seconds", "fits", b"fits", "languages", b"languages", "licence", b"licence", "name", b"name", "peak", b"peak", "portuguese", b"portuguese", "read", b"read", "size_class", b"size_class", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestedModel: _TypeAlias = SuggestedModel  # noqa: Y015
+
+@_typing.final
+class SuggestModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    LONGEST_FIELD_NUMBER: _builtins.int
+    SPEED_OF_FIELD_NUMBER: _builtins.int
+    room: _builtins.int
+    """bytes that arrays can have"""
+    samples: _builtins.int
+    """of the data that was planned for"""
+    longest: _builtins.int
+    """tokens of the longest sample, counted by its bytes"""
+    speed_of: _builtins.str
+    """the model whose measured speed the times are scaled from; empty: none"""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedModel]: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___SuggestedModel] | None = ...,
+        room: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        longest: _builtins.int = ...,
+        speed_of: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest", b"longest", "models", b"models", "room", b"room", "samples", b"samples", "speed_of", b"speed_of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestModelsResponse: _TypeAlias = SuggestModelsResponse  # noqa: Y015
+
+@_typing.final
 class RemoveModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -44,6 +44,11 @@ class ModelsStub:
                 request_serializer=safetrain__proto_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=safetrain__proto_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/safetrain.v1.Models/Suggest',
+                request_serializer=safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsRequest.SerializeToString,
+                response_deserializer=safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsResponse.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/safetrain.v1.Models/Remove',
                 request_serializer=safetrain__proto_dot_v1_dot_models__pb2.RemoveModelRequest.SerializeToString,
@@ -61,6 +66,12 @@ class ModelsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Suggest(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +95,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=safetrain__proto_dot_v1_dot_models__pb2.ListModelsRequest.FromString,
                     response_serializer=safetrain__proto_dot_v1_dot_models__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsRequest.FromString,
+                    response_serializer=safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsResponse.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
@@ -145,6 +161,33 @@ class Models:
             '/safetrain.v1.Models/List',
             safetrain__proto_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
             safetrain__proto_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/safetrain.v1.Models/Suggest',
+            safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsRequest.SerializeToString,
+            safetrain__proto_dot_v1_dot_models__pb2.SuggestModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,7 @@ class ModelsStub:
     def __new__(cls, channel: _aio.Channel) -> ModelsAsyncStub: ...
     Add: _grpc.UnaryStreamMultiCallable[_models_pb2.AddModelRequest, _models_pb2.AddModelEvent]
     List: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
+    Suggest: _grpc.UnaryUnaryMultiCallable[_models_pb2.SuggestModelsRequest, _models_pb2.SuggestModelsResponse]
     Remove: _grpc.UnaryUnaryMultiCallable[_models_pb2.RemoveModelRequest, _models_pb2.RemoveModelResponse]
 
 @_typing.type_check_only
@@ -40,6 +41,7 @@ class ModelsAsyncStub(ModelsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Add: _aio.UnaryStreamMultiCallable[_models_pb2.AddModelRequest, _models_pb2.AddModelEvent]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
+    Suggest: _aio.UnaryUnaryMultiCallable[_models_pb2.SuggestModelsRequest, _models_pb2.SuggestModelsResponse]  # type: ignore[assignment]
     Remove: _aio.UnaryUnaryMultiCallable[_models_pb2.RemoveModelRequest, _models_pb2.RemoveModelResponse]  # type: ignore[assignment]
 
 class ModelsServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +58,13 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Suggest(
+        self,
+        request: _models_pb2.SuggestModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.SuggestModelsResponse, _abc.Awaitable[_models_pb2.SuggestModelsResponse]]: ...
 
     @_abc_1.abstractmethod
     def Remove(

@@ -36,8 +36,23 @@ SENTENCES: dict[str, str] = {
         "{data} names a data set of the hub, which safetrain does not fetch. Save it as "
         "train.jsonl and valid.jsonl, and name their folder or give --train and --valid."
     ),
-    "client.half_of_the_data": _("Give both --train and --valid, or neither."),
+    "client.no_validation": _(
+        "There is no validation data beside {path}. Give it with --valid, or keep a tenth of the "
+        "samples for it with --split."
+    ),
+    "client.no_training_data": _(
+        "There is no training data: give it with --train, or name a file or a folder."
+    ),
+    "client.split_and_valid": _(
+        "{path} is validation data already. Leave out --split, or the validation data."
+    ),
+    "client.split_share": _("{share:num} is no share of the samples, such as 0.1."),
+    "client.data_twice": _("The training data is named twice: {data} and --train {train}."),
+    "client.no_train_in_folder": _(
+        "There is no train.jsonl in {path}. Make it of what you have with: safetrain prepare"
+    ),
     "client.no_sample": _("There is no training data in {path}. Give it with --train and --valid."),
+    "client.no_current_folder": _("The current folder was deleted. Go to another one with: cd"),
     "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
     "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),
     "client.time_form": _("{text} is not a time, such as 2min or 90s."),

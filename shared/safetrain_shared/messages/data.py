@@ -65,6 +65,20 @@ SENTENCES: dict[str, str] = {
         "The model's chat template leaves out a part of the answer in message {place}, such as "
         "earlier thinking; only the rest is learned"
     ),
+    "data.thinking_stripped": _(
+        "The model's chat template leaves out the thinking of message {place}, so with "
+        "thinking=keep this answer is not learned. Where it is to be, let it be the last of a "
+        "conversation"
+    ),
+    "data.thinking_added": _(
+        "The model's chat template writes empty thinking before the answer in message {place}, and "
+        "it would be learned. With --set thinking=drop the model is trained and asked without"
+    ),
+    "data.asked_otherwise": _(
+        "When it is asked, the model's chat template begins the answer otherwise than in message "
+        "{place} of the training, so that training and asking differ. Try --set thinking=drop or "
+        "thinking=keep"
+    ),
     "data.answer_not_learned": _("Nothing of the answer in message {place} is learned"),
     "data.nothing_learned": _("Nothing of the sample is learned"),
     "data.python_value": _(
@@ -91,6 +105,10 @@ SENTENCES: dict[str, str] = {
     "data.all_lose": _(
         "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "
         "learned. The answers begin after {first:int} tokens or more; raise max_seq_length"
+    ),
+    "data.beyond_positions": _(
+        "{name}: {count:int} samples are longer than the {positions:int} tokens that the model was "
+        "made for (the longest has {longest:int}). Choose --set max_seq_length={positions} or less"
     ),
     "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files

@@ -26,6 +26,13 @@ SENTENCES: dict[str, str] = {
         "The training is done, and its evaluation has died twice, so it was left out. Try it alone "
         "with: safetrain evaluate {id}"
     ),
+    "evaluate.no_harness": _(
+        "--tasks needs lm-evaluation-harness, which is not installed where safetraind runs. "
+        "Install it with: pip install 'safetrain[tasks]'"
+    ),
+    "evaluate.task_refused": _(
+        "lm-evaluation-harness refuses {tasks}: {reason}. It lists its tasks with: lm_eval ls tasks"
+    ),
     "evaluate.damaged": _(
         "The adapter is damaged: {looping:int} of {count:int} answers run in a circle, and its "
         "predictions are {divergence} nats a token from the base's. The learning rate was too "

@@ -66,6 +66,10 @@ SENTENCES: dict[str, str] = {
         "config.json in {path} says what mlx-lm's program for this architecture does not follow: "
         "{names}. It would be another model; use one that mlx-lm computes as it was made"
     ),
+    "model.keys_dropped": _(
+        "mlx-lm does not read these keys of config.json, none of which is known to change what is "
+        "computed in training: {names}"
+    ),
     "model.targets_missing": _(
         "No layer of the model is called {missing}. lora_targets are names such as {known}"
     ),

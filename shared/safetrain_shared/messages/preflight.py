@@ -171,6 +171,12 @@ SENTENCES: dict[str, str] = {
     "plan.no_cuts": _("No sample is cut at {length:int} tokens"),
     "plan.cuts_valid": _("{count:int} validation samples are cut at {length:int} tokens"),
     "plan.checkpointing": _("Gradient checkpointing: less memory, about a third slower"),
+    "plan.without_gradient_checkpointing": _(
+        "Without gradient checkpointing, with which this model's gradients would be wrong"
+    ),
+    "plan.without_packing": _(
+        "Without packing: in this model the samples of a packed row would see each other"
+    ),
     "plan.loss_chunk": _(
         "The loss is computed {tokens:int} tokens at a time: less memory, no slower"
     ),
@@ -199,6 +205,10 @@ SENTENCES: dict[str, str] = {
     "plan.predicted": _(
         "Predicted, not measured: {peak:bytes} at the peak, {margin:pct} kept free"
     ),
+    "plan.refused_batch": _(
+        "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
+        "--set batch_size={rows}"
+    ),
     "plan.refused_layers": _(
         "This does not fit: {needed:bytes} are needed, {room:bytes} can be had. It would fit with "
         "--set lora_layers={layers}"
@@ -225,6 +235,10 @@ SENTENCES: dict[str, str] = {
     "plan.squeeze": _(
         "Or let macOS compress and swap what other programs hold, which makes them slow: "
         "--memory-budget {budget:num}GiB"
+    ),
+    "plan.smaller_model": _(
+        "{model} would fit: about {peak:bytes} at the peak. Others are told by: safetrain models "
+        "suggest"
     ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "

@@ -24,6 +24,10 @@ SENTENCES: dict[str, str] = {
     "prepare.nothing_fits": _(
         "{path}: no row could be read as {form}. Say which column holds what with --map."
     ),
+    "prepare.weight": _(
+        "{weight} is no weight of a file. It is a number above 0 and at most {most:num}, as in "
+        "A.csv=2 or B.jsonl=0.5."
+    ),
     "prepare.row_dropped": _("dropped: {missing} is missing or empty"),
     "prepare.all_alike": _(
         "All samples say nearly the same, so none can be kept apart for validation. {path} was not "

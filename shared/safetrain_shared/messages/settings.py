@@ -165,4 +165,10 @@ SENTENCES: dict[str, str] = {
         "Minutes between two segments (segment_minutes), in which nothing is computed and no "
         "memory is held. Longer rests only cost time."
     ),
+    "explain.thinking": _(
+        "What becomes of the thinking in answers, in training and whenever the model is asked "
+        "afterwards: given leaves it to the data and the model's chat template, keep learns it and "
+        "asks for it, drop takes it out and asks without. Shorter samples take less memory and "
+        "time."
+    ),
 }

@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from safetrain import inputs
+from safetrain import inputs, split
+from safetrain.connection import Daemon
 from safetrain.mlx_lm_config import Config
 from safetrain.session import Session
+from safetrain.terminal.status_line import StatusLine
 from safetrain.views.labels import sign
+from safetrain.views.prepare import prepare_lines
 from safetrain.views.settings_table import all_settings, first_sentence
 from safetrain_proto.v1 import jobs_pb2
+from safetrain_proto.v1.data_pb2 import PrepareEvent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
@@ -36,6 +40,7 @@ class CommandWithSettings(click.Command):
 def job_options(function: F) -> F:
     """Add the options that describe a job; `spec_of` reads them."""
     options = [
+        click.argument("data", required=False, metavar="[DATA]"),
         click.option(
             "--model",
             default=inputs.DEFAULT_MODEL,
@@ -44,6 +49,16 @@ def job_options(function: F) -> F:
         ),
         click.option("--train", metavar="FILE", help=_("Training data, JSON lines.")),
         click.option("--valid", metavar="FILE", help=_("Validation data, JSON lines.")),
+        click.option(
+            "--split",
+            type=click.FloatRange(0, 0.9, min_open=True),
+            is_flag=False,
+            flag_value=0.1,
+            help=_(
+                "Without validation data: keep this share of the samples for it, 0.1 where no "
+                "number stands. The file may then be anything that `safetrain prepare` reads."
+            ),
+        ),
         click.option(
             "--output",
             metavar="FOLDER",
@@ -97,9 +112,11 @@ def job_options(function: F) -> F:
 def spec_of(
     session: Session,
     *,
+    data: str | None,
     model: str,
     train: str | None,
     valid: str | None,
+    split: float | None,
     output: str,
     config: str | None,
     pairs: tuple[str, ...],
@@ -115,12 +132,14 @@ def spec_of(
 ) -> jobs_pb2.JobSpec:
     """Return the job of the options and the configuration file, with absolute paths.
 
+    With `split` it has no validation file yet: see `split_if_asked`.
     An option takes precedence over the file. Values of the file that are ignored or converted are
     noted. `evaluates`: `questions` are asked after the training, by default those held out beside
     the data. Raises InvalidInput, NotFound.
     """
     file = inputs.read_config(config) if config else Config()
-    train_file, valid_file = inputs.data(train, valid, file.data)
+    train, valid = inputs.named_data(data, train, valid)
+    train_file, valid_file = inputs.data(train, valid, file.data, split=split is not None)
     spec = JobSpec(
         model=inputs.model(_given("model") or file.model or model),
         train=train_file,
@@ -143,6 +162,32 @@ def spec_of(
     for note in notes:
         session.note(f"  {sign(note.status)} {say(note)}")
     return message
+
+
+def sent(
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, status_line: StatusLine
+) -> jobs_pb2.JobSpec:
+    """Return the job as the daemon's machine knows it: its files are sent where that is another."""
+    if not session.host:
+        return spec
+    from safetrain.remote.job_spec import for_host
+
+    return for_host(daemon, spec, lambda done: status_line.show("sending", done))
+
+
+def split_if_asked(
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None
+) -> None:
+    """Split the validation file off the training file where `--split` is given; print a summary."""
+    if share is None:
+        return
+
+    def show(event: PrepareEvent) -> None:
+        if not session.json and not event.HasField("progress"):
+            for line in prepare_lines(event, with_samples=False):
+                session.note(f"  {line}")
+
+    split.split_data(daemon, spec, share, show)
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:

@@ -1,4 +1,4 @@
-// The page: opens the live stream and shows what it brings.
+// The page: opens the live stream and renders its events.
 
 import { listen } from "./ask.js";
 import { Chart } from "./chart.js";
@@ -68,7 +68,7 @@ function translate(news) {
 function overview({ jobs, chosen, about }) {
   at("page").hidden = false;
   at("empty").hidden = Boolean(chosen);
-  for (const id of ["job", "queue", "story", "about-job"]) at(id).hidden = !chosen;
+  for (const id of ["job", "queue", "history", "about-job"]) at(id).hidden = !chosen;
   say(at("about"), about);
   list(jobs, chosen?.id);
   if (chosen) hero(chosen);
@@ -134,7 +134,7 @@ function figure({ label, value, below, share }) {
   return make("div", {}, ...parts, ...below.map((text) => make("dd", { class: "below" }, text)));
 }
 
-// In place, so that the keyboard's focus stays where it is.
+// Updates the list of jobs in place, so that the keyboard focus is kept.
 function list(jobs, chosen) {
   const items = at("jobs");
   while (items.children.length > jobs.length) items.lastElementChild.remove();

@@ -1,10 +1,10 @@
-// The box for questions. Question and answer live in this page only and go when it goes.
+// The form for questions. Questions and answers are kept in this page only.
 
 import { at, make, say } from "./dom.js";
 
 let running = null; // the AbortController of the question being answered
 
-// `words`: the texts; `job`: the job that was picked by hand, 0 where none was.
+// `words`: returns the texts; `job`: returns the selected job, 0 without one.
 export function listen(words, job) {
   const form = at("ask"), question = at("question");
   question.addEventListener("keydown", (event) => {

@@ -1,4 +1,4 @@
-// A chart: lines and dots over optimizer steps, as SVG, with a cursor for mouse and arrow keys.
+// A chart of lines and dots over optimizer steps, as SVG, with a cursor for mouse and arrow keys.
 
 import { draw, make, say } from "./dom.js";
 import { integer } from "./format.js";
@@ -8,11 +8,11 @@ const CHARACTER = 7; // pixels, of a label's text at most
 const LABEL_SPACE = 70; // pixels between two labels of the x axis, at least
 
 export class Chart {
-  // `figure`: where it stands; `height`: pixels; `write(value, step)`: a value as text, with the
-  // digits that tell values `step` apart; `base`: what a round value is a multiple of.
+  // `figure`: the parent element; `height`: pixels; `write(value, step)`: formats a value with
+  // enough digits for ticks `step` apart; `base`: the unit of round values.
   constructor(figure, { height, write, fromZero = false, base = 1 }) {
     Object.assign(this, { figure, height, write, fromZero, base });
-    this.lines = []; // nothing is drawn before `show`
+    this.lines = []; // empty until `show`
     this.cursor = null;
     this.caption = make("figcaption");
     this.heading = make("h3");
@@ -26,7 +26,7 @@ export class Chart {
     new ResizeObserver(() => this.#paint()).observe(this.plot);
   }
 
-  // `lines`: [{name, class, points: [[step, value]], dots, faint, quiet}]; `bound`: a dashed level.
+  // `lines`: [{name, class, points: [[step, value]], dots, faint, quiet}]; `bound`: a dashed line.
   show({ title, nothing, help, step, lines, total, bound = null, best = null, epochs = [] }) {
     Object.assign(this, { lines, total, bound, best, epochs, step });
     say(this.heading, title);
@@ -44,7 +44,7 @@ export class Chart {
   #key() {
     const entries = this.lines.filter((line) => line.points.length);
     if (this.bound) entries.push({ name: this.bound.name, class: "bound" });
-    this.legend.hidden = entries.length < 2; // one line is told by the heading
+    this.legend.hidden = entries.length < 2; // the heading names a single line
     this.legend.replaceChildren(...entries.map((line) =>
       make("li", { class: `${line.class}${line.faint ? " faint" : ""}${line.dots ? " dots" : ""}` },
         line.name)));
@@ -144,7 +144,7 @@ export class Chart {
       Math.abs(x(step) - pixel) < Math.abs(x(best) - pixel) ? step : best, steps[0]);
   }
 
-  // Reads the chart at a step: the value of each line there, or the last one before it.
+  // Shows the value of each line at a step, or the last one before it.
   #point(step) {
     if (step === undefined) return;
     const { x, y } = this.scale;
@@ -172,7 +172,7 @@ export class Chart {
   }
 }
 
-// Where a step and a value lie, and the levels of the y axis: [[value, label]].
+// The scales of both axes, and the ticks of the y axis: [[value, label]].
 function scaleOf(points, { height, fromZero, total, bound, base, write }, width) {
   const values = points.map(([, value]) => value);
   if (bound) values.push(bound.value);
@@ -190,7 +190,7 @@ function scaleOf(points, { height, fromZero, total, bound, base, write }, width)
   return { x, y, left, levels, end };
 }
 
-// Round values between low and high, about `count` of them.
+// About `count` round values between low and high.
 export function ticks(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,8 +1,8 @@
-// Making elements. Nothing here or elsewhere turns text into markup.
+// Creates elements. Text is never parsed as markup, here or elsewhere.
 
 export const at = (id) => document.getElementById(id);
 
-// An element with attributes and children: make("li", {class: "best"}, "0.42").
+// Creates an element with attributes and children: make("li", {class: "best"}, "0.42").
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
@@ -23,7 +23,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// Sets a text only where it differs, so that nothing is read out twice.
+// Sets a text only where it differs, so that screen readers do not repeat it.
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -1,4 +1,4 @@
-// Numbers as each language writes them; the rules of safetrain_shared.i18n.
+// Number formats of each language, with the rules of safetrain_shared.i18n.
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 let lang = "en";
@@ -13,7 +13,7 @@ export function decimal(value, digits) {
   return lang === "pt" ? text.replace(".", ",") : text;
 }
 
-// A count with its thousands apart: 12,345, in Portuguese 12 345 (no-break space), but 1234.
+// A count with thousands separators: 12,345, in Portuguese 12 345 (no-break space), but 1234.
 export function integer(value) {
   const whole = Math.round(value);
   if (lang === "pt" && Math.abs(whole) < 10000) return String(whole);
@@ -21,7 +21,7 @@ export function integer(value) {
   return String(whole).replace(/\B(?=(\d{3})+$)/g, apart);
 }
 
-// A share in whole percent: 12%, in Portuguese 12 % (no-break space).
+// A share as whole percent: 12%, in Portuguese 12 % (no-break space).
 export function percent(share) {
   return `${Math.floor(100 * share)}${lang === "pt" ? "\u00a0" : ""}%`;
 }

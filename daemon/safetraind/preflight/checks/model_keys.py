@@ -3,15 +3,23 @@
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetraind.planner.facts import Facts
-from safetraind.preflight.check import Check, failed
+from safetraind.preflight.check import Check, failed, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Nothing is said of a configuration that is followed."""
+    """Nothing is said of a configuration that is followed. Keys that mlx-lm does not read and that
+    are not known to matter are told.
+    """
     data = facts.data
-    if data is None or not data.lost_keys:
+    if data is None:
         return []
-    return [failed("model.keys_lost", path=facts.model.path, names=", ".join(data.lost_keys))]
+    found = []
+    if data.lost_keys:
+        names = ", ".join(data.lost_keys)
+        found.append(failed("model.keys_lost", path=facts.model.path, names=names))
+    if data.dropped_keys:
+        found.append(info("model.keys_dropped", names=", ".join(data.dropped_keys)))
+    return found
 
 
 CHECK = Check("model_keys", "model", judge, needs=("repository", "architecture"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -27,6 +27,7 @@ from safetraind.worker.data.schema import (
     parse,
     shown,
 )
+from safetraind.worker.data.thinking import GIVEN, KEEP, template_options, with_thinking
 from safetraind.worker.time_limit import TimeLimitReached, time_limit
 
 # A template takes milliseconds; one that takes so long may never end.
@@ -67,12 +68,14 @@ class Encoder:
     """Encodes samples for one model.
 
     `mask_prompt`: only the assistant's turns are learned, all of them; plain text is learned whole
-    either way. `vocabulary`: rows of the model's embedding, 0 where they are not known.
+    either way. `vocabulary`: rows of the model's embedding, 0 where they are not known. `thinking`:
+    the setting of that name.
     """
 
     tokenizer: TokenizerWrapper
     mask_prompt: bool = True
     vocabulary: int = 0
+    thinking: str = GIVEN
 
     def encode_file(self, path: str) -> Iterator[Encoded]:
         """All samples of a JSONL file in its order; blank lines are passed over.
@@ -123,13 +126,16 @@ class Encoder:
         return self._checked(line, tokens, [True] * len(tokens), problems)
 
     def _chat(self, line: int, sample: Sample, form: str) -> Encoded:
-        rendering = _rendered(self.tokenizer, _conversation(sample, form), sample.get("tools"))
+        messages = with_thinking(_conversation(sample, form), self.thinking, self.tokenizer)
+        options = template_options(self.thinking)
+        rendering = _rendered(self.tokenizer, messages, sample.get("tools"), options)
         turns = answers(rendering)
         problems = compare(rendering, turns)
+        shortened = _without_thinking(problems) if self.thinking == KEEP else ()
         tokens, places = _tokenized(self.tokenizer, rendering.text)
         learned = [not self.mask_prompt] * len(tokens)
         for turn in turns:
-            wanted = is_learned(rendering.messages[turn.place])
+            wanted = is_learned(rendering.messages[turn.place]) and turn.place not in shortened
             inside = [n for n, place in enumerate(places) if _overlap(place, turn)]
             for n in inside:
                 learned[n] = wanted
@@ -201,7 +207,21 @@ def _conversation(sample: Sample, form: str) -> list[Message]:
     ]
 
 
-def _rendered(tokenizer: TokenizerWrapper, messages: list[Message], tools: Any) -> Rendering:
+def _without_thinking(problems: list[Problem]) -> set[int]:
+    """The answers of which the template writes only a part, by their numbers from 0; in `problems`
+    it is then said of them that they are not learned.
+    """
+    places = set()
+    for number, problem in enumerate(problems):
+        if problem.code == "data.answer_shortened":
+            places.add(int(str(problem.args["place"])) - 1)
+            problems[number] = Problem("data.thinking_stripped", problem.status, problem.args)
+    return places
+
+
+def _rendered(
+    tokenizer: TokenizerWrapper, messages: list[Message], tools: Any, options: Mapping[str, bool]
+) -> Rendering:
     """The conversation as the template writes it.
 
     Templates differ in whether they take a call's arguments as an object or as text, and an answer
@@ -215,7 +235,8 @@ def _rendered(tokenizer: TokenizerWrapper, messages: list[Message], tools: Any) 
         if (calls or content is not None) and form == messages:
             continue
         try:
-            rendering = Rendering(tokenizer, form, tools, render(tokenizer, form, tools))
+            text = render(tokenizer, form, tools, options)
+            rendering = Rendering(tokenizer, form, tools, text, options)
         except Exception as error:  # a template may raise anything
             refusal = refusal or error
             continue

@@ -14,9 +14,7 @@ from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Status
 from safetraind.worker.data.rendering import Answer, Message, Rendering, changed, marker
 from safetraind.worker.data.schema import Problem, content_of, shown
-
-# Where other trainers keep an answer's reasoning; some chat templates write it.
-_REASONING = ("reasoning_content", "reasoning", "thinking")
+from safetraind.worker.data.thinking import REASONING, opens_thinking
 
 
 def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
@@ -120,9 +118,17 @@ def _compare_answer(rendering: Rendering, message: Message, answer: Answer) -> I
     if not answer.written and content.strip():
         yield Problem("data.answer_dropped", Status.WARNING, args)
         return
-    said = [content, *(message[key] for key in _REASONING if isinstance(message.get(key), str))]
+    said = [content, *(message[key] for key in REASONING if isinstance(message.get(key), str))]
     if any(_flat(part) not in _flat(text) for part in said):
         yield Problem("data.answer_shortened", Status.WARNING, args)
+    elif said == [content] and _adds_thinking(rendering.text[answer.start : answer.end], content):
+        yield Problem("data.thinking_added", Status.WARNING, args)
+    if not answer.asked:
+        yield Problem("data.asked_otherwise", Status.WARNING, args)
+
+
+def _adds_thinking(text: str, content: str) -> bool:
+    return opens_thinking(text) and not opens_thinking(content)
 
 
 def _flat(text: str) -> str:

@@ -8,6 +8,7 @@ alone goes to `probe.json`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -26,10 +27,12 @@ from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import write_json
 
 if TYPE_CHECKING:  # they need packages of which this worker tells whether they are there
+    from safetraind.worker.data.encode_chat import Encoder
     from safetraind.worker.data.scan import Progress, Scan
 
 REQUEST = "inspect_request.json"
 RESULT = "inspect.jsonl"
+_PREVIEWED = 2  # samples of each file
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -142,6 +145,7 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "warnings": scan.warnings,
         "counts": dict(scan.counts),
         "lengths": None,
+        "preview": [],
     }
 
 
@@ -167,12 +171,14 @@ def _count_tokens(
     templates = tokenizer.chat_template
     names = sorted(templates) if isinstance(templates, dict) else []
     mask_prompt = bool(request.get("mask_prompt", True))
-    encoder = Encoder(tokenizer, mask_prompt, request.get("vocabulary", 0))
+    thinking = str(request.get("thinking", "given"))
+    encoder = Encoder(tokenizer, mask_prompt, request.get("vocabulary", 0), thinking)
     for scan, fact in zip(scans, facts, strict=True):
         if scan is not None and fact is not None:
             counting = {"counting": scan.path}  # that it goes on is all there is to say
             lengths = count(scan.draw, encoder, partial(write, counting))
             fact["lengths"] = lengths.as_dict()
+            fact["preview"] = _as_seen(scan, encoder)
             if lengths.is_cut_off:  # the template would not end on the other file either
                 break
     return {
@@ -181,6 +187,21 @@ def _count_tokens(
         "templates": names,
         "reason": [],
     }
+
+
+def _as_seen(scan: Scan, encoder: Encoder) -> list[dict[str, Any]]:
+    """Some of the drawn samples as the model sees them, those that come first in the file."""
+    from safetraind.worker.data.encode_chat import Refused
+    from safetraind.worker.data.preview import as_seen
+    from safetraind.worker.data.schema import form_of, parse
+
+    shown = []
+    for line in sorted(scan.draw, key=lambda line: line.number)[:_PREVIEWED]:
+        sample = parse(line.content)
+        with contextlib.suppress(Refused):  # which is a finding already
+            encoded = encoder.encode(line.number, sample, form_of(sample))
+            shown.append(as_seen(encoded, encoder.tokenizer, 0))
+    return shown
 
 
 def _read_model(request: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ needs no template to write the beginning of a conversation as it writes the whol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -23,7 +23,8 @@ _MARKER = "zqxjMark{}kvwz"
 class Answer:
     """An assistant's message, by its number from 0. `start` to `end`: the characters that the
     model writes for it, with the end of the turn. `written`: its content or calls are among them.
-    `after`: where the answer before it ends.
+    `after`: where the answer before it ends. `asked`: what the template writes to ask for an answer
+    stands in front of it.
     """
 
     place: int
@@ -31,33 +32,45 @@ class Answer:
     start: int
     end: int
     written: bool
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A conversation and the text that the chat template makes of it."""
+    """A conversation and the text that the chat template makes of it, told `options`."""
 
     tokenizer: TokenizerWrapper
     messages: list[Message]
     tools: Any
     text: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def again(self, messages: list[Message], *, answer_next: bool = False) -> str | None:
         """The text of other messages with the same tools; None where the template refuses them."""
         try:
-            return render(self.tokenizer, messages, self.tools, answer_next=answer_next)
+            return render(
+                self.tokenizer, messages, self.tools, self.options, answer_next=answer_next
+            )
         except Exception:  # a template may raise anything
             return None
 
 
 def render(
-    tokenizer: TokenizerWrapper, messages: list[Message], tools: Any, *, answer_next: bool = False
+    tokenizer: TokenizerWrapper,
+    messages: list[Message],
+    tools: Any,
+    options: Mapping[str, Any],
+    *,
+    answer_next: bool = False,
 ) -> str:
-    """The text of a conversation. Raises whatever the template raises."""
+    """The text of a conversation; `options`: what the template is told beside it.
+
+    Raises whatever the template raises.
+    """
     if not messages:
         return ""
     rendered = tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=answer_next, tokenize=False
+        messages, tools=tools, add_generation_prompt=answer_next, tokenize=False, **options
     )
     return str(rendered)
 
@@ -95,9 +108,10 @@ def _answer(rendering: Rendering, place: int, lowest: int) -> Answer:
         last = len(text) - _shared(after[::-1], text[::-1])
         _, tail = turns.get(way, ("", ""))  # what ends a turn that is the last
         end = max(end, last + _shared(tail, text[last:]))
-    start = max(lowest, _start(rendering, place, lowest, max(first, lowest)))
+    begin, asked = _start(rendering, place, lowest, max(first, lowest))
+    start = max(lowest, begin)
     end = len(text) if is_last else max(start, end)
-    return Answer(place, lowest, start, end, written=True)
+    return Answer(place, lowest, start, end, written=True, asked=asked)
 
 
 def _marked(
@@ -129,9 +143,9 @@ def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]
     return [first, *(dict(call) for call in calls[1:])]
 
 
-def _start(rendering: Rendering, place: int, lowest: int, content: int) -> int:
+def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple[int, bool]:
     """Where the answer begins whose content begins at `content`: behind what the template writes to
-    ask for an answer.
+    ask for an answer; and whether that was found.
 
     Where the whole does not begin as the conversation up to here, that prompt is looked for between
     `lowest` and the content.
@@ -139,10 +153,10 @@ def _start(rendering: Rendering, place: int, lowest: int, content: int) -> int:
     messages, text = rendering.messages[:place], rendering.text
     prompt = rendering.again(messages, answer_next=True) or ""
     if prompt and text.startswith(prompt):
-        return len(prompt)
+        return len(prompt), True
     asked = prompt[_shared(rendering.again(messages) or "", prompt) :]
     found = text.rfind(asked, lowest, content) if asked else -1
-    return found + len(asked) if found >= 0 else content
+    return (found + len(asked), True) if found >= 0 else (content, not asked)
 
 
 def _shared(first: str, second: str) -> int:

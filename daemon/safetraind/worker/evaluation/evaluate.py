@@ -18,6 +18,7 @@ from safetrain_shared.evaluations import (
     EvaluatedAnswer,
     Evaluation,
     EvaluationSpec,
+    TaskScore,
     Verdict,
 )
 from safetrain_shared.jobs import JobSpec
@@ -27,6 +28,7 @@ from safetraind.storage.manifest import read_manifest
 from safetraind.worker.data.line_reader import Corpus
 from safetraind.worker.evaluation.answering import WEIGHTS, Asker, Watcher, longest_answer
 from safetraind.worker.evaluation.general_suite import divergence, general_questions
+from safetraind.worker.evaluation.harness import task_scores
 from safetraind.worker.evaluation.leaks import refuse_leaked, turns_of
 from safetraind.worker.evaluation.match import score
 from safetraind.worker.evaluation.named_faults import named_faults
@@ -106,6 +108,10 @@ class _Evaluating:
         far = -1.0
         if self._general and (adapter / WEIGHTS).is_file():
             far = divergence(self._loaded, adapter, self._watcher)
+        spec, place = self._work.spec, self._work.folder
+        tasks: tuple[TaskScore, ...] = ()
+        if spec.tasks:
+            tasks = task_scores(self._work.model, adapter, spec.tasks, spec.limit, place)
         answers = paired(self._reported, base, after)
         general_answers = paired(self._general, base_general, after_general)
         general = verdict_on(general_answers) if general_answers else None
@@ -120,6 +126,7 @@ class _Evaluating:
             divergence=far,
             checkpoints=chosen,
             selection=len(self._choosing),
+            tasks=tasks,
             findings=named_faults(answers, self._trained, general, far),
             answers=tuple(answers),
             general_answers=tuple(general_answers),

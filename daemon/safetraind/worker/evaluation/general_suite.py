@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from safetraind.worker.loading import LoadedModel, adapter_off, attach_adapter, 
 
 _HERE = Path(__file__).parent
 _LONGEST = 256  # tokens of a passage
+UNBOUNDED = 99.0  # nats, where a prediction is not finite
 
 
 def general_questions() -> list[Question]:
@@ -33,7 +35,7 @@ def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
     """The mean over tokens of KL(base ‖ adapter) on the neutral passages, in nats.
 
     Kullback and Leibler, On Information and Sufficiency (1951). The model has no adapter before
-    and after. NaN where a prediction is not finite.
+    and after. UNBOUNDED where a prediction is not finite.
     """
     attach_adapter(loaded.model, adapter)
     total, tokens = 0.0, 0
@@ -46,7 +48,7 @@ def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
         total += float(np.asarray(mx.sum(mx.exp(ours) * (ours - theirs))))
         tokens += len(ids)
     detach_adapter(loaded.model)
-    return total / max(1, tokens)
+    return total / max(1, tokens) if math.isfinite(total) else UNBOUNDED
 
 
 def _log_probabilities(loaded: LoadedModel, ids: list[int]) -> mx.array:

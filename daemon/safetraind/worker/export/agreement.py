@@ -14,6 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import adapter_off
 
@@ -77,10 +78,16 @@ class Reference:
         return compare(self.base, self.adapted, _logits(fused, self.probes))
 
 
-def ask_both(model: nn.Module, tokenizer: TokenizerWrapper, valid: str) -> Reference:
-    """Ask a model, with and without its adapter, samples of `valid` and two fixed questions."""
-    prompts = [encode_prompt(tokenizer, [{"role": "user", "content": q}]) for q in _QUESTIONS]
-    prompts = _samples(tokenizer, valid) + prompts
+def ask_both(
+    model: nn.Module, tokenizer: TokenizerWrapper, valid: str, thinking: str = GIVEN
+) -> Reference:
+    """Ask a model, with and without its adapter, samples of `valid` and two fixed questions.
+
+    `thinking`: the setting of that name of the training.
+    """
+    asked = [[{"role": "user", "content": question}] for question in _QUESTIONS]
+    prompts = [encode_prompt(tokenizer, messages, thinking) for messages in asked]
+    prompts = _samples(Encoder(tokenizer, thinking=thinking), valid) + prompts
     probes = [Probe(prompt, _greedy(model, prompt)) for prompt in prompts]
     adapted = _logits(model, probes)
     with adapter_off(model):
@@ -116,12 +123,12 @@ def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
     return [int(token) for token, _ in steps]
 
 
-def _samples(tokenizer: TokenizerWrapper, valid: str) -> list[list[int]]:
+def _samples(encoder: Encoder, valid: str) -> list[list[int]]:
     """Return the prompts of the first short samples of a validation file."""
     if not valid:
         return []
     try:
-        found = list(islice(Encoder(tokenizer).encode_file(valid), SAMPLES))
+        found = list(islice(encoder.encode_file(valid), SAMPLES))
     except (OSError, InvalidInput):  # missing or changed since the training: use fixed ones alone
         return []
     prompts = [s.tokens[: max(1, s.learned.index(True))] for s in found if True in s.learned]

@@ -36,6 +36,7 @@ from safetraind.storage.durable import read_json, sync_folder, write_json
 from safetraind.storage.export_folder import check_free, check_room, partial_of
 from safetraind.storage.manifest import NAME as MANIFEST
 from safetraind.storage.manifest import write_manifest
+from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Agreement, Reference, ask_both
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
@@ -118,7 +119,8 @@ class _Exporter:
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         result["gguf"] = self._gguf(reference) if self.request.get("gguf") else None
-        result["modelfile"] = modelfile.write(self.folder, GGUF if result["gguf"] else "")
+        gguf = GGUF if result["gguf"] else ""
+        result["modelfile"] = modelfile.write(self.folder, gguf, self._thinking)
         self.emit("checking", 1.0)
         return result
 
@@ -128,7 +130,8 @@ class _Exporter:
         if self.request.get("gguf"):
             gguf_writer.check_takes(loaded.config, loaded.folder)
         self.emit("asking", 0.1)
-        reference = ask_both(loaded.model, loaded.tokenizer, self.request.get("valid", ""))
+        valid = self.request.get("valid", "")
+        reference = ask_both(loaded.model, loaded.tokenizer, valid, self._thinking)
         quantized = "quantization" in loaded.config
         del loaded
         _free_memory()
@@ -185,6 +188,11 @@ class _Exporter:
         if not agreement.good:
             raise Broken("export.differs", **agreement.as_dict())
         return {"path": GGUF, "agreement": agreement.as_dict()}
+
+    @property
+    def _thinking(self) -> str:
+        """The setting of that name of the training."""
+        return str(self.request.get("thinking", GIVEN))
 
     def _load(self, *, dequantize: bool | None) -> LoadedModel:
         """Load the base with the adapter attached."""

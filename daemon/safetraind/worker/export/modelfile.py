@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
 from safetraind.storage.durable import read_json
+from safetraind.worker.data.thinking import GIVEN, template_options
 
 # Architectures that `ollama create` reads from safetensors (its docs, "Importing a model").
 _ARCHITECTURES = ("Llama", "Mistral", "Gemma", "Phi3", "Qwen2")
 _MARKS = "\ue000", "\ue001", "\ue002"  # placeholders for system, user and answer (private use)
 
 
-def write(folder: Path, gguf: str = "") -> bool:
+def write(folder: Path, gguf: str = "", thinking: str = GIVEN) -> bool:
     """Write `Modelfile` for the GGUF file `gguf`, else for the folder itself.
+
+    `thinking`: the setting of that name of the training, by which the template asks.
 
     Returns False, writing nothing, where Ollama can read neither: it does not read weights that
     MLX quantized.
@@ -27,7 +32,7 @@ def write(folder: Path, gguf: str = "") -> bool:
         return False
     tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     lines = [f"FROM ./{gguf}" if gguf else "FROM ."]
-    template = go_template(tokenizer)
+    template = go_template(tokenizer, thinking)
     if template:
         lines.append(f'TEMPLATE """{template}"""')
     ends = sorted(tokenizer.decode([token]) for token in tokenizer.eos_token_ids)
@@ -36,15 +41,16 @@ def write(folder: Path, gguf: str = "") -> bool:
     return True
 
 
-def go_template(tokenizer: TokenizerWrapper) -> str:
+def go_template(tokenizer: TokenizerWrapper, thinking: str = GIVEN) -> str:
     """Return the chat template in Ollama's language, derived from rendered placeholder turns.
 
     Empty where there is none, or where it is more than a concatenation of turns.
     """
     system, user, answer = _MARKS
-    bare = _rendered(tokenizer, [("user", user)])
-    led = _rendered(tokenizer, [("system", system), ("user", user)])
-    answered = _rendered(tokenizer, [("user", user), ("assistant", answer)], ask=False)
+    render = partial(_rendered, tokenizer, template_options(thinking))
+    bare = render([("user", user)])
+    led = render([("system", system), ("user", user)])
+    answered = render([("user", user), ("assistant", answer)], ask=False)
     if bare.count(user) != 1 or answered.count(answer) != 1:
         return ""
     before, after = bare.split(user)
@@ -64,14 +70,20 @@ def _either(with_system: str, without: str) -> str:
 
 
 def _rendered(
-    tokenizer: TokenizerWrapper, turns: list[tuple[str, str]], *, ask: bool = True
+    tokenizer: TokenizerWrapper,
+    options: Mapping[str, bool],
+    turns: list[tuple[str, str]],
+    *,
+    ask: bool = True,
 ) -> str:
     """Return the conversation as text, without the BOS token, which Ollama adds itself."""
     messages: list[Any] = [{"role": role, "content": content} for role, content in turns]
     if not tokenizer.has_chat_template:
         return ""
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=ask, tokenize=False, **options
+        )
     except (TemplateError, ValueError):  # no system turns; or several templates without a default
         return ""
     begins = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]

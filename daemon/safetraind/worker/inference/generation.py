@@ -19,6 +19,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.questions import DEFAULT_MAX_TOKENS, AnswerDone, Question
+from safetraind.worker.data.thinking import GIVEN, template_options, with_thinking
 from safetraind.worker.inference.context_limit import PREFILL_TOKENS
 from safetraind.worker.inference.prompt_cache import Conversation
 from safetraind.worker.inference.stop_texts import StopTexts
@@ -48,13 +49,17 @@ def question_from_json(data: Any) -> Question:
         if keep_alive is None
         else _number(data, "keep_alive", 0, _LONGEST_KEEP_ALIVE),
         trust_remote_code=data.get("trust_remote_code") is True,
+        thinking=str(data.get("thinking") or GIVEN),
         stop=_texts(data, "stop"),
     )
 
 
-def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def encode_prompt(
+    tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]], thinking: str = GIVEN
+) -> list[int]:
     """Return the tokens of the conversation in the model's own chat template.
 
+    `thinking`: the setting of that name, as the model was trained.
     If the template refuses a system turn, it is put at the beginning of the first user turn.
     Without a template the bare text is encoded. Raises InvalidInput where the template refuses
     the order of the turns.
@@ -62,10 +67,10 @@ def encode_prompt(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, s
     if not tokenizer.has_chat_template:
         return list(tokenizer.encode("\n".join(message["content"] for message in messages)))
     try:
-        return _templated(tokenizer, messages)
+        return _templated(tokenizer, messages, thinking)
     except TemplateError as error:
         if messages[0]["role"] == "system" and len(messages) > 1:
-            return encode_prompt(tokenizer, _system_folded(messages))
+            return encode_prompt(tokenizer, _system_folded(messages), thinking)
         raise InvalidInput("ask.template_refuses") from error
 
 
@@ -155,9 +160,12 @@ def _nucleus(logprobs: mx.array, top_p: float) -> mx.array:
     return mx.put_along_axis(logprobs, order, kept, axis=-1)
 
 
-def _templated(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    turns = [dict(message) for message in messages]
-    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+def _templated(
+    tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, str]], thinking: str
+) -> list[int]:
+    turns = with_thinking([dict(message) for message in messages], thinking, tokenizer)
+    options = template_options(thinking)
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options))
 
 
 def _system_folded(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:

@@ -210,7 +210,7 @@ def _answer(
     stop: Callable[[], bool],
 ) -> None:
     question = asker.question
-    prompt = encode_prompt(loaded.tokenizer, question.messages)
+    prompt = encode_prompt(loaded.tokenizer, question.messages, question.thinking)
     if len(prompt) >= context:
         raise InvalidInput("ask.prompt_too_long", tokens=len(prompt), limit=max(0, context - 1))
     room = min(question.max_tokens, context - len(prompt))

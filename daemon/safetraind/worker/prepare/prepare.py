@@ -1,8 +1,8 @@
 """The worker role `prepare`: from the files people have to train, valid and questions files.
 
-Reads `prepare_request.json` in its run folder: {"files", "output", "map", "valid", "questions",
-"seed"}. Writes JSON lines to its result file's `.partial`: {"guess"} for each source before
-anything is written, {"problem"} and {"progress"}; last the summary or {"error"}.
+Reads `prepare_request.json` in its run folder: {"files", "weights", "output", "map", "valid",
+"questions", "seed"}. Writes JSON lines to its result file's `.partial`: {"guess"} for each source
+before anything is written, {"problem"} and {"progress"}; last the summary or {"error"}.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Conflict, InvalidInput, NoRoom, SafetrainError, error_to_dict
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.paths import RunFolder
+from safetrain_shared.paths import PREPARED, RunFolder
 from safetraind.storage.durable import write_json
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
 from safetraind.worker.data.schema import judge
-from safetraind.worker.data.text_normalisation import key_of, text_of, words_of
+from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Form, Sample, Unmapped, form_of
+from safetraind.worker.prepare.sample_store import SampleStore
 from safetraind.worker.prepare.split import (
     QUESTIONS,
+    REPEATED,
     TRAIN,
     VALID,
-    drawn_side,
     keep_groups_together,
+    place_of,
+    side_at,
 )
 
-MANIFEST = "prepared.json"
 FORMAT = 1
 FILES = {TRAIN: "train.jsonl", VALID: "valid.jsonl", QUESTIONS: "questions.jsonl"}
 _SHOWN = 2  # samples of each source
@@ -73,41 +73,50 @@ def main(arguments: list[str]) -> int:
 
 
 class Preparation:
-    """One preparation: the samples lie in a temporary file, of which memory holds the offsets."""
+    """One preparation. Of a sample memory holds its side, and how often it is written."""
 
     def __init__(self, request: Mapping[str, Any], write: Write) -> None:
         self._request = request
         self._write = write
         self._output = Path(request["output"])
-        self._offsets = array("q")
-        self._forms: list[str] = []
-        self._form_of = array("B")
+        self._shares = float(request["valid"]), float(request["questions"])
+        self._sides = bytearray()
+        self._copies = bytearray()
+        self._lowest = 2.0, 0  # the place and the number of the sample that is validated first
+        self._repeats = Repeats()
         self._dropped: Counter[str] = Counter()
 
     def run(self) -> dict[str, Any]:
         """Everything; returns the manifest. Raises SafetrainError."""
         self._refuse_foreign()
         sources = [Source(path) for path in self._request["files"]]
+        weights = [*(self._request.get("weights") or [1.0] * len(sources))]
         forms = [self._guess(source) for source in sources]
         self._output.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=self._output) as self._samples:
-            for source, form in zip(sources, forms, strict=True):
-                self._gather(source, form)
-            sides = self._sides()
-            counts = self._write_files(sides)
+        with SampleStore(self._output) as self._store:
+            for source, form, weight in zip(sources, forms, weights, strict=True):
+                self._gather(source, form, weight)
+            self._divide()
+            counts = self._write_files()
         manifest = {
             "format": FORMAT,
-            "sources": [{"path": str(s.path), "sha256": _digest(s.path)} for s in sources],
+            "sources": [
+                {"path": str(source.path), "sha256": _digest(source.path), "weight": weight}
+                for source, weight in zip(sources, weights, strict=True)
+            ],
+            "shares": {"valid": self._shares[0], "questions": self._shares[1]},
+            "map": dict(self._request["map"]),
             "seed": self._request["seed"],
             "counts": counts,
+            "files": {n: _digest(self._output / n) for n, count in counts.items() if count},
             "dropped": dict(sorted(self._dropped.items())),
         }
-        write_json(self._output / MANIFEST, manifest)
+        write_json(self._output / PREPARED, manifest)
         return manifest
 
     def _refuse_foreign(self) -> None:
         """Only an empty folder is written to, or one that was prepared before."""
-        if not self._output.exists() or (self._output / MANIFEST).is_file():
+        if not self._output.exists() or (self._output / PREPARED).is_file():
             return
         if not self._output.is_dir() or any(self._output.iterdir()):
             raise Conflict("prepare.output_taken", path=str(self._output))
@@ -131,7 +140,7 @@ class Preparation:
         self._write({"guess": {**guess, **details, "samples": shown[:_SHOWN]}})
         return form
 
-    def _gather(self, source: Source, form: Form) -> None:
+    def _gather(self, source: Source, form: Form, weight: float) -> None:
         """The samples of a source behind those before it; what is none is named and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
@@ -144,7 +153,7 @@ class Preparation:
             name = training_form(sample)
             problem = next((p for p in judge(sample, name) if p.status is Status.FAILED), None)
             if problem is None:
-                self._append(sample, name)
+                self._add(sample, name, weight)
             else:
                 self._drop(source, row, problem.code, **problem.args)
 
@@ -154,56 +163,66 @@ class Preparation:
             args = {"path": str(source.path), "line": row.place, **args}
             self._write({"problem": to_plain(Finding(code, Status.WARNING, args=args))})
 
-    def _append(self, sample: Sample, form: str) -> None:
-        if form not in self._forms:
-            self._forms.append(form)
-        self._form_of.append(self._forms.index(form))
-        self._offsets.append(self._samples.tell())
-        self._samples.write(orjson.dumps(sample) + b"\n")
+    def _add(self, sample: Sample, form: str, weight: float) -> None:
+        number, text = len(self._store), text_of(sample, form)
+        words = words_of(text)
+        key = key_of(words)
+        self._store.add(orjson.dumps(sample), key, units_of(sample, form, words, len(text)))
+        self._repeats.add(key, number)
+        place = place_of(words, self._request["seed"])
+        self._lowest = min(self._lowest, (place, number))
+        self._sides.append(side_at(place, self._shares))
+        # The last digits of the place, so that a side and a copy are drawn apart.
+        self._copies.append(_copies(place * 2**20 % 1, weight))
 
-    def _read(self, number: int) -> tuple[Sample, str]:
-        self._samples.seek(self._offsets[number])
-        return orjson.loads(self._samples.readline()), self._forms[self._form_of[number]]
-
-    def _sides(self) -> bytearray:
-        """A side for each sample; 255 for one that repeats an earlier one."""
-        sides = bytearray([TRAIN]) * len(self._offsets)
-        repeats = Repeats()
-        shares = self._request["valid"], self._request["questions"]
-        for number in range(len(sides)):
-            sample, form = self._read(number)
-            repeats.add(key_of(words_of(text_of(sample, form))), number)
-            sides[number] = drawn_side(sample, form, self._request["seed"], shares)
-        for number, _first in repeats:
-            sides[number] = _REPEATED
+    def _divide(self) -> None:
+        """The side of each sample, for good."""
+        for number, _first in self._repeats:
+            self._sides[number] = REPEATED
             self._dropped["prepare.repeated"] += 1
-        kept = [number for number in range(len(sides)) if sides[number] != _REPEATED]
-        keep_groups_together(sides, self._read, kept)
-        if kept and all(sides[number] != TRAIN for number in kept):
+        if self._shares[0] and VALID not in self._sides and len(self._sides) > 1:
+            self._sides[self._lowest[1]] = VALID  # few samples: one at least validates
+        keep_groups_together(self._sides, self._store)
+        if self._sides and TRAIN not in self._sides:
             raise InvalidInput("prepare.all_alike", path=str(self._output))
-        return sides
+        for number, count in enumerate(self._copies):
+            if not count and self._sides[number] == TRAIN:
+                self._dropped["prepare.weighted_out"] += 1
 
-    def _write_files(self, sides: bytearray) -> dict[str, int]:
+    def _write_files(self) -> dict[str, int]:
         """The files, each whole or not at all; one without a sample is not there."""
-        counts = {}
-        for side, name in FILES.items():
-            numbers = (number for number in range(len(sides)) if sides[number] == side)
-            counts[name] = _write_whole(self._output / name, self._contents(side, numbers))
-        return counts
+        contents = {
+            TRAIN: self._training_lines(),
+            VALID: self._lines(VALID),
+            QUESTIONS: self._question_lines(),
+        }
+        return {n: _write_whole(self._output / n, contents[side]) for side, n in FILES.items()}
 
-    def _contents(self, side: int, numbers: Iterator[int]) -> Iterator[bytes]:
-        for number in numbers:
-            sample, form = self._read(number)
-            if side == QUESTIONS:
-                if form == "text":
-                    continue  # it asks nothing
-                sample = _question(sample)
-            yield orjson.dumps(sample) + b"\n"
+    def _lines(self, side: int) -> Iterator[bytes]:
+        return (line for _number, line in self._store.lines(lambda n: self._sides[n] == side))
 
-    _samples: IO[bytes]
+    def _training_lines(self) -> Iterator[bytes]:
+        """Copies of one sample stand far from each other: first every sample once, then again."""
+        for copy in range(max(self._copies, default=0)):
+            for number, line in self._store.lines(lambda n: self._sides[n] == TRAIN):
+                if self._copies[number] > copy:
+                    yield line
+
+    def _question_lines(self) -> Iterator[bytes]:
+        for line in self._lines(QUESTIONS):
+            sample = orjson.loads(line)
+            if "messages" in sample:  # a text asks nothing
+                yield orjson.dumps(_question(sample)) + b"\n"
+
+    _store: SampleStore
 
 
-_REPEATED = 255
+def _copies(place: float, weight: float) -> int:
+    """How often a training sample of a file of `weight` is written: the whole part of it, and once
+    more for those whose `place` (0 to 1) is below the fraction.
+    """
+    whole = int(weight)
+    return whole + (place < weight - whole)
 
 
 def _question(sample: Sample) -> Sample:

@@ -26,6 +26,10 @@ _SPEAKERS = {
 }
 
 
+# Of a message, beside role and content: tools, whether it is learned, and thinking apart from it.
+_KEPT = ("tool_calls", "tool_call_id", "name", "train", "weight", "reasoning_content")
+
+
 class Unmapped(Exception):
     """A record that is no sample; `reason` names what is missing."""
 
@@ -98,7 +102,7 @@ def _message(turn: Any) -> Sample:
         raise Unmapped("role")
     if content is None and not turn.get("tool_calls"):
         raise Unmapped("content")
-    kept = {k: turn[k] for k in ("tool_calls", "name", "train", "weight") if k in turn}
+    kept = {k: turn[k] for k in _KEPT if k in turn}
     return {
         "role": role,
         "content": content if isinstance(content, list) else _text(content),

@@ -8,62 +8,73 @@ none is left: a whole group of near-equal samples is then on one side.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from safetraind.worker.data.duplicate_index import Leakage
-from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
+from safetraind.worker.data.duplicate_index import MOST_SAMPLES, Leakage
+from safetraind.worker.data.near_duplicates import MOST_RUNS, MOST_UNITS
+from safetraind.worker.prepare.sample_store import SampleStore
 
-Sample = dict[str, object]
 TRAIN, VALID, QUESTIONS = range(3)
+REPEATED = 255  # on no side: it repeats an earlier one
+
+Said = tuple[int, int, list[bytes]]
 
 
-def drawn_side(sample: Sample, form: str, seed: int, shares: tuple[float, float]) -> int:
-    """The side of one sample by itself; `shares`: of validation and of questions, 0 to 1."""
-    said = b" ".join(words_of(text_of(sample, form)))
-    digest = hashlib.blake2b(said, digest_size=8, key=seed.to_bytes(8, "big")).digest()
-    place = int.from_bytes(digest, "big") / 2**64
+def place_of(words: Sequence[bytes], seed: int) -> float:
+    """Where a sample stands between 0 and 1, by a hash of what it says and of the seed."""
+    digest = hashlib.blake2b(b" ".join(words), digest_size=8, key=seed.to_bytes(8, "big")).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def side_at(place: float, shares: tuple[float, float]) -> int:
+    """The side of a sample at `place`; `shares`: of validation and of questions, 0 to 1."""
     valid, questions = shares
     return VALID if place < valid else QUESTIONS if place < valid + questions else TRAIN
 
 
-def keep_groups_together(
-    sides: bytearray, read: Callable[[int], tuple[Sample, str]], numbers: Sequence[int]
-) -> int:
+def keep_groups_together(sides: bytearray, store: SampleStore) -> int:
     """Move every sample of a group that reaches over two sides to one of them; returns how many.
 
-    `sides[n]` is the side of sample n, `read(n)` gives the sample and its format, `numbers` are
-    those to be looked at. Questions win over validation, validation over training. Flat memory: of
-    the samples held out an index is kept (`duplicate_index.Leakage`).
+    `sides[n]` is the side of sample n. Questions win over validation, validation over training.
+    Flat memory: samples that are held out are indexed as many at a time as `Leakage` holds, and
+    the others are looked up once for each such part.
     """
     moved = 0
     for side in (QUESTIONS, VALID):
-        fresh = [n for n in numbers if sides[n] == side]
-        while fresh:
-            index = _index(fresh, read)
-            followers = [n for n in numbers if sides[n] < side and _found(index, read(n))]
-            for number in followers:
-                sides[number] = side
-            moved += len(followers)
+        fresh = bytearray(given == side for given in sides)
+        while any(fresh):
+            followers = _follow(fresh, side, sides, store)
+            moved += sum(followers)
             fresh = followers
     return moved
 
 
-def _index(numbers: Iterable[int], read: Callable[[int], tuple[Sample, str]]) -> Leakage:
+def _follow(fresh: bytearray, side: int, sides: bytearray, store: SampleStore) -> bytearray:
+    """Move to `side` what is nearly equal to one of `fresh`; 1 for each sample that moved."""
+    followers = bytearray(len(sides))
+    for index in _indexes(store.said(lambda number: bool(fresh[number]))):
+        for number, key, units in store.said(lambda number: sides[number] < side):
+            if index.find(key, units) is not None:
+                sides[number], followers[number] = side, 1
+    return followers
+
+
+def _indexes(said: Iterator[Said]) -> Iterator[Leakage]:
+    """Indexes of all that is given, each as large as one may be."""
+    index, held, runs = _empty(), 0, 0
+    for number, key, units in said:
+        if held and (held >= MOST_SAMPLES or runs + len(units) > MOST_RUNS - MOST_UNITS):
+            index.freeze()
+            yield index
+            index, held, runs = _empty(), 0, 0
+        index.add(key, number, units)
+        held, runs = held + 1, runs + len(units)
+    if held:
+        index.freeze()
+        yield index
+
+
+def _empty() -> Leakage:
     index = Leakage()
     index.begin("")
-    for number in numbers:
-        sample, form = read(number)
-        key, units = _said(sample, form)
-        index.add(key, number, units)
-    index.freeze()
     return index
-
-
-def _found(index: Leakage, read: tuple[Sample, str]) -> bool:
-    return index.find(*_said(*read)) is not None
-
-
-def _said(sample: Sample, form: str) -> tuple[int, list[bytes]]:
-    text = text_of(sample, form)
-    words = words_of(text)
-    return key_of(words), units_of(sample, form, words, len(text))

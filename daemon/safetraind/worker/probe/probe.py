@@ -11,6 +11,7 @@ process may die of what it tries, and then the last line tells of what. The line
     device       what the device is, and whether it works
     loaded       the model was loaded and generated a token
     splits_head  whether the loss can be computed in chunks
+    unsupported  settings, by name, that the model would be trained wrongly with; nothing was run
     trying       a setup, before it is run
     measures     a setup with its peak and speed
     slow         seconds that the next step would have taken: there was no time for it
@@ -50,6 +51,12 @@ _LEAST_VOCABULARY = 256
 # A training step by one pass forward: there, back, and what is computed again.
 _STEP_BY_FORWARD = 3.0
 _LONG = 7 * 24 * 3600.0
+# Refusals of the trainer that concern a setting that the planner can turn off.
+_UNSUPPORTED = {
+    "train.packing_unsupported": "packing",
+    "train.no_checkpointing": "gradient_checkpointing",
+    "train.own_dropout": "gradient_checkpointing",
+}
 
 
 class Findings:
@@ -58,6 +65,7 @@ class Findings:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._all: dict[str, Any] = {"measures": []}
+        self.unsupported: list[str] = []
         self._partial = run.probe.with_name(f"{run.probe.name}.partial").open("w", encoding="utf-8")
 
     def add(self, kind: str, value: Any) -> None:
@@ -71,6 +79,12 @@ class Findings:
     def progress(self, phase: str, done: float = -1.0) -> None:
         """Tells what is being done, and how much of it."""
         self._write({"phase": phase, "done": done})
+
+    def add_unsupported(self, setting: str) -> None:
+        """Notes a setting that the model cannot be trained with."""
+        if setting not in self.unsupported:
+            self.unsupported.append(setting)
+            self.add("unsupported", self.unsupported)
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._all
@@ -152,6 +166,8 @@ def _run(
 ) -> None:
     """Real steps of each setup. Each begins from an empty allocator cache and a fresh peak."""
     settings = from_plain(way[0]["settings"], TrainingSettings)
+    if any(getattr(settings, name) for name in findings.unsupported):
+        return
     loaded = _ready(request, settings, clock, findings)
     try:
         stepper = Stepper(loaded.model, settings, seed=0)
@@ -160,8 +176,10 @@ def _run(
             findings.progress("measuring", number / len(way))
             if not _try(stepper, setup, _vocabulary(loaded), clock, findings):
                 return
-    except SafetrainError:
-        raise
+    except SafetrainError as error:
+        if error.code not in _UNSUPPORTED:
+            raise
+        findings.add_unsupported(_UNSUPPORTED[error.code])
     except Exception as error:  # a model's own code may raise anything
         if is_out_of_memory(error):
             findings.add("out_of_memory", True)

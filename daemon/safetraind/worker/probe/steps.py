@@ -50,7 +50,8 @@ def trial_of(setup: Mapping[str, Any]) -> Trial:
 def measure(
     stepper: Stepper, trial: Trial, vocabulary: int, time_for: Callable[[float], bool]
 ) -> dict[str, Any] | None:
-    """The peak in bytes, tokens per second, and what the process costs beside MLX's arrays.
+    """The peak in bytes, tokens per second, the seconds of each step that go into applying the
+    gradient, and what the process costs beside MLX's arrays.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
@@ -63,10 +64,10 @@ def measure(
         return None
     mx.clear_cache()
     mx.reset_peak_memory()
-    began, steps = time.monotonic(), 0
+    began, steps, updating = time.monotonic(), 0, 0.0
     while steps < _MOST_STEPS and (not steps or time.monotonic() - began < _ENOUGH_SECONDS):
         steps += 1
-        stepper.step(window, steps, 0.0)
+        updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
     if trial.valid_width:
         evaluated = made_up(trial.rows, trial.valid_width, trial.valid_learned, vocabulary)
@@ -75,6 +76,7 @@ def measure(
     return {
         "peak": mx.get_peak_memory(),
         "tokens_per_second": steps * trial.tokens / seconds,
+        "update_seconds": updating / steps,
         "outside": max(0, footprint(os.getpid()) - held),
     }
 

@@ -34,8 +34,8 @@ _DROPOUT = 3  # the place that dropout keys are drawn for; `batches` draws for 0
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """One optimizer step. `loss`: mean over the `learned` predictions that count. `tokens`: real
-    ones, without padding. `seconds`: what it took. Where loss or
-    gradient are not `finite`, nothing was changed.
+    ones, without padding. `seconds`: what it took, of which `update_seconds` to apply the gradient.
+    Where loss or gradient are not `finite`, nothing was changed.
     """
 
     finite: bool
@@ -45,6 +45,7 @@ class Stepped:
     tokens: int
     samples: int
     seconds: float
+    update_seconds: float = 0.0
 
 
 class Stepper:
@@ -88,6 +89,7 @@ class Stepper:
             return Stepped(True, 0.0, 0.0, learned=0, tokens=0, samples=0, seconds=0.0)
         start = time.perf_counter()
         loss, gradients = self.gradients(window, number)
+        computed = time.perf_counter()
         norm = _norm(gradients)
         mean, length = _number(loss), _number(norm)
         finite = math.isfinite(mean) and math.isfinite(length)
@@ -95,6 +97,7 @@ class Stepper:
             self.optimizer.learning_rate = mx.array(learning_rate)
             self._apply(gradients, norm)
             mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        end = time.perf_counter()
         return Stepped(
             finite=finite,
             loss=mean,
@@ -102,7 +105,8 @@ class Stepper:
             learned=sum(batch.learned for batch in window),
             tokens=sum(batch.tokens for batch in window),
             samples=sum(len(batch.samples) for batch in window),
-            seconds=time.perf_counter() - start,
+            seconds=end - start,
+            update_seconds=end - computed,
         )
 
     def loss_and_norm(self, window: Sequence[Batch], number: int) -> tuple[float, float]:

@@ -10,7 +10,9 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.events import Outcome
 from safetrain_shared.history import history
 from safetrain_shared.jobs import JobState
+from safetrain_shared.paths import PREPARED
 from safetraind.storage import event_file
+from safetraind.storage.durable import read_json
 from safetraind.worker.training import memory_limits
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.position import Progress
@@ -51,11 +53,27 @@ def summary(
         "adapters": str(task.adapters),
         "peak_memory": memory_limits.peak(),
         "model": task.plan.model_path,
+        "data": _data(task),
         "start_adapter": task.spec.start_adapter,
         "settings": to_plain(task.plan.settings),
         "seed": task.seed,
         "happened": list(_happened(task.run.events)),
     }
+
+
+def _data(task: Task) -> dict[str, Any]:
+    """The files of the training, and what they were prepared of, where that is known."""
+    paths = {"train": task.spec.train, "valid": task.spec.valid}
+    found: dict[str, Any] = {
+        part: {"path": path, "sha256": task.hashes[part]}
+        for part, path in paths.items()
+        if part in task.hashes
+    }
+    file = Path(task.spec.train)
+    prepared = read_json(file.with_name(PREPARED)) or {}
+    if prepared.get("files", {}).get(file.name) == task.hashes["train"]:
+        found["prepared"] = {k: v for k, v in prepared.items() if k not in ("format", "files")}
+    return found
 
 
 def best_of(progress: Progress) -> dict[str, Any]:

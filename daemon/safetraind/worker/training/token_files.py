@@ -8,6 +8,7 @@ from typing import Any
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.training import dataset
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.task import Task
@@ -46,6 +47,8 @@ def _samples(task: Task, part: str, path: str, encoder: Encoder, length: int) ->
         "max_seq_length": length,
         "mask_prompt": encoder.mask_prompt,
     }
+    if encoder.thinking != GIVEN:  # so that token files of before the setting are still theirs
+        origin["thinking"] = encoder.thinking
     kept = dataset.stored(folder, origin, settings.max_seq_length)
     if kept is not None:
         return kept

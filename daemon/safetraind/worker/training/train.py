@@ -64,7 +64,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
     progress = records.resume()
 
     sink.phase("tokenizing")
-    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary)
+    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking)
     samples = training_samples(job, encoder, progress.first_length)
     held_out = validation_samples(job, encoder, progress.first_length)
     validation = Validation(job, sink, stepper, records, held_out)

@@ -1,0 +1,90 @@
+"""`safetrain hosts add | list | check | remove`: the other machines on which you train."""
+
+from __future__ import annotations
+
+import click
+
+from safetrain.echo import echo
+from safetrain.remote import host_list
+from safetrain.remote.host_list import COMMAND, Host
+from safetrain.remote.tunnel import Tunnel
+from safetrain.session import Session, command, example_epilog, shared_options
+from safetrain.views.json_output import write
+from safetrain_shared.i18n import translate as _
+
+hosts = shared_options(
+    click.Group(
+        "hosts",
+        help=_("Other machines on which you train, reached by your own ssh; --host names one."),
+        epilog=example_epilog(
+            "safetrain hosts add studio ana@studio.local\nsafetrain jobs --host studio"
+        ),
+    )
+)
+
+
+@command(
+    _("Keeps a machine under a name."),
+    example="safetrain hosts add studio ana@studio.local",
+    name="add",
+)
+@click.argument("name")
+@click.argument("destination", required=False)
+@click.option(
+    "--command",
+    metavar="COMMAND",
+    default=COMMAND,
+    show_default=True,
+    help=_("What runs safetraind there, such as ~/safetrain/.venv/bin/safetraind."),
+)
+def add(session: Session, name: str, destination: str | None, command: str) -> None:
+    """Write the host into the file; nothing is asked of the machine."""
+    host = Host(name, destination or name, command)
+    host_list.add(host)
+    _show(session, [host])
+
+
+@command(_("Lists the machines that have a name."), example="safetrain hosts list", name="list")
+def list_hosts(session: Session) -> None:
+    """Print one line per host."""
+    _show(session, list(host_list.read().values()))
+
+
+@command(
+    _("Says whether a machine can be reached and runs safetraind."),
+    example="safetrain hosts check studio",
+    name="check",
+)
+@click.argument("name")
+def check(session: Session, name: str) -> None:
+    """Ask the host for its service, which is started where none runs."""
+    tunnel = Tunnel(host_list.find(name), session.note)
+    found = tunnel.endpoint(autostart=session.autostart)
+    if session.json:
+        write({"name": name, "version": found.version, "socket": found.socket})
+        return
+    echo(_("{name}: safetraind {version} answers.").format(name=name, version=found.version))
+
+
+@command(_("Forgets a machine."), example="safetrain hosts remove studio", name="remove")
+@click.argument("name")
+def remove(session: Session, name: str) -> None:
+    """Remove the host from the file."""
+    host_list.remove(name)
+    if session.json:
+        write({"name": name, "removed": True})
+    else:
+        echo(_("{name} is removed.").format(name=name))
+
+
+def _show(session: Session, found: list[Host]) -> None:
+    if session.json:
+        keys = ("name", "destination", "command")
+        write([{key: getattr(host, key) for key in keys} for host in found])
+        return
+    for host in found:
+        echo(f"{host.name}  {host.destination}  {host.command}")
+
+
+for each in (add, list_hosts, check, remove):
+    hosts.add_command(each)

@@ -1,0 +1,95 @@
+"""Brings a job's results from a host: each file whole or not at all, and only what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from safetrain.connection import Daemon, connection_lost
+from safetrain_proto.v1.files_pb2 import GetRequest, JobFile, JobFilesRequest
+from safetrain_shared.errors import Broken, NotAllowed, SafetrainError
+
+_LIST_SECONDS = 300.0  # the daemon hashes the files
+_ATTEMPTS_WITHOUT_PROGRESS = 5
+_SUFFIX = ".partial"
+Progress = Callable[[float], None]  # takes the share that is there, 0 to 1
+
+
+def fetch(
+    daemon: Daemon, job: int, folder: Path, progress: Progress = lambda _: None
+) -> list[Path]:
+    """Bring the job's results into `folder` and return those that changed.
+
+    Raises NotFound for an unknown job, Broken where a file arrives damaged, NotAllowed for a name
+    that leads out of the folder, and SafetrainError where the host stays out of reach.
+    """
+    request = JobFilesRequest(job_id=job)
+    files = daemon.call(daemon.files.List, request, seconds=_LIST_SECONDS, again=True).files
+    wanted = [(file, local_path(folder, file.name)) for file in files]
+    changed = [(file, path) for file, path in wanted if _digest(path) != file.sha256]
+    total, done = max(1, sum(file.size for file, _ in changed)), 0
+    for file, path in changed:
+        _bring(daemon, job, file, path)
+        done += file.size
+        progress(done / total)
+    return [path for _, path in changed]
+
+
+def _bring(daemon: Daemon, job: int, file: JobFile, path: Path) -> None:
+    """Write beside the file, check the hash, then rename; a part of it is gone on with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The hash in its name: the part of another version is never gone on with.
+    partial = path.with_name(f".{path.name}.{file.sha256[:16]}{_SUFFIX}")
+    attempts = 0
+    while True:
+        before = _size(partial)
+        try:
+            if before < file.size:
+                _append(daemon, GetRequest(job_id=job, name=file.name, offset=before), partial)
+            break
+        except SafetrainError as error:
+            attempts = 0 if _size(partial) > before else attempts + 1
+            if not connection_lost(error) or attempts > _ATTEMPTS_WITHOUT_PROGRESS:
+                raise
+            daemon.recover(error)
+    partial.touch()
+    if _digest(partial) != file.sha256:
+        partial.unlink()
+        raise Broken("files.changed", name=file.name)
+    partial.replace(path)
+
+
+def _append(daemon: Daemon, request: GetRequest, partial: Path) -> None:
+    with partial.open("ab") as target:
+        for chunk in daemon.stream(daemon.files.Get, request):
+            target.write(chunk.data)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def local_path(folder: Path, name: str) -> Path:
+    """Return the file's path. A host's answer is as untrusted as any: no name leads out."""
+    parts = PurePosixPath(name).parts
+    plain = name.isprintable() and parts and not PurePosixPath(name).is_absolute()
+    if not plain or any(part in ("..", ".") or "\\" in part for part in parts):
+        raise NotAllowed("files.name", name=name)
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise NotAllowed("files.name", name=name)
+    return path
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

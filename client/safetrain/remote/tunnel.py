@@ -1,0 +1,189 @@
+"""Forwards the Unix socket of a daemon on another machine to this one, through the user's ssh.
+
+The user's ssh does all of it, with their keys and configuration: one connection to a host is kept
+open by ssh itself (ControlMaster, ControlPersist) and shared between commands. No TCP port is
+opened on either side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Any
+
+from safetrain.autostart import Notify, answers, wait
+from safetrain.remote.host_list import Host
+from safetrain_shared.errors import ERRORS, SafetrainError, Unreachable
+from safetrain_shared.paths import Home, private, runtime_folder
+
+KEPT_SECONDS = 600  # an idle connection to a host stays open so long
+CONNECT_SECONDS = 20
+FORWARD_SECONDS = 3.0
+_ATTEMPTS = 4
+_NOT_FOUND = 127  # a shell's exit code for a command that is not there
+_SSH_FAILED = 255
+_OPTIONS: Mapping[str, str] = {
+    "ControlMaster": "auto",
+    "ControlPersist": str(KEPT_SECONDS),
+    "ConnectTimeout": str(CONNECT_SECONDS),
+    # A link that is gone is noticed within half a minute.
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    "StreamLocalBindUnlink": "yes",
+    "ExitOnForwardFailure": "yes",
+}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a host said of its daemon."""
+
+    socket: str
+    version: str
+    folder: str  # the user's home folder there
+
+
+class Tunnel:
+    """The way to the daemon of one host; `home.socket` is its end on this machine."""
+
+    def __init__(self, host: Host, notify: Notify) -> None:
+        self.host = host
+        self._notify = notify
+        digest = hashlib.sha256(f"{host.destination}\0{host.command}".encode()).hexdigest()[:16]
+        self._folder = private(runtime_folder(), parents=True)
+        self._control = self._folder / f"ssh-{digest}"
+        self.home = Home(private(self._folder / digest))
+
+    def ensure(self, *, autostart: bool) -> None:
+        """Return once the socket here is connected, opening the tunnel where it is not.
+
+        ssh itself listens at the socket: it answers as long as the connection is held. Raises
+        Unreachable where there is no way to the host or no daemon on it.
+        """
+        if not answers(self.home):
+            self.open(autostart=autostart)
+
+    def open(self, *, autostart: bool) -> None:
+        """Ask the host for its socket, starting a daemon there if need be, and forward it."""
+        from safetrain_shared.messages import sentence
+
+        self._notify(sentence("host.connecting", {"host": self.host.name}))
+        with self._alone():
+            for _ in range(_ATTEMPTS):
+                endpoint = self.endpoint(autostart=autostart)
+                done = self._forward(endpoint)
+                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS):
+                    return
+                # A connection that is just being lost took it: the next attempt makes a new one.
+                self._ssh("-O", "exit", self.host.destination)
+            raise self._unreachable(done.stderr)
+
+    def _forward(self, endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
+        with contextlib.suppress(FileNotFoundError):
+            self.home.socket.unlink()
+        forward = f"{self.home.socket}:{endpoint.socket}"
+        return self._ssh("-O", "forward", "-L", forward, self.host.destination)
+
+    def endpoint(self, *, autostart: bool) -> Endpoint:
+        """Return where the host's daemon listens. Raises Unreachable, and the daemon's refusal."""
+        words = [*shlex.split(self.host.command), "endpoint", "--json"]
+        words += [] if autostart else ["--no-start"]
+        # ssh hands the words to a shell there.
+        done = self._ssh(self.host.destination, "--", " ".join(map(quoted, words)))
+        if done.returncode == 0:
+            return self._understood(done.stdout)
+        if done.returncode == _NOT_FOUND:
+            raise Unreachable("host.not_installed", host=self.host.name, command=words[0])
+        if done.returncode == _SSH_FAILED:
+            raise self._unreachable(done.stderr)
+        raise self._refused(done)
+
+    def _understood(self, text: str) -> Endpoint:
+        """Return the endpoint in the last line printed. A host's answer is as untrusted as a file.
+
+        A login shell there may print a greeting before it.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
+            endpoint = Endpoint(*(str(found[key]) for key in ("socket", "version", "folder")))
+        except (ValueError, IndexError, KeyError, TypeError):
+            raise Unreachable("host.not_understood", host=self.host.name) from None
+        for path in (endpoint.socket, endpoint.folder):
+            # A colon would end the path in ssh's -L.
+            if not path.startswith("/") or ":" in path or not path.isprintable():
+                raise Unreachable("host.not_understood", host=self.host.name)
+        return endpoint
+
+    def _refused(self, done: subprocess.CompletedProcess[str]) -> SafetrainError:
+        try:
+            said = json.loads(done.stderr.strip().splitlines()[-1])["error"]["text"]
+        except (ValueError, IndexError, KeyError, TypeError):
+            said = _last_line(done.stderr)
+        cls = {error.exit_code: error for error in ERRORS}.get(done.returncode, Unreachable)
+        return cls("host.refused", host=self.host.name, sentence=_CONTROL.sub(" ", str(said)))
+
+    def _unreachable(self, errors: str) -> Unreachable:
+        return Unreachable("host.unreachable", host=self.host.name, reason=_last_line(errors))
+
+    def _ssh(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ssh, which may ask for a passphrase where there is a terminal."""
+        # Files, not pipes: the ssh that stays behind to hold the connection keeps them open.
+        with (
+            TemporaryFile("w+", errors="replace") as out,
+            TemporaryFile("w+", errors="replace") as err,
+        ):
+            try:
+                done = subprocess.run(
+                    ["ssh", *self._options(), *words],
+                    stdin=None if _has_terminal() else subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise Unreachable("host.no_ssh") from None
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, done.returncode, out.read(), err.read())
+
+    def _options(self) -> Sequence[str]:
+        batch = "no" if _has_terminal() else "yes"
+        options = {**_OPTIONS, "ControlPath": str(self._control), "BatchMode": batch}
+        return [word for key, value in options.items() for word in ("-o", f"{key}={value}")] + [
+            "-T"
+        ]
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep two commands from opening the same tunnel at once."""
+        lock = os.open(self.home.root / "tunnel.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def quoted(word: str) -> str:
+    """Quote a word for a shell, but leave a path's `~` to it."""
+    return word if re.fullmatch(r"~?[\w@%+=:,./-]+", word, re.ASCII) else shlex.quote(word)
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in _CONTROL.sub("\n", text).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "ssh"

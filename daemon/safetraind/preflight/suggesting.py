@@ -1,0 +1,138 @@
+"""Gathers what suggesting models needs: the machine, rough lengths of the data, a known speed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetrain_shared.codec import from_plain
+from safetrain_shared.errors import InvalidInput, NotFound
+from safetrain_shared.jobs import JobSpec
+from safetrain_shared.paths import Home
+from safetraind.models.model_config import ModelShape
+from safetraind.models.suggested import SUGGESTED
+from safetraind.planner.budget import available, budget_for
+from safetraind.planner.degree import Degree
+from safetraind.planner.facts import Facts, Lengths
+from safetraind.planner.option import Question
+from safetraind.planner.suggest import Speed, Suggestion, suggest
+from safetraind.planner.worker_requests import measure_from
+from safetraind.preflight.preflight_run import gather
+from safetraind.storage.durable import read_json
+
+# A token is at least so many bytes of a JSON line: about 3 in Portuguese, 4 in English, and the
+# line's markup is counted too. So lengths come out too high rather than too low.
+BYTES_A_TOKEN = 3
+_USUAL_LENGTH, _USUAL_SAMPLES = 512, 1000  # where no data is named
+_WIDTH = 16  # lengths are counted in steps of so many tokens
+_TOPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """The models, and what they were judged by. `room`: bytes that arrays can have; `speed`: None
+    where nothing was trained or measured on this machine.
+    """
+
+    models: list[Suggestion]
+    room: int
+    samples: int
+    longest: int
+    speed: Speed | None
+
+
+def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggestions:
+    """Judges the table for this machine; takes as long as reading the file `train` once does.
+
+    Raises NotFound where the file does not exist, InvalidInput where it cannot be read or is empty.
+    """
+    lengths = rough_lengths(Path(train)) if train else usual_lengths()
+    spec = JobSpec("", train, "", str(home.root), memory_budget=memory_budget)
+    return judged(gather(spec, home, None), spec, lengths, known_speed(home))
+
+
+def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -> Suggestions:
+    """The table judged by gathered facts."""
+    budget = budget_for(spec, facts)
+    question = Question(
+        spec=spec,
+        shape=SUGGESTED[0].shape,
+        quantized=True,
+        model_path="",
+        lengths=lengths,
+        samples=lengths.counted,
+        text_only=False,
+        available=available(spec, facts),
+        budget=budget,
+        device="metal" if facts.host.is_mac else "cpu",
+    )
+    room = budget.room(Degree.ESTIMATED)
+    return Suggestions(suggest(question, speed), room, lengths.counted, lengths.longest, speed)
+
+
+def usual_lengths() -> Lengths:
+    """What is planned for where no data is named: 1,000 samples of 512 tokens."""
+    return _lengths(Counter({_USUAL_LENGTH: _USUAL_SAMPLES}))
+
+
+def rough_lengths(file: Path) -> Lengths:
+    """The samples of a JSON lines file by length, from the bytes of its lines.
+
+    Raises NotFound where it does not exist, InvalidInput where it cannot be read or is empty.
+    """
+    counts: Counter[int] = Counter()
+    try:
+        with file.open("rb") as lines:
+            counts.update(_tokens(line) for line in lines if line.strip())
+    except FileNotFoundError as error:
+        raise NotFound("path.missing", path=str(file)) from error
+    except OSError as error:
+        raise InvalidInput("path.unreadable", path=str(file), reason=error.strerror) from error
+    if not counts:
+        raise InvalidInput("data.no_samples", path=str(file))
+    return _lengths(counts)
+
+
+def _tokens(line: bytes) -> int:
+    return _WIDTH * -(-len(line) // (_WIDTH * BYTES_A_TOKEN))
+
+
+def _lengths(counts: Counter[int]) -> Lengths:
+    """Half of each sample is taken to be its answer."""
+    pairs = sorted(counts.items())
+    tops = [(n, n // 2) for n, count in reversed(pairs) for _ in range(min(count, _TOPS))][:_TOPS]
+    return Lengths(
+        tokens=tuple(pairs),
+        answers=tuple((tokens // 2, count) for tokens, count in pairs),
+        longest=pairs[-1][0],
+        tops=tuple(tops),
+    )
+
+
+def known_speed(home: Home) -> Speed | None:
+    """The fastest setup of the model that was measured last on this machine; None without one."""
+    newest = max(_measured(home), key=lambda found: found[0], default=None)
+    return newest[1] if newest else None
+
+
+def _measured(home: Home) -> Iterator[tuple[float, Speed]]:
+    """Each model's time of measuring and speed; files of older versions do not tell the model."""
+    for file in home.learned.glob("*.json"):
+        found = read_json(file)
+        if not isinstance(found, dict) or "shape" not in found:
+            continue
+        try:
+            shape = from_plain(found["shape"], ModelShape)
+            measures = [measure_from(m) for m in found.get("measures", [])]
+        except (KeyError, TypeError, ValueError):
+            continue
+        timed = [m for m in measures if m.tokens_per_second]
+        if timed:
+            best = max(timed, key=lambda m: m.tokens_per_second)
+            name = str(found.get("model", ""))
+            yield (
+                float(found.get("time", 0.0)),
+                Speed(name, shape, best.settings, best.tokens_per_second),
+            )

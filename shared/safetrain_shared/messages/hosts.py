@@ -1,0 +1,54 @@
+"""Sentences about other machines: reaching them, and files that go there and back."""
+
+from safetrain_shared.i18n import marked as _
+
+SENTENCES: dict[str, str] = {
+    "hosts.unreadable": _(
+        "{path} cannot be read as a list of hosts ({reason}). Mend or remove it."
+    ),
+    "hosts.unknown": _("There is no host {name}. safetrain hosts list shows all."),
+    "hosts.name": _(
+        "A host cannot be called {name}. Take letters, digits, dots, dashes and underscores."
+    ),
+    "hosts.destination": _(
+        "{destination} is not a destination for ssh. Give one such as ana@studio.local, or a name "
+        "of ~/.ssh/config."
+    ),
+    "hosts.command": _("The command of {name} is empty or not printable."),
+    "host.connecting": _("Connecting to {host} …"),
+    "host.no_ssh": _("ssh is not installed. Other machines are reached by it."),
+    "host.unreachable": _("{host} cannot be reached by ssh ({reason}). Try: ssh {host} true"),
+    "host.lost": _("The connection to {host} is lost. What runs there goes on."),
+    "host.not_installed": _(
+        "There is no {command} on {host}. Install safetrain there (pip install "
+        "'safetrain[daemon]'), or name the place: safetrain hosts add {host} --command PATH"
+    ),
+    "host.not_understood": _(
+        "{host} answered something that cannot be understood. Is its safetrain older than this "
+        "one? Upgrade it there: pip install --upgrade 'safetrain[daemon]'"
+    ),
+    "host.refused": _("On {host}: {sentence}"),
+    "host.files_here": _(
+        "safetrain {command} reads files of this machine, so it does not work with --host {host}. "
+        "Run it here, or on {host} itself."
+    ),
+    "host.fetch_from_where": _(
+        "--fetch brings results from another machine. Name one with --host, or leave it out: here "
+        "they are in the output folder anyway."
+    ),
+    "host.folder_here": _(
+        "{path} is a folder of this machine, and models are not sent. Add it on the host: "
+        "safetrain models add NAME --host HOST"
+    ),
+    "files.offer": _(
+        "The file {name} cannot be sent: its name is hidden or not printable, or it has more than "
+        "{limit:bytes}."
+    ),
+    "files.busy": _("Another client is sending {name} just now; try again in a moment."),
+    "files.too_long": _("More was sent of {name} than it has; it was not kept."),
+    "files.damaged": _("{name} arrived damaged and was not kept. Send it again."),
+    "files.changed": _("{name} changed on the host while it was sent. Try again."),
+    "files.name": _("The host sent a file name that leads out of the folder: {name}"),
+    "files.none": _("Job {id} has no file {name}."),
+    "files.no_room": _("There is no room on the disk for {name} ({size:bytes})."),
+}

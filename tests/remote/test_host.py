@@ -1,0 +1,172 @@
+"""The whole job on another machine, over a real sshd."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetrain import cli
+from safetrain.connection import Daemon
+from safetrain.follower import Follower
+from safetrain.remote.job_spec import for_host
+from safetrain.remote.upload import send
+from safetrain_proto.v1.jobs_pb2 import SubmitRequest
+from safetrain_shared.jobs import JobSpec, JobState
+from safetrain_shared.wire import spec_to_wire
+from safetraind.storage.manifest import write_manifest
+from tests.harness import DaemonProcess
+from tests.remote.conftest import Studio
+from tests.tiny import make_chat_data, make_tiny_model
+
+SETTINGS = {"num_epochs": 1, "batch_size": 2, "max_seq_length": 64, "lora_layers": 1}
+
+
+def run(*words: str) -> int:
+    return cli.main(list(words))
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_whole_job_from_data_here_to_an_adapter_here(
+    studio: Studio,
+    daemon: DaemonProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    train, valid = make_chat_data(tmp_path / "data", 8, 2)
+    monkeypatch.chdir(tmp_path)
+    pairs = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    files = ("--train", str(train), "--valid", str(valid), "--output", f"out-{tmp_path.name}")
+
+    assert run("hosts", "check", "studio") == 0
+    capsys.readouterr()
+    submit = ("submit", "--host", "studio", "--model", "demo", *files, *pairs, "--wait", "--json")
+    assert run(*submit) == 0, capsys.readouterr()
+    jobs = _jobs(capsys)
+    assert [job["state"] for job in jobs] == ["succeeded"]
+    there = Path(jobs[0]["spec"]["output"])
+    assert there.is_dir() and there.parent == studio.home.parent / "safetrain"
+
+    assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
+    adapter = tmp_path / "here/adapters/adapters.safetensors"
+    assert str(adapter) in printed(capsys)["changed"]
+    assert adapter.read_bytes() == (there / "adapters/adapters.safetensors").read_bytes()
+    assert run("fetch", "1", "--host", "studio", "--output", "here", "--json") == 0
+    assert printed(capsys)["changed"] == []
+
+    assert run("hosts", "add", "away", "nowhere.invalid") == 0
+    capsys.readouterr()
+    assert run("jobs", "--all-hosts", "--json") == 69  # of the one that is out of reach
+    everywhere = printed(capsys)
+    assert [(one["host"], len(one["jobs"])) for one in everywhere] == [("", 0), ("studio", 1)]
+    assert run("hosts", "remove", "away") == 0
+
+    assert run("ask", "Quem joga?", "--host", "studio", "--max-tokens", "3") == 0
+    assert capsys.readouterr().out.strip()
+    assert run("remove", "1", "--files", "--host", "studio") == 0
+    assert not there.exists()
+
+
+def _jobs(capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert run("jobs", "--host", "studio", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    return found["jobs"] if isinstance(found, dict) else found
+
+
+def test_an_upload_goes_on_where_the_link_broke_and_sends_nothing_twice(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "large.jsonl"
+    file.write_bytes(b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(1_000_000)))
+    cuts = [0.2, 0.5, 0.8]
+    seen: list[float] = []
+
+    def cut(share: float) -> None:
+        seen.append(share)
+        if cuts and share > cuts[0]:
+            cuts.pop(0)
+            studio.cut()
+
+    with Daemon(host="studio") as daemon:
+        held = _watch_looks(monkeypatch, daemon)
+        path = Path(send(daemon, str(file), cut))
+        assert not cuts and len(held) > 1, "the link broke"
+        assert held == sorted(held) and held[-1] > 0.1 * file.stat().st_size
+        assert path.read_bytes() == file.read_bytes()
+        pieces = len(seen)
+        assert send(daemon, str(file), cut) == str(path)
+        assert len(seen) == pieces + 1  # only the end is told: not a byte was sent again
+
+
+def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
+    """What the host said that it holds, each time before something is sent."""
+    held: list[int] = []
+    call = daemon.call
+
+    def watched(method: Any, request: Any, **options: Any) -> Any:
+        answer = call(method, request, **options)
+        held.append(answer.bytes)
+        return answer
+
+    monkeypatch.setattr(daemon, "call", watched)
+    return held
+
+
+def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
+    studio: Studio, tmp_path: Path
+) -> None:
+    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    train, valid = make_chat_data(tmp_path / "data", 8, 2)
+    settings = {**SETTINGS, "num_epochs": 5, "log_steps": 1}
+    spec = JobSpec("demo", str(train), str(valid), str(tmp_path / "out"), settings=settings)
+    with Daemon(host="studio") as daemon:
+        request = SubmitRequest(spec=for_host(daemon, spec_to_wire(spec), lambda _: None))
+        job = daemon.call(daemon.jobs.Submit, request, seconds=120).job
+        seqs: list[int] = []
+        cuts = 0
+        follower = Follower(daemon, job.id)
+        for events, _ in follower.batches():
+            seqs += [event.seq for event in events]
+            if len(seqs) // 10 > cuts:
+                cuts += 1
+                studio.cut()
+    assert follower.state is JobState.SUCCEEDED
+    assert seqs == list(range(1, len(seqs) + 1)) and cuts > 1
+
+
+@pytest.mark.parametrize(
+    ("host", "code", "words"),
+    [("nowhere.invalid", 69, "cannot be reached by ssh"), ("-oProxyCommand=x", 65, "destination")],
+)
+def test_a_host_that_is_none_is_a_sentence(
+    studio: Studio, host: str, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("jobs", f"--host={host}") == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_command_that_is_not_there_is_named_with_the_cure(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("hosts", "add", "bare", "studio", "--command", "/no/safetraind") == 0
+    assert run("jobs", "--host", "bare") == 69
+    assert "pip install" in capsys.readouterr().err
+    assert run("hosts", "remove", "bare") == 0
+
+
+def test_what_reads_files_here_does_not_pretend_to_work_there(
+    studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("{}\n")
+    assert run("validate", str(file), "--host", "studio") == 65
+    assert "--host studio" in capsys.readouterr().err
