@@ -80,7 +80,10 @@ class Pilot:
             dequantize=self._settings.dequantize,
             trust_remote_code=bool(request.get("trust_remote_code")),
         )
-        encoder = Encoder(loaded.tokenizer, self._settings.mask_prompt, loaded.vocabulary)
+        settings = self._settings
+        encoder = Encoder(
+            loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking
+        )
         self._train, self._valid = self._samples(request, encoder, folder)
         self._stepper = Stepper(loaded.model, self._settings, self._settings.seed)
         self._batches = Batches(self._train, self._settings, self._bucket, self._settings.seed)
