@@ -26,7 +26,8 @@ from pathlib import Path
 
 from benchmarks.published.shapes import SIZES, model_shape
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.memory_estimate import Runtime, Step, predict
+from safetraind.planner.memory_estimate import Runtime, predict
+from safetraind.worker_messages.probe_messages import Step
 
 PEAKS = Path(__file__).parent / "published/peaks.csv"
 GB = 10**9

@@ -1,4 +1,4 @@
-"""A model hub of one repository on this machine, for tests of downloading without the network."""
+"""A hub of one model or data set on this machine, for tests of downloading without the network."""
 
 from __future__ import annotations
 
@@ -49,14 +49,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        path = self.path.split("?")[0]
+        path = self.path.split("?")[0].replace("/api/datasets/", "/api/models/")
+        path = path.removeprefix("/datasets")
         if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-            files = [self._entry(file) for file in sorted(self._folder.iterdir())]
+            files = [self._entry(file) for file in self._files()]
             return self._send(json.dumps(files).encode(), {}, body)
         if path.startswith(f"/api/models/{REPOSITORY}"):
-            info = {"id": REPOSITORY, "sha": _SHA, "siblings": []}
+            names = [{"rfilename": self._name(file)} for file in self._files()]
+            info = {"id": REPOSITORY, "sha": _SHA, "siblings": names}
             return self._send(json.dumps(info).encode(), {}, body)
-        file = self._folder / path.rpartition("/")[2]
+        file = self._folder / path.removeprefix(f"/{REPOSITORY}/resolve/").partition("/")[2]
+        if path.startswith("/api/models/"):
+            return self._send(b"{}", {"X-Error-Code": "RepoNotFound"}, body, status=404)
         if not path.startswith(f"/{REPOSITORY}/resolve/") or not file.is_file():
             return self.send_error(404)
         about = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": _SHA}
@@ -64,8 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
             about["X-Linked-Size"] = str(self._sizes[file.name])
         return self._send(file.read_bytes(), about, body)
 
-    def _send(self, content: bytes, about: dict[str, str], body: bool) -> None:
-        self.send_response(200)
+    def _send(
+        self, content: bytes, about: dict[str, str], body: bool, *, status: int = 200
+    ) -> None:
+        self.send_response(status)
         for name, value in about.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
@@ -75,7 +81,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _entry(self, file: Path) -> dict[str, object]:
         size = self._sizes.get(file.name, file.stat().st_size)
-        return {"type": "file", "path": file.name, "size": size, "oid": _digest(file)}
+        return {"type": "file", "path": self._name(file), "size": size, "oid": _digest(file)}
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self._folder.rglob("*") if path.is_file())
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self._folder).as_posix()
 
     def log_message(self, *_: object) -> None:
         pass

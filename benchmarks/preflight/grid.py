@@ -22,7 +22,6 @@ from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_work
 from safetraind.planner.option import Option
-from safetraind.planner.worker_requests import shape_of
 from safetraind.preflight.preflight_run import PreflightRun
 
 _OTHERS = 3
@@ -157,7 +156,7 @@ def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
     request = {
         "model": model,
         "rounds": _ROUNDS,
-        "setups": [{"settings": to_plain(o.settings), **shape_of(o.step)} for o in setups],
+        "setups": [{"settings": to_plain(o.settings), **to_plain(o.step)} for o in setups],
     }
     command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]
     done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True)

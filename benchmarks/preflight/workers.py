@@ -9,11 +9,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.events import StepDone
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
@@ -22,17 +23,12 @@ from safetraind.storage import documents, event_file
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
+from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.role import Line, Result, Role
+from safetraind.worker_messages.worker_result import WorkerResult
 
 _number = itertools.count(1)
 _SAMPLE_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a passing worker ended."""
-
-    exit: Mapping[str, Any]
-    result: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Trained:
 
 
 class Workers:
-    """What `Course` needs of a launcher; the machine is ours alone, so the lease is always had."""
+    """What a preflight needs to start workers; the machine is ours alone, so is the lease."""
 
     has_lease = True
 
@@ -55,24 +51,25 @@ class Workers:
 
     async def run_worker(
         self,
-        role: str,
-        request: Mapping[str, Any],
+        role: Role[Line, Result],
+        request: Any,
         *,
         lease: bool,
-        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
-    ) -> Ended:
+        on_progress: Callable[[Line], None] | None = None,
+    ) -> WorkerResult[Result]:
         """Runs a worker; its lines are handed on when it has ended."""
         del lease
-        run = RunFolder(self._root / f"{role}-{next(_number)}")
+        run = RunFolder(self._root / f"{role.name}-{next(_number)}")
         run.root.mkdir(parents=True)
-        write_json(run.root / f"{role}_request.json", request)
-        process = await asyncio.create_subprocess_exec(*_command(role, run), env=environment())
+        write_json(run.root / f"{role.name}_request.json", to_plain(request))
+        command = _command(role.name, run)
+        process = await asyncio.create_subprocess_exec(*command, env=environment())
         code = await process.wait()
-        name = "inspect.jsonl" if role == "inspect" else "probe.json.partial"
-        if on_progress and (run.root / name).exists():
-            for line in (run.root / name).read_text().splitlines():
-                on_progress(json.loads(line))
-        return Ended({"code": code}, read_json(run.probe))
+        if on_progress and run.partial.exists():
+            for line in run.partial.read_text().splitlines():
+                on_progress(role.read_line(json.loads(line)))
+        note = KeeperNote(code=max(0, code), signal=max(0, -code))
+        return WorkerResult(note, role.read_result(read_json(run.probe)))
 
 
 def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:

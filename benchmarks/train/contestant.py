@@ -103,9 +103,9 @@ def _train_ours(
     turns = Turns()
 
     class InTurn(EventSink):
-        def wish(self) -> str:
+        def intent(self) -> str:
             turns.end()
-            return super().wish()
+            return super().intent()
 
     class Picked(Equal if name == EQUAL else batches.Batches):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **more: Any) -> None:

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
-from grpc_reflection.v1alpha import reflection
 
 from safetrain_proto.v1 import (
     answers_pb2,
@@ -48,7 +47,8 @@ from safetrain_proto.v1 import (
 from safetrain_shared.errors import Busy, NotAllowed, NotFound, SafetrainError
 from safetrain_shared.paths import Home, private, socket_target
 from safetrain_shared.printable import printable
-from safetraind.controller.controller import Checker, Controller
+from safetraind.controller.controller import Controller
+from safetraind.controller.job_check import Checker
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import Planning
 from safetraind.processes.ephemeral import EphemeralWorkers
@@ -63,6 +63,7 @@ from safetraind.processes.home_watch import (
 from safetraind.processes.inference_server import InferenceServer
 from safetraind.processes.lease import Lease, try_lock
 from safetraind.processes.supervisor import Supervisor
+from safetraind.service import reflection_v1
 from safetraind.service.answers import AnswersService
 from safetraind.service.control import ControlService
 from safetraind.service.data import DataService
@@ -320,7 +321,7 @@ class _Daemon:
         server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
         for add, servicer in self._services:
             add(servicer, server)
-        reflection.enable_server_reflection((*_SERVICES, reflection.SERVICE_NAME), server)
+        reflection_v1.enable(_SERVICES, server)
         return server
 
     def _made_services(self) -> list[tuple[Callable[[Any, grpc.aio.Server], object], object]]:

@@ -155,7 +155,7 @@ class Selftest:
     def _try_way(
         self, jobs: jobs_pb2_grpc.JobsStub, name: str, way: dict[str, Any], *, kills: int
     ) -> None:
-        """Trains undisturbed twice, which tells whether the GPU is deterministic, then with its
+        """Trains undisturbed twice, which shows whether the GPU is deterministic, then with its
         worker killed.
         """
         self._doing("training")
@@ -170,8 +170,8 @@ class Selftest:
 
     def _go_further(self, channel: grpc.Channel, jobs: jobs_pb2_grpc.JobsStub) -> None:
         for number, way in enumerate(_WAYS):
-            told = ", ".join(f"{name}={value}" for name, value in way.items())
-            self._found(Finding("selftest.way", args={"settings": told}))
+            settings = ", ".join(f"{name}={value}" for name, value in way.items())
+            self._found(Finding("selftest.way", args={"settings": settings}))
             self._try_way(jobs, f"way-{number}", way, kills=1)
         self._doing("fetching")
         models = models_pb2_grpc.ModelsStub(channel)
@@ -254,12 +254,14 @@ class Selftest:
         args = {"step": killed.killed, "resumed": killed.resumed}
         resumed = killed.resumed > 0
         self._found(_verdict(resumed, "selftest.resumed", "selftest.not_resumed", **args))
-        if told := _difference(alone, again):  # then it says nothing of the resume
-            self._found(Finding("selftest.not_deterministic", Status.WARNING, args=told))
+        if difference := _difference(alone, again):  # then it proves nothing of the resume
+            self._found(Finding("selftest.not_deterministic", Status.WARNING, args=difference))
             return
-        told = _difference(alone, killed)
+        difference = _difference(alone, killed)
         equal = {"steps": len(alone.steps), "bytes": len(alone.adapter)}
-        self._found(_verdict(not told, "selftest.equal", "selftest.not_equal", **equal | told))
+        self._found(
+            _verdict(not difference, "selftest.equal", "selftest.not_equal", **equal | difference)
+        )
 
     def _found(self, finding: Finding) -> None:
         self._verdicts.append(finding)

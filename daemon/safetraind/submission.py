@@ -144,7 +144,7 @@ class Submission:
             self._check_same(request, record, job)
             if job.state is JobState.PAUSED:
                 self._revise(request, job.id, after=request.after)
-                self._controller.wish(triggers.ResumeAsked(job.id))
+                self._controller.request(triggers.ResumeAsked(job.id))
                 return Accepted(job.id, "continued")
             if job.state is JobState.QUEUED:
                 self._revise(request, job.id, after=request.after or job.after)
@@ -173,7 +173,7 @@ class Submission:
         job_id = self._ended_job(output, document)
         if job_id:
             self._revise(request, job_id, after=request.after)
-            self._controller.wish(triggers.RetryAsked(job_id))
+            self._controller.request(triggers.RetryAsked(job_id))
             return Accepted(job_id, "continued")
         if begun:
             return Accepted(self._accept(document, output, request).job.id, "continued")

@@ -58,7 +58,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The whole validation set was evaluated; `best`: no earlier loss was lower.
+    """The validation set was evaluated; `best`: no earlier loss was lower.
 
     At step 0 it was evaluated before the first step: of the base, or of the adapter that the
     training starts from. That is never the best, because no checkpoint holds it.
@@ -74,7 +74,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint is whole on the disk."""
+    """A checkpoint is complete on the disk."""
 
     step: int
     epoch: int
@@ -109,7 +109,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The last word of a worker that ended by itself: succeeded, paused, cancelled or failed."""
+    """The last event of a worker that ended by itself: succeeded, paused, cancelled or failed."""
 
     outcome: str
     cause: Finding | None = None

@@ -29,7 +29,7 @@ from safetrain_shared.events import (
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState, Plan
 
-_PACES = 10  # of the newest logged steps
+_RECENT_STEPS = 10  # logged ones, for the range of the estimate
 _Stepped = TypeVar("_Stepped", StepDone, Evaluated, CheckpointSaved)
 
 # The columns of a job's metrics, one row a logged or evaluated step. Losses: mean per supervised
@@ -100,7 +100,7 @@ class Progress:
     worker_attempt: int = 0
     outcome: Outcome | None = None
     outcome_attempt: int = 0
-    paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # seconds a step
+    step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_STEPS))
 
     def take(self, event: Event) -> None:
         """Take the next event in, in the order of the event file."""
@@ -128,21 +128,20 @@ class Progress:
     def eta_range(self) -> tuple[float, float] | None:
         """From when to when the end is likely, seconds from the newest step.
 
-        Between the slowest and the fastest pace that the worker has found of late, and a tenth more
-        on both sides for what it has not seen. Its clock counts no sleep and is never set back;
-        the times of the events are for people.
+        From the fastest and the slowest of the worker's latest estimates, and a tenth more on both
+        sides. They come from its monotonic clock, which does not count sleep.
         """
         if self.eta_seconds is None:
             return None
         left = self.total_steps - self.step
-        estimates = [self.eta_seconds, *(pace * left for pace in self.paces)]
+        estimates = [self.eta_seconds, *(seconds * left for seconds in self.step_seconds)]
         return 0.9 * min(estimates), 1.1 * max(estimates)
 
     def _enter_state(self, state: JobState, cause: Finding | None, time: float) -> None:
         self.state, self.state_time, self.cause = state, time, cause
         self.phase = self.phase if state is JobState.RUNNING else ""
         self.eta_seconds = None
-        self.paces.clear()
+        self.step_seconds.clear()
 
     def _take_work(self, event: Event, body: object) -> None:
         match body:
@@ -172,7 +171,7 @@ class Progress:
         self.footprint, self.peak_memory = body.footprint, body.peak_memory
         self.tokens_per_second = body.tokens_per_second
         if body.step < body.total_steps:
-            self.paces.append(body.eta_seconds / (body.total_steps - body.step))
+            self.step_seconds.append(body.eta_seconds / (body.total_steps - body.step))
 
 
 @dataclass(slots=True)

@@ -74,7 +74,7 @@ class RunFolder:
     @property
     def delivered(self) -> Path:
         """The highest `seq` delivered to any client; see `storage.delivered_watermark`."""
-        return self.root / "told"
+        return self.root / "told"  # its name since the first homes, which must open
 
     @property
     def intent(self) -> Path:
@@ -102,12 +102,17 @@ class RunFolder:
         return self.root / "probe.json"
 
     @property
+    def partial(self) -> Path:
+        """What an ephemeral worker writes while it works, JSON, one object a line."""
+        return self.root / "probe.json.partial"
+
+    @property
     def fallbacks(self) -> Path:
         """The out-of-memory fallbacks that would save memory in this training, JSON.
 
         Written by its worker; see `safetraind.scheduler.oom_fallback`.
         """
-        return self.root / "rungs.json"
+        return self.root / "rungs.json"  # its name since the first homes, which must open
 
     @property
     def left_at_warning(self) -> Path:

@@ -1,23 +1,24 @@
 """Questions to a model and the parts of an answer, as daemon and worker exchange them.
 
-The daemon sends a `Question` as one line of JSON; the worker answers with one JSON object a line:
-{"waiting": …}, {"source": AnswerSource}, {"text": …}, {"done": AnswerDone} or {"error": …}.
+The daemon sends a `Question` as one line of JSON; the worker answers with one `AnswerReply` a line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 DEFAULT_MAX_TOKENS = 256
+CONTEXT_TOKENS = 4096  # of prompt and answer together, unless memory allows less
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: the turns so far, the last one the user's, and how to sample the answer.
+    """A question: the turns so far, the last one the user's, and how to sample the answer.
 
     A `temperature` of 0 is greedy, a `top_p` of 0 or 1 leaves all tokens in. Without a `seed` each
-    answer is drawn anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
+    answer is sampled anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
     answers, `base` leaves the adapter off. `keep_alive`: for how many seconds after it the model is
     to stay loaded; None leaves that as it is. `trust_remote_code`: the user wants the code that
     came with the model to run. The answer ends before the first text of `stop` that appears in it.
@@ -40,8 +41,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSource:
-    """What answers: a model, an adapter (a folder; empty: the base), in training also the step.
+    """The source of an answer: a model, an adapter (a folder; empty: the base).
 
+    `step`, `training`: the optimizer step, of a training that answers.
     `adapter_sha256`: the SHA-256 of the adapter's weights file as it was loaded, in hexadecimal.
     """
 
@@ -64,3 +66,18 @@ class AnswerDone:
     tokens_per_second: float
     cut: bool
     interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReply:
+    """One of these at a time, up to `done` or `error`.
+
+    `waiting`: queue or loading. `text`: the next piece of the answer. `error`: as
+    `errors.error_to_dict` writes it.
+    """
+
+    waiting: str | None = None
+    source: AnswerSource | None = None
+    text: str | None = None
+    done: AnswerDone | None = None
+    error: Mapping[str, Any] | None = None

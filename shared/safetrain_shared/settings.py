@@ -40,7 +40,7 @@ class TrainingSettings:
     """All that decides a training, complete.
 
     The defaults stand where neither the user nor the planner says otherwise. What each one means
-    is told by `messages.settings`.
+    is in `messages.settings`.
     """
 
     batch_size: int = _setting(4, low=1, high=4096)

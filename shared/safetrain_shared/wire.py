@@ -125,14 +125,15 @@ def event_from_wire(message: events_pb2.Event) -> events.Event:
 
 
 def error_to_wire(error: errors.SafetrainError) -> status_pb2.Status:
-    """Return an error as google.rpc.Status: ErrorInfo for any client, the finding for ours."""
+    """Return an error as google.rpc.Status: ErrorInfo for any client, the finding for ours.
+
+    The reason is the code as ErrorInfo wants it: `job.unknown` is JOB_UNKNOWN, in `ERROR_DOMAIN`.
+    """
+    args = {name: str(value) for name, value in error.args_by_name.items()}
     info = error_details_pb2.ErrorInfo(
-        reason=error.code,
+        reason=error.code.upper().replace(".", "_"),
         domain=ERROR_DOMAIN,
-        metadata={
-            "class": type(error).__name__,
-            **{k: str(v) for k, v in error.args_by_name.items()},
-        },
+        metadata={**args, "class": type(error).__name__, "code": error.code},
     )
     details = [any_pb2.Any(), any_pb2.Any()]
     details[0].Pack(info)

@@ -16,8 +16,9 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from safetrain_shared.messages import SENTENCES
 from safetrain_shared.paths import RunFolder
+from safetrain_shared.questions import AnswerReply
 from safetraind.worker.inference import question_socket
-from safetraind.worker.inference.question_socket import QuestionDesk, answer
+from safetraind.worker.inference.question_socket import QuestionServer, answer
 from safetraind.worker.loading import attach_adapter, load
 from tests.ask.helpers import QUESTION, ask, exchange, only, text_of, user, wait_until
 
@@ -26,7 +27,7 @@ SOURCE = {"model": "tiny", "adapter": "", "step": 3, "training": True}
 
 @pytest.fixture
 def desk(tmp_path):
-    desk = QuestionDesk(RunFolder(tmp_path).socket)
+    desk = QuestionServer(RunFolder(tmp_path).socket)
     yield desk
     desk.close()
 
@@ -189,7 +190,7 @@ def test_an_asker_that_does_not_read_holds_nothing_up(desk, path, monkeypatch):
         deaf.connect(str(path))
         deaf.sendall(json.dumps({"messages": user()}).encode() + b"\n")
         asker = desk.take(10)
-        sent = [asker.send({"text": "x" * 65536}) for _ in range(40)]
+        sent = [asker.send(AnswerReply(text="x" * 65536)) for _ in range(40)]
         assert sent[0] and not sent[-1]
     desk.done_with(asker)
 
@@ -228,7 +229,7 @@ def test_what_is_no_question_is_refused_with_a_sentence(desk, path, line):
 def test_connections_that_never_speak_lose_their_place(tmp_path, loaded, monkeypatch):
     monkeypatch.setattr(question_socket, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(question_socket, "READ_SECONDS", 0.3)
-    desk, silent = QuestionDesk(tmp_path / "s"), []
+    desk, silent = QuestionServer(tmp_path / "s"), []
     for _ in range(2):
         silent.append(socket.socket(socket.AF_UNIX))
         silent[-1].connect(str(tmp_path / "s"))
@@ -241,7 +242,7 @@ def test_connections_that_never_speak_lose_their_place(tmp_path, loaded, monkeyp
 
 def test_a_full_house_can_be_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(question_socket, "MAX_CONNECTIONS", 1)
-    desk = QuestionDesk(tmp_path / "s")
+    desk = QuestionServer(tmp_path / "s")
     asked = ask(tmp_path / "s")
     wait_until(lambda: desk._asked.qsize() == 1)
     desk.close()
@@ -282,7 +283,7 @@ def test_stop_ends_an_answer_after_the_token_in_progress(desk, path, loaded):
 
 
 def test_those_who_still_wait_at_the_end_are_told(path, tmp_path):
-    desk = QuestionDesk(path)
+    desk = QuestionServer(path)
     waiting = [ask(path) for _ in range(3)]
     wait_until(lambda: desk._asked.qsize() == 3)
     desk.close()
@@ -314,7 +315,7 @@ def test_memory_that_ran_out_ends_the_worker_and_any_other_failure_only_the_answ
 
 def test_the_socket_is_its_owners_alone_and_replaces_a_stale_one(path):
     path.touch()
-    desk = QuestionDesk(path)
+    desk = QuestionServer(path)
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
     desk.close()
 

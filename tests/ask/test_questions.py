@@ -37,7 +37,7 @@ def desk_of(loaded, tmp_path):
 
     def make(memory_limit=0):
         phases: list[str] = []
-        sink = SimpleNamespace(phase=phases.append, wish=lambda: "")
+        sink = SimpleNamespace(phase=phases.append, intent=lambda: "")
         task = SimpleNamespace(
             run=RunFolder(tmp_path),
             job=1,
@@ -53,8 +53,8 @@ def desk_of(loaded, tmp_path):
 
 
 def waiting(desk, count):
-    asked = [ask(desk._desk._path, max_tokens=2) for _ in range(count)]
-    wait_until(lambda: desk._desk._asked.qsize() == count)
+    asked = [ask(desk._server._path, max_tokens=2) for _ in range(count)]
+    wait_until(lambda: desk._server._asked.qsize() == count)
     return asked
 
 
@@ -93,12 +93,12 @@ def test_a_question_beyond_the_plans_memory_is_refused_with_a_sentence(desk_of, 
     shape = shape_of(loaded.config, 4)
     desk, _ = desk_of(mx.get_active_memory() + answer_bytes(shape, 300))
     long, short = user("Qual foi a melhor classificação do Farense? " * 80), user()
-    asked = ask(desk._desk._path, messages=long)
+    asked = ask(desk._server._path, messages=long)
     desk_answers(desk)
     error = only(asked.result(20), "error")
     assert error["code"] == "ask.prompt_too_long"
     assert 200 < error["args"]["limit"] < 600 < error["args"]["tokens"]
-    asked = ask(desk._desk._path, messages=short, max_tokens=5000)
+    asked = ask(desk._server._path, messages=short, max_tokens=5000)
     desk_answers(desk)
     done = only(asked.result(20), "done")
     assert text_of(asked.result())
@@ -109,13 +109,13 @@ def test_a_question_beyond_the_plans_memory_is_refused_with_a_sentence(desk_of, 
 def test_a_training_answers_no_longer_than_the_model_takes(desk_of, loaded, limit):
     most = loaded.config["max_position_embeddings"]
     desk, _ = desk_of(limit)
-    asked = ask(desk._desk._path, messages=user("Farense " * 2 * most))
+    asked = ask(desk._server._path, messages=user("Farense " * 2 * most))
     desk_answers(desk)
     error = only(asked.result(20), "error")
     assert (error["code"], error["args"]["limit"]) == ("ask.prompt_too_long", most - 1)
 
 
 def desk_answers(desk):
-    wait_until(lambda: desk._desk._asked.qsize())
+    wait_until(lambda: desk._server._asked.qsize())
     desk._next = 0.0
     desk.answer(1)

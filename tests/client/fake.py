@@ -55,6 +55,7 @@ class FakeDaemon(
         self.sheet: list[preflight_pb2.PreflightEvent] = []
         self.answer: list[answers_pb2.AskEvent] = []
         self.problems: list[data_pb2.ValidateEvent] = []
+        self.preview = data_pb2.PreviewResponse()
         self.submitted = jobs_pb2.SubmitResponse()
         self.kept: list[str] = []
         self.models: list[models_pb2.Model] = []
@@ -143,6 +144,10 @@ class FakeDaemon(
     def Validate(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)
         yield from self.problems
+
+    def Preview(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return self.preview
 
     def Add(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)

@@ -55,6 +55,7 @@ def serve(*, real_worker: bool = False) -> None:
     from safetraind.__main__ import _report
     from safetraind.preflight.job_preflight import Foreseen
     from safetraind.processes.ephemeral import EphemeralWorkers
+    from safetraind.worker_messages.probe_messages import PROBE
 
     class PlayChecks:
         phase = "probing"
@@ -65,10 +66,10 @@ def serve(*, real_worker: bool = False) -> None:
         async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
             play = play_of(spec.name)
             if "check" in play:
-                await launcher.run_worker("probe", {"seconds": play["check"]}, lease=True)
+                await launcher.run_worker(PROBE, {"seconds": play["check"]}, lease=True)
             if "check" in play.get("holds", ""):
                 until = str(gate(spec.output, "check"))
-                await launcher.run_worker("probe", {"until": until}, lease=True)
+                await launcher.run_worker(PROBE, {"until": until}, lease=True)
             if "refuse" in play:
                 return Finding(play["refuse"], Status.FAILED, True)
             return _plan(spec)
@@ -213,7 +214,7 @@ def probe(folder: str) -> int:
     time.sleep(float(request.get("seconds", 0)))
     while "until" in request and not Path(request["until"]).exists():
         time.sleep(0.01)
-    (Path(folder) / "probe.json").write_text(json.dumps({"took": request}))
+    (Path(folder) / "probe.json").write_text(json.dumps({}))
     return 0
 
 

@@ -12,19 +12,23 @@ import pytest
 from safetrain_proto.v1 import data_pb2
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
-from safetraind.processes.ephemeral import EphemeralWorkers, WorkerResult
+from safetraind.models.registry import Models
+from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler import state_machine, triggers
 from safetraind.scheduler.effects import DropLease, EmitEvent, TakeLease
 from safetraind.scheduler.state import ASKED, HELD, Job, SchedulerState
 from safetraind.service.data import MOST_READERS, DataService
+from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.inspect_messages import InspectResult
+from safetraind.worker_messages.worker_result import WorkerResult
 from tests.daemon.conftest import PLAY, MakeSpec
 from tests.harness import DaemonProcess
 
 CONTROLLER = "safetraind.controller.controller:"
 BREAKS = {
-    "the end of a worker": CONTROLLER + "read_end",
+    "the end of a worker": "safetraind.controller.trainings:read_end",
     "reading a record after it was saved": "safetraind.storage.job_store:JobStore.get",
-    "telling a state": CONTROLLER + "emit_event.tell",
+    "telling a state": "safetraind.controller.job_files:emit_event.emit",
     "waiting for the lease": "safetraind.controller.gpu_lease:GpuLease.take",
     "following a training": "safetraind.storage.event_feed:EventFeed.look",
     "judging that the lease is there": CONTROLLER + "state_machine.decide@3",
@@ -79,11 +83,11 @@ def test_a_file_more_than_may_be_validated_at_once_is_refused_until_one_is_done(
     go = asyncio.Event()
 
     class Launcher:
-        async def run_worker(self, *args: Any, **named: Any) -> WorkerResult:
+        async def run_worker(self, *args: Any, **named: Any) -> WorkerResult[InspectResult]:
             await go.wait()
-            return WorkerResult({}, {})
+            return WorkerResult(KeeperNote(), InspectResult())
 
-    service = DataService(cast(EphemeralWorkers, Launcher()))
+    service = DataService(cast(EphemeralWorkers, Launcher()), cast(Models, None))
     request = data_pb2.ValidateRequest(paths=["/a.jsonl"])
 
     async def read() -> list[data_pb2.ValidateEvent]:

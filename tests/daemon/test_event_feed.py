@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import zlib
 from pathlib import Path
 
 import pytest
 
+from safetrain_shared.errors import Incompatible
 from safetrain_shared.events import Damaged, Evaluated, Event, PhaseChanged
 from safetrain_shared.paths import RunFolder
 from safetraind.processes.supervisor import SEQ_BLOCK, seq_floor, write_launch
@@ -50,6 +53,37 @@ def test_a_late_watcher_starts_near_its_place(tmp_path: Path) -> None:
     assert feed.start(0) == 0
 
 
+def as_of_format(path: Path, number: int | None) -> None:
+    """Rewrites the file with the header of a format; None: without one, as older versions did."""
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    if number is not None:
+        data = json.dumps({**json.loads(header[9:]), "format": number}).encode()
+        lines.insert(0, b"%08x %s\n" % (zlib.crc32(data), data))
+    path.write_bytes(b"".join(lines))
+
+
+def test_a_file_without_a_format_is_of_the_first_and_one_that_is_newer_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.log"
+    write(path, 3)
+    as_of_format(path, None)
+    assert [event.seq for event in all_of(EventFeed(path))] == [1, 2, 3]
+    write(path, 1)
+    assert b"format" not in path.read_bytes(), "the header stands at the beginning or nowhere"
+    path.unlink()
+    write(path, 3)
+    assert [event.seq for event in all_of(EventFeed(path))] == [1, 2, 3]
+    as_of_format(path, event_file.FORMAT + 1)
+    before = path.read_bytes()
+    for act in (lambda: all_of(EventFeed(path)), lambda: write(path, 1)):
+        with pytest.raises(Incompatible) as refused:
+            act()
+        assert refused.value.code == "file.newer"
+        assert refused.value.args_by_name["path"] == str(path)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_told_as_it_was(tmp_path: Path, loss: float) -> None:
     path = tmp_path / "events.log"
@@ -66,7 +100,7 @@ def test_a_flipped_byte_and_a_torn_tail_are_named_and_the_rest_is_told(tmp_path:
     write(path, 5)
     data = bytearray(path.read_bytes())
     lines = data.split(b"\n")
-    data[len(lines[0]) + len(lines[1]) + 12] ^= 4
+    data[len(b"".join(lines[:3])) + 12] ^= 4  # in the third event, behind the header
     path.write_bytes(data + b"0000")
     events = all_of(EventFeed(path))
     assert [e.seq for e in events if e.seq] == [1, 2, 4, 5]

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from safetrain_proto.v1 import control_pb2, jobs_pb2
 from safetrain_shared.errors import NotFound
@@ -160,22 +161,36 @@ def test_errors_travel_as_status_details(daemon: DaemonProcess) -> None:
     assert isinstance(error, NotFound)
     assert (error.code, error.args_by_name) == ("job.unknown", {"id": 77})
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    info = error_details_pb2.ErrorInfo()
+    trailer = dict(caught.value.trailing_metadata())[STATUS_DETAILS]  # type: ignore[attr-defined]
+    status_pb2.Status.FromString(trailer).details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("JOB_UNKNOWN", "safetrain.v1")
+    assert info.metadata == {"class": "NotFound", "code": "job.unknown", "id": "77"}
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_a_generic_client_finds_health_and_every_service_by_reflection(
-    daemon: DaemonProcess,
+    daemon: DaemonProcess, version: str
 ) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
-    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2
 
     health = health_pb2_grpc.HealthStub(daemon.channel).Check(
         health_pb2.HealthCheckRequest(), timeout=5
     )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=30)))
-    names = {service.name for service in answer.list_services_response.service}
+    reflect = daemon.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    itself = f"grpc.reflection.{version}.ServerReflection"
+    listing = reflection_pb2.ServerReflectionRequest(list_services="")
+    describing = reflection_pb2.ServerReflectionRequest(file_containing_symbol=itself)
+    listed, described = reflect(iter([listing, describing]), timeout=30)
+    names = {service.name for service in listed.list_services_response.service}
+    assert itself in names
+    assert described.file_descriptor_response.file_descriptor_proto
     ours = ("Answers", "Control", "Data", "Events", "Jobs", "Models", "Preflight")
     assert {f"safetrain.v1.{name}" for name in ours} <= names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import grpc
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
-from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Blocked
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, Plan
@@ -28,6 +27,7 @@ from safetraind.processes.lease import try_lock
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
 from safetraind.storage.training_state import TrainingState
+from safetraind.worker_messages.inspect_messages import InspectLine
 from tests.harness import DaemonProcess
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -117,9 +117,9 @@ class SlowWorkers:
     def __init__(self, *_: object) -> None:
         pass
 
-    async def run_worker(self, role: str, request: Mapping[str, Any], **how: Any) -> Any:
+    async def run_worker(self, role: Any, request: Any, **how: Any) -> Any:
         for finding in self.found:
-            how["on_progress"]({"problem": to_plain(finding)})
+            how["on_progress"](InspectLine(problem=finding))
         await asyncio.Event().wait()
 
 
@@ -150,13 +150,13 @@ def test_while_others_hold_the_memory_a_job_is_judged_by_what_the_machine_has(
 ) -> None:
     place = Home(home)
     private(place.root)
-    gather = job_preflight.gather
+    gather = job_preflight.gather_facts
 
     def full(*arguments: Any) -> Any:
         facts = gather(*arguments)
         return dataclasses.replace(facts, host=dataclasses.replace(facts.host, memory_free=1 << 20))
 
-    monkeypatch.setattr(job_preflight, "gather", full)
+    monkeypatch.setattr(job_preflight, "gather_facts", full)
     plans = Planning(place, Models(place), Supervisor(place))
     with pytest.raises(Blocked) as caught:
         asyncio.run(plans.foresee(spec, idle=True))

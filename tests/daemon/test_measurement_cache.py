@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from safetrain_shared.jobs import JobState
+from safetraind.storage import documents
+from safetraind.worker_messages.probe_messages import ProbeResult
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess
 from tests.tiny import make_tiny_model
@@ -21,11 +22,13 @@ def test_a_death_of_memory_and_what_worked_after_it_are_kept(
     job = playing.submit(dataclasses.replace(spec, model=str(model))).job.id
     playing.wait_for_state(job, JobState.SUCCEEDED)
     (file,) = (home / "learned").iterdir()
-    kept = json.loads(file.read_text())
-    (died,), (worked,) = kept["died"], kept["measures"]
-    assert (died["settings"]["batch_size"], died["rows"], died["width"]) == (2, 2, 64)
-    assert (worked["settings"]["batch_size"], worked["settings"]["gradient_accumulation"]) == (1, 2)
-    assert (worked["rows"], worked["peak"]) == (1, 1)
+    kept = documents.read(file, ProbeResult)
+    assert kept is not None
+    died, worked = kept.measures
+    assert died.died and not worked.died
+    assert (died.settings.batch_size, died.step.rows, died.step.width) == (2, 2, 64)
+    assert (worked.settings.batch_size, worked.settings.gradient_accumulation) == (1, 2)
+    assert (worked.step.rows, worked.peak) == (1, 1)
 
 
 def test_other_deaths_teach_nothing_about_memory(

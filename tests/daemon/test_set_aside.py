@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
+import psutil
 import pytest
 
 from safetrain_proto.v1 import jobs_pb2
@@ -59,7 +63,8 @@ def killed(playing: DaemonProcess, make_spec: MakeSpec) -> DaemonProcess:
     keepers, workers = playing.keepers(), playing.workers()
     playing.kill()
     for process in [*keepers, *workers]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went with its keeper
+            process.kill()
     wait_for(lambda: not playing.processes())
     return playing
 
@@ -105,6 +110,20 @@ def run(daemon: DaemonProcess, damage: Callable[[Path], None], *aside: int) -> N
     damage(daemon.home.root)
     judge(all_end(daemon), *aside)
     assert "a task broke" not in daemon.said()
+
+
+def test_a_job_with_events_of_a_newer_version_is_set_aside_and_told(killed: DaemonProcess) -> None:
+    path = killed.home.run(2).events
+    data = b'{"seq":0,"attempt":0,"time":1.0,"kind":"format","format":99}'
+    path.write_bytes(b"%08x %s\n" % (zlib.crc32(data), data) + path.read_bytes())
+    before = path.read_bytes()
+    jobs = all_end(killed)
+    assert [jobs[n].state for n in (1, 3, 4)] == [jobs_pb2.JOB_STATE_SUCCEEDED] * 3
+    assert (jobs[2].cause.code, path.read_bytes()) == ("file.newer", before)
+    with pytest.raises(grpc.RpcError) as refused:
+        list(killed.watch(2))
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+    assert "events.log" in str(refused.value.details())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
@@ -184,3 +203,11 @@ def test_a_list_leaves_out_the_oldest_that_have_ended(killed: DaemonProcess) -> 
     assert ([job.id for job in short.jobs], short.left_out) == ([2, 3, 4], 1)
     whole = killed.jobs.List(jobs_pb2.ListJobsRequest(), timeout=10)
     assert ([job.id for job in whole.jobs], whole.left_out) == ([1, 2, 3, 4], 0)
+    paged = killed.jobs.List(jobs_pb2.ListJobsRequest(page_size=3), timeout=10)
+    rest = jobs_pb2.ListJobsRequest(page_size=3, page_token=paged.next_page_token)
+    last = killed.jobs.List(rest, timeout=10)
+    assert [job.id for job in (*paged.jobs, *last.jobs)] == [1, 2, 3, 4]
+    assert len(last.jobs) == 1 and not last.next_page_token
+    with pytest.raises(grpc.RpcError) as refused:
+        killed.jobs.List(jobs_pb2.ListJobsRequest(page_size=3, page_token="?"), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]

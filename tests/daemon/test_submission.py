@@ -26,8 +26,8 @@ from safetrain_shared.paths import Home, private
 from safetrain_shared.wire import STATUS_DETAILS, error_from_wire
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models
+from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.job_preflight import Foreseen
-from safetraind.preflight.preflight_run import gather
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.lease import Lease
 from safetraind.processes.supervisor import Supervisor
@@ -225,7 +225,7 @@ def test_folders_that_may_not_be_looked_into_are_told_as_such(
     home = Home(private(tmp_path / "home"))
     with pytest.raises(NotAllowed):
         Models(home).resolve(str(closed / "model"))
-    facts = gather(JobSpec("m", "t", "v", str(closed / "out")), home, None)
+    facts = gather_facts(JobSpec("m", "t", "v", str(closed / "out")), home, None)
     assert facts.disk.output == str(closed / "out")
 
 

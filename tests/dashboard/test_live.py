@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
+from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
 from safetrain_shared.errors import Busy
 from safetrain_shared.jobs import JobState
 from tests.client.builders import complete_run, event, job, step
@@ -137,6 +138,21 @@ def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
     for body in ("", "[]", '{"job": "1"}', '{"job": true}', '{"job": 0}', '{"job": 9}'):
         status, answer = ask(page, body, path="/api/retry")
         assert status == 400 and "There is no job" in answer[0]["error"], body
+
+
+def test_the_data_as_the_model_sees_it(paper: FakeDaemon, serve: Serve) -> None:
+    paper.jobs = [job(1, step=1, total_steps=3)]
+    pieces = [PreviewPiece(text="<b>user"), PreviewPiece(text="Faro\x1b", learned=True)]
+    paper.preview = PreviewResponse(samples=[PreviewSample(pieces=pieces)], counted=1, longest=9)
+    page = serve()
+    status, (shown,) = ask(page, '{"job": 1}', path="/api/preview")
+    assert status == 200
+    assert shown["samples"] == [[["<b>user", False, False], ["Faro", True, False]]]
+    assert "longest 9" in shown["lengths"]
+    request = next(r for r in paper.requests if type(r).__name__ == "PreviewRequest")
+    assert request.path == paper.jobs[0].spec.train and request.model == paper.jobs[0].spec.model
+    status, (refused,) = ask(page, '{"job": 9}', path="/api/preview")
+    assert status == 400 and "no job 9" in refused["error"]
 
 
 def ask(

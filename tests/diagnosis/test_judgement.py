@@ -17,9 +17,10 @@ from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.diagnosis.gather import job_history
 from safetraind.host import HostFacts, Pressure
 from safetraind.models.model_config import ModelFacts, ModelShape
-from safetraind.planner.facts import Device, Disk
+from safetraind.planner.facts import Disk
 from safetraind.planner.facts import Facts as Machine
 from safetraind.scheduler.state import Job
+from safetraind.worker_messages.probe_messages import Device
 
 GB = 1 << 30
 SPEC = JobSpec("/models/m", "/data/t.jsonl", "/data/v.jsonl", "/out")

@@ -29,6 +29,7 @@ COUNTERPARTS = {
     "docs/verified.md": "docs/pt/verificado.md",
     "docs/verify-your-mac.md": "docs/pt/verificar-o-seu-mac.md",
     "docs/macs.md": "docs/pt/macs.md",
+    "docs/your-data.md": "docs/pt/os-seus-dados.md",
 }
 # What stands in code and is a word all the same.
 _WORDS = {

@@ -56,6 +56,19 @@ def test_the_threat_model_names_files_that_are_there() -> None:
     assert len(named) > 5 and not [path for path in named if not (ROOT / path).exists()]
 
 
+def test_the_map_names_files_and_functions_that_are_there() -> None:
+    text = text_of("ARCHITECTURE.md")
+    tables = text[text.index("## Where to look") : text.index("## Between versions")]
+    places = (ROOT, ROOT / "daemon/safetraind", ROOT / "shared/safetrain_shared")
+    named = re.findall(r"`((?:[\w…]+/)+\w+\.py)`(?: \(`(\w+)`\))?", tables)
+    assert len(named) > 30
+    for name, function in named:
+        path = name.removeprefix("shared/…/")
+        found = [file for place in places if (file := place / path).is_file()]
+        assert found, name
+        assert function in found[0].read_text(encoding="utf-8"), (name, function)
+
+
 def test_every_page_has_its_counterpart_and_each_links_to_the_other() -> None:
     english = {f"docs/{file.name}" for file in DOCS.glob("*.md")}
     portuguese = {f"docs/pt/{file.name}" for file in (DOCS / "pt").glob("*.md")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.export.export import export
 from safetraind.worker.loading import load
 from safetraind.worker.training import adapters
+from safetraind.worker_messages.export_messages import Exported, ExportRequest
 from tests.tiny import make_chat_data, make_tiny_model
 
-Run = Callable[..., dict[str, Any]]
+Run = Callable[..., Exported]
 
 
 def make_adapter(folder: Path, model: Path, **settings: Any) -> Path:
@@ -55,17 +55,17 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path, valid: Path) -> Run:
     """`run(model, adapter={...}, gguf=True)` exports to `tmp_path/out` and returns the result."""
 
-    def call(
-        model: Path, *, adapter: dict[str, Any] | None = None, **request: Any
-    ) -> dict[str, Any]:
+    def call(model: Path, *, adapter: dict[str, Any] | None = None, **request: Any) -> Exported:
         made = make_adapter(tmp_path / "adapter", model, **(adapter or {}))
-        request = {
-            "model": str(model),
-            "adapter": str(made),
-            "output": str(tmp_path / "out"),
-            "valid": str(valid),
-            **request,
-        }
-        return export(json.loads(json.dumps(request)), lambda _phase, _done: None)
+        asked = ExportRequest(
+            **{
+                "model": str(model),
+                "adapter": str(made),
+                "output": str(tmp_path / "out"),
+                "valid": str(valid),
+                **request,
+            }
+        )
+        return export(asked, lambda _line: None)
 
     return call

@@ -15,6 +15,8 @@ from safetraind.worker.export import agreement, export, gguf_writer
 from safetraind.worker.export.fuse import fused_bytes
 from safetraind.worker.export.modelfile import go_template
 from safetraind.worker.loading import attach_adapter, load
+from safetraind.worker_messages import export_messages
+from safetraind.worker_messages.export_messages import TOLERANCE
 from tests.export.conftest import Run, make_adapter
 from tests.tiny import make_tiny_model
 
@@ -29,9 +31,9 @@ def test_mlx_lm_loads_the_folder_and_answers_as_with_the_adapter(
     run: Run, plain: Path, tmp_path: Path, kind: str
 ) -> None:
     result = run(plain, adapter={"fine_tune_type": kind})
-    assert result["agreement"]["lost"] < 1e-3
-    assert result["agreement"]["differing"] == 0
-    fused, tokenizer = mlx_lm.load(result["path"])
+    assert result.agreement.lost < 1e-3
+    assert result.agreement.differing == 0
+    fused, tokenizer = mlx_lm.load(result.path)
     adapted, _ = mlx_lm.load(str(plain), adapter_path=str(tmp_path / "adapter"))
     base, _ = mlx_lm.load(str(plain))
     assert answers(fused, tokenizer) == answers(adapted, tokenizer)
@@ -42,13 +44,13 @@ def test_a_quantized_model_stays_quantized_but_for_its_fused_layers(
     run: Run, quantized: Path, tmp_path: Path
 ) -> None:
     result = run(quantized, adapter={"lora_layers": 1})
-    assert result["quantized"]
+    assert result.quantized
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    fused, _ = mlx_lm.load(result["path"])
+    fused, _ = mlx_lm.load(result.path)
     linear = fused.model.layers[0].self_attn.q_proj
     assert linear.bits == config["quantization"]["bits"] == 4
     raised = fused.model.layers[-1].self_attn.q_proj
-    assert result["bits"] == getattr(raised, "bits", 16) > 4
+    assert result.bits == getattr(raised, "bits", 16) > 4
 
 
 def test_fusing_as_mlx_lm_does_loses_more_and_is_noticed(
@@ -62,14 +64,14 @@ def test_fusing_as_mlx_lm_does_loses_more_and_is_noticed(
     fused = [(n, m.fuse()) for n, m in lossy.model.named_modules() if hasattr(m, "fuse")]
     lossy.model.update_modules(tree_unflatten(fused))
     verdict = reference.compare(lossy.model)
-    assert verdict.lost > agreement.TOLERANCE
+    assert verdict.lost > TOLERANCE
     assert not verdict.good
 
 
 def test_dequantized_means_no_quantization_at_all(run: Run, quantized: Path) -> None:
     result = run(quantized, dequantize=True)
-    assert not result["quantized"]
-    fused, _ = mlx_lm.load(result["path"])
+    assert not result.quantized
+    fused, _ = mlx_lm.load(result.path)
     assert not any(hasattr(module, "bits") for module in fused.modules())
 
 
@@ -78,7 +80,7 @@ def test_the_gguf_file_agrees_too_and_ollama_is_told_of_it(
     run: Run, base: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     result = run(request.getfixturevalue(base), gguf=True)
-    assert result["gguf"]["agreement"]["lost"] < agreement.TOLERANCE
+    assert result.gguf and result.gguf.agreement.lost < TOLERANCE
     modelfile = (tmp_path / "out" / "Modelfile").read_text()
     assert modelfile.startswith("FROM ./model.gguf\n")
     assert "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in modelfile
@@ -92,7 +94,7 @@ def test_a_model_whose_rows_are_in_ggml_order_already_is_not_reordered(
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "rope_traditional": True}))
     result = run(model, gguf=True)
-    assert result["gguf"]["agreement"]["lost"] < agreement.TOLERANCE
+    assert result.gguf and result.gguf.agreement.lost < TOLERANCE
 
 
 def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(
@@ -120,7 +122,7 @@ def test_an_output_folder_with_files_is_left_alone(run: Run, plain: Path, tmp_pa
 def test_an_export_that_does_not_agree_leaves_nothing_behind(
     run: Run, quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "TOLERANCE", 0.0)
+    monkeypatch.setattr(export_messages, "TOLERANCE", 0.0)
     with pytest.raises(Blocked, check=lambda e: e.code == "export.differs"):
         run(quantized)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
@@ -141,7 +143,7 @@ def test_the_size_is_known_before_it_is_written(
     result = run(quantized, dequantize=dequantize)
     loaded = load(str(quantized), dequantize=False)
     attach_adapter(loaded.model, tmp_path / "adapter")
-    expected = fused_bytes(loaded.model, bits=result["bits"], dequantize=dequantize)
+    expected = fused_bytes(loaded.model, bits=result.bits, dequantize=dequantize)
     written = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert written == pytest.approx(expected, rel=0.25)
 
@@ -153,7 +155,7 @@ def test_without_a_system_turn_in_the_template_there_is_none_in_the_modelfile(pl
         "[{{ m.role }}]{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    assert go_template(tokenizer) == "[user]{{ .Prompt }}[assistant]{{ .Response }}"
+    assert go_template(tokenizer).template == "[user]{{ .Prompt }}[assistant]{{ .Response }}"
 
 
 def test_a_difference_that_rounding_decides_is_no_difference() -> None:

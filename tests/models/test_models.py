@@ -16,8 +16,9 @@ from safetrain_shared.errors import InvalidInput, NoRoom, NotFound, SafetrainErr
 from safetrain_shared.messages import SENTENCES
 from safetrain_shared.paths import Home
 from safetraind.models import packaged
-from safetraind.models.packaged import Known, ModelProgress
+from safetraind.models.packaged import Known
 from safetraind.models.registry import Model, Models, Source, hub_snapshot
+from safetraind.worker_messages.role import Progress
 from tests.models.gguf_files import export
 
 GGUF = "tiny_model/tiny.gguf"
@@ -68,11 +69,11 @@ def make_wheel(folder: Path) -> Path:
 METADATA = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nRequires-Dist: not-there\n"
 
 
-async def added(models: Models, name: str = "tiny") -> list[ModelProgress | Model]:
+async def added(models: Models, name: str = "tiny") -> list[Progress | Model]:
     return [said async for said in models.add(name)]
 
 
-def add(home: Home, name: str = "tiny") -> list[ModelProgress | Model]:
+def add(home: Home, name: str = "tiny") -> list[Progress | Model]:
     return asyncio.run(added(Models(home), name))
 
 
@@ -87,7 +88,7 @@ def refusal(home: Home, name: str = "tiny") -> SafetrainError:
 
 def test_a_known_model_is_added_as_a_folder_that_mlx_lm_loads(home, package):
     *progress, model = add(home)
-    assert [p.phase for p in progress if isinstance(p, ModelProgress)][-3:] == [
+    assert [p.phase for p in progress if isinstance(p, Progress)][-3:] == [
         "converting",
         "checking",
         "checking",

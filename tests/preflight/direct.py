@@ -1,4 +1,4 @@
-"""Runs real workers as child processes, without a daemon: what `course` needs of a launcher."""
+"""Runs real workers as child processes, without a daemon: what a preflight needs of a launcher."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.codec import to_plain
+from safetrain_shared.paths import RunFolder
+from safetraind.storage.durable import read_json
+from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.worker_result import WorkerResult
+
 _number = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Ended:
-    exit: Mapping[str, Any]
-    result: dict[str, Any] | None
-    log: str
-    limit: str = ""
 
 
 class DirectWorkers:
@@ -30,22 +27,23 @@ class DirectWorkers:
         self.environment = dict(environment)
         self.roles: list[str] = []
 
-    async def run_worker(self, role, request, *, lease, on_progress=None) -> Ended:
-        self.roles.append(role)
-        folder = self.root / f"{role}-{next(_number)}"
-        folder.mkdir(parents=True)
-        (folder / f"{role}_request.json").write_text(json.dumps(request))
+    async def run_worker(self, role, request, *, lease, on_progress=None) -> WorkerResult[Any]:
+        self.roles.append(role.name)
+        run = RunFolder(self.root / f"{role.name}-{next(_number)}")
+        run.root.mkdir(parents=True)
+        (run.root / f"{role.name}_request.json").write_text(json.dumps(to_plain(request)))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "safetraind.worker", role, str(folder)),
+            *(sys.executable, "-m", "safetraind.worker", role.name, str(run.root)),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self.environment},
         )
         _, errors = await process.communicate()
-        lines = folder / ("inspect.jsonl" if role == "inspect" else "probe.json.partial")
-        if on_progress and lines.exists():
-            for line in lines.read_text().splitlines():
-                on_progress(json.loads(line))
-        result = folder / "probe.json"
-        found = json.loads(result.read_text()) if result.exists() else None
-        return Ended({"code": process.returncode}, found, errors.decode())
+        if on_progress and run.partial.exists():
+            for line in run.partial.read_text().splitlines():
+                on_progress(role.read_line(json.loads(line)))
+        answer = role.read_result(read_json(run.probe))
+        code = process.returncode or 0
+        return WorkerResult(
+            KeeperNote(code=max(0, code), signal=max(0, -code)), answer, errors.decode()
+        )

@@ -10,8 +10,10 @@ from safetrain_shared.packages import PACKAGES
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import Linear, ModelFacts, ModelShape
 from safetraind.planner.budget import Budget
-from safetraind.planner.facts import Data, DataFile, Device, Disk, Facts, Lengths, Loaded, Package
+from safetraind.planner.facts import Data, Disk, Facts
 from safetraind.planner.option import Question
+from safetraind.worker_messages.inspect_messages import DataFile, Lengths, Package
+from safetraind.worker_messages.probe_messages import Device, Loaded
 from tests.preflight.macs import M1_PRO
 
 GB = 1 << 30

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from safetraind.planner.attention import attention
+from safetraind.planner.layer_attention import attention
 from tests.preflight.facts import SHAPE
 
 WINDOWED = {"window": 512, "windowed": 0.75}

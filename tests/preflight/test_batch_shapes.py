@@ -14,10 +14,10 @@ from safetraind.planner.batch_shapes import (
     heaviest_step,
     padded_tokens,
 )
-from safetraind.planner.facts import Lengths
 from safetraind.worker.data.encode_chat import Encoded
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples, write
+from safetraind.worker_messages.inspect_messages import Lengths
 from tests.preflight.facts import lengths
 
 

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 import safetraind
-from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import SECTIONS, Finding, Status
 from safetrain_shared.i18n import translate
 from safetrain_shared.messages import SENTENCES, say
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import ModelFacts
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Data, Device, Disk, Facts, Lengths, Loaded, Package
-from safetraind.planner.worker_requests import Problems
+from safetraind.planner.facts import Data, Disk, Facts
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import CHECKS, of_section
+from safetraind.preflight.inspection import Problems
+from safetraind.worker_messages.inspect_messages import InspectLine, Lengths, Package
+from safetraind.worker_messages.probe_messages import Device, Loaded
 from tests.preflight.facts import GB, LINUX, MAC, MB, METAL, MODEL, SPEC, data_file, facts
 from tests.preflight.macs import M1_AIR, UNDER_ROSETTA
 
@@ -274,9 +275,9 @@ def test_folders_that_macos_closes_are_named(path: str, code: str) -> None:
 
 
 def test_of_all_problems_those_that_block_and_the_first_of_each_kind_are_kept() -> None:
-    def line(code: str, number: int, **more: Any) -> dict[str, Any]:
+    def line(code: str, number: int, **more: Any) -> InspectLine:
         args = {"path": "/d/train.jsonl", "line": number}
-        return {"problem": to_plain(Finding(code, Status.FAILED, args=args, **more))}
+        return InspectLine(problem=Finding(code, Status.FAILED, args=args, **more))
 
     problems = Problems()
     for number in range(1000):
@@ -284,8 +285,8 @@ def test_of_all_problems_those_that_block_and_the_first_of_each_kind_are_kept() 
     problems.note(line("data.no_answer", 1001))
     problems.note(line("data.no_answer", 1002))
     problems.note(line("path.missing", 0, blocks=True))
-    problems.note({"progress": {}})
-    assert [p["code"] for p in problems.kept[99:]] == [
+    problems.note(InspectLine(counting="/d/train.jsonl"))
+    assert [problem.code for problem in problems.kept[99:]] == [
         "data.not_json",
         "data.no_answer",
         "path.missing",

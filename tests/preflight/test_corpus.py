@@ -373,7 +373,7 @@ def inspect(folder: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
     (folder / "inspect_request.json").write_text(json.dumps(request))
     command = [sys.executable, "-m", "safetraind.worker", "inspect", str(folder)]
     subprocess.run(command, check=True, timeout=60)
-    return [json.loads(line) for line in (folder / "inspect.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "probe.json.partial").read_text().splitlines()]
 
 
 def test_the_inspect_worker_validates_files_and_survives_missing_ones(tmp_path: Path) -> None:
@@ -386,9 +386,25 @@ def test_the_inspect_worker_validates_files_and_survives_missing_ones(tmp_path: 
     }
     summaries = [line["summary"] for line in lines if "summary" in line]
     assert [(s["samples"], s["problems"], s["format"]) for s in summaries] == [(1, 1, "chat")]
-    assert lines[-1] == {"done": True, "errors": 2, "warnings": 0}
 
 
 def test_every_problem_has_a_sentence() -> None:
     named: Callable[[str], bool] = SENTENCES.__contains__
     assert all(named(code) for _, code in [*BAD_LINES.values(), *ODD_LINES.values()])
+
+
+def test_answers_that_are_not_to_be_learned_are_counted(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "b", "train": False},
+        {"role": "user", "content": "c?"},
+        {"role": "assistant", "content": "d", "weight": 0},
+        {"role": "user", "content": "e?"},
+        {"role": "assistant", "content": "f", "weight": 1},
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    scan = Scan(str(file))
+    told = [found for found in scan.run() if isinstance(found, Finding)]
+    assert [(f.code, f.args["count"]) for f in told] == [("data.unlearned", 2)]
+    assert scan.warnings == scan.errors == 0

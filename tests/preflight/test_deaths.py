@@ -34,10 +34,10 @@ sys.modules["{package}"] = None  # importing it raises ImportError
 """
 IN_LARGE_STEPS = """
     measure = probe.measure
-    def dying(stepper, trial, vocabulary, time_for):
-        if trial.rows == 4:
+    def dying(stepper, setup, vocabulary, time_for):
+        if setup.step.rows == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return measure(stepper, trial, vocabulary, time_for)
+        return measure(stepper, setup, vocabulary, time_for)
     probe.measure = dying
 """
 WHILE_LOADING = """
@@ -123,7 +123,7 @@ def blocking(preflight_run: PreflightRun) -> dict[str, Finding]:
 def test_a_probe_that_dies_while_loading_blocks_with_how_it_died(place: Place) -> None:
     preflight_run, workers = place.preflight(WHILE_LOADING)
     assert preflight_run.plan is None
-    assert "-9" in str(blocking(preflight_run)["model.loading_died"].args["reason"])
+    assert "signal 9" in str(blocking(preflight_run)["model.loading_died"].args["reason"])
     assert workers.roles.count("probe") == 1
 
 

@@ -11,9 +11,10 @@ from safetrain_shared.findings import Finding, Status
 from safetraind.host import macos
 from safetraind.host.apps import App, grouped
 from safetraind.planner.budget import available, budget_for, most
-from safetraind.planner.facts import Device, Facts
+from safetraind.planner.facts import Facts
 from safetraind.planner.make_room import make_room
-from safetraind.preflight.checks.memory import CHECK
+from safetraind.preflight.checks.machine_memory import CHECK
+from safetraind.worker_messages.probe_messages import Device
 from tests.preflight.facts import GB, LINUX, MB, SPEC, facts
 from tests.preflight.macs import BUSY_M1_8, BUSY_M2_16
 

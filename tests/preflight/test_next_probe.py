@@ -10,8 +10,9 @@ from safetraind.planner import choose_plan
 from safetraind.planner.budget import Budget
 from safetraind.planner.judge import same_way
 from safetraind.planner.memory_estimate import predict
-from safetraind.planner.next_probe import Setup, next_probe
-from safetraind.planner.option import Measure, Question
+from safetraind.planner.next_probe import next_probe
+from safetraind.planner.option import Question
+from safetraind.worker_messages.probe_messages import Measure, Setup
 from tests.preflight.facts import GB, MB, lengths, question
 
 

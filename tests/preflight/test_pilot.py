@@ -12,15 +12,8 @@ from safetrain_shared.findings import Status
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import say
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.pilot import (
-    PilotResult,
-    Trial,
-    rates,
-    reason,
-    recommended_rate,
-    result_from,
-)
-from safetraind.planner.worker_requests import pilot_request
+from safetraind.planner.pilot import pilot_request, rates, reason, recommended_rate
+from safetraind.worker_messages.pilot_messages import PILOT, PilotResult, Trial
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -59,11 +52,11 @@ def test_a_pilot_finds_the_rate_that_learns(tmp_path: Path) -> None:
     spec = JobSpec(str(model), str(train), str(valid), str(tmp_path / "out"))
     settings = TrainingSettings(batch_size=4, max_seq_length=192, lora_layers=2, pilot_minutes=2.0)
     plan = dataclasses.replace(Plan(settings, str(model)), length_bucket=64)
-    request = pilot_request(spec, plan, [1e-5, 1e-2]) | {"seconds": 600.0}
-    ended = asyncio.run(DirectWorkers(tmp_path).run_worker("pilot", request, lease=True))
-    assert ended.result is not None, ended.log
-    found = result_from(ended.result)
-    assert found is not None and found.steps == 60, "the time was ample"
+    request = dataclasses.replace(pilot_request(spec, plan), rates=(1e-5, 1e-2), seconds=600.0)
+    ended = asyncio.run(DirectWorkers(tmp_path).run_worker(PILOT, request, lease=True))
+    found = ended.result
+    assert found is not None, ended.log
+    assert found.steps == 60, "the time was ample"
     by_rate = {trial.rate: trial.loss for trial in found.trials}
     assert by_rate[1e-2] is not None and by_rate[1e-2] < by_rate[1e-5]  # type: ignore[operator]
     assert recommended_rate(found) == 1e-2

@@ -15,15 +15,15 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import checked
 from safetraind import host
 from safetraind.host import HostFacts
+from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.preflight_run import (
     PreflightRun,
-    Progress,
     Recommendation,
     SectionStarted,
     Summary,
-    gather,
 )
 from safetraind.preflight.submit_checks import quick
+from safetraind.worker_messages.role import Progress
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -138,6 +138,9 @@ def test_without_the_gpu_it_answers_and_says_that_nothing_was_measured(place: Pl
     workers = DirectWorkers(place.root / "runs", has_lease=False)
     preflight_run, steps = place.run(workers)
     assert workers.roles == ["inspect"]
+    (first, second) = preflight_run._facts.data.train.preview
+    assert first["line"] < second["line"]
+    assert any(piece["learned"] for piece in first["pieces"])
     assert "gpu.busy" in {s.code for s in steps if isinstance(s, Finding)}
     assert preflight_run.plan is not None and preflight_run.plan.measured_peak == 0
     assert preflight_run.plan.predicted_peak > 0 and preflight_run.plan.degree == "estimated"
@@ -222,10 +225,10 @@ def test_a_damaged_model_is_named(place: Place) -> None:
 
 def test_submitting_checks_at_once_what_needs_no_worker(place: Place) -> None:
     home = Home(place.root / "home")
-    facts = gather(place.spec, home, place.model)
+    facts = gather_facts(place.spec, home, place.model)
     assert all(not f.blocks for f in quick(place.spec, facts))
     (place.model / "tokenizer.json").unlink()
-    found = quick(place.spec, gather(place.spec, home, place.model))
+    found = quick(place.spec, gather_facts(place.spec, home, place.model))
     assert {f.code for f in found if f.blocks} == {"model.incomplete"}
 
 

@@ -15,42 +15,44 @@ from mlx_lm.models import gemma3
 
 from benchmarks.architectures import tiny_model
 from safetrain_shared.codec import to_plain
+from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probe import probe
 from safetraind.worker.training.step import Stepper
+from safetraind.worker_messages.probe_messages import (
+    PROBE,
+    ProbeLine,
+    ProbeRequest,
+    ProbeResult,
+    Setup,
+    Step,
+)
 from tests.tiny import make_tiny_model
 
 VOCABULARY = 512
 
 
-def setup(rows: int = 2, valid_width: int = 0, **settings: Any) -> dict[str, Any]:
+def setup(rows: int = 2, valid_width: int = 0, width: int = 32, **settings: Any) -> Setup:
     chosen = dataclasses.replace(
         TrainingSettings(), batch_size=rows, gradient_accumulation=2, **settings
     )
-    return {
-        "settings": to_plain(chosen),
-        "rows": rows,
-        "width": 32,
-        "learned": rows * 32,
-        "valid_width": valid_width,
-        "valid_learned": rows * valid_width,
-    }
+    return Setup(chosen, Step(rows, width, rows * width, valid_width, rows * valid_width))
 
 
-def probed(folder: Path, model: Path, *setups: dict[str, Any], seconds: float = 60) -> Any:
+def probed(folder: Path, model: Path, *setups: Setup, seconds: float = 60) -> ProbeResult:
     """What a probe in this process finds; what other tests left in MLX's memory is not its own."""
     gc.collect()
     before = mx.get_active_memory()
-    run = folder / "run"
-    run.mkdir()
-    request = {"model": str(model), "setups": setups, "seconds": seconds}
-    (run / probe.REQUEST).write_text(json.dumps(request))
-    assert probe.main([str(run)]) == 0
-    found = json.loads((run / "probe.json").read_text())
-    for measure in found.get("measures", []):
-        measure["peak"] -= before
-    return found
+    run = RunFolder(folder / "run")
+    run.root.mkdir()
+    request = ProbeRequest(str(model), setups, seconds=seconds)
+    (run.root / "probe_request.json").write_text(json.dumps(to_plain(request)))
+    assert probe.main([str(run.root)]) == 0
+    found = PROBE.read_result(json.loads(run.probe.read_text()))
+    assert isinstance(found, ProbeResult)
+    own = tuple(dataclasses.replace(m, peak=m.peak - before) for m in found.measures)
+    return dataclasses.replace(found, measures=own)
 
 
 def test_a_tokenizer_that_makes_nothing_of_the_prompt_does_not_matter(tmp_path: Path) -> None:
@@ -60,37 +62,37 @@ def test_a_tokenizer_that_makes_nothing_of_the_prompt_does_not_matter(tmp_path: 
     (model / "tokenizer.json").write_text(json.dumps(config))
     assert load(str(model)).tokenizer.encode("1 2 3") == []
     found = probed(tmp_path, model, setup())
-    assert found["loaded"]["seconds"] > 0 and found["measures"]
+    assert found.loaded and found.loaded.seconds > 0 and found.measures
 
 
 def test_what_the_model_cannot_be_trained_with_is_found_and_the_rest_is_run(tmp_path: Path) -> None:
     model = tiny_model.make("gpt2", tmp_path / "m")  # absolute positions: packed rows would differ
     packed, plain = setup(packing=True), setup()
-    found = probed(tmp_path, model, packed, {**packed, "rows": 1}, plain)
-    assert found["unsupported"] == ["packing"] and "failed" not in found
-    assert [m["settings"]["packing"] for m in found["measures"]] == [False]
+    found = probed(tmp_path, model, packed, setup(rows=1, packing=True), plain)
+    assert found.unsupported == ("packing",) and found.loaded and found.loaded.cause is None
+    assert [measure.settings.packing for measure in found.measures] == [False]
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
+def lines(folder: Path) -> list[ProbeLine]:
     """What the probe told as it went on."""
-    text = (folder / "run/probe.json.partial").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    text = RunFolder(folder / "run").partial.read_text()
+    return [PROBE.read_line(json.loads(line)) for line in text.splitlines()]
 
 
 def test_setups_are_run_in_turn_and_progress_is_told(tmp_path: Path) -> None:
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(rows=1), setup(rows=2))
-    assert [m["rows"] for m in found["measures"]] == [1, 2]
-    assert found["splits_head"] is True and "slow" not in found
-    phases = [line["phase"] for line in lines(tmp_path) if "phase" in line]
+    assert [m.step.rows for m in found.measures] == [1, 2]
+    assert found.splits_head is True and found.slow is None
+    phases = [line.progress.phase for line in lines(tmp_path) if line.progress]
     assert phases == ["loading", "first_token", "measuring", "measuring"]
 
 
 def test_what_there_is_no_time_for_is_not_begun_and_said(tmp_path: Path) -> None:
-    heavy = {**setup(rows=2), "width": 4_000_000}
+    heavy = setup(rows=2, width=4_000_000)
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(rows=1), heavy, seconds=20)
-    assert [m["rows"] for m in found["measures"]] == [1]
-    assert found["slow"] > 20
-    assert not any(line.get("trying") == heavy for line in lines(tmp_path))
+    assert [m.step.rows for m in found.measures] == [1]
+    assert found.slow and found.slow > 20
+    assert not any(line.trying == heavy for line in lines(tmp_path))
 
 
 def test_a_model_that_is_too_slow_is_told_after_its_first_token(
@@ -102,14 +104,14 @@ def test_a_model_that_is_too_slow_is_told_after_its_first_token(
 
     monkeypatch.setattr(probe, "_first_token", crawl)
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
-    assert found["loaded"] and found["slow"] > 60 and found["measures"] == []
+    assert found.loaded and found.slow and found.slow > 60 and found.measures == ()
 
 
 def test_a_model_whose_head_cannot_be_split_off_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Stepper, "splits_head", property(lambda _: False))
-    assert probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())["splits_head"] is False
+    assert probed(tmp_path, make_tiny_model(tmp_path / "m"), setup()).splits_head is False
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError, NotImplementedError])
@@ -121,8 +123,9 @@ def test_a_model_that_cannot_be_trained_is_a_finding(
 
     monkeypatch.setattr(probe, "measure", refuse)
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
-    assert found["failed"]["code"] == "model.does_not_train"
-    assert "no gradient of that" in found["failed"]["args"]["reason"]
+    cause = found.loaded and found.loaded.cause
+    assert cause and cause.code == "model.does_not_train"
+    assert "no gradient of that" in str(cause.args["reason"])
 
 
 def test_memory_that_runs_out_in_a_step_ends_the_process_and_is_told(
@@ -135,7 +138,8 @@ def test_memory_that_runs_out_in_a_step_ends_the_process_and_is_told(
     with pytest.raises(RuntimeError):
         probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
     told = lines(tmp_path)
-    assert told[-1] == {"out_of_memory": True} and told[-2]["trying"]["rows"] == 2
+    trying = told[-2].trying
+    assert told[-1].out_of_memory and trying and trying.step.rows == 2
 
 
 def test_memory_that_runs_out_while_loading_is_told(
@@ -146,8 +150,9 @@ def test_memory_that_runs_out_while_loading_is_told(
 
     monkeypatch.setattr(probe, "load", refuse)
     found = probed(tmp_path, make_tiny_model(tmp_path / "m"), setup())
-    assert found["failed"]["code"] == "model.does_not_load"
-    assert "Unable to allocate" in found["failed"]["args"]["reason"]
+    cause = found.loaded and found.loaded.cause
+    assert cause and cause.code == "model.does_not_load"
+    assert "Unable to allocate" in str(cause.args["reason"])
 
 
 def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path: Path) -> None:
@@ -155,18 +160,18 @@ def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path:
     lean = setup(rows=1, gradient_checkpointing=True)
     gc.disable()  # whether the collector came by chance must not decide
     try:
-        second = probed(tmp_path, model, setup(rows=2), lean)["measures"][1]
+        second = probed(tmp_path, model, setup(rows=2), lean).measures[1]
         (tmp_path / "alone").mkdir()
-        alone = probed(tmp_path / "alone", model, lean)["measures"][0]
+        alone = probed(tmp_path / "alone", model, lean).measures[0]
     finally:
         gc.enable()
-    assert 0.95 <= second["peak"] / alone["peak"] <= 1.05
+    assert 0.95 <= second.peak / alone.peak <= 1.05
 
 
 def test_a_wide_evaluation_counts_in_the_peak(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "m", hidden=128, vocab=4096)
-    narrow, wide = probed(tmp_path, model, setup(), setup(valid_width=1024))["measures"]
-    assert wide["peak"] > 2 * narrow["peak"]
+    narrow, wide = probed(tmp_path, model, setup(), setup(valid_width=1024)).measures
+    assert wide.peak > 2 * narrow.peak
 
 
 def test_a_model_within_a_model_is_measured(tmp_path: Path) -> None:
@@ -189,5 +194,5 @@ def test_a_model_within_a_model_is_measured(tmp_path: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config))
     found = probed(tmp_path, folder, setup(gradient_checkpointing=True))
-    assert "failed" not in found, found
-    assert found["measures"]
+    assert found.loaded and found.loaded.cause is None, found
+    assert found.measures

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
@@ -16,9 +16,11 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import TrainingSettings
 from safetraind.host import macos
 from safetraind.models.suggested import SUGGESTED, Suggested
-from safetraind.planner.suggest import Speed, Suggestion, largest_fitting
-from safetraind.preflight.preflight_run import _smaller_model
+from safetraind.planner.measurement_cache import Known
+from safetraind.planner.suggest import Speed, Suggestion, largest_fitting, smaller_model
 from safetraind.preflight.suggesting import judged, known_speed, rough_lengths, usual_lengths
+from safetraind.storage import documents
+from safetraind.worker_messages.probe_messages import Measure, ProbeResult, Step
 from tests.preflight.facts import GB, SHAPE, facts, question
 from tests.preflight.macs import BUSY_M1_8, M1_PRO, M4_MAX, Mac
 
@@ -78,17 +80,17 @@ def test_the_largest_that_fits_is_named_and_knows_portuguese_where_one_does() ->
     assert largest_fitting(question(device="metal", shape=large), only).model is only[1]
 
 
-def test_a_refusal_names_a_smaller_model_and_none_that_is_larger() -> None:
+def test_a_refusal_names_asmaller_model_and_none_that_is_larger() -> None:
     refusal = Finding(
         "plan.refused_model", Status.FAILED, True, args={"needed": 1, "room": 1, "budget": 1}
     )
     shape = dataclasses.replace(SHAPE, weight_bytes=60 * GB)
-    (found,) = _smaller_model(refusal, question(device="metal", shape=shape))
+    (found,) = smaller_model(refusal, question(device="metal", shape=shape))
     assert found.code == "plan.smaller_model" and found.args["model"] in BY_NAME
     tiny = dataclasses.replace(SHAPE, weight_bytes=100)
-    assert _smaller_model(refusal, question(shape=tiny)) == []
+    assert smaller_model(refusal, question(shape=tiny)) == []
     other = dataclasses.replace(refusal, args={"needed": 1, "room": 1})  # one array is too large
-    assert _smaller_model(other, question(device="metal", shape=shape)) == []
+    assert smaller_model(other, question(device="metal", shape=shape)) == []
 
 
 def test_lengths_come_from_the_bytes_of_the_lines(tmp_path: Path) -> None:
@@ -113,12 +115,11 @@ def test_the_newest_measured_model_tells_the_speed(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert known_speed(home) is None
     home.learned.mkdir(parents=True)
-    setup = {"settings": to_plain(TrainingSettings()), "peak": 1, "rows": 1, "width": 16}
-    setup |= {"learned": 8, "valid_width": 0, "valid_learned": 0}
+    measure = Measure(TrainingSettings(), Step(1, 16, 8), peak=1)
     for name, time, speed in (("old", 1.0, 900.0), ("new", 2.0, 70.0)):
-        kept = {"time": time, "model": name, "shape": to_plain(SHAPE), "died": []}
-        kept["measures"] = [{**setup, "tokens_per_second": s} for s in (speed, speed / 2)]
-        (home.learned / f"{name}.json").write_text(json.dumps(kept))
+        fast, slow = (replace(measure, tokens_per_second=s) for s in (speed, speed / 2))
+        kept = Known(ProbeResult(measures=(fast, slow)), name, SHAPE, time)
+        documents.write(home.learned / f"{name}.json", kept)
     (home.learned / "older_version.json").write_text(json.dumps({"measures": [], "died": []}))
     found = known_speed(home)
     assert found is not None and (found.name, found.tokens_per_second) == ("new", 70.0)

@@ -17,8 +17,10 @@ import pytest
 from safetraind.worker.data.near_duplicates import is_near
 from safetraind.worker.data.text_normalisation import key_of, words_of
 from safetraind.worker.prepare import split
+from safetraind.worker.prepare.prepare import Preparation
 from safetraind.worker.prepare.sample_store import SampleStore
 from safetraind.worker.prepare.split import keep_groups_together, place_of, side_at
+from safetraind.worker_messages.prepare_messages import Prepared, PrepareRequest
 from tests.harness import DaemonProcess
 
 WORDS = tuple("clube cidade golo taça época jogo bola adepto rival ano vitória derrota".split())  # noqa: SIM905
@@ -97,14 +99,51 @@ def test_a_file_counts_as_often_as_its_weight_says(
     assert dropped["prepare.weighted_out"] == 100 - held - len(of_other)
 
 
+def prepared(tmp_path: Path, content: str, valid: float = 0.1) -> tuple[Prepared, list[Any]]:
+    """The manifest of a preparation in this process, and the lines it wrote."""
+    (tmp_path / "a.jsonl").write_text(content)
+    request = PrepareRequest(
+        files=(str(tmp_path / "a.jsonl"),), output=str(tmp_path / "out"), valid=valid
+    )
+    made = Preparation(request, lambda _line: None).run()
+    names = ("train.jsonl", "valid.jsonl")
+    return made, [line for name in names for line in lines(tmp_path / "out" / name)]
+
+
+def test_records_of_several_forms_in_one_file(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Quem?"}, {"from": "gpt", "value": "Eu."}]
+    records = [
+        {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]},
+        {"question": "c?", "answer": "d"},
+        {"conversations": turns},
+        {"text": "a text is another kind of training"},
+    ]
+    content = "\n".join(
+        [*map(json.dumps, records), '{"question": "\\ud800", "answer": "x"}', "[1]"]
+    )
+    made, written = prepared(tmp_path, content)
+    asked = sorted(sample["messages"][0]["content"] for sample in written)
+    assert asked == ["Quem?", "a?", "c?"]
+    assert made.dropped == {"prepare.row_dropped": 3}
+
+
+def test_few_samples_validate_too(tmp_path: Path) -> None:
+    content = "\n".join(json.dumps({"question": f"{n}?", "answer": "x"}) for n in range(5))
+    made, _ = prepared(tmp_path, content, valid=0.001)
+    assert made.counts["valid.jsonl"] == 1
+
+
 def test_slips_are_sentences(daemon: DaemonProcess, table: Path, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.tex").write_text("mine")
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("pergunta,resposta\n")
     for arguments, code, says in (
         ([str(table), "--output", str(full)], 73, "is not empty"),
+        ([str(empty), "--output", str(tmp_path / "o")], 65, "holds no rows"),
         ([str(tmp_path / "gone.csv"), "--output", str(tmp_path / "o")], 66, "gone.csv"),
         ([str(other), "--output", str(tmp_path / "o")], 65, "columns: a, b"),
         ([str(other), "--output", str(tmp_path / "o"), "--map", "a"], 78, "--map question="),

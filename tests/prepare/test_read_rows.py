@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,25 @@ def test_the_delimiter_is_found_in_the_head(tmp_path: Path, delimiter: str) -> N
     path = tmp_path / "a.csv"
     path.write_text(f'question{delimiter}"a;n;s;w;e;r"\nQ?{delimiter}A.\n', encoding="utf-8")
     assert pairs(path, question="question", answer="a;n;s;w;e;r") == [("Q?", "A.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        ("sep=;\npergunta;resposta\na?;b\n", [("a?", "b")]),
+        ("pergunta,pergunta,resposta\n1?,2?,x\n", [("1?", "x")]),
+        ("pergunta,resposta,nota\na?,b,c,mais\n\n", [("a?", "b")]),
+        ('pergunta,resposta\n"diz ""olá""?","y, z"\n', [('diz "olá"?', "y, z")]),
+        (f"pergunta,resposta\na?,{'x' * 200_000}\n", [("a?", "x" * 200_000)]),
+        ("pergunta\tresposta\ra?\tb\r", [("a?", "b")]),
+    ],
+)
+def test_oddities_of_tables_are_read_right(
+    tmp_path: Path, content: str, read: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    assert pairs(path) == read
 
 
 def test_excel_and_parquet(tmp_path: Path) -> None:
@@ -97,12 +118,38 @@ def test_json_lines_and_folders_of_texts(tmp_path: Path) -> None:
     assert samples(folder) == [{"text": "Um"}, {"text": "# Dois"}]
 
 
+def test_cells_of_any_type_are_texts(tmp_path: Path) -> None:
+    columns = {
+        "question": ["real?", "yes?", "day?", "hour?"],
+        "answer": [Decimal("1.50"), True, datetime(2020, 5, 1), datetime(2020, 5, 1, 9)],
+    }
+    form = Form("question", {"question": "question", "answer": "answer"})
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    said = [form.sample(row)["messages"][1]["content"] for row in rows]
+    assert said == ["1.50", "true", "2020-05-01", "2020-05-01 09:00:00"]
+
+
+def test_chats_in_tables_and_earlier_turns(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
+    tables = {"nested": [turns, turns], "as text": [json.dumps(turns)] * 2}
+    for name, column in tables.items():
+        path = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"messages": column}), path)
+        assert samples(path)[0]["messages"] == turns, name
+    form = form_of({"instruction": "i", "output": "o", "history": [["q", "a"]]}, {})
+    assert form is not None
+    found = form.sample({"instruction": "i", "output": "o", "history": [["q", "a"]]})
+    assert [m["content"] for m in found["messages"]] == ["q", "a", "i", "o"]
+
+
 @pytest.mark.parametrize(
     ("record", "missing"),
     [
         ({"question": "Q?", "answer": None}, "answer"),
         ({"question": float("nan"), "answer": "A."}, "question"),
         ({"question": "Q?", "answer": ["A."]}, "text"),
+        ({"question": "Q?", "answer": b"A."}, "text"),
+        ({"question": "Q?", "answer": "A.", "history": ["q"]}, "history"),
         ("text", "record"),
     ],
 )

@@ -171,6 +171,7 @@ def test_the_preflight_of_this_job_tells_machine_and_data() -> None:
     assert "said by a newer one" in text
     assert "<td>90</td><td>200</td><td>512</td>" in text
     assert "macOS 15 · arm64" not in text
+    assert "&lt;|user|&gt;<mark>&lt;i&gt;Faro</mark>" in text
 
 
 def test_the_preflight_of_another_job_or_a_broken_one_is_passed_over() -> None:
@@ -194,6 +195,8 @@ def preflight(spec: dict[str, Any]) -> dict[str, Any]:
     newer = Finding("data.of_a_newer_version", Status.WARNING, section="data")
     tokens = [[512, 48], [40, 200], [90, 400], [200, 200]]
     file = {"path": spec["train"], "format": "chat", "samples": 848, "size": 1234}
+    pieces = [{"text": "<|user|>", "learned": False}, {"text": "<i>Faro\x1b", "learned": True}]
+    file["preview"] = [{"pieces": pieces}]
     findings = [to_plain(machine), {**to_plain(newer), "text": "said by a newer one"}]
     facts = {"data": {"train": {**file, "lengths": {"tokens": tokens}}, "valid": None}}
     return {"spec": spec, "findings": findings, "facts": facts, "time": "2025-10-09T13:00:00Z"}

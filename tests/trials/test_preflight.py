@@ -11,11 +11,12 @@ import pytest
 
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
-from safetraind.planner.worker_requests import inspection_end
+from safetraind.preflight.inspection import inspection_end
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.processes import ephemeral
 from safetraind.processes.ephemeral import EphemeralWorkers, Limit
 from safetraind.processes.supervisor import Supervisor
+from safetraind.worker_messages.inspect_messages import INSPECT, InspectRequest
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 from tests.trials import inputs
@@ -93,8 +94,8 @@ def test_a_worker_ends_at_its_limit(
     monkeypatch.setattr(ephemeral, "LIMITS", {"inspect": limit})
     train, valid = make_chat_data(tmp_path / "data")
     home = Home(tmp_path / "home")
-    request = {"train": str(train), "valid": str(valid), "model": str(model)}
-    launched = EphemeralWorkers(home, Supervisor(home)).run_worker("inspect", request, lease=False)
+    request = InspectRequest(train=str(train), valid=str(valid), model=str(model))
+    launched = EphemeralWorkers(home, Supervisor(home)).run_worker(INSPECT, request, lease=False)
     ended = asyncio.run(launched)
     assert (ended.limit, ended.result) == (reached, None)
     assert inspection_end(ended).code == f"data.inspection_{reached}"

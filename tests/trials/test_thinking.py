@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mlx.nn as nn
 import pytest
 from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer
 
 from safetraind.worker.data.encode_chat import Encoded, Encoder
+from safetraind.worker.data.thinking import without_thinking
+from safetraind.worker.evaluation import answering
+from safetraind.worker.evaluation.question_set import Question
 from safetraind.worker.export.modelfile import go_template
 from safetraind.worker.inference.generation import encode_prompt
+from safetraind.worker.loading import LoadedModel
 from tests.tiny import make_tiny_model
 from tests.trials import inputs
 
@@ -113,13 +118,38 @@ def test_empty_thinking_that_the_template_adds_is_told(templated: Any) -> None:
 
 def test_the_modelfile_asks_as_the_training_did(templated: Any) -> None:
     tokenizer = templated(inputs.ASKS_FOR_NONE)
-    assert f"assistant\n{EMPTY}{{{{ .Response }}}}" in go_template(tokenizer, "drop")
-    assert "assistant\n{{ .Response }}" in go_template(tokenizer, "given")
+    assert f"assistant\n{EMPTY}{{{{ .Response }}}}" in go_template(tokenizer, "drop").template
+    assert "assistant\n{{ .Response }}" in go_template(tokenizer, "given").template
 
 
 def test_a_template_without_thinking_is_the_same_in_all_three(tokenizer: Any) -> None:
     found = [encoded(tokenizer, t, {"content": ANSWER}) for t in ("given", "keep", "drop")]
     assert found[0] == found[1] == found[2] and codes(found[0]) == []
+
+
+def test_an_evaluation_asks_as_the_training_did_and_scores_the_answer_alone(
+    templated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = templated(inputs.ASKS_FOR_NONE)
+    asked: list[list[int]] = []
+
+    def answered(_model: Any, _tokenizer: Any, prompts: list[list[int]], *_: Any) -> list[str]:
+        asked.extend(prompts)
+        return [ANSWER] * len(prompts)
+
+    class Quiet:
+        def phase(self, name: str) -> None: ...
+        def kept(self, answered: int, total: int, eta_seconds: float) -> None: ...
+        def check(self) -> None: ...
+
+    monkeypatch.setattr(answering, "answered", answered)
+    loaded = LoadedModel(nn.Linear(1, 1), tokenizer, {}, tmp_path)
+    question = Question((ASKED,), (ANSWER,), "contains")
+    for thinking in ("given", "drop"):
+        asker = answering.Asker(tmp_path, 4, 1, Quiet(), thinking)
+        asker.answers(loaded, "base", None, [question])
+    assert asked == [encode_prompt(tokenizer, [ASKED], t) for t in ("given", "drop")]
+    assert without_thinking(f"{THOUGHT}{ANSWER}") == without_thinking(ANSWER) == ANSWER
 
 
 def test_preview_marks_what_is_learned(templated: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from safetrain import inputs, split
@@ -25,6 +24,7 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import SettingValue, checked
 from safetrain_shared.wire import finding_from_wire, spec_to_wire
 
+_JOBS_AT_ONCE = 200
 _SUBMIT_SECONDS = 300.0
 
 
@@ -91,12 +91,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -146,9 +141,14 @@ class Client:
 
     def jobs(self) -> list[Job]:
         """Return all jobs, the oldest first."""
-        daemon = self.daemon
-        found = daemon.call(daemon.jobs.List, ListJobsRequest(), again=True)
-        return [Job(daemon, job) for job in found.jobs]
+        daemon, found = self.daemon, []
+        request = ListJobsRequest(page_size=_JOBS_AT_ONCE)
+        while True:
+            page = daemon.call(daemon.jobs.List, request, again=True)
+            found += [Job(daemon, job) for job in page.jobs]
+            if not page.next_page_token:  # an older daemon sends them all at once
+                return found
+            request.page_token = page.next_page_token
 
     @keywords(AskOptions, ASK_DEFAULTS)
     def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:

@@ -20,13 +20,15 @@ from safetrain_shared.errors import InvalidSetting
 from safetrain_shared.i18n import translate as _
 
 _HEAVIEST = 100.0
+_HUB = "hf:"
 _ROLES = ("question", "answer", "system", "text", "messages")
 
 
 @command(
     _(
         "Makes training and validation files of what you have: JSON lines, JSON, CSV, TSV, Excel, "
-        "Parquet, a folder of texts; chats, ShareGPT, Alpaca, columns of questions and answers. "
+        "Parquet, a folder of texts, a data set of the hub (hf:OWNER/NAME); chats, ShareGPT, "
+        "Alpaca, columns of questions and answers. "
         "Repeats are removed, and near-equal samples stay on one side. Says how it reads each file "
         "before it writes; the same files and seed give the same result. A.csv=2 writes each "
         "training sample of a file twice, B.jsonl=0.5 every other one."
@@ -71,7 +73,7 @@ def prepare(
     """Print how each file is read, what was dropped, and what was written."""
     weighted = [_weighted(file) for file in files]
     request = PrepareRequest(
-        paths=[inputs.absolute(file) for file, _weight in weighted],
+        paths=[_named(file) for file, _weight in weighted],
         weights=[weight for _file, weight in weighted],
         output=inputs.absolute(output),
         columns=_columns(mapping),
@@ -100,6 +102,11 @@ def _weighted(text: str) -> tuple[str, float]:
         return file, float(weight.replace(",", "."))
     except ValueError:
         raise InvalidSetting("prepare.weight", weight=weight, most=_HEAVIEST) from None
+
+
+def _named(file: str) -> str:
+    """Return an absolute path; the name of a data set of the hub, `hf:OWNER/NAME`, unchanged."""
+    return file if file.startswith(_HUB) else inputs.absolute(file)
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:

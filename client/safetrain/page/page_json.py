@@ -26,7 +26,9 @@ from safetrain.views.job import (
     time_left,
 )
 from safetrain.views.labels import PHASES, word
+from safetrain.views.preview import lengths_line
 from safetrain_proto.v1.control_pb2 import InfoResponse
+from safetrain_proto.v1.data_pb2 import PreviewResponse
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
@@ -35,6 +37,7 @@ from safetrain_shared.history import History
 from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
+from safetrain_shared.printable import printable
 from safetrain_shared.wire import finding_from_wire
 
 COLUMNS = 240  # curves are thinned to what this many pixel columns can show
@@ -86,6 +89,17 @@ def log(entries: Iterable[Event]) -> list[Json]:
         {"time": clock(event.time), "tone": _tone(event), "text": click.unstyle(describe(event))}
         for event in reversed(list(entries))
     ]
+
+
+def preview(response: PreviewResponse) -> Json:
+    """Return samples as runs of text (learned? cut off?), and their lengths as a sentence."""
+    return {
+        "samples": [
+            [[printable(piece.text), piece.learned, piece.cut] for piece in sample.pieces]
+            for sample in response.samples
+        ],
+        "lengths": lengths_line(response, 0),
+    }
 
 
 def _card(job: Job) -> Json:

@@ -18,6 +18,7 @@ from safetrain.int64 import MOST
 from safetrain.page import page_json
 from safetrain.page.access import Guard, Keys
 from safetrain.page.ask_stream import answer_pieces, request_from
+from safetrain.page.data_preview import preview_of_job
 from safetrain.page.job_feed import JobFeed, compact
 from safetrain.page.texts import words
 from safetrain_proto.v1.jobs_pb2 import JobRequest
@@ -61,11 +62,22 @@ def application(feed: JobFeed, keys: Keys) -> Starlette:
             return JSONResponse({"error": error.sentence(lang)}, 400)
         return JSONResponse({})
 
+    async def preview(request: Request) -> Response:
+        lang = _lang(request)
+        try:
+            number = _job_of(await _json(request))
+            found = await asyncio.to_thread(preview_of_job, feed.daemon, number)
+        except SafetrainError as error:
+            return JSONResponse({"error": error.sentence(lang)}, 400)
+        with using(lang):
+            return JSONResponse(page_json.preview(found))
+
     routes = [
         Route("/", page),
         Route("/api/live", live),
         Route("/api/ask", ask, methods=["POST"]),
         Route("/api/retry", retry, methods=["POST"]),
+        Route("/api/preview", preview, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, keys=keys)])

@@ -39,6 +39,8 @@ WORDS: dict[str, str] = {
     "gone": _("The dashboard was ended. Start it again: safetrain dashboard"),
     "language": _("Language"),
     "details": _("Details"),
+    "seen": _("The data as the model sees it"),
+    "seen_hint": _("What is learned is underlined."),
     "retry": _("Try again"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import finding_of
@@ -13,7 +14,7 @@ from safetrain_shared.paths import Home
 from safetraind.controller.job_progress import JobProgress
 from safetraind.controller.worker_exit import ineffective_fallbacks
 from safetraind.scheduler.state import Job
-from safetraind.storage import documents, restore
+from safetraind.storage import documents, event_file, restore
 from safetraind.storage.job_store import JobStore
 from safetraind.storage.rebuilt_record import is_ahead, rebuilt
 from safetraind.storage.record import Record
@@ -22,12 +23,31 @@ _BEGUN = (JobState.RUNNING, JobState.INTERRUPTED)
 log = logging.getLogger(__name__)
 
 
-def found(home: Home, store: JobStore, progress: JobProgress) -> Iterator[tuple[Record, Job]]:
-    """Yield each job's record and the job with its plan, after what was lost was added."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job as it was found, with its plan.
+
+    Where plan or events are of a newer version, `is_readable` is False and the job has failed, in
+    memory alone.
+    """
+
+    record: Record
+    job: Job
+    is_readable: bool = True
+
+
+def found(home: Home, store: JobStore, progress: JobProgress) -> Iterator[Found]:
+    """Yield each job, after what was lost was added."""
     restore.add_lost(store, home)
     for record in store.all():
-        newest = _up_to_date(home, store, record)
-        yield newest, _with_plan(home, progress, newest.job)
+        try:
+            event_file.check_readable(home.run(record.job.id).events)
+            newest = _up_to_date(home, store, record)
+            yield Found(newest, _with_plan(home, progress, newest.job))
+        except SafetrainError as error:
+            log.warning("job %d: it is set aside: %s", record.job.id, error)
+            job = dataclasses.replace(record.job, state=JobState.FAILED, cause=finding_of(error))
+            yield Found(record, job, is_readable=False)
 
 
 def _up_to_date(home: Home, store: JobStore, record: Record) -> Record:
@@ -44,18 +64,15 @@ def _up_to_date(home: Home, store: JobStore, record: Record) -> Record:
 
 
 def _with_plan(home: Home, progress: JobProgress, job: Job) -> Job:
-    """Return the job with the plan of its run folder, else the one that its events tell.
+    """Return the job with the plan of its run folder, else with the last plan in its events.
 
-    A plan of a newer version sets the job aside.
+    Raises Incompatible for a plan of a newer version.
     """
     run, live = home.run(job.id), job.state not in FINAL
-    try:
-        plan = documents.read(run.plan, Plan)
-        # A job that waits and has no such file is to be planned anew.
-        if plan is None and live and (job.state in _BEGUN or run.plan.exists()):
-            plan = progress.of(job.id, ended=False).plan
-    except SafetrainError as error:
-        return dataclasses.replace(job, state=JobState.FAILED, cause=finding_of(error))
+    plan = documents.read(run.plan, Plan)
+    # A job that waits and has no such file is to be planned anew.
+    if plan is None and live and (job.state in _BEGUN or run.plan.exists()):
+        plan = progress.of(job.id, ended=False).plan
     if plan is None:
         return job
     return dataclasses.replace(job, plan=plan, ineffective=ineffective_fallbacks(run))

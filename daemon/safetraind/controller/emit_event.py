@@ -1,4 +1,4 @@
-"""What the daemon itself writes into a job's event file, while it holds the run's lock."""
+"""Events that the daemon itself writes into a job's file, while it holds the run's lock."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from safetraind.storage import event_file
 _TAIL_BYTES = 1 << 16
 
 
-def tell(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
-    """Appends events, brings them to the disk and returns the last `seq`.
+def emit(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
+    """Append events, bring them to the disk and return the last `seq`.
 
     `seen`: the highest `seq` known so far. Raises Busy while a worker writes the file, OSError on
     a full disk.
@@ -39,7 +39,7 @@ def tell(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
 
 
 def last_state(run: RunFolder) -> JobState | None:
-    """The state that the story told last, if it is among its last lines."""
+    """The state of the last such event, if it is among the last lines of the event file."""
     try:
         size = run.events.stat().st_size
     except FileNotFoundError:

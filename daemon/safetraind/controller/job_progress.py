@@ -16,7 +16,7 @@ from safetraind.storage.event_feed import EventFeed
 from safetraind.storage.job_store import JobStore
 
 log = logging.getLogger(__name__)
-_NOT_KEPT = ("paces", "plan")  # of no use once a job has ended, or kept elsewhere
+_NOT_KEPT = ("step_seconds", "plan")  # of no use once a job has ended, or kept elsewhere
 _AT_ONCE = 100  # jobs that have ended and are kept in one transaction
 
 

@@ -57,10 +57,10 @@ class Retries:
                 log.exception("broke; trying again")
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def insist(self, act: Callable[[], T]) -> T:
+    async def until_possible(self, act: Callable[[], T]) -> T:
         """Return what `act` returns, once disk and descriptors allow it.
 
-        `act` must be whole or not begun.
+        `act` must do everything or nothing.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What to say when a training starts: what the machine itself may do to it meanwhile."""
+"""Notices at the start of a training: battery, lid, restart of the machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def start_notices(
     """An empty battery, a closed lid; of a training in segments also that nothing starts the
     service after a restart. `at_login`: the service starts at login.
 
-    Sleep for idleness is held off; a closed lid is not. Segments after the first are not told
-    again.
+    Sleep for idleness is held off; a closed lid is not. Segments after the first repeat
+    nothing.
     """
     segmented = settings.segment_minutes > 0
     if segmented and attempt > 1:

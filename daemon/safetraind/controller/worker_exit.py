@@ -72,9 +72,9 @@ def _begun(run: RunFolder) -> float:
 
 
 def ineffective_fallbacks(run: RunFolder) -> frozenset[str]:
-    """The settings of the ladder that would not save the training memory, by its worker's word."""
-    said = read_object(run.fallbacks)
-    return frozenset(name for name, saves in said.items() if name != "format" and not saves)
+    """The out-of-memory fallbacks that its worker found to save no memory, by their settings."""
+    found = read_object(run.fallbacks)
+    return frozenset(name for name, saves in found.items() if name != "format" and not saves)
 
 
 def _was_short(note: KeeperNote, job: Job, machine: HostFacts) -> bool:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Event
@@ -17,14 +16,14 @@ from safetraind.controller.controller import Controller
 from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.host.agents import agent_path, missing_program
 from safetraind.models.registry import Models
-from safetraind.planner.worker_requests import device_from
+from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.job_preflight import located
-from safetraind.preflight.preflight_run import gather as gather_machine
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.job_store import SET_ASIDE
+from safetraind.worker_messages.probe_messages import PROBE, Device, ProbeRequest
 
 _PACKAGES = ("safetrain", *(package.distribution for package in PACKAGES))
 _TROUBLE = (JobState.INTERRUPTED, JobState.FAILED)
@@ -40,7 +39,7 @@ async def gather(
     job = controller.job(job_id) if job_id else _current(controller)
     spec = controller.record(job.id).spec if job else _default_spec(controller)
     model = await bounded(spec.model, _model, models, spec, job)
-    machine = await bounded(spec.output, gather_machine, spec, controller.home, model)
+    machine = await bounded(spec.output, gather_facts, spec, controller.home, model)
     device = await _device(launcher)
     machine = dataclasses.replace(machine, device=device, busy=not launcher.has_lease)
     root, known = controller.home.root, None
@@ -105,13 +104,12 @@ def _model(models: Models, spec: JobSpec, job: Job | None) -> Path | None:
         return Path(spec.model) if Path(spec.model).is_absolute() else None
 
 
-async def _device(launcher: EphemeralWorkers) -> Any:
+async def _device(launcher: EphemeralWorkers) -> Device | None:
     """Return the device that a probe worker computed on; None where no worker could run."""
     if not launcher.has_lease:
         return None
-    ended = await launcher.run_worker("probe", {"model": ""}, lease=True)
-    found = ended.result or {}
-    return device_from(found["device"]) if "device" in found else None
+    ended = await launcher.run_worker(PROBE, ProbeRequest(), lease=True)
+    return ended.result.device if ended.result else None
 
 
 def _version(name: str) -> str:

@@ -13,7 +13,7 @@ _SLOW = 0.6
 """Below this share of the expected or of the initial throughput, a training is slow."""
 
 _SPARE = 0.5
-"""Below this share of the budget at the peak there is room for a larger micro-batch."""
+"""Below this share of the budget at the peak a larger micro-batch fits."""
 
 _FEW = 8
 """Fewer logged steps than this are not judged: the first ones load and compile."""

@@ -1,4 +1,4 @@
-"""The applications that hold the most memory, so that a user can be told what to quit."""
+"""The applications that hold the most memory, for advice on what to quit."""
 
 from __future__ import annotations
 

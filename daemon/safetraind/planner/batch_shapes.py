@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.batching import QUARTERS, packed_rows, packed_width, padded, quarters
-from safetraind.planner.facts import Lengths
-from safetraind.planner.memory_estimate import Step
+from safetraind.worker_messages.inspect_messages import Lengths
+from safetraind.worker_messages.probe_messages import Step
 
 
 def heaviest_step(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from safetrain_shared.jobs import JobSpec
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Device, Facts
+from safetraind.planner.facts import Facts
+from safetraind.worker_messages.probe_messages import Device
 
 MB = 1 << 20
 
@@ -69,8 +70,8 @@ def most(facts: Facts) -> int:
     if not facts.host.is_mac:
         return 0
     device = facts.device
-    told = device.working_set if device is not None and device.kind == "metal" else 0
-    working_set = told or int(_LEAST_WORKING_SET * facts.host.memory_usable)
+    reported = device.working_set if device is not None and device.kind == "metal" else 0
+    working_set = reported or int(_LEAST_WORKING_SET * facts.host.memory_usable)
     return min(facts.host.memory_usable, working_set + WORKER_BYTES)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from safetraind.planner.facts import Lengths
+from safetraind.worker_messages.inspect_messages import Lengths
 
 EARLY_STOPPING = 3  # evaluations, of which every epoch has one at its end
 _FEW_LABELS = 0.1  # of the samples, at most so many answers differ

@@ -1,114 +1,18 @@
-"""What preflight knows when it judges: machine, packages, device, data, model, disk. Plain values.
+"""The facts that preflight judges: machine, packages, device, data, model, disk. Plain values.
 
 None stands for what was not gathered, which no check takes for good or bad.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.findings import Finding
 from safetraind.host import HostFacts
 from safetraind.models.model_config import ModelFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A package as the worker found it: `version` is empty where it cannot be imported."""
-
-    version: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """The device that the probe computed on: `kind` is metal, cuda or cpu. Sizes are bytes.
-
-    `works`: a real operation gave the right result. Limits are 0 where the device tells none.
-    """
-
-    kind: str
-    works: bool = True
-    name: str = ""
-    memory: int = 0
-    working_set: int = 0
-    largest_buffer: int = 0
-    resources: int = 0
-    fast_float32: bool = True
-    reason: str = ""
-
-
-# The place of the first learned token where nothing of a sample is learned.
-NEVER = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class SampleProblem:
-    """How `count` samples are rendered otherwise than they stand in their file; the first of them
-    is in `line`, and `args` speak of it.
-    """
-
-    code: str
-    status: Status
-    args: Mapping[str, Any]
-    line: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Samples by their number of tokens, and by the place of their first learned token.
-
-    `tops`: of the longest samples, longest first, the tokens and those that are learned. `scale`:
-    samples in the file for each one counted; 1.0 means exact counts. `failed`: samples that the
-    tokenizer refuses, the first of them in `line`. Of those counted: `distinct` answers (0: not
-    known), and answers that are JSON, `structured`.
-    """
-
-    tokens: tuple[tuple[int, int], ...]
-    answers: tuple[tuple[int, int], ...]
-    longest: int
-    tops: tuple[tuple[int, int], ...] = ()
-    scale: float = 1.0
-    failed: int = 0
-    line: int = 0
-    reason: str = ""
-    distinct: int = 0
-    structured: int = 0
-    problems: tuple[SampleProblem, ...] = ()
-
-    def cut(self, length: int) -> int:
-        """Samples with more than `length` tokens."""
-        return round(self.scale * sum(n for tokens, n in self.tokens if tokens > length))
-
-    def left_out(self, length: int) -> int:
-        """Samples that keep nothing to learn within `length` tokens."""
-        return round(self.scale * sum(n for first, n in self.answers if first >= length))
-
-    @property
-    def counted(self) -> int:
-        """Samples that the counts speak of, before scaling."""
-        return sum(n for _, n in self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
-    samples as the model sees them, as `worker.data.preview` writes them.
-    """
-
-    path: str
-    format: str
-    lines: int
-    samples: int
-    size: int
-    errors: int
-    warnings: int
-    counts: Mapping[str, int]
-    lengths: Lengths | None = None
-    preview: Sequence[Mapping[str, Any]] = ()
+from safetraind.worker_messages.inspect_messages import DataFile, Package
+from safetraind.worker_messages.probe_messages import Device, Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +36,6 @@ class Data:
     dropped_keys: tuple[str, ...] = ()
     missing_targets: tuple[str, ...] = ()
     known_targets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """How loading and one generated token went in the probe; `cause`: why it failed."""
-
-    seconds: float
-    token: str = ""
-    cause: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +71,3 @@ class Facts:
     loaded: Loaded | None = None
     busy: bool = False
     too_slow: float = 0.0
-
-
-def packages_from(values: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:
-    """The packages as the inspect worker wrote them."""
-    return {name: Package(**value) for name, value in values.items()}
-
-
-def data_file_from(value: Mapping[str, Any] | None) -> DataFile | None:
-    """A file's facts as the inspect worker wrote them."""
-    if value is None:
-        return None
-    lengths = value.get("lengths")
-    return DataFile(**{**value, "lengths": lengths and _lengths_from(lengths)})
-
-
-def _lengths_from(value: Mapping[str, Any]) -> Lengths:
-    pairs = {name: tuple((n, c) for n, c in value[name]) for name in ("tokens", "answers", "tops")}
-    found = value.get("problems", ())
-    problems = tuple(SampleProblem(**{**p, "status": Status(p["status"])}) for p in found)
-    return Lengths(**{**value, **pairs, "problems": problems})

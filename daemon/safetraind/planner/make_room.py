@@ -24,7 +24,7 @@ def make_room(
     apps: Sequence[App],
     worker_bytes: int = WORKER_BYTES,
 ) -> list[Finding]:
-    """What could be done about a refusal for memory; empty where nothing can.
+    """Advice on a refusal for memory; empty where there is none.
 
     `apps`: the largest applications, see `host.largest_apps`. Their memory is at most what quitting
     gives, for a part of it may be compressed already.
@@ -41,18 +41,18 @@ def make_room(
         given = budget_for(asked, dataclasses.replace(facts, host=host), worker_bytes)
         return int(given.mlx * share)
 
-    found = [_said("plan.close_app", app=app.name, gives=app.bytes) for app in apps]
+    found = [_finding("plan.close_app", app=app.name, gives=app.bytes) for app in apps]
     if apps:
         then = room_with(free=sum(app.bytes for app in apps))
         enough = then >= needed
         code = "plan.close_enough" if enough else "plan.close_not_enough"
-        found.append(_said(code, room=then, needed=needed))
+        found.append(_finding(code, room=then, needed=needed))
     budgets = range(_STEP, most(facts) + 1, _STEP)
     squeezed = next((b for b in budgets if room_with(budget=b) >= needed), 0)
     if squeezed > facts.host.memory_available:
-        found.append(_said("plan.squeeze", budget=squeezed / _GB))
+        found.append(_finding("plan.squeeze", budget=squeezed / _GB))
     return found
 
 
-def _said(code: str, **args: str | float) -> Finding:
+def _finding(code: str, **args: str | float) -> Finding:
     return Finding(code, Status.INFO, args=args, section="recommendation")

@@ -12,24 +12,21 @@ import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from safetrain_shared.codec import to_plain
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home
 from safetraind import host
 from safetraind.batching import QUARTERS, in_quarters, padded
-from safetraind.models.model_config import read_model
+from safetraind.models.model_config import ModelShape, read_model
 from safetraind.planner.facts import Facts
-from safetraind.planner.memory_estimate import Step
-from safetraind.planner.worker_requests import SHAPE, shape_of
-from safetraind.storage.durable import read_json, write_json
+from safetraind.storage import documents
+from safetraind.worker_messages.probe_messages import Measure, ProbeResult, Step
 
-_FORMAT = 3
 _MOST_MEASURES = 200
-_KINDS = ("measures", "died")
 # What decides how much a step takes, beside our own code.
 _DISTRIBUTIONS = ("safetrain", "mlx", "mlx-lm", "mlx-metal", "mlx-cpu", "mlx-cuda-12")
 
@@ -49,9 +46,23 @@ def _key(machine: host.HostFacts, compiler: str, openblas: str, fingerprint: str
         compiler,
         fingerprint,
         [_version(name) for name in _DISTRIBUTIONS],
-        _FORMAT,
+        Known.FORMAT,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept under one key: what was found, of which model, and when it was kept last, in
+    seconds since the epoch.
+    """
+
+    FORMAT: ClassVar[int] = 4
+
+    found: ProbeResult = field(default_factory=ProbeResult)
+    model: str = ""
+    shape: ModelShape | None = None
+    time: float = 0.0
 
 
 class MeasurementCache:
@@ -60,27 +71,47 @@ class MeasurementCache:
     def __init__(self, folder: Path, key: str) -> None:
         self._file = folder / f"{key}.json"
 
-    def recall(self) -> dict[str, Any] | None:
+    def recall(self) -> ProbeResult | None:
         """What was found: measures and deaths, and where a probe ran its device and how the model
         loaded; None where nothing is known.
         """
-        found = read_json(self._file)
-        if isinstance(found, dict) and all(isinstance(found.get(kind), list) for kind in _KINDS):
-            return found
-        return None
+        known = documents.read_known(self._file, Known)
+        return known.found if known else None
 
-    def keep(self, found: Mapping[str, Any]) -> None:
-        """Adds what was found. The same setup measured again replaces the older measure.
+    def keep(self, found: ProbeResult, model: str = "", shape: ModelShape | None = None) -> None:
+        """Add what was found. The same setup measured again replaces the older measure.
 
+        How the model failed and what was too slow is not kept: it may be otherwise next time.
         Raises OSError where it cannot be written.
         """
-        known = self.recall() or {}
-        kept = {**known, **found, "time": time.time()}
-        for kind in _KINDS:
-            setups = {_setup(m): m for m in [*known.get(kind, []), *found.get(kind, [])]}
-            kept[kind] = list(setups.values())[-_MOST_MEASURES:]
+        known = documents.read_known(self._file, Known) or Known()
+        merged = _merged(known.found, found)
+        kept = Known(merged, model or known.model, shape or known.shape, time.time())
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._file, kept)
+        documents.write(self._file, kept)
+
+
+def all_known(folder: Path) -> Iterator[Known]:
+    """What is known under each key, in no order."""
+    for file in folder.glob("*.json"):
+        known = documents.read_known(file, Known)
+        if known is not None:
+            yield known
+
+
+def _merged(known: ProbeResult, found: ProbeResult) -> ProbeResult:
+    by_setup = {
+        (measure.settings, measure.step, measure.died): measure
+        for measure in (*known.measures, *found.measures)
+    }
+    loaded = found.loaded if found.loaded and found.loaded.cause is None else known.loaded
+    return ProbeResult(
+        device=found.device or known.device,
+        loaded=loaded,
+        splits_head=known.splits_head if found.splits_head is None else found.splits_head,
+        unsupported=tuple(sorted({*known.unsupported, *found.unsupported})),
+        measures=tuple(by_setup.values())[-_MOST_MEASURES:],
+    )
 
 
 def note_death(home: Home, plan: Plan) -> None:
@@ -89,26 +120,33 @@ def note_death(home: Home, plan: Plan) -> None:
 
     Takes some milliseconds, on macOS some hundreds. Raises OSError where it cannot be written.
     """
-    _note(home, plan, "died", {"peak": plan.memory_limit})
+    _note(home, plan, plan.memory_limit, died=True)
 
 
 def note_success(home: Home, plan: Plan, peak: int, tokens_per_second: float) -> None:
     """A training came to its end with `plan`, which was not measured before: bytes of MLX's peak,
     and its speed, padding not counted. Time and errors as `note_death`.
     """
-    seen = {"peak": peak, "tokens_per_second": tokens_per_second, "limit": plan.memory_limit}
-    _note(home, plan, "measures", seen)
+    _note(home, plan, peak, tokens_per_second, limit=plan.memory_limit)
 
 
-def _note(home: Home, plan: Plan, kind: str, seen: Mapping[str, Any]) -> None:
+def _note(
+    home: Home,
+    plan: Plan,
+    peak: int,
+    tokens_per_second: float = 0.0,
+    *,
+    died: bool = False,
+    limit: int = 0,
+) -> None:
     if not plan.heaviest_width:
         return  # a plan of an older version
     model = read_model(plan.model_path, Path(plan.model_path))
     if not model.fingerprint:
         return  # it is gone
     key = _key(host.gather(), shutil.which("g++") or "", host.find_openblas(), model.fingerprint)
-    setup = {"settings": to_plain(plan.settings), **shape_of(_step(plan))}
-    MeasurementCache(home.learned, key).keep({kind: [{**setup, **seen}]})
+    measure = Measure(plan.settings, _step(plan), peak, tokens_per_second, died=died, limit=limit)
+    MeasurementCache(home.learned, key).keep(ProbeResult(measures=(measure,)))
 
 
 def _step(plan: Plan) -> Step:
@@ -116,10 +154,6 @@ def _step(plan: Plan) -> Step:
     rows, longest = plan.settings.batch_size, plan.settings.max_seq_length
     width = min(plan.heaviest_width, padded(longest - 1, plan.length_bucket))
     return Step(rows, width, in_quarters(round(QUARTERS * plan.heaviest_share), rows * width))
-
-
-def _setup(measure: Mapping[str, Any]) -> str:
-    return json.dumps([measure[name] for name in ("settings", *SHAPE)], sort_keys=True)
 
 
 def _version(distribution: str) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from safetrain_shared.attention import LEAST_WIDTH
-from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
+from safetrain_shared.settings import LENGTH_BUCKET
 from safetraind.batching import quarters
 from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_way, valid
-from safetraind.planner.memory_estimate import Runtime, Step, attends_alike, predict
-from safetraind.planner.option import Measure, Option, Question
+from safetraind.planner.memory_estimate import Runtime, attends_alike, predict
+from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import probe_shapes
+from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
 _LIKELY = 1.3
@@ -25,14 +25,6 @@ _MOST_MEASURED = 3
 _MOST_WAYS = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
 _MUCH_LEANER = 0.75
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """Settings and a shape to run real steps of."""
-
-    settings: TrainingSettings
-    step: Step
 
 
 def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:

@@ -1,4 +1,4 @@
-"""What the planner is asked, what was run, and a way to train."""
+"""The planner's question and its options: all that a plan depends on, and a way to train."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
 from safetraind.planner.budget import Budget
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Lengths
-from safetraind.planner.memory_estimate import Runtime, Step
-from safetraind.planner.pilot import PilotResult
+from safetraind.planner.memory_estimate import Runtime
+from safetraind.worker_messages.inspect_messages import Lengths
+from safetraind.worker_messages.pilot_messages import PilotResult
+from safetraind.worker_messages.probe_messages import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
-    tells no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
+    reports no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
     `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
     be trained wrongly with, which are turned off. `pilot`: what short runs found; they may have
@@ -47,48 +48,6 @@ class Question:
     def runtime(self) -> Runtime:
         """What computes."""
         return Runtime(self.shape, self.device, self.splits_head)
-
-
-# Memory limits that differ by no more have the same effect.
-_SAME_LIMIT = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
-    what goes into applying the gradient.
-
-    `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
-    allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
-    """
-
-    settings: TrainingSettings
-    step: Step
-    peak: int
-    tokens_per_second: float = 0.0
-    outside: int = 0
-    died: bool = False
-    update_seconds: float = 0.0
-    limit: int = 0
-
-    def holds_under(self, limit: int) -> bool:
-        """Whether a step under a memory limit of so many bytes takes what this one took.
-
-        Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
-        may take less under it, and one that was held back may take more without.
-        """
-        if not self.limit or self.peak <= min(self.limit, limit):
-            return True
-        return abs(self.limit - limit) <= _SAME_LIMIT * limit
-
-    @property
-    def seconds(self) -> float:
-        """Of one micro-batch, without applying the gradient; a step was run of two where they are
-        accumulated.
-        """
-        batches = 2 if self.settings.gradient_accumulation > 1 else 1
-        taken = self.step.rows * self.step.width / self.tokens_per_second
-        return max(0.0, taken - self.update_seconds / batches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec, Plan
+from safetraind.worker_messages.pilot_messages import PilotRequest, PilotResult
 
 # Multiples of the tier's rate, in the order in which they are tried.
 _MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
@@ -16,32 +14,25 @@ _MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
 _NEARLY = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """`loss` of held-out samples after the steps at `rate`; None: it diverged."""
-
-    rate: float
-    loss: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class PilotResult:
-    """`base`: the loss before the first step; `steps`: of each trial."""
-
-    base: float
-    steps: int
-    trials: tuple[Trial, ...]
-
-
 def rates(start: float) -> list[float]:
     """The rates to try, the most telling first, from the tier's rate."""
     return [float(f"{start * multiple:.2g}") for multiple in _MULTIPLES]
 
 
-def result_from(value: Mapping[str, Any]) -> PilotResult | None:
-    """The pilot worker's answer; None where it tried nothing."""
-    trials = tuple(Trial(trial["rate"], trial["loss"]) for trial in value.get("trials", ()))
-    return PilotResult(value["base"], value["steps"], trials) if trials else None
+def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
+    """What the pilot worker is asked: the plan's steps at several rates."""
+    return PilotRequest(
+        model=plan.model_path,
+        train=spec.train,
+        valid=spec.valid,
+        settings=plan.settings,
+        rates=tuple(rates(plan.settings.learning_rate)),
+        seconds=60 * plan.settings.pilot_minutes,
+        length_bucket=plan.length_bucket,
+        trust_remote_code=spec.trust_remote_code,
+        memory_limit=plan.memory_limit,
+        cache_limit=plan.cache_limit,
+    )
 
 
 def recommended_rate(result: PilotResult) -> float:

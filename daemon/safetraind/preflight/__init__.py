@@ -1,4 +1,5 @@
 """Will it crash, and which settings should I use? Facts, checks, and a planner that measures.
 
-`course.Course` is a whole preflight; `quick.quick` the first look of a submit, before any worker.
+`preflight_run.PreflightRun` is a complete preflight; `submit_checks` are those checks of a submit
+that need no worker.
 """

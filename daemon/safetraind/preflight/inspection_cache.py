@@ -1,4 +1,4 @@
-"""What the inspect worker found in training files, kept while they stay as they are.
+"""Results of the inspect worker, kept while the training files stay as they are.
 
 A submit reads the files through; when the job's turn comes they need not be read again.
 """
@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from safetrain_shared.codec import to_plain
+from safetrain_shared.findings import Finding
 from safetrain_shared.packages import PACKAGES
-from safetraind.planner.worker_requests import Ended, OnProgress, Problems, Workers
+from safetraind.preflight.inspection import Problems
 from safetraind.storage.bounded_read import bounded
+from safetraind.worker_messages.inspect_messages import (
+    INSPECT,
+    InspectLine,
+    InspectRequest,
+    InspectResult,
+)
+from safetraind.worker_messages.role import Line, Result, Role
+from safetraind.worker_messages.worker_result import WorkerResult, Workers
 
 _MOST = 16
 _AT_ONCE = 2  # each imports mlx-lm for the tokenizer, a few hundred megabytes
 _OF_MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
-Line = Mapping[str, Any]
+Ended = WorkerResult[InspectResult]
+Tell = Callable[[InspectLine], None]
 
 
 @dataclass(slots=True)
@@ -41,23 +52,23 @@ class InspectionCache:
         """`workers`, but for inspections that were made before."""
         return Remembering(workers, self)
 
-    async def inspect(self, workers: Workers, request: Line, tell: OnProgress) -> Ended:
+    async def inspect(self, workers: Workers, request: InspectRequest, tell: Tell) -> Ended:
         """As the worker would: its lines go to `tell`, those of problems even the second time."""
         async with self._turn:
-            key = await bounded(str(request.get("model", "")), _key, request)
+            key = await bounded(request.model, _key, request)
             kept = self._kept.get(key)
             if kept is not None:
                 for problem in kept.problems.kept:
-                    tell({"problem": problem})
+                    tell(InspectLine(problem=problem))
                 return kept.ended
             problems = Problems()
 
-            def note(line: Line) -> None:
+            def note(line: InspectLine) -> None:
                 problems.note(line)
                 tell(line)
 
-            ended = await workers.run_worker("inspect", request, lease=False, on_progress=note)
-            if _is_whole(ended.result):
+            ended = await workers.run_worker(INSPECT, request, lease=False, on_progress=note)
+            if _is_whole(ended.answer):
                 self._kept[key] = _Kept(ended, problems)
                 while len(self._kept) > _MOST:
                     del self._kept[next(iter(self._kept))]
@@ -73,8 +84,8 @@ class Remembering:
         self._problems = Problems()
 
     @property
-    def problems(self) -> Sequence[Line]:
-        """What the newest inspection has found so far."""
+    def problems(self) -> Sequence[Finding]:
+        """The problems that the newest inspection has found so far."""
         return self._problems.kept
 
     @property
@@ -84,43 +95,42 @@ class Remembering:
 
     async def run_worker(
         self,
-        role: str,
-        request: Mapping[str, Any],
+        role: Role[Line, Result],
+        request: Any,
         *,
         lease: bool,
-        on_progress: OnProgress | None = None,
-    ) -> Ended:
+        on_progress: Callable[[Line], None] | None = None,
+    ) -> WorkerResult[Result]:
         """As `Workers.run_worker`."""
-        if role != "inspect":
+        if role.name != INSPECT.name:
             return await self._workers.run_worker(
                 role, request, lease=lease, on_progress=on_progress
             )
         self._problems = problems = Problems()
 
-        def tell(line: Line) -> None:
+        def tell(line: InspectLine) -> None:
             problems.note(line)
             if on_progress is not None:
-                on_progress(line)
+                on_progress(cast(Line, line))
 
-        return await self._inspections.inspect(self._workers, request, tell)
+        ended = await self._inspections.inspect(self._workers, request, tell)
+        return cast(WorkerResult[Result], ended)
 
 
-def _is_whole(result: Mapping[str, Any] | None) -> bool:
+def _is_whole(result: object) -> bool:
     """Whether nothing was missing that somebody may put right without touching the files."""
-    if result is None or None in (result.get("train"), result.get("valid")):
+    if not isinstance(result, InspectResult) or None in (result.train, result.valid):
         return False
-    tokenizer = result.get("tokenizer") or {}
-    packages = result.get("packages", {}).values()
-    return tokenizer.get("loaded", True) and all(package["version"] for package in packages)
+    loaded = result.tokenizer is None or result.tokenizer.loaded
+    return loaded and all(package.version for package in result.packages.values())
 
 
-def _key(request: Line) -> str:
+def _key(request: InspectRequest) -> str:
     """Changes with the request, the files, the tokenizer and the packages that read them."""
-    folder = request.get("model")
-    files = [request["train"], request["valid"]]
-    files += [str(Path(folder) / name) for name in _OF_MODEL] if folder else []
+    files = [request.train, request.valid]
+    files += [str(Path(request.model) / name) for name in _OF_MODEL] if request.model else []
     packages = [_version(package.distribution) for package in PACKAGES]
-    return json.dumps([dict(request), [_state(file) for file in files], packages])
+    return json.dumps([to_plain(request), [_state(file) for file in files], packages])
 
 
 def _state(file: str) -> list[int]:

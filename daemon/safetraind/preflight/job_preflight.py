@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError, error_from_dict
+from safetrain_shared.errors import ArgValue, Blocked, Broken, SafetrainError
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
@@ -22,15 +20,17 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
+from safetraind.preflight.gather_facts import gather_facts
 from safetraind.preflight.inspection_cache import InspectionCache, Remembering
-from safetraind.preflight.preflight_run import PreflightRun, gather
-from safetraind.preflight.probing import Progress
+from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
+from safetraind.worker_messages.fetch_messages import FETCH, FetchLine, FetchRequest
+from safetraind.worker_messages.role import Progress
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
@@ -70,7 +70,7 @@ class Planning:
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
         """
         folder = await bounded(spec.model, self._folder, spec.model)
-        facts = await bounded(spec.output, gather, spec, self._home, folder)
+        facts = await bounded(spec.output, gather_facts, spec, self._home, folder)
         if not idle:
             facts = _left_alone(facts)
         _reject(quick(spec, facts))
@@ -89,7 +89,7 @@ class Planning:
         return _forecast(preflight_run)
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """The whole course: the plan, or what blocks the training.
+        """Run a complete preflight: the plan, or what blocks the training.
 
         A training that goes on under a new plan keeps all that its schedule depends on. `phase`
         is what is being done meanwhile.
@@ -128,7 +128,7 @@ class Planning:
     def preflight_run(
         self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False
     ) -> PreflightRun:
-        """The course of a preflight; a model that is not here is fetched when it comes to it.
+        """A preflight to run; a model that is not on this machine is fetched on the way.
 
         Raises what `Models.resolve` raises.
         """
@@ -152,27 +152,25 @@ async def fetch(
 
     Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
     """
-    lines: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-    request = {"repository": repository}
+    lines: asyncio.Queue[FetchLine | None] = asyncio.Queue()
+    request = FetchRequest(repository)
     work = asyncio.create_task(
-        launcher.run_worker("fetch", request, lease=False, on_progress=lines.put_nowait)
+        launcher.run_worker(FETCH, request, lease=False, on_progress=lines.put_nowait)
     )
     work.add_done_callback(lambda _: lines.put_nowait(None))
     try:
         yield Progress("downloading")
         while (line := await lines.get()) is not None:
-            if "bytes" in line:
-                yield int(line["bytes"])
-            elif "done" in line:
-                yield Progress("downloading", line["done"])
+            if line.bytes is not None:
+                yield line.bytes
+            elif line.done is not None:
+                yield Progress("downloading", line.done)
         ended = await work
     finally:
         work.cancel()
-    if ended.result is None:
-        raise Broken("daemon.broken", reason=f"fetch: {dict(ended.exit)}", log=ended.log)
-    if "error" in ended.result:
-        raise error_from_dict(ended.result["error"])
-    yield Path(ended.result["path"])
+    if (result := ended.result) is None:
+        raise Broken("daemon.broken", reason=f"fetch: {ended.how}", log=ended.log)
+    yield Path(result.path)
 
 
 async def _obtainable(repository: str, launcher: EphemeralWorkers) -> None:
@@ -181,14 +179,14 @@ async def _obtainable(repository: str, launcher: EphemeralWorkers) -> None:
     Raises what the hub raised, NoRoom where the disk is too small. A hub that does not answer in
     _HUB_SECONDS is left to the job's turn.
     """
-    request = {"repository": repository, "dry_run": True}
+    request = FetchRequest(repository, dry_run=True)
     try:
         async with asyncio.timeout(_HUB_SECONDS):
-            ended = await launcher.run_worker("fetch", request, lease=False)
+            ended = await launcher.run_worker(FETCH, request, lease=False)
     except TimeoutError:
         return
-    if ended.result is not None and "error" in ended.result:
-        raise error_from_dict(ended.result["error"])
+    if isinstance(ended.answer, SafetrainError):
+        raise ended.answer
 
 
 async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:
@@ -208,9 +206,9 @@ def _reject(findings: list[Finding]) -> None:
             raise Blocked(finding.code, **finding.args)
 
 
-def _seen_so_far(problems: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """What is wrong with files that were not read to their end, as the course would say it."""
-    wrong = [from_plain(p, Finding) for p in problems if p["status"] == Status.FAILED]
+def _seen_so_far(problems: Sequence[Finding]) -> list[Finding]:
+    """What is wrong with files that were not read to their end, as a whole preflight says it."""
+    wrong = [problem for problem in problems if problem.status is Status.FAILED]
     if not wrong or wrong[0].blocks:
         return wrong
     path = str(wrong[0].args["path"])
@@ -228,7 +226,7 @@ def _left_alone(facts: Facts) -> Facts:
 
 
 def _forecast(preflight_run: PreflightRun) -> Foreseen:
-    """What the course found and predicts. Raises Blocked."""
+    """What the preflight found and predicts. Raises Blocked."""
     *others, last = preflight_run.findings
     if last.code.startswith("plan.refused") and not _is_sure(preflight_run):
         preflight_run.findings[:] = [*others, dataclasses.replace(last, status=Status.WARNING)]

@@ -8,14 +8,23 @@ is planned by what is known, with a wider margin.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator
 
-from safetrain_shared.codec import to_plain
 from safetrain_shared.findings import Finding, Status
-from safetraind.planner.worker_requests import Ended, Workers
+from safetraind.worker_messages.probe_messages import (
+    PROBE,
+    Device,
+    Loaded,
+    Measure,
+    ProbeLine,
+    ProbeRequest,
+    ProbeResult,
+    Setup,
+)
+from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.worker_result import WorkerResult, Workers
 
 # Within the two minutes of a preflight; `--thorough` takes as long as it takes.
 PROBE_SECONDS = 75.0
@@ -24,43 +33,27 @@ THOROUGH_SECONDS = 24 * 3600.0
 _GRACE_SECONDS = 10.0
 _ORDINARY = range(1, 126)  # exit codes of a process that raised an exception; 139 is a SIGSEGV
 
-Found = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is being done, and how much of it: 0 to 1, negative where nobody knows."""
-
-    phase: str
-    done: float = -1.0
-
 
 class Round:
     """One probe: what was found, line by line, and how it ended."""
 
     def __init__(self) -> None:
-        self.found: Found = {"measures": [], "died": []}
-        self.trying: Mapping[str, Any] | None = None
-        self.ended: Ended | None = None
+        self.found = ProbeResult()
+        self.ended: WorkerResult[ProbeResult] | None = None
+        self._trying: Setup | None = None
+        self._out_of_memory = False
 
-    def note(self, line: Mapping[str, Any]) -> Progress | None:
-        """Takes in a line of the worker; what it says of progress is returned."""
-        if "phase" in line:
-            return Progress(line["phase"], line.get("done", -1.0))
-        for kind, value in line.items():
-            if kind == "measures":
-                self.found["measures"].append(value)
-                self.trying = None
-            elif kind == "trying":
-                self.trying = value
-            else:
-                self.found[kind] = value
-        return None
+    def note(self, line: ProbeLine) -> Progress | None:
+        """Take in a line of the worker; its progress is returned."""
+        self._trying = None if line.measure else line.trying or self._trying
+        self._out_of_memory = self._out_of_memory or bool(line.out_of_memory)
+        self.found = self.found.plus(line)
+        return line.progress
 
     @property
     def is_whole(self) -> bool:
         """Whether the worker came to its own end."""
-        return self.ended is not None and self.ended.result is not None
+        return self.ended is not None and self.ended.answer is not None
 
     @property
     def is_interrupted(self) -> bool:
@@ -70,12 +63,12 @@ class Round:
         """
         if self.ended is None or self.is_whole or self.ended.limit:
             return False
-        number = self.ended.exit.get("signal")
-        killed = number == signal.SIGKILL and self.ended.exit.get("oom_kills") == 0
-        return killed or number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        note = self.ended.exit
+        killed = note.signal == signal.SIGKILL and note.oom_kills == 0
+        return killed or note.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def judge_end(self, model: str, limit: int) -> None:
-        """Adds to what was found what the end of the worker tells.
+        """Add to what was found what follows from the end of the worker.
 
         Out of time: `slow`. Out of memory, or a death by a signal: the setup that was being tried
         does not fit into `limit` bytes. Anything else that was raised: the model fails, and how.
@@ -83,36 +76,33 @@ class Round:
         if self.is_whole:
             return
         if self.ended is None:
-            self.found.setdefault("slow", 0.0)
-            return
-        how = _how(self.ended)
-        if "device" not in self.found:
-            self.found["device"] = {"kind": "?", "works": False, "reason": how}
-        elif _raised(self.ended) and not self.found.pop("out_of_memory", False):
-            args = {"path": model, "reason": _last_words(self.ended) or how}
-            self.found["failed"] = to_plain(
-                Finding("model.probe_failed", Status.FAILED, True, args)
-            )
-        elif self.trying is not None:
-            self.found["died"] = [{**self.trying, "peak": limit}]
-        elif "loaded" not in self.found and model:
-            args = {"path": model, "reason": how}
-            self.found["failed"] = to_plain(
-                Finding("model.loading_died", Status.FAILED, True, args)
-            )
+            self._add(slow=self.found.slow or 0.0)
+        elif self.found.device is None:
+            self._add(device=Device("?", works=False, reason=self.ended.how))
+        elif _raised(self.ended) and not self._out_of_memory:
+            reason = _last_line(self.ended) or self.ended.how
+            self._add(loaded=_failure("model.probe_failed", model, reason))
+        elif self._trying is not None:
+            died = Measure(self._trying.settings, self._trying.step, limit, died=True)
+            self._add(measures=(*self.found.measures, died))
+        elif self.found.loaded is None and model:
+            self._add(loaded=_failure("model.loading_died", model, self.ended.how))
+
+    def _add(self, **found: Device | Loaded | float | tuple[Measure, ...]) -> None:
+        self.found = dataclasses.replace(self.found, **found)  # type: ignore[arg-type]
 
 
 async def run_round(
-    workers: Workers, request: Mapping[str, Any], seconds: float, role: str = "probe"
+    workers: Workers, request: ProbeRequest, seconds: float
 ) -> AsyncGenerator[Progress | Round, None]:
-    """Runs one probe within `seconds`: its progress as it comes, and last what came of it.
+    """Run one probe within `seconds`: its progress as it comes, and last what came of it.
 
     A worker that does not end in time is killed, and its round has no `ended`.
     """
-    lines: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+    lines: asyncio.Queue[ProbeLine | None] = asyncio.Queue()
     this = Round()
     work = asyncio.create_task(
-        workers.run_worker(role, request, lease=True, on_progress=lines.put_nowait)
+        workers.run_worker(PROBE, request, lease=True, on_progress=lines.put_nowait)
     )
     work.add_done_callback(lambda _: lines.put_nowait(None))
     try:
@@ -129,23 +119,17 @@ async def run_round(
     yield this
 
 
-def _failure(code: str, model: str, reason: str) -> Any:
+def _failure(code: str, model: str, reason: str) -> Loaded:
     args = {"path": model, "reason": reason}
-    return to_plain(Finding(code, Status.FAILED, blocks=True, args=args))
+    return Loaded(0.0, cause=Finding(code, Status.FAILED, blocks=True, args=args))
 
 
-def _raised(ended: Ended) -> bool:
+def _raised(ended: WorkerResult[ProbeResult]) -> bool:
     """Whether the worker ended by an exception, and not by a signal or the kernel."""
-    code = ended.exit.get("code")
-    return isinstance(code, int) and code in _ORDINARY and not ended.exit.get("oom_kill")
+    return ended.exit.code in _ORDINARY and not ended.exit.oom_kills
 
 
-def _last_words(ended: Ended) -> str:
+def _last_line(ended: WorkerResult[ProbeResult]) -> str:
     """The last line of what it printed: of a traceback, the exception."""
-    lines = str(getattr(ended, "log", "")).strip().splitlines()
+    lines = ended.log.strip().splitlines()
     return lines[-1][:200] if lines else ""
-
-
-def _how(ended: Ended) -> str:
-    """How a worker ended that should have told more."""
-    return ", ".join(f"{key} {value}" for key, value in ended.exit.items() if value) or "-"

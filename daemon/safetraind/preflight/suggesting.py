@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
-from safetraind.models.model_config import ModelShape
 from safetraind.models.suggested import SUGGESTED
 from safetraind.planner.budget import available, budget_for
 from safetraind.planner.degree import Degree
-from safetraind.planner.facts import Facts, Lengths
+from safetraind.planner.facts import Facts
+from safetraind.planner.measurement_cache import all_known
 from safetraind.planner.option import Question
 from safetraind.planner.suggest import Speed, Suggestion, suggest
-from safetraind.planner.worker_requests import measure_from
-from safetraind.preflight.preflight_run import gather
-from safetraind.storage.durable import read_json
+from safetraind.preflight.gather_facts import gather_facts
+from safetraind.worker_messages.inspect_messages import Lengths
 
 # A token is at least so many bytes of a JSON line: about 3 in Portuguese, 4 in English, and the
 # line's markup is counted too. So lengths come out too high rather than too low.
@@ -50,7 +48,7 @@ def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggesti
     """
     lengths = rough_lengths(Path(train)) if train else usual_lengths()
     spec = JobSpec("", train, "", str(home.root), memory_budget=memory_budget)
-    return judged(gather(spec, home, None), spec, lengths, known_speed(home))
+    return judged(gather_facts(spec, home, None), spec, lengths, known_speed(home))
 
 
 def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -> Suggestions:
@@ -118,21 +116,10 @@ def known_speed(home: Home) -> Speed | None:
 
 
 def _measured(home: Home) -> Iterator[tuple[float, Speed]]:
-    """Each model's time of measuring and speed; files of older versions do not tell the model."""
-    for file in home.learned.glob("*.json"):
-        found = read_json(file)
-        if not isinstance(found, dict) or "shape" not in found:
-            continue
-        try:
-            shape = from_plain(found["shape"], ModelShape)
-            measures = [measure_from(m) for m in found.get("measures", [])]
-        except (KeyError, TypeError, ValueError):
-            continue
-        timed = [m for m in measures if m.tokens_per_second]
-        if timed:
-            best = max(timed, key=lambda m: m.tokens_per_second)
-            name = str(found.get("model", ""))
-            yield (
-                float(found.get("time", 0.0)),
-                Speed(name, shape, best.settings, best.tokens_per_second),
-            )
+    """Each model's time of measuring and speed."""
+    for known in all_known(home.learned):
+        timed = [measure for measure in known.found.measures if measure.tokens_per_second]
+        if known.shape is not None and timed:
+            best = max(timed, key=lambda measure: measure.tokens_per_second)
+            speed = Speed(known.model, known.shape, best.settings, best.tokens_per_second)
+            yield known.time, speed

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from safetraind.storage import documents
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.role import Line, Result, Role
+from safetraind.worker_messages.worker_result import WorkerResult
 
 _PROGRESS_SECONDS = 0.2
 _LOOKS = 5  # at its progress, between two at its memory
@@ -55,21 +58,7 @@ LIMITS: Mapping[str, Limit] = {
 _ANY = Limit(3600.0)
 _number = itertools.count(1)
 
-OnProgress = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResult:
-    """How an ephemeral worker ended (what its keeper wrote) and its result, if it wrote one.
-
-    `log`: the end of what it printed, for the daemon's log when something broke. `limit`: "time" or
-    "memory" where it was killed for that.
-    """
-
-    exit: Mapping[str, Any]
-    result: dict[str, Any] | None
-    log: str = ""
-    limit: str = ""
+Note = Callable[[bytes], None]
 
 
 class EphemeralWorkers:
@@ -92,28 +81,28 @@ class EphemeralWorkers:
 
     async def run_worker(
         self,
-        role: str,
-        request: Mapping[str, Any],
+        role: Role[Line, Result],
+        request: Any,
         *,
         lease: bool,
-        on_progress: OnProgress | None = None,
-    ) -> WorkerResult:
-        """Runs a worker that reads `ROLE_request.json` and writes its result into its run folder.
+        on_progress: Callable[[Line], None] | None = None,
+    ) -> WorkerResult[Result]:
+        """Run a worker to its end; its lines go to `on_progress` as they come.
 
-        Each line that it adds to its result file's `.partial`, or to `inspect.jsonl`, goes to
-        `on_progress`. Cancelling this call kills it, and so does its limit. Raises OSError where it
-        can't be started.
+        Cancelling this call kills it, and so does its limit. Raises OSError where it can't be
+        started.
         """
-        run = _fresh_folder(self._home, role)
+        run = _fresh_folder(self._home, role.name)
         worker: Worker | None = None
+        note = None if on_progress is None else partial(_note, role, on_progress)
         try:
-            write_json(run.root / f"{role}_request.json", request)
-            write_launch(run, role, 1, 0)
-            worker = await self._start(run, role, lease)
-            limit = await _accompany(run, role, worker, on_progress)
-            result = None if limit else read_json(run.probe)
-            note = documents.read(run.exit, KeeperNote)
-            return WorkerResult(to_plain(note) if note else {}, result, _tail(run.log), limit)
+            write_json(run.root / f"{role.name}_request.json", to_plain(request))
+            write_launch(run, role.name, 1, 0)
+            worker = await self._start(run, role.name, lease)
+            limit = await _accompany(run, role.name, worker, note)
+            answer = None if limit else role.read_result(read_json(run.probe))
+            exit_note = documents.read(run.exit, KeeperNote) or KeeperNote()
+            return WorkerResult(exit_note, answer, _tail(run.log), limit)
         finally:
             if worker is not None:
                 await _end(worker)
@@ -137,18 +126,21 @@ def _fresh_folder(home: Home, role: str) -> RunFolder:
     return run
 
 
-async def _accompany(
-    run: RunFolder, role: str, worker: Worker, on_progress: OnProgress | None
-) -> str:
-    """Hands on its progress until it ends, or kills it at its limit, which is then returned."""
-    path = run.root / ("inspect.jsonl" if role == "inspect" else f"{run.probe.name}.partial")
+def _note(role: Role[Line, Result], on_progress: Callable[[Line], None], text: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        on_progress(role.read_line(json.loads(text)))
+
+
+async def _accompany(run: RunFolder, role: str, worker: Worker, note: Note | None) -> str:
+    """Hand on its lines until it ends, or kill it at its limit, which is then returned."""
+    path = run.partial
     limit = LIMITS.get(role, _ANY)
     ended = asyncio.ensure_future(worker.ended())
     offset, written, since, looks = 0, 0, time.monotonic(), 0
     try:
         while True:
             done, _ = await asyncio.wait({ended}, timeout=_PROGRESS_SECONDS)
-            offset = _new_lines(path, offset, on_progress)
+            offset = _new_lines(path, offset, note)
             if done:
                 return ""
             size = _size(path)
@@ -179,16 +171,15 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _new_lines(path: Path, offset: int, on_progress: OnProgress | None) -> int:
-    """Hands on the whole lines behind byte `offset`; returns where the next reading begins."""
-    if on_progress is None:
+def _new_lines(path: Path, offset: int, note: Note | None) -> int:
+    """Hand on the whole lines behind byte `offset`; return where the next reading begins."""
+    if note is None:
         return offset
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         file.seek(offset)
         while (line := file.readline()).endswith(b"\n"):
             offset += len(line)
-            with contextlib.suppress(ValueError):
-                on_progress(json.loads(line))
+            note(line)
     return offset
 
 

@@ -1,4 +1,4 @@
-"""The warm worker: keeps a model loaded to answer questions, and gives way to the next job."""
+"""The inference server: keeps a model loaded to answer questions, and gives way to the next job."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Broken, Busy
 from safetrain_shared.paths import Home, private
 from safetraind.processes.lease import Lease, try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage.durable import write_json
+from safetraind.worker_messages.serve_messages import ServeRequest
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class InferenceServer:
         """Whether it can be asked without taking the lease."""
         return self._worker is not None
 
-    async def socket(self, request: Mapping[str, Any]) -> Path:
-        """Where to ask, once a worker listens; `request`: what `serve_request.json` holds.
+    async def socket(self, request: ServeRequest) -> Path:
+        """Where to ask, once a worker listens; `request`: for one that has to be started.
 
         Raises Busy where another process holds the lease, Broken where no worker comes up.
         """
@@ -73,7 +73,7 @@ class InferenceServer:
                 worker.kill()
                 await asyncio.wait({task})
 
-    async def _start(self, request: Mapping[str, Any]) -> None:
+    async def _start(self, request: ServeRequest) -> None:
         lease = await self._lease.take_soon()
         if lease is None:
             raise Busy("job.lease_busy")
@@ -81,7 +81,7 @@ class InferenceServer:
             private(self._run.root.parent)
             private(self._run.root)
             self._run.socket.unlink(missing_ok=True)
-            write_json(self._run.root / "serve_request.json", dict(request))
+            write_json(self._run.root / "serve_request.json", to_plain(request))
             write_launch(self._run, _NAME, 1, 0)
             lock = try_lock(self._run.lock)
             if lock is None:
@@ -99,5 +99,5 @@ class InferenceServer:
         await worker.ended()
         worker.kill()  # closes its keeper's pipe
         self._worker = self._task = None
-        log.info("the warm worker has left")
+        log.info("the inference server has ended")
         shutil.rmtree(self._run.root, ignore_errors=True)

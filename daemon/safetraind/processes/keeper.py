@@ -3,7 +3,7 @@
 `keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default
 `python -m safetraind.worker`. A daemon that was started anew is not the worker's parent and could
 never learn its exit status; this program can. It imports the standard library alone, so that an
-upgrade under a running training can't break it. A passing worker (probe, serve, inspect) gets a
+upgrade under a running training can't break it. An ephemeral worker (probe, serve, inspect) gets a
 pipe as its keeper's standard input and is ended when the daemon at the other end is gone.
 """
 

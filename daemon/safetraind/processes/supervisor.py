@@ -133,7 +133,7 @@ class Worker:
                 self._keeper.terminate()
 
     def kill(self) -> None:
-        """Ends a passing worker at once: its keeper sees the pipe close, and kills it.
+        """Ends an ephemeral worker at once: its keeper sees the pipe close, and kills it.
 
         Where the keeper is gone, the worker is found by its command line, which names the run.
         """

@@ -1,4 +1,4 @@
-"""What the scheduler wants done; the controller carries the effects out, in their order."""
+"""Effects that the scheduler asks for; the controller carries them out, in their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetrain_shared.jobs import JobState, Plan
 
 @dataclass(frozen=True, slots=True)
 class EmitEvent:
-    """Write the job's new state to its story."""
+    """Write the job's new state into its event file."""
 
     id: int
     state: JobState
@@ -19,12 +19,12 @@ class EmitEvent:
 
 @dataclass(frozen=True, slots=True)
 class TakeLease:
-    """Ask guests (a warm answering worker) to leave, and wait for the lease."""
+    """Ask borrowers (the inference server) to leave, and wait for the lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class DropLease:
-    """Nobody needs it."""
+    """Give the lease back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class StopCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """Write the plan down and tell it; `notice` says what a back-off changed."""
+    """Write `plan.json` and its event; `notice` says what a back-off changed."""
 
     id: int
     plan: Plan
@@ -68,7 +68,7 @@ class WriteIntent:
 
 @dataclass(frozen=True, slots=True)
 class WaitForResources:
-    """Tell when a held job may go on: when `memory` bytes can be had; else after a rest of
+    """Report when a held job may go on: when `memory` bytes can be had; else after a rest of
     `seconds`; else when its disks have room.
     """
 

@@ -1,4 +1,4 @@
-"""What a job that ran out of memory changes before it goes on: one rung down at a time, pure."""
+"""What a job that ran out of memory changes before it goes on: one fallback at a time, pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 
-# Below it hardly a conversation is left whole.
+# Shorter sequences would cut nearly every conversation.
 SHORTEST = 64
 
 
 def step_down(
     plan: Plan, *, allow_shorter: bool, ineffective: Collection[str] = ()
 ) -> tuple[Plan, Finding] | None:
-    """The plan one rung lower, and what changed; None where no rung is left.
+    """The plan after the next fallback, and what changed; None where none is left.
 
     In this order: half the micro-batch at twice the accumulation (the effective batch and with it
     the schedule stay), gradient checkpointing, the loss in chunks, and, only if allowed, half the
-    sequence length. A rung that the plan already stands on is skipped, and one whose setting is
-    among the `useless`, because it would not save this training memory; an odd micro-batch goes to
-    one sample at once, so that the effective batch stays whole.
+    sequence length. A fallback that the plan already uses is skipped, and so is one that is
+    `ineffective`, because it would not save memory in this training. An odd micro-batch becomes one
+    sample at once, so that the effective batch stays the same.
     """
     settings = plan.settings
     if settings.batch_size % 2 == 0:

@@ -17,7 +17,7 @@ from safetraind.scheduler.state import Job, SchedulerState
 
 @dataclass(frozen=True, slots=True)
 class RunOrder:
-    """The whole queue, seen once.
+    """The queue at one moment.
 
     `jobs`: those that will run, in order, the one at work first unless it is about to leave. A job
     that is held, or waits for one that is paused or held, is not among them: nobody can say when it

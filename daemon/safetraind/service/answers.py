@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,7 @@ from safetrain_proto.v1 import answers_pb2, answers_pb2_grpc
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import Busy, error_from_dict
 from safetrain_shared.jobs import DEFAULT_MODEL
-from safetrain_shared.questions import (
-    DEFAULT_MAX_TOKENS,
-    AnswerDone,
-    AnswerSource,
-    Question,
-)
+from safetrain_shared.questions import DEFAULT_MAX_TOKENS, AnswerReply, Question
 from safetrain_shared.settings import TrainingSettings
 from safetrain_shared.wire import finding_to_wire
 from safetraind.answer_routing import Candidate, Route, ServerRoute, route
@@ -33,13 +28,12 @@ from safetraind.service.adapter_choice import candidate
 from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
 from safetraind.storage.bounded_read import bounded
+from safetraind.worker_messages.serve_messages import ServeRequest
 
 _LINE_BYTES = 4 << 20
 _RETRY_SECONDS = 0.25
 _TRIES = 3
 KEEP_ALIVE_SECONDS = 300.0
-
-Reply = Mapping[str, Any]
 
 
 class AnswersService(answers_pb2_grpc.AnswersServicer):
@@ -135,7 +129,8 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
     async def _socket(self, chosen: Route) -> Path | None:
         """Return the worker's socket; None while the training worker does not listen yet."""
         if isinstance(chosen, ServerRoute):
-            return await self._server.socket({"model": await self._model(chosen.model)})
+            model = await self._model(chosen.model)
+            return await self._server.socket(ServeRequest(model))
         path = self._controller.home.run(chosen.job_id).socket
         return path if path.exists() else None
 
@@ -192,7 +187,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         }
 
 
-async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply]:
+async def _conversation(socket: Path, question: Question) -> AsyncIterator[AnswerReply]:
     """Yield the worker's replies. Raises the worker's error; Busy where the worker ended."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket), limit=_LINE_BYTES)
@@ -202,11 +197,11 @@ async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply
         writer.write(json.dumps(to_plain(question)).encode() + b"\n")
         await writer.drain()
         while line := await reader.readline():
-            reply = json.loads(line)
-            if "error" in reply:
-                raise error_from_dict(reply["error"])
+            reply = from_plain(json.loads(line), AnswerReply)
+            if reply.error is not None:
+                raise error_from_dict(reply.error)
             yield reply
-            if "done" in reply:
+            if reply.done is not None:
                 return
     except OSError as error:
         raise Busy("ask.worker_ended") from error
@@ -215,17 +210,16 @@ async def _conversation(socket: Path, question: Question) -> AsyncIterator[Reply
     raise Busy("ask.worker_ended")
 
 
-def _to_wire(reply: Reply, chosen: Route, name: str) -> answers_pb2.AskEvent | None:
-    if "waiting" in reply:
-        return answers_pb2.AskEvent(waiting=reply["waiting"])
-    if "text" in reply:
-        return answers_pb2.AskEvent(text=reply["text"])
-    if "done" in reply:
-        done = from_plain(reply["done"], AnswerDone)
-        return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**to_plain(done)))
-    if "source" not in reply:
+def _to_wire(reply: AnswerReply, chosen: Route, name: str) -> answers_pb2.AskEvent | None:
+    if reply.waiting is not None:
+        return answers_pb2.AskEvent(waiting=reply.waiting)
+    if reply.text is not None:
+        return answers_pb2.AskEvent(text=reply.text)
+    if reply.done is not None:
+        return answers_pb2.AskEvent(done=answers_pb2.AnswerDone(**to_plain(reply.done)))
+    if reply.source is None:
         return None
-    named = dataclasses.replace(from_plain(reply["source"], AnswerSource), model=name)
+    named = dataclasses.replace(reply.source, model=name)
     source = answers_pb2.AnswerSource(job_id=chosen.job_id, **to_plain(named))
     if isinstance(chosen, ServerRoute) and chosen.note is not None:
         source.note.CopyFrom(finding_to_wire(chosen.note))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import data_pb2, data_pb2_grpc
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import Broken, InvalidInput, InvalidSetting, error_from_dict
-from safetrain_shared.findings import Finding
+from safetrain_shared.errors import Broken, InvalidInput, InvalidSetting
 from safetrain_shared.jobs import DEFAULT_MODEL
 from safetrain_shared.settings import TrainingSettings
-from safetrain_shared.wire import finding_to_wire, settings_from_wire
+from safetrain_shared.wire import fill, settings_from_wire
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import EphemeralWorkers
@@ -22,9 +21,12 @@ from safetraind.service.error_mapping import guarded
 from safetraind.service.stream_limit import Streams
 from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute, checked_output
+from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, InspectRequest
+from safetraind.worker_messages.prepare_messages import PREPARE, PrepareLine, PrepareRequest
+from safetraind.worker_messages.preview_messages import PREVIEW, PreviewRequest
 
-Line = Mapping[str, Any]
 _HEAVIEST = 100.0  # a file's weight: so many copies of each sample
+_HUB = "hf:"  # before the name of a data set of the hub
 _SHOWN_SAMPLES, _MOST_SHOWN = 3, 100  # of a preview
 MOST_READERS = 8  # files being read at once, each by a worker of its own
 
@@ -45,11 +47,14 @@ class DataService(data_pb2_grpc.DataServicer):
         for path in request.paths:
             check_absolute(path)
         with self._streams.one():
-            async for event in self._validated(list(request.paths)):
-                yield event
+            async with aclosing(self._validated(tuple(request.paths))) as events:
+                async for event in events:
+                    yield event
 
-    async def _validated(self, paths: list[str]) -> AsyncIterator[data_pb2.ValidateEvent]:
-        lines: asyncio.Queue[Line | None] = asyncio.Queue()
+    async def _validated(
+        self, paths: tuple[str, ...]
+    ) -> AsyncGenerator[data_pb2.ValidateEvent, None]:
+        lines: asyncio.Queue[InspectLine | None] = asyncio.Queue()
         work = asyncio.create_task(self._inspect(paths, lines))
         try:
             while (line := await lines.get()) is not None:
@@ -66,27 +71,29 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> AsyncIterator[data_pb2.PrepareEvent]:
         """Stream how each source is read, dropped rows, progress, and last the written files."""
         for path in (*request.paths, request.output):
-            check_absolute(path)
+            if path == request.output or not path.startswith(_HUB):
+                check_absolute(path)
         output = str(checked_output(Path(request.output)))
-        work = {
-            "files": list(request.paths),
-            "weights": _weights(request),
-            "output": output,
-            "map": dict(request.columns),
-            "valid": min(1.0, max(0.0, request.valid_share)),
-            "questions": min(1.0, max(0.0, request.questions_share)),
-            "seed": request.seed,
-        }
+        work = PrepareRequest(
+            files=tuple(request.paths),
+            weights=_weights(request),
+            output=output,
+            columns=dict(request.columns),
+            valid=min(1.0, max(0.0, request.valid_share)),
+            questions=min(1.0, max(0.0, request.questions_share)),
+            seed=request.seed,
+        )
         with self._streams.one():
-            async for event in self._prepared(work, output):
-                yield event
+            async with aclosing(self._prepared(work, output)) as events:
+                async for event in events:
+                    yield event
 
     async def _prepared(
-        self, work: Mapping[str, Any], output: str
-    ) -> AsyncIterator[data_pb2.PrepareEvent]:
-        lines: asyncio.Queue[Line | None] = asyncio.Queue()
+        self, work: PrepareRequest, output: str
+    ) -> AsyncGenerator[data_pb2.PrepareEvent, None]:
+        lines: asyncio.Queue[PrepareLine | None] = asyncio.Queue()
         running = asyncio.create_task(
-            self._launcher.run_worker("prepare", work, lease=False, on_progress=lines.put_nowait)
+            self._launcher.run_worker(PREPARE, work, lease=False, on_progress=lines.put_nowait)
         )
         running.add_done_callback(lambda _: lines.put_nowait(None))
         try:
@@ -95,12 +102,10 @@ class DataService(data_pb2_grpc.DataServicer):
             ended = await running
         finally:
             running.cancel()
-        if ended.result is None:
-            raise Broken("daemon.broken", reason=f"prepare: {dict(ended.exit)}", log=ended.log)
-        if "error" in ended.result:
-            raise error_from_dict(ended.result["error"])
-        counts, dropped = ended.result["counts"], ended.result["dropped"]
-        prepared = data_pb2.Prepared(output=output, counts=counts, dropped=dropped)
+        result = ended.result
+        if result is None:
+            raise Broken("daemon.broken", reason=f"prepare: {ended.how}", log=ended.log)
+        prepared = data_pb2.Prepared(output=output, counts=result.counts, dropped=result.dropped)
         yield data_pb2.PrepareEvent(prepared=prepared)
 
     @guarded
@@ -113,81 +118,79 @@ class DataService(data_pb2_grpc.DataServicer):
         source = await bounded(model, self._models.resolve, model)
         folder = await bounded(model, located, source)
         settings = TrainingSettings().with_overrides(settings_from_wire(request.settings))
-        work = {
-            "path": request.path,
-            "model": str(folder or source.path),
-            "hub": folder is None,
-            "samples": min(max(0, request.samples) or _SHOWN_SAMPLES, _MOST_SHOWN),
-            "length": max(0, request.max_seq_length),
-            "mask_prompt": settings.mask_prompt,
-            "thinking": settings.thinking,
-            "trust_remote_code": request.trust_remote_code,
-        }
+        work = PreviewRequest(
+            path=request.path,
+            model=str(folder or source.path),
+            hub=folder is None,
+            samples=min(max(0, request.samples) or _SHOWN_SAMPLES, _MOST_SHOWN),
+            length=max(0, request.max_seq_length),
+            mask_prompt=settings.mask_prompt,
+            thinking=settings.thinking,
+            trust_remote_code=request.trust_remote_code,
+        )
         with self._streams.one():
-            ended = await self._launcher.run_worker("preview", work, lease=False)
+            ended = await self._launcher.run_worker(PREVIEW, work, lease=False)
         if ended.limit:
             raise InvalidInput(f"data.inspection_{ended.limit}")
-        if ended.result is None:
-            raise Broken("daemon.broken", reason=f"preview: {dict(ended.exit)}", log=ended.log)
-        if "error" in ended.result:
-            raise error_from_dict(ended.result["error"])
-        return preview_to_wire(request.path, ended.result)
+        if (result := ended.result) is None:
+            raise Broken("daemon.broken", reason=f"preview: {ended.how}", log=ended.log)
+        response = data_pb2.PreviewResponse(path=request.path)
+        fill(response, result)
+        return response
 
-    async def _inspect(self, paths: list[str], lines: asyncio.Queue[Line | None]) -> None:
+    async def _inspect(
+        self, paths: tuple[str, ...], lines: asyncio.Queue[InspectLine | None]
+    ) -> None:
+        if not paths:
+            lines.put_nowait(None)
+            return
         try:
             ended = await self._launcher.run_worker(
-                "inspect", {"files": paths}, lease=False, on_progress=lines.put_nowait
+                INSPECT, InspectRequest(files=paths), lease=False, on_progress=lines.put_nowait
             )
             if ended.result is None:
-                raise Broken("daemon.broken", reason=f"inspect: {dict(ended.exit)}", log=ended.log)
+                raise Broken("daemon.broken", reason=f"inspect: {ended.how}", log=ended.log)
         finally:
             lines.put_nowait(None)
 
 
-def _to_wire(line: Line) -> data_pb2.ValidateEvent | None:
-    """Convert a worker's line; None for its last line, and for unknown kinds of line."""
-    if "progress" in line:
-        return data_pb2.ValidateEvent(progress=data_pb2.ValidateProgress(**line["progress"]))
-    if "problem" in line:
-        problem = from_plain(line["problem"], Finding)
-        return data_pb2.ValidateEvent(problem=finding_to_wire(problem))
-    if "summary" in line:
-        return data_pb2.ValidateEvent(summary=data_pb2.FileSummary(**line["summary"]))
-    return None
+def _to_wire(line: InspectLine) -> data_pb2.ValidateEvent | None:
+    """Convert a worker's line; None for a kind that clients are not told."""
+    event = data_pb2.ValidateEvent()
+    if line.progress:
+        fill(event.progress, line.progress)
+    elif line.problem:
+        fill(event.problem, line.problem)
+    elif line.summary:
+        fill(event.summary, line.summary)
+    return event if event.WhichOneof("body") else None
 
 
-def _weights(request: data_pb2.PrepareRequest) -> list[float]:
+def _weights(request: data_pb2.PrepareRequest) -> tuple[float, ...]:
     """The weight of each file. Raises InvalidSetting for what is none."""
     if request.weights and len(request.weights) != len(request.paths):
         raise InvalidSetting("prepare.weight", weight="-", most=_HEAVIEST)
     for weight in request.weights:
         if not 0 < weight <= _HEAVIEST:
             raise InvalidSetting("prepare.weight", weight=weight, most=_HEAVIEST)
-    return list(request.weights)
+    return tuple(request.weights)
 
 
-def preview_to_wire(path: str, result: Line) -> data_pb2.PreviewResponse:
-    """The worker's result as a message."""
-    samples = [
-        data_pb2.PreviewSample(
-            line=sample["line"],
-            pieces=[data_pb2.PreviewPiece(**piece) for piece in sample["pieces"]],
-            tokens=sample["tokens"],
-            learned=sample["learned"],
-            problems=[finding_to_wire(from_plain(p, Finding)) for p in sample["problems"]],
+def _prepare_event(line: PrepareLine) -> data_pb2.PrepareEvent:
+    event = data_pb2.PrepareEvent()
+    if line.guess:
+        samples = [json.dumps(sample, ensure_ascii=False) for sample in line.guess.samples]
+        guess = data_pb2.PrepareGuess(
+            path=line.guess.path,
+            form=line.guess.form,
+            columns=line.guess.columns,
+            encoding=line.guess.encoding,
+            delimiter=line.guess.delimiter,
+            samples=samples,
         )
-        for sample in result["samples"]
-    ]
-    counts = {name: count for name, count in result.items() if name != "samples"}
-    return data_pb2.PreviewResponse(path=path, samples=samples, **counts)
-
-
-def _prepare_event(line: Line) -> data_pb2.PrepareEvent:
-    if "guess" in line:
-        samples = [json.dumps(sample, ensure_ascii=False) for sample in line["guess"]["samples"]]
-        guess = data_pb2.PrepareGuess(**{**line["guess"], "samples": samples})
         return data_pb2.PrepareEvent(guess=guess)
-    if "problem" in line:
-        problem = finding_to_wire(from_plain(line["problem"], Finding))
-        return data_pb2.PrepareEvent(problem=problem)
-    return data_pb2.PrepareEvent(progress=data_pb2.PrepareProgress(**line["progress"]))
+    if line.problem:
+        fill(event.problem, line.problem)
+    elif line.progress:
+        fill(event.progress, line.progress)
+    return event

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from safetrain_proto.v1 import jobs_pb2, jobs_pb2_grpc
 from safetrain_shared.errors import NotFound, SafetrainError
-from safetrain_shared.findings import Finding, Status
+from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import FINAL
 from safetrain_shared.wire import finding_to_wire, spec_from_wire, state_to_wire
 from safetraind.controller.controller import Controller
 from safetraind.job_view import QueueView, view
 from safetraind.scheduler import triggers
-from safetraind.scheduler.state import Job
 from safetraind.service.error_mapping import guarded
+from safetraind.service.job_pages import page_of
 from safetraind.storage import output_folder
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.submission import Submission, SubmitRequest
@@ -56,16 +55,17 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def List(  # noqa: N802
         self, request: jobs_pb2.ListJobsRequest, context: Any
     ) -> jobs_pb2.ListJobsResponse:
-        """Return all jobs, oldest first; of those that have ended the newest `ended_limit`."""
-        jobs = self._controller.scheduler.jobs
-        left_out = _older(jobs.values(), request.ended_limit)
+        """Return a page of the jobs in the order of their ids. Raises InvalidInput."""
+        page = page_of(self._controller.scheduler.jobs.values(), request)
         queue, views = QueueView(self._controller), []
-        for count, job_id in enumerate(sorted(jobs.keys() - left_out)):
+        for count, job_id in enumerate(page.ids):
             if count % _VIEWS_PER_TURN == 0:
                 await asyncio.sleep(0)  # a long list must not keep other calls waiting
             with contextlib.suppress(NotFound):  # removed meanwhile
                 views.append(self._shown(job_id, queue))
-        return jobs_pb2.ListJobsResponse(jobs=views, left_out=len(left_out))
+        return jobs_pb2.ListJobsResponse(
+            jobs=views, left_out=page.left_out, next_page_token=page.next_token
+        )
 
     def _shown(self, job_id: int, queue: QueueView) -> jobs_pb2.Job:
         """Return the job's view, or a short one with the error. Raises NotFound.
@@ -74,14 +74,16 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """
         try:
             return view(self._controller, job_id, queue)
-        except SafetrainError:
+        except NotFound:
             raise
+        except SafetrainError as error:
+            cause = finding_of(error)
         except Exception as error:
             log.exception("job %d cannot be shown", job_id)
             reason = f"{type(error).__name__}: {error}"[:200]
             cause = Finding("job.unreadable", Status.FAILED, args={"reason": reason})
-            state = state_to_wire(self._controller.job(job_id).state)
-            return jobs_pb2.Job(id=job_id, state=state, cause=finding_to_wire(cause))
+        state = state_to_wire(self._controller.job(job_id).state)
+        return jobs_pb2.Job(id=job_id, state=state, cause=finding_to_wire(cause))
 
     @guarded
     async def Pause(self, request: jobs_pb2.JobRequest, context: Any) -> jobs_pb2.Job:  # noqa: N802
@@ -119,22 +121,18 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Remove(  # noqa: N802
         self, request: jobs_pb2.RemoveJobRequest, context: Any
     ) -> jobs_pb2.RemoveJobResponse:
-        """Remove a job that has ended; with `files` also delete its files."""
+        """Remove a job that has ended; with `files` also delete its files, but not a verdict, which
+        belongs to the training.
+        """
         job, output = self._controller.job(request.id), self._controller.record(request.id).output
         kept: list[str] = []
-        if request.files and job.state in FINAL:
+        if request.files and job.state in FINAL and not job.evaluates:
             home = self._controller.home.root
             remove = output_folder.remove
             kept = await bounded(output, remove, output, request.id, home, seconds=SLOW_SECONDS)
-        self._controller.wish(triggers.Removed(request.id))
+        self._controller.request(triggers.Removed(request.id))
         return jobs_pb2.RemoveJobResponse(kept=kept)
 
     def _request(self, job_id: int, trigger: triggers.Trigger) -> jobs_pb2.Job:
-        self._controller.wish(trigger)
+        self._controller.request(trigger)
         return view(self._controller, job_id)
-
-
-def _older(jobs: Iterable[Job], limit: int) -> set[int]:
-    """Return the ended jobs except the newest `limit`; none for a limit of 0. Ids only rise."""
-    ended = sorted(job.id for job in jobs if job.state in FINAL)
-    return set(ended[:-limit]) if limit > 0 else set()

@@ -14,12 +14,12 @@ from safetrain_shared.wire import finding_to_wire, plan_to_wire, spec_from_wire
 from safetraind.controller.controller import Controller
 from safetraind.preflight import preflight_run as steps
 from safetraind.preflight.job_preflight import Planning
-from safetraind.preflight.probing import Progress
 from safetraind.processes.ephemeral import EphemeralWorkers
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service.error_mapping import guarded
 from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute
+from safetraind.worker_messages.role import Progress
 
 
 class PreflightService(preflight_pb2_grpc.PreflightServicer):

@@ -1,4 +1,4 @@
-"""Which `seq` of each job somebody may know already: none of them is ever given out again."""
+"""The delivered watermark of each job: no event number up to it is ever used again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_SEQ = 1 << 48
 
 
 class DeliveredWatermark:
-    """The highest `seq` of each job that went out, kept in its run folder: `told`.
+    """The highest `seq` of each job that any client was sent, kept in its run folder, in `told`.
 
     Written in place before the events go out and never synced: the kernel keeps it when a process
     is killed, a full disk can't refuse it, and after a restart of the machine a new block begins
@@ -25,7 +25,7 @@ class DeliveredWatermark:
         self._known: dict[int, int] = {}
 
     def known(self, job_id: int) -> int:
-        """The highest `seq` that may be known; 0: none is."""
+        """The highest `seq` that a client may know; 0: none."""
         if job_id not in self._known:
             self._known[job_id] = self._read(job_id)
         return self._known[job_id]
@@ -39,7 +39,10 @@ class DeliveredWatermark:
         return seq if 0 <= seq < MOST_SEQ else 0
 
     def note(self, job_id: int, seq: int) -> None:
-        """All up to `seq` is about to be known. Without a file, memory alone learns it."""
+        """Note that all events up to `seq` are about to be sent.
+
+        Where the file can't be written, only memory keeps it.
+        """
         if seq <= self.known(job_id):
             return
         self._known[job_id] = seq
@@ -52,5 +55,5 @@ class DeliveredWatermark:
                 os.close(descriptor)
 
     def forget(self, job_id: int) -> None:
-        """The job is no more."""
+        """Drop what is known of a removed job."""
         self._known.pop(job_id, None)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and brought to the disk itself."""
+"""Durable files: replaced atomically, and brought to the disk itself."""
 
 from __future__ import annotations
 

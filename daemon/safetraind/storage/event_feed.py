@@ -1,4 +1,4 @@
-"""A job's event file and its readers: each at its own pace, and nobody queues for a slow one."""
+"""A job's event file and its readers, each at its own speed, without queues for slow ones."""
 
 from __future__ import annotations
 

@@ -3,10 +3,15 @@
 A line is eight hex digits of CRC-32, a space, a JSON object, a newline. The writer is whoever holds
 the run's lock: the worker while one lives, else the daemon. Readers need no lock; a line without
 its newline is not there yet.
+
+The first line holds the number of the file's format, as an event of the kind `format` with the
+`seq` 0, which versions that do not know it pass over. A file without it is of format 1. The number
+rises when an older version would misread the file; a new kind of event keeps it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -19,26 +24,43 @@ from typing import Any
 import msgspec
 
 from safetrain_shared.codec import from_plain, to_plain
+from safetrain_shared.errors import Incompatible
 from safetrain_shared.events import KIND_OF, KINDS, Body, Damaged, Event
 from safetraind.storage import durable
+from safetraind.storage.documents import check_format
 
 MAX_LINE_BYTES = 1 << 20
+FORMAT = 1
+_FORMAT_KIND = "format"
 
 
 def encode(seq: int, attempt: int, now: float, body: Body) -> bytes:
     """The line of an event, newline included. `now`: seconds since the epoch, UTC."""
     head = {"seq": seq, "attempt": attempt, "time": now, "kind": KIND_OF[type(body)]}
-    data = {**head, **to_plain(body)}
+    return _line({**head, **to_plain(body)})
+
+
+def _header() -> bytes:
+    """The first line of a file."""
+    head = {"seq": 0, "attempt": 0, "time": time.time(), "kind": _FORMAT_KIND}
+    return _line({**head, "format": FORMAT})
+
+
+def _line(data: dict[str, Any]) -> bytes:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def decode(line: bytes) -> Event | None:
-    """The event of a line without its newline; None where checksum or content are wrong."""
+def decode(line: bytes) -> Event | int | None:
+    """The event of a line without its newline; None where checksum or content are wrong.
+
+    Of the line that holds the file's format, that number.
+    """
     try:
         if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
-        return _event(_parsed(line[9:]))
+        data = _parsed(line[9:])
+        return int(data["format"]) if data["kind"] == _FORMAT_KIND else _event(data)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -67,10 +89,11 @@ class Read:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Read]:
-    """All whole lines of the file from byte `offset` on.
+    """All complete lines of the file from byte `offset` on.
 
     What is appended meanwhile is left to the next reading. Adjacent bad lines come out as one
-    `Damaged` with the bytes they span. A missing file is empty, and so is what is none.
+    `Damaged` with the bytes they span. A missing file is empty, and so is what is none. Raises
+    Incompatible for a file of a newer version's format.
     """
     try:
         file = path.open("rb")
@@ -85,6 +108,9 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
             event = decode(line[:-1])
             if event is None:
                 bad_from = start if bad_from is None else bad_from
+                continue
+            if isinstance(event, int):
+                check_format({"format": event}, FORMAT, path)
                 continue
             if bad_from is not None:
                 yield _damaged(bad_from, start)
@@ -104,6 +130,17 @@ def _damaged(first: int, end: int) -> Read:
     return Read(Event(0, 0, 0.0, "damaged", body), end)
 
 
+def read_known(path: Path) -> Iterator[Read]:
+    """As `read`, but a file of a newer version is empty."""
+    with contextlib.suppress(Incompatible):
+        yield from read(path)
+
+
+def check_readable(path: Path) -> None:
+    """Raise Incompatible where the file is of a newer version's format."""
+    next(read(path), None)
+
+
 def last_seq(path: Path) -> int:
     """The highest `seq` in the file; 0 where there is none."""
     return max((r.event.seq for r in read(path)), default=0)
@@ -121,6 +158,8 @@ class EventWriter:
         self._seq = max(floor, last_seq(path))
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mend_tail()
+        if os.fstat(self._fd).st_size == 0:
+            self._write(_header())
 
     @property
     def last_seq(self) -> int:
@@ -131,16 +170,7 @@ class EventWriter:
         """Writes one event and returns its `seq`. Raises OSError, e.g. on a full disk; the event
         is then not in the file, and its `seq` is used by the next one.
         """
-        line = encode(self._seq + 1, self._attempt, time.time(), body)
-        size = os.fstat(self._fd).st_size
-        try:
-            written = os.write(self._fd, line)
-        except OSError:
-            os.ftruncate(self._fd, size)
-            raise
-        if written != len(line):
-            os.ftruncate(self._fd, size)
-            raise OSError(28, os.strerror(28), str(self._path))  # ENOSPC: a short write
+        self._write(encode(self._seq + 1, self._attempt, time.time(), body))
         self._seq += 1
         return self._seq
 
@@ -151,6 +181,18 @@ class EventWriter:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._fd)
+
+    def _write(self, line: bytes) -> None:
+        """Append a line, or leave the file as it was and raise OSError."""
+        size = os.fstat(self._fd).st_size
+        try:
+            written = os.write(self._fd, line)
+        except OSError:
+            os.ftruncate(self._fd, size)
+            raise
+        if written != len(line):
+            os.ftruncate(self._fd, size)
+            raise OSError(28, os.strerror(28), str(self._path))  # ENOSPC: a short write
 
     def _mend_tail(self) -> None:
         """Ends a torn last line, so that it reads as damaged and the next one stands alone."""

@@ -1,4 +1,4 @@
-"""The folder that an export writes: free or not, where it is written meanwhile, room for it."""
+"""The folder that an export writes: whether it is free, its temporary name, space on its disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_free(output: Path) -> None:
 
 
 def partial_of(output: Path) -> Path:
-    """Where an export is written until it is whole: beside its folder, on the same disk."""
+    """Where an export is written until it is complete: beside its folder, on the same disk."""
     return output.with_name(f".{output.name}.partial")
 
 

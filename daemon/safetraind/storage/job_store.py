@@ -27,6 +27,7 @@ from safetraind.storage.record import Record
 log = logging.getLogger(__name__)
 
 # Step n brings a database of version n to n + 1. Never change one that was released: add another.
+# The column `fruitless` is `attempts_without_progress`, under the name that was released.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE jobs (

@@ -1,6 +1,6 @@
 """A folder's manifest: the name, size and SHA-256 of every file in it, so that damage is noticed.
 
-Written last, before the folder is renamed into place; a folder without one is no whole folder.
+Written last, before the folder is renamed into place; a folder without one is incomplete.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def damaged_files(folder: Path, *, hashes: bool = True) -> list[str] | None:
     return [
         name
         for name, facts in manifest["files"].items()
-        if not _as_said(folder / name, facts, hashes)
+        if not _matches(folder / name, facts, hashes)
     ]
 
 
@@ -69,7 +69,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _as_said(file: Path, facts: Mapping[str, Any], hashes: bool) -> bool:
+def _matches(file: Path, facts: Mapping[str, Any], hashes: bool) -> bool:
     try:
         if file.stat().st_size != facts["bytes"]:
             return False

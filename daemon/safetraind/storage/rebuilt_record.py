@@ -37,7 +37,7 @@ def rebuilt(run: RunFolder, job_id: int, document: JobDocument | None = None) ->
     if document is None or document.job not in (0, job_id):
         return None
     progress, created, started = Progress(), 0.0, 0.0
-    for read in event_file.read(run.events):
+    for read in event_file.read_known(run.events):
         progress.take(read.event)
         created = created or read.event.time
         body = read.event.body

@@ -1,16 +1,16 @@
-"""What config.json tells of a model before its weights are loaded: lost keys, names of layers."""
+"""What config.json says of a model before its weights are loaded: lost keys, names of layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.utils import _get_classes, load_config
 
 from safetraind.worker import config_keys
+from safetraind.worker_messages.inspect_messages import ModelReading
 
 _ADAPTABLE = (
     nn.Linear,
@@ -22,24 +22,21 @@ _ADAPTABLE = (
 )
 
 
-def read_model(folder: Path, targets: Sequence[str]) -> dict[str, Any]:
-    """`lost`: keys of the configuration that mlx-lm drops and that change the model; `dropped`: the
-    other keys that it drops, as far as they are not known to be bookkeeping; `missing`: targets
-    that are no layers of it; `known`: names that are. Raises whatever mlx-lm raises.
+def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
+    """Return what config.json says of the model and of `targets`. Raises whatever mlx-lm raises.
 
     Without targets no model is built. Its arrays are never computed.
     """
     config = load_config(folder)
     reading = config_keys.read(config)
-    result: dict[str, Any] = {"lost": list(reading.lost), "dropped": list(reading.dropped)}
-    result |= {"missing": [], "known": []}
-    if targets and "model_file" not in config:
-        kind, arguments = _get_classes(config)
-        names = layer_names(kind(arguments.from_dict({**config, **reading.overrides})))
-        result["missing"] = [name for name in targets if name not in names]
-        inside = {name for name in names if not name.startswith(("model.", "lm_head"))}
-        result["known"] = sorted(inside or names)[:8]
-    return result
+    lost, dropped = tuple(reading.lost), tuple(reading.dropped)
+    if not targets or "model_file" in config:
+        return ModelReading(lost, dropped)
+    kind, arguments = _get_classes(config)
+    names = layer_names(kind(arguments.from_dict({**config, **reading.overrides})))
+    missing = tuple(name for name in targets if name not in names)
+    inside = {name for name in names if not name.startswith(("model.", "lm_head"))}
+    return ModelReading(lost, dropped, missing, tuple(sorted(inside or names)[:8]))
 
 
 def layer_names(model: nn.Module) -> set[str]:

@@ -33,8 +33,8 @@ SENTENCES: dict[str, str] = {
         "choose one of {known}."
     ),
     "config.data_set": _(
-        "{data} names a data set of the hub, which safetrain does not fetch. Save it as "
-        "train.jsonl and valid.jsonl, and name their folder or give --train and --valid."
+        "{data} names a data set of the hub. Make training files of it with: safetrain prepare "
+        "hf:{data} --output FOLDER. Then name that folder."
     ),
     "client.no_validation": _(
         "There is no validation data beside {path}. Give it with --valid, or keep a tenth of the "

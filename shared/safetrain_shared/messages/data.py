@@ -41,6 +41,12 @@ SENTENCES: dict[str, str] = {
         "The file is one JSON document, not one sample a line. Write each sample on a line of its "
         "own, for instance with: jq -c '{filter}' '{path}' > samples.jsonl"
     ),
+    "data.unlearned": _(
+        "{count:int} answers are not learned: their messages say train: false, or weight: 0"
+    ),
+    "data.unlearned_in": _(
+        "{name}: {count:int} answers are not learned: their messages say train: false, or weight: 0"
+    ),
     "data.weight": _(
         '"{key}" of message {place} is {value}; only 0, 1, true and false mean something here'
     ),

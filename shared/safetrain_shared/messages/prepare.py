@@ -17,12 +17,24 @@ SENTENCES: dict[str, str] = {
     "prepare.output_taken": _(
         "{path} is not empty, and was not made by prepare. Name a new folder with --output."
     ),
+    "prepare.empty": _("{path} holds no rows."),
     "prepare.no_columns": _(
         "{path}: it is not clear what holds the question and what the answer (columns: {keys}). "
         "Say it with --map question=COLUMN,answer=COLUMN."
     ),
     "prepare.nothing_fits": _(
         "{path}: no row could be read as {form}. Say which column holds what with --map."
+    ),
+    "prepare.hub_name": _(
+        "{name} is no data set of the hub. Write hf:OWNER/NAME, or hf:OWNER/NAME/FILE for one file."
+    ),
+    "prepare.hub_no_data": _(
+        "{name} holds no file that is read: Parquet, JSON, CSV, TSV, Excel or text."
+    ),
+    "prepare.hub_unknown": _("The hub has no data set {repository}. Check its name."),
+    "prepare.hub_offline": _(
+        "The data set {repository} is not on this machine yet and the hub does not answer. Check "
+        "the network, or name a file."
     ),
     "prepare.weight": _(
         "{weight} is no weight of a file. It is a number above 0 and at most {most:num}, as in "

@@ -101,6 +101,7 @@ function hero(job) {
   at("next").hidden = !job.next.length;
   at("retry").hidden = !job.retry;
   at("retry").value = job.id;
+  see();
 }
 
 function fact([label, value]) {
@@ -121,6 +122,31 @@ async function retry(event) {
     link("gone");
   }
   button.disabled = false;
+}
+
+// Which job's data is shown, so that another job's is asked for anew.
+let seen = 0;
+
+async function see() {
+  const job = Number(at("retry").value);
+  if (!at("seen").open || seen === job) return;
+  seen = job;
+  at("samples").replaceChildren(make("p", { class: "hint" }, "…"));
+  try {
+    const response = await fetch(`/api/preview?lang=${words.lang}`, {
+      method: "POST", body: JSON.stringify({ job }),
+    });
+    const { samples, lengths, error } = await response.json();
+    const shown = (samples ?? []).map((pieces) => make("pre", { tabindex: 0 }, ...pieces.map(piece)));
+    at("samples").replaceChildren(...shown, make("p", { class: "hint" }, error ?? lengths));
+  } catch {
+    seen = 0;
+    link("gone");
+  }
+}
+
+function piece([text, learned, cut]) {
+  return make(cut ? "s" : learned ? "mark" : "span", {}, text);
 }
 
 function figure({ label, value, below, share }) {
@@ -202,6 +228,7 @@ for (const button of document.querySelectorAll("[data-lang]")) {
   });
 }
 at("retry").addEventListener("click", retry);
+at("seen").addEventListener("toggle", see);
 addEventListener("hashchange", () => { if (/^#job=/.test(location.hash)) open(); });
 listen(() => words, picked);
 open();

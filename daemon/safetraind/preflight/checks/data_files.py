@@ -4,8 +4,9 @@ from pathlib import Path
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import DataFile, Facts
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, passed
+from safetraind.worker_messages.inspect_messages import DataFile
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:

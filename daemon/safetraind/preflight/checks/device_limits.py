@@ -1,4 +1,4 @@
-"""What the device allows: its recommended working set and its largest single buffer."""
+"""The limits of the device: its recommended working set and its largest single buffer."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Told where the device tells it; the planner stays below."""
+    """The device's limits, where it reports them; the planner stays below."""
     device = facts.device
     if device is None or not device.working_set:
         return []

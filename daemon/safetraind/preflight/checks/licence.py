@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Told, not judged: what it allows is between its author and the user."""
+    """The licence is reported and not judged."""
     if not facts.model.licence:
         return []
     return [info("model.licence", licence=facts.model.licence)]

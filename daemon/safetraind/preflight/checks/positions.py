@@ -5,8 +5,9 @@ from pathlib import Path
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import DataFile, Facts
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, warning
+from safetraind.worker_messages.inspect_messages import DataFile
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import Data, DataFile, Facts
-from safetraind.preflight.check import Check, failed, passed, warning
+from safetraind.planner.facts import Data, Facts
+from safetraind.preflight.check import Check, failed, info, passed, warning
+from safetraind.worker_messages.inspect_messages import DataFile
 
 # These have checks of their own.
 _ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")
@@ -17,14 +18,17 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     data = facts.data
     if data is None:
         return []
-    findings: list[Finding] = []
+    findings, infos = list[Finding](), list[Finding]()
     for file in (data.train, data.valid):
         if file is not None:
             findings += _totals(file, data.problems)
             findings += _template(file, data) or _rendering(file)
+            if file.unlearned:
+                name = Path(file.path).name
+                infos.append(info("data.unlearned_in", name=name, count=file.unlearned))
     if data.tokenizer_reason:
         findings.append(failed("data.no_tokenizer", reason=data.tokenizer_reason))
-    return findings or [passed("data.good")]
+    return [*(findings or [passed("data.good")]), *infos]
 
 
 def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
@@ -41,7 +45,7 @@ def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
 
 
 def _template(file: DataFile, data: Data) -> list[Finding]:
-    """That the model has no chat template for the file's samples."""
+    """Return the finding that the model has no chat template for the file's samples."""
     if file.format == "text" or file.lengths is None:
         return []
     name = Path(file.path).name

@@ -1,4 +1,4 @@
-"""Whether the model is on this machine, whole."""
+"""Whether all files of the model are on this machine."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

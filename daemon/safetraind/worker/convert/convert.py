@@ -5,7 +5,6 @@ Runs as a child of the daemon without the GPU lease, so everything happens on th
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import sys
@@ -16,18 +15,21 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 
+from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import InvalidInput, NoRoom, SafetrainError, error_to_dict
 from safetraind.storage.durable import sync_folder
 from safetraind.storage.manifest import sha256, write_manifest
 from safetraind.worker.convert.gguf_reader import Gguf, model_config, model_weights, read_gguf
 from safetraind.worker.convert.gguf_tokenizer import build_tokenizer, tokenizer_config
+from safetraind.worker.exchange import disk_error
+from safetraind.worker_messages.role import Progress
 
-Progress = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Called with a phase (`converting`, `checking`) and the progress in it, 0 to 1."""
 
 
 def convert_gguf(
-    gguf: Path, folder: Path, *, documents: Sequence[Path] = (), progress: Progress | None = None
+    gguf: Path, folder: Path, *, documents: Sequence[Path] = (), progress: OnProgress | None = None
 ) -> None:
     """Convert the llama-architecture file `gguf` (F32, F16, Q4_0, Q4_1, Q8_0) into `folder`.
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         _print_line({"error": error_to_dict(error)})
         return error.exit_code
     except OSError as error:
-        _print_line({"error": error_to_dict(_disk_error(error, folder))})
+        _print_line({"error": error_to_dict(disk_error(error, str(folder)))})
         return NoRoom.exit_code
     return 0
 
@@ -120,19 +122,13 @@ def _replace(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _disk_error(error: OSError, folder: Path) -> NoRoom:
-    if error.errno == errno.ENOSPC:
-        return NoRoom("disk.full", path=str(folder))
-    return NoRoom("disk.refused", path=str(folder), reason=error.strerror or str(error))
-
-
 def _write_json(file: Path, value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     file.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _print_progress(phase: str, done: float) -> None:
-    _print_line({"phase": phase, "done": done})
+    _print_line(to_plain(Progress(phase, done)))
 
 
 def _print_line(value: dict[str, Any]) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlx_lm.gguf import TokenType
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from safetrain_shared.errors import InvalidInput
 from safetraind.worker.convert.gguf_reader import Gguf
-
-_CONTROL, _USER_DEFINED = 3, 4
-"""`enum llama_token_type` of llama.cpp."""
 
 
 def build_tokenizer(gguf: Gguf) -> Tokenizer:
@@ -32,8 +30,8 @@ def build_tokenizer(gguf: Gguf) -> Tokenizer:
     tokenizer.pre_tokenizer = _pre_tokenizer(gguf.metadata.get("tokenizer.ggml.pre", "gpt-2"))
     tokenizer.decoder = decoders.ByteLevel()
     types = gguf.need("tokenizer.ggml.token_type")
-    tokenizer.add_special_tokens(_of_type(tokens, types, _CONTROL, special=True))
-    tokenizer.add_tokens(_of_type(tokens, types, _USER_DEFINED, special=False))
+    tokenizer.add_special_tokens(_of_type(tokens, types, TokenType.CONTROL, special=True))
+    tokenizer.add_tokens(_of_type(tokens, types, TokenType.USER_DEFINED, special=False))
     if gguf.metadata.get("tokenizer.ggml.add_bos_token", False):
         bos = gguf.need("tokenizer.ggml.bos_token_id")
         tokenizer.post_processor = processors.TemplateProcessing(

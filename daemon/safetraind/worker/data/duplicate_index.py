@@ -1,8 +1,8 @@
 """Equal and nearly equal samples: within a file, and between files.
 
-Two samples are equal when their words are (`said.words_of`). Hashes of a file that may be larger
-than memory lie in partitions on the disk; of the smaller one, that others are compared with, an
-index is kept, bounded too.
+Two samples are equal when their words are (`text_normalisation.words_of`). Hashes of a file that
+may be larger than memory lie in partitions on the disk; of the smaller one, that others are
+compared with, an index is kept, bounded too.
 """
 
 from __future__ import annotations

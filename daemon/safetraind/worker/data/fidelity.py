@@ -1,7 +1,7 @@
 """Compares a rendered conversation with the sample that it was made from.
 
 A chat template may leave out, shorten or misprint what a sample says, and raise nothing. What is
-found here is told by line; a sample whose calls are lost or misprinted is refused.
+found here is reported by line; a sample whose calls are lost or misprinted is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells a file that is one JSON document from JSON lines, by its beginning."""
+"""Recognises by its beginning a file that is one JSON document and not JSON lines."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
 """The worker role `preview`: samples of a file as the model sees them, through its chat template.
 
-Reads `preview_request.json` in its run folder: {"path", "model", "hub", "samples", "length",
-"mask_prompt", "thinking", "trust_remote_code"}. Its result is {"samples", "counted", "median",
-"longest", "cut", "lost", "failed"} or {"error"}. Without the GPU lease: it loads no weights.
+`worker_messages.preview_messages` has its request and its result. Without the GPU lease: it loads
+no weights.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,22 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
-from safetrain_shared.codec import to_plain
-from safetrain_shared.errors import InvalidInput, SafetrainError, error_to_dict
+from safetrain_shared.errors import InvalidInput
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.paths import RunFolder
-from safetraind.storage.durable import write_json
 from safetraind.worker.data.encode_chat import Encoded, Encoder, Refused
 from safetraind.worker.data.schema import Problem, Unusable, form_of, judge
+from safetraind.worker.exchange import answer, read_request
 from safetraind.worker.hub import tokenizer_files
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Unmapped
 from safetraind.worker.prepare.sample_forms import form_of as prepared_form
+from safetraind.worker_messages.preview_messages import (
+    PREVIEW,
+    PreviewPiece,
+    PreviewRequest,
+    PreviewResult,
+    PreviewSample,
+)
 
 _COUNTED = 1000  # samples: some seconds of work
 _GUESSED_FROM = 50  # rows
@@ -36,55 +40,43 @@ _MOST_CHARACTERS = 20_000
 
 
 def main(arguments: list[str]) -> int:
-    """Previews as the run folder asks. What is wrong with file or model is a result."""
-    run = RunFolder(Path(arguments[0]))
-    request = json.loads((run.root / "preview_request.json").read_text(encoding="utf-8"))
-    try:
-        result = preview(request)
-    except SafetrainError as error:
-        result = {"error": error_to_dict(error)}
-    write_json(run.probe, result)
+    """Preview as the run folder asks. What is wrong with file or model is a result."""
+    request = read_request(arguments[0], PREVIEW.name, PreviewRequest)
+    answer(arguments[0], lambda _: preview(request))
     return 0
 
 
-def preview(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The first samples of the file, and the lengths of the first thousand. Raises SafetrainError.
-
-    `length`: tokens beyond which a sample would be cut; 0: none.
-    """
-    samples = list(_samples(str(request["path"])))
-    encoder = Encoder(
-        _tokenizer(request),
-        bool(request.get("mask_prompt", True)),
-        thinking=str(request.get("thinking", "given")),
-    )
-    length, wanted = int(request["length"]), int(request["samples"])
-    shown: list[dict[str, Any]] = []
+def preview(request: PreviewRequest) -> PreviewResult:
+    """The first samples, and the lengths of the first thousand. Raises SafetrainError."""
+    samples = list(_samples(request.path))
+    encoder = Encoder(_tokenizer(request), request.mask_prompt, thinking=request.thinking)
+    length, wanted = request.length, request.samples
+    shown: list[PreviewSample] = []
     lengths, lost, failed = list[int](), 0, 0
     for row, sample in samples:
         encoded = _encoded(encoder, row.place, sample)
         if isinstance(encoded, Problem):
             failed += 1
             if len(shown) < wanted:
-                shown.append(_failed(row.place, encoded))
+                shown.append(PreviewSample(row.place, problems=(_finding(encoded, row.place),)))
             continue
         lengths.append(len(encoded.tokens))
         lost += bool(length) and True not in encoded.learned[1:length]
         if len(shown) < wanted:
             shown.append(as_seen(encoded, encoder.tokenizer, length))
-    return {
-        "samples": shown,
-        "counted": len(lengths),
-        "median": int(statistics.median(lengths)) if lengths else 0,
-        "longest": max(lengths, default=0),
-        "cut": sum(tokens > length for tokens in lengths) if length else 0,
-        "lost": lost,
-        "failed": failed,
-    }
+    return PreviewResult(
+        samples=tuple(shown),
+        counted=len(lengths),
+        median=int(statistics.median(lengths)) if lengths else 0,
+        longest=max(lengths, default=0),
+        cut=sum(tokens > length for tokens in lengths) if length else 0,
+        lost=lost,
+        failed=failed,
+    )
 
 
-def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> dict[str, Any]:
-    """One sample as runs of tokens that are all learned, or all not; `length`: as in `preview`."""
+def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> PreviewSample:
+    """One sample as runs of tokens that are all learned, or all not; `length` as in the request."""
     marks = [
         (learned, bool(length) and place >= length) for place, learned in enumerate(encoded.learned)
     ]
@@ -93,18 +85,18 @@ def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> dict[
         end += len(list(run))
         # What is decoded from the beginning keeps the spaces that single pieces would lose.
         text = tokenizer.decode(encoded.tokens[:end])
-        pieces.append({"text": text[len(before) :], "learned": learned, "cut": cut})
+        pieces.append(PreviewPiece(text[len(before) :], learned, cut))
         before = text
         if end >= _MOST_CHARACTERS:
             break
     kept = encoded.learned[:length] if length else encoded.learned
-    return {
-        "line": encoded.line,
-        "pieces": pieces,
-        "tokens": len(encoded.tokens),
-        "learned": sum(kept),
-        "problems": [_plain(problem, encoded.line) for problem in encoded.problems],
-    }
+    return PreviewSample(
+        line=encoded.line,
+        pieces=tuple(pieces),
+        tokens=len(encoded.tokens),
+        learned=sum(kept),
+        problems=tuple(_finding(problem, encoded.line) for problem in encoded.problems),
+    )
 
 
 def _samples(path: str) -> Iterator[tuple[Row, Any]]:
@@ -146,22 +138,14 @@ def _encoded(encoder: Encoder, line: int, sample: Any) -> Encoded | Problem:
         return Problem("train.template_refuses", args={"reason": str(error)})
 
 
-def _failed(line: int, problem: Problem) -> dict[str, Any]:
-    problems = [_plain(problem, line)]
-    return {"line": line, "pieces": [], "tokens": 0, "learned": 0, "problems": problems}
+def _finding(problem: Problem, line: int) -> Finding:
+    return Finding(problem.code, problem.status, args={"line": line, **problem.args})
 
 
-def _plain(problem: Problem, line: int) -> dict[str, Any]:
-    finding = Finding(problem.code, problem.status, args={"line": line, **problem.args})
-    plain: dict[str, Any] = to_plain(finding)
-    return plain
-
-
-def _tokenizer(request: Mapping[str, Any]) -> TokenizerWrapper:
+def _tokenizer(request: PreviewRequest) -> TokenizerWrapper:
     """The model's tokenizer, without its weights. Raises InvalidInput, and as the hub does."""
-    name = str(request["model"])
-    folder = tokenizer_files(name) if request.get("hub") else Path(name)
-    extra = {"trust_remote_code": True} if request.get("trust_remote_code") else None
+    folder = tokenizer_files(request.model) if request.hub else Path(request.model)
+    extra = {"trust_remote_code": True} if request.trust_remote_code else None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tokenizer = load_tokenizer(folder, extra, eos_token_ids=config.get("eos_token_id"))

@@ -1,4 +1,4 @@
-"""A bounded, uniform draw of a file's lines, its longest and its oddest, for counting tokens."""
+"""A bounded, uniform sample of a file's lines, its longest and its oddest, for counting tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReservoirSample:
     seen: int = 0
     _kept: list[Line] = field(default_factory=list)
     _bytes: int = 0
-    _room: int = MAX_LINES
+    _size: int = MAX_LINES
     _next: int = 0
     _weight: float = 1.0
     _longest: list[tuple[int, int, Line]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class ReservoirSample:
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def offer(self, line: Line, *, odd: bool = False) -> None:
-        """Shows one more line to the draw. The first that are `odd` are kept besides."""
+        """Offer one more line to the sample. The first that are `odd` are kept besides."""
         self.seen += 1
         if self.seen > self._next:
             self._keep(line)
@@ -49,18 +49,18 @@ class ReservoirSample:
             self._odd_bytes += len(line.content)
 
     def _keep(self, line: Line) -> None:
-        if len(self._kept) < self._room:
+        if len(self._kept) < self._size:
             self._kept.append(line)
             self._bytes += len(line.content)
         else:
-            place = self._random.randrange(self._room)
+            place = self._random.randrange(self._size)
             self._bytes += len(line.content) - len(self._kept[place].content)
             self._kept[place] = line
         self._shed()
-        if len(self._kept) >= self._room:
-            draw = self._random.random
-            self._weight *= math.exp(math.log(draw()) / self._room)
-            skipped = math.log(draw()) / math.log(1 - min(self._weight, 1 - 1e-12))
+        if len(self._kept) >= self._size:
+            uniform = self._random.random
+            self._weight *= math.exp(math.log(uniform()) / self._size)
+            skipped = math.log(uniform()) / math.log(1 - min(self._weight, 1 - 1e-12))
             self._next = self.seen + int(skipped)
 
     @property
@@ -69,25 +69,25 @@ class ReservoirSample:
         return self.seen == len(self._kept)
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines drawn."""
+        """The sampled lines."""
         return iter(self._kept)
 
     def longest(self) -> Iterator[Line]:
-        """The lines with the most bytes, where the draw may have missed them."""
+        """The lines with the most bytes, where the sample may have missed them."""
         return iter([] if self.complete else [line for _, _, line in self._longest])
 
     def odd(self) -> Iterator[Line]:
-        """The first odd lines, where the draw may have missed them."""
+        """The first odd lines, where the sample may have missed them."""
         return iter([] if self.complete else self._odd)
 
     def _shed(self) -> None:
-        """Gives up lines drawn at random until the rest fits; the draw is smaller from then on."""
+        """Drop lines at random until the rest fits; the sample is smaller from then on."""
         while self._bytes > MAX_BYTES and len(self._kept) > 1:
             place = self._random.randrange(len(self._kept))
             self._bytes -= len(self._kept[place].content)
             self._kept[place] = self._kept[-1]
             self._kept.pop()
-            self._room = len(self._kept)
+            self._size = len(self._kept)
 
     def _note_long(self, line: Line) -> None:
         entry = (len(line.content), self.seen, line)

@@ -1,7 +1,7 @@
-"""One pass over one training file: its problems line by line, its repeats, its leaks, a draw of it.
+"""One pass over one training file: its problems by line, repeats, leaks, a sample of its lines.
 
-Problems come out as they are found. Memory stays flat whatever the file's size: see `index`
-and `draw` for what is kept.
+Problems come out as they are found. Memory stays flat whatever the file's size: see
+`duplicate_index` and `reservoir_sample` for what is kept.
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ from safetraind.worker.data.json_document import document_shape
 from safetraind.worker.data.line_reader import MAX_LINE_BYTES, Corpus, Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
 from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
+from safetraind.worker_messages.inspect_messages import FileProgress
 
 # Beyond this many of one kind, problems are counted and no longer listed.
 MAX_LISTED = 1000
 _LINES_BETWEEN_PROGRESS = 4096
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far the reading is, in bytes."""
-
-    path: str
-    bytes_done: int
-    bytes_total: int
 
 
 @dataclass(slots=True)
@@ -41,6 +33,7 @@ class Scan:
 
     `leakage`: an index of other files, in which the samples are looked up. `indexing`: the one into
     which they are put, for files that are scanned later. `name`: what findings call this file.
+    `unlearned`: answers of which their message says that they are not to be learned.
     """
 
     path: str
@@ -54,11 +47,12 @@ class Scan:
     size: int = 0
     errors: int = 0
     warnings: int = 0
+    unlearned: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     draw: ReservoirSample = field(default_factory=ReservoirSample)
     _repeats: Repeats = field(default_factory=Repeats)
 
-    def run(self) -> Iterator[Finding | Progress]:
+    def run(self) -> Iterator[Finding | FileProgress]:
         """Reads the file. Raises as `Corpus` does where it cannot be opened."""
         if self.indexing is not None:
             self.indexing.begin(self.name or Path(self.path).name)
@@ -72,13 +66,13 @@ class Scan:
             for line in corpus:
                 self.lines = line.number
                 if line.number % _LINES_BETWEEN_PROGRESS == 0:
-                    yield Progress(self.path, corpus.done, corpus.size)
+                    yield FileProgress(self.path, corpus.done, corpus.size)
                 if found := self._take(line):
                     yield from found
             yield from self._close(corpus)
         for number, first in self._repeats:
             yield from self._note("data.duplicate", number, Status.WARNING, {"first": first})
-        yield Progress(self.path, self.size, self.size)
+        yield FileProgress(self.path, self.size, self.size)
 
     def _take(self, line: Line) -> list[Finding]:
         """The findings of one line. Good lines, which are nearly all, take the shortest way."""
@@ -101,6 +95,8 @@ class Scan:
             if any(problem.status is Status.FAILED for problem in problems):
                 return found
         self.samples += 1
+        if not plain and form in ("chat", "tools"):
+            self.unlearned += schema.unlearned(sample["messages"])
         self.draw.offer(line, odd=not plain and form in ("chat", "tools"))
         if self.compare:
             found += self._compare(sample, form, line.number)
@@ -144,6 +140,8 @@ class Scan:
             yield from self._note("data.bom", 1, Status.WARNING)
         if corpus.grew:
             yield from self._note("data.changing", self.lines, Status.WARNING)
+        if self.unlearned:
+            yield from self._note("data.unlearned", 0, Status.INFO, {"count": self.unlearned})
         if not self.samples and not self.errors:
             yield from self._note("data.no_samples", 0)
         index = self.indexing

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+# Beside msgspec, which says less of what is wrong: not which kind, for a cut line or bytes that are
+# no UTF-8 not where. `arg_words` has what people are told for each of orjson's reasons.
 import orjson
 
 from safetrain_shared.errors import ArgValue
@@ -32,7 +34,7 @@ _SAMPLE_KEYS = {
     "tools": (b'"messages"', b'"tools"'),
     "text": (b'"text"',),
 }
-# Keys that other trainers give a meaning which is none here: each is told where it stands.
+# Keys that have a meaning for other trainers and none here; each is reported where it stands.
 _FOREIGN = frozenset(
     {"loss", "loss_weight", "loss_mask", "mask", "masked", "label", "labels", "learn", "trainable"}
     | {"train_detail", "training", "chosen", "rejected", "images", "image", "videos", "audios"}
@@ -146,6 +148,11 @@ def is_learned(message: Mapping[str, Any]) -> bool:
     return message.get("weight") not in _UNLEARNED and message.get("train") is not False
 
 
+def unlearned(messages: list[dict[str, Any]]) -> int:
+    """How many answers of a conversation without faults are not to be learned."""
+    return sum(m["role"] == "assistant" and not is_learned(m) for m in messages)
+
+
 _UNLEARNED = (0, False)
 _WEIGHTS = (None, 0, 1)  # false and true are equal to them
 
@@ -159,9 +166,9 @@ _PLAIN_NEXT = {
 
 
 def is_plain(messages: Any) -> bool:
-    """Nothing is wrong, seen in one quick look: texts, the usual roles in order, an answer last.
+    """Whether a quick look finds nothing wrong: texts, the usual roles in order, an answer last.
 
-    What does not pass here is looked at closely, and may still be good.
+    Messages that do not pass are judged in full, and may still be good.
     """
     role = ""
     try:

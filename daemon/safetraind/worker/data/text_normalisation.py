@@ -1,4 +1,4 @@
-"""What a sample says: its text, its words as they count for equality, its units for nearness."""
+"""A sample's text: its words as they count for equality, its units for nearness."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LONG_ON_AVERAGE = 10
 
 
 def text_of(sample: Sample, form: str) -> str:
-    """All that is said in a sample without faults, in order: contents, and the calls of tools."""
+    """All text of a sample without faults, in order: contents, and the calls of tools."""
     if form == "text":
         return str(sample["text"])
     if form == "completions":
         return f"{sample['prompt']}\n{sample['completion']}"
     messages = sample["messages"]
     try:  # a message of two keys has a role, a content and no calls
-        return "\n".join([m["content"] if len(m) == 2 else _said(m) for m in messages])
+        return "\n".join([m["content"] if len(m) == 2 else _text(m) for m in messages])
     except (KeyError, TypeError):
-        return "\n".join([_said(message) for message in messages])
+        return "\n".join([_text(message) for message in messages])
 
 
 def words_of(text: str) -> list[bytes]:
@@ -67,7 +67,7 @@ def _units(word: bytes) -> list[bytes]:
     return [character.encode() for character in word.decode()]
 
 
-def _said(message: Mapping[str, Any]) -> str:
+def _text(message: Mapping[str, Any]) -> str:
     parts = [content_of(message)]
     for call in message.get("tool_calls") or ():
         # Without the call's id, which is drawn anew each time.

@@ -6,20 +6,20 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from safetraind.worker.data.answer_kind import Answers
 from safetraind.worker.data.encode_chat import Encoder, Refused, TooSlow
 from safetraind.worker.data.line_reader import Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
 from safetraind.worker.data.schema import Problem, form_of, parse
+from safetraind.worker_messages.inspect_messages import NEVER, Lengths, SampleProblem
 
 TOPS = 128
 _BETWEEN_PROGRESS = 64
 
 
 @dataclass(slots=True)
-class Lengths:
+class LengthCounts:
     """Samples by their number of tokens, and by the place of the first token that is learned.
 
     `tops`: the longest samples' tokens, and how many of those are learned. `scale`: samples in the
@@ -50,33 +50,33 @@ class Lengths:
             kept, first = problem, line
         self.problems[problem.code] = kept, first, count + 1
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON, counts as pairs."""
-        return {
-            "tokens": sorted(self.tokens.items()),
-            "answers": sorted(self.answers.items()),
-            "longest": self.longest,
-            "tops": sorted(self.tops, reverse=True),
-            "scale": self.scale,
-            "failed": self.failed,
-            "line": self.line,
-            "reason": self.reason,
-            "distinct": len(self.said.seen),
-            "structured": self.said.structured,
-            "problems": [
-                {"code": p.code, "status": p.status, "args": dict(p.args), "line": line, "count": n}
-                for p, line, n in self.problems.values()
-            ],
-        }
+    def message(self) -> Lengths:
+        """The same as the worker's answer has it, counts as pairs."""
+        return Lengths(
+            tokens=tuple(sorted(self.tokens.items())),
+            answers=tuple(sorted(self.answers.items())),
+            longest=self.longest,
+            tops=tuple(sorted(self.tops, reverse=True)),
+            scale=self.scale,
+            failed=self.failed,
+            line=self.line,
+            reason=self.reason,
+            distinct=len(self.said.seen),
+            structured=self.said.structured,
+            problems=tuple(
+                SampleProblem(problem.code, problem.status, dict(problem.args), line, count)
+                for problem, line, count in self.problems.values()
+            ),
+        )
 
 
 def count(
     draw: ReservoirSample, encoder: Encoder, progress: Callable[[], None] = lambda: None
-) -> Lengths:
+) -> LengthCounts:
     """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised;
     one that takes too long for a sample ends the count. `progress` is called now and then.
     """
-    lengths, drawn = Lengths(), set()
+    lengths, drawn = LengthCounts(), set()
     try:
         for number, line in enumerate(draw):
             drawn.add(line.number)
@@ -95,7 +95,7 @@ def count(
     return lengths
 
 
-def _measured(line: Line, encoder: Encoder, lengths: Lengths) -> tuple[int, int] | None:
+def _measured(line: Line, encoder: Encoder, lengths: LengthCounts) -> tuple[int, int] | None:
     sample = parse(line.content)
     try:
         encoded = encoder.encode(line.number, sample, form_of(sample))
@@ -119,4 +119,4 @@ def _measured(line: Line, encoder: Encoder, lengths: Lengths) -> tuple[int, int]
 def _first(learned: Iterable[bool]) -> int:
     """The place of the first learned token that can be predicted, which the very first cannot."""
     places = (place for place, is_learned in enumerate(learned) if is_learned and place)
-    return next(places, 1 << 30)
+    return next(places, NEVER)

@@ -16,6 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.manifest import sha256
+from safetraind.worker.data.thinking import GIVEN, without_thinking
 from safetraind.worker.evaluation.question_set import Question
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import LoadedModel, attach_adapter, detach_adapter
@@ -26,10 +27,10 @@ WEIGHTS = "adapters.safetensors"
 
 
 class Watcher(Protocol):
-    """Who is told how far an evaluation is, and may end it."""
+    """Receives the progress of an evaluation, and may end it."""
 
     def phase(self, name: str) -> None:
-        """It does something else now: one of `events.PHASES`."""
+        """Note the phase that begins: one of `events.PHASES`."""
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
         """So many questions are answered for good."""
@@ -41,9 +42,13 @@ class Watcher(Protocol):
 class Asker:
     """Asks models the same questions; what was answered before a kill is not asked again."""
 
-    def __init__(self, folder: Path, most: int, total: int, watcher: Watcher) -> None:
-        """`folder`: where answers are kept; `most`: tokens of one; `total`: questions in all."""
-        self._folder, self._most = folder, most
+    def __init__(
+        self, folder: Path, most: int, total: int, watcher: Watcher, thinking: str = GIVEN
+    ) -> None:
+        """`folder`: where answers are kept; `most`: tokens of one; `total`: questions in all;
+        `thinking`: the setting of that name of the training.
+        """
+        self._folder, self._most, self._thinking = folder, most, thinking
         self._total, self._watcher = total, watcher
         self._answered = self._asked = 0
         self._began = time.monotonic()
@@ -60,7 +65,7 @@ class Asker:
         The model has no adapter before and after. `who` names the kept file.
         Raises NotFound or InvalidInput for an adapter that doesn't fit.
         """
-        prompts = [encode_prompt(loaded.tokenizer, q.messages) for q in questions]
+        prompts = [encode_prompt(loaded.tokenizer, q.messages, self._thinking) for q in questions]
         kept = self._folder / f"answers-{who}-{self._key(loaded, adapter, questions)}.json"
         answers: list[str] = read_json(kept) or []
         if len(answers) < len(questions) and adapter is not None:
@@ -91,7 +96,7 @@ class Asker:
             str(loaded.folder),
             sha256(adapter / WEIGHTS) if adapter is not None else "",
             [[list(map(dict, q.messages)), q.expected, q.match] for q in questions],
-            [self._most, BATCH, BATCH_TOKENS],
+            [self._most, BATCH, BATCH_TOKENS, self._thinking],
         ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -120,7 +125,9 @@ def answered(
     max_tokens: int,
     watcher: Watcher,
 ) -> list[str]:
-    """Greedy answers to prompts (token ids), of at most `max_tokens` tokens."""
+    """Greedy answers to prompts (token ids), of at most `max_tokens` tokens; without the thinking
+    that stands in front of them.
+    """
     generator = BatchGenerator(
         model,
         stop_tokens=[[token] for token in tokenizer.eos_token_ids],
@@ -138,7 +145,7 @@ def answered(
     finally:
         generator.close()
         mx.clear_cache()
-    return [tokenizer.decode(tokens[place]).strip() for place in places]
+    return [without_thinking(tokenizer.decode(tokens[place])).strip() for place in places]
 
 
 def longest_answer(

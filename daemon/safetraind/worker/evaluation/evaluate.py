@@ -26,6 +26,7 @@ from safetrain_shared.paths import ADAPTERS, EVALUATION, EVALUATION_RESULT
 from safetraind.storage import documents, training_state
 from safetraind.storage.manifest import read_manifest
 from safetraind.worker.data.line_reader import Corpus
+from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.evaluation.answering import WEIGHTS, Asker, Watcher, longest_answer
 from safetraind.worker.evaluation.general_suite import divergence, general_questions
 from safetraind.worker.evaluation.harness import task_scores
@@ -50,6 +51,7 @@ class Work:
     train: str
     spec: EvaluationSpec
     trust_remote_code: bool = False
+    thinking: str = GIVEN
 
     @property
     def folder(self) -> Path:
@@ -61,7 +63,9 @@ def work_of(job: int, spec: JobSpec, model: str, output: Path) -> Work:
     """The evaluation that a job's specification asks for, in the trained job's `output`."""
     asked = spec.evaluation or EvaluationSpec()
     asked = replace(asked, questions=asked.questions or spec.valid)
-    return Work(asked.job or job, model, output, spec.train, asked, spec.trust_remote_code)
+    thinking = spec.complete_settings.thinking
+    job = asked.job or job
+    return Work(job, model, output, spec.train, asked, spec.trust_remote_code, thinking)
 
 
 def evaluate(work: Work, watcher: Watcher) -> Evaluation:
@@ -93,7 +97,7 @@ class _Evaluating:
         total += len(self._reported) * (3 if self._noisy else 2) + 2 * len(self._general)
         expected = [str(one) for question in questions for one in question.expected]
         most = work.spec.max_tokens or longest_answer(loaded.tokenizer, self._trained + expected)
-        self._asker = Asker(work.folder, most, total, watcher)
+        self._asker = Asker(work.folder, most, total, watcher, work.thinking)
 
     def run(self) -> Evaluation:
         self._watcher.phase("asking")

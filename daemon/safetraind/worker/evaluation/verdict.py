@@ -1,4 +1,4 @@
-"""The verdict on two models that answered the same questions: better, worse, or cannot be told."""
+"""The verdict on two models that answered the same questions: better, worse, or unclear."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def _interval(differences: np.ndarray, rng: np.random.Generator) -> tuple[float,
 
 def _p_value(differences: np.ndarray, rng: np.random.Generator) -> float:
     """Two-sided: how often random signs give a sum as far from zero as the one observed."""
-    told = differences[differences != 0]
-    if not len(told):
+    unequal = differences[differences != 0]
+    if not len(unequal):
         return 1.0
-    if np.all(np.abs(told) == abs(told[0])):
-        return _binomial(int((told > 0).sum()), len(told))
-    signs = rng.choice((-1.0, 1.0), (_RESAMPLES, len(told)))
-    sums = np.abs(signs @ np.abs(told))
-    reached = int((sums >= abs(told.sum()) - 1e-12).sum())
+    if np.all(np.abs(unequal) == abs(unequal[0])):
+        return _binomial(int((unequal > 0).sum()), len(unequal))
+    signs = rng.choice((-1.0, 1.0), (_RESAMPLES, len(unequal)))
+    sums = np.abs(signs @ np.abs(unequal))
+    reached = int((sums >= abs(unequal.sum()) - 1e-12).sum())
     return (reached + 1) / (_RESAMPLES + 1)  # Phipson and Smyth 2010: never exactly zero
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,14 +16,12 @@ from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.data.thinking import GIVEN
 from safetraind.worker.inference.generation import encode_prompt
 from safetraind.worker.loading import adapter_off
+from safetraind.worker_messages.export_messages import Agreement
 
 PROMPT_TOKENS = 192
 ANSWER_TOKENS = 24
 SAMPLES = 4
 """Questions taken from the validation file."""
-
-TOLERANCE = 0.05
-"""The largest share of the adapter's effect that may be lost."""
 
 TIE = 0.05
 """Tokens whose log-probabilities are closer than this tie: rounding to 16 bits decides."""
@@ -32,29 +29,6 @@ TIE = 0.05
 _QUESTIONS = ("Olá! Em que me podes ajudar?", "What is the capital of Portugal?")
 _SMALLEST_EFFECT = 1e-2
 """The least effect that counts, relative to the logits: shares of less would be noise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """The agreement of a fused model with base and adapter.
-
-    `lost`: the distance of their logits, relative to the distance between base and adapter, both
-    root mean squares; 0 means that nothing of the adapter's effect is lost, 1 all of it. `tokens`:
-    greedy tokens that were compared. `differing`: those that differ, near ties not counted.
-    """
-
-    lost: float
-    tokens: int
-    differing: int
-
-    @property
-    def good(self) -> bool:
-        """Whether the fused model can replace base and adapter."""
-        return self.lost <= TOLERANCE and not self.differing
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a JSON object."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

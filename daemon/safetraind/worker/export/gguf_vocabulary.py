@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.gguf import TokenType
 
 from safetrain_shared.errors import InvalidInput
 from safetraind.storage.durable import read_json
-
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
-"""`enum llama_token_type` of llama.cpp."""
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _NO_MERGE = -1e4
@@ -66,7 +64,7 @@ def _vocabulary(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
 def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
     """Return the text and the type of each token, by its number."""
     tokens = [f"[PAD{number}]" for number in range(size)]
-    kinds = [_UNUSED] * size
+    kinds: list[int] = [TokenType.UNUSED] * size
     unknown = tokenizer["model"].get("unk_token")
     fallback = tokenizer["model"].get("byte_fallback")
     for text, number in tokenizer["model"]["vocab"].items():
@@ -74,13 +72,15 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
             continue
         tokens[number] = text
         is_byte = fallback and _BYTE_TOKEN.fullmatch(text)
-        kinds[number] = _BYTE if is_byte else _UNKNOWN if text == unknown else _NORMAL
+        plain = TokenType.UNKNOWN if text == unknown else TokenType.NORMAL
+        kinds[number] = TokenType.BYTE if is_byte else plain
     for added in tokenizer.get("added_tokens", ()):
         if added["id"] >= size:
             continue
         tokens[added["id"]] = added["content"]
         if added["content"] != unknown:
-            kinds[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
+            special = added["special"]
+            kinds[added["id"]] = TokenType.CONTROL if special else TokenType.USER_DEFINED
     return tokens, kinds
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm.gguf import permute_weights, translate_weight_names
+from mlx_lm.gguf import GGMLFileType, permute_weights, translate_weight_names
 from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -27,8 +27,6 @@ from safetraind.worker.export.gguf_vocabulary import vocabulary
 from safetraind.worker.loading import worth_dequantizing
 
 _ARCHITECTURES = ("llama", "mistral")
-_F16 = 1
-"""`general.file_type`, from llama.cpp's `enum llama_ftype`."""
 
 
 def check_takes(config: dict[str, Any], folder: Path) -> None:
@@ -107,7 +105,7 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "general.architecture": "llama",
-        "general.file_type": mx.array(_F16, mx.uint32),
+        "general.file_type": mx.array(int(GGMLFileType.GGML_TYPE_F16), mx.uint32),
         "general.alignment": mx.array(32, mx.uint32),
         **{f"llama.{name}": mx.array(value, mx.uint32) for name, value in counts.items()},
         **{f"llama.{name}": mx.array(value, mx.float32) for name, value in reals.items()},

@@ -1,17 +1,10 @@
 """The Unix socket on which a training or serving worker takes questions and streams answers.
 
-Each connection has one question. The client sends a JSON object on a line and reads JSON objects,
-one a line, until `done` or `error`:
-
-    {"waiting": "queue" | "loading"}
-    {"source": AnswerSource}
-    {"text": "…"}
-    {"done": AnswerDone}
-    {"error": {"class", "code", "args"}}
-
-The client keeps its side open until then: closing or half-closing it cancels the question. Threads
-accept, read and queue. MLX is used by the main thread alone, which takes a question when it can (a
-trainer: between two steps) and answers it at once. Questions and answers are not logged.
+Each connection has one question. The client sends a `Question` and reads one `AnswerReply` a line,
+until `done` or `error`. It keeps its side open until then: closing or half-closing it cancels the
+question. Threads accept, read and queue. MLX is used by the main thread alone, which takes a
+question when it can (a trainer: between two steps) and answers it at once. Questions and answers
+are not logged.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +25,13 @@ import mlx.core as mx
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Broken, Busy, InvalidInput, SafetrainError, error_to_dict
-from safetrain_shared.questions import AnswerDone, AnswerSource, Question
+from safetrain_shared.questions import (
+    CONTEXT_TOKENS,
+    AnswerDone,
+    AnswerReply,
+    AnswerSource,
+    Question,
+)
 from safetraind.worker.inference.generation import (
     encode_prompt,
     generate,
@@ -50,9 +49,6 @@ READ_SECONDS = 10.0
 
 SEND_SECONDS = 2.0
 """A client that does not read for this long while an answer is sent is dropped."""
-
-CONTEXT_TOKENS = 4096
-"""The limit on prompt and answer together, unless the worker's memory plan sets another."""
 
 
 class Asker:
@@ -73,7 +69,7 @@ class Asker:
         except OSError:
             return True
 
-    def send(self, reply: Mapping[str, Any]) -> bool:
+    def send(self, reply: AnswerReply) -> bool:
         """Send one reply; return False, from then on, if the client has gone or does not read."""
         self._lost = self._lost or not _send(self._connection, reply)
         return not self._lost
@@ -83,7 +79,7 @@ class Asker:
         self._connection.close()
 
 
-class QuestionDesk:
+class QuestionServer:
     """Accepts questions on a Unix socket, in threads, and queues them for the main thread."""
 
     def __init__(self, path: Path) -> None:
@@ -161,7 +157,7 @@ class QuestionDesk:
             if self._closing:
                 self._refuse(asker)
             else:
-                asker.send({"waiting": "queue"})
+                asker.send(AnswerReply(waiting="queue"))
                 self._asked.put(asker)
 
     def _refuse(self, asker: Asker) -> None:
@@ -217,7 +213,7 @@ def _answer(
     question = dataclasses.replace(question, max_tokens=room)
     adapter = adapter_off if question.base else contextlib.nullcontext
     with evaluating(loaded.model), adapter(loaded.model):
-        connected = asker.send({"source": to_plain(source)})
+        connected = asker.send(AnswerReply(source=source))
         pieces = generate(
             loaded.model,
             loaded.tokenizer,
@@ -228,9 +224,9 @@ def _answer(
         )
         for piece in pieces:
             if isinstance(piece, AnswerDone):
-                asker.send({"done": to_plain(piece)})
+                asker.send(AnswerReply(done=piece))
             else:
-                connected = asker.send({"text": piece})
+                connected = asker.send(AnswerReply(text=piece))
         mx.synchronize()  # the token that mlx-lm computes ahead must not overlap a training step
 
 
@@ -271,8 +267,9 @@ def _read_object(connection: socket.socket) -> Any:
         raise InvalidInput("ask.malformed", field="JSON") from error
 
 
-def _send(connection: socket.socket, reply: Mapping[str, Any]) -> bool:
-    line = json.dumps(reply, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _send(connection: socket.socket, reply: AnswerReply) -> bool:
+    plain = {name: value for name, value in to_plain(reply).items() if value is not None}
+    line = json.dumps(plain, ensure_ascii=False, separators=(",", ":")) + "\n"
     try:
         connection.settimeout(SEND_SECONDS)
         connection.sendall(line.encode(errors="replace"))
@@ -282,5 +279,5 @@ def _send(connection: socket.socket, reply: Mapping[str, Any]) -> bool:
     return True
 
 
-def _error(error: SafetrainError) -> dict[str, Any]:
-    return {"error": error_to_dict(error)}
+def _error(error: SafetrainError) -> AnswerReply:
+    return AnswerReply(error=error_to_dict(error))

@@ -1,30 +1,27 @@
 """The role `serve`: keeps a model loaded and answers questions until it is idle or stopped.
 
-Reads `serve_request.json` in the run's folder: `model` (a folder or a hub id), and optionally
-`adapter` (a folder), `keep_alive` (seconds), `context` (tokens), `dequantize`, `trust_remote_code`.
-A question may name another model or adapter, whether to trust the model's code, and how long to
-keep the model loaded after it.
+`worker_messages.serve_messages` has its request. A question may name another model or adapter,
+whether to trust the model's code, and how long to keep the model loaded after it.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from safetrain_shared.errors import SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
-from safetrain_shared.questions import AnswerSource
+from safetrain_shared.questions import AnswerReply, AnswerSource
 from safetraind import host
 from safetraind.storage.manifest import sha256
+from safetraind.worker.exchange import read_request
 from safetraind.worker.inference.context_limit import longest, shape_of
 from safetraind.worker.inference.prompt_cache import Conversation
-from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, Asker, QuestionDesk, answer
+from safetraind.worker.inference.question_socket import Asker, QuestionServer, answer
 from safetraind.worker.loading import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -34,9 +31,8 @@ from safetraind.worker.loading import (
     item_bytes,
     load,
 )
+from safetraind.worker_messages.serve_messages import ServeRequest
 
-REQUEST = "serve_request.json"
-KEEP_ALIVE_SECONDS = 300.0
 FIRST_SECONDS = 30.0
 """The least time to wait for the first question, whatever `keep_alive` says."""
 
@@ -49,14 +45,14 @@ _MEMORY_SHARE = 0.9
 def main(arguments: Sequence[str]) -> int:
     """Serve in the run folder given as the only argument; return 0 when idle or on SIGTERM."""
     run = RunFolder(Path(arguments[0]))
-    request = json.loads((run.root / REQUEST).read_text(encoding="utf-8"))
-    desk = QuestionDesk(run.socket)
-    server = Server(request, desk)
+    request = read_request(arguments[0], "serve", ServeRequest)
+    questions = QuestionServer(run.socket)
+    server = Server(request, questions)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     try:
         server.run()
     finally:
-        desk.close()
+        questions.close()
     return 0
 
 
@@ -75,11 +71,11 @@ _NO_ADAPTER = Attached()
 class Server:
     """The loaded model and the loop that answers questions with it."""
 
-    def __init__(self, request: dict[str, Any], desk: QuestionDesk) -> None:
+    def __init__(self, request: ServeRequest, questions: QuestionServer) -> None:
         self._request = request
-        self._desk = desk
+        self._questions = questions
         self._stopping = False
-        self._keep_alive = float(request.get("keep_alive", KEEP_ALIVE_SECONDS))
+        self._keep_alive = request.keep_alive
         self._loaded: LoadedModel | None = None
         self._model = ""
         self._adapter = _NO_ADAPTER
@@ -89,32 +85,32 @@ class Server:
     def stop(self) -> None:
         """Stop after the current token. Safe in a signal handler."""
         self._stopping = True
-        self._desk.wake()
+        self._questions.wake()
 
     def run(self) -> None:
         """Answer questions in order until none comes for `keep_alive` seconds, or `stop`."""
         timeout = max(self._keep_alive, FIRST_SECONDS)
-        while not self._stopping and (asker := self._desk.take(timeout)):
+        while not self._stopping and (asker := self._questions.take(timeout)):
             try:
                 self._answer(asker)
             finally:
-                self._desk.done_with(asker)
+                self._questions.done_with(asker)
             timeout = self._keep_alive
 
     def _answer(self, asker: Asker) -> None:
         question = asker.question
         if question.keep_alive is not None:
             self._keep_alive = question.keep_alive
-        model = question.model or self._request["model"]
-        adapter = question.adapter or self._request.get("adapter", "")
+        model = question.model or self._request.model
+        adapter = question.adapter or self._request.adapter
         try:
             if model != self._model:
-                asker.send({"waiting": "loading"})
+                asker.send(AnswerReply(waiting="loading"))
                 self._load(model, question.trust_remote_code)
             if not question.base:
                 self._set_adapter(adapter)
         except SafetrainError as error:
-            asker.send({"error": error_to_dict(error)})
+            asker.send(AnswerReply(error=error_to_dict(error)))
             return
         assert self._loaded is not None
         adapted = bool(self._adapter.folder) and not question.base
@@ -140,12 +136,11 @@ class Server:
         mx.clear_cache()  # frees the old model's memory before the new one needs it
         self._loaded = load(
             model,
-            dequantize=self._request.get("dequantize"),
-            trust_remote_code=trust or bool(self._request.get("trust_remote_code", False)),
+            dequantize=self._request.dequantize,
+            trust_remote_code=trust,
         )
         shape = shape_of(self._loaded.config, item_bytes(self._loaded.model))
-        most = int(self._request.get("context", CONTEXT_TOKENS))
-        self._context = longest(shape, _available_bytes(), most)
+        self._context = longest(shape, _available_bytes(), self._request.context)
         self._model = model
 
     def _set_adapter(self, folder: str) -> None:

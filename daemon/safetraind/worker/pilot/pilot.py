@@ -1,36 +1,28 @@
 """The worker role `pilot`: trains some tens of steps on the job's data at each of several rates.
 
-Reads `pilot_request.json` in its run folder: {"model", "trust_remote_code", "train", "valid",
-"settings", "length_bucket", "memory_limit", "cache_limit", "rates", "seconds"}; the rates in the
-order in which they are to be tried. Every rate starts from the same adapter and sees the same
-samples. Adds {"phase", "done"} lines to its result file's `.partial`; the result is {"base",
-"steps", "trials": [{"rate", "loss", "finite"}]}, losses being those of held-out samples.
+`worker_messages.pilot_messages` has its request and its result. Every rate starts from the same
+adapter and sees the same samples; the losses are those of held-out samples.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from safetrain_shared.codec import from_plain
-from safetrain_shared.errors import SafetrainError, error_to_dict
-from safetrain_shared.paths import RunFolder
-from safetrain_shared.settings import TrainingSettings
-from safetraind.storage.durable import read_json, write_json
 from safetraind.worker.data.encode_chat import Encoder
+from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.loading import load
 from safetraind.worker.training import adapters, dataset
 from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.step import Stepper
+from safetraind.worker_messages.pilot_messages import PILOT, PilotRequest, PilotResult, Trial
+from safetraind.worker_messages.role import Progress
 
 MOST_STEPS, LEAST_STEPS = 60, 10
 _MOST_SAMPLES, _HELD_OUT = 2048, 48
@@ -38,49 +30,33 @@ _WARMUP = 5  # steps over which the rate rises
 _HOPELESS = 2.0  # a loss of a step so many times the first one's only goes up
 _TIMED_STEPS = 3  # the first compiles
 
-Tell = Callable[[str, float], None]
-
 
 def main(arguments: list[str]) -> int:
-    """Tries the rates as the run folder asks. What cannot be tried is a result, not a failure."""
-    run = RunFolder(Path(arguments[0]))
-    request = read_json(run.root / "pilot_request.json")
-    with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
-
-        def tell(phase: str, done: float) -> None:
-            lines.write(json.dumps({"phase": phase, "done": done}) + "\n")
-            lines.flush()
-
-        try:
-            result = Pilot(request, run.root, tell).run()
-        except SafetrainError as error:
-            result = {"error": error_to_dict(error), "trials": []}
-    write_json(run.probe, result)
+    """Try the rates as the run folder asks. What cannot be tried is a result, not a failure."""
+    request = read_request(arguments[0], PILOT.name, PilotRequest)
+    answer(arguments[0], lambda tell: Pilot(request, Path(arguments[0]), tell).run())
     return 0
 
 
 class Pilot:
     """The model, its data, and the state that every rate starts from."""
 
-    def __init__(self, request: Mapping[str, Any], folder: Path, tell: Tell) -> None:
-        """Loads and tokenizes. Raises SafetrainError where that cannot be done."""
-        self._end = time.monotonic() + float(request["seconds"])
-        self._rates, self._tell = [float(rate) for rate in request["rates"]], tell
-        self._settings = from_plain(request["settings"], TrainingSettings)
-        self._bucket = int(request["length_bucket"])
-        for limit, allow in (
-            ("memory_limit", mx.set_memory_limit),
-            ("cache_limit", mx.set_cache_limit),
-        ):
-            if request.get(limit):
-                allow(request[limit])
-        tell("loading", 0.0)
+    def __init__(self, request: PilotRequest, folder: Path, tell: Tell) -> None:
+        """Load and tokenize. Raises SafetrainError where that cannot be done."""
+        self._end = time.monotonic() + request.seconds
+        self._rates, self._tell = request.rates, tell
+        self._settings = settings = request.settings
+        self._bucket = request.length_bucket
+        if request.memory_limit:
+            mx.set_memory_limit(request.memory_limit)
+        if request.cache_limit:
+            mx.set_cache_limit(request.cache_limit)
+        tell(Progress("loading"))
         loaded = load(
-            request["model"],
-            dequantize=self._settings.dequantize,
-            trust_remote_code=bool(request.get("trust_remote_code")),
+            request.model,
+            dequantize=settings.dequantize,
+            trust_remote_code=request.trust_remote_code,
         )
-        settings = self._settings
         encoder = Encoder(
             loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking
         )
@@ -90,32 +66,32 @@ class Pilot:
         self._weights = adapters.weights(loaded.model)
         self._optimizer = dict(tree_flatten(self._stepper.optimizer.state))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> PilotResult:
         """Tries the rates in turn, as many as there is time for."""
         base = self._evaluate()
-        trials: list[dict[str, Any]] = []
+        trials: list[Trial] = []
         steps = 0
         for number, rate in enumerate(self._rates):
-            if any(rate > t["rate"] and not t["finite"] for t in trials):
+            if any(rate > trial.rate and trial.loss is None for trial in trials):
                 continue  # a lower one diverged
             if number and not self._time_for(steps):
                 break
-            self._tell("pilot", number / len(self._rates))
+            self._tell(Progress("pilot", number / len(self._rates)))
             if not steps:
                 steps = self._affordable()
             trials.append(self._tried(rate, steps))
             if steps < LEAST_STEPS:
                 break
-        return {"base": base, "steps": steps, "trials": trials}
+        return PilotResult(base, steps, tuple(trials))
 
     def _samples(
-        self, request: Mapping[str, Any], encoder: Encoder, folder: Path
+        self, request: PilotRequest, encoder: Encoder, folder: Path
     ) -> tuple[Samples, Samples]:
         """Those to learn and those held out: of the validation file, else of the training file."""
         length = self._settings.max_seq_length
-        encoded = list(islice(encoder.encode_file(request["train"]), _MOST_SAMPLES))
-        if request.get("valid"):
-            held_out = list(islice(encoder.encode_file(request["valid"]), _HELD_OUT))
+        encoded = list(islice(encoder.encode_file(request.train), _MOST_SAMPLES))
+        if request.valid:
+            held_out = list(islice(encoder.encode_file(request.valid), _HELD_OUT))
         else:
             every = max(2, len(encoded) // _HELD_OUT)
             held_out = encoded[::every]
@@ -149,7 +125,7 @@ class Pilot:
     def _time_for(self, steps: int) -> bool:
         return self._end - time.monotonic() >= 0.9 * steps * self._seconds + self._evaluation
 
-    def _tried(self, rate: float, steps: int) -> dict[str, Any]:
+    def _tried(self, rate: float, steps: int) -> Trial:
         """The loss on the held-out samples after `steps` steps at `rate`, from the same start."""
         adapters.put(self._stepper.model, self._weights)
         self._stepper.restore(self._optimizer)
@@ -158,10 +134,9 @@ class Pilot:
             loss = self._step(number, rate * min(1.0, (number + 1) / _WARMUP))
             first = loss if math.isnan(first) else first
             if not loss < _HOPELESS * first:
-                return {"rate": rate, "loss": None, "finite": False}
+                return Trial(rate, None)
         found = self._evaluate()
-        finite = math.isfinite(found)
-        return {"rate": rate, "loss": found if finite else None, "finite": finite}
+        return Trial(rate, found if math.isfinite(found) else None)
 
     def _step(self, number: int, rate: float) -> float:
         epoch, place = divmod(number, self._batches.steps_per_epoch)

@@ -1,33 +1,33 @@
 """The worker role `prepare`: from the files people have to train, valid and questions files.
 
-Reads `prepare_request.json` in its run folder: {"files", "weights", "output", "map", "valid",
-"questions", "seed"}. Writes JSON lines to its result file's `.partial`: {"guess"} for each source
-before anything is written, {"problem"} and {"progress"}; last the summary or {"error"}.
+`worker_messages.prepare_messages` has its request, its lines and its result. How each source is
+read is told before anything is written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from safetrain_shared.codec import to_plain
-from safetrain_shared.errors import Conflict, InvalidInput, NoRoom, SafetrainError, error_to_dict
+from safetrain_shared.errors import Conflict, InvalidInput
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.paths import PREPARED, RunFolder
+from safetrain_shared.paths import PREPARED
+from safetraind.storage import documents
 from safetraind.storage.durable import write_json
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
 from safetraind.worker.data.schema import judge
 from safetraind.worker.data.text_normalisation import key_of, text_of, units_of, words_of
+from safetraind.worker.exchange import Tell, answer, read_request
+from safetraind.worker.prepare.hub_data import PREFIX, download
 from safetraind.worker.prepare.read_rows import Row, Source
 from safetraind.worker.prepare.sample_forms import Form, Sample, Unmapped, form_of
 from safetraind.worker.prepare.sample_store import SampleStore
@@ -40,57 +40,47 @@ from safetraind.worker.prepare.split import (
     place_of,
     side_at,
 )
+from safetraind.worker_messages.prepare_messages import (
+    PREPARE,
+    Guess,
+    Prepared,
+    PrepareLine,
+    PrepareRequest,
+    RowProgress,
+    SourceFile,
+)
 
-FORMAT = 1
 FILES = {TRAIN: "train.jsonl", VALID: "valid.jsonl", QUESTIONS: "questions.jsonl"}
 _SHOWN = 2  # samples of each source
 _PROGRESS_ROWS = 5000
 _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
-Write = Callable[[dict[str, Any]], None]
-
 
 def main(arguments: list[str]) -> int:
-    """Prepares as the run folder asks. What is wrong with the files is a result, not a failure."""
-    run = RunFolder(Path(arguments[0]))
-    request = json.loads((run.root / "prepare_request.json").read_text(encoding="utf-8"))
-    with Path(f"{run.probe}.partial").open("w", encoding="utf-8") as lines:
-
-        def write(line: dict[str, Any]) -> None:
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            lines.flush()
-
-        try:
-            result = Preparation(request, write).run()
-        except SafetrainError as error:
-            result = {"error": error_to_dict(error)}
-        except OSError as error:
-            path = str(error.filename or request["output"])
-            full = NoRoom("disk.refused", path=path, reason=error.strerror or str(error))
-            result = {"error": error_to_dict(full)}
-    write_json(run.probe, result)
+    """Prepare as the run folder asks. What is wrong with the files is a result, not a failure."""
+    request = read_request(arguments[0], PREPARE.name, PrepareRequest)
+    answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0
 
 
 class Preparation:
     """One preparation. Of a sample memory holds its side, and how often it is written."""
 
-    def __init__(self, request: Mapping[str, Any], write: Write) -> None:
+    def __init__(self, request: PrepareRequest, tell: Tell) -> None:
         self._request = request
-        self._write = write
-        self._output = Path(request["output"])
-        self._shares = float(request["valid"]), float(request["questions"])
+        self._tell = tell
+        self._output = Path(request.output)
+        self._shares = request.valid, request.questions
         self._sides = bytearray()
         self._copies = bytearray()
         self._lowest = 2.0, 0  # the place and the number of the sample that is validated first
         self._repeats = Repeats()
         self._dropped: Counter[str] = Counter()
 
-    def run(self) -> dict[str, Any]:
-        """Everything; returns the manifest. Raises SafetrainError."""
+    def run(self) -> Prepared:
+        """Do everything and return what is in `prepared.json`. Raises SafetrainError."""
         self._refuse_foreign()
-        sources = [Source(path) for path in self._request["files"]]
-        weights = [*(self._request.get("weights") or [1.0] * len(sources))]
+        sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
         self._output.mkdir(parents=True, exist_ok=True)
         with SampleStore(self._output) as self._store:
@@ -98,21 +88,35 @@ class Preparation:
                 self._gather(source, form, weight)
             self._divide()
             counts = self._write_files()
-        manifest = {
-            "format": FORMAT,
-            "sources": [
-                {"path": str(source.path), "sha256": _digest(source.path), "weight": weight}
+        prepared = Prepared(
+            sources=tuple(
+                SourceFile(source.name, _digest(source.path), weight)
                 for source, weight in zip(sources, weights, strict=True)
-            ],
-            "shares": {"valid": self._shares[0], "questions": self._shares[1]},
-            "map": dict(self._request["map"]),
-            "seed": self._request["seed"],
-            "counts": counts,
-            "files": {n: _digest(self._output / n) for n, count in counts.items() if count},
-            "dropped": dict(sorted(self._dropped.items())),
-        }
-        write_json(self._output / PREPARED, manifest)
-        return manifest
+            ),
+            shares={"valid": self._shares[0], "questions": self._shares[1]},
+            map=dict(self._request.columns),
+            seed=self._request.seed,
+            counts=counts,
+            files={n: _digest(self._output / n) for n, count in counts.items() if count},
+            dropped=dict(sorted(self._dropped.items())),
+        )
+        write_json(self._output / PREPARED, documents.to_json(prepared))
+        return prepared
+
+    def _sources(self) -> tuple[list[Source], list[float]]:
+        """The files, those of data sets of the hub downloaded, and the weight of each."""
+        sources, weights = list[Source](), list[float]()
+        files = self._request.files
+        given = self._request.weights or (1.0,) * len(files)
+        for name, weight in zip(files, given, strict=True):
+            if name.startswith(PREFIX):
+                self._tell(PrepareLine(progress=RowProgress(name, 0)))
+                found = [Source(str(path), known_as) for known_as, path in download(name)]
+            else:
+                found = [Source(name)]
+            sources += found
+            weights += [weight] * len(found)
+        return sources, weights
 
     def _refuse_foreign(self) -> None:
         """Only an empty folder is written to, or one that was prepared before."""
@@ -122,31 +126,42 @@ class Preparation:
             raise Conflict("prepare.output_taken", path=str(self._output))
 
     def _guess(self, source: Source) -> Form:
-        """How the source is read, told with two samples. Raises InvalidInput where nothing fits."""
-        mapping = self._request["map"]
+        """Return how the source is read, and tell it with two samples.
+
+        Raises InvalidInput where no form fits.
+        """
+        mapping = self._request.columns
         rows = list(islice(source.rows(), 50))
         form = next((f for row in rows if (f := form_of(row.value, mapping))), None)
+        if not rows:
+            raise InvalidInput("prepare.empty", path=source.name)
         if form is None:
             keys = next((", ".join(r.value) for r in rows if isinstance(r.value, dict)), "-")
-            raise InvalidInput("prepare.no_columns", path=str(source.path), keys=keys[:200])
+            raise InvalidInput("prepare.no_columns", path=source.name, keys=keys[:200])
         shown = []
         for row in rows:
             with contextlib.suppress(Unmapped):
                 shown.append(form.sample(row.value))
-        if not shown and rows:
-            raise InvalidInput("prepare.nothing_fits", path=str(source.path), form=form.name)
-        guess = {"path": str(source.path), "form": form.name, "columns": dict(form.columns)}
-        details = {"encoding": source.encoding, "delimiter": source.delimiter}
-        self._write({"guess": {**guess, **details, "samples": shown[:_SHOWN]}})
+        if not shown:
+            raise InvalidInput("prepare.nothing_fits", path=source.name, form=form.name)
+        guess = Guess(
+            path=source.name,
+            form=form.name,
+            columns=dict(form.columns),
+            encoding=source.encoding,
+            delimiter=source.delimiter,
+            samples=tuple(shown[:_SHOWN]),
+        )
+        self._tell(PrepareLine(guess=guess))
         return form
 
     def _gather(self, source: Source, form: Form, weight: float) -> None:
         """The samples of a source behind those before it; what is none is named and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
-                self._write({"progress": {"path": str(source.path), "rows": count}})
+                self._tell(PrepareLine(progress=RowProgress(source.name, count)))
             try:
-                sample = form.sample(row.value)
+                sample = self._sample(row.value, form)
             except Unmapped as missing:
                 self._drop(source, row, "prepare.row_dropped", missing=missing.reason)
                 continue
@@ -157,11 +172,26 @@ class Preparation:
             else:
                 self._drop(source, row, problem.code, **problem.args)
 
+    def _sample(self, record: Any, form: Form) -> Sample:
+        """A record as a sample: in the source's form, else in its own, where it is a chat too.
+
+        Raises Unmapped, of the source's form.
+        """
+        try:
+            return form.sample(record)
+        except Unmapped:
+            other = form_of(record, {})
+            if self._request.columns or other in (None, form) or "text" in (form.name, other.name):
+                raise
+            with contextlib.suppress(Unmapped):
+                return other.sample(record)
+            raise
+
     def _drop(self, source: Source, row: Row, code: str, **args: Any) -> None:
         self._dropped[code] += 1
         if self._dropped[code] <= _MOST_PROBLEMS:
-            args = {"path": str(source.path), "line": row.place, **args}
-            self._write({"problem": to_plain(Finding(code, Status.WARNING, args=args))})
+            args = {"path": source.name, "line": row.place, **args}
+            self._tell(PrepareLine(problem=Finding(code, Status.WARNING, args=args)))
 
     def _add(self, sample: Sample, form: str, weight: float) -> None:
         number, text = len(self._store), text_of(sample, form)
@@ -169,7 +199,7 @@ class Preparation:
         key = key_of(words)
         self._store.add(orjson.dumps(sample), key, units_of(sample, form, words, len(text)))
         self._repeats.add(key, number)
-        place = place_of(words, self._request["seed"])
+        place = place_of(words, self._request.seed)
         self._lowest = min(self._lowest, (place, number))
         self._sides.append(side_at(place, self._shares))
         # The last digits of the place, so that a side and a copy are drawn apart.
@@ -190,7 +220,7 @@ class Preparation:
                 self._dropped["prepare.weighted_out"] += 1
 
     def _write_files(self) -> dict[str, int]:
-        """The files, each whole or not at all; one without a sample is not there."""
+        """Write the files, each atomically; one without a sample is removed."""
         contents = {
             TRAIN: self._training_lines(),
             VALID: self._lines(VALID),

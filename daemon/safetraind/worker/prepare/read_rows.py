@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,7 +25,11 @@ _MOST_DOCUMENT = 64 << 20  # characters of one value in a JSON document
 _CHAT_KEYS = {"messages", "conversations", "conversation"}
 # A document that is a list itself, or that holds one of objects.
 _BEGIN = re.compile(r"^\s*\[|\[\s*(?=\{)")
+_TOLD_DELIMITER = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _TEXTS = (".txt", ".md", ".markdown")
+_JSON = (".json", ".jsonl", ".ndjson")
+# What is read, by the ends of its names.
+KINDS = frozenset({*_TEXTS, *_JSON, ".csv", ".tsv", ".xlsx", ".xlsm", ".parquet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,14 @@ class Row:
 
 
 class Source:
-    """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened."""
+    """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened.
 
-    def __init__(self, path: str) -> None:
+    `name`: what it is called where it is told of; by default its path.
+    """
+
+    def __init__(self, path: str, name: str = "") -> None:
         self.path = Path(path)
+        self.name = name or path
         self.encoding = ""
         self.delimiter = ""
 
@@ -49,10 +57,10 @@ class Source:
         try:
             yield from self._rows()
         except FileNotFoundError:
-            raise NotFound("path.missing", path=str(self.path)) from None
+            raise NotFound("path.missing", path=self.name) from None
         except OSError as error:
             reason = error.strerror or str(error)
-            raise NotAllowed("path.unreadable", path=str(self.path), reason=reason) from None
+            raise NotAllowed("path.unreadable", path=self.name, reason=reason) from None
         except (csv.Error, UnicodeDecodeError) as error:
             raise self._unreadable(str(error)) from None
 
@@ -68,9 +76,9 @@ class Source:
             return self._parquet()
         if suffix in _TEXTS:
             return iter([Row(1, {"text": self._read()})])
-        if suffix in (".json", ".jsonl", ".ndjson"):
+        if suffix in _JSON:
             return self._json()
-        raise InvalidInput("prepare.unknown_kind", path=str(self.path), kind=suffix or "?")
+        raise InvalidInput("prepare.unknown_kind", path=self.name, kind=suffix or "?")
 
     def _open(self) -> TextIO:
         """As UTF-8 (with or without a byte order mark), UTF-16 with one, else Windows-1252."""
@@ -87,14 +95,22 @@ class Source:
             return file.read()
 
     def _csv(self) -> Iterator[Row]:
+        csv.field_size_limit(_MOST_DOCUMENT)
         with self._open() as file:
             sample = file.read(_SNIFFED_CHARACTERS)
             file.seek(0)
-            self.delimiter = "\t" if self.path.suffix.lower() == ".tsv" else _delimiter(sample)
-            reader = csv.DictReader(file, delimiter=self.delimiter, strict=True)
-            for row in reader:
-                row.pop(None, None)
-                yield Row(reader.line_num, {_clean(k): v for k, v in row.items()})
+            if told := _TOLD_DELIMITER.match(sample):  # which Excel writes and reads
+                self.delimiter = told[1]
+                file.readline()
+            elif self.path.suffix.lower() == ".tsv":
+                self.delimiter = "\t"
+            else:
+                self.delimiter = _delimiter(sample)
+            reader = csv.reader(file, delimiter=self.delimiter, strict=True)
+            head = _names(next(reader, ()))
+            for cells in reader:
+                if cells:
+                    yield Row(reader.line_num, dict(zip(head, cells, strict=False)))
 
     def _excel(self) -> Iterator[Row]:
         try:
@@ -108,7 +124,7 @@ class Source:
         except Exception as error:  # a damaged zip or XML raises whatever its reader does
             raise self._unreadable(type(error).__name__) from None
         lines = book.worksheets[0].iter_rows(values_only=True)
-        head = [_clean(str(cell or "")) for cell in next(lines, ())]
+        head = _names(next(lines, ()))
         for place, cells in enumerate(lines, 2):
             values = dict(zip(head, cells, strict=False))
             if any(value is not None for value in values.values()):
@@ -165,7 +181,7 @@ class Source:
                 raise self._unreadable(str(error)) from None
 
     def _unreadable(self, reason: str) -> InvalidInput:
-        return InvalidInput("path.unreadable", path=str(self.path), reason=reason)
+        return InvalidInput("path.unreadable", path=self.name, reason=reason)
 
 
 def _loads(line: str) -> Any:
@@ -174,9 +190,11 @@ def _loads(line: str) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(line)
+            value = json.loads(line)
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError):
             return None
+        return value
 
 
 def _texts(folder: Path) -> Iterator[Row]:
@@ -202,8 +220,16 @@ def _delimiter(sample: str) -> str:
     return max(_DELIMITERS, key=head.count)
 
 
-def _clean(name: str) -> str:
-    return name.strip().lstrip("\ufeff")
+def _names(cells: Sequence[Any]) -> list[str]:
+    """The names of the columns; the second of a name is called `NAME (2)`."""
+    names: list[str] = []
+    for cell in cells:
+        name = str("" if cell is None else cell).strip().lstrip("\ufeff")
+        number = 2
+        while name and (shown := name if number == 2 else f"{name} ({number - 1})") in names:
+            number += 1
+        names.append(shown if name else "")
+    return names
 
 
 def _is_list_of_records(value: Any) -> bool:

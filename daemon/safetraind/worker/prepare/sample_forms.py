@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from typing import Any
+
+import orjson
 
 Sample = dict[str, Any]
 
@@ -82,6 +85,11 @@ def form_of(record: Any, mapping: Mapping[str, str]) -> Form | None:
 
 def _chat(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
     turns = record.get(columns["messages"])
+    if isinstance(turns, str):  # as tables hold it
+        try:
+            turns = orjson.loads(turns)
+        except orjson.JSONDecodeError:
+            raise Unmapped(columns["messages"]) from None
     if not isinstance(turns, list) or not turns:
         raise Unmapped(columns["messages"])
     messages = [_message(turn) for turn in turns]
@@ -102,7 +110,7 @@ def _message(turn: Any) -> Sample:
         raise Unmapped("role")
     if content is None and not turn.get("tool_calls"):
         raise Unmapped("content")
-    kept = {k: turn[k] for k in _KEPT if k in turn}
+    kept = {k: turn[k] for k in _KEPT if turn.get(k) is not None}
     return {
         "role": role,
         "content": content if isinstance(content, list) else _text(content),
@@ -115,9 +123,24 @@ def _question(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
     context = _text(record.get(columns.get("context", ""), ""))
     system = _text(record.get(columns.get("system", ""), ""))
     messages = [{"role": "system", "content": system}] if system else []
+    messages += _earlier(record.get("history"))
     messages.append({"role": "user", "content": "\n\n".join(filter(None, [question, context]))})
     messages.append({"role": "assistant", "content": answer})
     return {"messages": messages}
+
+
+def _earlier(history: Any) -> list[Sample]:
+    """The turns before, as Alpaca's files have them: pairs of what was asked and answered."""
+    if not isinstance(history, list):
+        return []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise Unmapped("history")
+    roles = ("user", "assistant")
+    return [
+        {"role": role, "content": _text(said)}
+        for pair in history
+        for role, said in zip(roles, pair, strict=True)
+    ]
 
 
 def _plain_text(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
@@ -138,7 +161,11 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, list | dict):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime) and value.time() == time():
+        value = value.date()  # as a spreadsheet keeps a day
+    if isinstance(value, list | dict | bytes):
         raise Unmapped("text")
     return str(value).strip()
 

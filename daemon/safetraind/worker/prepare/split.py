@@ -1,6 +1,6 @@
 """Which side each sample goes to: training, validation or questions; near-equal ones stay together.
 
-The side is drawn by a hash of the seed and of what the sample says, so that it depends on nothing
+The side follows from a hash of the seed and of the sample's text, so that it depends on nothing
 else. Then every training sample that says nearly the same as one that is held out follows it, until
 none is left: a whole group of near-equal samples is then on one side.
 """

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import mlx.core as mx
+
+from safetraind.worker_messages.probe_messages import Device
 
 _SIDE = 512
 # float32 products a second below which no fast BLAS can be at work: reference BLAS reaches 3e9.
 _SLOW_FLOPS = 1.5e10
 
 
-def device_facts() -> dict[str, Any]:
-    """The facts of `preflight.facts.Device`: sizes in bytes, 0 where the device tells none."""
+def device_facts() -> Device:
+    """Return what the device says of itself, and whether an operation on it came out right."""
     try:
-        return {"kind": kind(), "works": True, **_told(), "fast_float32": _is_fast(), "reason": ""}
+        found = mx.device_info()
+        return Device(
+            kind(),
+            name=str(found.get("device_name", "")),
+            memory=int(found.get("memory_size", 0)),
+            working_set=int(found.get("max_recommended_working_set_size", 0)),
+            largest_buffer=int(found.get("max_buffer_length", 0)),
+            resources=int(found.get("resource_limit", 0)),
+            fast_float32=_is_fast(),
+        )
     except (RuntimeError, ValueError) as error:
-        return {"kind": kind(), "works": False, "reason": str(error)[:200]}
+        return Device(kind(), works=False, reason=str(error)[:200])
 
 
 def kind() -> str:
@@ -25,17 +35,6 @@ def kind() -> str:
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
-
-
-def _told() -> dict[str, Any]:
-    told = mx.device_info()
-    return {
-        "name": str(told.get("device_name", "")),
-        "memory": int(told.get("memory_size", 0)),
-        "working_set": int(told.get("max_recommended_working_set_size", 0)),
-        "largest_buffer": int(told.get("max_buffer_length", 0)),
-        "resources": int(told.get("resource_limit", 0)),
-    }
 
 
 def _is_fast() -> bool:

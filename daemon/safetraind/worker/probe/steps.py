@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from safetraind.host import footprint
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
+from safetraind.worker_messages.probe_messages import Measure, Setup
 
 # A peak and a speed repeat within a few percent: more steps are only run while they are quick.
 _MOST_STEPS = 3
@@ -21,43 +20,28 @@ _ENOUGH_SECONDS = 2.0
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One setup: micro-batches of `rows` × `width` tokens, `learned` of them predicted."""
-
-    rows: int
-    width: int
-    learned: int
-    valid_width: int
-    valid_learned: int
-    accumulates: bool
-    packed: bool
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that a step computes on."""
-        return self.rows * self.width * (2 if self.accumulates else 1)
+def step_tokens(setup: Setup) -> int:
+    """Tokens that a trial step of the setup computes on."""
+    return setup.step.rows * setup.step.width * _window(setup)
 
 
-def trial_of(setup: Mapping[str, Any]) -> Trial:
-    """The trial that a setup of the request asks for."""
-    shape = {name: setup[name] for name in ("rows", "width", "learned")}
-    evaluated = {name: setup[name] for name in ("valid_width", "valid_learned")}
-    accumulates = setup["settings"]["gradient_accumulation"] > 1
-    return Trial(**shape, **evaluated, accumulates=accumulates, packed=setup["settings"]["packing"])
+def _window(setup: Setup) -> int:
+    """Micro-batches of a trial step: two stand for any number that are accumulated."""
+    return 2 if setup.settings.gradient_accumulation > 1 else 1
 
 
 def measure(
-    stepper: Stepper, trial: Trial, vocabulary: int, time_for: Callable[[float], bool]
-) -> dict[str, Any] | None:
-    """The peak in bytes, tokens per second, the seconds of each step that go into applying the
+    stepper: Stepper, setup: Setup, vocabulary: int, time_for: Callable[[float], bool]
+) -> Measure | None:
+    """Run real steps of the setup: peak, speed, the seconds of each step that go into applying the
     gradient, and what the process costs beside MLX's arrays.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
     """
-    batch = made_up(trial.rows, trial.width, trial.learned, vocabulary, packed=trial.packed)
-    window = [batch] * (2 if trial.accumulates else 1)
+    step, packed = setup.step, setup.settings.packing
+    batch = made_up(step.rows, step.width, step.learned, vocabulary, packed=packed)
+    window = [batch] * _window(setup)
     began = time.monotonic()
     stepper.step(window, 0, 0.0)
     if not time_for(time.monotonic() - began):
@@ -69,16 +53,18 @@ def measure(
         steps += 1
         updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
-    if trial.valid_width:
-        evaluated = made_up(trial.rows, trial.valid_width, trial.valid_learned, vocabulary)
+    if step.valid_width:
+        evaluated = made_up(step.rows, step.valid_width, step.valid_learned, vocabulary)
         stepper.evaluate([evaluated])
     held = mx.get_active_memory() + mx.get_cache_memory()
-    return {
-        "peak": mx.get_peak_memory(),
-        "tokens_per_second": steps * trial.tokens / seconds,
-        "update_seconds": updating / steps,
-        "outside": max(0, footprint(os.getpid()) - held),
-    }
+    return Measure(
+        setup.settings,
+        step,
+        peak=mx.get_peak_memory(),
+        tokens_per_second=steps * step_tokens(setup) / seconds,
+        outside=max(0, footprint(os.getpid()) - held),
+        update_seconds=updating / steps,
+    )
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
@@ -86,15 +72,15 @@ def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: boo
 
     `packed`: each row holds a few samples.
     """
-    draw = np.random.default_rng(0)
-    inputs = draw.integers(0, vocabulary, (rows, width), np.int32)
-    places = np.sort(draw.permutation(rows * width)[:learned]).astype(np.int32)
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, vocabulary, (rows, width), np.int32)
+    places = np.sort(rng.permutation(rows * width)[:learned]).astype(np.int32)
     segments = np.tile(np.arange(width, dtype=np.int32) * _PACKED_SAMPLES // width, (rows, 1))
     positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
     return Batch(
         inputs=inputs,
         places=places,
-        targets=draw.integers(0, vocabulary, learned, np.int32),
+        targets=rng.integers(0, vocabulary, learned, np.int32),
         weights=np.ones(learned, np.float32),
         segments=segments if packed else None,
         positions=positions if packed else None,

@@ -1,4 +1,4 @@
-"""Tokenized samples in a mapped file: written once, read by page, never loaded as a whole.
+"""Tokenized samples in a mapped file: written once, read by page, never loaded into memory at once.
 
 A folder `NAME` holds `tokens.bin`, one uint32 a token (its id shifted left by one; the lowest bit
 tells whether the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes

@@ -1,7 +1,8 @@
-"""The worker's ties to the daemon: events go out, wishes (pause, cancel, stop) come in.
+"""The training worker's events out, and its intents (pause, cancel, stop) in, both by files.
 
-Nothing here waits for anybody. An event that the disk has no room for is kept in memory and tried
-again with the next one; `struggling` tells the trainer, which then pauses at its next checkpoint.
+Nothing here waits for the daemon. An event that the disk has no space for is kept in memory and
+tried again with the next one; `struggling` is then set, and the trainer pauses at its next
+checkpoint.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class EventSink:
         """Brings the events to the disk itself."""
         self._events.sync()
 
-    def wish(self) -> str:
+    def intent(self) -> str:
         """`pause`, `cancel`, `stop` (SIGTERM came), or empty."""
         try:
             return self._intent.read_text(encoding="utf-8").strip()

@@ -156,10 +156,10 @@ class Guard:
                 self._warning_is_usual = True
 
     def _hold(self, reading: Reading) -> tuple[Strain, Reading]:
-        """Waits until it was calm for `calm_seconds`; at most `hold_seconds`, or until a wish."""
+        """Wait until it was calm for `calm_seconds`, for `hold_seconds`, or until an intent."""
         began = calm_since = time.monotonic()
         strain = self._judged(reading)
-        while strain is not Strain.CRITICAL and not self._link.wish():
+        while strain is not Strain.CRITICAL and not self._link.intent():
             now = time.monotonic()
             if strain is Strain.SHORT:
                 calm_since = now
@@ -170,7 +170,7 @@ class Guard:
             time.sleep(_LOOK_SECONDS)
             reading = self._taken()
             strain = self._judged(reading)
-        return (Strain.NONE if self._link.wish() else strain), reading
+        return (Strain.NONE if self._link.intent() else strain), reading
 
     def _taken(self) -> Reading:
         reading = self._read()

@@ -50,11 +50,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def granted(wish: str, step: int) -> Outcome:
-    """The outcome that a wish (see `Link.wish`) leads to, once `step` is saved."""
-    if wish == "cancel":
+def outcome_of(intent: str, step: int) -> Outcome:
+    """The outcome that an intent (see `EventSink.intent`) leads to, once `step` is saved."""
+    if intent == "cancel":
         return Outcome("cancelled", Finding("job.cancelled_by_user"))
-    code = "train.paused" if wish == "pause" else "train.stopped"
+    code = "train.paused" if intent == "pause" else "train.stopped"
     return Outcome("paused", Finding(code, args={"step": step}))
 
 

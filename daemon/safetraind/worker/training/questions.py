@@ -6,9 +6,9 @@ import time
 
 import mlx.core as mx
 
-from safetrain_shared.questions import AnswerSource
+from safetrain_shared.questions import CONTEXT_TOKENS, AnswerSource
 from safetraind.worker.inference.context_limit import longest, shape_of
-from safetraind.worker.inference.question_socket import CONTEXT_TOKENS, QuestionDesk, answer
+from safetraind.worker.inference.question_socket import QuestionServer, answer
 from safetraind.worker.loading import LoadedModel, item_bytes
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.task import Task
@@ -17,12 +17,12 @@ _UNLIMITED = 1 << 60  # bytes
 
 
 class Questions:
-    """The desk of one training. However many ask, the training has half of the time."""
+    """The questions to one training. However many ask, the training has half of the time."""
 
     def __init__(self, task: Task, sink: EventSink, loaded: LoadedModel) -> None:
-        """Opens the desk, at the run's socket."""
-        self._desk = QuestionDesk(task.run.socket)
-        self._link = sink
+        """Listen at the run's socket."""
+        self._server = QuestionServer(task.run.socket)
+        self._sink = sink
         self._loaded = loaded
         self._model = task.spec.model
         self._shape = shape_of(loaded.config, item_bytes(loaded.model))
@@ -34,15 +34,15 @@ class Questions:
 
         Nobody, while the training has had less time than the last answer took.
         """
-        if time.monotonic() < self._next or (asker := self._desk.take()) is None:
+        if time.monotonic() < self._next or (asker := self._server.take()) is None:
             return
-        self._link.phase("answering")
+        self._sink.phase("answering")
         source = AnswerSource(self._model, step=step, training=True)
         began = time.monotonic()
         try:
             answer(asker, self._loaded, source, context=self._context(), stop=self._stop)
         finally:
-            self._desk.done_with(asker)
+            self._server.done_with(asker)
             ended = time.monotonic()
             self._next = ended + (ended - began)
 
@@ -50,8 +50,8 @@ class Questions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the desk; who still waits gets a sentence."""
-        self._desk.close()
+        """Stop listening; clients that still wait get a sentence."""
+        self._server.close()
 
     def _context(self) -> int:
         """Tokens for question and answer in what the plan leaves: a step's memory is free now."""
@@ -59,4 +59,4 @@ class Questions:
         return longest(self._shape, limit - mx.get_active_memory(), CONTEXT_TOKENS)
 
     def _stop(self) -> bool:
-        return bool(self._link.wish())
+        return bool(self._sink.intent())

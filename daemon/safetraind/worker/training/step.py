@@ -28,7 +28,7 @@ Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 Arrays = dict[str, mx.array]  # what of a batch goes to the device
 # Each trace keeps buffers of its own, of which a Metal device allows 499 000 in all (mlx #4464).
 MOST_SHAPES = 96
-_DROPOUT = 3  # the place that dropout keys are drawn for; `batches` draws for 0 to 2
+_DROPOUT = 3  # the stream of dropout keys; `batches` uses 0 to 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ class Stepper:
         return _number(loss), _number(_norm(gradients))
 
     def fallbacks(self, batches: Batches) -> dict[str, bool]:
-        """By the settings' names: what would save memory if it were turned on (see `jobs.ladder`).
+        """By the settings' names: what would save memory if it were turned on (see
+        `scheduler.oom_fallback`).
 
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
         """

@@ -17,7 +17,7 @@ from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
-from safetraind.worker.training.outcome import granted, spoken, waiting_for_room
+from safetraind.worker.training.outcome import outcome_of, spoken, waiting_for_room
 from safetraind.worker.training.position import Progress
 from safetraind.worker.training.questions import Questions
 from safetraind.worker.training.run_files import Records
@@ -44,7 +44,7 @@ def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
 
 
 def train(job: Task, sink: EventSink) -> Outcome:
-    """Trains from the newest whole checkpoint, or from the beginning, to the end or until told.
+    """Train from the newest checkpoint, or from the beginning, to the end or until an intent.
 
     Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
     RuntimeError as MLX does when memory runs out.
@@ -133,8 +133,8 @@ def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outco
     """The outcome with which to leave after `step` steps: as asked, at the end of a segment, or
     because others need the memory.
     """
-    wish = sink.wish()
-    return granted(wish, step) if wish else segment.ended(step) or guard.before_step()
+    intent = sink.intent()
+    return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()
 
 
 def enough(settings: TrainingSettings, progress: Progress) -> bool:

@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, failed, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """While another process holds the GPU nothing can be tried, and that is said; so is a model
+    """While another process holds the GPU nothing can be tried, which is a finding; so is a model
     that is too slow here to be measured in time.
     """
     loaded = facts.loaded

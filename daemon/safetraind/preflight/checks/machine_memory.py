@@ -11,7 +11,7 @@ _LEAST = 1 << 30
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
     """Less than 1 GB is too little for most models, unless less was asked for: then the planner
-    judges. A control group's limit is told.
+    judges. A control group's limit is reported.
     """
     host, budget, given = facts.host, spec.memory_budget, available(spec, facts)
     args = {"available": host.memory_available, "total": host.memory_total}

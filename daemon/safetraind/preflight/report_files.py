@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,16 +42,16 @@ def report(
     counts: Mapping[str, int],
 ) -> dict[str, Any]:
     """All that was found, as JSON: facts, findings with their English sentence, plan."""
-    said = [{**to_plain(finding), "text": say(finding, lang="en")} for finding in findings]
+    with_text = [{**to_plain(finding), "text": say(finding, lang="en")} for finding in findings]
     return {
         "format": 1,
         "version": 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "spec": to_plain(spec),
         "summary": dict(counts),
-        "findings": said,
+        "findings": with_text,
         "plan": None if plan is None else to_plain(plan),
-        "facts": _plain(facts),
+        "facts": to_plain(facts),
     }
 
 
@@ -67,14 +66,3 @@ def write_files(output: Path, content: Mapping[str, Any], plan: Plan | None) -> 
         return str(output / PREFLIGHT_REPORT), ""
     write_json(output / RECOMMENDED_CONFIG, recommended_config(plan))
     return str(output / PREFLIGHT_REPORT), str(output / RECOMMENDED_CONFIG)
-
-
-def _plain(value: Any) -> Any:
-    """Facts as JSON: dataclasses become objects, the rest is plain already."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
-from safetraind.planner.facts import NEVER, Facts, Lengths
+from safetraind.planner.facts import Facts
 from safetraind.preflight.check import Check, failed, info, warning
+from safetraind.worker_messages.inspect_messages import NEVER, Lengths
 
 _COMMON = (128, 256, 512, 1024, 2048)
 

@@ -1,0 +1,149 @@
+"""The workers of jobs (train, evaluate): starting them, following them, learning how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetrain_shared.errors import Busy
+from safetrain_shared.events import Notice
+from safetrain_shared.findings import Finding
+from safetrain_shared.paths import RunFolder
+from safetrain_shared.settings import TrainingSettings
+from safetraind import host
+from safetraind.controller.contained_work import Happened
+from safetraind.controller.gpu_lease import GpuLease
+from safetraind.controller.job_files import JobFiles
+from safetraind.controller.lessons import lesson
+from safetraind.controller.output_lock import lock_output
+from safetraind.controller.retries import Retries
+from safetraind.controller.start_failure import start_failure
+from safetraind.controller.start_notices import start_notices
+from safetraind.controller.worker_exit import darken, read_end
+from safetraind.host.agents import agent_path
+from safetraind.processes.lease import try_lock
+from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
+from safetraind.scheduler import triggers
+from safetraind.scheduler.state import Job, WorkerExit
+from safetraind.storage import documents, event_file
+from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
+
+
+class Trainings:
+    """At most one job's worker at a time."""
+
+    def __init__(
+        self,
+        files: JobFiles,
+        supervisor: Supervisor,
+        lease: GpuLease,
+        retries: Retries,
+        current: Callable[[int], Job],
+        happened: Happened,
+    ) -> None:
+        """`current`: a job as it is now. `happened`: tells the scheduler."""
+        self._files = files
+        self._supervisor = supervisor
+        self._lease = lease
+        self._retries = retries
+        self._current = current
+        self._happened = happened
+
+    async def launch(self, job_id: int, attempt: int) -> None:
+        """Start the job's worker, hand it the lease and follow it to its end."""
+        run = self._files.run(job_id)
+        try:
+            notices = await bounded(run.root, self._notices, job_id, attempt, seconds=SLOW_SECONDS)
+            if notices:
+                self._files.emit(self._current(job_id), *map(Notice, notices))
+            worker = await self._start(run, job_id, attempt)
+        except Exception as error:  # whatever it is, the lease must not stay held
+            log.warning("job %d: its worker could not be started: %s", job_id, error, exc_info=True)
+            await self._happened(triggers.LaunchFailed(job_id, start_failure(run, error)))
+        else:
+            self._lease.drop()
+            await self._follow(job_id, worker)
+
+    async def adopt(self, job_id: int) -> None:
+        """Follow the living worker that an earlier daemon of this home started."""
+        await self._follow(job_id, self._supervisor.adopt(self._files.run(job_id)))
+
+    def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
+        """How the job's newest worker ended; `observed`: this daemon followed it to its end."""
+        run, progress = self._files.run(job.id), self._files.progress(job)
+        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
+            Path(f"{run.exit}.new").unlink()
+        return read_end(run, job, progress, observed=observed)
+
+    async def learn(self, job: Job, end: WorkerExit) -> None:
+        """Keep for the planner what ran out of memory, and what an unmeasured plan took."""
+        home = self._files.home
+        try:
+            note = lesson(home, job, end, self._files.progress(job))
+            if note is not None:
+                await bounded(home.learned, note)
+        except Exception as error:  # the job must go on all the same
+            log.warning("job %d: its measurements could not be kept: %s", job.id, error)
+
+    def _notices(self, job_id: int, attempt: int) -> list[Finding]:
+        plan = self._current(job_id).plan
+        settings = plan.settings if plan is not None else TrainingSettings()
+        at_login = agent_path().exists()
+        return start_notices(host.gather(), settings, attempt, at_login=at_login)
+
+    async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
+        lock = try_lock(run.lock)
+        if lock is None:
+            raise Busy("job.live", id=job_id)
+        held = [lock]
+        try:
+            output = await lock_output(Path(self._files.record(job_id).output))
+            if output is not None:
+                held.append(output)
+            known = self._files.events.known(job_id)
+            floor = seq_floor(run, known, event_file.last_seq(run.events))
+            self._files.restore(job_id)
+            role = self._prepare_role(run, job_id)
+            write_launch(run, role, attempt, floor)
+            return await self._supervisor.start(
+                run, role, lock=lock, lease=self._lease.descriptor, output=output
+            )
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+
+    def _prepare_role(self, run: RunFolder, job_id: int) -> str:
+        """The job's role; a training's plan is written down first."""
+        job = self._current(job_id)
+        if job.evaluates:
+            return "evaluate"
+        assert job.plan is not None  # a training is only launched with one
+        documents.write(run.plan, job.plan)
+        return "train"
+
+    async def _follow(self, job_id: int, worker: Worker) -> None:
+        feed = self._files.events.feed(job_id)
+        ended = asyncio.ensure_future(worker.ended())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
+                with contextlib.suppress(OSError):
+                    feed.look()
+            await ended
+        finally:
+            ended.cancel()
+        end = await self._retries.until_possible(
+            lambda: self.exit_of(self._current(job_id), observed=True)
+        )
+        log.info("job %d: its worker has ended: %s", job_id, end)
+        await darken(self._current(job_id), end)
+        await self.learn(self._current(job_id), end)
+        await self._happened(triggers.WorkerEnded(job_id, end))

@@ -1,0 +1,33 @@
+"""Messages of the role `fetch`: a repository of the hub to download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetraind.worker_messages.role import Role
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """`repository`: `owner/name` at the hub. `dry_run`: only its size is asked for."""
+
+    repository: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLine:
+    """One of these at a time: `bytes`, the size of the download; `done`, the share that arrived."""
+
+    bytes: int | None = None
+    done: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """`path`: the folder of the downloaded snapshot; empty after a dry run."""
+
+    path: str
+
+
+FETCH = Role("fetch", FetchLine, Fetched)
