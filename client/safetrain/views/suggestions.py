@@ -34,7 +34,7 @@ def suggestion_lines(found: SuggestModelsResponse) -> Iterator[str]:
         yield text.format(model=found.speed_of)
     else:
         yield translate(
-            "Times are told once preflight has measured any model on this machine, such as demo."
+            "Times are shown once preflight has measured a model on this machine, such as demo."
         )
     read = max((model.read for model in found.models), default="")
     text = translate("Licences and languages as the model cards had them in {read}; see --json.")
