@@ -148,6 +148,9 @@ bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 see
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
 
+bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
+	$(BIN)/python -m benchmarks.bench_settings
+
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py
 
