@@ -6,8 +6,9 @@ against themselves (equal scores), and two models that are equally good but answ
 which is the harder case: there 0.95 is the expectation, and three standard errors are allowed,
 as there are many cases.
 Planted: a change of stated size, at the number of questions for which the textbook formula with
-continuity correction (Fleiss, Levin and Paik 2003, section 4.2) promises that 80 % are found; three
-standard errors are allowed here too.
+continuity correction (Fleiss, Levin and Paik 2003, section 4.2) says that 80 % are found. By
+enumeration the exact test finds 76 to 81 % of them, so 75 % are promised, within three standard
+errors again.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def _planted() -> Iterator[dict[str, object]]:
     for before, after in PLANTED:
         count = math.ceil(_needed(before, after))
         found = sum(_judged(seed, before, after, count, False) for seed in _seeds()) / SEEDS
-        error = math.sqrt(0.8 * 0.2 / SEEDS)
+        error = math.sqrt(0.75 * 0.25 / SEEDS)
         case = {"before": before, "after": after, "questions": count}
-        yield {**case, "found": found, "promised": 0.8, "kept": found >= 0.8 - 3 * error}
+        yield {**case, "found": found, "promised": 0.75, "kept": found >= 0.75 - 3 * error}
 
 
 def _judged(

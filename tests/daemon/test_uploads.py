@@ -37,7 +37,7 @@ def offer(content: bytes, name: str = "train.jsonl", size: int | None = None) ->
 
 def put(files: FilesStub, wanted: Offer, *pieces: bytes) -> Held:
     requests = [PutRequest(offer=wanted), *(PutRequest(data=piece) for piece in pieces)]
-    return files.Put(iter(requests))
+    return files.Put(iter(requests)).held
 
 
 def test_a_file_in_two_parts_is_whole_and_is_not_taken_again(files: FilesStub) -> None:

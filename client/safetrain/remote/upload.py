@@ -46,7 +46,7 @@ def send(daemon: Daemon, path: str, progress: Progress = lambda _: None) -> str:
 
 
 def _put(daemon: Daemon, file: _File, start: int, progress: Progress) -> Held:
-    return daemon.send(daemon.files.Put, _pieces(file, start, progress))
+    return daemon.send(daemon.files.Put, _pieces(file, start, progress)).held
 
 
 def _pieces(file: _File, start: int, progress: Progress) -> Iterator[PutRequest]:

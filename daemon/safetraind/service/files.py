@@ -32,7 +32,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
     @guarded
     async def Put(  # noqa: N802
         self, requests: AsyncIterator[files_pb2.PutRequest], context: Any
-    ) -> files_pb2.Held:
+    ) -> files_pb2.PutResponse:
         """Append what comes. A broken stream leaves its part, to go on from."""
         first = await anext(aiter(requests), None)
         check_understood(first)
@@ -40,7 +40,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
             raise InvalidInput("request.malformed", reason="offer")
         wanted = self._upload(first.offer)
         if wanted.is_whole:
-            return _held(wanted)
+            return files_pb2.PutResponse(held=_held(wanted))
         if wanted.sha256 in self._busy:
             raise Busy("files.busy", name=wanted.name)
         self._busy.add(wanted.sha256)
@@ -49,7 +49,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
                 await _receive(received, requests)
         finally:
             self._busy.discard(wanted.sha256)
-        return _held(wanted)
+        return files_pb2.PutResponse(held=_held(wanted))
 
     @guarded
     async def List(  # noqa: N802

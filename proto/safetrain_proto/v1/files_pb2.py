@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esafetrain_proto/v1/files.proto\x12\x0csafetrain.v1\"3\n\x05Offer\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\"#\n\x04Held\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"J\n\nPutRequest\x12$\n\x05offer\x18\x01 \x01(\x0b\x32\x13.safetrain.v1.OfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"!\n\x0fJobFilesRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"5\n\x07JobFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x08JobFiles\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.safetrain.v1.JobFile\":\n\nGetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xe6\x01\n\x05\x46iles\x12/\n\x04Look\x12\x13.safetrain.v1.Offer\x1a\x12.safetrain.v1.Held\x12\x35\n\x03Put\x12\x18.safetrain.v1.PutRequest\x1a\x12.safetrain.v1.Held(\x01\x12=\n\x04List\x12\x1d.safetrain.v1.JobFilesRequest\x1a\x16.safetrain.v1.JobFiles\x12\x36\n\x03Get\x12\x18.safetrain.v1.GetRequest\x1a\x13.safetrain.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esafetrain_proto/v1/files.proto\x12\x0csafetrain.v1\"3\n\x05Offer\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\"#\n\x04Held\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"J\n\nPutRequest\x12$\n\x05offer\x18\x01 \x01(\x0b\x32\x13.safetrain.v1.OfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"/\n\x0bPutResponse\x12 \n\x04held\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Held\"!\n\x0fJobFilesRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"5\n\x07JobFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x08JobFiles\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.safetrain.v1.JobFile\":\n\nGetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xed\x01\n\x05\x46iles\x12/\n\x04Look\x12\x13.safetrain.v1.Offer\x1a\x12.safetrain.v1.Held\x12<\n\x03Put\x12\x18.safetrain.v1.PutRequest\x1a\x19.safetrain.v1.PutResponse(\x01\x12=\n\x04List\x12\x1d.safetrain.v1.JobFilesRequest\x1a\x16.safetrain.v1.JobFiles\x12\x36\n\x03Get\x12\x18.safetrain.v1.GetRequest\x1a\x13.safetrain.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,16 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELD']._serialized_end=136
   _globals['_PUTREQUEST']._serialized_start=138
   _globals['_PUTREQUEST']._serialized_end=212
-  _globals['_JOBFILESREQUEST']._serialized_start=214
-  _globals['_JOBFILESREQUEST']._serialized_end=247
-  _globals['_JOBFILE']._serialized_start=249
-  _globals['_JOBFILE']._serialized_end=302
-  _globals['_JOBFILES']._serialized_start=304
-  _globals['_JOBFILES']._serialized_end=352
-  _globals['_GETREQUEST']._serialized_start=354
-  _globals['_GETREQUEST']._serialized_end=412
-  _globals['_CHUNK']._serialized_start=414
-  _globals['_CHUNK']._serialized_end=435
-  _globals['_FILES']._serialized_start=438
-  _globals['_FILES']._serialized_end=668
+  _globals['_PUTRESPONSE']._serialized_start=214
+  _globals['_PUTRESPONSE']._serialized_end=261
+  _globals['_JOBFILESREQUEST']._serialized_start=263
+  _globals['_JOBFILESREQUEST']._serialized_end=296
+  _globals['_JOBFILE']._serialized_start=298
+  _globals['_JOBFILE']._serialized_end=351
+  _globals['_JOBFILES']._serialized_start=353
+  _globals['_JOBFILES']._serialized_end=401
+  _globals['_GETREQUEST']._serialized_start=403
+  _globals['_GETREQUEST']._serialized_end=461
+  _globals['_CHUNK']._serialized_start=463
+  _globals['_CHUNK']._serialized_end=484
+  _globals['_FILES']._serialized_start=487
+  _globals['_FILES']._serialized_end=724
 # @@protoc_insertion_point(module_scope)

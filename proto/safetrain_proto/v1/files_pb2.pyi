@@ -101,6 +101,26 @@ class PutRequest(_message.Message):
 Global___PutRequest: _TypeAlias = PutRequest  # noqa: Y015
 
 @_typing.final
+class PutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def held(self) -> Global___Held: ...
+    def __init__(
+        self,
+        *,
+        held: Global___Held | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutResponse: _TypeAlias = PutResponse  # noqa: Y015
+
+@_typing.final
 class JobFilesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

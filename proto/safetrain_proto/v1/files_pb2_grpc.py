@@ -42,7 +42,7 @@ class FilesStub:
         self.Put = channel.stream_unary(
                 '/safetrain.v1.Files/Put',
                 request_serializer=safetrain__proto_dot_v1_dot_files__pb2.PutRequest.SerializeToString,
-                response_deserializer=safetrain__proto_dot_v1_dot_files__pb2.Held.FromString,
+                response_deserializer=safetrain__proto_dot_v1_dot_files__pb2.PutResponse.FromString,
                 _registered_method=True)
         self.List = channel.unary_unary(
                 '/safetrain.v1.Files/List',
@@ -97,7 +97,7 @@ def add_FilesServicer_to_server(servicer, server):
             'Put': grpc.stream_unary_rpc_method_handler(
                     servicer.Put,
                     request_deserializer=safetrain__proto_dot_v1_dot_files__pb2.PutRequest.FromString,
-                    response_serializer=safetrain__proto_dot_v1_dot_files__pb2.Held.SerializeToString,
+                    response_serializer=safetrain__proto_dot_v1_dot_files__pb2.PutResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -163,7 +163,7 @@ class Files:
             target,
             '/safetrain.v1.Files/Put',
             safetrain__proto_dot_v1_dot_files__pb2.PutRequest.SerializeToString,
-            safetrain__proto_dot_v1_dot_files__pb2.Held.FromString,
+            safetrain__proto_dot_v1_dot_files__pb2.PutResponse.FromString,
             options,
             channel_credentials,
             insecure,

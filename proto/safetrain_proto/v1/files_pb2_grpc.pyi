@@ -33,7 +33,7 @@ class FilesStub:
     def __new__(cls, channel: _aio.Channel) -> FilesAsyncStub: ...
     Look: _grpc.UnaryUnaryMultiCallable[_files_pb2.Offer, _files_pb2.Held]
     """What is there of a file already."""
-    Put: _grpc.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.Held]
+    Put: _grpc.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]
     """Takes the rest of a file; a wrong content is refused and dropped."""
     List: _grpc.UnaryUnaryMultiCallable[_files_pb2.JobFilesRequest, _files_pb2.JobFiles]
     """The files that a job wrote for its user."""
@@ -44,7 +44,7 @@ class FilesAsyncStub(FilesStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Look: _aio.UnaryUnaryMultiCallable[_files_pb2.Offer, _files_pb2.Held]  # type: ignore[assignment]
     """What is there of a file already."""
-    Put: _aio.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.Held]  # type: ignore[assignment]
+    Put: _aio.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]  # type: ignore[assignment]
     """Takes the rest of a file; a wrong content is refused and dropped."""
     List: _aio.UnaryUnaryMultiCallable[_files_pb2.JobFilesRequest, _files_pb2.JobFiles]  # type: ignore[assignment]
     """The files that a job wrote for its user."""
@@ -64,7 +64,7 @@ class FilesServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_files_pb2.PutRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_files_pb2.Held, _abc.Awaitable[_files_pb2.Held]]:
+    ) -> _typing.Union[_files_pb2.PutResponse, _abc.Awaitable[_files_pb2.PutResponse]]:
         """Takes the rest of a file; a wrong content is refused and dropped."""
 
     @_abc_1.abstractmethod
