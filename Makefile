@@ -122,6 +122,13 @@ bench-cli: .venv/developing ## how fast the commands feel, against their floor
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 
+gguf: .venv/developing ## llama.cpp loads the GGUF file of each family, and answers as we do
+	$(PIP_INSTALL) --group gguf
+	$(BIN)/pytest -n 0 -m slow -s tests/export/test_gguf_families.py
+
+serve-clients: .venv/developing ## programs of others ask `safetrain serve`: OpenAI's for Node.js, llm
+	$(BIN)/pytest -n 0 -m slow tests/serve/test_other_clients.py
+
 notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
 	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
 
@@ -140,6 +147,9 @@ bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 see
 
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
+
+bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
+	$(BIN)/python -m benchmarks.bench_settings
 
 fuzz-client: .venv/developing ## 20,000 malformed calls of every service
 	SAFETRAIN_FUZZED_CALLS=20000 $(BIN)/pytest -n 0 -s tests/daemon/test_malformed_calls.py

@@ -3,9 +3,12 @@
 Simulated models answer the same questions rightly with given probabilities; nothing is trained.
 Scores are 0 or 1, or graded (0 to 1, as similarity and JSON give them). Null: the same weights
 against themselves (equal scores), and two models that are equally good but answer independently,
-which is the harder case: there 0.95 is the expectation, and two standard errors are allowed.
-Planted: a change of stated size, at the number of questions for which the textbook formula for
-independent answers (Fleiss, Levin and Paik 2003, section 4.3) promises 80 %.
+which is the harder case: there 0.95 is the expectation, and three standard errors are allowed,
+as there are many cases.
+Planted: a change of stated size, at the number of questions for which the textbook formula with
+continuity correction (Fleiss, Levin and Paik 2003, section 4.2) says that 80 % are found. By
+enumeration the exact test finds 76 to 81 % of them, so 75 % are promised, within three standard
+errors again.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def _nulls() -> Iterator[dict[str, object]]:
                     **case,
                     "unclear": unclear,
                     "promised": 0.95,
-                    "kept": unclear >= 0.95 - 2 * error,
+                    "kept": unclear >= 0.95 - 3 * error,
                 }
 
 
@@ -60,9 +63,9 @@ def _planted() -> Iterator[dict[str, object]]:
     for before, after in PLANTED:
         count = math.ceil(_needed(before, after))
         found = sum(_judged(seed, before, after, count, False) for seed in _seeds()) / SEEDS
-        # The exact test is stricter than the formula's: 75 % within the error of the simulation.
+        error = math.sqrt(0.75 * 0.25 / SEEDS)
         case = {"before": before, "after": after, "questions": count}
-        yield {**case, "found": found, "promised": 0.75, "kept": found >= 0.75}
+        yield {**case, "found": found, "promised": 0.75, "kept": found >= 0.75 - 3 * error}
 
 
 def _judged(
@@ -72,7 +75,7 @@ def _judged(
     rng = np.random.default_rng(seed)
     one = _scores(rng, before, count, graded)
     two = one if same else _scores(rng, after, count, graded)
-    judgement = compare(one, two, seed=seed).judgement
+    judgement = compare(one, two, seed=seed + SEEDS).judgement  # not the seed of the scores
     if before == after:
         return judgement != Judgement.UNCLEAR
     return judgement == (Judgement.BETTER if after > before else Judgement.WORSE)
@@ -87,8 +90,9 @@ def _scores(rng: np.random.Generator, share: float, count: int, graded: bool) ->
 
 def _needed(before: float, after: float) -> float:
     """Questions for 80 % power at 5 %, answers independent: variances add."""
-    spread = before * (1 - before) + after * (1 - after)
-    return (_Z / (after - before)) ** 2 * spread
+    spread, change = before * (1 - before) + after * (1 - after), abs(after - before)
+    plain = (_Z / change) ** 2 * spread
+    return plain / 4 * (1 + math.sqrt(1 + 4 / (plain * change))) ** 2
 
 
 def _seeds() -> range:

@@ -167,6 +167,20 @@ def job_number(number: int) -> int:
     return number
 
 
+def pilot(text: str | None) -> dict[str, SettingValue]:
+    """The setting behind --pilot: minutes of a time such as 2min, 90s or 2; none for None.
+
+    Raises InvalidSetting for what is no time.
+    """
+    if not text:
+        return {}
+    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*(s|min|m)?\s*", text.lower())
+    if not match:
+        raise InvalidSetting("client.time_form", text=text)
+    amount = float(match[1].replace(",", ".")) / (60 if match[2] == "s" else 1)
+    return {"pilot_minutes": checked("pilot_minutes", amount)}
+
+
 def memory(text: str | None) -> int:
     """Parse a size: 6GB (6 * 10**9 bytes), 6,5 GiB (2**30 each), 800M; 0 for none.
 

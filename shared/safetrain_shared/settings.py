@@ -77,6 +77,7 @@ class TrainingSettings:
     ignore_pressure: bool = _setting(False)
     segment_minutes: float = _setting(0.0, low=0.0, high=10_080.0)
     rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
+    pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
     thinking: str = _setting("given", choices=("given", "keep", "drop"))
 
     @property
@@ -108,6 +109,8 @@ PLANNED = frozenset(
         "gradient_accumulation",
         "max_seq_length",
         "learning_rate",
+        "num_epochs",
+        "early_stopping",
         "gradient_checkpointing",
         "loss_chunk",
         "dequantize",

@@ -56,6 +56,13 @@ MACHINE = Machine(
     python="3.12.1",
     device=Device("metal", name="Apple M2"),
 )
+
+
+def evaluated(*losses: float) -> tuple[Evaluated, ...]:
+    """Evaluations of these losses, the first of them before the first step."""
+    return tuple(Evaluated(9 * n, n, 9, loss, 4, n > 0) for n, loss in enumerate(losses))
+
+
 FALLING = tuple(3.0 * 0.95**n for n in range(40))
 WELL = JobHistory(
     1,
@@ -64,7 +71,7 @@ WELL = JobHistory(
     PLAN,
     losses=FALLING,
     rates=(2e-4,) * 40,
-    evaluations=(2.0, 1.0, 0.9),
+    evaluations=evaluated(2.0, 1.0, 0.9),
     speeds=(100.0,) * 40,
     peak=6 * GB,
 )
@@ -170,9 +177,9 @@ def test_loss(history: dict[str, Any], code: str) -> None:
 
 
 def test_overfitting_is_told_by_the_validation_loss() -> None:
-    assert codes("loss", evaluations=(2.0, 1.0, 1.5)) == [
+    assert codes("loss", evaluations=evaluated(2.0, 1.0, 1.5)) == [
         "diagnosis.loss_falls",
-        "diagnosis.loss_overfits",
+        "train.overfits",
     ]
 
 
@@ -238,7 +245,7 @@ def test_a_history_counts_a_step_once_as_it_came_last() -> None:
     events = [Event(n, 1, 0.0, "", body) for n, body in enumerate(bodies, 1)]
     history = job_history(events, Job(1, JobState.PAUSED), SPEC)
     assert history.losses == (3.0, 2.8)
-    assert history.evaluations == (2.5,)
+    assert [e.loss for e in history.evaluations] == [2.5]
     assert history.troubles == (OOM,)
     assert history.peak == 2 * GB
 
@@ -248,7 +255,7 @@ def test_sentences_name_only_what_their_findings_carry() -> None:
         dataclasses.replace(WELL, troubles=(OOM,)),
         dataclasses.replace(WELL, losses=(2.0,) * 40, peak=9 * GB),
         dataclasses.replace(WELL, losses=(3.0,) * 10 + (2.0, 0.8) * 20, speeds=(9.0,) * 20),
-        dataclasses.replace(WELL, evaluations=(1.0, 2.0), peak=GB),
+        dataclasses.replace(WELL, evaluations=evaluated(1.0, 2.0), peak=GB),
     ]
     for history in histories:
         for finding in examine(Facts(SPEC, MACHINE, history, versions={"safetrain": "1"})):

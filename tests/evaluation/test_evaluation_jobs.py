@@ -125,6 +125,12 @@ def test_the_command_queues_a_job_tells_how_far_it_is_and_ends_with_the_verdict(
         assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 100, 100)
         assert "Com 100 perguntas não se consegue dizer" in str(again)
         assert "<table>" in again._repr_html_()
+        own = client.jobs()[-1]
+    assert own.spec.evaluates == trained
+    for command in ("status", "report", "diagnose", "watch"):
+        shown = run(serving, command, str(own.id))
+        assert shown.returncode == 0 and not shown.stderr.count("Traceback"), shown.stderr
+    assert "out/plots/report.html" in run(serving, "report").stdout, "of the training, not of this"
 
 
 def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the_daemon(

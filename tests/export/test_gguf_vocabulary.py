@@ -41,8 +41,8 @@ def test_a_sentencepiece_tokenizer_is_told_with_its_merge_order(tmp_path: Path) 
     assert told["tokenizer.ggml.model"] == "llama"
     assert told["tokenizer.ggml.tokens"][7:] == ["<tool>", "[PAD8]"]
     kinds = [UNKNOWN, CONTROL, BYTE, NORMAL, NORMAL, NORMAL, NORMAL, USER_DEFINED, UNUSED]
-    assert told["tokenizer.ggml.token_type"].tolist() == kinds
-    scores = told["tokenizer.ggml.scores"].tolist()
+    assert told["tokenizer.ggml.token_type"] == kinds
+    scores = told["tokenizer.ggml.scores"]
     assert scores[3] > scores[4] > max(scores[5:])
 
 

@@ -54,12 +54,38 @@ def test_tiny_data_gets_more_steps_with_a_smaller_rate() -> None:
     plan = planned(available=20 * GB, samples=221)
     assert plan.settings.effective_batch == 4
     assert plan.settings.learning_rate == pytest.approx(2.5e-4)
-    assert plan.total_steps == 56 * 3
-    assert "plan.tiny_data" in {reason.code for reason in plan.reasons}
+    assert (plan.total_steps, plan.settings.num_epochs) == (56 * 6, 6)
+    assert plan.settings.early_stopping == 0, "nothing to validate on"
+    assert {"plan.tiny_data", "plan.epochs_texts"} <= {reason.code for reason in plan.reasons}
+
+
+@pytest.mark.parametrize(
+    ("answers", "samples", "epochs", "code"),
+    [
+        ({"distinct": 221}, 221, 6, "plan.epochs_texts"),
+        ({"distinct": 4}, 221, 4, "plan.epochs_labels"),
+        ({"distinct": 221, "structured": 221}, 221, 4, "plan.epochs_structured"),
+        ({"distinct": 30}, 30, 10, "plan.epochs_texts"),  # no more: it would be learned by heart
+        ({"distinct": 848}, 848, 3, ""),
+    ],
+)
+def test_epochs_follow_from_size_and_kind_of_the_data(
+    answers: dict[str, int], samples: int, epochs: int, code: str
+) -> None:
+    counted = dataclasses.replace(lengths((90, samples)), **answers)
+    valid = lengths((90, 40))
+    plan = planned(available=20 * GB, samples=samples, lengths=counted, valid=valid)
+    assert plan.settings.num_epochs == epochs
+    assert plan.settings.early_stopping == (3 if code else 0)
+    assert [r.code for r in plan.reasons if r.code.startswith("plan.epochs")] == [code][
+        : bool(code)
+    ]
+    chosen = planned(spec=spec(num_epochs=2), samples=samples, lengths=counted, valid=valid)
+    assert (chosen.settings.num_epochs, chosen.settings.early_stopping) == (2, 0)
 
 
 def test_warm_up_is_at_most_a_tenth_of_the_run() -> None:
-    assert planned(available=20 * GB, samples=221).settings.warmup_steps == 16
+    assert planned(available=20 * GB, samples=221).settings.warmup_steps == 33
     assert planned(samples=8480, lengths=lengths((40, 8480))).settings.warmup_steps == 50
 
 

@@ -17,8 +17,9 @@ from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.probing import Round
-from safetraind.processes.ephemeral import WorkerResult
 from safetraind.scheduler.oom_fallback import step_down
+from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.worker_result import WorkerResult
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -225,5 +226,6 @@ def test_a_probe_that_somebody_else_killed_says_nothing_of_what_it_tried(
     signal: int, oom_kills: int | None, limit: str, interrupted: bool
 ) -> None:
     this = Round()
-    this.ended = WorkerResult({"signal": signal, "oom_kills": oom_kills}, None, limit=limit)
+    note = KeeperNote(signal=signal, oom_kills=oom_kills)
+    this.ended = WorkerResult(note, None, limit=limit)
     assert this.is_interrupted is interrupted

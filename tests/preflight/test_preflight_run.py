@@ -120,7 +120,7 @@ def test_a_whole_preflight_recommends_what_it_measured_and_the_next_one_remember
     plan = recommended.plan
     assert recommended.measured and plan.measured_peak and plan.tokens_per_second > 0
     assert plan.settings.dequantize
-    assert plan.total_steps == -(-24 // plan.settings.effective_batch) * 3
+    assert plan.total_steps == -(-24 // plan.settings.effective_batch) * 10, "so few samples"
     assert 0.9 < plan.predicted_peak / plan.measured_peak < 1.3
     assert (plan.degree, plan.margin) == ("measured", 0.03)
     assert workers.roles == ["inspect", "probe", "probe"]  # small shapes, then the plan's own
@@ -139,8 +139,8 @@ def test_without_the_gpu_it_answers_and_says_that_nothing_was_measured(place: Pl
     preflight_run, steps = place.run(workers)
     assert workers.roles == ["inspect"]
     (first, second) = preflight_run._facts.data.train.preview
-    assert first["line"] < second["line"]
-    assert any(piece["learned"] for piece in first["pieces"])
+    assert first.line < second.line
+    assert any(piece.learned for piece in first.pieces)
     assert "gpu.busy" in {s.code for s in steps if isinstance(s, Finding)}
     assert preflight_run.plan is not None and preflight_run.plan.measured_peak == 0
     assert preflight_run.plan.predicted_peak > 0 and preflight_run.plan.degree == "estimated"

@@ -158,10 +158,10 @@ def test_preview_marks_what_is_learned(templated: Any, tmp_path: Path) -> None:
     tokenizer = templated(inputs.ASKS_FOR_NONE)
     found = encoded(tokenizer, "drop", {"content": ANSWER})
     seen = as_seen(found, tokenizer, len(found.tokens) - 1)
-    assert "".join(p["text"] for p in seen["pieces"]) == tokenizer.decode(found.tokens)
-    assert [(p["learned"], p["cut"]) for p in seen["pieces"]] == [
+    assert "".join(p.text for p in seen.pieces) == tokenizer.decode(found.tokens)
+    assert [(p.learned, p.cut) for p in seen.pieces] == [
         (False, False),
         (True, False),
         (True, True),
     ]
-    assert seen["learned"] == sum(found.learned) - 1
+    assert seen.learned == sum(found.learned) - 1

@@ -109,10 +109,13 @@ class Job:
         *,
         checkpoint: str = "",
         gguf: bool = False,
+        gguf_type: str = "",
         dequantize: bool = False,
         wait: bool = False,
     ) -> dict[str, Any]:
         """Fuse its best adapter (or a checkpoint's) into a model folder of its own.
+
+        `gguf_type`: f16 (the default) or q8_0; implies `gguf`.
 
         Returns what `safetrain export --json` prints. Raises Busy, Conflict, NotFound, NoRoom.
         """
@@ -120,7 +123,8 @@ class Job:
             job_id=self.id,
             output=absolute(output),
             checkpoint=checkpoint,
-            gguf=gguf,
+            gguf=gguf or bool(gguf_type),
+            gguf_type=gguf_type,
             dequantize=dequantize,
             wait=wait,
         )

@@ -13,6 +13,7 @@ from safetrain.terminal.export_text import export_lines
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.exports_pb2 import ExportRequest
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetrain_shared.i18n import translate as _
 
 
@@ -32,6 +33,11 @@ from safetrain_shared.i18n import translate as _
 )
 @click.option("--gguf", is_flag=True, help=_("A GGUF file in it too, and a Modelfile for Ollama."))
 @click.option(
+    "--gguf-type",
+    type=click.Choice(GGUF_TYPES),
+    help=_("What the GGUF file is stored in: 16 bits, or 8. Implies --gguf."),
+)
+@click.option(
     "--dequantize", is_flag=True, help=_("16 bits throughout: larger, and nothing is rounded.")
 )
 @click.option("--checkpoint", default="", help=_("A checkpoint's folder name; else the best."))
@@ -41,6 +47,7 @@ def export(
     job: int | None,
     output: str,
     gguf: bool,
+    gguf_type: str | None,
     dequantize: bool,
     checkpoint: str,
     wait: bool,
@@ -50,7 +57,8 @@ def export(
         job_id=job or 0,
         output=absolute(output),
         checkpoint=checkpoint,
-        gguf=gguf,
+        gguf=gguf or gguf_type is not None,
+        gguf_type=gguf_type or "",
         dequantize=dequantize,
         wait=wait,
     )

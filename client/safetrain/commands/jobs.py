@@ -10,7 +10,6 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.views.job import table
-from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest, ListJobsResponse
 from safetrain_shared.errors import EXIT_OK, SafetrainError
 from safetrain_shared.i18n import translate as _
@@ -39,6 +38,7 @@ def jobs(session: Session, every: bool, all_hosts: bool) -> int:
 def _of_all_hosts(session: Session, request: ListJobsRequest) -> int:
     """Print the jobs of each machine below its name. One out of reach does not hide the others."""
     from safetrain.remote.host_list import read
+    from safetrain.views.json_output import message_to_json, write
 
     code, shown = EXIT_OK, []
     for name in ("", *read()):
@@ -65,6 +65,8 @@ def _listed(session: Session, request: ListJobsRequest) -> ListJobsResponse:
 
 def _show(session: Session, found: ListJobsResponse) -> None:
     if session.json:
+        from safetrain.views.json_output import message_to_json, write
+
         write([message_to_json(job) for job in found.jobs])
     elif not found.jobs:
         echo(sentence("job.none", {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from safetrain.views.job import short_path
 from safetrain_proto.v1.exports_pb2 import Agreement, Exported
 from safetrain_shared.i18n import integer, percent, size
@@ -10,7 +12,7 @@ from safetrain_shared.i18n import translate as _
 
 def export_lines(done: Exported) -> list[str]:
     """Return what was written, how it agrees with the adapter, and commands to use it."""
-    path = short_path(done.path)
+    path, pasted = short_path(done.path), _for_shell(done.path)
     lines = [
         _("{path} is written ({size}): job {id} and its base in one.").format(
             path=path, size=size(done.bytes), id=done.job_id
@@ -19,13 +21,22 @@ def export_lines(done: Exported) -> list[str]:
         "  " + _agreement(_("checked"), done.agreement),
     ]
     if done.gguf:
-        lines.append("  " + _agreement(short_path(done.gguf), done.gguf_agreement))
-    lines += ["", _("Try it with:"), f"  mlx_lm.generate --model {path} --prompt …"]
+        file = f"{short_path(done.gguf)} ({done.gguf_type})"
+        lines.append("  " + _agreement(file, done.gguf_agreement))
+    lines += ["", _("Try it with:"), f"  mlx_lm.generate --model {pasted} --prompt …"]
     if done.modelfile:
-        lines.append(f"  ollama create NAME -f {path}/Modelfile")
+        modelfile = _for_shell(f"{done.path}/Modelfile")
+        lines.append(f"  ollama create NAME -f {modelfile}")
     else:
         lines.append("  " + _("For Ollama, export with --gguf."))
     return lines
+
+
+def _for_shell(path: str) -> str:
+    """Return a path as it can be pasted into a shell: short where that needs no quotes."""
+    short = short_path(path)
+    plain = short.removeprefix("~")
+    return short if shlex.quote(plain) == plain else shlex.quote(path)
 
 
 def _bits(done: Exported) -> str:

@@ -32,6 +32,7 @@ PHASES = {
     "fetching": _("bringing the results"),
     "probing": _("measuring real training steps"),
     "first_token": _("generating a first token"),
+    "pilot": _("trying learning rates"),
     "measuring": _("measuring real training steps"),
     "downloading": _("downloading"),
     "converting": _("converting"),

@@ -10,7 +10,7 @@ import time
 from safetrain_shared.errors import Busy, SafetrainError, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import Progress
-from safetrain_shared.jobs import LIVE, JobState
+from safetrain_shared.jobs import FINAL, LIVE, JobState
 from safetrain_shared.paths import Home, private
 from safetraind.controller import at_start
 from safetraind.controller.contained_work import ContainedWork
@@ -191,6 +191,8 @@ class Controller:
         await end_ephemeral_workers(self.home)
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in readable:
+            if job.state in FINAL and self._files.events.is_kept(job.id):
+                continue  # its end was told, and all of it is known
             try:
                 await self._take_over(job)
             except Exception as error:  # one job's files must not keep the others from running

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from safetrain_shared.events import Evaluated
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetraind.planner import facts as preflight
@@ -19,8 +20,8 @@ class JobHistory:
 
     `troubles`: why the job was interrupted or failed, one for each time. `notices`: messages of the
     trainer and of the out-of-memory fallback. The sequences have one entry a logged step or
-    evaluation: `losses` and `evaluations` are means per learned token, `rates` learning rates,
-    `speeds` tokens per second. `base_loss`: validation loss before the first step; 0: unknown.
+    evaluation: `losses` are means per learned token, `rates` learning rates,
+    `speeds` tokens per second.
     `peak`: bytes.
     """
 
@@ -32,8 +33,7 @@ class JobHistory:
     notices: tuple[Finding, ...] = ()
     losses: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
-    base_loss: float = 0.0
-    evaluations: tuple[float, ...] = ()
+    evaluations: tuple[Evaluated, ...] = ()
     speeds: tuple[float, ...] = ()
     peak: int = 0
     cause: Finding | None = None

@@ -7,6 +7,8 @@ from itertools import pairwise
 from statistics import fmean, pstdev
 
 from safetrain_shared.findings import Finding
+from safetrain_shared.jobs import JobState
+from safetrain_shared.learning_curve import trouble
 from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.preflight.check import failed_softly, info, passed, warning
 
@@ -30,9 +32,6 @@ _FLAT = 0.97
 
 _UNSTEADY = 0.35
 """Unsteady: standard deviation of changes between logged losses, relative to the mean loss."""
-
-_OVERFITTED = 1.1
-"""Overfitted: the newest validation loss is this many times the lowest."""
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -74,10 +73,11 @@ def _unsteadiness(losses: Sequence[float]) -> float:
 
 
 def _validation(job: JobHistory) -> list[Finding]:
-    found = job.evaluations
-    if len(found) < 2:
+    if len(job.evaluations) < 2:
         return []
-    best = min(found)
-    if found[-1] > _OVERFITTED * best:
-        return [warning("diagnosis.loss_overfits", best=round(best, 3), last=round(found[-1], 3))]
+    settings = job.plan.settings if job.plan else job.spec.complete_settings
+    ended = job.state is JobState.SUCCEEDED
+    if found := trouble(job.evaluations, job.losses[-1], settings, ended=ended):
+        return [found]
+    best = min(evaluated.loss for evaluated in job.evaluations)
     return [passed("diagnosis.loss_validated", best=round(best, 3))]

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 
 from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind.planner.batch_shapes import compiled_shapes, counted_rows, heaviest_step
+from safetraind.planner.epochs import EARLY_STOPPING, kind_of, recommended_epochs
 from safetraind.planner.option import Question
+from safetraind.planner.pilot import recommended_rate
 from safetraind.planner.tiers import tier_for
 
 # A run of few steps learns little: tiny data keeps a smaller effective batch than the tier's.
@@ -33,9 +35,13 @@ _COARSEST_BUCKET = 1024
 
 
 def starting_settings(question: Question) -> TrainingSettings:
-    """The tier's settings with the user's choices on them, and the effective batch decided: the
-    tier's, as near as a chosen micro-batch or accumulation lets it come.
+    """The tier's settings with the user's choices on them, what a pilot found, and the effective
+    batch decided: the tier's, as near as a chosen micro-batch or accumulation lets it come.
     """
+    return _with_epochs(question, _with_pilot(question, _by_tier(question)))
+
+
+def _by_tier(question: Question) -> TrainingSettings:
     tier, chosen = tier_for(question.available), dict(question.spec.settings)
     settings = dataclasses.replace(
         question.spec.complete_settings,
@@ -61,6 +67,32 @@ def starting_settings(question: Question) -> TrainingSettings:
         case False, False:
             return _for_tiny_data(question, settings, keep_rate="learning_rate" in chosen)
     return settings
+
+
+def _with_epochs(question: Question, settings: TrainingSettings) -> TrainingSettings:
+    """Enough epochs for few samples, and an early stop for those that need fewer.
+
+    A training that goes on keeps its own, and so does one whose length the user chose.
+    """
+    chosen = question.spec.settings
+    if question.effective_batch or settings.max_steps or "num_epochs" in chosen:
+        return settings
+    steps = math.ceil(question.samples / settings.effective_batch)  # packed rows teach more each
+    epochs = recommended_epochs(kind_of(question.lengths), steps, settings.num_epochs)
+    if epochs == settings.num_epochs:
+        return settings
+    settings = dataclasses.replace(settings, num_epochs=epochs)
+    if question.valid is None or "early_stopping" in chosen:
+        return settings
+    return dataclasses.replace(settings, early_stopping=EARLY_STOPPING)
+
+
+def _with_pilot(question: Question, settings: TrainingSettings) -> TrainingSettings:
+    """The rate that a pilot found, unless the user chose one."""
+    rate = recommended_rate(question.pilot) if question.pilot else 0.0
+    if not rate or "learning_rate" in question.spec.settings:
+        return settings
+    return dataclasses.replace(settings, learning_rate=rate)
 
 
 def _for_tiny_data(

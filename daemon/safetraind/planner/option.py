@@ -11,6 +11,7 @@ from safetraind.planner.budget import Budget
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import Runtime
 from safetraind.worker_messages.inspect_messages import Lengths
+from safetraind.worker_messages.pilot_messages import PilotResult
 from safetraind.worker_messages.probe_messages import Step
 
 
@@ -20,7 +21,8 @@ class Question:
     reports no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
     `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
     `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
-    be trained wrongly with, which are turned off.
+    be trained wrongly with, which are turned off. `pilot`: what short runs found; they may have
+    found nothing (`pilot_failed`).
     """
 
     spec: JobSpec
@@ -39,6 +41,8 @@ class Question:
     effective_batch: int = 0
     splits_head: bool = True
     unsupported: frozenset[str] = frozenset()
+    pilot: PilotResult | None = None
+    pilot_failed: bool = False
 
     @property
     def runtime(self) -> Runtime:

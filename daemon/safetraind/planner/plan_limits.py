@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
-from safetrain_shared.settings import LENGTH_BUCKET
+from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.planner.batch_shapes import compiled_shapes, padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.degree import Degree
+from safetraind.planner.epochs import kind_of
 from safetraind.planner.option import Option, Question
+from safetraind.planner.pilot import reason
 from safetraind.planner.tiers import tier_for
 
 
@@ -50,6 +52,8 @@ def frozen(
         margin=option.degree.margin,
         reasons=(
             *_batch(question, option),
+            *_rate(question),
+            *_epochs(question, settings, total),
             *_lengths(question, option),
             *_savings(question, option),
             *_device(question, option, bucket, held_by_buffer=held_by_buffer),
@@ -70,6 +74,21 @@ def _batch(question: Question, option: Option) -> Iterator[Finding]:
     elif settings.effective_batch != usual and len(chosen) == 1:
         args = {"batch": settings.effective_batch, "usual": usual}
         yield Finding("plan.other_batch", args=args)
+
+
+def _rate(question: Question) -> Iterator[Finding]:
+    """What a pilot found, where one was asked for."""
+    if question.pilot or question.pilot_failed:
+        yield reason(question.pilot)
+
+
+def _epochs(question: Question, settings: TrainingSettings, total: int) -> Iterator[Finding]:
+    """Why there are more epochs than usual."""
+    if question.effective_batch or "num_epochs" in question.spec.settings:
+        return
+    if settings.num_epochs > question.spec.complete_settings.num_epochs:
+        args = {"epochs": settings.num_epochs, "steps": total, "samples": question.samples}
+        yield Finding(f"plan.epochs_{kind_of(question.lengths)}", args=args)
 
 
 def _lengths(question: Question, option: Option) -> Iterator[Finding]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from safetrain_shared.errors import SafetrainError
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind.planner import choose_plan
@@ -15,12 +18,15 @@ from safetraind.planner.facts import Facts
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
+from safetraind.planner.pilot import pilot_request
 from safetraind.preflight.probing import Round, run_round
+from safetraind.worker_messages.pilot_messages import PILOT, PilotResult
 from safetraind.worker_messages.probe_messages import Measure, ProbeRequest, ProbeResult, Setup
 from safetraind.worker_messages.role import Progress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_ROUNDS = 8
+_PILOT_START_SECONDS = 120.0  # to load, tokenize and compile, beyond the time for its steps
 _MOST_PROBES = 3  # of one round, where somebody else ends them
 
 
@@ -40,6 +46,8 @@ class Measuring:
         self._splits_head = True
         self._unsupported: frozenset[str] = frozenset()
         self._loads_only = False
+        self._pilot: PilotResult | None = None
+        self._pilot_failed = False
 
     @property
     def outside(self) -> int:
@@ -134,7 +142,28 @@ class Measuring:
             effective_batch=self._effective_batch,
             splits_head=self._splits_head,
             unsupported=self._unsupported,
+            pilot=self._pilot,
+            pilot_failed=self._pilot_failed,
         )
+
+    async def try_rates(self, facts: Facts) -> AsyncGenerator[Progress, None]:
+        """Run the pilot, where one is wanted and its rate would be used."""
+        question, chosen = self.question(facts), self._spec.settings
+        wanted = self._spec.complete_settings.pilot_minutes and "learning_rate" not in chosen
+        if not wanted or self._effective_batch or question is None or not self._workers.has_lease:
+            return
+        plan = choose_plan.plan(question, self.measures)
+        if isinstance(plan, Finding):
+            return
+        yield Progress("pilot")
+        request = pilot_request(self._spec, plan)
+        try:
+            async with asyncio.timeout(_PILOT_START_SECONDS + request.seconds):
+                ended = await self._workers.run_worker(PILOT, request, lease=True)
+            found = None if isinstance(ended.answer, SafetrainError) else ended.answer
+        except TimeoutError:
+            found = None
+        self._pilot, self._pilot_failed = found, found is None
 
     def _is_measured(self, facts: Facts) -> bool:
         question = self.question(facts)

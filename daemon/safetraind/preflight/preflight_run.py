@@ -161,6 +161,10 @@ class PreflightRun:
         if section == "dependencies":
             yield Progress("inspecting")
             await inspection
+        elif section == "recommendation" and not self.blocked:
+            async with aclosing(self._measuring.try_rates(self._facts)) as tried:
+                async for progress in tried:
+                    yield progress
         elif section in ("gpu", "model"):
             steps = self._probe() if section == "gpu" else self._fetched()
             async with aclosing(steps) as gathered:

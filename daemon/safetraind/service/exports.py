@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import exports_pb2, exports_pb2_grpc
-from safetrain_shared.errors import Blocked, Broken, Busy
+from safetrain_shared.errors import Blocked, Broken, Busy, InvalidInput
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind.answer_routing import own_adapter
 from safetraind.controller.controller import Controller
 from safetraind.processes.ephemeral import EphemeralWorkers
@@ -80,10 +81,18 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             valid=spec.valid,
             thinking=spec.complete_settings.thinking,
             gguf=request.gguf,
+            gguf_type=_gguf_type(request.gguf_type),
             dequantize=request.dequantize,
             trust_remote_code=spec.trust_remote_code,
             about=Origin(job.id, spec.model, str(adapter)),
         )
+
+
+def _gguf_type(asked: str) -> str:
+    """Return the type that is asked for, the default if none. Raises InvalidInput."""
+    if asked not in ("", *GGUF_TYPES):
+        raise InvalidInput("request.malformed", reason=f"gguf_type: {asked[:50]}")
+    return asked or GGUF_TYPES[0]
 
 
 async def _run(
@@ -126,6 +135,7 @@ def _exported(job_id: int, work: ExportRequest, result: Exported) -> exports_pb2
     )
     if result.gguf:
         exported.gguf = result.gguf.path
+        exported.gguf_type = result.gguf.type
         exported.gguf_agreement.CopyFrom(_agreement(result.gguf.agreement))
     return exports_pb2.ExportEvent(exported=exported)
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from safetrain_shared.jobs import JobSpec, Plan
 
 # Settings that change when a training computes, never what.
-NOT_THE_TRAINING = ("ignore_pressure", "segment_minutes", "rest_minutes")
+NOT_THE_TRAINING = ("ignore_pressure", "segment_minutes", "rest_minutes", "pilot_minutes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 ROLES = {
     "train": "safetraind.worker.training.train",
     "probe": "safetraind.worker.probe.probe",
+    "pilot": "safetraind.worker.pilot.pilot",
     "serve": "safetraind.worker.inference.serve",
     "inspect": "safetraind.worker.data.inspect",
     "prepare": "safetraind.worker.prepare.prepare",

@@ -67,9 +67,7 @@ def load(
     doesn't load, and RuntimeError, as MLX does, where memory runs out. Dequantizing advances MLX's
     global random state: seed after loading.
     """
-    folder = Path(path) if Path(path).is_absolute() else snapshot(path)
-    if not folder.is_dir():
-        raise NotFound("path.missing", path=str(folder))
+    folder = model_folder(path)
     extra = {"trust_remote_code": True} if trust_remote_code else None
     try:
         reading = config_keys.read(load_config(folder))
@@ -91,6 +89,17 @@ def load(
         _to_float32(model)
     mx.eval(model.parameters())
     return LoadedModel(model, tokenizer, config, folder)
+
+
+def model_folder(path: str) -> Path:
+    """Return the folder of a model given as one, or as the id of a hub repository.
+
+    Raises NotFound for a missing folder, and what `hub.snapshot` raises.
+    """
+    folder = Path(path) if Path(path).is_absolute() else snapshot(path)
+    if not folder.is_dir():
+        raise NotFound("path.missing", path=str(folder))
+    return folder
 
 
 def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> InvalidInput:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind.worker_messages.role import Progress, Role
 
 TOLERANCE = 0.05
 """The largest share of the adapter's effect that may be lost."""
+
+ROUNDED_TOLERANCE, ROUNDED_DIFFERING = 0.1, 0.05
+"""The same for a file whose weights are all rounded to 8 bits, and the share of tokens that may
+then differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,8 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
     """`model`: a folder or a hub id; `adapter`, `output`: folders; `valid`: a training file to take
-    questions from; `thinking`: the setting of the training. `gguf`: write a GGUF file too.
+    questions from; `thinking`: the setting of the training. `gguf`: write a GGUF file too, its
+    matrices stored as `gguf_type`.
     `dequantize`: 16 bits throughout.
     """
 
@@ -32,6 +38,7 @@ class ExportRequest:
     valid: str = ""
     thinking: str = "given"
     gguf: bool = False
+    gguf_type: str = GGUF_TYPES[0]
     dequantize: bool = False
     trust_remote_code: bool = False
     about: Origin | None = None
@@ -55,6 +62,11 @@ class Agreement:
         """Whether the fused model can replace base and adapter."""
         return self.lost <= TOLERANCE and not self.differing
 
+    @property
+    def good_for_8_bits(self) -> bool:
+        """Whether a file in 8 bits can replace base and adapter."""
+        return self.lost <= ROUNDED_TOLERANCE and self.differing <= ROUNDED_DIFFERING * self.tokens
+
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
@@ -62,6 +74,7 @@ class GgufFile:
 
     path: str
     agreement: Agreement
+    type: str = GGUF_TYPES[0]
 
 
 @dataclass(frozen=True, slots=True)

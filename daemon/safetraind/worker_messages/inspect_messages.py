@@ -91,7 +91,8 @@ class Lengths:
 
     `tops`: of the longest samples, longest first, the tokens and those that are learned. `scale`:
     samples in the file for each one counted; 1.0 means exact counts. `failed`: samples that the
-    tokenizer refuses, the first of them in `line`.
+    tokenizer refuses, the first of them in `line`. Of those counted: `distinct` answers (0: not
+    known), and answers that are JSON, `structured`.
     """
 
     tokens: tuple[tuple[int, int], ...]
@@ -103,6 +104,8 @@ class Lengths:
     line: int = 0
     reason: str = ""
     problems: tuple[SampleProblem, ...] = ()
+    distinct: int = 0
+    structured: int = 0
 
     def cut(self, length: int) -> int:
         """Samples with more than `length` tokens."""

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n safetrain_proto/v1/exports.proto\x12\x0csafetrain.v1\"s\n\rExportRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x0c\n\x04gguf\x18\x04 \x01(\x08\x12\x12\n\ndequantize\x18\x05 \x01(\x08\x12\x0c\n\x04wait\x18\x06 \x01(\x08\"-\n\x0e\x45xportProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"<\n\tAgreement\x12\x0c\n\x04lost\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x11\n\tdiffering\x18\x03 \x01(\x03\"\xe7\x01\n\x08\x45xported\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x11\n\tquantized\x18\x05 \x01(\x08\x12\x0c\n\x04\x62its\x18\x06 \x01(\x03\x12*\n\tagreement\x18\x07 \x01(\x0b\x32\x17.safetrain.v1.Agreement\x12\x0c\n\x04gguf\x18\x08 \x01(\t\x12/\n\x0egguf_agreement\x18\t \x01(\x0b\x32\x17.safetrain.v1.Agreement\x12\x11\n\tmodelfile\x18\n \x01(\x08\"s\n\x0b\x45xportEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.safetrain.v1.ExportProgressH\x00\x12*\n\x08\x65xported\x18\x02 \x01(\x0b\x32\x16.safetrain.v1.ExportedH\x00\x42\x06\n\x04\x62ody2J\n\x07\x45xports\x12?\n\x03Run\x12\x1b.safetrain.v1.ExportRequest\x1a\x19.safetrain.v1.ExportEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n safetrain_proto/v1/exports.proto\x12\x0csafetrain.v1\"\x86\x01\n\rExportRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x0c\n\x04gguf\x18\x04 \x01(\x08\x12\x12\n\ndequantize\x18\x05 \x01(\x08\x12\x0c\n\x04wait\x18\x06 \x01(\x08\x12\x11\n\tgguf_type\x18\x07 \x01(\t\"-\n\x0e\x45xportProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"<\n\tAgreement\x12\x0c\n\x04lost\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12\x11\n\tdiffering\x18\x03 \x01(\x03\"\xfa\x01\n\x08\x45xported\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x11\n\tquantized\x18\x05 \x01(\x08\x12\x0c\n\x04\x62its\x18\x06 \x01(\x03\x12*\n\tagreement\x18\x07 \x01(\x0b\x32\x17.safetrain.v1.Agreement\x12\x0c\n\x04gguf\x18\x08 \x01(\t\x12/\n\x0egguf_agreement\x18\t \x01(\x0b\x32\x17.safetrain.v1.Agreement\x12\x11\n\tmodelfile\x18\n \x01(\x08\x12\x11\n\tgguf_type\x18\x0b \x01(\t\"s\n\x0b\x45xportEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.safetrain.v1.ExportProgressH\x00\x12*\n\x08\x65xported\x18\x02 \x01(\x0b\x32\x16.safetrain.v1.ExportedH\x00\x42\x06\n\x04\x62ody2J\n\x07\x45xports\x12?\n\x03Run\x12\x1b.safetrain.v1.ExportRequest\x1a\x19.safetrain.v1.ExportEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'safetrain_proto.v1.exports_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTREQUEST']._serialized_start=50
-  _globals['_EXPORTREQUEST']._serialized_end=165
-  _globals['_EXPORTPROGRESS']._serialized_start=167
-  _globals['_EXPORTPROGRESS']._serialized_end=212
-  _globals['_AGREEMENT']._serialized_start=214
-  _globals['_AGREEMENT']._serialized_end=274
-  _globals['_EXPORTED']._serialized_start=277
-  _globals['_EXPORTED']._serialized_end=508
-  _globals['_EXPORTEVENT']._serialized_start=510
-  _globals['_EXPORTEVENT']._serialized_end=625
-  _globals['_EXPORTS']._serialized_start=627
-  _globals['_EXPORTS']._serialized_end=701
+  _globals['_EXPORTREQUEST']._serialized_start=51
+  _globals['_EXPORTREQUEST']._serialized_end=185
+  _globals['_EXPORTPROGRESS']._serialized_start=187
+  _globals['_EXPORTPROGRESS']._serialized_end=232
+  _globals['_AGREEMENT']._serialized_start=234
+  _globals['_AGREEMENT']._serialized_end=294
+  _globals['_EXPORTED']._serialized_start=297
+  _globals['_EXPORTED']._serialized_end=547
+  _globals['_EXPORTEVENT']._serialized_start=549
+  _globals['_EXPORTEVENT']._serialized_end=664
+  _globals['_EXPORTS']._serialized_start=666
+  _globals['_EXPORTS']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

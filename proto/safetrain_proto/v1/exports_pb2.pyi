@@ -26,6 +26,7 @@ class ExportRequest(_message.Message):
     GGUF_FIELD_NUMBER: _builtins.int
     DEQUANTIZE_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    GGUF_TYPE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """0: the newest that has an adapter"""
     output: _builtins.str
@@ -38,6 +39,8 @@ class ExportRequest(_message.Message):
     """16 bits throughout"""
     wait: _builtins.bool
     """wait for the GPU when it is busy"""
+    gguf_type: _builtins.str
+    """f16 or q8_0; empty: f16"""
     def __init__(
         self,
         *,
@@ -47,10 +50,11 @@ class ExportRequest(_message.Message):
         gguf: _builtins.bool = ...,
         dequantize: _builtins.bool = ...,
         wait: _builtins.bool = ...,
+        gguf_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "dequantize", b"dequantize", "gguf", b"gguf", "job_id", b"job_id", "output", b"output", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "dequantize", b"dequantize", "gguf", b"gguf", "gguf_type", b"gguf_type", "job_id", b"job_id", "output", b"output", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,6 +127,7 @@ class Exported(_message.Message):
     GGUF_FIELD_NUMBER: _builtins.int
     GGUF_AGREEMENT_FIELD_NUMBER: _builtins.int
     MODELFILE_FIELD_NUMBER: _builtins.int
+    GGUF_TYPE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     path: _builtins.str
     adapter: _builtins.str
@@ -137,6 +142,8 @@ class Exported(_message.Message):
     """the file; empty: none"""
     modelfile: _builtins.bool
     """a Modelfile for Ollama is there"""
+    gguf_type: _builtins.str
+    """what its matrices are stored in; empty: no GGUF file"""
     @_builtins.property
     def agreement(self) -> Global___Agreement: ...
     @_builtins.property
@@ -154,10 +161,11 @@ class Exported(_message.Message):
         gguf: _builtins.str = ...,
         gguf_agreement: Global___Agreement | None = ...,
         modelfile: _builtins.bool = ...,
+        gguf_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "gguf_agreement", b"gguf_agreement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "agreement", b"agreement", "bits", b"bits", "bytes", b"bytes", "gguf", b"gguf", "gguf_agreement", b"gguf_agreement", "job_id", b"job_id", "modelfile", b"modelfile", "path", b"path", "quantized", b"quantized"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "agreement", b"agreement", "bits", b"bits", "bytes", b"bytes", "gguf", b"gguf", "gguf_agreement", b"gguf_agreement", "gguf_type", b"gguf_type", "job_id", b"job_id", "modelfile", b"modelfile", "path", b"path", "quantized", b"quantized"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,7 @@ SENTENCES: dict[str, str] = {
     "client.no_current_folder": _("The current folder was deleted. Go to another one with: cd"),
     "client.set_form": _("{text} is not of the form KEY=VALUE, as in --set num_epochs=3."),
     "client.size_form": _("{text} is not an amount of memory, such as 6GB or 800MB."),
+    "client.time_form": _("{text} is not a time, such as 2min or 90s."),
     "client.size_too_small": _(
         "{text} is too little memory to train in. Give the amount with its unit, as in {amount}GB."
     ),

@@ -92,13 +92,6 @@ SENTENCES: dict[str, str] = {
         "{rate:num}"
     ),
     "diagnosis.loss_unsteady.fix": _STEADIER,
-    "diagnosis.loss_overfits": _(
-        "The validation loss rises again: {last:num}, and {best:num} at its best. The model learns "
-        "the data by heart"
-    ),
-    "diagnosis.loss_overfits.fix": _(
-        "The best adapter is kept. Train fewer epochs, or stop by itself: --set early_stopping=3"
-    ),
     "diagnosis.loss_validated": _("The validation loss is at its best or near it ({best:num})"),
     # gpu
     "diagnosis.gpu_device": _("MLX computes on: {kind} ({name})"),

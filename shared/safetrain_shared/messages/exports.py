@@ -26,9 +26,14 @@ SENTENCES: dict[str, str] = {
         "be lost, and {differing:int} of {tokens:int} tokens differ. Nothing was written. Try "
         "--dequantize."
     ),
+    "export.gguf_differs": _(
+        "The GGUF file in {type} does not answer as the adapter does: {lost:pct} of what was "
+        "learned would be lost, and {differing:int} of {tokens:int} tokens differ. Nothing was "
+        "written. Try --gguf-type f16, or leave out --gguf."
+    ),
     "export.gguf_architecture": _(
-        "A {architecture} model cannot be written as GGUF here; only plain llama and mistral "
-        "models can. Leave out --gguf."
+        "A {architecture} model cannot be written as GGUF here; plain models of {known} can. Leave "
+        "out --gguf."
     ),
     "export.gguf_tokenizer": _(
         "This model's tokenizer ({found}) cannot be written as GGUF without changing how it cuts "

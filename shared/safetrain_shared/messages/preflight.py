@@ -135,6 +135,30 @@ SENTENCES: dict[str, str] = {
     "plan.other_batch": _(
         "With what you chose the effective batch is {batch}, not {usual} as usual in so much memory"
     ),
+    "plan.epochs_texts": _(
+        "{epochs} epochs: {samples:int} samples of text give {steps:int} steps then, and an "
+        "adapter needs some hundreds to learn facts or a style"
+    ),
+    "plan.epochs_structured": _(
+        "{epochs} epochs: {samples:int} samples with JSON answers give {steps:int} steps then, and "
+        "an adapter needs some two hundred to learn a format"
+    ),
+    "plan.epochs_labels": _(
+        "{epochs} epochs: {samples:int} samples with few different answers give {steps:int} steps "
+        "then, and an adapter needs some two hundred to tell them apart"
+    ),
+    "plan.pilot": _(
+        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
+        "loss {base:num} before; after, by rate: {tried})"
+    ),
+    "plan.pilot_refused": _(
+        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
+        "loss {base:num} before; after, by rate: {tried}). Rates from {hot:num} on diverge"
+    ),
+    "plan.pilot_failed": _(
+        "The pilot found no learning rate in its time: the table's is used. Give it more: "
+        "--pilot 5min"
+    ),
     "plan.length_of_data": _(
         "Sequences of {length:int} tokens: the longest sample has {longest:int}"
     ),
@@ -142,10 +166,13 @@ SENTENCES: dict[str, str] = {
         "Sequences of {length:int} tokens, because the longest sample ({longest:int}) does not fit"
     ),
     "plan.cuts": _(
-        "{count:int} samples are cut at {length:int} tokens; {lost:int} of them lose their answer"
+        "{count:int} {count:|sample is|samples are} cut at {length:int} tokens; {lost:int} of them"
+        " {lost:|loses its|lose their} answer"
     ),
     "plan.no_cuts": _("No sample is cut at {length:int} tokens"),
-    "plan.cuts_valid": _("{count:int} validation samples are cut at {length:int} tokens"),
+    "plan.cuts_valid": _(
+        "{count:int} validation {count:|sample is|samples are} cut at {length:int} tokens"
+    ),
     "plan.checkpointing": _("Gradient checkpointing: less memory, about a third slower"),
     "plan.without_gradient_checkpointing": _(
         "Without gradient checkpointing, with which this model's gradients would be wrong"

@@ -155,6 +155,12 @@ SENTENCES: dict[str, str] = {
         "trains in one piece. The result is the same to the bit; memory at the peak is the same, "
         "and the training takes longer by the time of the rests and of loading again."
     ),
+    "explain.pilot_minutes": _(
+        "Minutes, before the training, for short runs on its own data at several learning rates: "
+        "the one that learns best is used, and those that diverge are refused. 0: none are made, "
+        "and the rate is that of the table. No effect where learning_rate is chosen. Memory stays "
+        "the same; it takes that much time."
+    ),
     "explain.rest_minutes": _(
         "Minutes between two segments (segment_minutes), in which nothing is computed and no "
         "memory is held. Longer rests only cost time."

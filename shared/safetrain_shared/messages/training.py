@@ -32,11 +32,12 @@ SENTENCES: dict[str, str] = {
         "The best checkpoint, {checkpoint}, is damaged or gone; adapters/ stays as it is."
     ),
     "train.left_out": _(
-        "{count:int} samples were left out: their whole answer lies beyond {length:int} tokens."
+        "{count:int} {count:|sample was|samples were} left out: {count:|its|their} whole answer "
+        "lies beyond {length:int} tokens."
     ),
     "train.left_out_of_validation": _(
-        "{count:int} validation samples were left out: their whole answer lies beyond {length:int} "
-        "tokens."
+        "{count:int} validation {count:|sample was|samples were} left out: {count:|its|their} "
+        "whole answer lies beyond {length:int} tokens."
     ),
     "train.no_evaluation": _(
         "No sample in {path} can be evaluated at {length:int} tokens: nothing is evaluated, and "
@@ -108,6 +109,26 @@ SENTENCES: dict[str, str] = {
         "In this model the samples of a packed row would see each other. Turn packing off."
     ),
     "train.no_samples": _("No sample in {path} can be trained at {length:int} tokens."),
+    "train.overfits": _(
+        "The validation loss rose from {best:num} at step {step:int} to {last:num}, while the "
+        "training loss is {train:num}: the model learns the data by heart. adapters/ holds step "
+        "{step:int}. Next time: --set num_epochs={epochs} or --set early_stopping=3"
+    ),
+    "train.overfits_base": _(
+        "The validation loss is {last:num}, above the {base:num} before training, while the "
+        "training loss is {train:num}: what is learned does not hold for the validation file. "
+        "Train on more samples that are like it, or more gently: --set learning_rate={lower:num}"
+    ),
+    "train.too_hot": _(
+        "After {step:int} steps the validation loss is {last:num}, above the {base:num} before "
+        "training, and the training loss is {train:num}: a learning rate of {rate:num} is too "
+        "high. Lower it: --set learning_rate={lower:num}"
+    ),
+    "train.too_short": _(
+        "The training ended while it still learned: the last evaluation brought the validation "
+        "loss from {before:num} to {last:num} in {epochs} epochs. Train longer: --set "
+        "num_epochs={more}"
+    ),
     "train.early_stop": _("Stopped early: {count:int} evaluations brought no improvement."),
     "train.paused": _("Paused at step {step:int}, with a checkpoint."),
     "train.segment": _(

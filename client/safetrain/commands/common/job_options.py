@@ -94,6 +94,11 @@ def job_options(function: F) -> F:
             "--allow-shorter", is_flag=True, help=_("Where memory runs out, sequences may be cut.")
         ),
         click.option(
+            "--pilot",
+            metavar="TIME",
+            help=_("First try learning rates on the data for so long, such as 2min."),
+        ),
+        click.option(
             "--trust-remote-code",
             is_flag=True,
             help=_("Run the Python code that comes with the model."),
@@ -118,6 +123,7 @@ def spec_of(
     memory_budget: str | None,
     ignore_pressure: bool,
     allow_shorter: bool,
+    pilot: str | None,
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
@@ -140,7 +146,9 @@ def spec_of(
         valid=valid_file,
         output=inputs.absolute(_given("output") or file.output or output),
         name=name,
-        settings=inputs.settings(file, pairs, _unattended(ignore_pressure, overnight)),
+        settings=inputs.settings(
+            file, pairs, _unattended(ignore_pressure, overnight) | inputs.pilot(pilot)
+        ),
         memory_budget=inputs.memory(memory_budget),
         trust_remote_code=trust_remote_code or file.trust_remote_code,
         allow_shorter=allow_shorter,

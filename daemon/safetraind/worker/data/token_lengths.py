@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from safetraind.worker.data.answer_kind import Answers
 from safetraind.worker.data.encode_chat import Encoder, Refused, TooSlow
 from safetraind.worker.data.line_reader import Line
 from safetraind.worker.data.reservoir_sample import ReservoirSample
@@ -27,6 +28,7 @@ class LengthCounts:
     token lies at or beyond a sequence length would lose its whole answer there. `problems`: by
     code, how samples are rendered otherwise than they stand in the file: the first, its line, and
     how many. `is_cut_off`: the template was still at work on a sample when its time was over.
+    `said`: what the answers of those counted are like.
     """
 
     tokens: Counter[int] = field(default_factory=Counter)
@@ -39,6 +41,7 @@ class LengthCounts:
     reason: str = ""
     is_cut_off: bool = False
     problems: dict[str, tuple[Problem, int, int]] = field(default_factory=dict)
+    said: Answers = field(default_factory=Answers)
 
     def note(self, problem: Problem, line: int) -> None:
         """Counts a problem of one sample; the first of its kind is kept."""
@@ -58,6 +61,8 @@ class LengthCounts:
             failed=self.failed,
             line=self.line,
             reason=self.reason,
+            distinct=len(self.said.seen),
+            structured=self.said.structured,
             problems=tuple(
                 SampleProblem(problem.code, problem.status, dict(problem.args), line, count)
                 for problem, line, count in self.problems.values()
@@ -78,6 +83,7 @@ def count(
             if number % _BETWEEN_PROGRESS == 0:
                 progress()
             if measured := _measured(line, encoder, lengths):
+                lengths.said.note(parse(line.content))
                 lengths.tokens[measured[0]] += 1
                 lengths.answers[measured[1]] += 1
         for line in {line.number: line for line in (*draw.longest(), *draw.odd())}.values():

@@ -19,7 +19,8 @@ import mlx.core as mx
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, save_config, save_model
 
 from safetrain_shared.codec import to_plain
-from safetrain_shared.errors import Blocked, Broken, InvalidInput
+from safetrain_shared.errors import Blocked, InvalidInput
+from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind import host
 from safetraind.storage.durable import sync_folder
 from safetraind.storage.export_folder import check_free, check_room, partial_of
@@ -29,7 +30,7 @@ from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Reference, ask_both
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
-from safetraind.worker.loading import LoadedModel, attach_adapter, load
+from safetraind.worker.loading import LoadedModel, attach_adapter, load, model_folder
 from safetraind.worker.training.outcome import is_out_of_memory
 from safetraind.worker_messages.export_messages import (
     EXPORT,
@@ -98,6 +99,8 @@ class _Exporter:
 
     def run(self) -> Exported:
         """Fill the folder and return its description."""
+        if self.request.gguf:
+            gguf_writer.check_takes(model_folder(self.request.model))
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         gguf = self._gguf(reference) if self.request.gguf else None
@@ -113,8 +116,6 @@ class _Exporter:
     def _reference(self) -> tuple[Reference, bool]:
         """Return the answers of base and adapter, and whether the base is quantized."""
         loaded = self._load(dequantize=None)
-        if self.request.gguf:
-            gguf_writer.check_takes(loaded.config, loaded.folder)
         self._progress("asking", 0.1)
         valid, thinking = self.request.valid, self.request.thinking
         reference = ask_both(loaded.model, loaded.tokenizer, valid, thinking)
@@ -160,20 +161,21 @@ class _Exporter:
             _free_memory()
 
     def _gguf(self, reference: Reference) -> GgufFile:
-        """Write one GGUF file for llama.cpp and programs built on it, in 16 bits."""
+        """Write one GGUF file for llama.cpp and programs built on it, and check it."""
+        stored = self.request.gguf_type
         self._progress("gguf", 0.7)
         loaded = self._load(dequantize=False)
         self._check_resources(fused_bytes(loaded.model, dequantize=True))
         config = fuse(loaded.model, loaded.config, dequantize=True)
         file = self.folder / GGUF
-        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer)
+        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer, stored)
         del loaded
         _free_memory()
         self._progress("checking", 0.85)
-        agreement = reference.compare(gguf_writer.read_back(file))
-        if not agreement.good:
-            raise Broken("export.differs", **dataclasses.asdict(agreement))
-        return GgufFile(GGUF, agreement)
+        agreement = reference.compare(gguf_writer.read_back(file, config, stored))
+        if not (agreement.good if stored == GGUF_TYPES[0] else agreement.good_for_8_bits):
+            raise Blocked("export.gguf_differs", type=stored, **dataclasses.asdict(agreement))
+        return GgufFile(GGUF, agreement, stored)
 
     def _load(self, *, dequantize: bool | None) -> LoadedModel:
         """Load the base with the adapter attached."""

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 from mlx_lm.gguf import TokenType
 
 from safetrain_shared.errors import InvalidInput
@@ -21,10 +20,17 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _NO_MERGE = -1e4
 """The score of a token that is not the result of a merge."""
 
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+_BY_PATTERN = {_LLAMA3: "llama-bpe", _QWEN2: "qwen2"}
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's sign for one
 
 
 def vocabulary(folder: Path, size: int) -> dict[str, Any]:
@@ -47,12 +53,16 @@ def _vocabulary(tokenizer: dict[str, Any], size: int) -> dict[str, Any]:
     tokens, kinds = _tokens(tokenizer, size)
     metadata = {
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": mx.array(kinds, mx.int32),
+        "tokenizer.ggml.token_type": kinds,
     }
     merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     if model.get("byte_fallback"):
-        scores = mx.array(_scores(tokens, merges), mx.float32)
-        return {**metadata, "tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": scores}
+        return {
+            **metadata,
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.scores": _scores(tokens, merges),
+            "tokenizer.ggml.add_space_prefix": _begins_with_space(tokenizer),
+        }
     return {
         **metadata,
         "tokenizer.ggml.model": "gpt2",
@@ -101,6 +111,19 @@ def _pre_tokenizer(found: Any) -> str:
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and whole and parts[0]["individual_digits"]:
         return "smollm"
-    if kinds == ["Split", "ByteLevel"] and parts[0]["pattern"].get("Regex") == _LLAMA3:
-        return "llama-bpe"
+    if kinds == ["Split", "ByteLevel"]:
+        name = _BY_PATTERN.get(parts[0]["pattern"].get("Regex"))
+        if name is not None:
+            return name
     raise InvalidInput("export.gguf_tokenizer", found=" + ".join(kinds) or "–")
+
+
+def _begins_with_space(tokenizer: dict[str, Any]) -> bool:
+    """Whether a text is encoded as if a space stood before it."""
+    normalizer, found = tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}
+    steps = [*normalizer.get("normalizers", [normalizer]), *found.get("pretokenizers", [found])]
+    return any(
+        (step.get("type") == "Prepend" and step.get("prepend") == _SPACE)
+        or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        for step in steps
+    )

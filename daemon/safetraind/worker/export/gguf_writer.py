@@ -1,43 +1,45 @@
-"""Writes a fused llama-architecture model as one GGUF file, in 16 bits, and reads it back.
-
-The format is ggml's (docs/gguf.md there). Names and the order of query and key rows are those of
-mlx-lm's conversion (`mlx_lm.gguf`). Three errors of that conversion are avoided: rows that are
-already in ggml's order are not reordered again, a byte-level tokenizer is written as such, and a
-sentencepiece tokenizer with its merge order.
-
-What is not covered: other architectures, biases, RoPE scaling, mixtures of experts.
-"""
+"""Writes a fused model as one GGUF file, for llama.cpp and its relatives, and reads it back."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import gguf
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+from gguf import GGMLQuantizationType, LlamaFileType
 from mlx.utils import tree_flatten
-from mlx_lm.gguf import GGMLFileType, permute_weights, translate_weight_names
-from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import _get_classes, load_config
 
-from safetrain_shared.errors import InvalidInput
-from safetraind.worker.config_keys import scales_nothing
-from safetraind.worker.convert.gguf_reader import model_config, model_weights, read_gguf
+from safetrain_shared.gguf_types import GGUF_TYPES
+from safetraind.worker import config_keys
+from safetraind.worker.export.gguf_families import (
+    FAMILIES,
+    add_hyperparameters,
+    family_of,
+    rope_factors,
+)
+from safetraind.worker.export.gguf_tensors import tensors_of
 from safetraind.worker.export.gguf_vocabulary import vocabulary
 from safetraind.worker.loading import worth_dequantizing
 
-_ARCHITECTURES = ("llama", "mistral")
+_FILE_TYPES = {name: LlamaFileType[f"MOSTLY_{name.upper()}"] for name in GGUF_TYPES}
+_FREQUENCIES = "rope_freqs.weight"
 
 
-def check_takes(config: dict[str, Any], folder: Path) -> None:
-    """Raise InvalidInput, with the reason, for a model that cannot be written faithfully."""
-    kind = config.get("model_type", "?")
-    if kind not in _ARCHITECTURES:
-        raise InvalidInput("export.gguf_architecture", architecture=kind)
-    for name in ("rope_scaling", "attention_bias", "mlp_bias"):
-        if config.get(name) and not (name == "rope_scaling" and scales_nothing(config[name])):
-            raise InvalidInput("export.gguf_architecture", architecture=f"{kind} + {name}")
-    vocabulary(folder, int(config["vocab_size"]))
+def check_takes(folder: Path) -> None:
+    """Raise InvalidInput, with the reason, for a model that cannot be written faithfully.
+
+    Reads the folder's config.json and tokenizer alone, and loads nothing.
+    """
+    config = load_config(folder)
+    if config.get("model_type") in FAMILIES:
+        config.update(config_keys.read(config).overrides)
+    _, shape = family_of(config)
+    vocabulary(folder, int(shape.get("vocab_size")))
 
 
 def write(
@@ -46,70 +48,80 @@ def write(
     config: dict[str, Any],
     folder: Path,
     tokenizer: TokenizerWrapper,
+    stored: str = GGUF_TYPES[0],
 ) -> None:
     """Write `model`, which must have no quantized layer, with the tokenizer in `folder`.
 
-    Raises InvalidInput as `check_takes` does.
+    `stored`: the type of its matrices, one of `gguf_tensors.TYPES`. One weight is in memory twice
+    at a time. Raises what `family_of` and `vocabulary` do.
     """
-    check_takes(config, folder)
-    heads = {
-        "self_attn.q_proj.weight": config["num_attention_heads"],
-        "self_attn.k_proj.weight": config.get("num_key_value_heads", config["num_attention_heads"]),
-    }
-    arrays = {}
-    for name, array in dict(tree_flatten(model.parameters())).items():
-        rows = next((count for end, count in heads.items() if name.endswith(end)), 0)
-        if rows and not config.get("rope_traditional"):
-            array = permute_weights(array, rows)
-        dtype = mx.float32 if array.ndim == 1 else mx.float16  # llama.cpp wants norms in float32
-        arrays[translate_weight_names(name)] = mx.contiguous(array.astype(dtype))
-    metadata = {
-        **_hyperparameters(config),
-        **vocabulary(folder, int(config["vocab_size"])),
-        **_tokens_by_role(tokenizer, int(config["vocab_size"])),
-    }
-    mx.save_gguf(str(file), arrays, metadata)
+    family, shape = family_of(config)
+    size = int(shape.get("vocab_size"))
+    writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[family.arch])
+    writer.add_file_type(_FILE_TYPES[stored])
+    add_hyperparameters(writer, shape)
+    for key, value in {**vocabulary(folder, size), **_tokens_by_role(tokenizer, size)}.items():
+        _add(writer, key, value)
+    weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    tensors = tensors_of(model, family, shape, stored)
+    factors = rope_factors(shape)
+    for tensor in tensors:
+        _announce(writer, tensor.name, weights[tensor.own].shape, tensor.type)
+    if factors is not None:
+        _announce(writer, _FREQUENCIES, factors.shape, GGMLQuantizationType.F32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in tensors:
+        writer.write_tensor_data(tensor.to_file(weights[tensor.own]))
+    if factors is not None:
+        writer.write_tensor_data(factors)
+    writer.close()
 
 
-def read_back(file: Path) -> nn.Module:
-    """Load the model in `file`, evaluated, with the GGUF reader, independent of `write`."""
-    gguf = read_gguf(file)
-    config = model_config(gguf)
-    model = llama.Model(llama.ModelArgs.from_dict(config))
-    model.load_weights(list(model_weights(gguf, config).items()))
-    if worth_dequantizing(model):
-        model.set_dtype(mx.float32)
+def read_back(file: Path, config: dict[str, Any], stored: str = GGUF_TYPES[0]) -> nn.Module:
+    """Load the model that `write` wrote, evaluated, from what the file holds."""
+    family, shape = family_of(config)
+    make, arguments = _get_classes(dict(config))
+    model: nn.Module = make(arguments.from_dict(dict(config)))
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    dtype = mx.float32 if worth_dequantizing(model) else mx.float16
+    weights = {
+        tensor.own: tensor.from_file(read[tensor.name]).astype(dtype)
+        for tensor in tensors_of(model, family, shape, stored)
+        if tensor.name in read  # not the head that is the embedding's
+    }
+    if hasattr(model, "sanitize"):
+        weights = model.sanitize(weights)
+    model.load_weights(list(weights.items()))
     mx.eval(model.parameters())
     model.eval()
     return model
 
 
-def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    head = config.get("head_dim") or hidden // heads
-    counts = {
-        "context_length": config.get("max_position_embeddings", 2048),
-        "embedding_length": hidden,
-        "block_count": config["num_hidden_layers"],
-        "feed_forward_length": config["intermediate_size"],
-        "rope.dimension_count": head,
-        "attention.key_length": head,
-        "attention.value_length": head,
-        "attention.head_count": heads,
-        "attention.head_count_kv": config.get("num_key_value_heads", heads),
-        "vocab_size": config["vocab_size"],
-    }
-    reals = {
-        "attention.layer_norm_rms_epsilon": config.get("rms_norm_eps", 1e-5),
-        "rope.freq_base": config.get("rope_theta", 10000.0),
-    }
-    return {
-        "general.architecture": "llama",
-        "general.file_type": mx.array(int(GGMLFileType.GGML_TYPE_F16), mx.uint32),
-        "general.alignment": mx.array(32, mx.uint32),
-        **{f"llama.{name}": mx.array(value, mx.uint32) for name, value in counts.items()},
-        **{f"llama.{name}": mx.array(value, mx.float32) for name, value in reals.items()},
-    }
+def _announce(
+    writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: GGMLQuantizationType
+) -> None:
+    """Add a tensor's place in the file, before any data is written."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    count = int(np.prod(shape)) // block * size
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+        dtype: Any = np.float32 if kind is GGMLQuantizationType.F32 else np.float16
+    else:
+        dtype, shape = np.uint8, gguf.quant_shape_to_byte_shape(shape, kind)
+    writer.add_tensor_info(name, shape, np.dtype(dtype), count, raw_dtype=kind)
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case _:
+            writer.add_array(key, value)
 
 
 def _tokens_by_role(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
@@ -121,13 +133,12 @@ def _tokens_by_role(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
     numbers = {
         theirs: getattr(tokenizer, f"{ours}_token_id", None) for ours, theirs in roles.items()
     }
-    begins = tokenizer.encode("a")[:1] == [numbers["bos"]]
     metadata: dict[str, Any] = {
-        f"tokenizer.ggml.{role}_token_id": mx.array(number, mx.uint32)
+        f"tokenizer.ggml.{role}_token_id": number
         for role, number in numbers.items()
         if number is not None and number < size
     }
-    metadata["tokenizer.ggml.add_bos_token"] = mx.array(begins)
+    metadata["tokenizer.ggml.add_bos_token"] = tokenizer.encode("a")[:1] == [numbers["bos"]]
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")

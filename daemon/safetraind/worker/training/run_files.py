@@ -17,6 +17,7 @@ from safetrain_shared.events import (
 )
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import history
+from safetrain_shared.learning_curve import trouble
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
@@ -45,6 +46,7 @@ class Records:
         self._total_steps = 0
         self._checkpoints = Checkpoints(task)
         self._history = history(read.event for read in event_file.read(task.run.events))
+        self._told = {notice.finding.code for notice in self._history.notices}
         self._saved_step = 0
         self._saved_at = time.monotonic()
 
@@ -138,6 +140,7 @@ class Records:
         place = (progress.step, progress.epoch, progress.step_in_epoch)
         body = Evaluated(*place, loss=loss, samples=samples, best=best)
         self._emit(body)
+        self._say_trouble(ended=False)
         return best
 
     def save(self, progress: Progress) -> None:
@@ -177,6 +180,8 @@ class Records:
             outcome = Outcome("failed", Finding("train.adapter_gone", Status.FAILED, True, args))
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
             self._link.notice("train.early_stop", count=progress.stale)
+        if outcome.outcome == "succeeded":
+            self._say_trouble(ended=True)
         write_tables(self._history, self._task.output)
         self._write_state(progress, outcome.outcome)
         text = summary(
@@ -271,6 +276,17 @@ class Records:
             self._publish(self._task.output / best, progress)
         else:
             self._link.notice("train.best_damaged", checkpoint=best)
+
+    def _say_trouble(self, *, ended: bool) -> None:
+        """What the curve shows, while the run can still be stopped; each trouble once in a run."""
+        known = self._history
+        if not known.steps:
+            return
+        settings = self._task.plan.settings
+        found = trouble(known.evaluations, known.steps[-1].loss, settings, ended=ended)
+        if found and found.code not in self._told:
+            self._told.add(found.code)
+            self._link.emit(Notice(found))
 
     def _say_left_out(self, length: int) -> None:
         """What of the data is not used at `length` tokens, or learned otherwise than it stands."""

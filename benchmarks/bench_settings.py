@@ -1,0 +1,137 @@
+"""`python -m benchmarks.bench_settings`: recommended settings against the best of a grid.
+
+For each of five data sets a real preflight (with a pilot) recommends; then the real training worker
+trains with that, and with each point of a grid of rates and epochs, and every adapter answers the
+held-out questions. The grid's best is the one with the highest task score. Times are the trainer's
+own; the time of preflight, with its pilot, stands beside them. The model `tiny` is made on the spot
+and has never seen language: its scores may be 0, and then only its validation losses tell anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import itertools
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.generate import batch_generate
+
+from benchmarks.settings.data_sets import DataSet, data_sets
+from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.paths import SUMMARY, Home
+from safetraind.preflight.preflight_run import PreflightRun
+from safetraind.worker import loading
+from safetraind.worker.evaluation.match import score
+from safetraind.worker.evaluation.question_set import read_questions
+from safetraind.worker.inference.generation import encode_prompt
+from tests.preflight.direct import DirectWorkers
+from tests.tiny import make_tiny_model
+from tests.trainer.runs import make_run
+
+REPORT = Path("reports/settings.json")
+MULTIPLES, EPOCHS = (0.25, 1.0, 4.0, 16.0), (3, 10)
+ENOUGH, SLOWEST = 0.95, 1.2
+_ANSWER_TOKENS = 32
+
+
+def main() -> int:
+    """Print a line a data set, write the report; 1 where a recommendation falls short."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="tiny", help="tiny, or the folder of a model")
+    parser.add_argument("--only", default="", help="one data set")
+    parser.add_argument("--pilot", type=float, default=2.0, help="minutes")
+    chosen = parser.parse_args()
+    rows = []
+    for data in data_sets():
+        if chosen.only in ("", data.name):
+            with tempfile.TemporaryDirectory() as name:
+                rows.append(_compared(Path(name), data, chosen.model, chosen.pilot))
+            print(json.dumps(rows[-1]), flush=True)
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return int(not all(row["enough"] and row["quick"] and not row["diverged"] for row in rows))
+
+
+def _compared(root: Path, data: DataSet, model: str, pilot: float) -> dict[str, Any]:
+    folder = make_tiny_model(root / "model") if model == "tiny" else Path(model)
+    train, valid, questions = data.write(root / "data")
+    began = time.monotonic()
+    plan = _recommended(root, folder, train, valid, pilot)
+    preflight = time.monotonic() - began
+    ours = _trained(root / "ours", folder, (train, valid), questions, plan)
+    rate = 2e-4  # the middle of the grid is the table's, not what the pilot found
+    grid = []
+    for multiple, epochs in itertools.product(MULTIPLES, EPOCHS):
+        settings = dataclasses.replace(
+            plan.settings, learning_rate=multiple * rate, num_epochs=epochs, early_stopping=0
+        )
+        point = dataclasses.replace(plan, settings=settings)
+        place = root / f"grid-{multiple}-{epochs}"
+        grid.append(_trained(place, folder, (train, valid), questions, point))
+    best = max(grid, key=lambda one: (one["score"], -one["seconds"]))
+    return {
+        "data": data.name,
+        "model": model,
+        "recommended": ours,
+        "preflight_seconds": round(preflight, 1),
+        "best": best,
+        "lowest_loss": min(one["loss"] for one in grid),
+        "enough": ours["score"] >= ENOUGH * best["score"],
+        "quick": ours["seconds"] <= SLOWEST * best["seconds"],
+        "diverged": ours["outcome"] != "succeeded" or ours["loss"] > ours["base_loss"],
+    }
+
+
+def _recommended(root: Path, model: Path, train: Path, valid: Path, pilot: float) -> Plan:
+    settings = {"pilot_minutes": pilot} if pilot else {}
+    spec = JobSpec(str(model), str(train), str(valid), str(root / "out"), settings=settings)
+    run = PreflightRun(spec, DirectWorkers(root / "workers"), Home(root / "home"), model)
+
+    async def whole() -> None:
+        async for _ in run.run():
+            pass
+
+    asyncio.run(whole())
+    assert run.plan is not None, run.findings
+    return run.plan
+
+
+def _trained(
+    root: Path, model: Path, data: tuple[Path, Path], questions: Path, plan: Plan
+) -> dict[str, Any]:
+    run = make_run(root, model, data, **dataclasses.asdict(plan.settings))
+    code = run.start().wait()
+    assert code == 0, run.folder.log.read_text()
+    summary = run.json(SUMMARY)
+    return {
+        "rate": plan.settings.learning_rate,
+        "epochs": plan.settings.num_epochs,
+        "outcome": summary["outcome"],
+        "seconds": round(summary["seconds"], 1),
+        "base_loss": summary["base_loss"],
+        "loss": summary["best"].get("loss", float("inf")),
+        "score": _score(model, run.output / "adapters", questions),
+    }
+
+
+def _score(model: Path, adapter: Path, questions: Path) -> float:
+    """The share of the held-out questions that are answered rightly."""
+    if not adapter.exists():
+        return 0.0
+    loaded = loading.load(str(model))
+    loading.attach_adapter(loaded.model, adapter)
+    asked = read_questions(str(questions))
+    prompts = [encode_prompt(loaded.tokenizer, one.messages) for one in asked]
+    said = batch_generate(loaded.model, loaded.tokenizer, prompts, max_tokens=_ANSWER_TOKENS)
+    right = [score(q.match, q.expected, text) for q, text in zip(asked, said.texts, strict=True)]
+    return round(sum(right) / len(right), 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Which learning rates a pilot tries, and which one its trials recommend; pure."""
+
+from __future__ import annotations
+
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.findings import Finding, Status
+from safetrain_shared.jobs import JobSpec, Plan
+from safetraind.worker_messages.pilot_messages import PilotRequest, PilotResult
+
+# Multiples of the tier's rate, in the order in which they are tried.
+_MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
+# Of rates that reach nearly the same loss the lowest: over few steps a high one looks better than
+# over many (Wu et al. 2018, short-horizon bias).
+_NEARLY = 0.05
+
+
+def rates(start: float) -> list[float]:
+    """The rates to try, the most telling first, from the tier's rate."""
+    return [float(f"{start * multiple:.2g}") for multiple in _MULTIPLES]
+
+
+def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
+    """What the pilot worker is asked: the plan's steps at several rates."""
+    return PilotRequest(
+        model=plan.model_path,
+        train=spec.train,
+        valid=spec.valid,
+        settings=plan.settings,
+        rates=tuple(rates(plan.settings.learning_rate)),
+        seconds=60 * plan.settings.pilot_minutes,
+        length_bucket=plan.length_bucket,
+        trust_remote_code=spec.trust_remote_code,
+        memory_limit=plan.memory_limit,
+        cache_limit=plan.cache_limit,
+    )
+
+
+def recommended_rate(result: PilotResult) -> float:
+    """The lowest rate that learned nearly as much as the best; 0 where none learned anything."""
+    learned = [(t.rate, result.base - t.loss) for t in result.trials if t.loss is not None]
+    most = max((gain for _, gain in learned), default=0.0)
+    if len(learned) < 2 or most <= 0:
+        return 0.0
+    return min(rate for rate, gain in learned if gain >= (1 - _NEARLY) * most)
+
+
+def reason(result: PilotResult | None) -> Finding:
+    """What the pilot found, as a reason of the plan."""
+    rate = recommended_rate(result) if result else 0.0
+    if result is None or not rate:
+        return Finding("plan.pilot_failed", Status.WARNING)
+    trials = sorted(result.trials, key=lambda trial: trial.rate)
+    tried = ", ".join(f"{t.rate:g}: {t.loss:.3f}" for t in trials if t.loss is not None)
+    args: dict[str, ArgValue] = {
+        "rate": rate,
+        "steps": result.steps,
+        "base": round(result.base, 3),
+        "tried": tried,
+    }
+    refused = [t.rate for t in trials if t.loss is None or t.loss > result.base]
+    if refused:
+        return Finding("plan.pilot_refused", args={**args, "hot": min(refused)})
+    return Finding("plan.pilot", args=args)

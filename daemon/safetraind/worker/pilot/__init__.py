@@ -1,0 +1,1 @@
+"""Short trainings on a job's own data, at several learning rates."""

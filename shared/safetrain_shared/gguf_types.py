@@ -1,0 +1,6 @@
+"""The types in which the matrices of an exported GGUF file can be stored."""
+
+from __future__ import annotations
+
+GGUF_TYPES = ("f16", "q8_0")
+"""16 bits; 8 bits, with a 16-bit scale to 32 weights. The first is the default."""
