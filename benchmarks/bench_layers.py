@@ -1,12 +1,13 @@
 """`make bench-layers`: one layer there and back, as we train it and as mlx-lm does, in one run.
 
-Three layers: the gated delta net of Qwen3.5-4B, the SSD mixer of Mamba2-2.7B, and attention. Each
-path of each length runs in a process of its own, twice, the second time measured. Ours and
-mlx-lm's are compiled, as both trainers do; mlx-lm's is also run uncompiled, because compiling makes
-the memory of its token loop grow with the square of the length. Time is the processor's on a CPU,
-which a busy machine does not change, and the clock's on a GPU; memory is MLX's peak above the
-layer's own weights. A path whose next peak would pass --most, going by the growth so far, is left
-out, and the table says so.
+The gated delta net of Qwen3.5-4B, and one of a quarter of its heads and width, on which mlx-lm's
+compiled token loop fits at 1,024 tokens too; the SSD mixer of Mamba2-2.7B, and its recurrence
+without the projections around it, which take as long in both; attention. Each path of each length
+runs in a process of its own, twice, the second time measured. Ours and mlx-lm's are compiled, as
+both trainers do; mlx-lm's is also run uncompiled, because compiling makes the memory of its token
+loop grow with the square of the length. Time is the processor's on a CPU, which a busy machine does
+not change, and the clock's on a GPU; memory is MLX's peak above the layer's own weights. A path
+whose next peak would pass --most, going by the growth so far, is left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models import mamba2, qwen3_5
+from mlx_lm.models import mamba2, qwen3_5, ssm
 
 from safetraind import host
 from safetraind.worker.training.block_attention import in_blocks
@@ -124,15 +126,17 @@ def _measured(layer: str, path: str, length: int) -> dict[str, float]:
 Layer = tuple[Callable[..., mx.array], list[mx.array]]
 
 
-def _gated_delta(length: int) -> Layer:
+def _gated_delta(length: int, parts: int = 1) -> Layer:
+    """One of `parts` equal parts of the layer: its heads and its width."""
+    hidden = 2560 // parts
     arguments = qwen3_5.TextModelArgs(
-        hidden_size=2560,
-        linear_num_value_heads=32,
-        linear_num_key_heads=16,
+        hidden_size=hidden,
+        linear_num_value_heads=32 // parts,
+        linear_num_key_heads=16 // parts,
         linear_key_head_dim=128,
         linear_value_head_dim=128,
     )
-    return _frozen(qwen3_5.GatedDeltaNet(arguments)), _rows_of(length, 2560)
+    return _frozen(qwen3_5.GatedDeltaNet(arguments)), _rows_of(length, hidden)
 
 
 def _ssd(length: int) -> Layer:
@@ -155,6 +159,23 @@ def _ssd(length: int) -> Layer:
         time_step_rank="auto",
     )
     return _frozen(mamba2.Mamba2Block(arguments, 0)), _rows_of(length, 2560)
+
+
+def _ssd_alone(length: int) -> Layer:
+    heads, size, state = 80, 64, 128
+    rate = mx.log(mx.arange(1, heads + 1, dtype=mx.float32))
+    ones = mx.ones(heads)
+
+    def run(x: mx.array, b: mx.array, c: mx.array, dt: mx.array) -> mx.array:
+        parts = (
+            part.reshape(*part.shape[:2], -1, n) for part, n in ((x, size), (b, state), (c, state))
+        )
+        x, b, c = parts
+        y, _ = ssm.ssm_update(x, rate, b, c, ones, dt, ones, None, (0.001, 100.0))
+        return y.flatten(2)
+
+    sizes = (heads * size, state, state, heads)
+    return run, [_rows_of(length, size)[0] for size in sizes]
 
 
 def _attention(length: int) -> Layer:
@@ -180,7 +201,9 @@ def _rows_of(length: int, size: int) -> list[mx.array]:
 
 LAYERS: dict[str, Callable[[int], Layer]] = {
     "gated delta net of Qwen3.5-4B": _gated_delta,
+    "gated delta net, a quarter of it": partial(_gated_delta, parts=4),
     "SSD mixer of Mamba2-2.7B": _ssd,
+    "SSD recurrence of Mamba2-2.7B": _ssd_alone,
     "attention, 8 heads of 64, 2 of keys": _attention,
 }
 

@@ -63,7 +63,7 @@ def prepare(source: Path, folder: Path) -> tuple[float, float, int]:
     """Prepare `source` in a worker; return processor and wall seconds, and peak bytes."""
     run = folder / "run"
     run.mkdir()
-    request = {"files": [str(source)], "output": str(folder / "out"), "map": {}, "seed": 0}
+    request = {"files": [str(source)], "output": str(folder / "out"), "seed": 0}
     request |= {"valid": 0.1, "questions": 0.0}
     (run / "prepare_request.json").write_text(json.dumps(request))
     code = (

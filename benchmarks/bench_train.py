@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.train import durability, memory, speed, telemetry
+from benchmarks.train import breakdown, durability, memory, speed, telemetry
 from safetrain_shared.paths import home
 from safetraind import host
 
-SECTIONS = ("speed", "memory", "durability", "telemetry")
+SECTIONS = ("speed", "breakdown", "memory", "durability", "telemetry")
 
 
 def main() -> None:
@@ -27,6 +27,8 @@ def main() -> None:
     model, wanted = chosen.model.resolve(), chosen.only or SECTIONS
     if "speed" in wanted:
         speed.report(model, chosen.rounds, chosen.layers)
+    if "breakdown" in wanted:
+        breakdown.report(model)
     if "memory" in wanted:
         memory.report(model, chosen.peaks)
     if "durability" in wanted:

@@ -27,6 +27,7 @@ from safetraind.planner.budget import available, budget_for
 from safetraind.planner.facts import Disk, Facts
 from safetraind.planner.make_room import make_room
 from safetraind.planner.option import Question
+from safetraind.planner.suggest import smaller_model
 from safetraind.worker_messages.inspect_messages import Lengths
 from safetraind.worker_messages.probe_messages import Device
 from tests.preflight.macs import BUSY_M1_8, BUSY_M2_16, M3_MAX, M4_32, M4_MAX, Mac
@@ -71,28 +72,43 @@ MODELS = (
     Model("Mistral-7B-4bit", "mistral", 32, 4096, 14336, 32, 8, 128, 32768, tied=False),
     Model("Qwen2.5-14B-4bit", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, tied=False),
 )
-# Published reports: (GB of the Mac, model) → what ran or did not, and the source.
+# Published reports: (GB of the Mac, model) → what ran or did not, in two languages, and its source.
+# Where nobody reports a model on such a machine there is none.
+_PEAKS = "benchmarks/published/peaks.csv"
 REPORTS = {
     (16, "Qwen3-4B-4bit"): (
-        "1 × 2,047, 8 layers, checkpointed: 5.45 GB; 4 × 400: 12.4 GB, and the machine froze",
-        "1 × 2047, 8 camadas, com checkpointing: 5,45 GB; 4 × 400: 12,4 GB, e a máquina parou",
-        "logs of an M1 Pro, dist2048 and triage4b",
+        "1 × 2,047, 8 layers, checkpointed: 5.45 GB; 4 × 400: 12.4 GB, and the machine froze (M1 "
+        "Pro); 4 samples, 16 layers, checkpointed: 7.9 GB (M3 Pro, 18 GB)",
+        "1 × 2047, 8 camadas, com checkpointing: 5,45 GB; 4 × 400: 12,4 GB, e a máquina parou (M1 "
+        "Pro); 4 amostras, 16 camadas, com checkpointing: 7,9 GB (M3 Pro, 18 GB)",
+        f"{_PEAKS}: dist2048, triage4b; "
+        "[mlx-lm #1206](https://github.com/ml-explore/mlx-lm/issues/1206)",
+    ),
+    (16, "Mistral-7B-4bit"): (
+        "out of memory with `lora.py` (M1 Pro)",
+        "faltou memória com `lora.py` (M1 Pro)",
+        "[mlx-examples #481](https://github.com/ml-explore/mlx-examples/issues/481)",
     ),
     (32, "Mistral-7B-4bit"): (
         "batch 1, 4 layers, M1 Max: about 250 tokens/s",
         "lote 1, 4 camadas, M1 Max: cerca de 250 tokens/s",
-        "mlx-lm LORA.md",
+        "[LORA.md of mlx-lm](https://github.com/ml-explore/mlx-lm/blob/main/mlx_lm/LORA.md)",
+    ),
+    (32, "Qwen3-4B-4bit"): (
+        "16 bits, 4 samples, 16 layers, M4: 9.8 GB checkpointed, 14.1 without",
+        "16 bits, 4 amostras, 16 camadas, M4: 9,8 GB com checkpointing, 14,1 sem",
+        f"{_PEAKS}: spokeT6, spokeT6b",
     ),
     (32, "Gemma-3-4b-4bit"): (
         "16 bits, 4 samples, all layers, M4: 11.6 GB checkpointed; without, out of memory at 18.9",
         "16 bits, 4 amostras, todas as camadas, M4: 11,6 GB com checkpointing; sem, faltou memória "
         "aos 18,9",
-        "log spokeG3",
+        f"{_PEAKS}: spokeG3, spokeG3n",
     ),
     (128, "Gemma-3-4b-4bit"): (
         "1 × 2,047, checkpointed, M1 Ultra: 6.1 GB; 2 without checkpointing ran out of memory",
         "1 × 2047, com checkpointing, M1 Ultra: 6,1 GB; 2 sem checkpointing: faltou memória",
-        "log koa2",
+        f"{_PEAKS}: koa2",
     ),
 }
 
@@ -105,7 +121,9 @@ TEXTS = {
             "**Nothing here was measured on a Mac**: it is what the planner says before it has "
             "run a step, with the margin of that; on your machine preflight measures. The data "
             "is taken to be 848 conversations of 96 to 512 tokens. The 8 and the 16 GB Mac have a "
-            "browser and a messenger open; the others have nothing to speak of."
+            "browser and a messenger open; the others have nothing to speak of. What people report "
+            "was measured with other trainers, mostly mlx-lm, on machines of about that size; a "
+            "dash stands where no public report was found."
         ),
         "machine": "{chip}, {memory} GB, {available} available",
         "head": ("model", "recommendation", "why", "what people report"),
@@ -121,7 +139,9 @@ TEXTS = {
             "**Nada disto foi medido num Mac**: é o que o planeador diz antes de correr um passo, "
             "com a margem respetiva; na sua máquina a verificação prévia mede. Supõem-se "
             "848 conversas de 96 a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um "
-            "programa de mensagens abertos; os outros, nada que se note."
+            "programa de mensagens abertos; os outros, nada que se note. O que as pessoas relatam "
+            "foi medido com outros treinadores, quase sempre o mlx-lm, em máquinas mais ou menos "
+            "desse tamanho; há um traço onde não se encontrou nenhum relato público."
         ),
         "machine": "{chip}, {memory} GB, {available} disponíveis",
         "head": ("modelo", "recomendação", "porquê", "o que as pessoas relatam"),
@@ -225,7 +245,7 @@ def _row(mac: Mac, model: Model, known: ModelFacts, lang: str) -> list[str]:
         cells = [_recommended(answer, lang), _reasons(answer, question, lang)]
     else:
         apps = OPEN_APPS if mac in MACS[:2] else ()
-        helps = make_room(answer, question.spec, facts, apps)
+        helps = make_room(answer, question.spec, facts, apps) + smaller_model(answer, question)
         cells = ["–", " ".join(f"{say(finding)}." for finding in [answer, *helps])]
     reported = REPORTS.get((mac.memory_gb, model.name))
     told = "–"

@@ -119,7 +119,10 @@ def marked_plural(singular: str, plural: str) -> tuple[str, str]:
 
 
 class _Formatter(string.Formatter):
-    """`str.format` with the formats bytes, num, int, speed, pct and time, written for `lang`."""
+    """`str.format` with the formats bytes, num, int, speed, pct and time, written for `lang`.
+
+    `{count:|sample|samples}` is the first text for 1, the second for any other number.
+    """
 
     def __init__(self, lang: str) -> None:
         self._lang = lang
@@ -128,6 +131,9 @@ class _Formatter(string.Formatter):
         return kwargs.get(str(key), "?")
 
     def format_field(self, value: Any, spec: str) -> str:
+        if spec.startswith("|"):
+            _, singular, plural = spec.split("|")
+            return singular if value == 1 else plural
         if spec in _WRITERS:
             try:
                 exact = value if isinstance(value, int) else float(value)

@@ -1,4 +1,4 @@
-"""What a job is: its specification, its plan, its states and which of them are final."""
+"""Jobs: specification, plan, states and which of them are final."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ LIVE = frozenset(JobState) - FINAL
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What the user asked for. Paths are absolute; `settings` holds only what was chosen.
+    """The specification of a job, as the user asked for it. Paths are absolute.
 
+    `settings` holds only what was chosen.
     `start_adapter`: weights of an adapter that the training starts from; empty: a new one.
     `defaults`: what stands for the settings that were not chosen. The daemon sets it when the job
     is submitted, so that a default that a later version changes does not reach this job.
@@ -69,7 +70,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was decided for this machine, model and data: bytes, tokens, optimizer steps, seconds.
+    """The decisions for this machine, model and data: bytes, tokens, optimizer steps, seconds.
 
     Frozen at the first step, because a result equal to the bit depends on it.
     `length_bucket`: sequences are padded to a multiple of it. A zero limit is left alone.

@@ -15,7 +15,7 @@ CONTEXT_TOKENS = 4096  # of prompt and answer together, unless memory allows les
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: the turns so far, the last one the user's, and how to sample the answer.
+    """A question: the turns so far, the last one the user's, and how to sample the answer.
 
     A `temperature` of 0 is greedy, a `top_p` of 0 or 1 leaves all tokens in. Without a `seed` each
     answer is sampled anew. `model` and `adapter` (folders; empty: as loaded, none) choose what
@@ -41,8 +41,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSource:
-    """What answers: a model, an adapter (a folder; empty: the base), in training also the step.
+    """The source of an answer: a model, an adapter (a folder; empty: the base).
 
+    `step`, `training`: the optimizer step, of a training that answers.
     `adapter_sha256`: the SHA-256 of the adapter's weights file as it was loaded, in hexadecimal.
     """
 

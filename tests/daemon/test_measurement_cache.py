@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from safetrain_shared.jobs import JobState
+from safetraind.planner.measurement_cache import Known
 from safetraind.storage import documents
-from safetraind.worker_messages.probe_messages import ProbeResult
 from tests.daemon.conftest import MakeSpec
 from tests.harness import DaemonProcess
 from tests.tiny import make_tiny_model
@@ -22,9 +22,9 @@ def test_a_death_of_memory_and_what_worked_after_it_are_kept(
     job = playing.submit(dataclasses.replace(spec, model=str(model))).job.id
     playing.wait_for_state(job, JobState.SUCCEEDED)
     (file,) = (home / "learned").iterdir()
-    kept = documents.read(file, ProbeResult)
+    kept = documents.read(file, Known)
     assert kept is not None
-    died, worked = kept.measures
+    died, worked = kept.found.measures
     assert died.died and not worked.died
     assert (died.settings.batch_size, died.step.rows, died.step.width) == (2, 2, 64)
     assert (worked.settings.batch_size, worked.settings.gradient_accumulation) == (1, 2)

@@ -203,3 +203,11 @@ def test_a_list_leaves_out_the_oldest_that_have_ended(killed: DaemonProcess) -> 
     assert ([job.id for job in short.jobs], short.left_out) == ([2, 3, 4], 1)
     whole = killed.jobs.List(jobs_pb2.ListJobsRequest(), timeout=10)
     assert ([job.id for job in whole.jobs], whole.left_out) == ([1, 2, 3, 4], 0)
+    paged = killed.jobs.List(jobs_pb2.ListJobsRequest(page_size=3), timeout=10)
+    rest = jobs_pb2.ListJobsRequest(page_size=3, page_token=paged.next_page_token)
+    last = killed.jobs.List(rest, timeout=10)
+    assert [job.id for job in (*paged.jobs, *last.jobs)] == [1, 2, 3, 4]
+    assert len(last.jobs) == 1 and not last.next_page_token
+    with pytest.raises(grpc.RpcError) as refused:
+        killed.jobs.List(jobs_pb2.ListJobsRequest(page_size=3, page_token="?"), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]

@@ -140,17 +140,18 @@ def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
         assert status == 400 and "There is no job" in answer[0]["error"], body
 
 
-def test_the_data_as_the_model_sees_it(paper: FakeDaemon, serve: Serve) -> None:
-    paper.jobs = [job(1, step=1, total_steps=3)]
+def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs = [job(1, step=1, total_steps=3)]
     pieces = [PreviewPiece(text="<b>user"), PreviewPiece(text="Faro\x1b", learned=True)]
-    paper.preview = PreviewResponse(samples=[PreviewSample(pieces=pieces)], counted=1, longest=9)
+    scripted.preview = PreviewResponse(samples=[PreviewSample(pieces=pieces)], counted=1, longest=9)
     page = serve()
     status, (shown,) = ask(page, '{"job": 1}', path="/api/preview")
     assert status == 200
     assert shown["samples"] == [[["<b>user", False, False], ["Faro", True, False]]]
     assert "longest 9" in shown["lengths"]
-    request = next(r for r in paper.requests if type(r).__name__ == "PreviewRequest")
-    assert request.path == paper.jobs[0].spec.train and request.model == paper.jobs[0].spec.model
+    request = next(r for r in scripted.requests if type(r).__name__ == "PreviewRequest")
+    spec = scripted.jobs[0].spec
+    assert (request.path, request.model) == (spec.train, spec.model)
     status, (refused,) = ask(page, '{"job": 9}', path="/api/preview")
     assert status == 400 and "no job 9" in refused["error"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from safetrain_shared.errors import InvalidInput
+from safetrain_shared.errors import InvalidInput, NotFound
 from safetrain_shared.evaluations import Evaluation, EvaluationSpec
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents
@@ -124,6 +124,14 @@ def test_an_adapter_of_broken_weights_is_named_as_damaged(
     assert found.divergence == UNBOUNDED
     assert "evaluate.damaged" in [one.code for one in found.findings]
     assert documents.read(tmp_path / "evaluation" / "evaluation.json", Evaluation) == found
+
+
+def test_a_model_that_was_exported_is_compared_with_its_base(tiny: Path, tmp_path: Path) -> None:
+    found = run(tiny, tmp_path, folder=str(tiny / "model"))  # a fused adapter that changes nothing
+    assert found.adapter == str(tiny / "model") and found.verdict.difference == 0
+    assert [a.base for a in found.answers] == [a.adapter for a in found.answers]
+    with pytest.raises(NotFound):
+        run(tiny, tmp_path, folder=str(tmp_path / "evaluation"))
 
 
 def test_an_untrained_adapter_forgets_nothing_and_does_not_diverge(

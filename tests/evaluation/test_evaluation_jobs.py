@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ import pytest
 
 import safetrain
 from safetrain_proto.v1 import evaluations_pb2, evaluations_pb2_grpc
-from safetrain_shared.errors import InvalidInput, NotFound
+from safetrain_shared.errors import InvalidInput, NotFound, Unreachable
 from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.events import Judged, Notice, Outcome, QuestionsAnswered
 from safetrain_shared.jobs import JobSpec, JobState
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     make_tiny_model(folder / "model", layers=2)
     make_chat_data(folder, train=12, valid=4)
-    questions(folder / "questions.jsonl", 40)
+    questions(folder / "questions.jsonl", 100)
     return folder
 
 
@@ -61,14 +62,21 @@ def serving(folder: Path) -> Iterator[DaemonProcess]:
 
 @pytest.fixture(scope="module")
 def trained(serving: DaemonProcess, folder: Path) -> int:
-    """A job that was evaluated at the end of its training."""
+    """A job whose worker was killed while it was evaluated at the end of its training."""
     files = [str(folder / f"{name}.jsonl") for name in ("train", "valid")]
-    asked = EvaluationSpec(questions=str(folder / "questions.jsonl"), max_tokens=4)
+    asked = EvaluationSpec(questions=str(folder / "questions.jsonl"), max_tokens=40)
     model, output = str(folder / "model"), str(folder / "out")
     spec = JobSpec(model, *files, output, settings=SETTINGS, evaluation=asked)
     job = serving.submit(spec).job.id
+    wait_for(lambda: answered(serving, job), 120)
+    kill_all([*serving.workers(), *serving.keepers()])
     assert serving.wait_for_state(job) is JobState.SUCCEEDED
     return int(job)
+
+
+def answered(serving: DaemonProcess, job: int) -> list[QuestionsAnswered]:
+    bodies = [event.body for event in serving.watch(job)]
+    return [body for body in bodies if isinstance(body, QuestionsAnswered)]
 
 
 def run(serving: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,25 +90,26 @@ def test_a_training_ends_with_the_verdict(
 ) -> None:
     bodies = [event.body for event in serving.watch(trained)]
     (judged,) = [body for body in bodies if isinstance(body, Judged)]
-    assert judged.evaluation.verdict.questions == 40 and not judged.evaluation.answers
-    assert bodies.index(judged) < next(n for n, b in enumerate(bodies) if isinstance(b, Outcome))
+    assert judged.evaluation.verdict.questions == 100 and not judged.evaluation.answers
+    assert serving.job(trained).attempt == 2, "it went on after the kill"
+    assert isinstance(bodies[bodies.index(judged) + 1], Outcome)
     summary = json.loads((folder / "out" / "training_summary.json").read_text())
     assert summary["outcome"] == "succeeded"
     assert summary["evaluation"]["verdict"]["judgement"] == judged.evaluation.verdict.judgement
     whole = json.loads((folder / "out" / "evaluation" / "evaluation.json").read_text())
-    assert len(whole["answers"]) == 40
+    assert len(whole["answers"]) == 100
 
 
 def test_every_place_that_shows_the_job_shows_the_verdict(
     serving: DaemonProcess, trained: int
 ) -> None:
-    said = "cannot be told with 40 questions"
+    said = "cannot be told with 100 questions"
     assert said in run(serving, "status", str(trained)).stdout
     assert said in "".join(run(serving, "watch", str(trained)).stdout.splitlines()[-3:])
     with safetrain.connect(str(serving.home.root), autostart=False) as client:
         found = client.job(trained).evaluation
         report = client.job(trained).report().read_text(encoding="utf-8")
-    assert found is not None and (found.judgement, found.questions) == ("unclear", 40)
+    assert found is not None and (found.judgement, found.questions) == ("unclear", 100)
     assert said in report and said in str(found)
 
 
@@ -109,13 +118,19 @@ def test_the_command_queues_a_job_tells_how_far_it_is_and_ends_with_the_verdict(
 ) -> None:
     done = run(serving, "evaluate", "--max-tokens", "4")  # the questions beside the training file
     assert done.returncode == 6, done.stderr
-    assert "cannot be told with 40 questions" in done.stdout
+    assert "cannot be told with 100 questions" in done.stdout
     assert "… waiting for the GPU" in done.stderr and "… asking the model" in done.stderr
     with safetrain.connect(str(serving.home.root), autostart=False, lang="pt") as client:
         again = client.job(trained).evaluate(str(folder / "questions.jsonl"), max_tokens=4)
-        assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 40, 40)
-        assert "Com 40 perguntas não se consegue dizer" in str(again)
+        assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 100, 100)
+        assert "Com 100 perguntas não se consegue dizer" in str(again)
         assert "<table>" in again._repr_html_()
+        own = client.jobs()[-1]
+    assert own.spec.evaluates == trained
+    for command in ("status", "report", "diagnose", "watch"):
+        shown = run(serving, command, str(own.id))
+        assert shown.returncode == 0 and not shown.stderr.count("Traceback"), shown.stderr
+    assert "out/plots/report.html" in run(serving, "report").stdout, "of the training, not of this"
 
 
 def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the_daemon(
@@ -125,7 +140,7 @@ def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the
     request = evaluations_pb2.EvaluateRequest(job_id=trained, questions=str(many), max_tokens=100)
     stream = evaluations_pb2_grpc.EvaluationsStub(serving.channel).Run(request, timeout=120)
     job = next(iter(stream)).progress.job_id
-    wait_for(lambda: any(isinstance(e.body, QuestionsAnswered) for e in serving.watch(job)))
+    wait_for(lambda: answered(serving, job))
     kill_all([*serving.workers(), *serving.keepers()])
     serving.kill()
     with pytest.raises(grpc.RpcError):
@@ -134,9 +149,8 @@ def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the
     assert serving.wait_for_state(job) is JobState.SUCCEEDED
     view = serving.job(job)
     assert view.attempt == 2 and view.spec.evaluation.job == trained
-    answered = [e.body for e in serving.watch(job) if isinstance(e.body, QuestionsAnswered)]
-    assert answered[-1].answered == answered[-1].total
-    # What the second attempt found on the disk it tells at once; the verdict is on all questions.
+    last = answered(serving, job)[-1]
+    assert last.answered == last.total
     assert view.evaluation.verdict.questions == 70
     assert serving.job(trained).evaluation.verdict.questions == 70
     jobs = run(serving, "jobs").stdout
@@ -154,7 +168,7 @@ def test_checkpoints_are_compared_and_the_best_is_promoted_and_put_back(
         with pytest.raises(NotFound):
             job.promote()  # nothing was compared yet
         found = job.evaluate(str(folder / "questions.jsonl"), checkpoints=True, max_tokens=4)
-        assert len(found.checkpoints) > 1 and found.questions == 20
+        assert len(found.checkpoints) > 1 and found.questions == 50
         names = [one["checkpoint"] for one in found.checkpoints]
         assert sum(one["best_loss"] for one in found.checkpoints) == 1
         other = next(n for n in names if sha256(output / n / published.name) != before)
@@ -182,7 +196,10 @@ def test_questions_of_the_training_data_end_the_evaluation_with_their_name(
         job = client.job(trained)
         with pytest.raises(InvalidInput) as caught:
             job.evaluate(str(folder / "train.jsonl"))
-    assert caught.value.code == "evaluate.leaked"
+        assert caught.value.code == "evaluate.leaked"
+        if find_spec("lm_eval") is None:
+            with pytest.raises(Unreachable, match="safetrain\\[tasks\\]"):
+                job.evaluate(tasks=["hellaswag"])
 
 
 def test_a_training_succeeds_whatever_becomes_of_its_evaluation(

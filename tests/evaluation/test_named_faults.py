@@ -26,8 +26,9 @@ def codes(
     return [found.code for found in named_faults(said, TRAINED, general, far)]
 
 
-def test_answers_that_run_in_a_circle_are_a_damaged_adapter() -> None:
-    circles = [f"o clube {n} " + "de o de o " * 12 for n in range(10)]
+@pytest.mark.parametrize("circle", ["de o de o ", "w.....  ", "1994/95, "])
+def test_answers_that_run_in_a_circle_are_a_damaged_adapter(circle: str) -> None:
+    circles = [f"o clube {n} " + circle * 20 for n in range(10)]
     assert codes(answers(circles)) == ["evaluate.damaged"]
 
 

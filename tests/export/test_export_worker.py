@@ -153,7 +153,7 @@ def test_without_a_system_turn_in_the_template_there_is_none_in_the_modelfile(pl
         "[{{ m.role }}]{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    assert go_template(tokenizer) == "[user]{{ .Prompt }}[assistant]{{ .Response }}"
+    assert go_template(tokenizer).template == "[user]{{ .Prompt }}[assistant]{{ .Response }}"
 
 
 def test_a_difference_that_rounding_decides_is_no_difference() -> None:

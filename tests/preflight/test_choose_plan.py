@@ -13,7 +13,8 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows, padded_tokens
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.planner.degree import Degree
-from safetraind.planner.option import Option
+from safetraind.planner.memory_estimate import expected
+from safetraind.planner.option import Option, Question
 from safetraind.worker_messages.probe_messages import Device, Measure, Step
 from tests.preflight.facts import GB, LINUX, MB, METAL, SPEC, facts, lengths, question
 
@@ -22,6 +23,11 @@ def planned(measures: tuple[Measure, ...] = (), **changes: Any) -> Plan:
     answer = choose_plan.plan(question(**changes), measures)
     assert isinstance(answer, Plan), answer
     return answer
+
+
+def estimated(asked: Question, option: Option) -> int:
+    """The peak that is expected with the memory that there is."""
+    return expected(asked.runtime, option.settings, option.step, asked.budget.limit).total
 
 
 def spec(**settings: Any) -> Any:
@@ -259,7 +265,7 @@ def test_the_peak_before_probing_is_not_the_measured_one() -> None:
     best = choose_plan.options(question())[0]
     plan = planned((Measure(best.settings, best.step, GB, tokens_per_second=100.0),))
     assert plan.measured_peak == GB
-    assert plan.predicted_peak == best.peak != GB
+    assert plan.predicted_peak == estimated(question(), best) != GB
 
 
 def test_a_death_rules_out_what_takes_about_as_much_and_nothing_leaner() -> None:
@@ -398,7 +404,7 @@ def test_the_plan_names_all_that_it_was_decided_by() -> None:
     assert isinstance(plan, Plan)
     last = plan.reasons[-1]
     assert last.code == "plan.measured"
-    assert last.args["peak"] == GB and last.args["predicted"] == best.peak
+    assert last.args["peak"] == GB and last.args["predicted"] == estimated(asked, best)
     assert last.args["free"] == pytest.approx(1 - GB / asked.budget.mlx)
     assert last.args["margin"] == Degree.MEASURED.margin
     assert last.args["speed"] == 100

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.bench_published import counted, left_out, rows
 from benchmarks.published.shapes import model_shape
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.memory_estimate import Runtime, most_per_square, predict
+from safetraind.planner.memory_estimate import Runtime, expected, most_per_square, predict
 from safetraind.worker_messages.probe_messages import Step
 
 MISTRAL = Runtime(model_shape("mistral-7b-v0.3", 4), "metal")
@@ -58,6 +58,20 @@ def test_float32_copies_of_the_adapters_inputs_cost_what_ours_save() -> None:
     settings = TrainingSettings(gradient_checkpointing=False)
     ours, theirs = (predict(r, settings, STEP).total for r in (MISTRAL, copied))
     assert 0.07 < 1 - ours / theirs < 0.25
+
+
+def test_running_ahead_fills_memory_up_to_the_limit_and_no_further() -> None:
+    """On a CPU the logits of several chunks exist at once, where there is memory for them."""
+    cpu = dataclasses.replace(MISTRAL, device="cpu")
+    chunked, step = TrainingSettings(loss_chunk=128), Step(4, 512, 2048)
+    need = predict(cpu, chunked, step).total
+    free = expected(cpu, chunked, step, 1 << 62).total
+    one_chunk = 128 * cpu.shape.vocabulary * 2  # bytes of 16-bit logits
+    assert free - need == (6 * 3 - 4) * one_chunk
+    assert expected(cpu, chunked, step, need + one_chunk).total == need + one_chunk
+    assert expected(cpu, chunked, step, need // 2).total == need
+    for runtime, settings in ((MISTRAL, chunked), (cpu, TrainingSettings(loss_chunk=0))):
+        assert expected(runtime, settings, step, 1 << 62) == predict(runtime, settings, step)
 
 
 def test_a_head_that_cannot_be_split_off_makes_all_logits_at_once() -> None:

@@ -139,8 +139,8 @@ def test_without_the_gpu_it_answers_and_says_that_nothing_was_measured(place: Pl
     preflight_run, steps = place.run(workers)
     assert workers.roles == ["inspect"]
     (first, second) = preflight_run._facts.data.train.preview
-    assert first["line"] < second["line"]
-    assert any(piece["learned"] for piece in first["pieces"])
+    assert first.line < second.line
+    assert any(piece.learned for piece in first.pieces)
     assert "gpu.busy" in {s.code for s in steps if isinstance(s, Finding)}
     assert preflight_run.plan is not None and preflight_run.plan.measured_peak == 0
     assert preflight_run.plan.predicted_peak > 0 and preflight_run.plan.degree == "estimated"

@@ -17,8 +17,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.host import macos
 from safetraind.models.suggested import SUGGESTED, Suggested
 from safetraind.planner.measurement_cache import Known
-from safetraind.planner.suggest import Speed, Suggestion, largest_fitting
-from safetraind.preflight.preflight_run import _smaller_model
+from safetraind.planner.suggest import Speed, Suggestion, largest_fitting, smaller_model
 from safetraind.preflight.suggesting import judged, known_speed, rough_lengths, usual_lengths
 from safetraind.storage import documents
 from safetraind.worker_messages.probe_messages import Measure, ProbeResult, Step
@@ -81,17 +80,17 @@ def test_the_largest_that_fits_is_named_and_knows_portuguese_where_one_does() ->
     assert largest_fitting(question(device="metal", shape=large), only).model is only[1]
 
 
-def test_a_refusal_names_a_smaller_model_and_none_that_is_larger() -> None:
+def test_a_refusal_names_asmaller_model_and_none_that_is_larger() -> None:
     refusal = Finding(
         "plan.refused_model", Status.FAILED, True, args={"needed": 1, "room": 1, "budget": 1}
     )
     shape = dataclasses.replace(SHAPE, weight_bytes=60 * GB)
-    (found,) = _smaller_model(refusal, question(device="metal", shape=shape))
+    (found,) = smaller_model(refusal, question(device="metal", shape=shape))
     assert found.code == "plan.smaller_model" and found.args["model"] in BY_NAME
     tiny = dataclasses.replace(SHAPE, weight_bytes=100)
-    assert _smaller_model(refusal, question(shape=tiny)) == []
+    assert smaller_model(refusal, question(shape=tiny)) == []
     other = dataclasses.replace(refusal, args={"needed": 1, "room": 1})  # one array is too large
-    assert _smaller_model(other, question(device="metal", shape=shape)) == []
+    assert smaller_model(other, question(device="metal", shape=shape)) == []
 
 
 def test_lengths_come_from_the_bytes_of_the_lines(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from safetraind.worker.prepare import split
 from safetraind.worker.prepare.prepare import Preparation
 from safetraind.worker.prepare.sample_store import SampleStore
 from safetraind.worker.prepare.split import keep_groups_together, place_of, side_at
+from safetraind.worker_messages.prepare_messages import Prepared, PrepareRequest
 from tests.harness import DaemonProcess
 
 WORDS = tuple("clube cidade golo taça época jogo bola adepto rival ano vitória derrota".split())  # noqa: SIM905
@@ -98,16 +99,15 @@ def test_a_file_counts_as_often_as_its_weight_says(
     assert dropped["prepare.weighted_out"] == 100 - held - len(of_other)
 
 
-def prepared(tmp_path: Path, content: str, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
+def prepared(tmp_path: Path, content: str, valid: float = 0.1) -> tuple[Prepared, list[Any]]:
     """The manifest of a preparation in this process, and the lines it wrote."""
     (tmp_path / "a.jsonl").write_text(content)
-    request = {"files": [str(tmp_path / "a.jsonl")], "output": str(tmp_path / "out")}
-    request |= {"map": {}, "seed": 0, "valid": 0.1, "questions": 0.0, **changes}
-    told: list[dict[str, Any]] = []
-    manifest = Preparation(request, told.append).run()
-    return manifest, [
-        line for name in ("train", "valid") for line in lines(tmp_path / "out" / f"{name}.jsonl")
-    ]
+    request = PrepareRequest(
+        files=(str(tmp_path / "a.jsonl"),), output=str(tmp_path / "out"), valid=valid
+    )
+    made = Preparation(request, lambda _line: None).run()
+    names = ("train.jsonl", "valid.jsonl")
+    return made, [line for name in names for line in lines(tmp_path / "out" / name)]
 
 
 def test_records_of_several_forms_in_one_file(tmp_path: Path) -> None:
@@ -121,16 +121,16 @@ def test_records_of_several_forms_in_one_file(tmp_path: Path) -> None:
     content = "\n".join(
         [*map(json.dumps, records), '{"question": "\\ud800", "answer": "x"}', "[1]"]
     )
-    manifest, written = prepared(tmp_path, content)
+    made, written = prepared(tmp_path, content)
     asked = sorted(sample["messages"][0]["content"] for sample in written)
     assert asked == ["Quem?", "a?", "c?"]
-    assert manifest["dropped"] == {"prepare.row_dropped": 3}
+    assert made.dropped == {"prepare.row_dropped": 3}
 
 
 def test_few_samples_validate_too(tmp_path: Path) -> None:
     content = "\n".join(json.dumps({"question": f"{n}?", "answer": "x"}) for n in range(5))
-    manifest, _ = prepared(tmp_path, content, valid=0.001)
-    assert manifest["counts"]["valid.jsonl"] == 1
+    made, _ = prepared(tmp_path, content, valid=0.001)
+    assert made.counts["valid.jsonl"] == 1
 
 
 def test_slips_are_sentences(daemon: DaemonProcess, table: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from safetrain.serve.answer_stream import Line
 from safetrain.serve.api_errors import api_error
 from safetrain.serve.completion_json import answered_by, fingerprint
-from safetrain.serve.completion_request import MAX_TOKENS, asked_from
+from safetrain.serve.completion_request import MAX_TOKENS, parse_request
 from safetrain_proto.v1.answers_pb2 import AnswerSource
 from safetrain_shared.errors import Busy, Damaged, InvalidInput, NotFound, Unreachable
 
@@ -19,7 +19,7 @@ HELLO = {"role": "user", "content": "Olá"}
 
 
 def asked(**fields: Any) -> Any:
-    return asked_from(json.dumps({"model": "m", "messages": [HELLO], **fields}).encode())
+    return parse_request(json.dumps({"model": "m", "messages": [HELLO], **fields}).encode())
 
 
 def test_what_is_left_out_is_as_ask_has_it_but_for_the_length() -> None:
@@ -116,7 +116,7 @@ def test_a_field_that_is_wrong_or_would_be_passed_over_is_named() -> None:
         assert shown.body["error"]["type"] == "invalid_request_error"
     for body in (b"", b"[]", b"{", b"\xff", b"[" * 100_000):
         with pytest.raises(InvalidInput):
-            asked_from(body)
+            parse_request(body)
 
 
 def test_errors_have_the_status_that_tells_a_program_what_to_do() -> None:

@@ -114,3 +114,7 @@ def test_a_name_of_a_newer_version_stands_as_it_came() -> None:
         json.dumps(arg_words.in_words({"id": 1, "reason": "E42"}, "pt"))
         == '{"id": 1, "reason": "E42"}'
     )
+
+
+def test_english_text_names_states_as_json_does() -> None:
+    assert {state: state for state in map(str, JobState)} == arg_words.STATES

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from safetrain_shared import i18n
+from safetrain_shared.messages import sentence
 from scripts import catalogues
 
 GB = 1 << 30
@@ -107,3 +108,13 @@ def test_without_a_locale_the_language_is_that_of_the_mac(
     monkeypatch.setattr(i18n, "_preferred", lambda: "pt-BR")
     assert i18n.detected({}) == "pt"
     assert i18n.detected({"LANG": "en_GB.UTF-8"}) == "en"
+
+
+def test_one_of_something_is_singular_in_both_languages() -> None:
+    for lang, one, more in (
+        ("en", "1 sample was", "2 samples were"),
+        ("pt", "1 amostra", "2 amos"),
+    ):
+        for count, text in ((1, one), (2, more)):
+            args = {"count": count, "length": 64}
+            assert sentence("train.left_out", args, lang=lang).startswith(text)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from safetrain_shared.jobs import JobSpec
-from safetrain_shared.paths import Home
+from safetrain_shared.paths import Home, private
 from safetraind.preflight.inspection import inspection_end
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.processes import ephemeral
@@ -93,7 +93,7 @@ def test_a_worker_ends_at_its_limit(
 ) -> None:
     monkeypatch.setattr(ephemeral, "LIMITS", {"inspect": limit})
     train, valid = make_chat_data(tmp_path / "data")
-    home = Home(tmp_path / "home")
+    home = Home(private(tmp_path / "home"))
     request = InspectRequest(train=str(train), valid=str(valid), model=str(model))
     launched = EphemeralWorkers(home, Supervisor(home)).run_worker(INSPECT, request, lease=False)
     ended = asyncio.run(launched)

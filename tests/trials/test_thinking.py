@@ -118,8 +118,8 @@ def test_empty_thinking_that_the_template_adds_is_told(templated: Any) -> None:
 
 def test_the_modelfile_asks_as_the_training_did(templated: Any) -> None:
     tokenizer = templated(inputs.ASKS_FOR_NONE)
-    assert f"assistant\n{EMPTY}{{{{ .Response }}}}" in go_template(tokenizer, "drop")
-    assert "assistant\n{{ .Response }}" in go_template(tokenizer, "given")
+    assert f"assistant\n{EMPTY}{{{{ .Response }}}}" in go_template(tokenizer, "drop").template
+    assert "assistant\n{{ .Response }}" in go_template(tokenizer, "given").template
 
 
 def test_a_template_without_thinking_is_the_same_in_all_three(tokenizer: Any) -> None:
@@ -158,10 +158,10 @@ def test_preview_marks_what_is_learned(templated: Any, tmp_path: Path) -> None:
     tokenizer = templated(inputs.ASKS_FOR_NONE)
     found = encoded(tokenizer, "drop", {"content": ANSWER})
     seen = as_seen(found, tokenizer, len(found.tokens) - 1)
-    assert "".join(p["text"] for p in seen["pieces"]) == tokenizer.decode(found.tokens)
-    assert [(p["learned"], p["cut"]) for p in seen["pieces"]] == [
+    assert "".join(p.text for p in seen.pieces) == tokenizer.decode(found.tokens)
+    assert [(p.learned, p.cut) for p in seen.pieces] == [
         (False, False),
         (True, False),
         (True, True),
     ]
-    assert seen["learned"] == sum(found.learned) - 1
+    assert seen.learned == sum(found.learned) - 1

@@ -49,6 +49,7 @@ class Evaluation:
     divergence: float = -1.0
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text
@@ -97,4 +98,5 @@ def evaluation_of(message: evaluations_pb2.Evaluation, lang: str | None) -> Eval
         divergence=message.divergence,
         checkpoints=[message_to_json(one) for one in message.checkpoints],
         findings=[finding_from_wire(one) for one in message.findings],
+        tasks=[message_to_json(one) for one in message.tasks],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +143,17 @@ class Job:
         general: bool = False,
         max_tokens: int = 0,
         limit: int = 0,
+        tasks: Sequence[str] = (),
     ) -> Evaluation:
         """Ask base and adapter the same questions and compare their answers, in a job of its own.
 
         `questions`: a question set; by default the questions.jsonl beside the training data, else
         the validation data. `checkpoints`: score every kept checkpoint on half of them and report
         the best on the others. `exported`: the folder of an exported model in place of the adapter.
-        `general`: general questions, for what it forgot. `max_tokens`: of
-        an answer; 0: half as many again as the longest of the training data. `limit`: questions at
-        most; 0: all. Raises Busy, InvalidInput for questions that stand in the training data.
+        `general`: general questions, for what it forgot. `tasks`: benchmarks of
+        lm-evaluation-harness (extra `tasks`). `max_tokens`: of an answer; 0: half as many again as
+        the longest of the training data. `limit`: questions at most; 0: all. Raises InvalidInput
+        for questions that stand in the training data, NotFound without an adapter.
         """
         request = EvaluateRequest(
             job_id=self.id,
@@ -162,6 +164,7 @@ class Job:
             general=general,
             max_tokens=max_tokens,
             limit=limit,
+            tasks=tasks,
         )
         last = EvaluateEvent()
         for event in self._daemon.stream(self._daemon.evaluations.Run, request):

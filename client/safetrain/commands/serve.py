@@ -46,7 +46,7 @@ def serve(session: Session, target: str | None, port: int) -> None:
     except ModuleNotFoundError as error:
         raise Unreachable("serve.not_installed", name=error.name) from None
 
-    def told(address: Address) -> None:
+    def ready(address: Address) -> None:
         if session.json:
             write(
                 {"base_url": address.base_url, "token": address.token, "model": address.model}
@@ -60,7 +60,7 @@ def serve(session: Session, target: str | None, port: int) -> None:
         session.note(_("Ctrl-C ends it; training goes on."))
 
     with connected(session, files_of="serve") as daemon:
-        serve(daemon.home, _served(daemon, target or ""), port, told=told)
+        serve(daemon.home, _served(daemon, target or ""), port, on_ready=ready)
 
 
 def _served(daemon: Daemon, target: str) -> Served:

@@ -53,7 +53,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CompletionRequest:
     """A checked request. `model`: the name that was asked for; `ask` names no model yet."""
 
     model: str
@@ -62,7 +62,7 @@ class Asked:
     include_usage: bool
 
 
-def asked_from(body: bytes) -> Asked:
+def parse_request(body: bytes) -> CompletionRequest:
     """Return the request in a body. Raises InvalidInput, its argument `field` naming the fault."""
     data = _object(body)
     _check_names(data)
@@ -81,7 +81,7 @@ def asked_from(body: bytes) -> Asked:
         stop=_stops(data.get("stop")),
     )
     usage = _flag(options, "include_usage", "stream_options.include_usage")
-    return Asked(_model(data), ask, _flag(data, "stream"), usage)
+    return CompletionRequest(_model(data), ask, _flag(data, "stream"), usage)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from safetrain.serve.access import Guard, refusal
 from safetrain.serve.answer_stream import Answers
 from safetrain.serve.api_errors import api_error
 from safetrain.serve.completion_json import Completion, event
-from safetrain.serve.completion_request import Asked, asked_from
+from safetrain.serve.completion_request import CompletionRequest, parse_request
 from safetrain.serve.served import Served
 from safetrain.views.answer import Answer
 from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
@@ -69,14 +69,14 @@ class Api:
 
         A client that hangs up ends its question.
         """
-        asked = asked_from(await _body(request))
-        self._check_served(asked.model)
-        events = self._answers.ask(self._served.address(asked.ask))
-        if not asked.stream:
+        parsed = parse_request(await _body(request))
+        self._check_served(parsed.model)
+        events = self._answers.ask(self._served.address(parsed.ask))
+        if not parsed.stream:
             answer = await _unless_gone(request, _whole(events))
             return JSONResponse(_begun(answer.source).whole("".join(answer.parts), answer.done))
         completion = _begun(await _unless_gone(request, _source(events)))
-        return _Stream(_chunks(completion, events, asked), media_type="text/event-stream")
+        return _Stream(_chunks(completion, events, parsed), media_type="text/event-stream")
 
     def _check_served(self, name: str) -> None:
         if name != self._served.id:
@@ -134,7 +134,9 @@ async def _source(events: AsyncGenerator[AskEvent, None]) -> AnswerSource:
 
 
 async def _chunks(
-    completion: Completion, events: AsyncGenerator[AskEvent, None], asked: Asked
+    completion: Completion,
+    events: AsyncGenerator[AskEvent, None],
+    parsed: CompletionRequest,
 ) -> AsyncGenerator[str, None]:
     """Yield an answer as server-sent events; an error in its midst is one, and the last."""
     async with aclosing(events):
@@ -145,7 +147,7 @@ async def _chunks(
                     yield event(completion.piece(piece.text))
                 elif piece.HasField("done"):
                     yield event(completion.last(piece.done))
-                    if asked.include_usage:
+                    if parsed.include_usage:
                         yield event(completion.used(piece.done))
             yield completion_json.END
         except SafetrainError as error:

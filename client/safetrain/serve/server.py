@@ -32,8 +32,8 @@ class Address:
         return f"http://{names(self.port)[0]}/v1"
 
 
-def serve(home: Home, served: Served, port: int, *, told: Callable[[Address], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM; `told` is called with the address once it answers.
+def serve(home: Home, served: Served, port: int, *, on_ready: Callable[[Address], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; `on_ready` is called with the address once it answers.
 
     `port` 0: any free one. Raises Busy, NotAllowed, InvalidInput.
     """
@@ -42,7 +42,7 @@ def serve(home: Home, served: Served, port: int, *, told: Callable[[Address], No
     listener = listening(port)
     port = listener.getsockname()[1]
     address = Address(port, None if given else token, served.id)
-    run(application(home, served, port, token), listener, lambda: told(address))
+    run(application(home, served, port, token), listener, lambda: on_ready(address))
 
 
 def token_from_environment() -> str | None:

@@ -31,7 +31,7 @@ def rank(job: Job) -> tuple[int, int, int]:
         return 0, 0, job.id
     if job.queue_position:
         return 1, job.queue_position, job.id
-    return 2, 0, -job.id
+    return 2, int(job.spec.evaluation.job > 0), -job.id  # an evaluation is no training to show
 
 
 def table(jobs: Sequence[Job]) -> list[str]:
@@ -123,8 +123,9 @@ def next_commands(job: Job) -> list[tuple[str, str]]:
         commands += [(_("everything on a page"), f"safetrain report {job.id}")]
         commands += [(_("for other programs"), f"safetrain export {job.id} --output …")]
     else:
-        commands = [(_("what troubled it"), f"safetrain diagnose {job.id}")]
-        commands += [(_("try again"), f"safetrain retry {job.id}")]
+        commands = [(_("try again"), f"safetrain retry {job.id}")]
+        if name_of(job) == "failed":
+            commands.insert(0, (_("what troubled it"), f"safetrain diagnose {job.id}"))
     return commands
 
 

@@ -34,7 +34,7 @@ def suggestion_lines(found: SuggestModelsResponse) -> Iterator[str]:
         yield text.format(model=found.speed_of)
     else:
         yield translate(
-            "Times are told once preflight has measured any model on this machine, such as demo."
+            "Times are shown once preflight has measured a model on this machine, such as demo."
         )
     read = max((model.read for model in found.models), default="")
     text = translate("Licences and languages as the model cards had them in {read}; see --json.")
@@ -51,10 +51,10 @@ def _model(model: SuggestedModel, room: int) -> Iterator[str]:
         text = translate("does not fit: it takes {needed}, and {room} can be had")
         yield f"      {text.format(needed=size(model.peak), room=size(room))}"
         return
-    told = [translate("{peak} at the peak").format(peak=size(model.peak))]
+    costs = [translate("{peak} at the peak").format(peak=size(model.peak))]
     if model.expected_seconds:
-        told.append(translate("about {time}").format(time=duration(model.expected_seconds)))
-    yield f"      {', '.join(told)}"
+        costs.append(translate("about {time}").format(time=duration(model.expected_seconds)))
+    yield f"      {', '.join(costs)}"
 
 
 def _languages(model: SuggestedModel) -> str:

@@ -10,7 +10,7 @@ import time
 from safetrain_shared.errors import Busy, SafetrainError, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import Progress
-from safetrain_shared.jobs import LIVE, JobState
+from safetrain_shared.jobs import FINAL, LIVE, JobState
 from safetrain_shared.paths import Home, private
 from safetraind.controller import at_start
 from safetraind.controller.contained_work import ContainedWork
@@ -76,12 +76,12 @@ class Controller:
 
     @property
     def lease_borrowers(self) -> list[LeaseBorrower]:
-        """Who holds the GPU lease only until a job needs it."""
+        """Those that hold the GPU lease only until a job needs it."""
         return self._lease.borrowers
 
     @property
     def idle(self) -> bool:
-        """Nobody has the GPU and nobody waits for it: what is free now is free for the next job."""
+        """Whether nobody holds the GPU or waits for it, so that free memory is a new job's."""
         waits = self._scheduler.lease != state.FREE or bool(self._scheduler.waiting)
         return not waits and not self._lease.held
 
@@ -97,7 +97,7 @@ class Controller:
 
     @property
     def check_phase(self) -> str:
-        """What the preflight of the job in state CHECKING does; empty where there is none."""
+        """The phase of the preflight of the job in state CHECKING; empty where there is none."""
         return self._check.phase
 
     def record(self, job_id: int) -> Record:
@@ -191,6 +191,8 @@ class Controller:
         await end_ephemeral_workers(self.home)
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in readable:
+            if job.state in FINAL and self._files.events.is_kept(job.id):
+                continue  # its end was told, and all of it is known
             try:
                 await self._take_over(job)
             except Exception as error:  # one job's files must not keep the others from running

@@ -1,4 +1,4 @@
-"""What the daemon itself writes into a job's event file, while it holds the run's lock."""
+"""Events that the daemon itself writes into a job's file, while it holds the run's lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a killed daemon left below `runs/`: numbers that are taken, and ephemeral workers."""
+"""Leftovers of a killed daemon below `runs/`: numbers that are taken, and ephemeral workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training that ended teaches the planner: what ran out of memory, and what it took."""
+"""Measurements for the planner from a training that ended: a death of memory, or peak and speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetraind.scheduler.state import Job, WorkerExit
 
 
 def lesson(home: Home, job: Job, end: WorkerExit, progress: Progress) -> Callable[[], None] | None:
-    """What writes the lesson down; None where there is none."""
+    """Return the function that keeps the measurement; None where there is none."""
     plan = job.plan
     if plan is None:
         return None

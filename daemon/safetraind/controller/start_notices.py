@@ -1,4 +1,4 @@
-"""What to say when a training starts: what the machine itself may do to it meanwhile."""
+"""Notices at the start of a training: battery, lid, restart of the machine."""
 
 from __future__ import annotations
 

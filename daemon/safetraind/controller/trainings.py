@@ -79,6 +79,8 @@ class Trainings:
     def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
         """How the job's newest worker ended; `observed`: this daemon followed it to its end."""
         run, progress = self._files.run(job.id), self._files.progress(job)
+        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
+            Path(f"{run.exit}.new").unlink()
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:

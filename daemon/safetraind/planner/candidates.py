@@ -159,7 +159,7 @@ def _chunks(question: Question, settings: TrainingSettings, bucket: int) -> tupl
 
 
 def length_bucket(question: Question, settings: TrainingSettings, length: int) -> int:
-    """What sequences are padded to a multiple of: as fine as the device's buffers allow."""
+    """The bucket of padded lengths, in tokens: as small as the device's buffers allow."""
     bucket = LENGTH_BUCKET
     settings = dataclasses.replace(settings, max_seq_length=length)
     while question.resources and bucket < _COARSEST_BUCKET:

@@ -16,7 +16,7 @@ from safetraind.planner.candidates import (
 )
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import Judge, same_work
-from safetraind.planner.memory_estimate import predict
+from safetraind.planner.memory_estimate import expected
 from safetraind.planner.option import Option, Question
 from safetraind.planner.plan_limits import frozen
 from safetraind.planner.refusal import refuse
@@ -75,7 +75,7 @@ def fits(question: Question, option: Option) -> bool:
 
 
 def judge(question: Question, measures: Sequence[Measure]) -> Judge:
-    """Who judges the options of a question."""
+    """Return the judge of the options of a question."""
     return Judge(question, measures, _bucket(question))
 
 
@@ -110,7 +110,8 @@ def _predicted(question: Question, option: Option, measures: Sequence[Measure]) 
     ]
     peak, degree = judge(question, before).peak(option.settings, option.step)
     if degree is Degree.ESTIMATED:
-        return predict(question.runtime, option.settings, option.step).total
+        limit = question.budget.limit
+        return expected(question.runtime, option.settings, option.step, limit).total
     return peak
 
 

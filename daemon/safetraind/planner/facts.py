@@ -1,4 +1,4 @@
-"""What preflight knows when it judges: machine, packages, device, data, model, disk. Plain values.
+"""The facts that preflight judges: machine, packages, device, data, model, disk. Plain values.
 
 None stands for what was not gathered, which no check takes for good or bad.
 """

@@ -15,8 +15,10 @@ from safetraind.planner.batch_shapes import heaviest_step, padded_tokens
 from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
+    Peak,
     attends_alike,
     evaluated,
+    expected,
     gradient_bytes,
     heaviest_part,
     largest_array,
@@ -90,7 +92,7 @@ class Judge:
         self._fits: list[tuple[TrainingSettings, int, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
-            (predict(self._runtime, m.settings, m.step).off_by(m.peak) for m in self._run),
+            (self._expected(m).off_by(m.peak) for m in self._run),
             default=1.0,
         )
         self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
@@ -127,17 +129,28 @@ class Judge:
         peak = curve.peak(step.rows, step.width)
         if accumulates(settings):
             peak += gradient_bytes(self._question.shape, settings)
+        if peak > self._question.budget.limit >= estimate and self._runs_ahead(settings, step):
+            return estimate, Degree.ESTIMATED
         if step.valid_width:
             evaluation = evaluated(self._runtime, settings, step)
             peak = max(peak, evaluation.corrected(self.correction))
         return peak, Degree.EXTRAPOLATED
 
+    def _expected(self, measure: Measure) -> Peak:
+        """What the estimate says of a step that was run."""
+        return expected(self._runtime, measure.settings, measure.step, measure.limit)
+
+    def _runs_ahead(self, settings: TrainingSettings, step: Step) -> bool:
+        """Whether small steps took more than they needed, which near the limit none does."""
+        free = expected(self._runtime, settings, step, limit=1 << 62)
+        return free.total > predict(self._runtime, settings, step).total
+
     def beyond_weights(self, option: Option) -> int:
-        """What an option's peak is above the weights."""
+        """An option's peak above the weights, bytes."""
         return option.peak - predict(self._runtime, option.settings, option.step).weights
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """What was run of this very setup, the newest last."""
+        """The measures of this very setup, the newest last."""
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
@@ -180,7 +193,7 @@ class Judge:
         return tokens * measured[-1].seconds / (step.rows * step.width) + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
-        """What applying the gradient takes, which depends on the adapter alone."""
+        """Seconds of applying the gradient, which depend on the adapter alone."""
         run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 

@@ -24,7 +24,7 @@ def make_room(
     apps: Sequence[App],
     worker_bytes: int = WORKER_BYTES,
 ) -> list[Finding]:
-    """What could be done about a refusal for memory; empty where nothing can.
+    """Advice on a refusal for memory; empty where there is none.
 
     `apps`: the largest applications, see `host.largest_apps`. Their memory is at most what quitting
     gives, for a part of it may be compressed already.

@@ -23,6 +23,10 @@ _ADAM_COPIES = 3
 _LOGIT_COPIES = 4
 _LOGIT_COPIES_GPU = 5
 _EVALUATED_LOGIT_COPIES = 2
+# With memory to spare a CPU's evaluator runs some hundred operations ahead, so that the logits of
+# several chunks of the loss exist at once: measured on llama and qwen3_moe, 160 to 640 predictions
+# in chunks of 128, within 10 %.
+_COPIES_AHEAD, _CHUNKS_AHEAD = 6, 3
 # In a layer's backward pass: scores, their gradient, and what the softmax makes of them.
 _SCORES_IN_FLIGHT = 4
 _SURELY_LESS = 0.7
@@ -78,6 +82,20 @@ def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     if step.valid_width:
         peaks.append(evaluated(runtime, settings, step))
     return max(peaks, key=lambda peak: peak.total)
+
+
+def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: int) -> Peak:
+    """The peak that is seen where MLX's memory limit is `limit` bytes: what the step needs, and
+    what MLX fills by running ahead, which it does only below the limit. 0: it is not known.
+    """
+    need = predict(runtime, settings, step)
+    chunk = settings.loss_chunk if runtime.splits_head else 0
+    if runtime.device != "cpu" or not 0 < chunk < step.learned:
+        return need
+    logits = _logits_of(runtime, settings, min(_CHUNKS_AHEAD * chunk, step.learned))
+    more = _COPIES_AHEAD * logits - _LOGIT_COPIES * _logits(runtime, settings, step.learned)
+    ahead = min(need.total + max(0, more), max(need.total, limit)) - need.total
+    return dataclasses.replace(need, logits=need.logits + ahead)
 
 
 def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> Step:
@@ -186,8 +204,12 @@ def _parameters(shape: ModelShape, settings: TrainingSettings) -> int:
 def _logits(runtime: Runtime, settings: TrainingSettings, learned: int) -> int:
     """Bytes of the logits that exist at once."""
     chunk = settings.loss_chunk if runtime.splits_head else 0
+    return _logits_of(runtime, settings, min(chunk or learned, learned))
+
+
+def _logits_of(runtime: Runtime, settings: TrainingSettings, predictions: int) -> int:
     item = 4 if runtime.float32_logits else item_bytes(runtime.shape, settings)
-    return item * min(chunk or learned, learned) * runtime.shape.vocabulary
+    return item * predictions * runtime.shape.vocabulary
 
 
 def _logit_copies(runtime: Runtime) -> int:

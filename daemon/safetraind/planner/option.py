@@ -1,4 +1,4 @@
-"""What the planner is asked, what was run, and a way to train."""
+"""The planner's question and its options: all that a plan depends on, and a way to train."""
 
 from __future__ import annotations
 

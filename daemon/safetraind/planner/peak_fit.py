@@ -38,7 +38,7 @@ class Sample:
 
     @property
     def square(self) -> int:
-        """What attention scores are proportional to."""
+        """The factor that attention scores are proportional to."""
         return self.rows * self.width**2
 
 

@@ -90,7 +90,7 @@ def _lengths(question: Question, option: Option) -> Iterator[Finding]:
 
 
 def _savings(question: Question, option: Option) -> Iterator[Finding]:
-    """What saves memory or time, where the planner chose it."""
+    """The settings that save memory or time, where the planner chose them."""
     settings, chosen = option.settings, question.spec.settings
     for name in sorted(question.unsupported):
         status = Status.WARNING if chosen.get(name) else Status.INFO

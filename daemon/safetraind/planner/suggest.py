@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from safetrain_shared.errors import ArgValue
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
@@ -70,6 +72,20 @@ def largest_fitting(question: Question, models: Sequence[Suggested] = SUGGESTED)
     if not fitting:
         raise LookupError
     return max(fitting, key=lambda s: (bool(s.model.portuguese), s.model.billions))
+
+
+def smaller_model(refusal: Finding, question: Question) -> list[Finding]:
+    """Which model of the table fits instead of the one that was refused; empty where none does, or
+    where more memory would not help.
+    """
+    if "budget" not in refusal.args:
+        return []
+    try:
+        fitting = largest_fitting(question)
+    except LookupError:
+        return []
+    args: dict[str, ArgValue] = {"model": fitting.model.repository, "peak": fitting.peak}
+    return [Finding("plan.smaller_model", args=args, section="recommendation")]
 
 
 def _judged(question: Question, model: Suggested, speed: Speed | None) -> Suggestion:

@@ -1,4 +1,4 @@
-"""What a check is, and how checks are carried out in order.
+"""Checks, and how they are carried out in order.
 
 A check is a pure function of the job's specification and the facts. Where one fails, those that
 need it are skipped instead of saying the same thing in other words.

@@ -1,4 +1,4 @@
-"""What a job will write into its output folder and run folder, in bytes."""
+"""Bytes that a job will write into its output folder and run folder."""
 
 from __future__ import annotations
 

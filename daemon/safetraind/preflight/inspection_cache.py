@@ -1,4 +1,4 @@
-"""What the inspect worker found in training files, kept while they stay as they are.
+"""Results of the inspect worker, kept while the training files stay as they are.
 
 A submit reads the files through; when the job's turn comes they need not be read again.
 """
@@ -85,7 +85,7 @@ class Remembering:
 
     @property
     def problems(self) -> Sequence[Finding]:
-        """What the newest inspection has found so far."""
+        """The problems that the newest inspection has found so far."""
         return self._problems.kept
 
     @property

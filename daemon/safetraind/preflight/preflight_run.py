@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetrain_shared.errors import ArgValue, SafetrainError
+from safetrain_shared.errors import SafetrainError
 from safetrain_shared.findings import SECTIONS, Finding, Status, finding_of
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
@@ -23,7 +23,7 @@ from safetraind.planner import choose_plan
 from safetraind.planner.facts import Facts
 from safetraind.planner.make_room import make_room
 from safetraind.planner.option import Question
-from safetraind.planner.suggest import largest_fitting
+from safetraind.planner.suggest import smaller_model
 from safetraind.preflight import report_files
 from safetraind.preflight.check import carry_out
 from safetraind.preflight.checks import of_section
@@ -216,7 +216,7 @@ class PreflightRun:
             apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
             outside = self._measuring.outside
             found = [answer, *make_room(answer, self.spec, self._facts, apps, outside)]
-            found += _smaller_model(answer, question)
+            found += smaller_model(answer, question)
             self.findings += found
             return [*found]
         self.plan = answer
@@ -280,15 +280,3 @@ class PreflightRun:
             report_path=paths[0],
             config_path=paths[1],
         )
-
-
-def _smaller_model(refusal: Finding, question: Question) -> list[Finding]:
-    """The model of the table that fits instead; none where more memory would not help."""
-    if "budget" not in refusal.args:
-        return []
-    try:
-        fitting = largest_fitting(question)
-    except LookupError:
-        return []
-    args: dict[str, ArgValue] = {"model": fitting.model.repository, "peak": fitting.peak}
-    return [Finding("plan.smaller_model", args=args, section="recommendation")]

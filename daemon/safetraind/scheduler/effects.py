@@ -1,4 +1,4 @@
-"""What the scheduler wants done; the controller carries the effects out, in their order."""
+"""Effects that the scheduler asks for; the controller carries them out, in their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TakeLease:
 
 @dataclass(frozen=True, slots=True)
 class DropLease:
-    """Nobody needs it."""
+    """Give the lease back."""
 
 
 @dataclass(frozen=True, slots=True)

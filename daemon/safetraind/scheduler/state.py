@@ -13,7 +13,7 @@ FREE, ASKED, HELD = "free", "asked", "held"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What decides about a job.
+    """The moving part of a job.
 
     `position` orders the queue, the lowest first. `attempts_without_progress` counts the attempts
     in a row that died without a new checkpoint. `plan` is there once it is frozen. `held`: an

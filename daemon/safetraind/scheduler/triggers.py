@@ -1,4 +1,4 @@
-"""What can happen to the scheduler: what a user asks for, and what happened to a worker."""
+"""Triggers of the scheduler: requests of users, and what happened to a worker."""
 
 from __future__ import annotations
 

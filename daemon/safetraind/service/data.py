@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ class DataService(data_pb2_grpc.DataServicer):
         for path in request.paths:
             check_absolute(path)
         with self._streams.one():
-            async for event in self._validated(tuple(request.paths)):
-                yield event
+            async with aclosing(self._validated(tuple(request.paths))) as events:
+                async for event in events:
+                    yield event
 
-    async def _validated(self, paths: tuple[str, ...]) -> AsyncIterator[data_pb2.ValidateEvent]:
+    async def _validated(
+        self, paths: tuple[str, ...]
+    ) -> AsyncGenerator[data_pb2.ValidateEvent, None]:
         lines: asyncio.Queue[InspectLine | None] = asyncio.Queue()
         work = asyncio.create_task(self._inspect(paths, lines))
         try:
@@ -80,12 +84,13 @@ class DataService(data_pb2_grpc.DataServicer):
             seed=request.seed,
         )
         with self._streams.one():
-            async for event in self._prepared(work, output):
-                yield event
+            async with aclosing(self._prepared(work, output)) as events:
+                async for event in events:
+                    yield event
 
     async def _prepared(
         self, work: PrepareRequest, output: str
-    ) -> AsyncIterator[data_pb2.PrepareEvent]:
+    ) -> AsyncGenerator[data_pb2.PrepareEvent, None]:
         lines: asyncio.Queue[PrepareLine | None] = asyncio.Queue()
         running = asyncio.create_task(
             self._launcher.run_worker(PREPARE, work, lease=False, on_progress=lines.put_nowait)

@@ -121,10 +121,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Remove(  # noqa: N802
         self, request: jobs_pb2.RemoveJobRequest, context: Any
     ) -> jobs_pb2.RemoveJobResponse:
-        """Remove a job that has ended; with `files` also delete its files."""
+        """Remove a job that has ended; with `files` also delete its files, but not a verdict, which
+        belongs to the training.
+        """
         job, output = self._controller.job(request.id), self._controller.record(request.id).output
         kept: list[str] = []
-        if request.files and job.state in FINAL:
+        if request.files and job.state in FINAL and not job.evaluates:
             home = self._controller.home.root
             remove = output_folder.remove
             kept = await bounded(output, remove, output, request.id, home, seconds=SLOW_SECONDS)

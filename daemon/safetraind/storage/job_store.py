@@ -201,6 +201,13 @@ class JobStore:
         found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         return int(found[0]) if found else 0
 
+    def ids(self) -> set[int]:
+        """The ids of all jobs. Raises Damaged."""
+        try:
+            return {row["id"] for row in self._db.execute("SELECT id FROM jobs")}
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
     def get(self, job_id: int) -> Record:
         """The job with this id, which must be there."""
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()

@@ -69,7 +69,7 @@ def add_lost(store: JobStore, home: Home, *, every: bool = False) -> int:
     Lost are all where the database is new, else those with a number that it never gave out. Others
     without a row were removed, unless `every` says that they are to be added as well.
     """
-    known = {record.job.id for record in store.all()}
+    known = store.ids()
     least = 0 if store.is_new or every else store.highest_id
     lost = [n for n in sorted(run_numbers(home.root / "runs")) if n > least and n not in known]
     return sum(_put(store, home, number) for number in lost)

@@ -277,6 +277,7 @@ class Job(_message.Message):
     best_loss: _builtins.float
     """the lowest of them"""
     phase: _builtins.str
+    """while checking: of the preflight (inspecting, probing, …); while running: of the worker"""
     intent: _builtins.str
     """"pause" or "cancel" asked and not yet carried out"""
     eta_seconds: _builtins.float

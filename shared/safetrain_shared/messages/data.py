@@ -141,8 +141,8 @@ SENTENCES: dict[str, str] = {
     "data.no_samples": _("{path} holds no sample that can be trained"),
     "data.good": _("Every line is in order"),
     "data.errors": _(
-        "{name}: {count:int} errors, the first in line {line}. See all of them with: "
-        "safetrain validate {path}"
+        "{name}: {count:int} {count:|error|errors}, the first in line {line}. See all of them "
+        "with: safetrain validate {path}"
     ),
     "data.warnings": _(
         "{name}: {count:int} warnings, the first in line {line}. See all of them with: "
@@ -153,9 +153,12 @@ SENTENCES: dict[str, str] = {
         "{line:int} ({reason})"
     ),
     "data.no_tokenizer": _("The model's tokenizer cannot be loaded ({reason})"),
-    "data.duplicates": _("{name}: {count:int} samples stand there more than once"),
+    "data.duplicates": _(
+        "{name}: {count:int} {count:|sample appears|samples appear} more than once"
+    ),
     "data.leaks": _(
-        "{count:int} training samples are also in the validation file: its loss will look too good"
+        "{count:int} training {count:|sample is|samples are} also in the validation file: its loss"
+        " will look too good"
     ),
     "data.near_leaks": _("{count:int} training samples are nearly the same as validation samples"),
     "data.lengths": _("Lengths: median {median:int}, longest {longest:int} tokens"),
@@ -166,6 +169,7 @@ SENTENCES: dict[str, str] = {
         "At {length:int} tokens {cut:int} samples would be cut, {lost:int} would lose their answer"
     ),
     "data.would_lose": _(
-        "At {length:int} tokens {count:int} samples lose their whole answer and are left out"
+        "At {length:int} tokens {count:int} {count:|sample loses its|samples lose their} whole "
+        "answer and {count:|is|are} left out"
     ),
 }

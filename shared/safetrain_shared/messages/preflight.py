@@ -142,10 +142,13 @@ SENTENCES: dict[str, str] = {
         "Sequences of {length:int} tokens, because the longest sample ({longest:int}) does not fit"
     ),
     "plan.cuts": _(
-        "{count:int} samples are cut at {length:int} tokens; {lost:int} of them lose their answer"
+        "{count:int} {count:|sample is|samples are} cut at {length:int} tokens; {lost:int} of them"
+        " {lost:|loses its|lose their} answer"
     ),
     "plan.no_cuts": _("No sample is cut at {length:int} tokens"),
-    "plan.cuts_valid": _("{count:int} validation samples are cut at {length:int} tokens"),
+    "plan.cuts_valid": _(
+        "{count:int} validation {count:|sample is|samples are} cut at {length:int} tokens"
+    ),
     "plan.checkpointing": _("Gradient checkpointing: less memory, about a third slower"),
     "plan.without_gradient_checkpointing": _(
         "Without gradient checkpointing, with which this model's gradients would be wrong"

@@ -32,11 +32,12 @@ SENTENCES: dict[str, str] = {
         "The best checkpoint, {checkpoint}, is damaged or gone; adapters/ stays as it is."
     ),
     "train.left_out": _(
-        "{count:int} samples were left out: their whole answer lies beyond {length:int} tokens."
+        "{count:int} {count:|sample was|samples were} left out: {count:|its|their} whole answer "
+        "lies beyond {length:int} tokens."
     ),
     "train.left_out_of_validation": _(
-        "{count:int} validation samples were left out: their whole answer lies beyond {length:int} "
-        "tokens."
+        "{count:int} validation {count:|sample was|samples were} left out: {count:|its|their} "
+        "whole answer lies beyond {length:int} tokens."
     ),
     "train.no_evaluation": _(
         "No sample in {path} can be evaluated at {length:int} tokens: nothing is evaluated, and "

@@ -67,9 +67,11 @@ def show(session: Session, job: Job) -> None:
 
 
 def job_to_draw(jobs: Iterable[Job], wanted: int | None) -> Job:
-    """Return job `wanted`; else the active one, or the newest that ever ran. Raises NotFound.
+    """Return job `wanted`; else the active one, or the newest that ever trained. Raises NotFound.
 
-    A job that never ran is chosen only where no other job did.
+    A job that never ran, or only evaluates another, is chosen only where no other job did.
     """
     known = list(jobs)
-    return current([job for job in known if job.attempt or job.id == wanted] or known, wanted)
+    trained = [job for job in known if job.attempt and not job.spec.evaluation.job]
+    named = [job for job in known if job.id == wanted]
+    return current(named or trained or known, wanted)

@@ -1,4 +1,4 @@
-"""What the device allows: its recommended working set and its largest single buffer."""
+"""The limits of the device: its recommended working set and its largest single buffer."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

@@ -1,4 +1,4 @@
-"""What this job will write, against what is free."""
+"""Bytes that this job will write, against those that are free."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

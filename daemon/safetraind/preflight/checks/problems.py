@@ -45,7 +45,7 @@ def _totals(file: DataFile, problems: tuple[Finding, ...]) -> list[Finding]:
 
 
 def _template(file: DataFile, data: Data) -> list[Finding]:
-    """That the model has no chat template for the file's samples."""
+    """Return the finding that the model has no chat template for the file's samples."""
     if file.format == "text" or file.lengths is None:
         return []
     name = Path(file.path).name

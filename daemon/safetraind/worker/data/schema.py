@@ -166,9 +166,9 @@ _PLAIN_NEXT = {
 
 
 def is_plain(messages: Any) -> bool:
-    """Nothing is wrong, seen in one quick look: texts, the usual roles in order, an answer last.
+    """Whether a quick look finds nothing wrong: texts, the usual roles in order, an answer last.
 
-    What does not pass here is looked at closely, and may still be good.
+    Messages that do not pass are judged in full, and may still be good.
     """
     role = ""
     try:

@@ -1,4 +1,4 @@
-"""What a sample says: its text, its words as they count for equality, its units for nearness."""
+"""A sample's text: its words as they count for equality, its units for nearness."""
 
 from __future__ import annotations
 

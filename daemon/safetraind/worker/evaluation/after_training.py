@@ -28,7 +28,7 @@ _ATTEMPTS = 2  # that died without a new answer; then the evaluation is left out
 def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
     """The outcome of a training whose files are all written, once it is evaluated as it asks.
 
-    Paused where that is wished for meanwhile: the next attempt goes on with it. A cancellation ends
+    Paused where that is asked for meanwhile: the next attempt goes on with it. A cancellation ends
     the evaluation alone. Raises OSError where the disk refuses what must be kept.
     """
     if outcome.outcome != "succeeded" or job.spec.evaluation is None:

@@ -27,10 +27,10 @@ WEIGHTS = "adapters.safetensors"
 
 
 class Watcher(Protocol):
-    """Who is told how far an evaluation is, and may end it."""
+    """Receives the progress of an evaluation, and may end it."""
 
     def phase(self, name: str) -> None:
-        """It does something else now: one of `events.PHASES`."""
+        """Note the phase that begins: one of `events.PHASES`."""
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
         """So many questions are answered for good."""

@@ -18,7 +18,7 @@ from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_limits import set_limits
 from safetraind.worker.training.outcome import outcome_of, spoken
 
-_CHECK_SECONDS = 0.2  # between two looks at what is wished
+_CHECK_SECONDS = 0.2  # between two looks at the intent
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +51,7 @@ def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
     """Evaluate, with events of how far it is, and the verdict as one. Raises Left, and what
     `evaluate` raises.
     """
-    found = evaluate(work, Telling(sink))
+    found = evaluate(work, EventWatcher(sink))
     sink.emit(Judged(replace(found, answers=(), general_answers=())))
     return found
 
@@ -64,7 +64,7 @@ class Left(Exception):
         self.outcome = outcome
 
 
-class Telling:
+class EventWatcher:
     """The `Watcher` that writes events, and leaves where the intent file says so."""
 
     def __init__(self, sink: EventSink) -> None:
@@ -83,7 +83,7 @@ class Telling:
         self._sink.emit(QuestionsAnswered(answered, total, eta_seconds))
 
     def check(self) -> None:
-        """Raise Left if a pause, a cancellation or the daemon's stop is wished for."""
+        """Raise Left if a pause, a cancellation or the stop of the daemon is asked for."""
         if time.monotonic() - self._looked < _CHECK_SECONDS:
             return
         self._looked = time.monotonic()

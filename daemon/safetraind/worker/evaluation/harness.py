@@ -17,7 +17,7 @@ from safetraind.worker.evaluation.answering import WEIGHTS
 from safetraind.worker.loading import attach_adapter
 
 _PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "word_perplexity")
-Results = Mapping[str, Mapping[str, Any]]
+Results = Mapping[str, Mapping[str, float]]
 
 
 def task_scores(
@@ -48,25 +48,25 @@ def _measured(model: str, place: Path | None, tasks: Sequence[str], limit: int) 
         import lm_eval
         from mlx_lm.evaluate import MLXLM
     except ImportError as error:
-        raise InvalidInput("evaluate.no_harness", reason=str(error)) from error
+        raise InvalidInput("evaluate.no_harness") from error
     exported = place is not None and not (place / WEIGHTS).is_file()
     lm = MLXLM(str(place) if exported else model)
     if place is not None and not exported:
         attach_adapter(lm._model, place)
+    return {task: _numbers(lm_eval, lm, task, limit) for task in tasks}
+
+
+def _numbers(harness: Any, lm: Any, task: str, limit: int) -> Mapping[str, float]:
+    """The task's metrics. A task that is a YAML file has its name in there. Raises InvalidInput."""
     try:
-        found = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=list(tasks),
-            limit=limit or None,
-            apply_chat_template=lm.use_chat_template,
-        )
+        results = harness.simple_evaluate(
+            model=lm, tasks=[task], limit=limit or None, apply_chat_template=lm.use_chat_template
+        )["results"]
     except (ValueError, KeyError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InvalidInput(
-            "evaluate.task_refused", tasks=", ".join(tasks), reason=reason
-        ) from error
-    results = found["results"]
-    return {task: {k: v for k, v in results[task].items() if _is_number(v)} for task in tasks}
+        raise InvalidInput("evaluate.task_refused", tasks=task, reason=reason) from error
+    found: Mapping[str, Any] = results.get(task) or next(iter(results.values()))
+    return {name: value for name, value in found.items() if _is_number(value)}
 
 
 def _score(task: str, base: Mapping[str, Any], adapter: Mapping[str, Any]) -> TaskScore | None:

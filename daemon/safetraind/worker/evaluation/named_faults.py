@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,8 +13,9 @@ from safetraind.worker.evaluation.match import normalised
 
 _MANY = 0.5  # of the answers that were looked at
 _FEW = 5  # answers below which nothing is said
-_LOOP_WORDS = 12  # an answer shorter than this is no loop
-_LOOP = 0.4  # distinct words among all, at most, in an answer that runs in a circle
+# Bytes of a text for each of it compressed, from which on it runs in a circle: Radford et al. 2022
+# (Whisper), section 4.5. Short texts stay below by zlib's header.
+_LOOP = 2.4
 # Nats a token. Fine-tuned adapters were found below 1 on text of other kinds; random logits of a
 # vocabulary of 50,000 diverge by about 10.
 _FAR = 3.0
@@ -52,7 +54,7 @@ def _damaged(
 
 
 def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
-    """It says one and the same to most questions, whatever is asked."""
+    """Whether most answers are one and the same, whatever is asked."""
     said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
     expected = {a.expected for a in answers}
     if len(answers) < _FEW or len(expected) < 3 or not said:
@@ -77,5 +79,5 @@ def _by_heart(answers: Sequence[EvaluatedAnswer], trained: Sequence[str]) -> Fin
 
 
 def _loops(text: str) -> bool:
-    words = normalised(text)
-    return len(words) >= _LOOP_WORDS and len(set(words)) <= _LOOP * len(words)
+    data = text.encode()
+    return len(data) > _LOOP * len(zlib.compress(data))

@@ -93,9 +93,12 @@ def _binomial(wins: int, trials: int) -> float:
 
 
 def _needed(differences: np.ndarray) -> int:
-    """Sample size of a paired comparison, (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2)."""
-    mean = float(differences.mean())
-    if mean == 0:
+    """Sample size of a paired comparison, (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2), with the
+    continuity correction that an exact test takes (Fleiss, Levin and Paik 2003, section 4.2).
+    """
+    change = abs(float(differences.mean()))
+    if change == 0:
         return 0
     spread = max(float(differences.std(ddof=1)) if len(differences) > 1 else 1.0, 1e-9)
-    return math.ceil(((_Z_SIGNIFICANCE + _Z_POWER) * spread / mean) ** 2)
+    plain = ((_Z_SIGNIFICANCE + _Z_POWER) * spread / change) ** 2
+    return math.ceil(plain / 4 * (1 + math.sqrt(1 + 4 / (plain * change))) ** 2)

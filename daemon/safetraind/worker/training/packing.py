@@ -101,7 +101,7 @@ class PackedState:
         pass
 
     def advance(self, _: int) -> None:
-        """Nothing is kept."""
+        """Keep nothing."""
 
     def make_mask(self, _: int) -> None:
         """No token is filling."""

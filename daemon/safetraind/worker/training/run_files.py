@@ -1,4 +1,4 @@
-"""What a run leaves behind: events, checkpoints, the best adapter, tables, state and summary."""
+"""The files of a run: events, checkpoints, the best adapter, tables, state and summary."""
 
 from __future__ import annotations
 

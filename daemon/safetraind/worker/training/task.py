@@ -1,4 +1,4 @@
-"""What a training worker is to do, from the files of its run folder."""
+"""The task of a training worker, from the files of its run folder."""
 
 from __future__ import annotations
 
