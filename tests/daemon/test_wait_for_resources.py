@@ -186,7 +186,8 @@ def test_a_daemon_starts_on_a_full_disk_and_tells_later_how_a_training_ended(
         kill_all([*playing.keepers(), *playing.workers()])
         with full(small_disk):
             playing.start()
-            assert playing.state(job) is JobState.RUNNING, "what it became has no room yet"
+            # What it became is saved where the room reserved for exit.json is enough, else later.
+            assert playing.state(job) in (JobState.RUNNING, JobState.INTERRUPTED)
             assert not playing.workers()
         let_go(tmp_path / "out")
         playing.wait_for_state(job, JobState.SUCCEEDED)

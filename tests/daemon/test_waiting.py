@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from safetrain_proto.v1 import answers_pb2, jobs_pb2, models_pb2, preflight_pb2
@@ -18,6 +19,7 @@ from safetrain_shared.paths import Home
 from safetrain_shared.wire import spec_to_wire
 from safetraind.processes.lease import try_lock
 from tests import hub
+from tests.daemon.test_faults import error_of
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -131,14 +133,13 @@ def test_a_model_for_which_there_is_no_room_is_not_begun(
         try:
             spec = spec_of(tiny, tmp_path / "out", hub.REPOSITORY)
             events = list(preflight(daemon.start(), spec))
-            job = daemon.submit(spec).job
-            daemon.wait_for_state(job.id, JobState.FAILED)
-            cause = daemon.job(job.id).cause
+            with pytest.raises(grpc.RpcError) as refused:
+                daemon.submit(spec)
         finally:
             daemon.end()
     assert "disk.no_room_for_model" in codes(events, "model")
     assert events[-1].summary.blocked
-    assert cause.code == "disk.no_room_for_model"
+    assert error_of(refused).code == "disk.no_room_for_model"
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
 
 

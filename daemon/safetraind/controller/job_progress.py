@@ -10,6 +10,7 @@ import logging
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import NoRoom
 from safetrain_shared.history import Progress
+from safetrain_shared.jobs import FINAL
 from safetrain_shared.paths import Home
 from safetraind.storage.delivered_watermark import DeliveredWatermark
 from safetraind.storage.event_feed import EventFeed
@@ -44,7 +45,8 @@ class JobProgress:
             return kept
         size, progress = self._read_on(job_id)
         self.note_delivered(job_id, progress.last_seq)
-        if ended:  # thousands may have
+        # Thousands may have ended. One whose end is still to be written is read again.
+        if ended and progress.state in FINAL:
             self._keep(job_id, size, progress)
         return progress
 
