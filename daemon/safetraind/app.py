@@ -61,7 +61,8 @@ from safetraind.processes.home_watch import (
     write_pid,
 )
 from safetraind.processes.inference_server import InferenceServer
-from safetraind.processes.lease import Lease, try_lock
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service import reflection_v1
 from safetraind.service.answers import AnswersService

@@ -14,7 +14,7 @@ import grpc
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
 from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, socket_target, trusted
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 
 START_SECONDS = 60.0
 _POLL_SECONDS = 0.05

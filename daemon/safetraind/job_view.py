@@ -35,27 +35,27 @@ class QueueView:
 
     def evaluation(self, job: Job) -> Evaluation | None:
         """The newest verdict on the job's adapter: its own, or that of a job that evaluated it."""
-        later = (self._controller.progress(job_id) for job_id in self._judges.get(job.id, ()))
+        later = (self._controller.progress(job_id) for job_id in self._evaluators.get(job.id, ()))
         found = [known.evaluation for known in later if known.evaluation is not None]
         return found[-1] if found else self._controller.progress(job.id).evaluation
 
     @cached_property
-    def _judges(self) -> dict[int, list[int]]:
+    def _evaluators(self) -> dict[int, list[int]]:
         """By the job that was trained, the jobs that evaluate it, oldest first."""
-        judges: dict[int, list[int]] = {}
+        evaluators: dict[int, list[int]] = {}
         for job_id, job in sorted(self._scheduler.jobs.items()):
             if job.evaluates:
                 trained = self._controller.record(job_id).spec.evaluates
-                judges.setdefault(trained, []).append(job_id)
-        return judges
+                evaluators.setdefault(trained, []).append(job_id)
+        return evaluators
 
     def before(self, job: Job) -> Seconds | None:
         """Seconds until a waiting job starts; None: unknown."""
-        sure, late = self._sure.get(job.id), self._late.get(job.id)
+        sure, late = self._seconds_before.get(job.id), self._held_seconds_before.get(job.id)
         return None if sure is None or late is None else (sure[0], sure[1], sure[2] + late)
 
     @cached_property
-    def _sure(self) -> dict[int, Seconds]:
+    def _seconds_before(self) -> dict[int, Seconds]:
         """What runs before each job in any case, up to the first without an estimate."""
         before: dict[int, Seconds] = {}
         likely = low = high = 0.0
@@ -68,7 +68,7 @@ class QueueView:
         return before
 
     @cached_property
-    def _late(self) -> dict[int, float]:
+    def _held_seconds_before(self) -> dict[int, float]:
         """At worst, what the held jobs before each take, up to the first with no estimate."""
         late: dict[int, float] = {}
         held, seconds = iter(self._order.held), 0.0

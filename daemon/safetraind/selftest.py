@@ -43,7 +43,7 @@ from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wi
 from safetraind import background
 from safetraind.app import device
 from safetraind.host.mac_services import mac_services
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.storage import event_file
 from safetraind.storage.durable import read_json
 

@@ -21,7 +21,8 @@ from safetraind.controller.job_files import JobFiles
 from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
 from safetraind.controller.retries import AGAIN_SECONDS, Retries
 from safetraind.controller.trainings import Trainings
-from safetraind.processes.lease import Lease, is_held
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import is_held
 from safetraind.processes.supervisor import Supervisor
 from safetraind.scheduler import state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
@@ -43,16 +44,24 @@ class Controller:
     def __init__(
         self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
     ) -> None:
-        told = self._happened
+        on_trigger = self._happened
         self._files = files = JobFiles(home, store)
         self._lease = gpu = GpuLease(lease)
         self._retries = retries = Retries()
         self._backup = DailyBackup(home)
-        self._work = work = ContainedWork(home, supervisor, retries, told)
-        self._check = check = JobCheck(files, supervisor, gpu, work, checker, told)
-        self._trainings = runs = Trainings(files, supervisor, gpu, retries, self.job, told)
+        self._work = work = ContainedWork(home, supervisor, retries, on_trigger)
+        self._check = check = JobCheck(files, supervisor, gpu, work, checker, on_trigger)
+        self._trainings = runs = Trainings(files, supervisor, gpu, retries, self.job, on_trigger)
         self._effects = EffectRunner(
-            files, gpu, retries, work, check, runs, lambda: self._scheduler, told, self._lease_taken
+            files=files,
+            lease=gpu,
+            retries=retries,
+            work=work,
+            check=check,
+            trainings=runs,
+            scheduler=lambda: self._scheduler,
+            happened=on_trigger,
+            lease_taken=self._lease_taken,
         )
         self._scheduler = SchedulerState()
         self._farewell: SafetrainError = Unreachable("daemon.stopping")

@@ -32,6 +32,7 @@ class EffectRunner:
 
     def __init__(
         self,
+        *,
         files: JobFiles,
         lease: GpuLease,
         retries: Retries,
@@ -42,7 +43,10 @@ class EffectRunner:
         happened: Happened,
         lease_taken: Callable[[], Awaitable[None]],
     ) -> None:
-        """`scheduler`: its state as it is now. `happened`, `lease_taken`: tell it what happened."""
+        """`scheduler` returns its present state. `happened` takes the triggers for it.
+
+        `lease_taken` is called once the lease is held.
+        """
         self._files = files
         self._lease = lease
         self._retries = retries

@@ -8,7 +8,7 @@ from safetrain_shared.errors import Busy
 from safetrain_shared.events import Body, StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import seq_floor
 from safetraind.storage import event_file
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from safetrain_shared.paths import Home, RunFolder
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.processes.supervisor import kill_workers, workers_of
 
 _ORPHAN_SECONDS = 300.0  # for the step in progress and its checkpoint

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 from safetrain_shared.errors import Busy
-from safetraind.processes.lease import lock_folder_soon
+from safetraind.processes.locks import lock_folder_soon
 
 
 async def lock_output(folder: Path) -> int | None:

@@ -16,6 +16,7 @@ from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind import host
 from safetraind.controller.contained_work import Happened
+from safetraind.controller.display_sleep import let_display_sleep_if_unattended
 from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_files import JobFiles
 from safetraind.controller.lessons import lesson
@@ -23,9 +24,9 @@ from safetraind.controller.output_lock import lock_output
 from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
-from safetraind.controller.worker_exit import darken, read_end
+from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
@@ -144,6 +145,6 @@ class Trainings:
             lambda: self.exit_of(self._current(job_id), observed=True)
         )
         log.info("job %d: its worker has ended: %s", job_id, end)
-        await darken(self._current(job_id), end)
+        await let_display_sleep_if_unattended(self._current(job_id), end)
         await self.learn(self._current(job_id), end)
         await self._happened(triggers.WorkerEnded(job_id, end))

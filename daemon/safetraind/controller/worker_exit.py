@@ -9,12 +9,10 @@ from safetrain_shared.history import Progress
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.host import HostFacts
-from safetraind.host.awake import let_display_sleep
 from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage import documents
-from safetraind.storage.bounded_read import bounded
 from safetraind.storage.durable import read_object
 from safetraind.storage.run_folder import KeeperNote, Launch
 
@@ -93,12 +91,3 @@ def _was_short(note: KeeperNote, job: Job, machine: HostFacts) -> bool:
     if machine.is_mac and number == signal.SIGABRT and job.plan is not None:
         enforced = min(enforced, job.plan.memory_budget or enforced)
     return enforced > 0 and note.footprint >= NEAR_THE_LIMIT * enforced
-
-
-async def darken(job: Job, end: WorkerExit) -> None:
-    """Lets the display sleep where it was waited for in an unattended training, which trains in
-    segments: the GPU's watchdog looks at nothing else.
-    """
-    unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
-    if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await bounded("/", let_display_sleep)

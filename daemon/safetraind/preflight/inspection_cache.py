@@ -48,9 +48,9 @@ class InspectionCache:
         self._kept: dict[str, _Kept] = {}
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    def through(self, workers: Workers) -> Remembering:
+    def through(self, workers: Workers) -> CachingWorkers:
         """`workers`, but for inspections that were made before."""
-        return Remembering(workers, self)
+        return CachingWorkers(workers, self)
 
     async def inspect(self, workers: Workers, request: InspectRequest, tell: Tell) -> Ended:
         """As the worker would: its lines go to `tell`, those of problems even the second time."""
@@ -75,7 +75,7 @@ class InspectionCache:
             return ended
 
 
-class Remembering:
+class CachingWorkers:
     """Workers that make no inspection twice."""
 
     def __init__(self, workers: Workers, inspections: InspectionCache) -> None:

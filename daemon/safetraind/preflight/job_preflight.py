@@ -21,7 +21,7 @@ from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
 from safetraind.preflight.gather_facts import gather_facts
-from safetraind.preflight.inspection_cache import InspectionCache, Remembering
+from safetraind.preflight.inspection_cache import CachingWorkers, InspectionCache
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
@@ -30,7 +30,7 @@ from safetraind.storage import training_state
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 from safetraind.worker_messages.fetch_messages import FETCH, FetchLine, FetchRequest
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
@@ -114,7 +114,7 @@ class Planning:
             spec, workers, self._home, model, effective_batch=effective_batch
         )
         async for step in preflight_run.run():
-            if isinstance(step, Progress):
+            if isinstance(step, WorkerProgress):
                 self.phase = step.phase
         if preflight_run.plan is not None:
             return preflight_run.plan
@@ -134,7 +134,7 @@ class Planning:
         """
         source = self._models.resolve(spec.model)
         bring = partial(fetch, source.path, launcher)
-        workers: Remembering = self._inspections.through(launcher)
+        workers: CachingWorkers = self._inspections.through(launcher)
         return PreflightRun(
             spec, workers, self._home, located(source), bring=bring, thorough=thorough
         )
@@ -147,7 +147,7 @@ def located(source: Source) -> Path | None:
 
 async def fetch(
     repository: str, launcher: EphemeralWorkers
-) -> AsyncGenerator[Progress | int | Path, None]:
+) -> AsyncGenerator[WorkerProgress | int | Path, None]:
     """Downloads a repository of the hub in a child process: its bytes, progress, its folder.
 
     Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
@@ -159,12 +159,12 @@ async def fetch(
     )
     work.add_done_callback(lambda _: lines.put_nowait(None))
     try:
-        yield Progress("downloading")
+        yield WorkerProgress("downloading")
         while (line := await lines.get()) is not None:
             if line.bytes is not None:
                 yield line.bytes
             elif line.done is not None:
-                yield Progress("downloading", line.done)
+                yield WorkerProgress("downloading", line.done)
         ended = await work
     finally:
         work.cancel()

@@ -22,7 +22,7 @@ from safetraind.planner.pilot import pilot_request
 from safetraind.preflight.probing import Round, run_round
 from safetraind.worker_messages.pilot_messages import PILOT, PilotResult
 from safetraind.worker_messages.probe_messages import Measure, ProbeRequest, ProbeResult, Setup
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_ROUNDS = 8
@@ -60,7 +60,7 @@ class Measuring:
 
     async def run(
         self, facts: Facts, *, loads_only: bool
-    ) -> AsyncGenerator[Progress | Facts, None]:
+    ) -> AsyncGenerator[WorkerProgress | Facts, None]:
         """Yield progress, and last the facts with device, loading and what was too slow.
 
         `loads_only`: something blocks already; the model is loaded, to find what else is wrong, and
@@ -89,7 +89,7 @@ class Measuring:
 
     async def _rounds(
         self, facts: Facts, cache: MeasurementCache
-    ) -> AsyncGenerator[Progress | Facts, None]:
+    ) -> AsyncGenerator[WorkerProgress | Facts, None]:
         """Probe until nothing more could change the plan, or the time for it is over."""
         end = time.monotonic() + self._seconds
         for number in range(_MOST_ROUNDS):
@@ -102,7 +102,7 @@ class Measuring:
             for _ in range(_MOST_PROBES):
                 async with aclosing(run_round(self._workers, request, left)) as run:
                     async for step in run:
-                        if isinstance(step, Progress):
+                        if isinstance(step, WorkerProgress):
                             yield step
                         else:
                             done = step
@@ -146,7 +146,7 @@ class Measuring:
             pilot_failed=self._pilot_failed,
         )
 
-    async def try_rates(self, facts: Facts) -> AsyncGenerator[Progress, None]:
+    async def try_rates(self, facts: Facts) -> AsyncGenerator[WorkerProgress, None]:
         """Run the pilot, where one is wanted and its rate would be used."""
         question, chosen = self.question(facts), self._spec.settings
         wanted = self._spec.complete_settings.pilot_minutes and "learning_rate" not in chosen
@@ -155,7 +155,7 @@ class Measuring:
         plan = choose_plan.plan(question, self.measures)
         if isinstance(plan, Finding):
             return
-        yield Progress("pilot")
+        yield WorkerProgress("pilot")
         request = pilot_request(self._spec, plan)
         try:
             async with asyncio.timeout(_PILOT_START_SECONDS + request.seconds):

@@ -34,7 +34,7 @@ from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, Package
 from safetraind.worker_messages.probe_messages import Measure
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_INSPECTIONS = 3
@@ -47,7 +47,7 @@ class SectionStarted:
     section: str
 
 
-PROBING = Progress("probing")  # next comes what needs the GPU
+PROBING = WorkerProgress("probing")  # next comes what needs the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ class Summary:
     config_path: str
 
 
-Step = SectionStarted | Finding | Progress | Recommendation | Summary
+Step = SectionStarted | Finding | WorkerProgress | Recommendation | Summary
 # Brings the model here: its bytes once they are known, progress, and last its folder. Raises
 # SafetrainError.
-Bring = Callable[[], AsyncGenerator[Progress | int | Path, None]]
+Bring = Callable[[], AsyncGenerator[WorkerProgress | int | Path, None]]
 
 
 class PreflightRun:
@@ -159,7 +159,7 @@ class PreflightRun:
     ) -> AsyncGenerator[Step, None]:
         """What a section needs to know beyond the first facts."""
         if section == "dependencies":
-            yield Progress("inspecting")
+            yield WorkerProgress("inspecting")
             await inspection
         elif section == "recommendation" and not self.blocked:
             async with aclosing(self._measuring.try_rates(self._facts)) as tried:
@@ -201,7 +201,7 @@ class PreflightRun:
         self._facts = dataclasses.replace(self._facts, model=model)
         if not model.path:
             return
-        yield Progress("inspecting")
+        yield WorkerProgress("inspecting")
         await self._inspect()
         for finding in self._judge("data"):
             yield finding

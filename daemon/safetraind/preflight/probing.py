@@ -23,7 +23,7 @@ from safetraind.worker_messages.probe_messages import (
     ProbeResult,
     Setup,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import WorkerResult, Workers
 
 # Within the two minutes of a preflight; `--thorough` takes as long as it takes.
@@ -43,7 +43,7 @@ class Round:
         self._trying: Setup | None = None
         self._out_of_memory = False
 
-    def note(self, line: ProbeLine) -> Progress | None:
+    def note(self, line: ProbeLine) -> WorkerProgress | None:
         """Take in a line of the worker; its progress is returned."""
         self._trying = None if line.measure else line.trying or self._trying
         self._out_of_memory = self._out_of_memory or bool(line.out_of_memory)
@@ -94,7 +94,7 @@ class Round:
 
 async def run_round(
     workers: Workers, request: ProbeRequest, seconds: float
-) -> AsyncGenerator[Progress | Round, None]:
+) -> AsyncGenerator[WorkerProgress | Round, None]:
     """Run one probe within `seconds`: its progress as it comes, and last what came of it.
 
     A worker that does not end in time is killed, and its round has no `ended`.

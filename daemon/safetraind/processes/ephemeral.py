@@ -23,7 +23,7 @@ import psutil
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import Home, RunFolder, private
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage import documents
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 
 Identity = tuple[int, int]  # device and inode
 

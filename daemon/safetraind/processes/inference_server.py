@@ -11,7 +11,8 @@ from pathlib import Path
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Broken, Busy
 from safetrain_shared.paths import Home, private
-from safetraind.processes.lease import Lease, try_lock
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage.durable import write_json
 from safetraind.worker_messages.serve_messages import ServeRequest

@@ -17,7 +17,7 @@ import psutil
 
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.storage import documents
 from safetraind.storage.delivered_watermark import MOST_SEQ
 from safetraind.storage.run_folder import Launch

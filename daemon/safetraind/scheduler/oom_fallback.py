@@ -13,7 +13,7 @@ from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 SHORTEST = 64
 
 
-def step_down(
+def next_fallback(
     plan: Plan, *, allow_shorter: bool, ineffective: Collection[str] = ()
 ) -> tuple[Plan, Finding] | None:
     """The plan after the next fallback, and what changed; None where none is left.

@@ -15,7 +15,7 @@ from safetraind.scheduler.exit_cause import (
     lacked_disk,
     left_short_of_memory,
 )
-from safetraind.scheduler.oom_fallback import step_down
+from safetraind.scheduler.oom_fallback import next_fallback
 from safetraind.scheduler.state import Job, SchedulerState, WorkerExit
 from safetraind.scheduler.transitions import (
     Decision,
@@ -81,7 +81,7 @@ def _after_death(scheduler: SchedulerState, job: Job, end: WorkerExit, cause: Fi
     """
     lower = None
     if job.plan is not None and (died_of_memory(end) or _smaller_may_help(job, end)):
-        lower = _step_down(job, job.plan)
+        lower = _next_fallback(job, job.plan)
     if lower is not None:
         plan, notice = lower
         scheduler, effects = moved(
@@ -132,12 +132,12 @@ def _short_of_memory(scheduler: SchedulerState, job: Job, end: WorkerExit) -> De
 def _smaller(scheduler: SchedulerState, job_id: int, effects: list[Effect]) -> Decision:
     """Apply the next out-of-memory fallback, where there is one."""
     job = scheduler.jobs[job_id]
-    lower = job.plan and _step_down(job, job.plan)
+    lower = job.plan and _next_fallback(job, job.plan)
     if not lower:
         return scheduler, effects
     plan, notice = lower
     return with_job(scheduler, job, plan=plan), [*effects, FreezePlan(job.id, plan, notice)]
 
 
-def _step_down(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:
-    return step_down(plan, allow_shorter=job.allow_shorter, ineffective=job.ineffective)
+def _next_fallback(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:
+    return next_fallback(plan, allow_shorter=job.allow_shorter, ineffective=job.ineffective)

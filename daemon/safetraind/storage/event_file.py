@@ -12,6 +12,7 @@ rises when an older version would misread the file; a new kind of event keeps it
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -192,7 +193,7 @@ class EventWriter:
             raise
         if written != len(line):
             os.ftruncate(self._fd, size)
-            raise OSError(28, os.strerror(28), str(self._path))  # ENOSPC: a short write
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _mend_tail(self) -> None:
         """Ends a torn last line, so that it reads as damaged and the next one stands alone."""

@@ -21,7 +21,7 @@ from safetrain_shared.paths import Home
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents
 from safetraind.storage.job_document import JobDocument, ModelSource
-from safetraind.storage.rebuilt_record import rebuilt
+from safetraind.storage.rebuilt_record import rebuild
 from safetraind.storage.record import Record
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ class JobStore:
         document = None
         with contextlib.suppress(Incompatible, ValueError, RecursionError):
             document = self._document(row)
-        record = rebuilt(Home(self._path.parent).run(row["id"]), row["id"], document)
+        record = rebuild(Home(self._path.parent).run(row["id"]), row["id"], document)
         if record is None:
             return None
         with contextlib.suppress(NoRoom):

@@ -28,7 +28,7 @@ def run_numbers(runs: Path) -> Iterator[int]:
         yield from (int(run.name) for run in runs.iterdir() if _NUMBER.fullmatch(run.name))
 
 
-def rebuilt(run: RunFolder, job_id: int, document: JobDocument | None = None) -> Record | None:
+def rebuild(run: RunFolder, job_id: int, document: JobDocument | None = None) -> Record | None:
     """Return the record; None where nothing says what was submitted.
 
     `document`: what was submitted, where it is known better than from `spec.json`.
@@ -57,10 +57,10 @@ def rebuilt(run: RunFolder, job_id: int, document: JobDocument | None = None) ->
     return Record(job, document, output, created, started, finished)
 
 
-def is_ahead(told: Job, row: Job) -> bool:
+def is_ahead(rebuilt: Job, row: Job) -> bool:
     """Whether a job's events tell what its row does not know: then the database lost its end.
 
     The row is always written first, so events are behind it, or even.
     """
-    succeeded = told.state is JobState.SUCCEEDED and row.state not in FINAL
-    return told.attempt > row.attempt or succeeded
+    succeeded = rebuilt.state is JobState.SUCCEEDED and row.state not in FINAL
+    return rebuilt.attempt > row.attempt or succeeded

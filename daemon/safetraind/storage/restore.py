@@ -17,7 +17,7 @@ from pathlib import Path
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.paths import Home
 from safetraind.storage.job_store import JobStore
-from safetraind.storage.rebuilt_record import rebuilt, run_numbers
+from safetraind.storage.rebuilt_record import rebuild, run_numbers
 
 log = logging.getLogger(__name__)
 _DAY = 24 * 3600.0
@@ -106,7 +106,7 @@ def restore(home: Home) -> Restored:
 
 
 def _put(store: JobStore, home: Home, number: int) -> bool:
-    record = rebuilt(home.run(number), number)
+    record = rebuild(home.run(number), number)
     if record is None:
         return False
     store.put(record)

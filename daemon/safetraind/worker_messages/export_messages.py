@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.gguf_types import GGUF_TYPES
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 TOLERANCE = 0.05
 """The largest share of the adapter's effect that may be lost."""
@@ -90,4 +90,4 @@ class Exported:
     bytes: int = 0
 
 
-EXPORT = Role("export", Progress, Exported)
+EXPORT = Role("export", WorkerProgress, Exported)

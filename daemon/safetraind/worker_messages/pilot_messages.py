@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +43,4 @@ class PilotResult:
     trials: tuple[Trial, ...]
 
 
-PILOT = Role("pilot", Progress, PilotResult)
+PILOT = Role("pilot", WorkerProgress, PilotResult)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.findings import Finding
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +59,4 @@ class PreviewResult:
     failed: int = 0
 
 
-PREVIEW = Role("preview", Progress, PreviewResult)
+PREVIEW = Role("preview", WorkerProgress, PreviewResult)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class ProbeLine:
     which there was no time. `out_of_memory`: MLX raised it; the process then ends with an error.
     """
 
-    progress: Progress | None = None
+    progress: WorkerProgress | None = None
     device: Device | None = None
     loaded: Loaded | None = None
     splits_head: bool | None = None

@@ -41,7 +41,7 @@ class Role(Generic[Line, Result]):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkerProgress:
     """What a worker is doing, and how much of it is done: 0 to 1, negative where nobody knows."""
 
     phase: str

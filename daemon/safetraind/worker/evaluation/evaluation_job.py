@@ -16,7 +16,7 @@ from safetraind.storage.run_folder import Launch
 from safetraind.worker.evaluation.evaluate import Work, evaluate, work_of
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_limits import set_limits
-from safetraind.worker.training.outcome import outcome_of, spoken
+from safetraind.worker.training.outcome import outcome_of, run_and_report
 
 _CHECK_SECONDS = 0.2  # between two looks at the intent
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Evaluates as the run folder's specification says, to the end or until told."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: _evaluated(run, sink))
+    return run_and_report(sink, lambda: _evaluated(run, sink))
 
 
 def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:

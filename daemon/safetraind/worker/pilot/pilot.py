@@ -22,7 +22,7 @@ from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.pilot_messages import PILOT, PilotRequest, PilotResult, Trial
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 MOST_STEPS, LEAST_STEPS = 60, 10
 _MOST_SAMPLES, _HELD_OUT = 2048, 48
@@ -51,7 +51,7 @@ class Pilot:
             mx.set_memory_limit(request.memory_limit)
         if request.cache_limit:
             mx.set_cache_limit(request.cache_limit)
-        tell(Progress("loading"))
+        tell(WorkerProgress("loading"))
         loaded = load(
             request.model,
             dequantize=settings.dequantize,
@@ -76,7 +76,7 @@ class Pilot:
                 continue  # a lower one diverged
             if number and not self._time_for(steps):
                 break
-            self._tell(Progress("pilot", number / len(self._rates)))
+            self._tell(WorkerProgress("pilot", number / len(self._rates)))
             if not steps:
                 steps = self._affordable()
             trials.append(self._tried(rate, steps))

@@ -33,7 +33,7 @@ from safetraind.worker_messages.probe_messages import (
     ProbeResult,
     Setup,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 _LEAST_VOCABULARY = 256
 # A training step by one pass forward: there, back, and what is computed again.
@@ -60,7 +60,7 @@ class Findings:
 
     def progress(self, phase: str, done: float = -1.0) -> None:
         """Tell what is being done, and how much of it."""
-        self._tell(ProbeLine(progress=Progress(phase, done)))
+        self._tell(ProbeLine(progress=WorkerProgress(phase, done)))
 
     def add_unsupported(self, setting: str) -> None:
         """Note a setting that the model cannot be trained with."""

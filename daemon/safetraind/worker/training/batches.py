@@ -65,7 +65,7 @@ class Batches:
         first_window: int = 0,
     ) -> None:
         """`bucket`: rows are padded to a multiple of it. `first_length` and `first_window`: see
-        `Progress`; 0: those of `settings`.
+        `RunPosition`; 0: those of `settings`.
         """
         first_length = first_length or settings.max_seq_length
         length = min(first_length, settings.max_seq_length)

@@ -22,7 +22,7 @@ from safetraind.storage import durable
 from safetraind.storage.manifest import damaged_files, write_manifest
 from safetraind.worker import base_weights
 from safetraind.worker.training import adapters
-from safetraind.worker.training.position import Progress, from_json, to_json
+from safetraind.worker.training.position import RunPosition, from_json, to_json
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
 
@@ -47,7 +47,7 @@ class Checkpoints:
         for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
             shutil.rmtree(left, ignore_errors=True)
 
-    def save(self, stepper: Stepper, progress: Progress) -> Path:
+    def save(self, stepper: Stepper, progress: RunPosition) -> Path:
         """Writes the checkpoint of where the run stands, then drops those no longer to be kept.
 
         Raises OSError, e.g. on a full disk; what was there before is then untouched.
@@ -68,7 +68,7 @@ class Checkpoints:
         self._prune(target.name, progress.best_checkpoint)
         return target
 
-    def load(self, folder: Path, stepper: Stepper) -> Progress:
+    def load(self, folder: Path, stepper: Stepper) -> RunPosition:
         """Puts model, optimizer and random state to where they were.
 
         Raises Damaged, and InvalidInput where the base model is another one by now.
@@ -87,7 +87,7 @@ class Checkpoints:
                 "train.checkpoint_damaged", checkpoint=folder.name, reason=str(error)
             ) from error
 
-    def progress(self, folder: Path) -> Progress:
+    def progress(self, folder: Path) -> RunPosition:
         """Where the run stood at a whole checkpoint."""
         return from_json(durable.read_json(folder / STATE)["progress"])
 
@@ -118,7 +118,7 @@ class Checkpoints:
             self._damaged.add(folder.name)
         return damaged
 
-    def _fill(self, folder: Path, stepper: Stepper, progress: Progress) -> None:
+    def _fill(self, folder: Path, stepper: Stepper, progress: RunPosition) -> None:
         _write_arrays(folder / adapters.WEIGHTS, adapters.weights(stepper.model))
         _write_arrays(folder / OPTIMIZER, dict(tree_flatten(stepper.optimizer.state)))
         adapters.write_config(folder, stepper.model, self._settings, self._model)

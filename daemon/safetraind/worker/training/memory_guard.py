@@ -105,7 +105,7 @@ class Guard:
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
         """`read` and `break_off` are what a test replaces."""
-        self._settings, self._budget, self._link = plan.settings, plan.memory_budget, sink
+        self._settings, self._budget, self._sink = plan.settings, plan.memory_budget, sink
         self._marker = sink.run.left_at_warning
         self._warning_is_usual = self._marker.exists()
         self._steps, self._settled = 0, False
@@ -135,8 +135,8 @@ class Guard:
         reading = self._taken()
         strain = self._judged(reading)
         if strain is Strain.SHORT:
-            self._link.phase("holding")
-            self._link.emit(Notice(_finding("train.holding", reading)))
+            self._sink.phase("holding")
+            self._sink.emit(Notice(_finding("train.holding", reading)))
             strain, reading = self._hold(reading)
         if strain < Strain.SHORT:
             return None
@@ -159,7 +159,7 @@ class Guard:
         """Wait until it was calm for `calm_seconds`, for `hold_seconds`, or until an intent."""
         began = calm_since = time.monotonic()
         strain = self._judged(reading)
-        while strain is not Strain.CRITICAL and not self._link.intent():
+        while strain is not Strain.CRITICAL and not self._sink.intent():
             now = time.monotonic()
             if strain is Strain.SHORT:
                 calm_since = now
@@ -170,7 +170,7 @@ class Guard:
             time.sleep(_LOOK_SECONDS)
             reading = self._taken()
             strain = self._judged(reading)
-        return (Strain.NONE if self._link.intent() else strain), reading
+        return (Strain.NONE if self._sink.intent() else strain), reading
 
     def _taken(self) -> Reading:
         reading = self._read()

@@ -11,10 +11,10 @@ from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.step import Stepper
 
-ASTRAY = "train.non_finite_weights"
+NON_FINITE_WEIGHTS = "train.non_finite_weights"
 
 
-def step(
+def diagnose_step(
     stepper: Stepper, window: Sequence[Batch], samples: Samples, path: str, number: int, rate: float
 ) -> Finding:
     """The finding for optimizer step `number`, whose loss or gradient is not finite.
@@ -24,15 +24,17 @@ def step(
     none fails alone, the one with the largest gradient is named.
     """
     numbers = [n for part in window for n in part.samples]
-    sizes = {n: _size(stepper, samples, n, number) for n in numbers}
+    sizes = {n: _gradient_norm(stepper, samples, n, number) for n in numbers}
     failing = [n for n in numbers if math.isinf(sizes[n])]
     at_fault = _at_fault(stepper, samples, failing)
     worst = max(numbers, key=lambda n: sizes[n])
     named = samples.line((at_fault or failing or [worst])[0])
-    return _finding("train.non_finite_sample" if at_fault else ASTRAY, path, named, number, rate)
+    return _finding(
+        "train.non_finite_sample" if at_fault else NON_FINITE_WEIGHTS, path, named, number, rate
+    )
 
 
-def evaluation(
+def diagnose_evaluation(
     stepper: Stepper,
     batches: Iterable[Batch],
     samples: Samples,
@@ -60,7 +62,7 @@ def _is_finite(stepper: Stepper, samples: Samples, number: int) -> bool:
     return math.isfinite(stepper.evaluate([_alone(samples, number)])[0])
 
 
-def _size(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
+def _gradient_norm(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
     """The length of one sample's gradient; infinite where it or the loss is not finite."""
     loss, norm = stepper.loss_and_norm([_alone(samples, number)], step)
     return norm if math.isfinite(loss) and math.isfinite(norm) else math.inf

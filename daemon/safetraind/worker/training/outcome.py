@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = (
 _WATCHDOG = ("GPU Timeout", "Impacting Interactivity")
 
 
-def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
+def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
     """Runs `work` and writes its outcome as the worker's last event; returns the exit code.
 
     0: the event says how it ended. NoRoom's code: the event file's disk is full, and the run waits

@@ -13,7 +13,7 @@ from safetraind.worker.training.step import Stepped
 
 
 @dataclass(slots=True)
-class Progress:
+class RunPosition:
     """The position of a run; with the adapter and the optimizer's state it determines the rest.
 
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
@@ -94,7 +94,7 @@ class Progress:
         return True
 
 
-def to_json(progress: Progress) -> dict[str, Any]:
+def to_json(progress: RunPosition) -> dict[str, Any]:
     """As JSON takes it: numbers that are not finite become None."""
     plain = dataclasses.asdict(progress)
     return {
@@ -102,7 +102,7 @@ def to_json(progress: Progress) -> dict[str, Any]:
     }
 
 
-def from_json(data: Mapping[str, Any]) -> Progress:
+def from_json(data: Mapping[str, Any]) -> RunPosition:
     """The reverse of `to_json`; fields of a newer version are passed over."""
-    names = {f.name for f in dataclasses.fields(Progress)}
-    return Progress(**{k: v for k, v in data.items() if k in names and v is not None})
+    names = {f.name for f in dataclasses.fields(RunPosition)}
+    return RunPosition(**{k: v for k, v in data.items() if k in names and v is not None})

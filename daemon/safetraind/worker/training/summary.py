@@ -15,13 +15,13 @@ from safetraind.storage import event_file
 from safetraind.storage.durable import read_json
 from safetraind.worker.training import memory_limits
 from safetraind.worker.training.dataset import Samples
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.task import Task
 
 
 def summary(
     task: Task,
-    progress: Progress,
+    progress: RunPosition,
     outcome: Outcome,
     total_steps: int,
     samples: Samples,
@@ -76,7 +76,7 @@ def _data(task: Task) -> dict[str, Any]:
     return found
 
 
-def best_of(progress: Progress) -> dict[str, Any]:
+def best_of(progress: RunPosition) -> dict[str, Any]:
     """The best checkpoint, its step and its loss; empty before the first evaluation."""
     if not progress.best_step:
         return {}

@@ -17,8 +17,8 @@ from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
-from safetraind.worker.training.outcome import outcome_of, spoken, waiting_for_room
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.outcome import outcome_of, run_and_report, waiting_for_room
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.questions import Questions
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Trains the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: _train_and_evaluate(task.read(run), sink))
+    return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
 
 
 def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
@@ -97,7 +97,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
             done = stepper.step(window, progress.step, rate)
             if not done.finite:
                 path = job.spec.train
-                cause = nonfinite.step(stepper, window, samples, path, progress.step, rate)
+                cause = nonfinite.diagnose_step(stepper, window, samples, path, progress.step, rate)
                 return records.fail(progress, cause)
             progress.advance(epoch, place, done)
             throughput.add(done)
@@ -105,12 +105,12 @@ def train(job: Task, sink: EventSink) -> Outcome:
             if progress.step in (1, total_steps) or progress.step % log_steps == 0:
                 records.log(progress, done, rate, throughput)
 
-            section_ends = progress.step_in_epoch == batches.steps_per_epoch
-            section_ends |= progress.step == total_steps  # by `max_steps`, within an epoch
-            save_now = section_ends or progress.step_in_epoch % settings.save_steps == 0
+            at_epoch_or_run_end = progress.step_in_epoch == batches.steps_per_epoch
+            at_epoch_or_run_end |= progress.step == total_steps  # by `max_steps`, within an epoch
+            save_now = at_epoch_or_run_end or progress.step_in_epoch % settings.save_steps == 0
 
             if validation.usable and (
-                section_ends or progress.step_in_epoch % settings.eval_steps == 0
+                at_epoch_or_run_end or progress.step_in_epoch % settings.eval_steps == 0
             ):
                 best = validation.evaluate(progress, rate)
                 if isinstance(best, Finding):
@@ -137,6 +137,6 @@ def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outco
     return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()
 
 
-def enough(settings: TrainingSettings, progress: Progress) -> bool:
+def enough(settings: TrainingSettings, progress: RunPosition) -> bool:
     """Early stopping: that many evaluations in a row brought no lower loss."""
     return 0 < settings.early_stopping <= progress.stale
