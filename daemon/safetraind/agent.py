@@ -38,11 +38,11 @@ def ask(*command: str) -> bool:
 def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
     """Write the agent for this home and this Python, and load it into the service manager.
 
-    Returns the agent's file, and whether the service manager loaded it; if not, it does so at the
+    Return the agent's file, and whether the service manager loaded it; if not, it does so at the
     next login. A running service is stopped gracefully and started again by the service manager;
-    without one (a container, ssh) it is started directly. A token (HF_TOKEN) is a secret and is
-    not written: `hf auth login` stores it where the service finds it. Raises OSError, and the error
-    of a service that does not start.
+    without one (a container, ssh) it is started directly. A token (HF_TOKEN) is a secret and is not
+    written: `hf auth login` stores it where the service finds it. Raises OSError, and the error of
+    a service that does not start.
     """
     private(home.root, parents=True)
     path = agent_path()
@@ -81,7 +81,7 @@ def _bootstrap(path: Path, ask: Ask) -> bool:
 
 
 def uninstall(ask: Ask = ask) -> Path | None:
-    """Stop and remove the agent; a training goes on. Returns its file, None if there was none."""
+    """Stop and remove the agent; a training goes on. Return its file, None if there was none."""
     path = agent_path()
     if not path.exists():
         return None
@@ -118,7 +118,7 @@ def restart(home: Home, ask: Ask = ask) -> int:
 
 
 def is_agent() -> bool:
-    """Whether launchd started this process as safetrain's agent."""
+    """Return whether launchd started this process as safetrain's agent."""
     return os.environ.get("XPC_SERVICE_NAME") == LABEL
 
 
@@ -130,7 +130,7 @@ def _started(home: Home, ask: Ask, *command: str) -> int:
 
 
 def _is_installed(home: Home) -> bool:
-    """Whether the agent is installed and serves this home."""
+    """Return whether the agent is installed and serves this home."""
     try:
         data = agent_path().read_bytes()
     except OSError:

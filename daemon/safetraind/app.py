@@ -288,7 +288,7 @@ class _Daemon:
         return None
 
     def _mend(self, lost: Loss, watch: HomeWatch) -> None:
-        """Raises NotFound where nothing can be mended, Busy where another daemon took the home."""
+        """Raise NotFound where nothing can be mended, Busy where another daemon took the home."""
         if lost is Loss.HOME:
             raise NotFound("home.gone", path=str(self._home.root))
         if lost is Loss.LOCK:
@@ -318,7 +318,7 @@ class _Daemon:
             self._home.socket.unlink(missing_ok=True)
 
     def _server(self) -> grpc.aio.Server:
-        """A server for the services; gRPC adds no address to one that has started."""
+        """Return a server for the services; gRPC adds no address to one that has started."""
         server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
         for add, servicer in self._services:
             add(servicer, server)

@@ -108,10 +108,10 @@ def info(home: Home) -> dict[str, Any]:
 
 
 def stop(home: Home, *, now: bool) -> int:
-    """Stop the service and wait for its end. Returns the job that goes on training, or 0.
+    """Stop the service and wait for its end. Return the job that goes on training, or 0.
 
-    `now`: that job saves a checkpoint and ends too, which may take a step and a save.
-    Raises Unreachable where no service runs.
+    `now`: that job saves a checkpoint and ends too, which may take a step and a save. Raises
+    Unreachable where no service runs.
     """
     answer = _call(home, "Stop", control_pb2.StopRequest(now=now))
     while is_held(home.lock):

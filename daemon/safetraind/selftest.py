@@ -98,7 +98,7 @@ class Run:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs all of it. 0: all passed; 1: something did not; else the exit code of an error."""
+    """Run all of it. 0: all passed; 1: something did not; else the exit code of an error."""
     thorough = "--thorough" in arguments
     try:
         with tempfile.TemporaryDirectory(prefix="safetrain-selftest-") as folder:
@@ -118,7 +118,7 @@ class Selftest:
         self._verdicts: list[Finding] = []
 
     def run(self) -> bool:
-        """Returns whether everything passed.
+        """Return whether everything passed.
 
         Raises Busy where the GPU is in use, Unreachable where the service does not start or a
         training comes to no end.
@@ -143,7 +143,7 @@ class Selftest:
         return passed
 
     def _examine(self, channel: grpc.Channel) -> dict[str, Any]:
-        """The machine, and whether its device computes rightly."""
+        """Return the machine, and whether its device computes rightly."""
         stub = diagnosis_pb2_grpc.DiagnosisStub(channel)
         found = stub.Examine(diagnosis_pb2.ExamineRequest(), timeout=TRAIN_SECONDS)
         for message in found.findings:
@@ -155,7 +155,7 @@ class Selftest:
     def _try_way(
         self, jobs: jobs_pb2_grpc.JobsStub, name: str, way: dict[str, Any], *, kills: int
     ) -> None:
-        """Trains undisturbed twice, which shows whether the GPU is deterministic, then with its
+        """Train undisturbed twice, which shows whether the GPU is deterministic, then with its
         worker killed.
         """
         self._doing("training")
@@ -195,7 +195,7 @@ class Selftest:
         kill: bool = False,
         model: str = "",
     ) -> Run:
-        """One training to its end. Raises Unreachable where it does not come to one."""
+        """Return one training to its end. Raises Unreachable where it does not come to one."""
         spec = _spec(self._folder, name, way, model)
         job = jobs.Submit(jobs_pb2.SubmitRequest(spec=spec_to_wire(spec)), timeout=60).job.id
         run = self._home.run(job)
@@ -213,7 +213,7 @@ class Selftest:
         return Run(steps, content, from_plain(plan, Plan), since, killed)
 
     def _kill_in_the_middle(self, run: RunFolder) -> int:
-        """Kills the worker once it has a checkpoint and more steps behind it; returns the step."""
+        """Kill the worker once it has a checkpoint and more steps behind it. Return the step."""
         deadline = time.monotonic() + TRAIN_SECONDS
         while time.monotonic() < deadline:
             step, saved = _how_far(run)
@@ -304,7 +304,9 @@ def _history(run: RunFolder) -> History:
 
 
 def _how_far(run: RunFolder) -> tuple[int, int]:
-    """The newest step and the newest checkpoint's, once enough of the training has passed."""
+    """Return the newest step and the newest checkpoint's, once enough of the training has
+    passed.
+    """
     known = _history(run)
     if not known.steps or known.steps[-1].step < _KILL_FROM * known.total_steps:
         return 0, 0
@@ -312,7 +314,7 @@ def _how_far(run: RunFolder) -> tuple[int, int]:
 
 
 def _workers(run: RunFolder) -> list[psutil.Process]:
-    """The processes that work in the run's folder, their keeper left out."""
+    """Return the processes that work in the run's folder, their keeper left out."""
     found = []
     for process in psutil.process_iter(["cmdline", "uids"]):
         command = process.info["cmdline"] or []

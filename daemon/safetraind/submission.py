@@ -230,7 +230,7 @@ class Submission:
 
 
 def _can_continue(request: SubmitRequest, output: Path, document: JobDocument) -> bool:
-    """Whether the folder holds an unfinished training that this one may continue.
+    """Return whether the folder holds an unfinished training that this one may continue.
 
     Raises AlreadyFinished, and Conflict where that training has other settings.
     """

@@ -37,7 +37,7 @@ class Found:
 
 
 def found(home: Home, store: JobStore, progress: JobProgress) -> Iterator[Found]:
-    """Yield each job, after what was lost was added."""
+    """Yield each job, after adding those that the database has lost."""
     restore.add_lost(store, home)
     for record in store.all():
         try:

@@ -85,7 +85,7 @@ class Controller:
 
     @property
     def lease_borrowers(self) -> list[LeaseBorrower]:
-        """Those that hold the GPU lease only until a job needs it."""
+        """The users of the GPU lease that give it back when a job needs it."""
         return self._lease.borrowers
 
     @property
@@ -96,7 +96,7 @@ class Controller:
 
     @property
     def stopping(self) -> bool:
-        """Whether the daemon is on its way out."""
+        """Whether the daemon is shutting down."""
         return self._scheduler.stopping
 
     @property
@@ -110,21 +110,21 @@ class Controller:
         return self._check.phase
 
     def record(self, job_id: int) -> Record:
-        """The job's fixed part and times. Raises NotFound."""
+        """Return the job's fixed part and times. Raises NotFound."""
         return self._files.record(job_id)
 
     def job(self, job_id: int) -> Job:
-        """The job's moving part. Raises NotFound."""
+        """Return the job's moving part. Raises NotFound."""
         self.record(job_id)
         return self._scheduler.jobs[job_id]
 
     def feed(self, job_id: int) -> EventFeed:
-        """The job's event file. Raises NotFound."""
+        """Return the job's event file. Raises NotFound."""
         self.record(job_id)
         return self._files.events.feed(job_id)
 
     def progress(self, job_id: int) -> Progress:
-        """How far the job is, by its event file as it is now. Raises NotFound."""
+        """Return the job's progress, read from its event file. Raises NotFound."""
         return self._files.progress(self.job(job_id))
 
     def note_delivered(self, job_id: int, seq: int) -> None:
@@ -176,7 +176,7 @@ class Controller:
         self._retries.persist(f"job {job_id}: its options", act)
 
     async def borrow_lease(self, *, wait: bool) -> int | None:
-        """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
+        """Return a descriptor that holds the GPU lease for a moment, to be closed by the caller.
 
         None where a job or another process has it, unless `wait`.
         """

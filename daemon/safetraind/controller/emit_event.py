@@ -39,7 +39,7 @@ def emit(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
 
 
 def last_state(run: RunFolder) -> JobState | None:
-    """The state of the last such event, if it is among the last lines of the event file."""
+    """Return the state of the last such event, if it is among the last lines of the event file."""
     try:
         size = run.events.stat().st_size
     except FileNotFoundError:

@@ -41,7 +41,7 @@ class GpuLease:
             await borrower.leave()
 
     async def take(self, *, wait: bool) -> int | None:
-        """A descriptor that holds it, once the borrowers have left; the caller closes it.
+        """Return a descriptor that holds it, once the borrowers have left; the caller closes it.
 
         None where another process has it, unless `wait`. Raises OSError, unless `wait`.
         """

@@ -26,7 +26,7 @@ class Checker(Protocol):
     phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """The frozen plan, or what blocks the training."""
+        """Return the frozen plan, or what blocks the training."""
 
 
 class JobCheck:
@@ -51,7 +51,7 @@ class JobCheck:
 
     @property
     def phase(self) -> str:
-        """What the check in progress does; empty where there is none."""
+        """The phase of the check in progress; empty where there is none."""
         return self._checker.phase
 
     def start(self, job_id: int) -> None:

@@ -1,4 +1,4 @@
-"""What is kept of each job: its record, its run folder, its events and how far it is."""
+"""Each job's record, run folder, events and progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JobFiles:
         self._records: dict[int, Record] = {}
 
     def keep(self, record: Record) -> None:
-        """Take in a record that is new or has changed."""
+        """Keep a record that is new or has changed."""
         self._records[record.job.id] = record
 
     def keep_saved(self, job: Job) -> None:
@@ -43,17 +43,17 @@ class JobFiles:
             self.keep(dataclasses.replace(self._records[job.id], job=job))
 
     def record(self, job_id: int) -> Record:
-        """The job's fixed part and times. Raises NotFound."""
+        """Return the job's fixed part and times. Raises NotFound."""
         if job_id not in self._records:
             raise NotFound("job.unknown", id=job_id)
         return self._records[job_id]
 
     def run(self, job_id: int) -> RunFolder:
-        """The job's run folder."""
+        """Return the job's run folder."""
         return self.home.run(job_id)
 
     def progress(self, job: Job) -> Progress:
-        """How far the job is, by its event file as it is now."""
+        """Return the job's progress, read from its event file."""
         return self.events.of(job.id, ended=job.state in FINAL)
 
     def emit(self, job: Job, *bodies: Body) -> None:

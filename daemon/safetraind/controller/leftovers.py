@@ -22,7 +22,7 @@ _EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names
 
 
 def highest_run(runs: Path) -> int:
-    """The highest job number that has a run folder; 0 where there is none."""
+    """Return the highest job number that has a run folder; 0 where there is none."""
     return max((int(p.name) for p in runs.iterdir() if _RUN_NUMBER.fullmatch(p.name)), default=0)
 
 

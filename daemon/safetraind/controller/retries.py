@@ -49,7 +49,7 @@ class Retries:
         self.begin(_until_done(what, act))
 
     async def until_whole(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Return what `act` returns, however often it breaks: nothing may wait for it in vain."""
+        """Call `act` until it succeeds, whatever it raises, and return its result."""
         while True:
             try:
                 return await act()
@@ -58,7 +58,7 @@ class Retries:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def until_possible(self, act: Callable[[], T]) -> T:
-        """Return what `act` returns, once disk and descriptors allow it.
+        """Call `act` until disk and file descriptors allow it, and return its result.
 
         `act` must do everything or nothing.
         """

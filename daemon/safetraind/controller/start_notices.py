@@ -10,11 +10,10 @@ from safetraind.host import HostFacts
 def start_notices(
     machine: HostFacts, settings: TrainingSettings, attempt: int, *, at_login: bool
 ) -> list[Finding]:
-    """An empty battery, a closed lid; of a training in segments also that nothing starts the
+    """Return an empty battery, a closed lid; of a training in segments also that nothing starts the
     service after a restart. `at_login`: the service starts at login.
 
-    Sleep for idleness is held off; a closed lid is not. Segments after the first repeat
-    nothing.
+    Sleep for idleness is held off; a closed lid is not. Segments after the first repeat nothing.
     """
     segmented = settings.segment_minutes > 0
     if segmented and attempt > 1:

@@ -50,7 +50,9 @@ class Trainings:
         current: Callable[[int], Job],
         happened: Happened,
     ) -> None:
-        """`current`: a job as it is now. `happened`: tells the scheduler."""
+        """`current` returns a job in its present state. `happened` takes the triggers for the
+        scheduler.
+        """
         self._files = files
         self._supervisor = supervisor
         self._lease = lease
@@ -78,7 +80,9 @@ class Trainings:
         await self._follow(job_id, self._supervisor.adopt(self._files.run(job_id)))
 
     def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
-        """How the job's newest worker ended; `observed`: this daemon followed it to its end."""
+        """Return the end of the job's newest worker. `observed`: this daemon followed it to its
+        end.
+        """
         run, progress = self._files.run(job.id), self._files.progress(job)
         with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
             Path(f"{run.exit}.new").unlink()
@@ -122,7 +126,7 @@ class Trainings:
                 os.close(descriptor)
 
     def _prepare_role(self, run: RunFolder, job_id: int) -> str:
-        """The job's role; a training's plan is written down first."""
+        """Return the job's role; a training's plan is written down first."""
         job = self._current(job_id)
         if job.evaluates:
             return "evaluate"

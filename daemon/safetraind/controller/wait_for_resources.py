@@ -24,7 +24,7 @@ _STEADY_LOOKS = 30
 
 
 async def on_disk(folders: Sequence[Path]) -> None:
-    """Returns once one of the folders' disks has a megabyte more than now, or after a minute."""
+    """Return once one of the folders' disks has a megabyte more than now, or after a minute."""
     before = await _all_free(folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -34,7 +34,7 @@ async def on_disk(folders: Sequence[Path]) -> None:
 
 
 async def in_memory(needed: int) -> None:
-    """Returns once `needed` bytes can be had and others need no more, or after ten minutes."""
+    """Wait until `needed` bytes are available and the pressure is over, ten minutes at most."""
     calm = Calm(needed)
     for _ in range(round(_MEMORY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -43,7 +43,7 @@ async def in_memory(needed: int) -> None:
 
 
 async def for_the_next_segment(seconds: float) -> None:
-    """Returns after `seconds`, in which the machine stays awake."""
+    """Return after `seconds`, in which the machine stays awake."""
     with stay_awake(seconds):
         await asyncio.sleep(seconds)
 
@@ -58,7 +58,7 @@ class Calm:
         self._swap = 0
 
     def look(self, machine: HostFacts) -> bool:
-        """Takes the machine as it is now. True after ten seconds without pressure, or a minute at
+        """Take the machine as it is now. True after ten seconds without pressure, or a minute at
         the warning level in which no swap was added.
         """
         enough = machine.memory_available >= self._needed
@@ -77,7 +77,7 @@ async def _all_free(folders: Sequence[Path]) -> list[int]:
 
 
 async def _free(folder: Path) -> int:
-    """Bytes free where `folder` is, or would be; 0 where its disk does not say."""
+    """Return the bytes free where `folder` is, or would be; 0 where its disk does not say."""
 
     def free() -> int:
         return shutil.disk_usage(nearest_existing(folder)).free

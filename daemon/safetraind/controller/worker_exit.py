@@ -1,4 +1,4 @@
-"""How a worker ended, put together from its last word, its keeper's note and its launch."""
+"""A worker's end, put together from its last event, its keeper's note and its launch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_end(
     *,
     observed: bool = False,
 ) -> WorkerExit:
-    """The end of the job's newest attempt, whose worker is gone. `gather`: the machine's facts.
+    """Return the end of the job's newest attempt, whose worker is gone. `gather`: the machine's
+    facts.
 
     `observed`: this daemon followed the worker to its end. Its start then counts even where neither
     worker nor keeper left a word.
@@ -70,13 +71,15 @@ def _begun(run: RunFolder) -> float:
 
 
 def ineffective_fallbacks(run: RunFolder) -> frozenset[str]:
-    """The out-of-memory fallbacks that its worker found to save no memory, by their settings."""
+    """Return the out-of-memory fallbacks that its worker found to save no memory, by their
+    settings.
+    """
     found = read_object(run.fallbacks)
     return frozenset(name for name, saves in found.items() if name != "format" and not saves)
 
 
 def _was_short(note: KeeperNote, job: Job, machine: HostFacts) -> bool:
-    """Whether what the keeper saw speaks for memory, where the kernel's count does not tell.
+    """Return whether a killed worker probably died of memory, judged by its keeper's note.
 
     Linux: SIGKILL is no death of memory where the kernel counts its kills and none was counted; an
     allocation that failed is SIGSEGV. macOS: the kernel kills only under pressure; an error of

@@ -1,4 +1,4 @@
-"""What is known about a machine, as plain values. Sizes are bytes; zero and empty mean unknown."""
+"""The facts about a machine, as plain values. Sizes are bytes; zero and empty mean unknown."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class HostFacts:
 
     @property
     def memory_available(self) -> int:
-        """What a new process may use: the machine's free memory, or less under a control group."""
+        """Bytes that a new process may use: the machine's free memory, or less under a control
+        group.
+        """
         if not self.memory_limit:
             return self.memory_free
         return min(self.memory_free, max(0, self.memory_limit - self.limit_used))

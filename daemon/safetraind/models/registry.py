@@ -62,7 +62,7 @@ class Models:
         self._adding = asyncio.Lock()
 
     def catalogue(self) -> list[Model]:
-        """Return all models under the home and all known ones, sorted by name."""
+        """Return the models under the home and the known ones, sorted by name."""
         found = [self._model(folder) for folder in self._folders()]
         missing = KNOWN.keys() - {model.name for model in found}
         return sorted(found + [_absent(KNOWN[name]) for name in missing], key=lambda m: m.name)
@@ -86,7 +86,9 @@ class Models:
         yield self._model(folder)
 
     def is_repository(self, name: str) -> bool:
-        """Whether `name` can only be a repository of the hub: no known model, none of the home."""
+        """Return whether `name` can only be a repository of the hub: no known model, none of the
+        home.
+        """
         known = name in KNOWN or (self._root / name).is_dir()
         return not known and bool(_REPOSITORY.fullmatch(name))
 

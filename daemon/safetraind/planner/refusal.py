@@ -18,7 +18,8 @@ Change = Callable[[Option, int], Option]
 
 
 def refuse(question: Question, least: Option, correction: float) -> Finding:
-    """The blocking finding: what the leanest way would take, what there is, and what would fit.
+    """Return the blocking finding: what the leanest way would take, what there is, and what would
+    fit.
 
     The changes are tried from the one that costs least: a smaller micro-batch than the one that was
     chosen, then fewer LoRA layers, then a shorter sequence, then both; where even that is too much,
@@ -45,7 +46,9 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
 
 
 def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:
-    """Whether a changed option would fit, by a prediction that is right for the leanest one."""
+    """Return whether a changed option would fit, by a prediction that is right for the leanest
+    one.
+    """
     room = question.budget.room(Degree.ESTIMATED)
     factor = predict(question.runtime, least.settings, least.step).off_by(least.peak)
     factor = max(correction, factor)
@@ -60,12 +63,12 @@ def _judge(question: Question, least: Option, correction: float) -> Callable[[Op
 def _first(
     values: Sequence[int], option: Option, change: Change, fits: Callable[[Option], bool]
 ) -> int:
-    """The first of `values` with which it fits; 0 where none does."""
+    """Return the first of `values` with which it fits; 0 where none does."""
     return next((value for value in values if fits(change(option, value))), 0)
 
 
 def _smaller(rows: int) -> list[int]:
-    """Powers of two below `rows`, the largest first."""
+    """Return the powers of two below `rows`, the largest first."""
     return [1 << n for n in range(rows.bit_length() - 1, -1, -1) if 1 << n < rows]
 
 

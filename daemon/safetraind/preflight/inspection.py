@@ -58,7 +58,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
 
 
 def inspection_end(ended: WorkerResult[InspectResult]) -> Finding:
-    """Why an inspection wrote no result."""
+    """Return why an inspection wrote no result."""
     if ended.limit:
         return Finding(f"data.inspection_{ended.limit}", Status.FAILED, True)
     lines = [line for line in ended.log.strip().splitlines() if line[:1].strip()]

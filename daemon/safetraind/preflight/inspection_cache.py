@@ -118,7 +118,7 @@ class CachingWorkers:
 
 
 def _is_whole(result: object) -> bool:
-    """Whether nothing was missing that somebody may put right without touching the files."""
+    """Return whether nothing was missing that somebody may put right without touching the files."""
     if not isinstance(result, InspectResult) or None in (result.train, result.valid):
         return False
     loaded = result.tokenizer is None or result.tokenizer.loaded
@@ -126,7 +126,7 @@ def _is_whole(result: object) -> bool:
 
 
 def _key(request: InspectRequest) -> str:
-    """Changes with the request, the files, the tokenizer and the packages that read them."""
+    """Change with the request, the files, the tokenizer and the packages that read them."""
     files = [request.train, request.valid]
     files += [str(Path(request.model) / name) for name in _OF_MODEL] if request.model else []
     packages = [_version(package.distribution) for package in PACKAGES]

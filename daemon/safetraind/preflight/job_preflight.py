@@ -63,8 +63,8 @@ class Planning:
         self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
-        """All that can be known without the GPU. Raises Blocked with the first finding that blocks,
-        and what the hub raises where a model that is not here cannot be downloaded.
+        """Return all that can be known without the GPU. Raises Blocked with the first finding that
+        blocks, and what the hub raises where a model that is not here cannot be downloaded.
 
         `idle`: what is free now is what the job will find; else it is judged by what the machine
         has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
@@ -128,7 +128,7 @@ class Planning:
     def preflight_run(
         self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False
     ) -> PreflightRun:
-        """A preflight to run; a model that is not on this machine is fetched on the way.
+        """Return a preflight to run; a model that is not on this machine is fetched on the way.
 
         Raises what `Models.resolve` raises.
         """
@@ -141,14 +141,14 @@ class Planning:
 
 
 def located(source: Source) -> Path | None:
-    """The model's folder on this machine; None where it is still at the hub."""
+    """Return the model's folder on this machine; None where it is still at the hub."""
     return hub_snapshot(source.path) if source.hub else Path(source.path)
 
 
 async def fetch(
     repository: str, launcher: EphemeralWorkers
 ) -> AsyncGenerator[WorkerProgress | int | Path, None]:
-    """Downloads a repository of the hub in a child process: its bytes, progress, its folder.
+    """Download a repository of the hub in a child process: its bytes, progress, its folder.
 
     Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
     """
@@ -196,7 +196,7 @@ async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:
 
 
 def is_blocking(finding: Finding) -> bool:
-    """Whether nothing can be trained until it is mended."""
+    """Return whether nothing can be trained until it is mended."""
     return finding.blocks and finding.status is Status.FAILED
 
 
@@ -246,7 +246,7 @@ def _forecast(preflight_run: PreflightRun) -> Foreseen:
 
 
 def _is_sure(preflight_run: PreflightRun) -> bool:
-    """Whether a refusal stands unmeasured: with more room it would not fit either."""
+    """Return whether a refusal stands unmeasured: with more room it would not fit either."""
     question = preflight_run.question
     if question is None or preflight_run.measures:
         return True
@@ -255,8 +255,8 @@ def _is_sure(preflight_run: PreflightRun) -> bool:
 
 
 def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
-    """The settings that stand, and the effective batch, where the output folder's training has
-    checkpoints to go on from; else as they are, and 0.
+    """Return the settings that stand, and the effective batch, where the output folder's training
+    has checkpoints to go on from; else as they are, and 0.
     """
     state = training_state.read(Path(spec.output))
     if state is None or not state.checkpoints or not state.plan:

@@ -133,7 +133,7 @@ class PreflightRun:
         yield await bounded(self.spec.output, self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
-        """The sections in order, each followed by its findings. Writes nothing."""
+        """Yield the sections in order, each followed by its findings. Writes nothing."""
         facts = self._gathered
         if facts is None:
             model = self._model
@@ -172,7 +172,7 @@ class PreflightRun:
                     yield step
 
     def _judge(self, section: str) -> list[Finding]:
-        """The findings of a section; where it is judged once more, those that are new."""
+        """Return the findings of a section; where it is judged once more, those that are new."""
         found = list(carry_out(of_section(section), self.spec, self._facts, self._failed))
         found = [finding for finding in found if finding not in self.findings]
         self.findings += found
@@ -263,7 +263,7 @@ class PreflightRun:
                     yield step
 
     def _data_blocks(self) -> bool:
-        """Whether the data section, judged later, will block."""
+        """Return whether the data section, judged later, will block."""
         found = carry_out(of_section("data"), self.spec, self._facts, set(self._failed))
         return any(f.blocks and f.status is Status.FAILED for f in found)
 

@@ -125,11 +125,11 @@ def _failure(code: str, model: str, reason: str) -> Loaded:
 
 
 def _raised(ended: WorkerResult[ProbeResult]) -> bool:
-    """Whether the worker ended by an exception, and not by a signal or the kernel."""
+    """Return whether the worker ended by an exception, and not by a signal or the kernel."""
     return ended.exit.code in _ORDINARY and not ended.exit.oom_kills
 
 
 def _last_line(ended: WorkerResult[ProbeResult]) -> str:
-    """The last line of what it printed: of a traceback, the exception."""
+    """Return the last line of what it printed: of a traceback, the exception."""
     lines = ended.log.strip().splitlines()
     return lines[-1][:200] if lines else ""

@@ -27,5 +27,5 @@ def quick(spec: JobSpec, facts: Facts) -> list[Finding]:
 
 
 def noteworthy(findings: Iterable[Finding]) -> list[Finding]:
-    """Failures and warnings."""
+    """Return failures and warnings."""
     return [f for f in findings if f.status in (Status.FAILED, Status.WARNING)]

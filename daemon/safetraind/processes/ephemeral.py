@@ -71,7 +71,7 @@ class EphemeralWorkers:
         self._lease = lease
 
     def lend(self, lease: int | None) -> None:
-        """Gives it the lease for what it starts from now on; None takes it back."""
+        """Give it the lease for what it starts from now on; None takes it back."""
         self._lease = lease
 
     @property
@@ -184,7 +184,7 @@ def _new_lines(path: Path, offset: int, note: Note | None) -> int:
 
 
 async def _end(worker: Worker) -> None:
-    """Kills it if it still lives, and waits, whatever cancels us meanwhile."""
+    """Kill it if it still lives, and waits, whatever cancels us meanwhile."""
     worker.kill()
     await asyncio.shield(worker.ended())
 

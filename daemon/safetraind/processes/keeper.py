@@ -31,7 +31,7 @@ _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the worker to its end and writes `exit.json`. Returns 0 once that is done."""
+    """Run the worker to its end and writes `exit.json`. Return 0 once that is done."""
     run, role = Path(arguments[0]), arguments[1]
     attempt = _attempt(run)
     command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _descriptors() -> list[int]:
-    """The locks that the worker must go on holding, should this keeper be killed."""
+    """Return the locks that the worker must go on holding, should this keeper be killed."""
     names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD")
     return [int(os.environ[name]) for name in names if name in os.environ]
 
@@ -95,7 +95,7 @@ def _end_with_daemon(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_awake(pid: int) -> None:
-    """Holds off idle sleep on a Mac while the worker lives."""
+    """Hold off idle sleep on a Mac while the worker lives."""
     if sys.platform == "darwin":
         subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
 
@@ -121,7 +121,7 @@ class _Sampler:
 
 
 def _bound(log: Path) -> None:
-    """Cuts a log that grew too large to its newest part. Whoever writes it appends, and goes on
+    """Cut a log that grew too large to its newest part. Whoever writes it appends, and goes on
     behind that.
     """
     with contextlib.suppress(OSError):
@@ -135,7 +135,9 @@ def _bound(log: Path) -> None:
 
 
 def _pressure() -> int:
-    """The kernel's own level on macOS: 1 normal, 2 warning, 4 critical. 0 where there is none."""
+    """Return the kernel's own level on macOS: 1 normal, 2 warning, 4 critical. 0 where there is
+    none.
+    """
     level = ctypes.c_int(0)
     if sys.platform == "darwin":
         size, name = ctypes.c_size_t(ctypes.sizeof(level)), b"kern.memorystatus_vm_pressure_level"
@@ -144,7 +146,7 @@ def _pressure() -> int:
 
 
 def footprint(pid: int) -> int | None:
-    """Bytes a process has of the machine: phys_footprint on macOS, PSS on Linux.
+    """Return the bytes a process has of the machine: phys_footprint on macOS, PSS on Linux.
 
     None once the process is gone.
     """
@@ -202,7 +204,7 @@ def _kills_anywhere() -> int | None:
 
 
 def _count_in(file: Path) -> int | None:
-    """The `oom_kill` of a file of names and numbers."""
+    """Return the `oom_kill` of a file of names and numbers."""
     try:
         return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
     except (OSError, KeyError, ValueError):
@@ -217,7 +219,7 @@ def _attempt(run: Path) -> int:
 
 
 def _reserve(path: Path) -> int:
-    """An open file beside `path` with room for the verdict."""
+    """Return an open file beside `path` with room for the verdict."""
     descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(descriptor, b" " * _ROOM)
     return descriptor

@@ -48,7 +48,7 @@ class Supervisor:
         lease: int | None = None,
         output: int | None = None,
     ) -> Worker:
-        """Starts keeper and worker, which inherit the locks; the caller closes its own copies.
+        """Start keeper and worker, which inherit the locks; the caller closes its own copies.
 
         `launch.json` must have been written. Raises OSError, and NotAllowed where the worker's
         socket would be open to others.
@@ -78,7 +78,7 @@ class Supervisor:
         return Worker(run, process)
 
     def adopt(self, run: RunFolder) -> Worker:
-        """A worker that another daemon of this home started, or None where none lives."""
+        """Return a worker that another daemon of this home started, or None where none lives."""
         return Worker(run, None)
 
     def _environment(self, role: str, locks: Mapping[str, int]) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Worker:
         self._keeper = keeper
 
     async def ended(self) -> None:
-        """Waits until keeper and worker are both gone."""
+        """Wait until keeper and worker are both gone."""
         if self._keeper is not None:
             await self._keeper.wait()
         while self._lives():
@@ -118,7 +118,7 @@ class Worker:
             return True
 
     def footprint(self) -> int:
-        """Bytes that our own worker costs, with what it started; 0 where it is gone."""
+        """Return the bytes that our own worker costs, with what it started; 0 where it is gone."""
         try:
             parent = psutil.Process(self._keeper.pid) if self._keeper is not None else None
             children = parent.children(recursive=True) if parent is not None else []
@@ -127,13 +127,13 @@ class Worker:
         return sum(host.footprint(child.pid) for child in children)
 
     def terminate(self) -> None:
-        """Asks our own worker to end: the keeper passes the signal on."""
+        """Ask our own worker to end: the keeper passes the signal on."""
         if self._keeper is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._keeper.terminate()
 
     def kill(self) -> None:
-        """Ends an ephemeral worker at once: its keeper sees the pipe close, and kills it.
+        """End an ephemeral worker at once: its keeper sees the pipe close, and kills it.
 
         Where the keeper is gone, the worker is found by its command line, which names the run.
         """
@@ -144,14 +144,14 @@ class Worker:
 
 
 def kill_workers(run: RunFolder) -> None:
-    """Kills whatever process of ours has this run folder as an argument."""
+    """Kill whatever process of ours has this run folder as an argument."""
     for process in workers_of(run):
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def workers_of(run: RunFolder) -> list[psutil.Process]:
-    """Returns the living processes of ours that have this run folder as an argument."""
+    """Return the living processes of ours that have this run folder as an argument."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -162,12 +162,12 @@ def workers_of(run: RunFolder) -> list[psutil.Process]:
 
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:
-    """Says which worker is being started; `floor`: the `seq` it must stay above. Raises OSError."""
+    """Say which worker is being started; `floor`: the `seq` it must stay above. Raises OSError."""
     documents.write(run.launch, Launch(role, attempt, floor, boot_id()))
 
 
 def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
-    """The `seq` that a new writer must stay above.
+    """Return the `seq` that a new writer must stay above.
 
     `seen`: the highest that may be known to somebody; `in_file`: the highest in the file, which may
     have lost some. After a restart of the machine a new block begins; that is noted in
@@ -187,5 +187,5 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
 
 @cache
 def boot_id() -> str:
-    """Names this run of the machine; it can't change while this process lives."""
+    """Name this run of the machine; it can't change while this process lives."""
     return host.boot_id()

@@ -16,7 +16,7 @@ SHORTEST = 64
 def next_fallback(
     plan: Plan, *, allow_shorter: bool, ineffective: Collection[str] = ()
 ) -> tuple[Plan, Finding] | None:
-    """The plan after the next fallback, and what changed; None where none is left.
+    """Return the plan after the next fallback, and what changed; None where none is left.
 
     In this order: half the micro-batch at twice the accumulation (the effective batch and with it
     the schedule stay), gradient checkpointing, the loss in chunks, and, only if allowed, half the

@@ -32,7 +32,7 @@ class RunOrder:
 
 
 def run_order(scheduler: SchedulerState) -> RunOrder:
-    """Simulates the queue to its end, in O(n log n) for n jobs."""
+    """Simulate the queue to its end, in O(n log n) for n jobs."""
     active = scheduler.active
     ended = {job.id for job in scheduler.jobs.values() if job.state in FINAL}
     if active is not None and active.intent != "pause":

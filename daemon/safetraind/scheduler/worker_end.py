@@ -109,7 +109,7 @@ def _rest(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
 
 
 def _smaller_may_help(job: Job, end: WorkerExit) -> bool:
-    """Whether smaller steps may help: the machine restarted, or the GPU's watchdog ended the
+    """Return whether smaller steps may help: the machine restarted, or the GPU's watchdog ended the
     worker, twice without progress between.
     """
     return job.attempts_without_progress > 1 and (end.machine_restarted or died_of_watchdog(end))

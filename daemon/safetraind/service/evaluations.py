@@ -81,7 +81,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         )
 
     async def _trained(self, job_id: int) -> Candidate:
-        """The job of that id, or the newest with an adapter. Raises NotFound."""
+        """Return the job of that id, or the newest with an adapter. Raises NotFound."""
         home = self._controller.home.root
         return await bounded(home, job_with_adapter, self._controller, job_id)
 
@@ -125,7 +125,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         return self._controller.accept(document, document.spec.output).job.id
 
     async def _followed(self, job_id: int) -> AsyncGenerator[Event, None]:
-        """The job's events from now on, until it has ended."""
+        """Yield the job's events from now on, until it has ended."""
         feed = self._controller.feed(job_id)
         offset = feed.size() if self._controller.progress(job_id).last_seq else 0
         while True:
@@ -158,7 +158,9 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
 
 
 def default_questions(train: str) -> str:
-    """The held-out questions beside a training file, as `prepare` writes them; empty: none."""
+    """Return the held-out questions beside a training file, as `prepare` writes them; empty:
+    none.
+    """
     path = Path(train).parent / QUESTIONS
     return str(path) if path.is_file() else ""
 
@@ -181,7 +183,7 @@ def _progress(job_id: int, phase: str, done: float) -> evaluations_pb2.EvaluateE
 
 
 def _error_of(cause: Finding | None) -> SafetrainError:
-    """The error that a job's cause tells: a mistake in the input stays one."""
+    """Return the error that a job's cause tells: a mistake in the input stays one."""
     if cause is None:
         return Broken("evaluate.no_result", path="")
     kinds = (kind for prefix, kind in _KINDS.items() if cause.code.startswith(prefix))

@@ -75,7 +75,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return upload(self._controller.home, offer.sha256, offer.size, offer.name)
 
     def _output(self, job_id: int) -> Path:
-        """Raises NotFound."""
+        """Raise NotFound."""
         return Path(self._controller.record(job_id).output)
 
     def _results(self, job_id: int, output: Path) -> list[files_pb2.JobFile]:
@@ -95,7 +95,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         raise NotFound("files.none", id=job_id, name=name)
 
     def _paths(self, job_id: int, output: Path) -> list[Path]:
-        """The job's results; none where the folder holds another training by now."""
+        """Return the job's results; none where the folder holds another training by now."""
         state = training_state.read(output)
         if state is not None and not state.belongs_to(job_id, self._controller.home.root):
             return []

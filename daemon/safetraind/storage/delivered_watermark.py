@@ -25,7 +25,7 @@ class DeliveredWatermark:
         self._known: dict[int, int] = {}
 
     def known(self, job_id: int) -> int:
-        """The highest `seq` that a client may know; 0: none."""
+        """Return the highest `seq` that a client may know; 0: none."""
         if job_id not in self._known:
             self._known[job_id] = self._read(job_id)
         return self._known[job_id]

@@ -15,7 +15,7 @@ MOST_JSON_BYTES = 64 << 20
 
 
 def write_text(path: Path, text: str) -> None:
-    """Puts `text` at `path` by a rename, so that a reader sees the old content or the new.
+    """Put `text` at `path` by a rename, so that a reader sees the old content or the new.
 
     It outlives a power cut once this returned. Raises OSError, e.g. on a full disk; the old content
     is then untouched.
@@ -40,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value at `path`; None where there is none that can be read.
+    """Return the JSON value at `path`; None where there is none that can be read.
 
     That is so for anything but a regular file of at most `MOST_JSON_BYTES`, and for JSON nested
     deeper than Python's parser goes.
@@ -58,13 +58,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`; an empty one where there is none that can be read."""
+    """Return the JSON object at `path`; an empty one where there is none that can be read."""
     value = read_json(path)
     return value if isinstance(value, dict) else {}
 
 
 def sync(descriptor: int) -> None:
-    """Brings a file to the disk itself, on macOS through the drive's cache."""
+    """Bring a file to the disk itself, on macOS through the drive's cache."""
     if sys.platform == "darwin":
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
@@ -75,7 +75,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable."""
+    """Make a rename in `folder` durable."""
     sync_path(folder)
 
 

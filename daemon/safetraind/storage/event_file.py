@@ -36,13 +36,13 @@ _FORMAT_KIND = "format"
 
 
 def encode(seq: int, attempt: int, now: float, body: Body) -> bytes:
-    """The line of an event, newline included. `now`: seconds since the epoch, UTC."""
+    """Return the line of an event, newline included. `now`: seconds since the epoch, UTC."""
     head = {"seq": seq, "attempt": attempt, "time": now, "kind": KIND_OF[type(body)]}
     return _line({**head, **to_plain(body)})
 
 
 def _header() -> bytes:
-    """The first line of a file."""
+    """Return the first line of a file."""
     head = {"seq": 0, "attempt": 0, "time": time.time(), "kind": _FORMAT_KIND}
     return _line({**head, "format": FORMAT})
 
@@ -53,7 +53,7 @@ def _line(data: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Event | int | None:
-    """The event of a line without its newline; None where checksum or content are wrong.
+    """Return the event of a line without its newline; None where checksum or content are wrong.
 
     Of the line that holds the file's format, that number.
     """
@@ -67,7 +67,7 @@ def decode(line: bytes) -> Event | int | None:
 
 
 def _event(data: dict[str, Any]) -> Event:
-    """The event of a line; without a body where its kind is a newer version's."""
+    """Return the event of a line; without a body where its kind is a newer version's."""
     cls = KINDS.get(data["kind"])
     body = from_plain(data, cls) if cls else None
     return Event(data["seq"], data["attempt"], data["time"], data["kind"], body)
@@ -90,7 +90,7 @@ class Read:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Read]:
-    """All complete lines of the file from byte `offset` on.
+    """Yield all complete lines of the file from byte `offset` on.
 
     What is appended meanwhile is left to the next reading. Adjacent bad lines come out as one
     `Damaged` with the bytes they span. A missing file is empty, and so is what is none. Raises
@@ -122,7 +122,9 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether more may lie behind it: a line that is too long is no event, but not the end."""
+    """Return whether more may lie behind it: a line that is too long is no event, but not the
+    end.
+    """
     return line.endswith(b"\n") or len(line) == MAX_LINE_BYTES
 
 
@@ -143,7 +145,7 @@ def check_readable(path: Path) -> None:
 
 
 def last_seq(path: Path) -> int:
-    """The highest `seq` in the file; 0 where there is none."""
+    """Return the highest `seq` in the file; 0 where there is none."""
     return max((r.event.seq for r in read(path)), default=0)
 
 
@@ -168,19 +170,19 @@ class EventWriter:
         return self._seq
 
     def append(self, body: Body) -> int:
-        """Writes one event and returns its `seq`. Raises OSError, e.g. on a full disk; the event
-        is then not in the file, and its `seq` is used by the next one.
+        """Write one event and returns its `seq`. Raises OSError, e.g. on a full disk; the event is
+        then not in the file, and its `seq` is used by the next one.
         """
         self._write(encode(self._seq + 1, self._attempt, time.time(), body))
         self._seq += 1
         return self._seq
 
     def sync(self) -> None:
-        """Brings all that was appended to the disk itself."""
+        """Bring all that was appended to the disk itself."""
         durable.sync(self._fd)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         os.close(self._fd)
 
     def _write(self, line: bytes) -> None:
@@ -196,7 +198,7 @@ class EventWriter:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _mend_tail(self) -> None:
-        """Ends a torn last line, so that it reads as damaged and the next one stands alone."""
+        """End a torn last line, so that it reads as damaged and the next one stands alone."""
         size = os.fstat(self._fd).st_size
         if size == 0:
             return

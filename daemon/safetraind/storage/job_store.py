@@ -77,11 +77,11 @@ class JobStore:
             raise self._explained(error) from error
 
     def close(self) -> None:
-        """Closes the database."""
+        """Close the database."""
         self._db.close()
 
     def back_up(self, path: Path) -> bool:
-        """Writes a copy of the database to `path`; False where it holds no job. Raises OSError."""
+        """Write a copy of the database to `path`; False where it holds no job. Raises OSError."""
         if not self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
             return False
         new = path.with_name(f"{path.name}.new")
@@ -93,7 +93,7 @@ class JobStore:
         return True
 
     def rescue(self) -> None:
-        """Puts the database back at its path, whose file was removed while this held it open.
+        """Put the database back at its path, whose file was removed while this held it open.
 
         Raises OSError, NoRoom.
         """
@@ -109,7 +109,7 @@ class JobStore:
             raise self._explained(error) from error
 
     def add(self, document: JobDocument, output: str, key: str, after: int, now: float) -> Record:
-        """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
+        """Accept a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
         with self._transaction() as db:
             tail = db.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()[0]
             cursor = db.execute(
@@ -127,7 +127,7 @@ class JobStore:
         return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
-        """Keeps what changed of these jobs, all or none. Raises NoRoom."""
+        """Keep what changed of these jobs, all or none. Raises NoRoom."""
         with self._transaction() as db:
             for job in jobs:
                 running = job.state is JobState.RUNNING
@@ -140,7 +140,7 @@ class JobStore:
                 )
 
     def revise(self, job_id: int, document: JobDocument, after: int) -> Record:
-        """Gives a job other options. Raises NoRoom."""
+        """Give a job other options. Raises NoRoom."""
         with self._transaction() as db:
             row = db.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
             kept = _kept(documents.to_json(document, json.loads(row["document"])))
@@ -151,7 +151,7 @@ class JobStore:
         return self.get(job_id)
 
     def put(self, record: Record) -> None:
-        """Keeps a record that was rebuilt. A row that is there keeps its key and its place in the
+        """Keep a record that was rebuilt. A row that is there keeps its key and its place in the
         queue. Raises NoRoom.
         """
         job, (text, digest) = record.job, _kept(documents.to_json(record.document))
@@ -169,7 +169,7 @@ class JobStore:
             )
 
     def keep_progress(self, progress: Mapping[int, str]) -> None:
-        """Keeps how far jobs came that have ended, JSON by id, so that no event file need be read
+        """Keep how far jobs came that have ended, JSON by id, so that no event file need be read
         for it. Raises NoRoom.
         """
         with self._transaction() as db:
@@ -182,12 +182,12 @@ class JobStore:
         return str(row["progress"] or "") if row else ""
 
     def forget(self, job_id: int) -> None:
-        """Deletes a job; its id is not used again."""
+        """Delete a job; its id is not used again."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def reserve(self, job_id: int) -> None:
-        """Gives out no id at or below `id`: runs of a lost database may still lie there."""
+        """Give out no id at or below `id`: runs of a lost database may still lie there."""
         with self._transaction() as db:
             found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
             if found is None:
@@ -202,34 +202,34 @@ class JobStore:
         return int(found[0]) if found else 0
 
     def ids(self) -> set[int]:
-        """The ids of all jobs. Raises Damaged."""
+        """Return the ids of all jobs. Raises Damaged."""
         try:
             return {row["id"] for row in self._db.execute("SELECT id FROM jobs")}
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
 
     def get(self, job_id: int) -> Record:
-        """The job with this id, which must be there."""
+        """Return the job with this id, which must be there."""
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return self._record(row)
 
     def by_key(self, key: str) -> Record | None:
-        """The job that was submitted with this idempotency key."""
+        """Return the job that was submitted with this idempotency key."""
         row = self._db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
         return self._record(row) if row else None
 
     def by_output(self, output: str) -> list[Record]:
-        """The jobs of an output folder (canonical path), the newest first."""
+        """Return the jobs of an output folder (canonical path), the newest first."""
         query = "SELECT * FROM jobs WHERE output = ? ORDER BY id DESC"
         return [self._record(row) for row in self._db.execute(query, (output,))]
 
     def outputs(self) -> list[str]:
-        """The output folders of all jobs, those of the newest jobs first."""
+        """Return the output folders of all jobs, those of the newest jobs first."""
         query = "SELECT output FROM jobs GROUP BY output ORDER BY max(id) DESC"
         return [row["output"] for row in self._db.execute(query)]
 
     def all(self) -> list[Record]:
-        """Every job, oldest first. Raises Damaged."""
+        """Return every job, oldest first. Raises Damaged."""
         try:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY id").fetchall()
         except sqlite3.DatabaseError as error:
@@ -237,8 +237,9 @@ class JobStore:
         return [self._record(row) for row in rows]
 
     def _record(self, row: sqlite3.Row) -> Record:
-        """A row as a record. One that cannot be understood is rebuilt from the job's run folder;
-        without that it is set aside: a failed job, whose row stays until somebody removes it.
+        """Return a row as a record. One that cannot be understood is rebuilt from the job's run
+        folder; without that it is set aside: a failed job, whose row stays until somebody removes
+        it.
         """
         try:
             return self._understood(row)
@@ -368,7 +369,7 @@ class _Transaction:
 
 
 def _copy(database: sqlite3.Connection, path: Path) -> None:
-    """Writes the content of a database into a file of its own, for this user alone."""
+    """Write the content of a database into a file of its own, for this user alone."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     with contextlib.closing(sqlite3.connect(path)) as copy:
@@ -387,7 +388,7 @@ def _moving(job: Job) -> tuple[Any, ...]:
 
 
 def _kept(document: Mapping[str, Any]) -> tuple[str, str]:
-    """A document as text, and the checksum that is kept beside it."""
+    """Return a document as text, and the checksum that is kept beside it."""
     text = _text(document)
     return text, _digest(text)
 

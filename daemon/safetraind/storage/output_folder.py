@@ -43,7 +43,7 @@ _IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
 
 
 def examine(output: Path, document: JobDocument) -> TrainingState | None:
-    """The training in the folder that the job of `document` would continue.
+    """Return the training in the folder that the job of `document` would continue.
 
     None where there is none. Raises AlreadyFinished where it holds a finished one, and Conflict
     where it began with other values, which are named, Incompatible where a newer version wrote it.
@@ -89,7 +89,7 @@ def _decisive(spec: JobSpec) -> dict[str, Any]:
 
 
 def _other_folder(state: TrainingState, document: JobDocument) -> str:
-    """The same name may mean another folder by now: `demo` in another home."""
+    """Return the same name may mean another folder by now: `demo` in another home."""
     was, model = state.plan.model_path if state.plan else "", document.model
     if not was or model.hub or was == model.path:
         return ""
@@ -102,9 +102,9 @@ def _change(name: str, was: Any, now: Any) -> str:
 
 
 def move_aside(output: Path) -> Path | None:
-    """Moves the files of the training in `output` to a sibling `OUTPUT.previous-N`.
+    """Move the files of the training in `output` to a sibling `OUTPUT.previous-N`.
 
-    Returns it, or None where there was nothing to move. Other files stay. Raises NotAllowed where
+    Return it, or None where there was nothing to move. Other files stay. Raises NotAllowed where
     the folder's parent may not be written or lies on another disk, OSError where the disk refuses;
     everything is then where it was.
     """
@@ -132,10 +132,10 @@ def move_aside(output: Path) -> Path | None:
 
 
 def remove(output: str, job_id: int, home: Path) -> list[str]:
-    """Deletes the files of this job's training and returns those that are not ours.
+    """Delete the files of this job's training and returns those that are not ours.
 
-    A folder that meanwhile holds another training is left alone: another job's, or that of a job
-    of another home with the same number.
+    A folder that meanwhile holds another training is left alone: another job's, or that of a job of
+    another home with the same number.
     """
     folder = Path(output)
     state = training_state.read(folder)

@@ -53,7 +53,7 @@ def promote(output: Path, job_id: int, home: Path, wanted: str) -> Promotion:
 
 
 def publish(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
+    """Copy a checkpoint's adapter into `folder`, file by file and by a rename each.
 
     A reader finds a whole adapter, the one before or this one. Raises OSError.
     """

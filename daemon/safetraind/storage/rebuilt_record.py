@@ -58,7 +58,8 @@ def rebuild(run: RunFolder, job_id: int, document: JobDocument | None = None) ->
 
 
 def is_ahead(rebuilt: Job, row: Job) -> bool:
-    """Whether a job's events tell what its row does not know: then the database lost its end.
+    """Return whether a job's events tell what its row does not know: then the database lost its
+    end.
 
     The row is always written first, so events are behind it, or even.
     """

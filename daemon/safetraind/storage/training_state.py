@@ -41,7 +41,7 @@ class TrainingState:
     promoted: str = ""
 
     def belongs_to(self, job_id: int, home: Path) -> bool:
-        """Whether it is that job of that home; numbers alone repeat from home to home.
+        """Return whether it is that job of that home; numbers alone repeat from home to home.
 
         The number decides where an older version named no home, and where the home was moved.
         """

@@ -70,14 +70,16 @@ class Receiving:
         self.bytes = self._file.tell()
 
     def append(self, data: bytes) -> None:
-        """Raises InvalidInput for more than was offered."""
+        """Raise InvalidInput for more than was offered."""
         if self.bytes + len(data) > self._upload.size:
             raise InvalidInput("files.too_long", name=self._upload.name)
         self._file.write(data)
         self.bytes += len(data)
 
     def finish(self) -> bool:
-        """Whether the file is whole now. Raises InvalidInput, and drops it, where it is another."""
+        """Return whether the file is whole now. Raises InvalidInput, and drops it, where it is
+        another.
+        """
         self._file.flush()
         if self.bytes < self._upload.size:
             return False
@@ -118,6 +120,6 @@ def read_from(path: Path, offset: int) -> Iterator[bytes]:
 
 
 def _is_name(name: str) -> bool:
-    """Whether `name` is one part of a path, and none that is hidden or cannot be shown."""
+    """Return whether `name` is one part of a path, and none that is hidden or cannot be shown."""
     plain = name.isprintable() and "/" not in name and not name.startswith(".")
     return bool(name) and plain and len(os.fsencode(name)) <= 200

@@ -24,7 +24,7 @@ ROLES = {
 
 
 def main() -> int:
-    """Runs the role named by the first argument; exit code 2 where there is no such role."""
+    """Run the role named by the first argument; exit code 2 where there is no such role."""
     if len(sys.argv) < 2 or sys.argv[1] not in ROLES:
         sys.stderr.write(f"usage: python -m safetraind.worker {'|'.join(ROLES)} ARGUMENTS\n")
         return 2
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _keep_locks() -> None:
-    """Keeps the run's lock and the GPU lease from any program that this worker may start.
+    """Keep the run's lock and the GPU lease from any program that this worker may start.
 
     The compiler that MLX runs, say, could outlive the worker and go on holding them.
     """

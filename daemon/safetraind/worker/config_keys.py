@@ -81,7 +81,7 @@ def _fields(arguments: type) -> set[str]:
 
 
 def _fields_inside(module: ModuleType) -> set[str]:
-    """The fields of all arguments that a module which wraps a text model may read."""
+    """Return the fields of all arguments that a module which wraps a text model may read."""
     found: set[str] = set()
     for value in vars(module).values():
         if isinstance(value, ModuleType) and value.__name__.startswith("mlx_lm.models."):
@@ -106,8 +106,8 @@ def _read_level(
 
 
 def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> list[str]:
-    """The other keys that the arguments do not read, but for those that say nothing: null, false,
-    an empty group, or a value that is known to change nothing.
+    """Return the other keys that the arguments do not read, but for those that say nothing: null,
+    false, an empty group, or a value that is known to change nothing.
     """
     told = {name.partition(" ")[0] for name in lost}
     return sorted(
@@ -120,7 +120,7 @@ def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> li
 
 
 def _rope(config: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any], list[str]]:
-    """The rotary embedding, which transformers 5 writes as one group, by its older keys."""
+    """Return the rotary embedding, which transformers 5 writes as one group, by its older keys."""
     group = config.get("rope_parameters")
     if not group or "rope_parameters" in fields:
         scaling = config.get("rope_scaling")
@@ -172,7 +172,7 @@ def _rope_of(group: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any]
 
 
 def scales_nothing(scaling: Any) -> bool:
-    """Whether a group of rope parameters scales nothing."""
+    """Return whether a group of rope parameters scales nothing."""
     if not isinstance(scaling, Mapping) or not scaling:
         return not scaling
     return scaling.get("rope_type", scaling.get("type", "default")) == "default"

@@ -71,7 +71,7 @@ def data_set_names(repository: str) -> list[str]:
 
 
 def _cached_names(repository: str) -> list[str]:
-    """The files of a data set that are in the cache, where it may be incomplete."""
+    """Return the files of a data set that are in the cache, where it may be incomplete."""
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     folder = cache / f"datasets--{repository.replace('/', '--')}"
     try:

@@ -117,7 +117,9 @@ def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> Invalid
 
 
 def worth_dequantizing(model: nn.Module) -> bool:
-    """Whether to compute in float32: on a CPU, if the weights take at most half the free memory."""
+    """Return whether to compute in float32: on a CPU, if the weights take at most half the free
+    memory.
+    """
     if mx.default_device() != mx.Device(mx.cpu):
         return False
     return 4 * get_total_parameters(model) <= host.gather().memory_available // 2

@@ -40,7 +40,7 @@ def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
 
 
 def layer_names(model: nn.Module) -> set[str]:
-    """The names, inside a layer or in the whole model, of what can take an adapter."""
+    """Return the names, inside a layer or in the whole model, of what can take an adapter."""
     places = [model, *model.layers]
     return {
         name

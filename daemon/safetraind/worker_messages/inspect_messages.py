@@ -108,11 +108,11 @@ class Lengths:
     structured: int = 0
 
     def cut(self, length: int) -> int:
-        """Samples with more than `length` tokens."""
+        """Return the samples with more than `length` tokens."""
         return round(self.scale * sum(n for tokens, n in self.tokens if tokens > length))
 
     def left_out(self, length: int) -> int:
-        """Samples that keep nothing to learn within `length` tokens."""
+        """Return the samples that keep nothing to learn within `length` tokens."""
         return round(self.scale * sum(n for first, n in self.answers if first >= length))
 
     @property

@@ -96,7 +96,7 @@ class Measure:
     limit: int = 0
 
     def holds_under(self, limit: int) -> bool:
-        """Whether a step under a memory limit of so many bytes takes what this one took.
+        """Return whether a step under a memory limit of so many bytes takes what this one took.
 
         Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
         may take less under it, and one that was held back may take more without.

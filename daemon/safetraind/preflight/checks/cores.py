@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A single core leaves none for the rest of the system."""
+    """Return a single core leaves none for the rest of the system."""
     host = facts.host
     if host.cpu_cores == 1:
         return [warning("hardware.one_core")]

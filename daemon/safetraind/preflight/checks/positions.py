@@ -30,7 +30,7 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
 
 
 def _longest(spec: JobSpec, file: DataFile) -> int:
-    """Tokens of the longest sequence that is trained on; 0 where nothing was counted."""
+    """Return the tokens of the longest sequence that is trained on; 0 where nothing was counted."""
     if file.lengths is None or not file.lengths.counted:
         return 0
     chosen = spec.settings.get("max_seq_length")

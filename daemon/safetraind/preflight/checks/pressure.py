@@ -10,7 +10,7 @@ _MUCH_SWAP = 2 << 30
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """No finding without pressure. Available bytes mislead; the pressure level does not."""
+    """Return no finding without pressure. Available bytes mislead; the pressure level does not."""
     host = facts.host
     if host.pressure in (Pressure.WARNING, Pressure.CRITICAL):
         return [warning("hardware.pressure", level=str(host.pressure))]

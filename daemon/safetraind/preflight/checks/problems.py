@@ -57,7 +57,9 @@ def _template(file: DataFile, data: Data) -> list[Finding]:
 
 
 def _rendering(file: DataFile) -> list[Finding]:
-    """Samples that the template refuses, or renders otherwise than they stand in the file."""
+    """Return the samples that the template refuses, or renders otherwise than they stand in the
+    file.
+    """
     lengths, findings = file.lengths, list[Finding]()
     if lengths is None:
         return []

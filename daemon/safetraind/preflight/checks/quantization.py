@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A quantized base makes it QLoRA, a floating-point one LoRA."""
+    """Return a quantized base makes it QLoRA, a floating-point one LoRA."""
     model = facts.model
     if model.shape is None:
         return []

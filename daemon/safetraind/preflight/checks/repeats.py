@@ -9,7 +9,7 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Repeats are learned as often as they stand there, which may be meant."""
+    """Repeat are learned as often as they stand there, which may be meant."""
     data = facts.data
     files = [file for file in (data.train, data.valid) if file] if data else []
     return [

@@ -12,7 +12,7 @@ _COMMON = (128, 256, 512, 1024, 2048)
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Each common length that cuts some, from the first that cuts none on no further."""
+    """Return each common length that cuts some, from the first that cuts none on no further."""
     file = facts.data.train if facts.data else None
     if file is None or file.lengths is None or not file.lengths.counted:
         return []

@@ -32,7 +32,7 @@ def _last_answer(sample: Sample) -> str:
 
 
 def _is_json(answer: str) -> bool:
-    """Whether the whole answer is a JSON object or list."""
+    """Return whether the whole answer is a JSON object or list."""
     if answer.lstrip()[:1] not in ("{", "["):
         return False
     try:

@@ -37,14 +37,16 @@ class Repeats:
         self._partitions: list[IO[bytes]] = []
 
     def add(self, key: int, line: int) -> None:
-        """Notes the sample of line `line`, whose words have the 64-bit hash `key`."""
+        """Note the sample of line `line`, whose words have the 64-bit hash `key`."""
         self._hashes.append(key)
         self._lines.append(line)
         if len(self._hashes) >= _PENDING_HASHES:
             self._spill()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Pairs (line, the first line that holds the same), by partition, then by line."""
+        """Yield the pairs (line, the first line that holds the same), by partition, then by
+        line.
+        """
         if not self._partitions:
             pending = self._pending()
             yield from _repeats(pending[n : n + _CHUNK] for n in range(0, len(pending), _CHUNK))
@@ -118,7 +120,7 @@ class Leakage:
         self.indexed = self.indexed_near = 0
 
     def add(self, key: int, line: int, units: Sequence[bytes]) -> None:
-        """Notes a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
+        """Note a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
         if len(self._places) >= MOST_SAMPLES:
             return
         self._new.append(key)
@@ -127,7 +129,7 @@ class Leakage:
         self.indexed_near += self._near.add(units)
 
     def freeze(self) -> None:
-        """Makes what was added findable."""
+        """Make what was added findable."""
         keys = np.concatenate((self._keys, np.array(self._new, np.int64)))
         added = np.arange(len(self._keys), len(keys), dtype=np.uint32)
         order = np.argsort(keys, kind="stable")
@@ -137,7 +139,9 @@ class Leakage:
         self._near.freeze()
 
     def find(self, key: int, units: Sequence[bytes]) -> Leak | None:
-        """The sample read before whose words have the hash `key`, else one that is nearly it."""
+        """Return the sample read before whose words have the hash `key`, else one that is nearly
+        it.
+        """
         number, equal = self._equal(key), True
         if number < 0:
             number, equal = self._near.find(units), False

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def scan_files(paths: Sequence[str], tell: Tell) -> list[Scan | None]:
-    """Scans files in the order given, and compares each with those before it.
+    """Scan files in the order given, and compares each with those before it.
 
     None stands for a file that cannot be read, whose problem was told.
     """
@@ -169,7 +169,9 @@ def _count_tokens(
 
 
 def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
-    """Some of the drawn samples as the model sees them, those that come first in the file."""
+    """Return some of the drawn samples as the model sees them, those that come first in the
+    file.
+    """
     from safetraind.worker.data.encode_chat import Refused
     from safetraind.worker.data.preview import as_seen
     from safetraind.worker.data.schema import form_of, parse
@@ -194,13 +196,13 @@ def _read_model(request: InspectRequest) -> ModelReading:
 
 
 def _ends(folder: Path) -> Any:
-    """The tokens at which the model stops, as loading reads them."""
+    """Return the tokens at which the model stops, as loading reads them."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config.get("eos_token_id")
 
 
 def _version(package: Supported) -> Package:
-    """The version of a package that can really be imported, else why it cannot."""
+    """Return the version of a package that can really be imported, else why it cannot."""
     try:
         module = importlib.import_module(package.module)
     except Exception as error:  # a broken package may raise anything
@@ -220,7 +222,7 @@ def _size(path: str) -> int:
 
 
 def _identity(path: str) -> object:
-    """The same for all names of one file."""
+    """Return the same for all names of one file."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):

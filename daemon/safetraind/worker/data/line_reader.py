@@ -56,15 +56,17 @@ class Corpus:
         return os.fstat(self._file.fileno()).st_size != self.size
 
     def head(self) -> bytes:
-        """The first MAX_LINE_BYTES of the file, without a byte order mark. Call it before reading
-        lines.
+        """Return the first MAX_LINE_BYTES of the file, without a byte order mark. Call it before
+        reading lines.
         """
         content = self._file.read(min(MAX_LINE_BYTES, self.size))
         self._file.seek(0)
         return content.removeprefix(_BOM)
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines, numbered from 1. A byte order mark in front is taken away and remembered."""
+        """Yield the lines, numbered from 1. A byte order mark in front is taken away and
+        remembered.
+        """
         number, read = 0, self._file.readline
         while self.done < self.size:
             content = read(MAX_LINE_BYTES)
@@ -87,7 +89,7 @@ class Corpus:
             yield Line(number, content)
 
     def _skip_rest(self) -> int:
-        """Reads on to the end of a line that is too long; returns the bytes passed over."""
+        """Read on to the end of a line that is too long. Return the bytes passed over."""
         start = self.done
         while self.done < self.size:
             piece = self._file.readline(min(_BUFFER_BYTES, self.size - self.done))
@@ -98,7 +100,7 @@ class Corpus:
 
 
 def _open(path: str) -> BinaryIO:
-    """Opens without ever waiting: a FIFO that nobody writes to would block for good."""
+    """Open without ever waiting: a FIFO that nobody writes to would block for good."""
     try:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):

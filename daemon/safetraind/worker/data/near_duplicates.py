@@ -57,7 +57,7 @@ class NearIndex:
         self._ends = array("Q", [0])
 
     def add(self, units: Sequence[bytes]) -> bool:
-        """Takes a sample of at most `MOST_UNITS` words; False where there is no room for it."""
+        """Take a sample of at most `MOST_UNITS` words; False where there is no room for it."""
         number = len(self._ends) - 1
         shifted = (units[start:] for start in range(_RUN))
         runs = {hash(run) & _HASH for run in zip(*shifted, strict=False)}
@@ -75,7 +75,7 @@ class NearIndex:
         return self._file.write(text)
 
     def freeze(self) -> None:
-        """Makes what was added findable."""
+        """Make what was added findable."""
         if self._file is not None:
             self._file.flush()
         new = np.frombuffer(self._new, np.uint64)
@@ -86,7 +86,9 @@ class NearIndex:
         self._known, self._slot = known.__getitem__, (len(known) - 1).__and__
 
     def find(self, units: Sequence[bytes]) -> int:
-        """The number of a sample that is nearly (or quite) the same; -1 where there is none."""
+        """Return the number of a sample that is nearly (or quite) the same; -1 where there is
+        none.
+        """
         needed = _SHARED * (len(units) // _RUN)
         if sum(map(self._known, map(self._slot, map(hash, _in_runs(units))))) < needed:
             return -1  # nearly always
@@ -108,7 +110,7 @@ class NearIndex:
         return low[high > low], high[high > low]
 
     def _candidates(self, low: _Places, high: _Places) -> list[int]:
-        """The samples that share most of the rare runs, and some that share a common one."""
+        """Return the samples that share most of the rare runs, and some that share a common one."""
         rare = high - low <= _COMMON
         votes: Counter[int] = Counter()
         for start, end in zip(low[rare].tolist(), high[rare].tolist(), strict=True):
@@ -143,7 +145,7 @@ def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
 
 
 def _in_runs(units: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """Four words each, one run behind the other; what is left over at the end falls away."""
+    """Yield four words each, one run behind the other; what is left over at the end falls away."""
     return zip(*[iter(units)] * _RUN)  # noqa: B905 (it is called for every line)
 
 

@@ -46,7 +46,9 @@ class Rendering:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def again(self, messages: list[Message], *, answer_next: bool = False) -> str | None:
-        """The text of other messages with the same tools; None where the template refuses them."""
+        """Return the text of other messages with the same tools; None where the template refuses
+        them.
+        """
         try:
             return render(
                 self.tokenizer, messages, self.tools, self.options, answer_next=answer_next
@@ -63,7 +65,7 @@ def render(
     *,
     answer_next: bool = False,
 ) -> str:
-    """The text of a conversation; `options`: what the template is told beside it.
+    """Return the text of a conversation; `options`: what the template is told beside it.
 
     Raises whatever the template raises.
     """
@@ -76,17 +78,17 @@ def render(
 
 
 def marker(number: int) -> str:
-    """A text that stands for the content of a message."""
+    """Return a text that stands for the content of a message."""
     return _MARKER.format(number)
 
 
 def changed(messages: Sequence[Message], place: int, **values: Any) -> list[Message]:
-    """The messages with some keys of one of them replaced."""
+    """Return the messages with some keys of one of them replaced."""
     return [{**m, **values} if n == place else m for n, m in enumerate(messages)]
 
 
 def answers(rendering: Rendering) -> list[Answer]:
-    """The assistant's messages in order, each with its place in the text."""
+    """Return the assistant's messages in order, each with its place in the text."""
     found: list[Answer] = []
     for place, message in enumerate(rendering.messages):
         if message["role"] == "assistant":
@@ -95,7 +97,7 @@ def answers(rendering: Rendering) -> list[Answer]:
 
 
 def _answer(rendering: Rendering, place: int, lowest: int) -> Answer:
-    """The answer at `place`, which begins at or after the character `lowest`."""
+    """Return the answer at `place`, which begins at or after the character `lowest`."""
     text, messages = rendering.text, rendering.messages
     whole = _marked(rendering, messages, place)
     if not whole:
@@ -134,7 +136,7 @@ def _marked(
 
 
 def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The calls, the first of them with another function's name."""
+    """Return the calls, the first of them with another function's name."""
     first = dict(calls[0])
     if isinstance(first.get("function"), dict):
         first["function"] = {**first["function"], "name": name}
@@ -144,8 +146,8 @@ def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]
 
 
 def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple[int, bool]:
-    """Where the answer begins whose content begins at `content`: behind what the template writes to
-    ask for an answer; and whether that was found.
+    """Return where the answer begins whose content begins at `content`: behind what the template
+    writes to ask for an answer; and whether that was found.
 
     Where the whole does not begin as the conversation up to here, that prompt is looked for between
     `lowest` and the content.

@@ -69,15 +69,15 @@ class ReservoirSample:
         return self.seen == len(self._kept)
 
     def __iter__(self) -> Iterator[Line]:
-        """The sampled lines."""
+        """Yield the sampled lines."""
         return iter(self._kept)
 
     def longest(self) -> Iterator[Line]:
-        """The lines with the most bytes, where the sample may have missed them."""
+        """Yield the lines with the most bytes, where the sample may have missed them."""
         return iter([] if self.complete else [line for _, _, line in self._longest])
 
     def odd(self) -> Iterator[Line]:
-        """The first odd lines, where the sample may have missed them."""
+        """Yield the first odd lines, where the sample may have missed them."""
         return iter([] if self.complete else self._odd)
 
     def _shed(self) -> None:

@@ -17,7 +17,7 @@ _LONG_ON_AVERAGE = 10
 
 
 def text_of(sample: Sample, form: str) -> str:
-    """All text of a sample without faults, in order: contents, and the calls of tools."""
+    """Return all text of a sample without faults, in order: contents, and the calls of tools."""
     if form == "text":
         return str(sample["text"])
     if form == "completions":
@@ -30,8 +30,8 @@ def text_of(sample: Sample, form: str) -> str:
 
 
 def words_of(text: str) -> list[bytes]:
-    """The words of a text as they count for equality, in UTF-8, which is the quickest to split:
-    compatibility forms and case apart.
+    """Return the words of a text as they count for equality, in UTF-8, which is the quickest to
+    split: compatibility forms and case apart.
     """
     if text.isascii():
         return text.encode().lower().split()
@@ -39,7 +39,7 @@ def words_of(text: str) -> list[bytes]:
 
 
 def key_of(words: list[bytes]) -> int:
-    """A 64-bit hash of words in order, good within this process."""
+    """Return a 64-bit hash of words in order, good within this process."""
     return hash(tuple(words))
 
 
@@ -76,7 +76,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _scalars(value: Any) -> Iterator[str]:
-    """Keys and values in order, however deep they lie."""
+    """Yield the keys and values in order, however deep they lie."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -37,19 +37,19 @@ def template_options(thinking: str) -> dict[str, bool]:
 
 
 def opens_thinking(text: str) -> bool:
-    """Whether a text begins with thinking, be it empty."""
+    """Return whether a text begins with thinking, be it empty."""
     return text.lstrip().startswith(_OPENINGS)
 
 
 def without_thinking(text: str) -> str:
-    """An answer's text without the thinking in front of it."""
+    """Return an answer's text without the thinking in front of it."""
     return _BLOCK.sub("", text)
 
 
 def with_thinking(
     messages: Sequence[Message], thinking: str, tokenizer: TokenizerWrapper
 ) -> list[Message]:
-    """The messages with their answers' thinking as the setting wants it.
+    """Return the messages with their answers' thinking as the setting wants it.
 
     Contents must be texts. With `keep`, thinking that stands apart is put in front of the content,
     where every template that knows thinking looks for it.

@@ -60,10 +60,11 @@ class Asker:
         adapter: Path | None,
         questions: Sequence[Question],
     ) -> list[str]:
-        """The answers of `loaded` with that adapter (None: without) in the order of `questions`.
+        """Return the answers of `loaded` with that adapter (None: without) in the order of
+        `questions`.
 
-        The model has no adapter before and after. `who` names the kept file.
-        Raises NotFound or InvalidInput for an adapter that doesn't fit.
+        The model has no adapter before and after. `who` names the kept file. Raises NotFound or
+        InvalidInput for an adapter that doesn't fit.
         """
         prompts = [encode_prompt(loaded.tokenizer, q.messages, self._thinking) for q in questions]
         kept = self._folder / f"answers-{who}-{self._key(loaded, adapter, questions)}.json"
@@ -91,7 +92,7 @@ class Asker:
         self._watcher.kept(self._answered, self._total, pace * left)
 
     def _key(self, loaded: LoadedModel, adapter: Path | None, questions: Sequence[Question]) -> str:
-        """A hash of all that answers depend on."""
+        """Return a hash of all that answers depend on."""
         what = [
             str(loaded.folder),
             sha256(adapter / WEIGHTS) if adapter is not None else "",
@@ -151,6 +152,6 @@ def answered(
 def longest_answer(
     tokenizer: TokenizerWrapper, texts: Sequence[str], *, fewest: int = 32, most: int = 512
 ) -> int:
-    """Half as many tokens again as the longest of `texts`, within bounds."""
+    """Return half as many tokens again as the longest of `texts`, within bounds."""
     longest = max((len(tokenizer.encode(text)) for text in texts), default=0)
     return min(max(longest * 3 // 2, fewest), most)

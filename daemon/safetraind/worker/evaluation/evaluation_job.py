@@ -22,14 +22,14 @@ _CHECK_SECONDS = 0.2  # between two looks at the intent
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluates as the run folder's specification says, to the end or until told."""
+    """Evaluate as the run folder's specification says, to the end or until told."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
     return run_and_report(sink, lambda: _evaluated(run, sink))
 
 
 def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
-    """Raises Damaged where the run folder's specification cannot be read."""
+    """Raise Damaged where the run folder's specification cannot be read."""
     document = documents.read(run.spec, JobDocument)
     if document is None:
         raise Damaged("run.unreadable", path=str(run.root), reason="spec.json")

@@ -21,21 +21,23 @@ UNBOUNDED = 99.0  # nats, where a prediction is not finite
 
 
 def general_questions() -> list[Question]:
-    """The suite: Portuguese and English; language, arithmetic, instructions, what nobody knows."""
+    """Return the suite: Portuguese and English; language, arithmetic, instructions, what nobody
+    knows.
+    """
     return read_questions(str(_HERE / "general.jsonl"))
 
 
 def neutral_passages() -> list[str]:
-    """Passages of plain prose, which no training data of this product holds."""
+    """Return the passages of plain prose, which no training data of this product holds."""
     text = (_HERE / "neutral.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
 
 def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
-    """The mean over tokens of KL(base ‖ adapter) on the neutral passages, in nats.
+    """Return the mean over tokens of KL(base ‖ adapter) on the neutral passages, in nats.
 
-    Kullback and Leibler, On Information and Sufficiency (1951). The model has no adapter before
-    and after. UNBOUNDED where a prediction is not finite.
+    Kullback and Leibler, On Information and Sufficiency (1951). The model has no adapter before and
+    after. UNBOUNDED where a prediction is not finite.
     """
     attach_adapter(loaded.model, adapter)
     total, tokens = 0.0, 0

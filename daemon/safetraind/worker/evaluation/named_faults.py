@@ -27,7 +27,7 @@ def named_faults(
     general: Verdict | None,
     divergence: float,
 ) -> tuple[Finding, ...]:
-    """The faults that the answers show, the gravest first.
+    """Return the faults that the answers show, the gravest first.
 
     `trained`: answers of the training data. `general`, `divergence`: see `Evaluation`.
     """
@@ -42,7 +42,9 @@ def named_faults(
 def _damaged(
     answers: Sequence[EvaluatedAnswer], general: Verdict | None, divergence: float
 ) -> Finding | None:
-    """Training broke what the base could do: it babbles, forgot, or predicts other text wholly."""
+    """Return training broke what the base could do: it babbles, forgot, or predicts other text
+    wholly.
+    """
     looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
     babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)
     forgot = general is not None and general.judgement == "worse"
@@ -54,7 +56,7 @@ def _damaged(
 
 
 def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
-    """Whether most answers are one and the same, whatever is asked."""
+    """Return whether most answers are one and the same, whatever is asked."""
     said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
     expected = {a.expected for a in answers}
     if len(answers) < _FEW or len(expected) < 3 or not said:

@@ -37,7 +37,7 @@ class Question:
 
 
 def read_questions(path: str, limit: int = 0) -> list[Question]:
-    """The questions of a file, at most `limit` of them, spread over it; 0: all.
+    """Return the questions of a file, at most `limit` of them, spread over it; 0: all.
 
     Raises InvalidInput naming the line, and what opening the file raises.
     """
@@ -64,7 +64,7 @@ def _question(path: str, line: int, content: bytes) -> Question:
 
 
 def _read(record: Mapping[str, Any]) -> Question | None:
-    """Raises KeyError, TypeError or ValueError for what is no question."""
+    """Raise KeyError, TypeError or ValueError for what is no question."""
     messages = _messages(record)
     match = str(record.get("match", ""))
     if "answers" in record or "answer" in record:
@@ -98,6 +98,8 @@ def _text(value: Any) -> str:
 
 
 def _fits(match: str) -> Any:
-    """Whether a value can be expected by the match: JSON for json and tool_call, else a scalar."""
+    """Return whether a value can be expected by the match: JSON for json and tool_call, else a
+    scalar.
+    """
     scalars = (str, int, float)
     return lambda value: isinstance(value, dict | list | str if match in _JSON_MATCHES else scalars)

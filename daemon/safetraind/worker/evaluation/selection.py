@@ -10,7 +10,7 @@ from safetraind.worker.evaluation.question_set import Question
 
 
 def split(questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """Two halves, those that choose and those that are reported, each in the file's order.
+    """Return two halves, those that choose and those that are reported, each in the file's order.
 
     By the hash of the question's text: the same question lands on the same side in every run, and
     neither half has more of what stands at the beginning of the file.
@@ -24,8 +24,8 @@ def split(questions: Sequence[Question]) -> tuple[list[Question], list[Question]
 def ranked(
     scores: Mapping[str, Sequence[float]], steps: Mapping[str, int], best_loss: str
 ) -> tuple[CheckpointScore, ...]:
-    """The checkpoints by mean score, the best first; of equals the one with the lowest loss, then
-    the earliest.
+    """Return the checkpoints by mean score, the best first; of equals the one with the lowest loss,
+    then the earliest.
     """
     found = [
         CheckpointScore(name, sum(of) / len(of), steps.get(name, 0), name == best_loss)

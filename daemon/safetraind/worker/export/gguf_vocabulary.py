@@ -119,7 +119,7 @@ def _pre_tokenizer(found: Any) -> str:
 
 
 def _begins_with_space(tokenizer: dict[str, Any]) -> bool:
-    """Whether a text is encoded as if a space stood before it."""
+    """Return whether a text is encoded as if a space stood before it."""
     normalizer, found = tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}
     steps = [*normalizer.get("normalizers", [normalizer]), *found.get("pretokenizers", [found])]
     return any(

@@ -25,8 +25,8 @@ def write(folder: Path, gguf: str = "", thinking: str = GIVEN) -> bool:
 
     `thinking`: the setting of that name of the training, by which the template asks.
 
-    Returns False, writing nothing, where Ollama can read neither: it does not read weights that
-    MLX quantized.
+    Return False, writing nothing, where Ollama can read neither: it does not read weights that MLX
+    quantized.
     """
     config = read_json(folder / "config.json")
     if not gguf and not _takes(config):

@@ -67,7 +67,7 @@ class Pilot:
         self._optimizer = dict(tree_flatten(self._stepper.optimizer.state))
 
     def run(self) -> PilotResult:
-        """Tries the rates in turn, as many as there is time for."""
+        """Try the rates in turn, as many as there is time for."""
         base = self._evaluate()
         trials: list[Trial] = []
         steps = 0
@@ -126,7 +126,9 @@ class Pilot:
         return self._end - time.monotonic() >= 0.9 * steps * self._seconds + self._evaluation
 
     def _tried(self, rate: float, steps: int) -> Trial:
-        """The loss on the held-out samples after `steps` steps at `rate`, from the same start."""
+        """Return the loss on the held-out samples after `steps` steps at `rate`, from the same
+        start.
+        """
         adapters.put(self._stepper.model, self._weights)
         self._stepper.restore(self._optimizer)
         first = math.nan

@@ -36,8 +36,8 @@ def download(name: str) -> list[tuple[str, Path]]:
 
 
 def chosen(names: Iterable[str], wanted: str = "") -> Sequence[str]:
-    """The files to read of all that a data set has: those of `wanted` (a file or a folder), else
-    those for training, in one form. Names that say test or validation are left out.
+    """Return the files to read of all that a data set has: those of `wanted` (a file or a folder),
+    else those for training, in one form. Names that say test or validation are left out.
     """
     known = [n for n in sorted(names) if Path(n).suffix.lower() in KINDS and not _is_about(n)]
     if wanted:
@@ -52,5 +52,5 @@ def chosen(names: Iterable[str], wanted: str = "") -> Sequence[str]:
 
 
 def _is_about(name: str) -> bool:
-    """Whether a file tells of the data set instead of holding its data."""
+    """Return whether a file tells of the data set instead of holding its data."""
     return name.lower() in ("readme.md", "license.txt", "license.md", "dataset_infos.json")

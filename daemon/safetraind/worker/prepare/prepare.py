@@ -104,7 +104,7 @@ class Preparation:
         return prepared
 
     def _sources(self) -> tuple[list[Source], list[float]]:
-        """The files, those of data sets of the hub downloaded, and the weight of each."""
+        """Return the files, those of data sets of the hub downloaded, and the weight of each."""
         sources, weights = list[Source](), list[float]()
         files = self._request.files
         given = self._request.weights or (1.0,) * len(files)
@@ -173,7 +173,8 @@ class Preparation:
                 self._drop(source, row, problem.code, **problem.args)
 
     def _sample(self, record: Any, form: Form) -> Sample:
-        """A record as a sample: in the source's form, else in its own, where it is a chat too.
+        """Return a record as a sample: in the source's form, else in its own, where it is a chat
+        too.
 
         Raises Unmapped, of the source's form.
         """
@@ -232,7 +233,7 @@ class Preparation:
         return (line for _number, line in self._store.lines(lambda n: self._sides[n] == side))
 
     def _training_lines(self) -> Iterator[bytes]:
-        """Copies of one sample stand far from each other: first every sample once, then again."""
+        """Copy of one sample stand far from each other: first every sample once, then again."""
         for copy in range(max(self._copies, default=0)):
             for number, line in self._store.lines(lambda n: self._sides[n] == TRAIN):
                 if self._copies[number] > copy:
@@ -256,7 +257,9 @@ def _copies(place: float, weight: float) -> int:
 
 
 def _question(sample: Sample) -> Sample:
-    """A sample as an entry of a question set: what stands before its last answer, and that."""
+    """Return a sample as an entry of a question set: what stands before its last answer, and
+    that.
+    """
     messages = sample["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
     return {

@@ -150,8 +150,8 @@ class Source:
         return self._document() if self._is_document() else self._lines()
 
     def _is_document(self) -> bool:
-        """Whether the file is one JSON value: a list, an object over several lines, or one object
-        on one line that holds a list of records and is none itself.
+        """Return whether the file is one JSON value: a list, an object over several lines, or one
+        object on one line that holds a list of records and is none itself.
         """
         with self._open() as file:
             filled = (line for line in file if line.strip())
@@ -185,7 +185,9 @@ class Source:
 
 
 def _loads(line: str) -> Any:
-    """The JSON value of a line; None where there is none. Python's own parser takes NaN too."""
+    """Return the JSON value of a line; None where there is none. Python's own parser takes NaN
+    too.
+    """
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -198,7 +200,7 @@ def _loads(line: str) -> Any:
 
 
 def _texts(folder: Path) -> Iterator[Row]:
-    """The texts of a folder and those below it, in the order of their names."""
+    """Yield the texts of a folder and those below it, in the order of their names."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TEXTS and p.is_file())
     for place, path in enumerate(files, 1):
         yield Row(place, {"text": Source(str(path))._read()})
@@ -215,13 +217,15 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _delimiter(sample: str) -> str:
-    """The character that separates the columns: what the head has most of, outside of quotes."""
+    """Return the character that separates the columns: what the head has most of, outside of
+    quotes.
+    """
     head = re.sub(r'"[^"]*"', "", sample.partition("\n")[0])
     return max(_DELIMITERS, key=head.count)
 
 
 def _names(cells: Sequence[Any]) -> list[str]:
-    """The names of the columns; the second of a name is called `NAME (2)`."""
+    """Return the names of the columns; the second of a name is called `NAME (2)`."""
     names: list[str] = []
     for cell in cells:
         name = str("" if cell is None else cell).strip().lstrip("\ufeff")
@@ -237,7 +241,7 @@ def _is_list_of_records(value: Any) -> bool:
 
 
 def _values(file: TextIO) -> Iterator[Any]:
-    """The items of a JSON document's list of records, without holding the document."""
+    """Yield the items of a JSON document's list of records, without holding the document."""
     decoder, buffer = json.JSONDecoder(), ""
     while (begin := _BEGIN.search(buffer)) is None:
         chunk = file.read(_CHUNK)

@@ -49,7 +49,7 @@ class Form:
     columns: Mapping[str, str]
 
     def sample(self, record: Any) -> Sample:
-        """A record as a sample. Raises Unmapped."""
+        """Return a record as a sample. Raises Unmapped."""
         if not isinstance(record, Mapping):
             raise Unmapped("record")
         return _MAKERS[self.name](record, self.columns)
@@ -130,7 +130,9 @@ def _question(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
 
 
 def _earlier(history: Any) -> list[Sample]:
-    """The turns before, as Alpaca's files have them: pairs of what was asked and answered."""
+    """Return the turns before, as Alpaca's files have them: pairs of what was asked and
+    answered.
+    """
     if not isinstance(history, list):
         return []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
@@ -156,7 +158,7 @@ def _filled(record: Mapping[str, Any], columns: Mapping[str, str], name: str) ->
 
 
 def _text(value: Any) -> str:
-    """A cell as text: whole numbers without a fraction, and nothing for what is empty."""
+    """Return a cell as text: whole numbers without a fraction, and nothing for what is empty."""
     if value is None or value != value:  # NaN, as spreadsheets write an empty cell
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -41,11 +41,11 @@ class SampleStore:
         self._count += 1
 
     def lines(self, wanted: Wanted) -> Iterator[tuple[int, bytes]]:
-        """The numbers that are `wanted`, each with its line and the line's end."""
+        """Yield the numbers that are `wanted`, each with its line and the line's end."""
         return ((number, line) for number, line in _read(self._lines) if wanted(number))
 
     def said(self, wanted: Wanted) -> Iterator[tuple[int, int, list[bytes]]]:
-        """The numbers that are `wanted`, each with its key and its words."""
+        """Yield the numbers that are `wanted`, each with its key and its words."""
         for number, line in _read(self._said):
             if wanted(number):
                 key, _space, units = line[:-1].partition(b" ")
@@ -53,7 +53,7 @@ class SampleStore:
 
 
 def _read(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, by a reader of its own: several may go at once."""
+    """Yield the numbered lines of a file, by a reader of its own: several may go at once."""
     file.flush()
     offset, rest, number = 0, b"", 0
     while piece := os.pread(file.fileno(), _PIECE, offset):

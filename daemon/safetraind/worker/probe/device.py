@@ -38,7 +38,7 @@ def kind() -> str:
 
 
 def _is_fast() -> bool:
-    """Multiplies matrices of ones, checks the product, and takes the time of the second try."""
+    """Multiply matrices of ones, checks the product, and takes the time of the second try."""
     ones = mx.ones((_SIDE, _SIDE))
     seconds = 0.0
     for _ in range(2):

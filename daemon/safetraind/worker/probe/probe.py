@@ -81,7 +81,7 @@ class Clock:
         return self._end - time.monotonic()
 
     def needs(self, tokens: int) -> float:
-        """Seconds for a first step and another one of so many tokens."""
+        """Return the seconds for a first step and another one of so many tokens."""
         return 2 * tokens * self.seconds_a_token
 
 
@@ -115,7 +115,9 @@ def _probe_model(request: ProbeRequest, findings: Findings) -> None:
 
 
 def _ways(setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Setups by their way of computing: alike in all settings but the rows of a micro-batch."""
+    """Return the setups by their way of computing: alike in all settings but the rows of a
+    micro-batch.
+    """
     ways: dict[TrainingSettings, list[Setup]] = {}
     for setup in setups:
         way = dataclasses.replace(
@@ -228,6 +230,6 @@ def _vocabulary(loaded: LoadedModel) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what was raised, or the name of its class."""
+    """Return the first line of what was raised, or the name of its class."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

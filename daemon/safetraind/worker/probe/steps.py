@@ -21,12 +21,12 @@ _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
 def step_tokens(setup: Setup) -> int:
-    """Tokens that a trial step of the setup computes on."""
+    """Return the tokens that a trial step of the setup computes on."""
     return setup.step.rows * setup.step.width * _window(setup)
 
 
 def _window(setup: Setup) -> int:
-    """Micro-batches of a trial step: two stand for any number that are accumulated."""
+    """Return the micro-batches of a trial step: two stand for any number that are accumulated."""
     return 2 if setup.settings.gradient_accumulation > 1 else 1
 
 
@@ -68,7 +68,7 @@ def measure(
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
-    """A micro-batch of random tokens, every one real, `learned` predictions of which count.
+    """Return a micro-batch of random tokens, every one real, `learned` predictions of which count.
 
     `packed`: each row holds a few samples.
     """

@@ -103,7 +103,7 @@ class Batches:
         return max(rooms, default=0)
 
     def window(self, epoch: int, place: int) -> list[Batch]:
-        """The micro-batches of optimizer step `place` of an epoch, both counted from 0.
+        """Return the micro-batches of optimizer step `place` of an epoch, both counted from 0.
 
         None at all where sequences became shorter and left the whole window nothing to learn.
         """
@@ -114,13 +114,15 @@ class Batches:
         return [self._batch(window[cut : cut + self._rows_at_once]) for cut in cuts]
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows from wide to narrow, those of one width in random order; the windows' order."""
+        """Return the rows from wide to narrow, those of one width in random order; the windows'
+        order.
+        """
         rows = rng.order(len(self._widths), self._seed, _TIES, epoch)
         rows = rows[np.argsort(-self._widths[rows], kind="stable")]
         return rows, rng.order(self.steps_per_epoch, self._seed, _WINDOWS, epoch)
 
     def _rows(self, numbers: NDArray[np.int64]) -> list[Row]:
-        """The rows of a window, of what there is to learn in them now."""
+        """Return the rows of a window, of what there is to learn in them now."""
         if self._packed is None:
             return [(int(n),) for n in numbers if self._usable[n]]
         rows = [self._packed[n] for n in numbers]
@@ -141,7 +143,7 @@ class Batches:
 def evaluation_batches(
     samples: Samples, settings: TrainingSettings, bucket: int, seed: int
 ) -> Iterator[Batch]:
-    """The whole validation set, or the fixed `eval_samples` of it, in batches by length."""
+    """Yield the whole validation set, or the fixed `eval_samples` of it, in batches by length."""
     lengths, numbers = samples.lengths, np.flatnonzero(samples.usable)
     if 0 < settings.eval_samples < len(numbers):
         order = rng.order(len(samples), seed, _CHOSEN)
@@ -154,7 +156,7 @@ def evaluation_batches(
 
 
 def batch(samples: Samples, rows: Sequence[Row], width: int, *, packed: bool = False) -> Batch:
-    """The arrays of `rows`, each a number of samples laid end to end in `width` tokens."""
+    """Return the arrays of `rows`, each a number of samples laid end to end in `width` tokens."""
     inputs = np.zeros((len(rows), width), np.int32)
     targets = np.zeros((len(rows), width), np.int32)
     learned = np.zeros((len(rows), width), np.bool_)

@@ -57,7 +57,7 @@ def in_blocks(*, causal_masks: bool = False, learns: bool = True) -> Iterator[No
 
 
 def _fused() -> bool:
-    """Whether the device has an attention backward without the score matrix (mlx 0.32.4)."""
+    """Return whether the device has an attention backward without the score matrix (mlx 0.32.4)."""
     return mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu)
 
 
@@ -105,7 +105,9 @@ class _Rows:
     def forward(
         self, q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None = None
     ) -> tuple[mx.array, mx.array]:
-        """The output (B, H, T, V), and for each query log Σ exp(score), (B, G, H / G, T, 1)."""
+        """Return the output (B, H, T, V), and for each query log Σ exp(score), (B, G, H / G, T,
+        1).
+        """
         outputs, sums = list[mx.array](), list[mx.array]()
         grouped = _grouped(q, k)
         for start in range(0, q.shape[2], BLOCK):
@@ -126,7 +128,9 @@ class _Rows:
         cotangents: Sequence[mx.array],
         found: Sequence[mx.array],
     ) -> list[mx.array]:
-        """The gradients of all operands, the scores of one block at a time computed again."""
+        """Return the gradients of all operands, the scores of one block at a time computed
+        again.
+        """
         q, k, v, *sinks = operands
         grouped, output, of_output = (_grouped(part, k) for part in (q, found[0], cotangents[0]))
         of_q, of_k, of_v = list[mx.array](), mx.zeros_like(k), mx.zeros_like(v)
@@ -150,7 +154,9 @@ class _Rows:
         return [_heads(mx.concatenate(of_q, axis=3)), of_k, of_v, *of_sinks]
 
     def _scores(self, queries: mx.array, k: mx.array, start: int) -> mx.array:
-        """The masked scores of a block, float32, of all keys that any of its queries may see."""
+        """Return the masked scores of a block, float32, of all keys that any of its queries may
+        see.
+        """
         count = queries.shape[3]
         end = start + count + self.offset if self.causal else k.shape[2]
         scores = _product(queries * self.scale, k[:, :, :end].swapaxes(-1, -2)).astype(mx.float32)
@@ -164,7 +170,9 @@ class _Rows:
         return mx.where(mask, scores, lowest)
 
     def _mask(self, start: int, count: int, end: int, scores: mx.array) -> mx.array:
-        """The part of the mask that belongs to a block, in a shape that broadcasts to `scores`."""
+        """Return the part of the mask that belongs to a block, in a shape that broadcasts to
+        `scores`.
+        """
         assert self.mask is not None
         mask = self.mask
         if mask.shape[-1] > 1:

@@ -48,7 +48,7 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
 
     def save(self, stepper: Stepper, progress: RunPosition) -> Path:
-        """Writes the checkpoint of where the run stands, then drops those no longer to be kept.
+        """Write the checkpoint of where the run stands, then drops those no longer to be kept.
 
         Raises OSError, e.g. on a full disk; what was there before is then untouched.
         """
@@ -69,7 +69,7 @@ class Checkpoints:
         return target
 
     def load(self, folder: Path, stepper: Stepper) -> RunPosition:
-        """Puts model, optimizer and random state to where they were.
+        """Put model, optimizer and random state to where they were.
 
         Raises Damaged, and InvalidInput where the base model is another one by now.
         """
@@ -88,20 +88,24 @@ class Checkpoints:
             ) from error
 
     def progress(self, folder: Path) -> RunPosition:
-        """Where the run stood at a whole checkpoint."""
+        """Return where the run stood at a whole checkpoint."""
         return from_json(durable.read_json(folder / STATE)["progress"])
 
     def newest_first(self) -> Iterator[tuple[Path, list[str] | None]]:
-        """The run's checkpoints; with each the files that are damaged, or None: no manifest."""
+        """Yield the run's checkpoints; with each the files that are damaged, or None: no
+        manifest.
+        """
         for folder in self._own():
             yield folder, self._examined(folder)
 
     def is_whole(self, name: str) -> bool:
-        """Whether the checkpoint of that name is there and as its manifest says, by hashes."""
+        """Return whether the checkpoint of that name is there and as its manifest says, by
+        hashes.
+        """
         return self._examined(self._output / name) == []
 
     def names(self) -> list[str]:
-        """The names of the run's whole checkpoints, newest last.
+        """Return the names of the run's whole checkpoints, newest last.
 
         By sizes, and by hashes as far as they were looked at.
         """
@@ -109,7 +113,7 @@ class Checkpoints:
         return [name for name in whole if name not in self._damaged][::-1]
 
     def drop(self, name: str) -> None:
-        """Deletes a checkpoint."""
+        """Delete a checkpoint."""
         shutil.rmtree(self._output / name, ignore_errors=True)
 
     def _examined(self, folder: Path) -> list[str] | None:
@@ -134,7 +138,7 @@ class Checkpoints:
         write_manifest(folder, {"checkpoint": FORMAT, "step": progress.step})
 
     def _prune(self, newest: str, best: str) -> None:
-        """Keeps this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
+        """Keep this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
 
         Damaged ones go, but not where nothing tells any more that they were this run's.
         """
@@ -164,7 +168,7 @@ def _arrays_in(file: Path) -> dict[str, mx.array]:
 
 
 def _write_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
-    """Writes safetensors. Raises OSError, which names the file.
+    """Write safetensors. Raises OSError, which names the file.
 
     Through Python's file, because MLX's own says only that it failed, not why.
     """

@@ -86,18 +86,20 @@ class Samples:
         return dict(self._about.get("problems", {}))
 
     def line(self, number: int) -> int:
-        """The line of the original file that a sample came from, counted from 1."""
+        """Return the line of the original file that a sample came from, counted from 1."""
         return int(self._index[number, _LINE])
 
     def tokens(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """A sample's token ids and which of them are to be learned, both of shape (length,)."""
+        """Return a sample's token ids and which of them are to be learned, both of shape
+        (length,).
+        """
         offset, length = self._index[number, [_OFFSET, _LENGTH]]
         words = self._words[offset : offset + min(length, self._max_length)]
         return (words >> 1).astype(np.int32), (words & 1).astype(np.bool_)
 
 
 def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples | None:
-    """The samples in `folder`, if they are whole and were made from `origin`; else None."""
+    """Return the samples in `folder`, if they are whole and were made from `origin`; else None."""
     about = read_manifest(folder)
     if about is None or about.get("tokens") != FORMAT or about.get("origin") != dict(origin):
         return None
@@ -107,11 +109,11 @@ def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples 
 def write(
     folder: Path, samples: Iterable[Encoded], max_length: int, origin: Mapping[str, Any]
 ) -> Samples:
-    """Writes samples, each cut to `max_length` tokens, into `folder` and maps them.
+    """Write samples, each cut to `max_length` tokens, into `folder` and maps them.
 
     A sample without a token to learn (its first token is never predicted) is left out and counted;
-    problems of samples are counted by code, with the first line of each.
-    `origin` is kept beside them for `stored`. Raises OSError, e.g. on a full disk.
+    problems of samples are counted by code, with the first line of each. `origin` is kept beside
+    them for `stored`. Raises OSError, e.g. on a full disk.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -40,22 +40,22 @@ class EventSink:
         return bool(self._waiting)
 
     def emit(self, body: Body) -> None:
-        """Appends an event, after those that wait. Of too many the oldest are given up."""
+        """Append an event, after those that wait. Of too many the oldest are given up."""
         self._waiting.append(body)
         self._flush()
 
     def phase(self, phase: str) -> None:
-        """Says what the worker does from now on; nothing where it does that already."""
+        """Say what the worker does from now on; nothing where it does that already."""
         if phase != self._phase:
             self._phase = phase
             self.emit(PhaseChanged(phase))
 
     def notice(self, code: str, **args: str | int | float) -> None:
-        """Says something that the user should see."""
+        """Say something that the user should see."""
         self.emit(Notice(Finding(code, Status.WARNING, args=args)))
 
     def sync(self) -> None:
-        """Brings the events to the disk itself."""
+        """Bring the events to the disk itself."""
         self._events.sync()
 
     def intent(self) -> str:
@@ -66,7 +66,7 @@ class EventSink:
             return "stop" if self._stopping else ""
 
     def close(self) -> bool:
-        """Tries for a few seconds to write what still waits. False where there was no room."""
+        """Try for a few seconds to write what still waits. False where there was no room."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self._waiting and time.monotonic() < deadline:
             self._flush()

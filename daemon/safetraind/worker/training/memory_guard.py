@@ -66,7 +66,7 @@ class Reading:
 
 
 def read() -> Reading:
-    """Takes a reading, in about a millisecond and without starting a process."""
+    """Take a reading, in about a millisecond and without starting a process."""
     now = time.monotonic()
     return Reading(host.footprint(os.getpid()), host.pressure(), host.swap_used(), now)
 
@@ -80,8 +80,8 @@ class Usual:
 
 
 def judge(reading: Reading, usual: Usual, budget: int, high: float) -> Strain:
-    """The strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`: the
-    share of it from which on the process is near.
+    """Return the strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`:
+    the share of it from which on the process is near.
     """
     if reading.pressure is Pressure.CRITICAL:
         return Strain.CRITICAL
@@ -125,7 +125,7 @@ class Guard:
         self._closed.set()
 
     def before_step(self) -> Outcome | None:
-        """Gives caches back and holds as long as that helps; the outcome with which to leave."""
+        """Give caches back and holds as long as that helps; the outcome with which to leave."""
         self._critical_since = 0.0
         self._settle()
         seen, self.strain = self.strain, Strain.NONE
@@ -146,7 +146,7 @@ class Guard:
         return Outcome("paused", _finding("train.memory_short", reading, needed=needed))
 
     def _settle(self) -> None:
-        """Takes the level of the first steps for the usual one."""
+        """Take the level of the first steps for the usual one."""
         if not self._settled:
             self._settled = self._steps == SETTLING_STEPS
             self._steps += 1

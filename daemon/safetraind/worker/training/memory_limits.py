@@ -11,7 +11,7 @@ from safetraind.host import footprint
 
 
 def set_limits(plan: Plan) -> None:
-    """Applies the plan's limits on memory, allocator cache and wired memory; zero leaves one alone.
+    """Apply the plan's limits on memory, allocator cache and wired memory; zero leaves one alone.
 
     The cache counts neither in MLX's peak nor in the memory limit until it has grown, and on Metal
     it may grow to nearly all of the machine unless it is bounded.
@@ -31,10 +31,10 @@ def begin_measuring() -> None:
 
 
 def peak() -> int:
-    """Bytes that MLX's arrays took at most, the allocator's cache not counted."""
+    """Return the bytes that MLX's arrays took at most, the allocator's cache not counted."""
     return mx.get_peak_memory()
 
 
 def own_footprint() -> int:
-    """Bytes that this process costs the machine now."""
+    """Return the bytes that this process costs the machine now."""
     return footprint(os.getpid())

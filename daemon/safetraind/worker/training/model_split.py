@@ -24,7 +24,7 @@ class Split:
 
 
 def split(model: nn.Module) -> Split:
-    """The parts of `model`, where its own result shows that they are all of it.
+    """Return the parts of `model`, where its own result shows that they are all of it.
 
     The head is whatever the language model does after its body: an output matrix or the tied
     embedding, and scaling or capping where it has them. One short pass decides. Where the parts are
@@ -42,7 +42,7 @@ def split(model: nn.Module) -> Split:
 
 
 def _trains_layers_only(model: nn.Module) -> bool:
-    """Whether the head surely has no trainable weights: its gradient would be lost."""
+    """Return whether the head surely has no trainable weights: its gradient would be lost."""
     in_layers = sum(len(tree_flatten(layer.trainable_parameters())) for layer in model.layers)
     return len(tree_flatten(model.trainable_parameters())) == in_layers
 
@@ -68,7 +68,7 @@ class _Head:
     name: str
 
     def __call__(self, hidden: mx.array) -> mx.array:
-        """Logits (M, V) of hidden states (M, D)."""
+        """Return logits (M, V) of hidden states (M, D)."""
         body = _Given(self.owner[self.name], hidden[None])
         # An attribute shadows the module's entry of that name, and leaves its weights as they are.
         object.__setattr__(self.owner, self.name, body)
@@ -93,7 +93,9 @@ class _Given:
 
 
 def _same(model: nn.Module, parts: Split) -> bool:
-    """Whether body and head together are the model, and the head works on each token by itself."""
+    """Return whether body and head together are the model, and the head works on each token by
+    itself.
+    """
     tokens = mx.arange(8)[None]
     try:
         hidden, expected = parts.body(tokens, None)[0], model(tokens)[0]

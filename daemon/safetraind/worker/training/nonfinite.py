@@ -17,7 +17,7 @@ NON_FINITE_WEIGHTS = "train.non_finite_weights"
 def diagnose_step(
     stepper: Stepper, window: Sequence[Batch], samples: Samples, path: str, number: int, rate: float
 ) -> Finding:
-    """The finding for optimizer step `number`, whose loss or gradient is not finite.
+    """Return the finding for optimizer step `number`, whose loss or gradient is not finite.
 
     Each sample is computed alone. One whose loss fails with the base model too is itself the cause;
     otherwise the weights have gone astray, for which the learning rate is the usual reason. Where
@@ -42,7 +42,9 @@ def diagnose_evaluation(
     number: int,
     rate: float,
 ) -> Finding:
-    """The finding for a validation loss that is not finite after `number` steps; as `step`."""
+    """Return the finding for a validation loss that is not finite after `number` steps; as
+    `step`.
+    """
     parts = [part for part in batches if not math.isfinite(stepper.evaluate([part])[0])]
     numbers = [n for part in parts for n in part.samples]
     failing = [n for n in numbers if not _is_finite(stepper, samples, n)]
@@ -63,7 +65,7 @@ def _is_finite(stepper: Stepper, samples: Samples, number: int) -> bool:
 
 
 def _gradient_norm(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
-    """The length of one sample's gradient; infinite where it or the loss is not finite."""
+    """Return the length of one sample's gradient; infinite where it or the loss is not finite."""
     loss, norm = stepper.loss_and_norm([_alone(samples, number)], step)
     return norm if math.isfinite(loss) and math.isfinite(norm) else math.inf
 

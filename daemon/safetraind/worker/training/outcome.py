@@ -26,7 +26,7 @@ _WATCHDOG = ("GPU Timeout", "Impacting Interactivity")
 
 
 def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
-    """Runs `work` and writes its outcome as the worker's last event; returns the exit code.
+    """Run `work` and writes its outcome as the worker's last event. Return the exit code.
 
     0: the event says how it ended. NoRoom's code: the event file's disk is full, and the run waits
     at its last checkpoint. Anything unforeseen is raised, and is a death.
@@ -44,14 +44,16 @@ def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX raised `error` because memory ran out; it has no class of its own for that."""
+    """Return whether MLX raised `error` because memory ran out; it has no class of its own for
+    that.
+    """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     )
 
 
 def outcome_of(intent: str, step: int) -> Outcome:
-    """The outcome that an intent (see `EventSink.intent`) leads to, once `step` is saved."""
+    """Return the outcome that an intent (see `EventSink.intent`) leads to, once `step` is saved."""
     if intent == "cancel":
         return Outcome("cancelled", Finding("job.cancelled_by_user"))
     code = "train.paused" if intent == "pause" else "train.stopped"
@@ -59,12 +61,14 @@ def outcome_of(intent: str, step: int) -> Outcome:
 
 
 def waiting_for_room(code: str = "train.disk_full") -> Outcome:
-    """The outcome of a run that goes on once the disk takes something again."""
+    """Return the outcome of a run that goes on once the disk takes something again."""
     return Outcome("paused", Finding(code, Status.WARNING))
 
 
 def _refused(error: OSError) -> Outcome:
-    """The disk refused a write: a full or read-only one can be mended, so the run only pauses."""
+    """Return the disk refused a write: a full or read-only one can be mended, so the run only
+    pauses.
+    """
     if error.errno in _FULL:
         return waiting_for_room()
     if error.errno == _READ_ONLY:

@@ -41,7 +41,7 @@ class PackedRope(nn.Module):
         self.inner, self._positions = rope, positions
 
     def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
-        """Turns `x` (B, heads, T, D); every token is handed on as a row with its own offset."""
+        """Turn `x` (B, heads, T, D); every token is handed on as a row with its own offset."""
         positions = self._positions.now
         if positions is None:
             return self.inner(x, offset=offset)
@@ -67,7 +67,7 @@ class PackedRows:
     def make_mask(
         self, width: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array:
-        """Which keys each query sees, bool, (B, 1, T, T)."""
+        """Return which keys each query sees, bool, (B, 1, T, T)."""
         place = mx.arange(width)
         back = place[:, None] - place[None]
         seen = back >= 0 if window_size is None else (back >= 0) & (back < window_size)
@@ -75,7 +75,7 @@ class PackedRows:
         return (same & seen)[:, None]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """The keys and values themselves."""
+        """Return the keys and values themselves."""
         return keys, values
 
 
@@ -151,7 +151,9 @@ class Packing:
         return _distance(other, found) < _ROUNDING and _distance(alone, found) < _SAME
 
     def _second(self, model: nn.Module, tokens: mx.array, length: int) -> mx.array:
-        """The logits of the second of two samples, the first of which has `length` tokens."""
+        """Return the logits of the second of two samples, the first of which has `length`
+        tokens.
+        """
         place = mx.arange(len(tokens))
         segments = (place >= length).astype(mx.int32)[None]
         positions = (place - length * segments[0])[None]
@@ -172,7 +174,7 @@ def _packed(kind: Any, segments: mx.array) -> Any:
 
 
 def _distance(found: mx.array, expected: mx.array) -> float:
-    """The largest difference, in parts of the largest number."""
+    """Return the largest difference, in parts of the largest number."""
     found, expected = found.astype(mx.float32), expected.astype(mx.float32)
     share: Any = (mx.abs(found - expected).max() / mx.abs(expected).max()).item()
     return float(share)

@@ -30,7 +30,7 @@ class Questions:
         self._next = 0.0  # when the training has had as long as the answer before it
 
     def answer(self, step: int) -> None:
-        """Answers one of those who wait, with the weights as they are after `step` steps.
+        """Answer one of those who wait, with the weights as they are after `step` steps.
 
         Nobody, while the training has had less time than the last answer took.
         """
@@ -54,7 +54,9 @@ class Questions:
         self._server.close()
 
     def _context(self) -> int:
-        """Tokens for question and answer in what the plan leaves: a step's memory is free now."""
+        """Return the tokens for question and answer in what the plan leaves: a step's memory is
+        free now.
+        """
         limit = self._memory_limit or _UNLIMITED
         return longest(self._shape, limit - mx.get_active_memory(), CONTEXT_TOKENS)
 

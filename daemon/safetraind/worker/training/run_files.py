@@ -51,7 +51,7 @@ class Records:
         self._saved_at = time.monotonic()
 
     def resume(self) -> RunPosition:
-        """Puts everything to where the newest whole checkpoint stood, or begins anew.
+        """Put everything to where the newest whole checkpoint stood, or begins anew.
 
         A damaged checkpoint is passed over with a notice.
         """
@@ -75,7 +75,7 @@ class Records:
         return progress
 
     def _start_from_adapter(self) -> None:
-        """Puts on the adapter that the job starts from, if it names one.
+        """Put on the adapter that the job starts from, if it names one.
 
         Raises NotFound or InvalidInput where the file is gone, changed or another adapter's.
         """
@@ -90,7 +90,7 @@ class Records:
     def begin(
         self, progress: RunPosition, samples: Samples, validation: Samples, total_steps: int
     ) -> None:
-        """Writes that the run is under way, and says once what is left out of the data.
+        """Write that the run is under way, and says once what is left out of the data.
 
         `total_steps`: optimizer steps of the whole run.
         """
@@ -109,7 +109,7 @@ class Records:
     def log(
         self, progress: RunPosition, done: Stepped, learning_rate: float, throughput: Throughput
     ) -> None:
-        """Logs the step that was just done, if anything was learned since the last one logged."""
+        """Log the step that was just done, if anything was learned since the last one logged."""
         if not progress.learned:
             return
         body = StepDone(
@@ -129,12 +129,12 @@ class Records:
         self._emit(body)
 
     def evaluated_base(self, progress: RunPosition, loss: float, samples: int) -> None:
-        """Logs the evaluation before the first step. It is never the best: no adapter has it."""
+        """Log the evaluation before the first step. It is never the best: no adapter has it."""
         progress.base_loss = loss
         self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
 
     def evaluated(self, progress: RunPosition, loss: float, samples: int) -> bool:
-        """Logs an evaluation; True where it is the best so far, which must then be saved."""
+        """Log an evaluation; True where it is the best so far, which must then be saved."""
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         best = progress.judge(loss, name)
         place = (progress.step, progress.epoch, progress.step_in_epoch)
@@ -144,7 +144,7 @@ class Records:
         return best
 
     def save(self, progress: RunPosition) -> None:
-        """Saves a checkpoint, unless this very step is saved already, and what goes with it.
+        """Save a checkpoint, unless this very step is saved already, and what goes with it.
 
         Raises OSError, e.g. on a full disk.
         """
@@ -165,13 +165,13 @@ class Records:
         self._sink.sync()
 
     def fail(self, progress: RunPosition, cause: Finding) -> Outcome:
-        """Ends a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
+        """End a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
         if cause.code == nonfinite.NON_FINITE_WEIGHTS and progress.step == self._saved_step:
             progress = self._withdraw(progress)
         return self.conclude(progress, Outcome("failed", cause))
 
     def conclude(self, progress: RunPosition, outcome: Outcome) -> Outcome:
-        """Writes the tables, the state and the summary; returns the outcome. Raises OSError.
+        """Write the tables, the state and the summary. Return the outcome. Raises OSError.
 
         A run that succeeded has its adapter in `adapters/` then, or has failed.
         """
@@ -214,10 +214,11 @@ class Records:
         )
 
     def _proved(self, progress: RunPosition) -> bool:
-        """Whether `adapters/` holds the best adapter; it is copied there again where it does not.
+        """Return whether `adapters/` holds the best adapter; it is copied there again where it does
+        not.
 
-        Where the best checkpoint is gone too, a copy as it was published stays; else the weights
-        of the last step take its place, with a notice.
+        Where the best checkpoint is gone too, a copy as it was published stays; else the weights of
+        the last step take its place, with a notice.
         """
         folder, output = self._task.adapters, self._task.output
         best = progress.best_checkpoint or checkpoint_name(progress.epoch, progress.step_in_epoch)
@@ -240,10 +241,10 @@ class Records:
         progress.published = sha256(self._task.adapters / adapters.WEIGHTS)
 
     def _withdraw(self, progress: RunPosition) -> RunPosition:
-        """Takes back the checkpoint of this very step, because its weights have gone astray.
+        """Take back the checkpoint of this very step, because its weights have gone astray.
 
-        What was the best before it is published again, or nothing. Returns the progress of the
-        last good checkpoint.
+        What was the best before it is published again, or nothing. Return the progress of the last
+        good checkpoint.
         """
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         self._checkpoints.drop(name)

@@ -17,7 +17,9 @@ class Segment:
         self._ends = time.monotonic() + 60 * minutes if minutes else None
 
     def ended(self, step: int) -> Outcome | None:
-        """The outcome with which to leave after `step` steps, of which one at least is its own."""
+        """Return the outcome with which to leave after `step` steps, of which one at least is its
+        own.
+        """
         if self._ends is None or step == self._first or time.monotonic() < self._ends:
             return None
         return Outcome("paused", Finding("train.segment", args={"step": step}))

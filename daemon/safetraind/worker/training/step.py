@@ -81,7 +81,7 @@ class Stepper:
         return self._split.chunks
 
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
-        """Trains on one window as if it were one large batch; `number` counts optimizer steps.
+        """Train on one window as if it were one large batch; `number` counts optimizer steps.
 
         A window whose loss or gradient is not finite changes nothing, nor does an empty one.
         """
@@ -110,7 +110,7 @@ class Stepper:
         )
 
     def loss_and_norm(self, window: Sequence[Batch], number: int) -> tuple[float, float]:
-        """The mean loss of a window and the length of its gradient; changes nothing."""
+        """Return the mean loss of a window and the length of its gradient; changes nothing."""
         loss, gradients = self.gradients(window, number)
         return _number(loss), _number(_norm(gradients))
 
@@ -124,7 +124,7 @@ class Stepper:
         return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
-        """The mean loss of a window and its gradient, added up over its micro-batches.
+        """Return the mean loss of a window and its gradient, added up over its micro-batches.
 
         Each counts by its share of the window's predictions, so that tokens weigh equally however
         the window is cut. Dropout follows from the seed, `number` and the micro-batch's place.
@@ -140,7 +140,9 @@ class Stepper:
         return loss, gradients
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """The mean loss per prediction that counts, without dropout, and the number of samples."""
+        """Return the mean loss per prediction that counts, without dropout, and the number of
+        samples.
+        """
         total, learned, samples = 0.0, 0, 0
         self.model.eval()
         for batch in batches:
@@ -151,7 +153,7 @@ class Stepper:
         return total / max(1, learned), samples
 
     def restore(self, optimizer_state: dict[str, mx.array]) -> None:
-        """Takes over the optimizer's state, by name. Raises KeyError where an array is missing.
+        """Take over the optimizer's state, by name. Raises KeyError where an array is missing.
 
         The functions are compiled anew, because they capture the arrays that are there then.
         """
@@ -163,7 +165,9 @@ class Stepper:
         self._compile()
 
     def _arrays(self, batch: Batch) -> Arrays:
-        """A batch on the device. Before its shape would be one trace too many, all are dropped."""
+        """Return a batch on the device. Before its shape would be one trace too many, all are
+        dropped.
+        """
         arrays = _on_device(batch)
         self._shapes.add(tuple(sorted((name, array.shape) for name, array in arrays.items())))
         if len(self._shapes) > MOST_SHAPES:
@@ -171,7 +175,7 @@ class Stepper:
         return arrays
 
     def _compile(self) -> None:
-        """Compiles anew, for no shape yet; MLX keeps a trace for each shape of a batch it meets."""
+        """Compile anew, for no shape yet; MLX keeps a trace for each shape of a batch it meets."""
         self._shapes: set[tuple[Any, ...]] = set()
         state = [self.model.state, self.optimizer.state, mx.random.state]
         compiled = partial(mx.compile, inputs=state, outputs=state)
@@ -210,7 +214,7 @@ class Stepper:
 
     @contextmanager
     def _handing(self, arrays: Arrays, key: mx.array | None) -> Iterator[None]:
-        """Hands the layers what they need on the way there and back: dropout keys and positions."""
+        """Hand the layers what they need on the way there and back: dropout keys and positions."""
         if key is not None and self._dropouts:
             self._keys.rows = mx.random.split(key, self._dropouts)
         at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
@@ -224,14 +228,14 @@ class Stepper:
 
 
 def _on_device(batch: Batch) -> Arrays:
-    """The arrays of a batch by name; segments and positions only where it is packed."""
+    """Return the arrays of a batch by name; segments and positions only where it is packed."""
     names = ("inputs", "places", "targets", "weights", "segments", "positions")
     found = {name: getattr(batch, name) for name in names}
     return {name: mx.array(values) for name, values in found.items() if values is not None}
 
 
 def _norm(gradients: Gradients) -> mx.array:
-    """The length of all gradients taken as one vector, float32."""
+    """Return the length of all gradients taken as one vector, float32."""
     squares = tree_map(lambda g: g.astype(mx.float32).square().sum(), gradients)
     return mx.sqrt(tree_reduce(mx.add, squares, mx.array(0.0)))
 

@@ -27,7 +27,7 @@ def summary(
     samples: Samples,
     validation: Samples,
 ) -> dict[str, Any]:
-    """The file's content. Seconds, tokens, bytes; steps are optimizer steps."""
+    """Return the file's content. Seconds, tokens, bytes; steps are optimizer steps."""
     return {
         "format": 1,
         "version": 1,
@@ -62,7 +62,7 @@ def summary(
 
 
 def _data(task: Task) -> dict[str, Any]:
-    """The files of the training, and what they were prepared of, where that is known."""
+    """Return the files of the training, and what they were prepared of, where that is known."""
     paths = {"train": task.spec.train, "valid": task.spec.valid}
     found: dict[str, Any] = {
         part: {"path": path, "sha256": task.hashes[part]}
@@ -77,7 +77,7 @@ def _data(task: Task) -> dict[str, Any]:
 
 
 def best_of(progress: RunPosition) -> dict[str, Any]:
-    """The best checkpoint, its step and its loss; empty before the first evaluation."""
+    """Return the best checkpoint, its step and its loss; empty before the first evaluation."""
     if not progress.best_step:
         return {}
     return {
@@ -93,7 +93,7 @@ def _used(samples: Samples) -> int:
 
 
 def _happened(events: Path) -> Iterator[dict[str, Any]]:
-    """Notices and interruptions: settings changed, holds, damage, deaths."""
+    """Notice and interruptions: settings changed, holds, damage, deaths."""
     known = history(read.event for read in event_file.read(events))
     interrupted = [one for one in known.troubles if one.state is JobState.INTERRUPTED]
     for one in sorted([*known.notices, *interrupted], key=lambda one: one.time):

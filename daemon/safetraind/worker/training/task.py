@@ -40,7 +40,7 @@ class Task:
 
 
 def read(run: RunFolder) -> Task:
-    """The task in a run folder.
+    """Return the task in a run folder.
 
     Raises Damaged where its files cannot be read, Incompatible where a newer version wrote them.
     """

@@ -18,7 +18,7 @@ class Throughput:
         self._tokens = 0
 
     def add(self, done: Stepped) -> None:
-        """Takes in a step that was just done."""
+        """Take in a step that was just done."""
         self._first = self._first or time.perf_counter() - self._began
         self._steps += 1
         self._stepping += done.seconds
@@ -31,7 +31,7 @@ class Throughput:
         return speed
 
     def eta(self, steps_left: int) -> float:
-        """Seconds that `steps_left` steps will take at the mean of this attempt so far.
+        """Return the seconds that `steps_left` steps will take at the mean of this attempt so far.
 
         The mean counts all the time that went by, so evaluations, checkpoints and answers are in
         it; only the first step is left out as soon as there is a second one.

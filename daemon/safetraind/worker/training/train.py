@@ -33,7 +33,7 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
 
 def main(arguments: list[str]) -> int:
-    """Trains the job in the run folder that the only argument names."""
+    """Train the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
     return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
@@ -130,8 +130,8 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
-    """The outcome with which to leave after `step` steps: as asked, at the end of a segment, or
-    because others need the memory.
+    """Return the outcome with which to leave after `step` steps: as asked, at the end of a segment,
+    or because others need the memory.
     """
     intent = sink.intent()
     return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()

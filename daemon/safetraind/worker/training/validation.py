@@ -28,7 +28,7 @@ class Validation:
     def evaluate_base(self, progress: RunPosition) -> Finding | None:
         """Evaluate before the first step of a run, so that its curve begins with doing nothing.
 
-        A run that goes on has done so before. Returns why the loss is not finite, else None.
+        A run that goes on has done so before. Return why the loss is not finite, else None.
         """
         if not self.usable or progress.step:
             return None

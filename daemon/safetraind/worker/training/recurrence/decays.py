@@ -42,7 +42,8 @@ class Decays:
             self.whole = self.whole * _wide((last == before)[..., None])
 
     def within(self, rows: mx.array, columns: mx.array) -> mx.array:
-        """The decayed products of `rows` with the `columns` before them, (…, C, C), strictly lower.
+        """Return the decayed products of `rows` with the `columns` before them, (…, C, C), strictly
+        lower.
 
         With a decay of each channel the products are taken level by level: for the pairs that a
         border between two blocks of 1, 2, 4, … tokens parts, each side decays to that border.
@@ -70,8 +71,8 @@ def between(logs: mx.array) -> mx.array:
 
 
 def _exp(logs: mx.array) -> mx.array:
-    """The exponential, in a kernel of its own: in one with what it is multiplied by, `mx.compile`
-    would take it anew for every number that it is broadcast to.
+    """Return the exponential, in a kernel of its own: in one with what it is multiplied by,
+    `mx.compile` would take it anew for every number that it is broadcast to.
     """
     return mx.depends([mx.exp(logs)], [logs])[0]
 
@@ -82,7 +83,7 @@ def _products(logs: mx.array) -> mx.array:
 
 
 def _of_products(_: mx.array, cotangent: mx.array, left: mx.array) -> mx.array:
-    """A logarithm at t is in what is left, for every i from t on, of every j before t."""
+    """Return a logarithm at t is in what is left, for every i from t on, of every j before t."""
     later = mx.cumsum(cotangent * left, axis=-2, reverse=True)
     return mx.where(_lower(), later, 0).sum(-1, keepdims=True)
 

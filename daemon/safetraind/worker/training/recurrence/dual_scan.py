@@ -20,10 +20,10 @@ def dual_span(
     v: mx.array,
     log_decay: mx.array,
 ) -> list[mx.array]:
-    """A few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
+    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
 
-    `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B, T, H, V), `log_decay`
-    (B, T, H). Arrays here are (B, groups, chunks, tokens of a chunk, heads of a group × V).
+    `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B, T, H, V), `log_decay` (B,
+    T, H). Arrays here are (B, groups, chunks, tokens of a chunk, heads of a group × V).
     """
     groups, (heads, values) = k.shape[2], state.shape[2::2]
     decays = Decays(by_chunk(log_decay[..., None], groups), segments)
@@ -52,5 +52,5 @@ def _flat(part: mx.array) -> mx.array:
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """The chunks apart: split, because on the way back an index would fill up with zeros."""
+    """Return the chunks apart: split, because on the way back an index would fill up with zeros."""
     return [chunk.squeeze(2) for chunk in mx.split(chunks, chunks.shape[2], axis=2)]

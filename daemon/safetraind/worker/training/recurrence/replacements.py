@@ -212,7 +212,8 @@ def _selective(
     segments: mx.array | None,
     normed: Callable[[Any, list[mx.array]], list[mx.array]],
 ) -> Pair:
-    """The selective state-space step of Mamba 1 on all tokens `x` (B, T, D) after the convolution.
+    """Return the selective state-space step of Mamba 1 on all tokens `x` (B, T, D) after the
+    convolution.
 
     `normed` does to delta, B and C what the architecture does.
     """
@@ -257,7 +258,7 @@ def _wkv7_span(state: mx.array, *parts: mx.array) -> list[mx.array]:
 
 
 def _conv(original: Callable[..., mx.array], segments: mx.array, layer: Any, x: mx.array) -> Any:
-    """A depthwise causal convolution that sees only its own sample.
+    """Return a depthwise causal convolution that sees only its own sample.
 
     `x` (B, K - 1 + T, D) begins with K - 1 tokens of zeros, as mlx-lm's layers make it.
     """

@@ -14,7 +14,7 @@ Span = Callable[..., list[mx.array]]
 def in_spans(
     span_at: Callable[[int], Span], state: mx.array, parts: Sequence[mx.array], length: int
 ) -> tuple[mx.array, mx.array]:
-    """The outputs (B, T, …) of every token, and the state after the last one.
+    """Return the outputs (B, T, …) of every token, and the state after the last one.
 
     `parts`, arrays (B, T, …), are cut into spans of `length` tokens; `span_at(start)` computes the
     one that begins at `start`. On the way back each span is computed again from the state it began
