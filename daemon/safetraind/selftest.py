@@ -98,7 +98,9 @@ class Run:
 
 
 def main(arguments: list[str]) -> int:
-    """Run all of it. 0: all passed; 1: something did not; else the exit code of an error."""
+    """Run the self-test. Return 0 where all passed, 1 where something failed, else the exit code of
+    an error.
+    """
     thorough = "--thorough" in arguments
     try:
         with tempfile.TemporaryDirectory(prefix="safetrain-selftest-") as folder:
@@ -195,7 +197,7 @@ class Selftest:
         kill: bool = False,
         model: str = "",
     ) -> Run:
-        """Return one training to its end. Raises Unreachable where it does not come to one."""
+        """Run one training to its end. Raises Unreachable where it does not come to one."""
         spec = _spec(self._folder, name, way, model)
         job = jobs.Submit(jobs_pb2.SubmitRequest(spec=spec_to_wire(spec)), timeout=60).job.id
         run = self._home.run(job)
@@ -277,7 +279,9 @@ def _make(folder: Path) -> None:
 
 
 def _difference(one: Run, other: Run) -> dict[str, int]:
-    """How many losses differ, of how many; empty where losses and adapters are equal to the bit."""
+    """Return the number of losses that differ, and of all; empty where losses and adapters are
+    equal to the bit.
+    """
     differing = sum(
         number not in other.steps or other.steps[number].loss != step.loss
         for number, step in one.steps.items()

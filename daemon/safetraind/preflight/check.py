@@ -68,5 +68,5 @@ def failed_softly(code: str, **args: ArgValue) -> Finding:
 
 
 def info(code: str, **args: ArgValue) -> Finding:
-    """Return a finding that only tells."""
+    """Return a finding that informs and stops nothing."""
     return Finding(code, Status.INFO, args=args)

@@ -41,8 +41,8 @@ class Problems:
 
 
 def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectRequest:
-    """What the worker is asked in preflight. `vocabulary`: rows of the model's embedding, 0 where
-    they are not known.
+    """Return the request to the inspect worker. `vocabulary`: rows of the model's embedding, 0
+    where unknown.
     """
     targets = spec.settings.get("lora_targets")
     return InspectRequest(
@@ -58,7 +58,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
 
 
 def inspection_end(ended: WorkerResult[InspectResult]) -> Finding:
-    """Return why an inspection wrote no result."""
+    """Return the finding for an inspection that ended without a result."""
     if ended.limit:
         return Finding(f"data.inspection_{ended.limit}", Status.FAILED, True)
     lines = [line for line in ended.log.strip().splitlines() if line[:1].strip()]
@@ -67,7 +67,7 @@ def inspection_end(ended: WorkerResult[InspectResult]) -> Finding:
 
 
 def data_from(result: InspectResult, problems: Sequence[Finding]) -> Data:
-    """What preflight judges of the worker's answer."""
+    """Return the worker's result as the data facts that checks and planner read."""
     tokenizer = result.tokenizer or TokenizerFacts()
     model = result.model or ModelReading()
     return Data(

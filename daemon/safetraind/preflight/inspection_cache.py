@@ -42,18 +42,20 @@ class _Kept:
 
 
 class InspectionCache:
-    """Those of one daemon."""
+    """The inspections of one daemon."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     def through(self, workers: Workers) -> CachingWorkers:
-        """`workers`, but for inspections that were made before."""
+        """Return `workers` with this cache in front of their inspections."""
         return CachingWorkers(workers, self)
 
     async def inspect(self, workers: Workers, request: InspectRequest, tell: Tell) -> Ended:
-        """As the worker would: its lines go to `tell`, those of problems even the second time."""
+        """Return the kept result of an equal inspection, or run a worker. `tell` takes the worker's
+        lines; of a kept result, those of problems alone.
+        """
         async with self._turn:
             key = await bounded(request.model, _key, request)
             kept = self._kept.get(key)
@@ -101,7 +103,7 @@ class CachingWorkers:
         lease: bool,
         on_progress: Callable[[Line], None] | None = None,
     ) -> WorkerResult[Result]:
-        """As `Workers.run_worker`."""
+        """Run a worker as `Workers.run_worker` does; an inspection goes through the cache."""
         if role.name != INSPECT.name:
             return await self._workers.run_worker(
                 role, request, lease=lease, on_progress=on_progress

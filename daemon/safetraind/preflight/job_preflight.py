@@ -46,7 +46,7 @@ _FREE_IN_GOING_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What the checks at submit found and predict."""
+    """The findings and predictions of the checks at submit."""
 
     findings: tuple[Finding, ...] = ()
     forecast: Forecast = field(default_factory=Forecast)
@@ -63,11 +63,12 @@ class Planning:
         self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
-        """Return all that can be known without the GPU. Raises Blocked with the first finding that
-        blocks, and what the hub raises where a model that is not here cannot be downloaded.
+        """Return what can be known without the GPU.
 
-        `idle`: what is free now is what the job will find; else it is judged by what the machine
-        has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
+        Raises Blocked with the first finding that blocks, and the hub's error for a missing model
+        that cannot be downloaded. `idle`: judge by the memory that is free now; else by all memory
+        of the machine. Large files are read for FORESEE_SECONDS. The rest is read when the job's
+        turn comes.
         """
         folder = await bounded(spec.model, self._folder, spec.model)
         facts = await bounded(spec.output, gather_facts, spec, self._home, folder)
@@ -207,7 +208,9 @@ def _reject(findings: list[Finding]) -> None:
 
 
 def _seen_so_far(problems: Sequence[Finding]) -> list[Finding]:
-    """What is wrong with files that were not read to their end, as a whole preflight says it."""
+    """Return the problems found so far in files that were not read to their end, worded as by a
+    whole preflight.
+    """
     wrong = [problem for problem in problems if problem.status is Status.FAILED]
     if not wrong or wrong[0].blocks:
         return wrong
@@ -219,14 +222,16 @@ def _seen_so_far(problems: Sequence[Finding]) -> list[Finding]:
 
 
 def _left_alone(facts: Facts) -> Facts:
-    """As if nothing else used the machine's memory: what does so now may be gone by then."""
+    """Return the facts for a machine whose memory nothing else uses: what uses it now may have
+    ended when the job starts.
+    """
     host = facts.host
     free = dataclasses.replace(host, memory_free=host.memory_usable, limit_used=0, swap_used=0)
     return dataclasses.replace(facts, host=free)
 
 
 def _forecast(preflight_run: PreflightRun) -> Foreseen:
-    """What the preflight found and predicts. Raises Blocked."""
+    """Return the preflight's findings and prediction. Raises Blocked."""
     *others, last = preflight_run.findings
     if last.code.startswith("plan.refused") and not _is_sure(preflight_run):
         preflight_run.findings[:] = [*others, dataclasses.replace(last, status=Status.WARNING)]

@@ -31,12 +31,12 @@ _MOST_PROBES = 3  # of one round, where somebody else ends them
 
 
 class Measuring:
-    """What one preflight knows by measuring, and the question that it asks the planner."""
+    """The measurements of one preflight, and the planner's question made of them."""
 
     def __init__(
         self, spec: JobSpec, workers: Workers, home: Home, *, effective_batch: int, seconds: float
     ) -> None:
-        """`seconds`: for all probes together. `effective_batch`: see `Question`."""
+        """`seconds`: the time limit of all probes together. `effective_batch`: see `Question`."""
         self.measures: list[Measure] = []
         self._spec = spec
         self._workers = workers
@@ -51,9 +51,9 @@ class Measuring:
 
     @property
     def outside(self) -> int:
-        """What the worker costs beside MLX's arrays, in bytes.
+        """The worker's memory beside MLX's arrays, in bytes.
 
-        The least that was seen: a probe that tries several setups keeps scraps of each.
+        The least that was seen, since a probe that tries several setups keeps remainders of each.
         """
         seen = [measure.outside for measure in self.measures if measure.outside]
         return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
@@ -119,7 +119,7 @@ class Measuring:
                 return
 
     def question(self, facts: Facts) -> Question | None:
-        """What the planner is asked; None while data or model say too little."""
+        """Return the planner's question; None while data or model are not known well enough."""
         data, model, device = facts.data, facts.model, facts.device
         if data is None or data.train is None or data.train.lengths is None:
             return None
@@ -171,7 +171,9 @@ class Measuring:
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self, facts: Facts) -> list[Setup]:
-        """What a probe should run next; nothing where nothing more could change the plan."""
+        """Return the setups that a probe should run next; empty where nothing more could change the
+        plan.
+        """
         question = self.question(facts)
         if question is None or self._loads_only:
             return []

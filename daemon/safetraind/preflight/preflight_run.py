@@ -60,7 +60,9 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How it came out. Paths are empty where nothing could be written."""
+    """The counts of a preflight's findings, and its files. A path is empty where nothing could be
+    written.
+    """
 
     passed: int
     failed: int
@@ -117,16 +119,16 @@ class PreflightRun:
 
     @property
     def measures(self) -> list[Measure]:
-        """What is known by measuring, of this preflight and of earlier ones."""
+        """The measures of this preflight and of earlier ones."""
         return self._measuring.measures
 
     @property
     def question(self) -> Question | None:
-        """What the planner is asked; None while data or model say too little."""
+        """The planner's question; None while data or model are not known well enough."""
         return self._measuring.question(self._facts)
 
     async def run(self) -> AsyncGenerator[Step, None]:
-        """`judged`, then the two files and the summary."""
+        """Yield the steps of `judged`, then write the two files and yield the summary."""
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
@@ -157,7 +159,7 @@ class PreflightRun:
     async def _gather_for(
         self, section: str, inspection: asyncio.Task[None]
     ) -> AsyncGenerator[Step, None]:
-        """What a section needs to know beyond the first facts."""
+        """Gather the facts that a section needs beyond the first ones, and yield the progress."""
         if section == "dependencies":
             yield WorkerProgress("inspecting")
             await inspection

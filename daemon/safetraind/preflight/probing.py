@@ -57,7 +57,7 @@ class Round:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether somebody ended the worker, which tells nothing of what it tried.
+        """Whether a user or the system ended the worker, which says nothing about its setup.
 
         A SIGKILL is somebody's where the kernel counts its own for memory, and counted none.
         """

@@ -71,7 +71,7 @@ def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -
 
 
 def usual_lengths() -> Lengths:
-    """What is planned for where no data is named: 1,000 samples of 512 tokens."""
+    """Return the lengths assumed where no data is named: 1,000 samples of 512 tokens."""
     return _lengths(Counter({_USUAL_LENGTH: _USUAL_SAMPLES}))
 
 
@@ -98,7 +98,9 @@ def _tokens(line: bytes) -> int:
 
 
 def _lengths(counts: Counter[int]) -> Lengths:
-    """Return half of each sample is taken to be its answer."""
+    """Return `Lengths` of samples counted by tokens. Half of each sample is taken to be its
+    answer.
+    """
     pairs = sorted(counts.items())
     tops = [(n, n // 2) for n, count in reversed(pairs) for _ in range(min(count, _TOPS))][:_TOPS]
     return Lengths(
@@ -118,7 +120,7 @@ def known_speed(home: Home) -> Speed | None:
 
 
 def _measured(home: Home) -> Iterator[tuple[float, Speed]]:
-    """Yield each model's time of measuring and speed."""
+    """Yield the time of measuring and the speed of each model."""
     for known in all_known(home.learned):
         timed = [measure for measure in known.found.measures if measure.tokens_per_second]
         if known.shape is not None and timed:

@@ -65,7 +65,7 @@ class EphemeralWorkers:
     """Starts ephemeral workers; those that need the GPU share the one lease it was given."""
 
     def __init__(self, home: Home, supervisor: Supervisor, lease: int | None = None) -> None:
-        """`lease`: a descriptor that holds the lease, or None: then none can be had."""
+        """`lease`: a descriptor that holds the GPU lease; None where it cannot be had."""
         self._home = home
         self._supervisor = supervisor
         self._lease = lease

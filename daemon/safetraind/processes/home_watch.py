@@ -1,4 +1,4 @@
-"""What can be lost of the home of a living daemon: its lock, its database, or all of it."""
+"""Detects the loss of a living daemon's home: of its lock, of its database, or of all of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Identity = tuple[int, int]  # device and inode
 
 
 class Loss(StrEnum):
-    """What is gone, or is another's by now."""
+    """The part of the home that is gone, or that belongs to another daemon."""
 
     HOME = "home"
     LOCK = "lock"

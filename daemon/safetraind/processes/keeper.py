@@ -31,7 +31,7 @@ _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can
 
 
 def main(arguments: list[str]) -> int:
-    """Run the worker to its end and writes `exit.json`. Return 0 once that is done."""
+    """Run the worker to its end and write `exit.json`. Return 0 once that is done."""
     run, role = Path(arguments[0]), arguments[1]
     attempt = _attempt(run)
     command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
@@ -101,8 +101,9 @@ def _keep_awake(pid: int) -> None:
 
 
 class _Sampler:
-    """Takes the worker's footprint every two seconds, and on a Mac the system's memory pressure;
-    the last ones tell how it died. Keeps its log small, too.
+    """Samples the worker's footprint every two seconds, and on a Mac the system's memory pressure.
+
+    The last samples are evidence of the cause of death. It also keeps the worker's log small.
     """
 
     def __init__(self, pid: int, log: Path) -> None:
@@ -121,8 +122,9 @@ class _Sampler:
 
 
 def _bound(log: Path) -> None:
-    """Cut a log that grew too large to its newest part. Whoever writes it appends, and goes on
-    behind that.
+    """Cut a log that grew too large to its newest part.
+
+    Its writers append, and so continue behind that part.
     """
     with contextlib.suppress(OSError):
         size = log.stat().st_size
@@ -171,8 +173,8 @@ class _KernelKills:
         self._in_group, self._anywhere = _kills_in_group(), _kills_anywhere()
 
     def since_then(self) -> int | None:
-        """In this process's control group. Where that count can't be read, 0 if the kernel has
-        killed nobody at all, and None, not known, if it has.
+        """Return the number of memory kills in this process's control group since then. Where that
+        count can't be read, return 0 if the kernel has killed nothing at all, else None.
         """
         now = _kills_in_group()
         if now is not None and self._in_group is not None:

@@ -68,8 +68,8 @@ class WriteIntent:
 
 @dataclass(frozen=True, slots=True)
 class WaitForResources:
-    """Report when a held job may go on: when `memory` bytes can be had; else after a rest of
-    `seconds`; else when its disks have room.
+    """Report when a held job may continue: once `memory` bytes are available, else after a rest of
+    `seconds`, else when its disks have room.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""What a worker's exit means: why it ended, and what stood in its way; pure."""
+"""The cause of a worker's end, and the finding on it; pure."""
 
 from __future__ import annotations
 

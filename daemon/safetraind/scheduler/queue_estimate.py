@@ -47,7 +47,9 @@ def run_order(scheduler: SchedulerState) -> RunOrder:
 
 
 def _simulated(scheduler: SchedulerState, waiting: Sequence[Job], ended: set[int]) -> list[Job]:
-    """Always the first in the queue that waits for nothing, until none is left."""
+    """Return the order in which the jobs run: always the first in the queue that waits for no
+    other, until none is left.
+    """
     ready: list[int] = []
     behind: defaultdict[int, list[int]] = defaultdict(list)  # by the job that is waited for
     for index, job in enumerate(waiting):

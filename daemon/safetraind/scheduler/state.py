@@ -1,4 +1,4 @@
-"""What the scheduler knows: every job, who has the GPU lease, and how a worker exited."""
+"""The scheduler's state: all jobs, the holder of the GPU lease, and the ends of workers."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class SchedulerState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended: its last word, if it had one, and what its keeper wrote.
+    """A worker's end, from its last event, if it wrote one, and its keeper's note.
 
-    `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
-    `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
-    `panic`: the report of a kernel panic that restarted the machine meanwhile, a path.
-    `ineffective`: what it said of the fallbacks, see `Job`.
+    `spoke`: it sent at least one event in this attempt, or the keeper saw it end. `memory_short`:
+    it was killed, and what was seen just before speaks for memory as the cause. `panic`: the report
+    of a kernel panic that restarted the machine meanwhile, a path. `ineffective`: what it said of
+    the fallbacks, see `Job`.
     """
 
     outcome: str = ""

@@ -1,4 +1,4 @@
-"""What happens next, as a pure function: (state, trigger) → (state, effects).
+"""The next state, as a pure function: (state, trigger) → (state, effects).
 
 No I/O and no clock. The state is all jobs and who has the GPU lease; a trigger is a user's request
 or something that happened; the controller carries the effects out, in their order.
@@ -89,7 +89,9 @@ def _cancel(scheduler: SchedulerState, trigger: CancelAsked) -> Decision:
 def _leave(
     scheduler: SchedulerState, job: Job, intent: str, state: JobState, cause: Finding
 ) -> Decision:
-    """At once for a job that waits; at its next step or section for one at work."""
+    """Carry an intent out at once for a job that waits; at its next step or section for one that
+    runs.
+    """
     if job.state is JobState.RUNNING:
         return with_job(scheduler, job, intent=intent), [WriteIntent(job.id, intent)]
     if job.state is JobState.CHECKING:

@@ -1,4 +1,4 @@
-"""What happens to a job whose worker has ended or could not be started; pure."""
+"""The consequences of a worker's end, or of one that could not be started; pure."""
 
 from __future__ import annotations
 

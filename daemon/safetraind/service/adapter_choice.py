@@ -1,4 +1,6 @@
-"""Which job's adapter a call is about: the one that was named, else the newest that has one."""
+"""The choice of a call's adapter: that of the job named, else that of the newest job that has
+one.
+"""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
 
 def _to_wire(line: InspectLine) -> data_pb2.ValidateEvent | None:
-    """Convert a worker's line; None for a kind that clients are not told."""
+    """Convert a worker's line; None for a kind that is not sent to clients."""
     event = data_pb2.ValidateEvent()
     if line.progress:
         fill(event.progress, line.progress)

@@ -166,7 +166,7 @@ def default_questions(train: str) -> str:
 
 
 def _told(job_id: int, event: Event) -> evaluations_pb2.EvaluateEvent | None:
-    """What a client is told of an event; None for nothing."""
+    """Convert an event for the client; None for one that is not sent."""
     match event.body:
         case PhaseChanged(phase):
             return _progress(job_id, phase, -1.0)
@@ -183,7 +183,7 @@ def _progress(job_id: int, phase: str, done: float) -> evaluations_pb2.EvaluateE
 
 
 def _error_of(cause: Finding | None) -> SafetrainError:
-    """Return the error that a job's cause tells: a mistake in the input stays one."""
+    """Return the error for a job's cause. A mistake in the input stays one."""
     if cause is None:
         return Broken("evaluate.no_result", path="")
     kinds = (kind for prefix, kind in _KINDS.items() if cause.code.startswith(prefix))

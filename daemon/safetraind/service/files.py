@@ -95,7 +95,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         raise NotFound("files.none", id=job_id, name=name)
 
     def _paths(self, job_id: int, output: Path) -> list[Path]:
-        """Return the job's results; none where the folder holds another training by now."""
+        """Return the job's results; empty where the folder now holds another training."""
         state = training_state.read(output)
         if state is not None and not state.belongs_to(job_id, self._controller.home.root):
             return []

@@ -31,7 +31,7 @@ class DeliveredWatermark:
         return self._known[job_id]
 
     def _read(self, job_id: int) -> int:
-        """What the file holds; 0 for what was never given out."""
+        """Return the number in the file; 0 where it is missing or was never written."""
         try:
             seq = int(self._home.run(job_id).delivered.read_text(encoding="ascii")[: 2 * _DIGITS])
         except (OSError, ValueError):

@@ -38,7 +38,9 @@ def read(path: Path, cls: type[D]) -> D | None:
 
 
 def read_known(path: Path, cls: type[D]) -> D | None:
-    """As `read`, but None for a file of a newer version too: the file only helps."""
+    """Read a document as `read` does; None for a file of a newer version too, because the caller
+    can do without it.
+    """
     try:
         return read(path, cls)
     except Incompatible:

@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of a JSON value. Raises OSError."""
+    """Write a JSON value by `write_text`. Raises OSError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -80,7 +80,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """`sync` of a file or folder by its name. Raises OSError."""
+    """Sync a file or folder to the disk by its name. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)

@@ -91,7 +91,7 @@ class EventFeed:
 
     @property
     def changes(self) -> int:
-        """How often watchers were woken so far; note it before reading."""
+        """The number of times that watchers were woken. Note it before reading."""
         return self._changes
 
     async def changed(self, since: int) -> None:

@@ -92,9 +92,9 @@ class Read:
 def read(path: Path, offset: int = 0) -> Iterator[Read]:
     """Yield all complete lines of the file from byte `offset` on.
 
-    What is appended meanwhile is left to the next reading. Adjacent bad lines come out as one
-    `Damaged` with the bytes they span. A missing file is empty, and so is what is none. Raises
-    Incompatible for a file of a newer version's format.
+    Lines appended meanwhile are left to the next reading. Adjacent bad lines are yielded as one
+    `Damaged` with the bytes they span. A missing file yields nothing, and neither does a path that
+    is no file. Raises Incompatible for a file of a newer version's format.
     """
     try:
         file = path.open("rb")
@@ -134,7 +134,7 @@ def _damaged(first: int, end: int) -> Read:
 
 
 def read_known(path: Path) -> Iterator[Read]:
-    """As `read`, but a file of a newer version is empty."""
+    """Yield events as `read` does; nothing for a file of a newer version."""
     with contextlib.suppress(Incompatible):
         yield from read(path)
 
@@ -155,7 +155,7 @@ class EventWriter:
     """
 
     def __init__(self, path: Path, attempt: int, floor: int = 0) -> None:
-        """Opens `path` for appending. No `seq` at or below `floor` is given out."""
+        """Open `path` for appending. No `seq` at or below `floor` is given out."""
         self._path = path
         self._attempt = attempt
         self._seq = max(floor, last_seq(path))
@@ -170,8 +170,10 @@ class EventWriter:
         return self._seq
 
     def append(self, body: Body) -> int:
-        """Write one event and returns its `seq`. Raises OSError, e.g. on a full disk; the event is
-        then not in the file, and its `seq` is used by the next one.
+        """Write one event and return its `seq`.
+
+        Raises OSError, e.g. on a full disk. The event is then not in the file, and the next one
+        gets its `seq`.
         """
         self._write(encode(self._seq + 1, self._attempt, time.time(), body))
         self._seq += 1

@@ -1,4 +1,4 @@
-"""Whether two paths name one folder, which their texts do not tell.
+"""Whether two paths name one folder, which their texts do not show.
 
 A folder that is there is known by device and inode: links, bind mounts and macOS's firmlinks have
 others names for it. Of one that is still to be made, macOS takes `Out` and `out`, and a letter with

@@ -62,11 +62,12 @@ class JobStore:
     """The database of one home. Every call commits, and a commit outlives a power cut."""
 
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
-        """Opens or makes it, and brings it to the newest version after a backup.
+        """Open the database, or make it. An older one is brought to the newest version after a
+        backup.
 
-        `is_new` tells afterwards whether there was nothing, or an empty file.
-        Raises Incompatible where a newer safetrain wrote it, Damaged where it can't be trusted;
-        the file is then left as it is. Raises NoRoom where the disk refuses.
+        `is_new` is then True where there was no file, or an empty one. Raises Incompatible where a
+        newer safetrain wrote it, and Damaged where it can't be trusted; the file is then left as it
+        is. Raises NoRoom where the disk refuses.
         """
         self._path = path
         self.is_new = not path.exists() or path.stat().st_size == 0
@@ -177,7 +178,7 @@ class JobStore:
             db.executemany("UPDATE jobs SET progress = ? WHERE id = ?", values)
 
     def progress_of(self, job_id: int) -> str:
-        """What `keep_progress` kept; empty where nothing was."""
+        """Return the text given to `keep_progress`; empty where there is none."""
         row = self._db.execute("SELECT progress FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return str(row["progress"] or "") if row else ""
 
@@ -229,7 +230,7 @@ class JobStore:
         return [row["output"] for row in self._db.execute(query)]
 
     def all(self) -> list[Record]:
-        """Return every job, oldest first. Raises Damaged."""
+        """Return the records of all jobs, oldest first. Raises Damaged."""
         try:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY id").fetchall()
         except sqlite3.DatabaseError as error:
@@ -377,7 +378,7 @@ def _copy(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _fixed(spec: JobSpec) -> dict[str, Any]:
-    """What the scheduler knows of a job by its specification alone."""
+    """Return the scheduler's fields of a job that follow from its specification alone."""
     return {"allow_shorter": spec.allow_shorter, "evaluates": bool(spec.evaluates)}
 
 

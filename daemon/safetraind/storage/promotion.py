@@ -1,4 +1,6 @@
-"""Which checkpoint's adapter is published in `adapters/`: chosen by the trainer, or by the user."""
+"""The checkpoint whose adapter is published in `adapters/`, chosen by the trainer or by the
+user.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What `adapters/` (at `path`) holds now, and held `before`; empty: the best by loss."""
+    """The checkpoint in `adapters/` (at `path`) now, and the one `before`; empty: the best by
+    loss.
+    """
 
     checkpoint: str
     before: str

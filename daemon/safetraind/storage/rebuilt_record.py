@@ -58,8 +58,7 @@ def rebuild(run: RunFolder, job_id: int, document: JobDocument | None = None) ->
 
 
 def is_ahead(rebuilt: Job, row: Job) -> bool:
-    """Return whether a job's events tell what its row does not know: then the database lost its
-    end.
+    """Return whether a job's events are ahead of its row, because the database lost its end.
 
     The row is always written first, so events are behind it, or even.
     """

@@ -25,5 +25,5 @@ class Record:
 
     @property
     def spec(self) -> JobSpec:
-        """What the user asked for."""
+        """The specification as the user gave it."""
         return self.document.spec

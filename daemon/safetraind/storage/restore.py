@@ -26,10 +26,11 @@ _LOOK_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What `restore` did. `jobs`: all that there are now; `rebuilt`: those taken from run folders.
+    """The result of `restore`. `jobs`: the number of all jobs. `rebuilt`: those taken from run
+    folders.
 
-    `backup`: when the backup was written, seconds since the epoch, UTC; 0: none was used. `aside`:
-    where the damaged database is now; empty where it was whole.
+    `backup`: the time at which the backup was written, seconds since the epoch, UTC; 0: none was
+    used. `aside`: the path to which the damaged database was moved; empty where it was whole.
     """
 
     jobs: int
@@ -76,11 +77,11 @@ def add_lost(store: JobStore, home: Home, *, every: bool = False) -> int:
 
 
 def restore(home: Home) -> Restored:
-    """Make the database of a home whole, while no daemon serves it.
+    """Repair the database of a home while no daemon serves it.
 
-    A damaged one is moved aside, the daily backup takes its place where there is one, and what the
-    run folders tell is added or counts before it. Raises OSError, NoRoom, and Incompatible for a
-    database of a newer version.
+    A damaged one is moved aside, and replaced by the daily backup where there is one. Jobs known
+    from the run folders are added, and take precedence. Raises OSError, NoRoom, and Incompatible
+    for a database of a newer version.
     """
     try:
         store = JobStore(home.database)

@@ -1,4 +1,4 @@
-"""Which weights a training began on: a swapped base model is told from the same one.
+"""The identity of the base weights on which a training began, to recognise a swapped base model.
 
 A resumed adapter on another base would train on in silence, or fail with a word about the data. The
 weights are known by size and by a SHA-256 of samples that are spread evenly over each file: whole

@@ -1,4 +1,4 @@
-"""What config.json says and mlx-lm's arguments of the architecture have no place for.
+"""Keys of config.json for which mlx-lm's arguments of the architecture have no field.
 
 mlx-lm drops such a key without a word (`BaseModelArgs.from_dict`). Most describe nothing that is
 computed. Those that change the model are put where the arguments look for them, or named.
@@ -58,7 +58,9 @@ class Reading:
 
 
 def read(config: Mapping[str, Any]) -> Reading:
-    """How mlx-lm's arguments read a configuration. Raises as mlx-lm does for an unknown one."""
+    """Return a configuration as mlx-lm's arguments read it. Raises mlx-lm's error for an unknown
+    architecture.
+    """
     if "model_file" in config:  # its own code reads it
         return Reading({}, ())
     _, arguments = _get_classes(dict(config))
@@ -106,7 +108,7 @@ def _read_level(
 
 
 def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> list[str]:
-    """Return the other keys that the arguments do not read, but for those that say nothing: null,
+    """Return the other keys that the arguments do not read. Keys of no effect are left out: null,
     false, an empty group, or a value that is known to change nothing.
     """
     told = {name.partition(" ")[0] for name in lost}

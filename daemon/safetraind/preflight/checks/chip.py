@@ -1,4 +1,4 @@
-"""Which processor this is, and whether Python runs natively on it."""
+"""The processor, and whether Python runs natively on it."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

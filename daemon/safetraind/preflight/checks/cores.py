@@ -1,4 +1,4 @@
-"""How many cores there are, of the CPU and, where it can be read, of the GPU."""
+"""The number of cores of the CPU and, where it can be read, of the GPU."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

@@ -1,4 +1,4 @@
-"""Which device computes, found by a real operation on it."""
+"""The device that computes, found by a real operation on it."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

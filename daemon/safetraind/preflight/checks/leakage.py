@@ -7,9 +7,10 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Counted as lines of the training file, equal after normalisation or nearly equal.
+    """Judge the lines of the training file that stand in the validation file, equal after
+    normalisation or nearly equal.
 
-    Of a validation file that is too large to be held, the finding says how much was compared.
+    Where the validation file is too large to be held, the finding says how much was compared.
     """
     data = facts.data
     if data is None or data.train is None or data.valid is None:

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it can be had now."""
+"""The memory of the machine, and the part of it that is available now."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

@@ -14,7 +14,9 @@ _ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Counted here, with the first line of each file; `safetrain validate` names all of them."""
+    """Count the problems by kind, with the first line of each file. `safetrain validate` lists all
+    of them.
+    """
     data = facts.data
     if data is None:
         return []

@@ -1,4 +1,4 @@
-"""How the weights are stored, and what that means on this device."""
+"""The storage type of the weights, and its consequences on this device."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
