@@ -279,8 +279,9 @@ def _make(folder: Path) -> None:
 
 
 def _difference(one: Run, other: Run) -> dict[str, int]:
-    """Return the number of losses that differ, and of all; empty where losses and adapters are
-    equal to the bit.
+    """Return the numbers of losses compared and of those that differ.
+
+    It is empty where losses and adapters are equal to the bit.
     """
     differing = sum(
         number not in other.steps or other.steps[number].loss != step.loss

@@ -92,7 +92,7 @@ def _decisive(spec: JobSpec) -> dict[str, Any]:
 
 
 def _other_folder(state: TrainingState, document: JobDocument) -> str:
-    """Return whether the same name means another folder: `demo` in another home."""
+    """Return the change of the model's folder where one name means two, as `demo` in two homes."""
     was, model = state.plan.model_path if state.plan else "", document.model
     if not was or model.hub or was == model.path:
         return ""
@@ -135,7 +135,7 @@ def move_aside(output: Path) -> Path | None:
 
 
 def remove(output: str, job_id: int, home: Path) -> list[str]:
-    """Delete the files of this job's training and return the names of all others.
+    """Delete the files of this job's training and return the paths of those that remain.
 
     A folder that meanwhile holds another training is left alone: another job's, or that of a job of
     another home with the same number.

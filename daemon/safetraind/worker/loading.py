@@ -205,7 +205,7 @@ def _to_float32(model: nn.Module) -> None:
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
-    """Return each adapter layer: its name, the layer, and the base layer that it wraps."""
+    """Return the adapter layers: name, layer, and the base layer inside it."""
     return [
         (name, module, module.linear if "linear" in module else module.embedding)
         for name, module in model.named_modules()

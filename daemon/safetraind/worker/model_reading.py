@@ -1,4 +1,6 @@
-"""What config.json says of a model before its weights are loaded: lost keys, names of layers."""
+"""The facts in config.json about a model whose weights are not loaded: lost keys, names of
+layers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _ADAPTABLE = (
 
 
 def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
-    """Return what config.json says of the model and of `targets`. Raises whatever mlx-lm raises.
+    """Return the reading of config.json and of `targets`. Raises whatever mlx-lm raises.
 
     Without targets no model is built. Its arrays are never computed.
     """

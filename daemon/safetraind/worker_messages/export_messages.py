@@ -17,7 +17,9 @@ then differ."""
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What was exported, as the manifest of the output folder keeps it: a job and its base."""
+    """The origin of an export, as the manifest of the output folder keeps it: a job and its
+    base.
+    """
 
     job: int
     base: str
@@ -26,10 +28,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """`model`: a folder or a hub id; `adapter`, `output`: folders; `valid`: a training file to take
-    questions from; `thinking`: the setting of the training. `gguf`: write a GGUF file too, its
-    matrices stored as `gguf_type`.
-    `dequantize`: 16 bits throughout.
+    """A request to export. `model`: a folder or a hub id. `adapter`, `output`: folders.
+
+    `valid`: a training file to take questions from. `thinking`: the setting of the training.
+    `gguf`: write a GGUF file too, its matrices stored as `gguf_type`. `dequantize`: 16 bits
+    throughout.
     """
 
     model: str

@@ -74,8 +74,8 @@ class InspectLine:
 
 @dataclass(frozen=True, slots=True)
 class SampleProblem:
-    """How `count` samples are rendered otherwise than they stand in their file; the first of them
-    is in `line`, and `args` speak of it.
+    """A difference between `count` samples and their rendering. `line` is the line of the first of
+    them, which `args` describe.
     """
 
     code: str
@@ -155,7 +155,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelReading:
-    """What config.json alone says of the model.
+    """The facts about the model in config.json alone.
 
     `lost`: keys that change the model and that mlx-lm drops; `dropped`: the other keys that it
     drops, as far as they are not known to be bookkeeping; `missing`: targets that are no layers of

@@ -66,7 +66,9 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How loading and one generated token went; `cause`: why it failed. Seconds."""
+    """The time in seconds of loading and of one generated token. `cause`: the finding where it
+    failed.
+    """
 
     seconds: float
     token: str = ""
@@ -151,8 +153,8 @@ class ProbeResult:
     slow: float | None = None
 
     def plus(self, line: ProbeLine) -> ProbeResult:
-        """Return this and what a line tells: measures and unsupported settings add up, of the rest
-        the last counts.
+        """Return the sum of this and a line. Measures and unsupported settings add up; any other
+        field takes the newest value.
         """
         return ProbeResult(
             device=line.device or self.device,

@@ -42,7 +42,7 @@ class Role(Generic[Line, Result]):
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress:
-    """What a worker is doing, and how much of it is done: 0 to 1, negative where nobody knows."""
+    """A worker's phase, and the share of it that is done: 0 to 1, negative where it is unknown."""
 
     phase: str
     done: float = -1.0

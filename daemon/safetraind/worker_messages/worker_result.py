@@ -1,4 +1,6 @@
-"""How an ephemeral worker ended and what it answered, and who starts such workers."""
+"""The end and the result of an ephemeral worker, and the protocol of those who start such
+workers.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class WorkerResult(Generic[Result]):
 
     @property
     def how(self) -> str:
-        """How it ended, in a few words for a log or a reason; "-" where nothing is known."""
+        """The worker's end in a few words, for a log or a reason; "-" where nothing is known."""
         note = dataclasses.asdict(self.exit)
         names = ("code", "signal", "oom_kills", "footprint", "pressure")
         return ", ".join(f"{name} {note[name]}" for name in names if note[name]) or "-"

@@ -7,8 +7,9 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Judge the lines of the training file that stand in the validation file, equal after
-    normalisation or nearly equal.
+    """Count the lines of the training file that the validation file repeats.
+
+    Two lines count as the same if they are equal after normalisation, or nearly equal.
 
     Where the validation file is too large to be held, the finding says how much was compared.
     """

@@ -12,9 +12,7 @@ _COMMON = (128, 256, 512, 1024, 2048)
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Return a finding for each usual length that cuts samples, and for the first that cuts
-    none.
-    """
+    """Return a finding on the lengths, and one for each usual length that cuts samples."""
     file = facts.data.train if facts.data else None
     if file is None or file.lengths is None or not file.lengths.counted:
         return []

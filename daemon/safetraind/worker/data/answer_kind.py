@@ -1,4 +1,4 @@
-"""What the answers of a file are like: how many differ, and how many are JSON."""
+"""The kind of a file's answers: the share that differ, and the share that are JSON."""
 
 from __future__ import annotations
 

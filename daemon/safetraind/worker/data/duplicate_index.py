@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 
 
 class Repeats:
-    """Which lines of one file hold the same sample as an earlier line.
+    """Lines of one file that repeat the sample of an earlier line.
 
     16 bytes a sample, beyond a quarter million on the disk; the answers come in flat memory.
     """
@@ -77,7 +77,9 @@ def _chunks(partition: IO[bytes]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int]]:
-    """Of rows (hash, line), lines ascending: each later line with the first of its hash."""
+    """Yield each later line with the first line of its hash. `rows` (hash, line) are sorted, lines
+    ascending.
+    """
     firsts = np.zeros((0, 2), np.int64)
     for chunk in chunks:
         rows = np.concatenate((firsts, chunk))
@@ -98,10 +100,10 @@ class Leak(NamedTuple):
 
 
 class Leakage:
-    """Finds, for samples of one file, the sample of files read before that says the same.
+    """Finds the sample of an earlier file that is equal or nearly equal to a sample of this one.
 
-    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near`: of the
-    last file, how many samples can be found as equal, and as nearly equal.
+    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near` count the
+    samples of the last file that can be found as equal, and as nearly equal.
     """
 
     def __init__(self) -> None:
@@ -115,7 +117,7 @@ class Leakage:
         self.indexed = self.indexed_near = 0
 
     def begin(self, file: str) -> None:
-        """What is added from now on comes from the file that findings are to call `file`."""
+        """Begin the samples of another file, which findings call `file`."""
         self._files.append(file)
         self.indexed = self.indexed_near = 0
 

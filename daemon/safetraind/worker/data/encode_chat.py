@@ -78,10 +78,10 @@ class Encoder:
     thinking: str = GIVEN
 
     def encode_file(self, path: str) -> Iterator[Encoded]:
-        """Yield all samples of a JSONL file in its order; blank lines are passed over.
+        """Yield the samples of a JSONL file in its order, without its blank lines.
 
-        Raises InvalidInput naming the line that holds no sample, or one that the model is given
-        otherwise than the line says it.
+        Raises InvalidInput naming a line that holds no sample, or whose rendering for the model
+        differs from the line.
         """
         with Corpus(path) as corpus:
             for line in corpus:
@@ -192,7 +192,7 @@ def end_of_text(tokenizer: TokenizerWrapper) -> int | None:
 
 
 def _ends_with(tokenizer: TokenizerWrapper, sample: Sample, end: int) -> bool:
-    """Return whether the text itself ends with the end of a text, but for white space."""
+    """Return whether the text itself ends with an end-of-text token, white space aside."""
     return bool(sample["text"].rstrip().endswith(str(tokenizer.convert_ids_to_tokens(end))))
 
 

@@ -18,7 +18,7 @@ from safetraind.worker.data.thinking import REASONING, opens_thinking
 
 
 def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
-    """Return all that differs, in the order of the messages."""
+    """Return the differences in the order of the messages."""
     by_place = {answer.place: answer for answer in answers}
     problems = [*misprints(rendering), *_dropped_tools(rendering)]
     unwritten = _unwritten(rendering)

@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
 
 
 def scan_files(paths: Sequence[str], tell: Tell) -> list[Scan | None]:
-    """Scan files in the order given, and compares each with those before it.
+    """Scan files in the order given, and compare each with those before it.
 
-    None stands for a file that cannot be read, whose problem was told.
+    An item is None for a file that cannot be read, whose problem was reported.
     """
     from safetraind.worker.data.duplicate_index import Leakage
     from safetraind.worker.data.scan import Scan
@@ -169,9 +169,7 @@ def _count_tokens(
 
 
 def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
-    """Return some of the drawn samples as the model sees them, those that come first in the
-    file.
-    """
+    """Return the first of the drawn samples in file order, as the model sees them."""
     from safetraind.worker.data.encode_chat import Refused
     from safetraind.worker.data.preview import as_seen
     from safetraind.worker.data.schema import form_of, parse
@@ -186,7 +184,7 @@ def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
 
 
 def _read_model(request: InspectRequest) -> ModelReading:
-    """What config.json alone says of the model; nothing where it is of no known kind."""
+    """Return the reading of config.json alone; an empty one where its architecture is unknown."""
     from safetraind.worker.model_reading import read_model
 
     try:

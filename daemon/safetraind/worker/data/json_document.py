@@ -8,8 +8,8 @@ import orjson
 
 
 def document_shape(head: bytes) -> str:
-    """ "list" or "objects" where `head` begins a JSON document over several lines, or a list of
-    samples; empty for JSON lines and whatever else.
+    """Return "list" or "objects" where `head` begins a list of samples, or a JSON document over
+    several lines; empty for JSON lines and anything else.
     """
     head = head.lstrip()
     first, newline, _ = head.partition(b"\n")

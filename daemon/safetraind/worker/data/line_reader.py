@@ -34,10 +34,10 @@ class Line:
 
 
 class Corpus:
-    """An open training file. `done` and `size` are bytes and tell how far the reading is."""
+    """An open training file. `done` and `size` are bytes, and show the progress of reading."""
 
     def __init__(self, path: str) -> None:
-        """Opens `path`. Raises NotFound, NotAllowed or InvalidInput with the path in it."""
+        """Open `path`. Raises NotFound, NotAllowed or InvalidInput with the path in it."""
         self.path = path
         self._file = _open(path)
         self.size = os.fstat(self._file.fileno()).st_size

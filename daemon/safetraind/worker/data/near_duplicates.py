@@ -133,9 +133,10 @@ class NearIndex:
 
 
 def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
-    """By the lowest bits of a value, `shift` apart: 1 where it may be one of `values`, 0 where not.
+    """Return a filter by the lowest bits of `values` shifted by `shift`: 1 where a value may be
+    among them, 0 where not.
 
-    As long as a power of two, and at most 8 MB.
+    Its length is a power of two, and at most 8 MB.
     """
     known = np.zeros(min(1 << (8 * len(values)).bit_length(), _LARGEST_FILTER), np.bool_)
     for start in range(0, len(values), 1 << 16):
@@ -145,12 +146,12 @@ def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
 
 
 def _in_runs(units: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """Yield four words each, one run behind the other; what is left over at the end falls away."""
+    """Yield the runs of four words, one after the other. A remainder at the end is dropped."""
     return zip(*[iter(units)] * _RUN)  # noqa: B905 (it is called for every line)
 
 
 def is_near(units: Sequence[bytes], others: Sequence[bytes]) -> bool:
-    """At least `NEAR` of the words of both are the same, in order."""
+    """Return whether at least the share `NEAR` of both texts' words are the same, in order."""
     fewer, more = sorted((len(units), len(others)))
     if fewer < NEAR * more:
         return False
@@ -162,9 +163,9 @@ def is_near(units: Sequence[bytes], others: Sequence[bytes]) -> bool:
 
 
 def in_order(units: Sequence[bytes], others: Sequence[bytes]) -> int:
-    """How many words both have in common in the same order: their longest common subsequence.
+    """Return the length of the longest common subsequence of both lists of words.
 
-    Bit by bit, 64 words at a time (Hyyrö 2004), so that nothing repetitive can make it slow.
+    Bit-parallel, 64 words at a time (Hyyrö 2004), so that repetitive text cannot make it slow.
     """
     places: dict[bytes, int] = {}
     for place, unit in enumerate(units):

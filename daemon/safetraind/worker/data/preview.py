@@ -76,8 +76,8 @@ def preview(request: PreviewRequest) -> PreviewResult:
 
 
 def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> PreviewSample:
-    """Return one sample as runs of tokens that are all learned, or all not; `length` as in the
-    request.
+    """Return one sample as runs of tokens that are either all learned or all not. `length` as in
+    the request.
     """
     marks = [
         (learned, bool(length) and place >= length) for place, learned in enumerate(encoded.learned)

@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A conversation and the text that the chat template makes of it, told `options`."""
+    """A conversation and its text by the chat template, rendered with `options`."""
 
     tokenizer: TokenizerWrapper
     messages: list[Message]
@@ -65,7 +65,7 @@ def render(
     *,
     answer_next: bool = False,
 ) -> str:
-    """Return the text of a conversation; `options`: what the template is told beside it.
+    """Return the text of a conversation. `options`: the template's variables beside the messages.
 
     Raises whatever the template raises.
     """
@@ -119,8 +119,8 @@ def _answer(rendering: Rendering, place: int, lowest: int) -> Answer:
 def _marked(
     rendering: Rendering, messages: list[Message], place: int
 ) -> dict[str, tuple[str, str]]:
-    """What stands before and behind the marked message at `place`, for each way of marking it that
-    the template writes.
+    """Return the text before and after the marked message at `place`, for each way of marking it
+    that the template renders.
     """
     sign, calls = marker(0), messages[place].get("tool_calls")
     ways = {"content": changed(messages, place, content=sign)}
@@ -162,7 +162,7 @@ def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple
 
 
 def _shared(first: str, second: str) -> int:
-    """How many characters both begin with alike."""
+    """Return the length of the common prefix of both texts, in characters."""
     if second.startswith(first):
         return len(first)
     low, high = 0, min(len(first), len(second))

@@ -29,11 +29,11 @@ _LINES_BETWEEN_PROGRESS = 4096
 
 @dataclass(slots=True)
 class Scan:
-    """What one file holds. Fill it by iterating over `run` to its end.
+    """The content of one file. Fill it by iterating over `run` to its end.
 
-    `leakage`: an index of other files, in which the samples are looked up. `indexing`: the one into
-    which they are put, for files that are scanned later. `name`: what findings call this file.
-    `unlearned`: answers of which their message says that they are not to be learned.
+    `leakage`: an index of other files, in which the samples are looked up. `indexing`: the index
+    into which they are put, for files that are scanned later. `name`: the file's name in findings.
+    `unlearned`: the number of answers whose message excludes them from learning.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What a sample must look like: mlx-lm's formats chat, completions, text and tools.
+"""The formats of a sample, as in mlx-lm: chat, completions, text and tools.
 
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
     {"messages": […], "tools": […]}
@@ -88,7 +88,7 @@ def form_of(sample: Sample) -> str:
 
 
 def judge(sample: Sample, form: str) -> list[Problem]:
-    """Return all that is wrong with a sample of format `form`; empty for a good one."""
+    """Return the problems of a sample of format `form`; empty for a good one."""
     foreign = _judge_keys(sample) if len(sample) > 1 else []
     if form == "chat" and is_plain(sample["messages"]):
         return foreign
@@ -154,7 +154,7 @@ def is_learned(message: Mapping[str, Any]) -> bool:
 
 
 def unlearned(messages: list[dict[str, Any]]) -> int:
-    """How many answers of a conversation without faults are not to be learned."""
+    """Return the number of answers that a conversation without faults excludes from learning."""
     return sum(m["role"] == "assistant" and not is_learned(m) for m in messages)
 
 
@@ -268,8 +268,10 @@ def _foreign(key: str, place: int) -> Problem:
 
 
 def _judge_turns(messages: list[dict[str, Any]]) -> list[Problem]:
-    """There must be an answer, roles must alternate after the system's word, and the last word and
-    no empty one must be an answer.
+    """Judge the turns of a conversation.
+
+    There must be an answer, roles must alternate after the system message, and the last message
+    must be an answer that is not empty.
     """
     if all(message["role"] != "assistant" for message in messages):
         return [Problem("data.no_answer")]

@@ -17,7 +17,7 @@ _LONG_ON_AVERAGE = 10
 
 
 def text_of(sample: Sample, form: str) -> str:
-    """Return all text of a sample without faults, in order: contents, and the calls of tools."""
+    """Return the text of a sample without faults, in order: contents, and the calls of tools."""
     if form == "text":
         return str(sample["text"])
     if form == "completions":
@@ -44,9 +44,10 @@ def key_of(words: list[bytes]) -> int:
 
 
 def units_of(sample: Sample, form: str, words: list[bytes], length: int) -> list[bytes]:
-    """What samples are compared by for nearness: `words`, those of a text of `length` characters.
+    """Return the units by which samples are compared for near-equality. `words` are those of a text
+    of `length` characters.
 
-    A system's word in front is left out: it often is the longest part, and the same in all samples.
+    A leading system message is left out: it often is the longest part, and the same in all samples.
     Long words of scripts without spaces count by their characters.
     """
     spaced = length <= _LONG_ON_AVERAGE * len(words)

@@ -30,8 +30,10 @@ Message = dict[str, Any]
 
 
 def template_options(thinking: str) -> dict[str, bool]:
-    """What a chat template is told. `enable_thinking` is Qwen3's name for it, which others took
-    over; mlx-lm passes it on under the template's own name, and sets it where we do not.
+    """Return the chat template's variables for the setting.
+
+    `enable_thinking` is Qwen3's name, which other templates adopted. mlx-lm passes it on under the
+    template's own name, and sets it where we do not.
     """
     return {} if thinking == GIVEN else {"enable_thinking": thinking == KEEP}
 

@@ -1,4 +1,4 @@
-"""How many tokens the samples of a file have, with the model's own tokenizer and chat template."""
+"""The number of tokens of a file's samples, with the model's own tokenizer and chat template."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The evaluation at the end of a training, by the training's own worker.
 
-Whatever becomes of it, the training has succeeded: an evaluation that cannot be made is told.
+The training has succeeded whatever becomes of it: an evaluation that fails is reported.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _may_try(job: Task) -> bool:
 
 
 def _add_to_summary(job: Task, found: Evaluation) -> None:
-    """The verdict into training_summary.json. Raises OSError."""
+    """Add the verdict to training_summary.json. Raises OSError."""
     plain = to_plain(found)
     del plain["answers"], plain["general_answers"]
     path = job.output / SUMMARY

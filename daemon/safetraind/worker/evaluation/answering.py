@@ -33,10 +33,10 @@ class Watcher(Protocol):
         """Note the phase that begins: one of `events.PHASES`."""
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
-        """So many questions are answered for good."""
+        """Note that `answered` of `total` questions are answered and stored."""
 
     def check(self) -> None:
-        """Called between two tokens. Raises what is to end the evaluation."""
+        """Look for a reason to end the evaluation, between two tokens, and raise it."""
 
 
 class Asker:
@@ -45,8 +45,8 @@ class Asker:
     def __init__(
         self, folder: Path, most: int, total: int, watcher: Watcher, thinking: str = GIVEN
     ) -> None:
-        """`folder`: where answers are kept; `most`: tokens of one; `total`: questions in all;
-        `thinking`: the setting of that name of the training.
+        """`folder`: the place of the answers. `most`: the limit of one answer, in tokens. `total`:
+        the number of questions. `thinking`: the training's setting of that name.
         """
         self._folder, self._most, self._thinking = folder, most, thinking
         self._total, self._watcher = total, watcher
@@ -152,6 +152,6 @@ def answered(
 def longest_answer(
     tokenizer: TokenizerWrapper, texts: Sequence[str], *, fewest: int = 32, most: int = 512
 ) -> int:
-    """Return half as many tokens again as the longest of `texts`, within bounds."""
+    """Return one and a half times the tokens of the longest of `texts`, within bounds."""
     longest = max((len(tokenizer.encode(text)) for text in texts), default=0)
     return min(max(longest * 3 // 2, fewest), most)

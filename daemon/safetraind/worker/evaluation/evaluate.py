@@ -179,7 +179,7 @@ def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]
 def paired(
     questions: Sequence[Question], base: Sequence[str], after: Sequence[str]
 ) -> list[EvaluatedAnswer]:
-    """Return each question with both answers and their scores."""
+    """Return the questions, each with both answers and their scores."""
     before_after = zip(
         questions, base, after, scores(questions, base), scores(questions, after), strict=True
     )

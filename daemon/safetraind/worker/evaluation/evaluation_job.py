@@ -22,7 +22,7 @@ _CHECK_SECONDS = 0.2  # between two looks at the intent
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate as the run folder's specification says, to the end or until told."""
+    """Evaluate the job of the run folder, until the end or an intent. Return the exit code."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
     return run_and_report(sink, lambda: _evaluated(run, sink))
@@ -73,12 +73,14 @@ class EventWatcher:
         self._looked = 0.0
 
     def phase(self, name: str) -> None:
-        """A phase event."""
+        """Emit a phase event."""
         self._sink.phase(name)
         self.check()
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
-        """An event, so that what was answered counts as progress if the worker dies."""
+        """Emit an event with the number of answers, so that they count as progress if the worker
+        dies.
+        """
         self._answered = answered
         self._sink.emit(QuestionsAnswered(answered, total, eta_seconds))
 

@@ -1,4 +1,5 @@
-"""What a model could do before: a small suite of its own questions, and text to diverge on.
+"""Tests of a model's earlier abilities: a small suite of questions, and a text to measure
+divergence on.
 
 `general.jsonl` and `neutral.txt` beside this file were written for this project (CC0-1.0).
 """
@@ -54,7 +55,7 @@ def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
 
 
 def _log_probabilities(loaded: LoadedModel, ids: list[int]) -> mx.array:
-    """(tokens, vocabulary), float32, evaluated."""
+    """Return the log probabilities (tokens, vocabulary), float32, evaluated."""
     logits = loaded.model(mx.array(ids)[None])[0].astype(mx.float32)
     found = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     mx.eval(found)

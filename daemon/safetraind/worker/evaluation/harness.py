@@ -26,8 +26,8 @@ def task_scores(
     """Return each task's main metric for the base `model` and for the adapter (or model) in
     `after`.
 
-    `limit`: examples of a task at most; 0: all. What was measured is kept in `folder` and not
-    measured again. Raises InvalidInput where a task is unknown or the harness is not installed.
+    `limit`: examples of a task at most; 0: all. Results are kept in `folder` and not measured
+    again. Raises InvalidInput where a task is unknown or the harness is not installed.
     """
     measured = []
     for who, place in (("base", None), ("adapter", after)):

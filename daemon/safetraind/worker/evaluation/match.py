@@ -84,7 +84,9 @@ def _choice(expected: Any, said: str) -> bool:
 
 
 def _json(expected: Any, said: str) -> float:
-    """1 for an equal value; for an object, the share of the expected fields that are equal."""
+    """Return 1 for an equal value; for an object, the share of the expected fields that are
+    equal.
+    """
     wanted = json.loads(expected) if isinstance(expected, str) else expected
     found = first_json(said)
     if isinstance(wanted, Mapping) and wanted and isinstance(found, Mapping):

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter beyond its score, seen in its answers: pure."""
+"""Faults of an adapter beside its score, found in its answers: pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Question:
 
     @property
     def text(self) -> str:
-        """What is asked, without the turns before it."""
+        """The question itself, without the turns before it."""
         return self.messages[-1]["content"]
 
 

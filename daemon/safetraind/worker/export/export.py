@@ -47,7 +47,9 @@ _SPARE = 256 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Export as the request in the run folder says; an error is a result, and the exit code 0."""
+    """Export as the request in the run folder says. An error is a result too, and the exit code is
+    0.
+    """
     request = read_request(arguments[0], EXPORT.name, ExportRequest)
     answer(arguments[0], partial(_outcome, request), output=request.output)
     return 0

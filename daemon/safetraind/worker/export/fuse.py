@@ -69,7 +69,7 @@ def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -
 
 
 def _fused(layer: nn.Module) -> nn.Module:
-    """Return one plain layer, computed in float32 and rounded once to the base's own type."""
+    """Return the fused layer, computed in float32 and rounded once to the base's own type."""
     base = layer.linear if "linear" in layer else layer.embedding
     arrays = dict(tree_flatten(base.parameters())).values()
     dtype = next(array.dtype for array in arrays if array.dtype in _FLOATS)

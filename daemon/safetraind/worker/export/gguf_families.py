@@ -32,7 +32,7 @@ _NO_POSITIONS_EVERY = 4
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one of mlx-lm's architectures becomes one of llama.cpp's.
+    """The conversion of an architecture of mlx-lm to one of llama.cpp.
 
     `interleaved`: llama.cpp rotates neighbouring rows of queries and keys, and mlx-lm rows half a
     head apart. `norm_shift` is added to the norms: Gemma's scale by 1 + weight. `differs` names a
@@ -79,7 +79,7 @@ class Shape:
 
     @property
     def rope_scaling(self) -> Mapping[str, Any]:
-        """How positions are scaled; empty where they are not."""
+        """The scaling of positions; empty where there is none."""
         scaling = self.get("rope_scaling") or {}
         return {} if scales_nothing(scaling) else scaling
 

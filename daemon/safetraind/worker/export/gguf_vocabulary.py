@@ -95,7 +95,9 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """Return each token's score, minus the rank of its merge: llama.cpp merges highest first."""
+    """Return the tokens' scores, minus the rank of each one's merge: llama.cpp merges the highest
+    first.
+    """
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair), rank)

@@ -12,7 +12,7 @@ class StopTexts:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """`stops`: texts of at least one character each; none: everything passes."""
+        """`stops`: texts of at least one character each. Without any, all text passes."""
         self._stops = tuple(stops)
         self._held = ""
         self.reached = False
@@ -34,7 +34,7 @@ class StopTexts:
         return text[: len(text) - kept]
 
     def rest(self) -> str:
-        """Return what was held back, once the answer has ended without a stop text."""
+        """Return the text that was held back, after an answer that ended without a stop text."""
         held, self._held = self._held, ""
         return held
 

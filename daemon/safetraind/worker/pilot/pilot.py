@@ -87,7 +87,9 @@ class Pilot:
     def _samples(
         self, request: PilotRequest, encoder: Encoder, folder: Path
     ) -> tuple[Samples, Samples]:
-        """Those to learn and those held out: of the validation file, else of the training file."""
+        """Return the samples to learn and the held-out ones, of the validation file, else of the
+        training file.
+        """
         length = self._settings.max_seq_length
         encoded = list(islice(encoder.encode_file(request.train), _MOST_SAMPLES))
         if request.valid:
@@ -102,7 +104,9 @@ class Pilot:
         )
 
     def _affordable(self) -> int:
-        """Steps a rate, by the time of the first ones: a share of what is left for each rate."""
+        """Return the number of steps for each rate, by the time of the first ones: a share of the
+        time left.
+        """
         began = time.monotonic()
         for number in range(_TIMED_STEPS):
             if number == 1:

@@ -52,5 +52,5 @@ def chosen(names: Iterable[str], wanted: str = "") -> Sequence[str]:
 
 
 def _is_about(name: str) -> bool:
-    """Return whether a file tells of the data set instead of holding its data."""
+    """Return whether a file describes the data set instead of holding its data."""
     return name.lower() in ("readme.md", "license.txt", "license.md", "dataset_infos.json")

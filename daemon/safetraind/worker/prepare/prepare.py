@@ -1,7 +1,7 @@
-"""The worker role `prepare`: from the files people have to train, valid and questions files.
+"""The worker role `prepare`: makes train, valid and questions files from people's own files.
 
-`worker_messages.prepare_messages` has its request, its lines and its result. How each source is
-read is told before anything is written.
+`worker_messages.prepare_messages` has its request, its lines and its result. The form of each
+source is reported before anything is written.
 """
 
 from __future__ import annotations
@@ -119,14 +119,14 @@ class Preparation:
         return sources, weights
 
     def _refuse_foreign(self) -> None:
-        """Only an empty folder is written to, or one that was prepared before."""
+        """Raise NotAllowed unless the folder is empty or was prepared before."""
         if not self._output.exists() or (self._output / PREPARED).is_file():
             return
         if not self._output.is_dir() or any(self._output.iterdir()):
             raise Conflict("prepare.output_taken", path=str(self._output))
 
     def _guess(self, source: Source) -> Form:
-        """Return how the source is read, and tell it with two samples.
+        """Return the form of the source, after reporting it with two samples.
 
         Raises InvalidInput where no form fits.
         """
@@ -156,7 +156,7 @@ class Preparation:
         return form
 
     def _gather(self, source: Source, form: Form, weight: float) -> None:
-        """The samples of a source behind those before it; what is none is named and dropped."""
+        """Append the samples of a source. Rows that are no sample are reported and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
                 self._tell(PrepareLine(progress=RowProgress(source.name, count)))
@@ -207,7 +207,7 @@ class Preparation:
         self._copies.append(_copies(place * 2**20 % 1, weight))
 
     def _divide(self) -> None:
-        """The side of each sample, for good."""
+        """Decide the side of each sample."""
         for number, _first in self._repeats:
             self._sides[number] = REPEATED
             self._dropped["prepare.repeated"] += 1
@@ -249,8 +249,8 @@ class Preparation:
 
 
 def _copies(place: float, weight: float) -> int:
-    """How often a training sample of a file of `weight` is written: the whole part of it, and once
-    more for those whose `place` (0 to 1) is below the fraction.
+    """Return the number of copies of a training sample of a file of `weight`: the whole part of it,
+    and one more where the sample's `place` (0 to 1) is below the fraction.
     """
     whole = int(weight)
     return whole + (place < weight - whole)

@@ -43,7 +43,7 @@ class Row:
 class Source:
     """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened.
 
-    `name`: what it is called where it is told of; by default its path.
+    `name`: the source's name in findings, by default its path.
     """
 
     def __init__(self, path: str, name: str = "") -> None:
@@ -81,7 +81,9 @@ class Source:
         raise InvalidInput("prepare.unknown_kind", path=self.name, kind=suffix or "?")
 
     def _open(self) -> TextIO:
-        """As UTF-8 (with or without a byte order mark), UTF-16 with one, else Windows-1252."""
+        """Open the file as UTF-8 (with or without a byte order mark), UTF-16 with one, else
+        Windows-1252.
+        """
         with self.path.open("rb") as file:
             head = file.read(4)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -146,7 +148,9 @@ class Source:
             raise self._unreadable(str(error).splitlines()[0]) from None
 
     def _json(self) -> Iterator[Row]:
-        """JSON lines, one list of records, or one object that holds such a list."""
+        """Yield the rows of JSON lines, of one list of records, or of an object that holds such a
+        list.
+        """
         return self._document() if self._is_document() else self._lines()
 
     def _is_document(self) -> bool:

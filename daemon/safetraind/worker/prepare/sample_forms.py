@@ -1,4 +1,4 @@
-"""Which kind of record a file holds, and each record as a sample of our own format; pure."""
+"""The kind of a file's records, and each record as a sample of our own format; pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Unmapped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the records of a source are read. `columns`: our names, and the source's for them."""
+    """The form of a source's records. `columns`: our names, and the source's for them."""
 
     name: str
     columns: Mapping[str, str]
@@ -56,7 +56,7 @@ class Form:
 
 
 def form_of(record: Any, mapping: Mapping[str, str]) -> Form | None:
-    """How a source is read whose first record is this; `mapping` is the user's own choice.
+    """Return the form of a source by its first record. `mapping` is the user's own choice.
 
     Its keys are `question`, `answer`, `system`, `text`, `messages`. None where nothing fits.
     """

@@ -1,4 +1,4 @@
-"""Which side each sample goes to: training, validation or questions; near-equal ones stay together.
+"""The side of each sample: training, validation or questions. Near-equal samples stay together.
 
 The side follows from a hash of the seed and of the sample's text, so that it depends on nothing
 else. Then every training sample that says nearly the same as one that is held out follows it, until

@@ -47,14 +47,14 @@ _UNSUPPORTED = {
 
 
 class Findings:
-    """What was found so far; each finding is written at once."""
+    """The findings so far, each written at once."""
 
     def __init__(self, tell: Tell) -> None:
         self.all = ProbeResult()
         self._tell = tell
 
     def add(self, line: ProbeLine) -> None:
-        """Note one finding, and tell it."""
+        """Note one finding, and write it."""
         self._tell(line)
         self.all = self.all.plus(line)
 
@@ -69,7 +69,7 @@ class Findings:
 
 
 class Clock:
-    """How much of the time for probing is left, and what a step will take."""
+    """The time left for probing, and the expected time of a step."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -212,9 +212,9 @@ def _load(request: ProbeRequest, settings: TrainingSettings) -> LoadedModel:
 
 
 def _first_token(loaded: LoadedModel, clock: Clock) -> str:
-    """What the model says after a short prompt; a tokenizer may make nothing of the text.
+    """Return the first token after a short prompt; empty where the tokenizer makes nothing of it.
 
-    Its time is a first guess of what a training step takes.
+    Its time is a first guess of a training step's time.
     """
     prompt = loaded.tokenizer.encode("1 2 3") or [0]
     began = time.monotonic()

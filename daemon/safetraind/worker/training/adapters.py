@@ -38,10 +38,10 @@ class DropoutKeys:
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask follows from a key that is handed in, not from a state that moves on.
+    """Dropout whose mask follows from a given key, not from a random state that advances.
 
-    The same pass computed again, as gradient checkpointing does on the way back, draws the same
-    mask; and nothing else that draws random numbers can change it.
+    The recomputation of a pass, as in gradient checkpointing, draws the same mask. No other user of
+    random numbers can change it.
     """
 
     def __init__(self, share: float, keys: DropoutKeys, row: int) -> None:
@@ -57,7 +57,7 @@ class KeyedDropout(nn.Module):
 
 
 def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKeys:
-    """Freeze `model` and puts new LoRA or DoRA layers on it, whose weights follow from `seed`.
+    """Freeze `model` and put new LoRA or DoRA layers on it, whose weights follow from `seed`.
 
     Return the holder of their dropout keys. Raises InvalidSetting where no layer is met, or one
     that takes no such layer.
@@ -93,7 +93,7 @@ def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
 
 
 def dropouts(model: nn.Module) -> int:
-    """How many keys a pass through the model needs."""
+    """Return the number of keys that a pass through the model needs."""
     return sum(isinstance(m, KeyedDropout) for m in model.modules())
 
 

@@ -1,4 +1,4 @@
-"""Which samples each optimizer step sees, and the arrays it computes on.
+"""The samples of each optimizer step, and the arrays it computes on.
 
 An epoch is cut into *windows*, the samples of one optimizer step, and a window into
 *micro-batches*, which fit into memory. The windows don't depend on how they are cut: a run that
@@ -92,7 +92,7 @@ class Batches:
 
     @property
     def most_predictions(self) -> int:
-        """How many predictions a row computes at most: where samples are packed, all of them."""
+        """The largest number of predictions of a row; where samples are packed, all of them."""
         if self._packed is not None:
             return max(self._packed_width, padded(int(self._inputs.max()), self._bucket))
         widths = _all_padded(self._inputs, self._bucket)
@@ -202,7 +202,7 @@ def _filled_rows(lengths: NDArray[np.int64], width: int) -> list[Row]:
 
 
 def _all_padded(lengths: NDArray[np.int64], bucket: int) -> NDArray[np.int32]:
-    """`padded` of each length."""
+    """Return `padded` of each length."""
     table = [padded(length, bucket) for length in range(int(lengths.max(initial=0)) + 1)]
     return np.array(table, np.int32)[lengths]
 

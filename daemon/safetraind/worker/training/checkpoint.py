@@ -37,7 +37,9 @@ class Checkpoints:
     """The checkpoints of one run in its output folder."""
 
     def __init__(self, task: Task) -> None:
-        """Whole checkpoints of another training in the output folder are left alone."""
+        """Make the folder of checkpoints known. Whole ones of another training in it are left
+        alone.
+        """
         self._output = task.output
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings
@@ -48,9 +50,9 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
 
     def save(self, stepper: Stepper, progress: RunPosition) -> Path:
-        """Write the checkpoint of where the run stands, then drops those no longer to be kept.
+        """Write the checkpoint of the run's position, then drop those no longer to be kept.
 
-        Raises OSError, e.g. on a full disk; what was there before is then untouched.
+        Raises OSError, e.g. on a full disk. The earlier checkpoints are then untouched.
         """
         target = self._output / checkpoint_name(progress.epoch, progress.step_in_epoch)
         partial = target.with_name(f".{target.name}{_PARTIAL}")
@@ -69,9 +71,9 @@ class Checkpoints:
         return target
 
     def load(self, folder: Path, stepper: Stepper) -> RunPosition:
-        """Put model, optimizer and random state to where they were.
+        """Restore model, optimizer and random state from a checkpoint.
 
-        Raises Damaged, and InvalidInput where the base model is another one by now.
+        Raises Damaged, and InvalidInput where the base model has changed.
         """
         state = durable.read_object(folder / STATE)
         if swapped := base_weights.changed(state.get("base") or {}, self._base):
@@ -140,7 +142,7 @@ class Checkpoints:
     def _prune(self, newest: str, best: str) -> None:
         """Keep this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
 
-        Damaged ones go, but not where nothing tells any more that they were this run's.
+        Damaged ones go too, unless nothing shows any more that they belong to this run.
         """
         damaged = {f.name for f in self._own() if f.name in self._damaged and self._is_ours(f)}
         old = self.names()[: -self._settings.keep_checkpoints]
@@ -148,7 +150,9 @@ class Checkpoints:
             self.drop(name)
 
     def _own(self) -> Iterator[Path]:
-        """Newest first, without those of another run; one that doesn't tell its run is in it."""
+        """Yield this run's checkpoints, the newest first. One whose state is unreadable counts as
+        its own.
+        """
         if not self._output.is_dir():
             return
         matches = [(_NAME.fullmatch(entry.name), entry) for entry in self._output.iterdir()]
@@ -187,5 +191,7 @@ def _random_key() -> list[int]:
 
 
 def _restore_random(key: list[int]) -> None:
-    """MLX's state can be set by a seed only, of which it keeps the halves (mlx 0.32)."""
+    """Restore the random state. MLX's can be set by a seed only, of which it keeps the halves (mlx
+    0.32).
+    """
     mx.random.seed((key[0] << 32) | key[1])

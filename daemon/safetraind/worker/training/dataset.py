@@ -1,8 +1,8 @@
 """Tokenized samples in a mapped file: written once, read by page, never loaded into memory at once.
 
 A folder `NAME` holds `tokens.bin`, one uint32 a token (its id shifted left by one; the lowest bit
-tells whether the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes
-and SHA-256, which also says what the files were made from. It is written last of all.
+is 1 where the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes and
+SHA-256, which also holds the origin of the files. The manifest is written last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Samples:
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        """Maps what `write` left in `folder`, each sample cut to `max_length` tokens."""
+        """Map the files that `write` left in `folder`, with each sample cut to `max_length`
+        tokens.
+        """
         self._about: dict[str, Any] = read_manifest(folder) or {}
         self._index = np.load(folder / _INDEX, mmap_mode="r")
         self._max_length = max_length
@@ -43,7 +45,7 @@ class Samples:
         )
 
     def __len__(self) -> int:
-        """How many were written."""
+        """Return the number of samples written."""
         return len(self._index)
 
     @property
@@ -58,7 +60,7 @@ class Samples:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """Which samples have a token to learn within their length, shape (samples,)."""
+        """The mask of samples with a token to learn within their length, bool, shape (samples,)."""
         return self._index[:, _FIRST] < self._max_length
 
     @property
@@ -109,10 +111,10 @@ def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples 
 def write(
     folder: Path, samples: Iterable[Encoded], max_length: int, origin: Mapping[str, Any]
 ) -> Samples:
-    """Write samples, each cut to `max_length` tokens, into `folder` and maps them.
+    """Write samples, each cut to `max_length` tokens, into `folder` and map them.
 
-    A sample without a token to learn (its first token is never predicted) is left out and counted;
-    problems of samples are counted by code, with the first line of each. `origin` is kept beside
+    A sample without a token to learn (its first token is never predicted) is left out and counted.
+    Problems of samples are counted by code, with the first line of each. `origin` is kept beside
     them for `stored`. Raises OSError, e.g. on a full disk.
     """
     shutil.rmtree(folder, ignore_errors=True)

@@ -25,7 +25,7 @@ class EventSink:
     """One worker's event file and intent. Takes SIGTERM over, so only the main thread makes one."""
 
     def __init__(self, run: RunFolder, launch: Launch) -> None:
-        """Raises OSError where no event file can be opened."""
+        """Open the run's event file. Raises OSError where none can be opened."""
         self.run = run
         self._intent = run.intent
         self._events = EventWriter(run.events, launch.attempt, launch.seq_floor)
@@ -59,7 +59,7 @@ class EventSink:
         self._events.sync()
 
     def intent(self) -> str:
-        """`pause`, `cancel`, `stop` (SIGTERM came), or empty."""
+        """Return the intent: `pause`, `cancel`, `stop` (SIGTERM came), or empty."""
         try:
             return self._intent.read_text(encoding="utf-8").strip()
         except OSError:

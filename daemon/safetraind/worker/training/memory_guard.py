@@ -45,7 +45,7 @@ SWAP_GROWTH = 256 << 20
 
 
 class Strain(IntEnum):
-    """What a reading asks for, the graver the higher."""
+    """The response that a reading asks for, in order of gravity."""
 
     NONE = 0
     NEAR = 1  # the process is near its budget: caches are given back
@@ -73,7 +73,9 @@ def read() -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is no sign of need here. `warning`: the warning level; `swap`: bytes in use."""
+    """Levels that are normal on this machine. `warning`: the warning level; `swap`: bytes in
+    use.
+    """
 
     warning: bool = False
     swap: int = 0
@@ -104,7 +106,7 @@ class Guard:
         break_off: Callable[[], None] = lambda: os._exit(EXIT_MEMORY),
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        """`read` and `break_off` are what a test replaces."""
+        """`read` and `break_off` are replaced in tests."""
         self._settings, self._budget, self._sink = plan.settings, plan.memory_budget, sink
         self._marker = sink.run.left_at_warning
         self._warning_is_usual = self._marker.exists()
@@ -125,7 +127,9 @@ class Guard:
         self._closed.set()
 
     def before_step(self) -> Outcome | None:
-        """Give caches back and holds as long as that helps; the outcome with which to leave."""
+        """Give cached buffers back and hold as long as that helps. Return the outcome with which to
+        leave, None to go on.
+        """
         self._critical_since = 0.0
         self._settle()
         seen, self.strain = self.strain, Strain.NONE

@@ -55,7 +55,7 @@ def diagnose_evaluation(
 
 
 def _at_fault(stepper: Stepper, samples: Samples, numbers: Sequence[int]) -> list[int]:
-    """Those that fail with the base model too."""
+    """Return the samples of `numbers` that fail with the base model too."""
     with adapter_off(stepper.model):
         return [number for number in numbers if not _is_finite(stepper, samples, number)]
 

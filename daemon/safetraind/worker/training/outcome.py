@@ -1,4 +1,6 @@
-"""How a training worker ends: its last event, or an exit code where there is no room for one."""
+"""The end of a training worker: its last event, or an exit code where the disk has no room for
+one.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,10 @@ _WATCHDOG = ("GPU Timeout", "Impacting Interactivity")
 
 
 def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
-    """Run `work` and writes its outcome as the worker's last event. Return the exit code.
+    """Run `work` and write its outcome as the worker's last event. Return the exit code.
 
-    0: the event says how it ended. NoRoom's code: the event file's disk is full, and the run waits
-    at its last checkpoint. Anything unforeseen is raised, and is a death.
+    0: the event holds the outcome. NoRoom's code: the event file's disk is full, and the run waits
+    at its last checkpoint. Any other exception is raised, and counts as a death of the worker.
     """
     try:
         outcome = work()
@@ -78,7 +80,9 @@ def _refused(error: OSError) -> Outcome:
 
 
 def _broken(error: RuntimeError) -> Outcome:
-    """MLX gave up. Out of memory has no class of its own there; its text tells."""
+    """Return the outcome of an error of MLX, which has no class for a lack of memory. Its text
+    decides.
+    """
     text = str(error)
     if any(sign in text for sign in _WATCHDOG):
         code = "job.gpu_watchdog"

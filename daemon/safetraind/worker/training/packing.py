@@ -67,7 +67,7 @@ class PackedRows:
     def make_mask(
         self, width: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array:
-        """Return which keys each query sees, bool, (B, 1, T, T)."""
+        """Return the mask of the keys that each query sees, bool, (B, 1, T, T)."""
         place = mx.arange(width)
         back = place[:, None] - place[None]
         seen = back >= 0 if window_size is None else (back >= 0) & (back < window_size)
@@ -88,7 +88,7 @@ class PackedState:
     lengths = None
 
     def __init__(self, size: int) -> None:
-        """`size`: how many arrays the layer would keep."""
+        """`size`: the number of arrays that the layer would keep."""
         self._size = size
 
     def __iter__(self) -> Iterator[None]:
@@ -111,10 +111,9 @@ class Packing:
     """A model made ready for packed rows."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Raises InvalidSetting for a model whose samples would see each other.
+        """Prepare `model`. Raises InvalidSetting for one whose samples would see each other.
 
-        One short pass decides: what a sample gives must be the same whatever comes before it, and
-        the same as alone.
+        One short pass decides: a sample's output must not depend on what precedes it in the row.
         """
         self._positions = Positions()
         self._kinds = make_prompt_cache(model)
@@ -125,12 +124,12 @@ class Packing:
             raise InvalidSetting("train.packing_unsupported")
 
     def caches(self, segments: mx.array) -> list[Any]:
-        """What the layers take for their caches, for rows whose samples `segments` numbers."""
+        """Return the layers' caches for rows whose samples `segments` numbers."""
         return [_packed(kind, segments) for kind in self._kinds]
 
     @contextmanager
     def at(self, positions: mx.array | None) -> Iterator[None]:
-        """Inside the block the tokens have these positions, (B, T); None: as they come."""
+        """Give the tokens these positions, (B, T), inside this context; None: the usual ones."""
         self._positions.now = positions
         try:
             yield

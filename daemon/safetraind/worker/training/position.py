@@ -95,7 +95,7 @@ class RunPosition:
 
 
 def to_json(progress: RunPosition) -> dict[str, Any]:
-    """As JSON takes it: numbers that are not finite become None."""
+    """Return the position as a JSON object. Numbers that are not finite become None."""
     plain = dataclasses.asdict(progress)
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()

@@ -90,7 +90,7 @@ class Records:
     def begin(
         self, progress: RunPosition, samples: Samples, validation: Samples, total_steps: int
     ) -> None:
-        """Write that the run is under way, and says once what is left out of the data.
+        """Write that the run is under way, and note once what is left out of the data.
 
         `total_steps`: optimizer steps of the whole run.
         """
@@ -268,7 +268,7 @@ class Records:
             self._sink.notice("train.checkpoint_damaged", checkpoint=name, reason=reason)
 
     def _republish(self, progress: RunPosition, folder: Path) -> None:
-        """`adapters/` again, in case the last attempt ended between checkpoint and copy.
+        """Publish the adapter again, in case the last attempt ended between checkpoint and copy.
 
         `folder`: the newest checkpoint, which is the best where there is no evaluation.
         """
@@ -279,7 +279,7 @@ class Records:
             self._sink.notice("train.best_damaged", checkpoint=best)
 
     def _say_trouble(self, *, ended: bool) -> None:
-        """What the curve shows, while the run can still be stopped; each trouble once in a run."""
+        """Emit the curve's troubles while the run can still be stopped, each once in a run."""
         known = self._history
         if not known.steps:
             return
@@ -290,7 +290,9 @@ class Records:
             self._sink.emit(Notice(found))
 
     def _say_left_out(self, length: int) -> None:
-        """What of the data is not used at `length` tokens, or learned otherwise than it stands."""
+        """Emit which data is not used at `length` tokens, or is rendered otherwise than it
+        stands.
+        """
         files = (self._task.spec.train, self._samples), (self._task.spec.valid, self._validation)
         for path, part in files:
             for code, found in part.problems.items():

@@ -12,7 +12,7 @@ class Segment:
     """The segment that begins now, before optimizer step `step` + 1."""
 
     def __init__(self, minutes: float, step: int) -> None:
-        """`minutes`: how long it takes, 0 for as long as the training."""
+        """`minutes`: the length of the segment; 0: the whole training."""
         self._first = step
         self._ends = time.monotonic() + 60 * minutes if minutes else None
 

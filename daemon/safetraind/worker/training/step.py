@@ -115,8 +115,8 @@ class Stepper:
         return _number(loss), _number(_norm(gradients))
 
     def fallbacks(self, batches: Batches) -> dict[str, bool]:
-        """By the settings' names: what would save memory if it were turned on (see
-        `scheduler.oom_fallback`).
+        """Return, by setting, whether it would save memory here if it were turned on. See
+        `scheduler.oom_fallback`.
 
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
         """

@@ -88,7 +88,7 @@ def best_of(progress: RunPosition) -> dict[str, Any]:
 
 
 def _used(samples: Samples) -> int:
-    """How many samples are used."""
+    """Return the number of samples that are used."""
     return int(samples.usable.sum())
 
 

@@ -1,4 +1,4 @@
-"""How fast the training goes, and how long it will take."""
+"""The speed of the training, and its remaining time."""
 
 from __future__ import annotations
 

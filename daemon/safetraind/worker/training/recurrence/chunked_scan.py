@@ -108,7 +108,9 @@ def _span(
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """Return the chunks apart: split, because on the way back an index would fill up with zeros."""
+    """Return the chunks one by one. They are split, since the gradient of an index would be filled
+    up with zeros.
+    """
     return [chunk.squeeze(3) for chunk in mx.split(chunks, chunks.shape[3], axis=3)]
 
 

@@ -79,7 +79,7 @@ def _selective(
 
 
 def scan(a: mx.array, b: mx.array) -> mx.array:
-    """h_t = a_t h_{t-1} + b_t along axis 1, from h = 0 before the first token."""
+    """Return h_t = a_t h_{t-1} + b_t along axis 1, from h = 0 before the first token."""
     run: Any = mx.custom_function(_doubling)
     run.vjp(_from_the_end)
     h: mx.array = run(a, b)
@@ -105,5 +105,5 @@ def _from_the_end(
 
 
 def _moved(values: mx.array, step: int) -> mx.array:
-    """Return each token's value `step` tokens later; zeros before."""
+    """Return the tokens' values `step` tokens later, zeros before."""
     return mx.concatenate([mx.zeros_like(values[:, :step]), values[:, :-step]], axis=1)

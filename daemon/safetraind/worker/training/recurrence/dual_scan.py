@@ -47,10 +47,12 @@ def dual_span(
 
 
 def _flat(part: mx.array) -> mx.array:
-    """(B, G, R, chunks, tokens, V) as (B, G, chunks, tokens, R × V)."""
+    """Reshape (B, G, R, chunks, tokens, V) to (B, G, chunks, tokens, R × V)."""
     return part.transpose(0, 1, 3, 4, 2, 5).flatten(4)
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """Return the chunks apart: split, because on the way back an index would fill up with zeros."""
+    """Return the chunks one by one. They are split, since the gradient of an index would be filled
+    up with zeros.
+    """
     return [chunk.squeeze(2) for chunk in mx.split(chunks, chunks.shape[2], axis=2)]
