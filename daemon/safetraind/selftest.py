@@ -49,7 +49,7 @@ from safetraind.storage.durable import read_json
 
 TRAIN_SECONDS = 600.0
 PEAK_TOLERANCE = 0.1
-"""How far the run's peak may lie from the plan's: what the planner's own margin covers."""
+"""The share by which the run's peak may differ from the plan's: the planner's own margin."""
 PEAK_FLOOR = 8 << 20
 """Bytes by which it may in any case: what an allocator rounds up is much for a tiny model alone."""
 

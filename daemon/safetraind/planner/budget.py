@@ -94,5 +94,7 @@ def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) ->
 
 
 def _wired(device: Device, mlx: int) -> int:
-    """Keeping the weights wired avoids their being paged out; never above the recommended set."""
+    """Return the wired limit in bytes, at most the recommended set. It keeps the weights from being
+    paged out.
+    """
     return min(device.working_set, mlx)

@@ -109,8 +109,9 @@ class Measure:
 
     @property
     def seconds(self) -> float:
-        """Of one micro-batch, without applying the gradient; a step was run of two where they are
-        accumulated.
+        """Seconds of one micro-batch, without applying the gradient.
+
+        The step was run with two micro-batches where they are accumulated.
         """
         batches = 2 if self.settings.gradient_accumulation > 1 else 1
         taken = self.step.rows * self.step.width / self.tokens_per_second

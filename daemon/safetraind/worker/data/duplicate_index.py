@@ -77,8 +77,9 @@ def _chunks(partition: IO[bytes]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int]]:
-    """Yield each later line with the first line of its hash. `rows` (hash, line) are sorted, lines
-    ascending.
+    """Yield each later line with the first line of its hash.
+
+    `chunks`: rows (hash, line), with lines ascending from chunk to chunk.
     """
     firsts = np.zeros((0, 2), np.int64)
     for chunk in chunks:

@@ -270,8 +270,8 @@ def _foreign(key: str, place: int) -> Problem:
 def _judge_turns(messages: list[dict[str, Any]]) -> list[Problem]:
     """Judge the turns of a conversation.
 
-    There must be an answer, roles must alternate after the system message, and the last message
-    must be an answer that is not empty.
+    There must be an answer, and no answer may be empty. Roles must alternate after the system
+    message, and the last message must be an answer.
     """
     if all(message["role"] != "assistant" for message in messages):
         return [Problem("data.no_answer")]

@@ -119,7 +119,7 @@ class Preparation:
         return sources, weights
 
     def _refuse_foreign(self) -> None:
-        """Raise NotAllowed unless the folder is empty or was prepared before."""
+        """Raise Conflict unless the folder is empty or was prepared before."""
         if not self._output.exists() or (self._output / PREPARED).is_file():
             return
         if not self._output.is_dir() or any(self._output.iterdir()):

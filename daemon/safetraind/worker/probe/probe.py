@@ -77,7 +77,7 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left for probing."""
         return self._end - time.monotonic()
 
     def needs(self, tokens: int) -> float:

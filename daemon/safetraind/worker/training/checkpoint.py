@@ -37,9 +37,7 @@ class Checkpoints:
     """The checkpoints of one run in its output folder."""
 
     def __init__(self, task: Task) -> None:
-        """Make the folder of checkpoints known. Whole ones of another training in it are left
-        alone.
-        """
+        """Remove what a kill left of a checkpoint. Whole ones of another training are left alone."""
         self._output = task.output
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings

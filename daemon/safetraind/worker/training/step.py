@@ -52,7 +52,7 @@ class Stepper:
     """A model with its adapter, its optimizer, and the compiled functions that train it."""
 
     def __init__(self, model: nn.Module, settings: TrainingSettings, seed: int) -> None:
-        """Puts a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
+        """Put a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
         self.model = model
         self._seed = seed
         self._chunk = settings.loss_chunk
