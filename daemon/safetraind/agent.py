@@ -28,7 +28,9 @@ _POLL_SECONDS = 0.5
 
 
 def ask(*command: str) -> bool:
-    """Run a command of the service manager; False if it fails or there is none (container)."""
+    """Run a command of the service manager. Return False if it fails or there is none
+    (container).
+    """
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=90).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -81,7 +83,9 @@ def _bootstrap(path: Path, ask: Ask) -> bool:
 
 
 def uninstall(ask: Ask = ask) -> Path | None:
-    """Stop and remove the agent; a training goes on. Return its file, None if there was none."""
+    """Stop and remove the agent. A training continues. Return the removed file, None if there was
+    none.
+    """
     path = agent_path()
     if not path.exists():
         return None

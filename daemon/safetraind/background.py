@@ -108,7 +108,7 @@ def info(home: Home) -> dict[str, Any]:
 
 
 def stop(home: Home, *, now: bool) -> int:
-    """Stop the service and wait for its end. Return the job that goes on training, or 0.
+    """Stop the service and wait for its end. Return the job that continues to train, or 0.
 
     `now`: that job saves a checkpoint and ends too, which may take a step and a save. Raises
     Unreachable where no service runs.

@@ -44,7 +44,7 @@ class QueueView:
 
     @cached_property
     def _evaluators(self) -> dict[int, list[int]]:
-        """By the job that was trained, the jobs that evaluate it, oldest first."""
+        """The jobs that evaluate each trained job, oldest first, by the trained job's id."""
         evaluators: dict[int, list[int]] = {}
         for job_id, job in sorted(self._scheduler.jobs.items()):
             if job.evaluates:
@@ -74,7 +74,9 @@ class QueueView:
 
     @cached_property
     def _held_seconds_before(self) -> dict[int, float]:
-        """At worst, what the held jobs before each take, up to the first with no estimate."""
+        """By job, the worst-case seconds of the held jobs before it, up to the first without an
+        estimate.
+        """
         late: dict[int, float] = {}
         held, seconds = iter(self._order.held), 0.0
         place, next_held = next(held, (0, None))
@@ -121,7 +123,7 @@ class QueueView:
 
     @cached_property
     def _speeds(self) -> dict[str, float]:
-        """Tokens a second at which each model was planned last, by its folder."""
+        """Tokens a second of the newest plan of each model, by its folder."""
         jobs = sorted(self._scheduler.jobs.values(), key=lambda job: job.id)
         plans = [job.plan for job in jobs if job.plan is not None and job.plan.tokens_per_second]
         return {plan.model_path: plan.tokens_per_second for plan in plans}
@@ -185,7 +187,7 @@ def model_of(controller: Controller, job_id: int) -> str:
 
 
 def _estimate(queue: QueueView, job: Job, message: jobs_pb2.Job) -> None:
-    """Fill the estimates in that something was measured or predicted for; no others."""
+    """Fill in the estimates that rest on a measurement or a prediction, and no others."""
     if job.state in FINAL or job.state is JobState.PAUSED:
         return
     before = queue.before(job) if message.queue_position else (0.0, 0.0, 0.0)

@@ -145,7 +145,7 @@ class Selftest:
         return passed
 
     def _examine(self, channel: grpc.Channel) -> dict[str, Any]:
-        """Return the machine, and whether its device computes rightly."""
+        """Return the machine's facts, and whether its device computes correctly."""
         stub = diagnosis_pb2_grpc.DiagnosisStub(channel)
         found = stub.Examine(diagnosis_pb2.ExamineRequest(), timeout=TRAIN_SECONDS)
         for message in found.findings:
@@ -157,8 +157,9 @@ class Selftest:
     def _try_way(
         self, jobs: jobs_pb2_grpc.JobsStub, name: str, way: dict[str, Any], *, kills: int
     ) -> None:
-        """Train undisturbed twice, which shows whether the GPU is deterministic, then with its
-        worker killed.
+        """Train twice undisturbed, then with the worker killed.
+
+        The first two show whether the GPU is deterministic.
         """
         self._doing("training")
         alone = self._train(jobs, f"{name}-alone", way)
@@ -309,7 +310,7 @@ def _history(run: RunFolder) -> History:
 
 
 def _how_far(run: RunFolder) -> tuple[int, int]:
-    """Return the newest step and the newest checkpoint's, once enough of the training has
+    """Return the newest step and the newest checkpoint's step, once enough of the training has
     passed.
     """
     known = _history(run)
@@ -319,7 +320,7 @@ def _how_far(run: RunFolder) -> tuple[int, int]:
 
 
 def _workers(run: RunFolder) -> list[psutil.Process]:
-    """Return the processes that work in the run's folder, their keeper left out."""
+    """Return the processes that work in the run's folder, without their keeper."""
     found = []
     for process in psutil.process_iter(["cmdline", "uids"]):
         command = process.info["cmdline"] or []

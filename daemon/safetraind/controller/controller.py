@@ -128,7 +128,9 @@ class Controller:
         return self._files.progress(self.job(job_id))
 
     def note_delivered(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be sent to a client: no `seq` up to it is used again."""
+        """Note that events up to `seq` are about to be sent to a client, so that none of these
+        numbers is used again.
+        """
         self._files.events.note_delivered(job_id, seq)
 
     def tidy(self) -> None:
@@ -158,7 +160,8 @@ class Controller:
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
-        """Give a job that does not run other options; `replan`: its plan was made for others.
+        """Give other options to a job that does not run. `replan`: drop its plan, which was made
+        for others.
 
         Raises NoRoom; the job is then as it was.
         """
@@ -189,7 +192,9 @@ class Controller:
     # Start and stop of the daemon.
 
     async def open(self) -> None:
-        """Take the home over: adopt living workers, learn how dead ones ended, go on."""
+        """Take the home over: adopt living workers, read the ends of dead ones, and start what can
+        start.
+        """
         runs = private(self.home.root / "runs")
         jobs, readable = {}, []
         for found in at_start.found(self.home, self.store, self._files.events):
@@ -210,7 +215,9 @@ class Controller:
         self._retries.begin(self._happened(triggers.WakeUp()))
 
     async def close(self, *, now: bool) -> None:
-        """Stop deciding. A training goes on without us, unless `now`: then it is waited for."""
+        """Stop deciding. A training continues without the daemon, unless `now`: then it is paused,
+        and its end is awaited.
+        """
         self._apply(triggers.StopAsked(now))
         await self._check.ended()
         await self._lease.dismiss_borrowers()
@@ -237,7 +244,7 @@ class Controller:
         self._lease.drop()
 
     def _set_aside(self, job: Job, error: Exception) -> None:
-        """Make it a failed job in memory; its row and its files stay as they are."""
+        """Mark a job as failed in memory. Its row and its files stay as they are."""
         reason = f"{type(error).__name__}: {error}"[:200]
         cause = Finding(SET_ASIDE, Status.FAILED, True, {"reason": reason})
         self._put(dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause))
@@ -256,7 +263,7 @@ class Controller:
         await asyncio.wait({catching_up}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
-        """Bring up to date what happened while no daemon was there."""
+        """Apply what happened while no daemon ran."""
         end = None
         if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
             end = await self._retries.until_possible(lambda: self._trainings.exit_of(job))

@@ -35,7 +35,7 @@ class JobFiles:
         self._records[record.job.id] = record
 
     def keep_saved(self, job: Job) -> None:
-        """Take in the record of a saved job. That it can't be read again is only logged."""
+        """Keep the record of a saved job. An error in reading it back is only logged."""
         try:
             self.keep(self.store.get(job.id))
         except Exception:
@@ -69,7 +69,7 @@ class JobFiles:
             self.progress(job)  # for the database to keep
 
     def emit_missing_state(self, job: Job) -> None:
-        """Emit the job's state where a crash or a full disk kept the event from being written."""
+        """Emit the job's state, if a crash or a full disk kept its event from being written."""
         ended = job.state in FINAL  # the last event is then that of the state
         if ended and self.events.is_kept(job.id):
             return

@@ -61,7 +61,9 @@ class JobProgress:
         return self._watermark.known(job_id)
 
     def note_delivered(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
+        """Note that events up to `seq` are about to be sent, so that none of these numbers is used
+        again.
+        """
         self._watermark.note(job_id, seq)
 
     def flush(self) -> None:

@@ -40,8 +40,10 @@ async def end_ephemeral_workers(home: Home) -> None:
 
 
 async def end_orphan(run: RunFolder) -> None:
-    """End the training of a run folder that is gone: at its next step, with a checkpoint, or at
-    once where that takes too long. Its lock file is gone too, so its processes are looked for.
+    """End the training of a run folder that was deleted.
+
+    It ends at its next step, with a checkpoint, or is killed where that takes too long. Its lock
+    file is gone too, so its processes are searched for.
     """
     for process in workers_of(run):
         with contextlib.suppress(psutil.Error):

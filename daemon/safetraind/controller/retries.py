@@ -37,7 +37,7 @@ class Retries:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def persist(self, what: str, act: Callable[[], object]) -> None:
-        """Do it now, or in the background until the disk takes it."""
+        """Call `act` now, or in the background until the disk takes it."""
         try:
             act()
         except (OSError, NoRoom, Busy) as error:
@@ -45,7 +45,7 @@ class Retries:
             self.later(what, act)
 
     def later(self, what: str, act: Callable[[], object]) -> None:
-        """Do it in the background, until it succeeds."""
+        """Call `act` in the background, until it succeeds."""
         self.begin(_until_done(what, act))
 
     async def until_whole(self, act: Callable[[], Awaitable[T]]) -> T:

@@ -39,7 +39,7 @@ FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
 
 
 class Trainings:
-    """At most one job's worker at a time."""
+    """Runs the worker of one job at a time."""
 
     def __init__(
         self,
@@ -89,7 +89,9 @@ class Trainings:
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
-        """Keep for the planner what ran out of memory, and what an unmeasured plan took."""
+        """Keep a training's measurement for the planner: its death of memory, or its peak under an
+        unmeasured plan.
+        """
         home = self._files.home
         try:
             note = lesson(home, job, end, self._files.progress(job))

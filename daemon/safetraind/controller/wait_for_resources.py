@@ -24,7 +24,7 @@ _STEADY_LOOKS = 30
 
 
 async def on_disk(folders: Sequence[Path]) -> None:
-    """Return once one of the folders' disks has a megabyte more than now, or after a minute."""
+    """Wait until the disk of one of the folders has a megabyte more than now, a minute at most."""
     before = await _all_free(folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -43,13 +43,13 @@ async def in_memory(needed: int) -> None:
 
 
 async def for_the_next_segment(seconds: float) -> None:
-    """Return after `seconds`, in which the machine stays awake."""
+    """Wait `seconds`, and keep the machine awake meanwhile."""
     with stay_awake(seconds):
         await asyncio.sleep(seconds)
 
 
 class Calm:
-    """Whether a machine has been at ease for long enough, look by look."""
+    """Watches whether the memory pressure has been over for long enough, reading by reading."""
 
     def __init__(self, needed: int) -> None:
         """`needed`: bytes that must be available."""
@@ -58,8 +58,10 @@ class Calm:
         self._swap = 0
 
     def look(self, machine: HostFacts) -> bool:
-        """Take the machine as it is now. True after ten seconds without pressure, or a minute at
-        the warning level in which no swap was added.
+        """Take a reading of the machine.
+
+        Return True after ten seconds without pressure, or after a minute at the warning level in
+        which no swap was added.
         """
         enough = machine.memory_available >= self._needed
         at_ease = machine.pressure in (Pressure.NORMAL, Pressure.UNKNOWN)

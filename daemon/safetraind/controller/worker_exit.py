@@ -31,11 +31,10 @@ def read_end(
     *,
     observed: bool = False,
 ) -> WorkerExit:
-    """Return the end of the job's newest attempt, whose worker is gone. `gather`: the machine's
-    facts.
+    """Return the end of the job's newest attempt, whose worker has died.
 
-    `observed`: this daemon followed the worker to its end. Its start then counts even where neither
-    worker nor keeper left a word.
+    `gather` returns the machine's facts. `observed`: this daemon followed the worker to its end.
+    Its start then counts even where neither worker nor keeper wrote anything.
     """
     launch = documents.read_known(run.launch, Launch)
     note = documents.read_known(run.exit, KeeperNote)
@@ -63,7 +62,7 @@ def read_end(
 
 
 def _begun(run: RunFolder) -> float:
-    """When the newest attempt was started, seconds since the epoch."""
+    """Return the start of the newest attempt, seconds since the epoch; 0 where it is unknown."""
     try:
         return run.launch.stat().st_mtime
     except OSError:

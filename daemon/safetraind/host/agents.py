@@ -21,8 +21,8 @@ def agent_path() -> Path:
 
 
 def missing_program() -> str:
-    """Return the Python that the installed agent starts, where that is gone, as after an upgrade;
-    empty where all is well or nothing is installed.
+    """Return the Python that the installed agent starts, if it is gone, as after an upgrade; empty
+    where all is well or nothing is installed.
     """
     try:
         data = agent_path().read_bytes()

@@ -28,8 +28,8 @@ class App:
 
 
 def largest_apps() -> list[App]:
-    """Return the user's applications that hold the most memory, the largest first; takes some 100
-    ms.
+    """Return the user's applications that hold the most memory, the largest first. It takes some
+    100 ms.
     """
     return grouped(_running())
 

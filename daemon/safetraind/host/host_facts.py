@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Pressure(StrEnum):
-    """The system's own word on memory: how hard it works to find free pages."""
+    """The system's own report on memory: the effort to find free pages."""
 
     UNKNOWN = "unknown"
     NORMAL = "normal"
@@ -45,12 +45,12 @@ class HostFacts:
 
     @property
     def is_mac(self) -> bool:
-        """macOS, on whatever processor."""
+        """Whether this is macOS, on any processor."""
         return self.system == "Darwin"
 
     @property
     def apple_silicon(self) -> bool:
-        """An Apple processor, even when this Python runs under Rosetta."""
+        """Whether the processor is Apple's, even when this Python runs under Rosetta."""
         return self.is_mac and (self.architecture == "arm64" or self.rosetta)
 
     @property
@@ -64,5 +64,5 @@ class HostFacts:
 
     @property
     def memory_usable(self) -> int:
-        """The most any process could ever use here."""
+        """The most bytes that any process can use here."""
         return min(self.memory_total, self.memory_limit or self.memory_total)

@@ -76,7 +76,7 @@ def pressure(root: Path = Path("/")) -> Pressure:
 
 
 def _share_left(root: Path) -> float | None:
-    """Return the part of the memory that can still be had, here or in the control group, the
+    """Return the share of the memory that is available, of the machine or the control group, the
     lesser.
     """
     shares = []
@@ -90,7 +90,8 @@ def _share_left(root: Path) -> float | None:
 
 
 def memory_group(root: Path = Path("/")) -> tuple[int, int]:
-    """Return the tightest limit of this process's memory control groups and what is used below it.
+    """Return the tightest limit of this process's memory control groups, and the bytes used below
+    it.
 
     Bytes, (0, 0) without a limit. A limit of an outer group holds for the inner ones too.
     """
@@ -140,7 +141,7 @@ def _group_folders(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Page cache that the kernel gives back before it kills."""
+    """Return the bytes of page cache that the kernel frees before it kills."""
     found = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(folder / "memory.stat"), re.M)
     return int(found[1]) if found else 0
 

@@ -20,7 +20,7 @@ _AWAKE_SECONDS = 30.0
 def mac_services(
     run: macos.Run = macos.run, pressure: Callable[[], Pressure] = macos.pressure
 ) -> list[Finding]:
-    """Return a finding for each; empty on other systems."""
+    """Return one finding for each service; empty on other systems."""
     if sys.platform != "darwin":
         return []
     level = pressure()

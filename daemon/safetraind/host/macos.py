@@ -126,8 +126,8 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _available(text: str) -> int:
-    """Return the bytes that macOS would give from `vm_stat`: free, file-backed and purgeable pages,
-    and what compressing the inactive anonymous ones wins.
+    """Return the bytes available by `vm_stat`: free, file-backed and purgeable pages, and the gain
+    of compressing inactive anonymous ones.
 
     vm_stat does not divide the inactive pages; they are taken to hold anonymous and file-backed
     ones as all pages do.

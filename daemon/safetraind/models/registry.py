@@ -86,8 +86,8 @@ class Models:
         yield self._model(folder)
 
     def is_repository(self, name: str) -> bool:
-        """Return whether `name` can only be a repository of the hub: no known model, none of the
-        home.
+        """Return whether `name` can only be a repository of the hub: it is neither a known model
+        nor one of the home.
         """
         known = name in KNOWN or (self._root / name).is_dir()
         return not known and bool(_REPOSITORY.fullmatch(name))

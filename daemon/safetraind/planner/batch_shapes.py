@@ -23,9 +23,11 @@ def heaviest_step(
     bucket: int = LENGTH_BUCKET,
     valid: Lengths | None = None,
 ) -> Step:
-    """Return the micro-batch that needs most memory: the widest one, with as many predictions
-    through the head as samples of that width can have. `valid`: where its samples are wider than
-    those that are trained on, the widest batch of an evaluation belongs to the step.
+    """Return the micro-batch that needs most memory.
+
+    It is the widest one, with as many predictions through the head as samples of that width can
+    have. `valid`: where its samples are wider than the training's, the widest batch of an
+    evaluation belongs to the step.
     """
     rows, longest = settings.batch_size, settings.max_seq_length
     if settings.packing:
@@ -109,9 +111,10 @@ def compiled_shapes(
     bucket: int = LENGTH_BUCKET,
     valid: Lengths | None = None,
 ) -> int:
-    """Return the upper bound of the shapes of a micro-batch (rows, width, predictions) that a run
-    meets, those of its evaluations included. Each full width, and the last, smaller micro-batch of
-    an epoch.
+    """Return an upper bound of the number of shapes (rows, width, predictions) that a run compiles.
+
+    Each full width and the last, smaller micro-batch of an epoch count, those of evaluations
+    included.
     """
     widths = len(_rows(lengths, settings, bucket))
     evaluated = len(_widths(valid, settings.max_seq_length, bucket)) if valid else 0

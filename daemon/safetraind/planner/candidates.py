@@ -35,9 +35,10 @@ _COARSEST_BUCKET = 1024
 
 
 def starting_settings(question: Question) -> TrainingSettings:
-    """Return the tier's settings with the user's choices on them, what a pilot found, and the
-    effective batch decided: the tier's, as near as a chosen micro-batch or accumulation lets it
-    come.
+    """Return the tier's settings, replaced by the pilot's rate and the user's choices.
+
+    The effective batch is then fixed: the tier's, or the nearest to it that a chosen micro-batch or
+    accumulation allows.
     """
     return _with_epochs(question, _with_pilot(question, _by_tier(question)))
 
@@ -71,9 +72,9 @@ def _by_tier(question: Question) -> TrainingSettings:
 
 
 def _with_epochs(question: Question, settings: TrainingSettings) -> TrainingSettings:
-    """Enough epochs for few samples, and an early stop for those that need fewer.
+    """Return the settings with more epochs for few samples, and with early stopping.
 
-    A training that goes on keeps its own, and so does one whose length the user chose.
+    A training that continues keeps its own, and so does one whose length the user chose.
     """
     chosen = question.spec.settings
     if question.effective_batch or settings.max_steps or "num_epochs" in chosen:
@@ -171,8 +172,8 @@ def candidates(
 
 
 def _rows(question: Question, settings: TrainingSettings) -> list[int]:
-    """Return the sizes of a micro-batch. With a chosen accumulation the smaller ones give up the
-    effective batch; they come last.
+    """Return the sizes of a micro-batch to try. With a chosen accumulation the smaller ones, which
+    come last, reduce the effective batch.
     """
     if "batch_size" in question.spec.settings:
         return [settings.batch_size]
@@ -182,7 +183,9 @@ def _rows(question: Question, settings: TrainingSettings) -> list[int]:
 
 
 def _chunks(question: Question, settings: TrainingSettings, bucket: int) -> tuple[int, ...]:
-    """Whole, in chunks, or both: decided by the size of the logits."""
+    """Return the values of `loss_chunk` to try: whole, in chunks, or both, by the size of the
+    logits.
+    """
     if "loss_chunk" in question.spec.settings:
         return (settings.loss_chunk,)
     step = heaviest_step(question.lengths, settings, bucket=bucket)

@@ -82,8 +82,8 @@ def judge(question: Question, measures: Sequence[Measure]) -> Judge:
 
 
 def rank(question: Question) -> Callable[[Option], tuple[float, ...]]:
-    """Return the order of options, the best first: those that keep the effective batch, then the
-    fastest, then the leanest.
+    """Return the sort key of options, the best first: those that keep the effective batch, then the
+    fastest, then those that need the least memory.
     """
     kept = starting_settings(question).effective_batch
 
@@ -95,7 +95,9 @@ def rank(question: Question) -> Callable[[Option], tuple[float, ...]]:
 
 
 def _timed(judged: list[Option]) -> list[Option]:
-    """Give options of which nothing was run a time too, in proportion to their cost."""
+    """Return the options with a time each. Where no step was run, the time is in proportion to the
+    cost.
+    """
     known = [option.seconds / option.cost for option in judged if option.seconds]
     if not known:
         return judged
@@ -104,7 +106,7 @@ def _timed(judged: list[Option]) -> list[Option]:
 
 
 def _predicted(question: Question, option: Option, measures: Sequence[Measure]) -> int:
-    """Return the peak as it was thought to be before the option itself was measured."""
+    """Return the predicted peak, in bytes, from before the option itself was measured."""
     if option.degree < Degree.MEASURED:
         return option.peak
     before = [

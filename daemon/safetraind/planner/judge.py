@@ -56,7 +56,7 @@ _ENTERS_A_STEP = (
 
 
 def valid(question: Question, measures: Sequence[Measure]) -> list[Measure]:
-    """Return the steps that were run to their end, and that would take the same within today's
+    """Return the steps that were run to their end, and whose peak would be the same within today's
     budget.
     """
     limit = question.budget.limit
@@ -145,21 +145,21 @@ class Judge:
         return expected(self._runtime, measure.settings, measure.step, measure.limit)
 
     def _runs_ahead(self, settings: TrainingSettings, step: Step) -> bool:
-        """Return whether small steps took more than they needed, which near the limit none does."""
+        """Return whether small steps took more than they needed. Near the limit no step does."""
         free = expected(self._runtime, settings, step, limit=1 << 62)
         return free.total > predict(self._runtime, settings, step).total
 
     def beyond_weights(self, option: Option) -> int:
-        """Return an option's peak above the weights, bytes."""
+        """Return an option's peak above the weights, in bytes."""
         return option.peak - predict(self._runtime, option.settings, option.step).weights
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """Return the measures of this very setup, the newest last."""
+        """Return the measures of exactly this setup, the newest last."""
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
     def _fit(self, settings: TrainingSettings, width: int) -> Fit | None:
-        """Return the curve through all that was run in this way of computing, in rows that compute
+        """Return the curve through the steps run in this way of computing, in rows that compute
         attention as rows of `width` tokens do.
         """
         for other, near, found in self._fits:
@@ -187,8 +187,8 @@ class Judge:
         return Sample(step.rows, step.width, measure.peak - own, measure.seconds)
 
     def _seconds(self, settings: TrainingSettings, step: Step, tokens: int, batches: int) -> float:
-        """Return the time of an epoch by the steps that were run; 0 where there were none of this
-        way.
+        """Return the seconds of an epoch by the steps that were run; 0 where there were none of
+        this way.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         if curve := self._fit(settings, step.width):
@@ -199,13 +199,13 @@ class Judge:
         return tokens * measured[-1].seconds / (step.rows * step.width) + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
-        """Return the seconds of applying the gradient, which depend on the adapter alone."""
+        """Return the seconds of applying the gradient. They depend on the adapter alone."""
         run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 
     def _still_counts(self, measure: Measure) -> bool:
-        """Return whether a death rules anything out: not where there is a good deal more memory
-        now.
+        """Return whether a death rules anything out. It does not where much more memory is
+        available now.
         """
         return measure.died and self._question.budget.limit < _MORE_THAN_DIED * measure.peak
 

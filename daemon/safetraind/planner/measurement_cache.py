@@ -33,7 +33,7 @@ _DISTRIBUTIONS = ("safetrain", "mlx", "mlx-lm", "mlx-metal", "mlx-cpu", "mlx-cud
 
 
 def key_of(facts: Facts) -> str:
-    """Return the machine, the model's state and the versions that a measure holds for."""
+    """Return the key of a measure: the machine, the model's state and the versions it holds for."""
     return _key(facts.host, facts.compiler, facts.openblas, facts.model.fingerprint)
 
 
@@ -80,10 +80,10 @@ class MeasurementCache:
         return known.found if known else None
 
     def keep(self, found: ProbeResult, model: str = "", shape: ModelShape | None = None) -> None:
-        """Add what was found. The same setup measured again replaces the older measure.
+        """Add findings. The same setup measured again replaces the older measure.
 
-        How the model failed and what was too slow is not kept: it may be otherwise next time.
-        Raises OSError where it cannot be written.
+        The failure of a model, and what was too slow, are not kept, since they may change. Raises
+        OSError where it cannot be written.
         """
         known = documents.read_known(self._file, Known) or Known()
         merged = _merged(known.found, found)
@@ -155,9 +155,7 @@ def _note(
 
 
 def _step(plan: Plan) -> Step:
-    """Return the heaviest step of a plan, which a back-off may have made smaller than it was
-    planned.
-    """
+    """Return the heaviest step of a plan. A fallback may have made it smaller than planned."""
     rows, longest = plan.settings.batch_size, plan.settings.max_seq_length
     width = min(plan.heaviest_width, padded(longest - 1, plan.length_bucket))
     return Step(rows, width, in_quarters(round(QUARTERS * plan.heaviest_share), rows * width))

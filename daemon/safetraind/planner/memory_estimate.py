@@ -54,7 +54,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes at the peak, by what they are for."""
+    """The bytes at the peak, by their use."""
 
     weights: int
     adapter: int
@@ -64,7 +64,7 @@ class Peak:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts, in bytes."""
         return self.weights + self.adapter + self.logits + self.scores + self.activations
 
     def off_by(self, seen: int) -> float:
@@ -79,7 +79,7 @@ class Peak:
 
 
 def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
-    """Return the peak of a step, the second and later ones, or of an evaluation where that takes
+    """Return the peak of a step, the second and later ones, or of an evaluation where it takes
     more.
     """
     peaks = [_trained(runtime, settings, step)]
@@ -89,8 +89,10 @@ def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
 
 
 def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: int) -> Peak:
-    """Return the peak that is seen where MLX's memory limit is `limit` bytes: what the step needs,
-    and what MLX fills by running ahead, which it does only below the limit. 0: it is not known.
+    """Return the peak that is measured where MLX's memory limit is `limit` bytes.
+
+    It is the step's need and the memory that MLX fills by running ahead, which it does only below
+    the limit. 0: the limit is unknown.
     """
     need = predict(runtime, settings, step)
     chunk = settings.loss_chunk if runtime.splits_head else 0
@@ -103,7 +105,9 @@ def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: in
 
 
 def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> Step:
-    """Return the step without its evaluation, where that surely takes less than the training."""
+    """Return the step without its evaluation, where the evaluation surely takes less than the
+    training.
+    """
     if not step.valid_width:
         return step
     trained = _trained(runtime, settings, step)
@@ -128,12 +132,12 @@ def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> i
 
 
 def item_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Return the bytes of a number that the model computes with."""
+    """Return the bytes of a number in the model's computations."""
     return 4 if settings.dequantize else shape.item_bytes
 
 
 def gradient_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Return the bytes of the adapter's float32 gradients, which accumulation keeps once more."""
+    """Return the bytes of the adapter's float32 gradients. Accumulation keeps them once more."""
     return 4 * _parameters(shape, settings)
 
 
@@ -240,13 +244,13 @@ def _at_once(attends: Attention, shape: ModelShape, scores: int, rows: int, widt
 
 
 def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
-    """Return the attention scores of one layer."""
+    """Return the number of attention scores of one layer."""
     return item * shape.heads * rows * width**2
 
 
 def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
-    """Return a layer keeps, a token: 4 times the MLP's width, 6 the hidden size, 2 the heads'
-    width.
+    """Return the numbers that a layer keeps per token: 4 times the MLP's width, 6 times the hidden
+    size, twice the heads' width.
     """
     shape, item = runtime.shape, item_bytes(runtime.shape, settings)
     heads = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
@@ -257,8 +261,10 @@ def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
 
 
 def _mlp(shape: ModelShape) -> int:
-    """Numbers, a token, that the MLP keeps: 4 times its width. Each expert that a token passes
-    through also has its input and its output apart (measured on mlx-lm's qwen3_moe, within 6 %).
+    """Return the numbers that the MLP keeps per token: 4 times its width.
+
+    Each expert that a token passes through also keeps its own input and output (measured on
+    mlx-lm's qwen3_moe, within 6 %).
     """
     if not shape.routed:
         return 4 * shape.intermediate
@@ -266,7 +272,7 @@ def _mlp(shape: ModelShape) -> int:
 
 
 def _adapted_inputs(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Numbers, a token, in the different inputs of a layer's adapted matrices."""
+    """Return the numbers per token in the distinct inputs of a layer's adapted matrices."""
     targets = settings.lora_targets
     chosen = [m for m in shape.linears if not targets or m.name.endswith(targets)]
     groups = {_INPUT_OF.get(m.name.rpartition(".")[2], m.name): m.inputs for m in chosen}

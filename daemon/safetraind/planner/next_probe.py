@@ -81,7 +81,7 @@ def _may_fit(question: Question, option: Option) -> bool:
 
 
 def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
-    """Return the best option, and those not measured that are about as fast: at most three."""
+    """Return the best option, and the unmeasured ones that are about as fast, at most three."""
     best = found[0]
     close = [
         option
@@ -96,8 +96,8 @@ def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
 def _small_setups(
     question: Question, found: Sequence[Option], measures: Sequence[Measure]
 ) -> list[Setup]:
-    """Return small shapes of the best option's way of computing; where it may not fit, of the next
-    ways as well, up to one that surely does.
+    """Return small shapes of the best option's way of computing. Where it may not fit, add those of
+    the next ways, up to one that surely fits.
     """
     ways: list[Option] = []
     for option in found:

@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the micro-batch, padding included."""
+        """The tokens of the micro-batch, padding included."""
         return self.rows * self.width
 
     @property
@@ -60,16 +60,18 @@ class Fit:
     widest: float
 
     def reaches(self, rows: int, width: int) -> bool:
-        """Return whether the shape is near enough to what was run."""
+        """Return whether the shape is near enough to the shapes that were run."""
         return self.least_tokens <= rows * width <= self.most_tokens and width <= self.widest
 
     def peak(self, rows: int, width: int) -> int:
-        """Return the bytes at the peak of a step of this shape."""
+        """Return the peak of a step of this shape, in bytes."""
         tokens = rows * width
         return round(self.base + self.per_token * tokens + self.per_square * tokens * width)
 
     def seconds(self, tokens: float, batches: float) -> float:
-        """Return the time of so many micro-batches with so many tokens in all, padding included."""
+        """Return the seconds of so many micro-batches with so many tokens in all, padding
+        included.
+        """
         return self.fixed * batches + self.token * tokens
 
 

@@ -15,7 +15,7 @@ _NEARLY = 0.05
 
 
 def rates(start: float) -> list[float]:
-    """Return the rates to try, the most telling first, from the tier's rate."""
+    """Return the rates to try, from the tier's rate, the most informative first."""
     return [float(f"{start * multiple:.2g}") for multiple in _MULTIPLES]
 
 

@@ -128,7 +128,7 @@ def _savings(question: Question, option: Option) -> Iterator[Finding]:
 def _device(
     question: Question, option: Option, bucket: int, *, held_by_buffer: bool
 ) -> Iterator[Finding]:
-    """Yield where a limit of the device decided."""
+    """Yield the reason where a limit of the device decided."""
     if held_by_buffer:
         args = {"largest": option.largest, "buffer": question.largest_buffer}
         yield Finding("plan.largest_buffer", args=args)

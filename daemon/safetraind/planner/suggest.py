@@ -38,8 +38,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A model of the table, planned. `peak`: of the plan, or of the leanest way to train where
-    nothing `fits`. `seconds`: of the whole training, 0 where nobody knows.
+    """A model of the table, planned.
+
+    `peak`: that of the plan in bytes, or the least possible one where nothing `fits`. `seconds`:
+    the whole training, 0 where unknown.
     """
 
     model: Suggested
@@ -66,8 +68,9 @@ def suggest(
 
 
 def largest_fitting(question: Question, models: Sequence[Suggested] = SUGGESTED) -> Suggestion:
-    """Return the largest model that fits where the one asked about does not, one that knows
-    Portuguese where there is one. Raises LookupError where none fits.
+    """Return the largest model that fits, one that knows Portuguese where there is one.
+
+    Raises LookupError where none fits.
     """
     smaller = [m for m in models if m.shape.weight_bytes < question.shape.weight_bytes]
     fitting = [s for s in suggest(question, models=smaller) if s.fits]

@@ -21,8 +21,10 @@ _MOST_PROBLEMS = 100
 
 
 class Problems:
-    """Of all that an inspection finds wrong: what blocks, the first of each kind in each file, and
-    so many more that a report shows what they are like. The rest is only counted.
+    """The problems of an inspection that are kept.
+
+    Those are the blocking ones, the first of each kind in each file, and enough others to show in a
+    report. The rest is only counted.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class Problems:
         self._kinds: set[tuple[Any, Any]] = set()
 
     def note(self, line: InspectLine) -> None:
-        """Take in the problem of a line of the worker, where it is one of a problem."""
+        """Keep the problem in a line of the worker, if it holds one."""
         problem = line.problem
         if problem is None:
             return

@@ -78,7 +78,7 @@ class InspectionCache:
 
 
 class CachingWorkers:
-    """Workers that make no inspection twice."""
+    """Workers that repeat no inspection."""
 
     def __init__(self, workers: Workers, inspections: InspectionCache) -> None:
         self._workers = workers
@@ -120,7 +120,9 @@ class CachingWorkers:
 
 
 def _is_whole(result: object) -> bool:
-    """Return whether nothing was missing that somebody may put right without touching the files."""
+    """Return whether the result is complete, so that nothing in it can change while the files stay
+    the same.
+    """
     if not isinstance(result, InspectResult) or None in (result.train, result.valid):
         return False
     loaded = result.tokenizer is None or result.tokenizer.loaded
@@ -128,7 +130,9 @@ def _is_whole(result: object) -> bool:
 
 
 def _key(request: InspectRequest) -> str:
-    """Change with the request, the files, the tokenizer and the packages that read them."""
+    """Return a key that changes with the request, the files, the tokenizer and the packages that
+    read them.
+    """
     files = [request.train, request.valid]
     files += [str(Path(request.model) / name) for name in _OF_MODEL] if request.model else []
     packages = [_version(package.distribution) for package in PACKAGES]

@@ -53,7 +53,7 @@ class Foreseen:
 
 
 class Planning:
-    """Preflight as the queue needs it."""
+    """The preflight of queued jobs."""
 
     def __init__(self, home: Home, models: Models, supervisor: Supervisor) -> None:
         self._home = home
@@ -90,10 +90,10 @@ class Planning:
         return _forecast(preflight_run)
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """Run a complete preflight: the plan, or what blocks the training.
+        """Run a complete preflight. Return the plan, or the finding that blocks the training.
 
-        A training that goes on under a new plan keeps all that its schedule depends on. `phase`
-        is what is being done meanwhile.
+        A training that continues under a new plan keeps all that its schedule depends on. `phase`
+        has the preflight's phase meanwhile.
         """
         try:
             return await self._checked(spec, launcher)
@@ -149,9 +149,10 @@ def located(source: Source) -> Path | None:
 async def fetch(
     repository: str, launcher: EphemeralWorkers
 ) -> AsyncGenerator[WorkerProgress | int | Path, None]:
-    """Download a repository of the hub in a child process: its bytes, progress, its folder.
+    """Download a repository of the hub in a child process. Yield its size in bytes, the progress,
+    and last its folder.
 
-    Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
+    Raises the hub's error, and NoRoom before the download where the disk is too small.
     """
     lines: asyncio.Queue[FetchLine | None] = asyncio.Queue()
     request = FetchRequest(repository)
@@ -175,10 +176,10 @@ async def fetch(
 
 
 async def _obtainable(repository: str, launcher: EphemeralWorkers) -> None:
-    """Ask the hub for a repository's size, and download nothing.
+    """Ask the hub for a repository's size, without a download.
 
-    Raises what the hub raised, NoRoom where the disk is too small. A hub that does not answer in
-    _HUB_SECONDS is left to the job's turn.
+    Raises the hub's error, and NoRoom where the disk is too small. A hub that does not answer
+    within _HUB_SECONDS is asked again when the job's turn comes.
     """
     request = FetchRequest(repository, dry_run=True)
     try:
@@ -197,7 +198,7 @@ async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:
 
 
 def is_blocking(finding: Finding) -> bool:
-    """Return whether nothing can be trained until it is mended."""
+    """Return whether the finding prevents any training."""
     return finding.blocks and finding.status is Status.FAILED
 
 
@@ -260,8 +261,10 @@ def _is_sure(preflight_run: PreflightRun) -> bool:
 
 
 def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
-    """Return the settings that stand, and the effective batch, where the output folder's training
-    has checkpoints to go on from; else as they are, and 0.
+    """Return the settings and the effective batch of the training in the output folder, if it can
+    continue.
+
+    Else return the specification unchanged, and 0.
     """
     state = training_state.read(Path(spec.output))
     if state is None or not state.checkpoints or not state.plan:

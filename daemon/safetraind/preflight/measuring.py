@@ -61,10 +61,11 @@ class Measuring:
     async def run(
         self, facts: Facts, *, loads_only: bool
     ) -> AsyncGenerator[WorkerProgress | Facts, None]:
-        """Yield progress, and last the facts with device, loading and what was too slow.
+        """Probe, yielding progress, and yield last the facts: device, loading and what was too
+        slow.
 
-        `loads_only`: something blocks already; the model is loaded, to find what else is wrong, and
-        no step is measured.
+        `loads_only`: something blocks already. The model is loaded, to find other problems, and no
+        step is measured.
         """
         self._loads_only = loads_only
         cache = MeasurementCache(self._home.learned, key_of(facts))
@@ -193,7 +194,9 @@ class Measuring:
         )
 
     def _conclude(self, facts: Facts, done: Round, cache: MeasurementCache) -> Facts:
-        """Take in what a round found, and keep what holds for the next time as well."""
+        """Return the facts with a round's results, and keep those that hold for the next time as
+        well.
+        """
         question = self.question(facts)
         limit = question.budget.limit if question else 0
         done.judge_end(facts.model.path, limit)

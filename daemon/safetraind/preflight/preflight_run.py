@@ -114,7 +114,7 @@ class PreflightRun:
 
     @property
     def blocked(self) -> bool:
-        """Something was found that must be mended before anything can be trained."""
+        """Whether a finding blocks all training."""
         return any(f.blocks and f.status is Status.FAILED for f in self.findings)
 
     @property
@@ -183,7 +183,7 @@ class PreflightRun:
     async def _fetched(self) -> AsyncGenerator[Step, None]:
         """Download the model, then judge again what depends on it: lengths, speed.
 
-        Not where something blocks already: gigabytes would come for nothing.
+        Nothing is downloaded where something blocks already.
         """
         if self._bring is None or self._facts.model.path or self.blocked:
             return

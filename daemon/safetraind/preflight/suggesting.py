@@ -30,8 +30,10 @@ _TOPS = 64
 
 @dataclass(frozen=True, slots=True)
 class Suggestions:
-    """The models, and what they were judged by. `room`: bytes that arrays can have; `speed`: None
-    where nothing was trained or measured on this machine.
+    """The models, and the facts they were judged by.
+
+    `room`: bytes that arrays can have. `speed`: None where nothing was trained or measured on this
+    machine.
     """
 
     models: list[Suggestion]
@@ -42,7 +44,8 @@ class Suggestions:
 
 
 def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggestions:
-    """Judge the table for this machine; takes as long as reading the file `train` once does.
+    """Judge the table of models for this machine. It takes as long as reading the file `train`
+    once.
 
     Raises NotFound where the file does not exist, InvalidInput where it cannot be read or is empty.
     """
@@ -52,7 +55,7 @@ def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggesti
 
 
 def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -> Suggestions:
-    """Return the table judged by gathered facts."""
+    """Return the table, judged by gathered facts."""
     budget = budget_for(spec, facts)
     question = Question(
         spec=spec,
@@ -112,9 +115,7 @@ def _lengths(counts: Counter[int]) -> Lengths:
 
 
 def known_speed(home: Home) -> Speed | None:
-    """Return the fastest setup of the model that was measured last on this machine; None without
-    one.
-    """
+    """Return the fastest setup of the last measured model on this machine; None without one."""
     newest = max(_measured(home), key=lambda found: found[0], default=None)
     return newest[1] if newest else None
 

@@ -26,7 +26,7 @@ class HomeWatch:
     """The files of the home as the daemon found or made them."""
 
     def __init__(self, home: Home) -> None:
-        """Take them as they are now; the daemon's lock is held and its database open."""
+        """Note the files' identities. The daemon holds its lock and has its database open."""
         self._home = home
         self._root = identity(home.root)
         self._known: dict[Loss, Identity | None] = {}
@@ -34,11 +34,11 @@ class HomeWatch:
             self.renewed(loss)
 
     def renewed(self, loss: Loss) -> None:
-        """Take a file as it is now, because the daemon has just made it."""
+        """Note the identity of a file that the daemon has just made."""
         self._known[loss] = identity(self._path(loss))
 
     def look(self) -> Loss | None:
-        """Return the worst that is lost; None where everything is there.
+        """Return the gravest loss; None where everything is there.
 
         A home is gone where its folder is, and where none of its files is left in it, as in the
         middle of a deletion.
@@ -71,7 +71,7 @@ class HomeLock:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 

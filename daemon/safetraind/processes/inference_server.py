@@ -38,11 +38,11 @@ class InferenceServer:
 
     @property
     def lives(self) -> bool:
-        """Whether it can be asked without taking the lease."""
+        """Whether the server can be asked without taking the lease."""
         return self._worker is not None
 
     async def socket(self, request: ServeRequest) -> Path:
-        """Return where to ask, once a worker listens; `request`: for one that has to be started.
+        """Return the socket to ask at, once a worker listens. `request` starts one where none runs.
 
         Raises Busy where another process holds the lease, Broken where no worker comes up.
         """
@@ -55,7 +55,7 @@ class InferenceServer:
         raise Broken("daemon.broken", reason=_NAME, log=str(self._run.log))
 
     async def _listens(self) -> bool:
-        """Wait until the worker listens; False where it ends instead."""
+        """Wait until the worker listens. Return False where it ends instead."""
         while self._worker is not None:
             if self._run.socket.exists():
                 return True
@@ -63,7 +63,7 @@ class InferenceServer:
         return False
 
     async def leave(self) -> None:
-        """End the worker and frees the lease: politely, then at once."""
+        """End the worker, politely at first, and free the lease."""
         async with self._starting:
             worker, task = self._worker, self._task
             if worker is None or task is None:

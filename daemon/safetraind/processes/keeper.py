@@ -1,10 +1,10 @@
-"""The small parent of one worker: waits for it and writes down how it ended.
+"""The small parent of one worker: waits for it, and writes the cause of its end.
 
-`keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default
-`python -m safetraind.worker`. A daemon that was started anew is not the worker's parent and could
-never learn its exit status; this program can. It imports the standard library alone, so that an
-upgrade under a running training can't break it. An ephemeral worker (probe, serve, inspect) gets a
-pipe as its keeper's standard input and is ended when the daemon at the other end is gone.
+`keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default `python -m
+safetraind.worker`. A daemon that was started anew is not the worker's parent and could never learn
+its exit status; this program can. It imports the standard library alone, so that an upgrade under a
+running training can't break it. An ephemeral worker (probe, serve, inspect) gets a pipe as its
+keeper's standard input and is ended when the daemon at the other end is gone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _descriptors() -> list[int]:
-    """Return the locks that the worker must go on holding, should this keeper be killed."""
+    """Return the locks that the worker keeps if this keeper is killed."""
     names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD")
     return [int(os.environ[name]) for name in names if name in os.environ]
 
@@ -95,7 +95,7 @@ def _end_with_daemon(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_awake(pid: int) -> None:
-    """Hold off idle sleep on a Mac while the worker lives."""
+    """Prevent idle sleep on a Mac while the worker lives."""
     if sys.platform == "darwin":
         subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
 
@@ -148,7 +148,7 @@ def _pressure() -> int:
 
 
 def footprint(pid: int) -> int | None:
-    """Return the bytes a process has of the machine: phys_footprint on macOS, PSS on Linux.
+    """Return the footprint of a process in bytes: phys_footprint on macOS, PSS on Linux.
 
     None once the process is gone.
     """
@@ -167,7 +167,7 @@ def footprint(pid: int) -> int | None:
 
 
 class _KernelKills:
-    """Kills for memory by the kernel, since this was made."""
+    """Counts the kernel's kills for memory since this object was made."""
 
     def __init__(self) -> None:
         self._in_group, self._anywhere = _kills_in_group(), _kills_anywhere()
@@ -221,7 +221,7 @@ def _attempt(run: Path) -> int:
 
 
 def _reserve(path: Path) -> int:
-    """Return an open file beside `path` with room for the verdict."""
+    """Return an open file beside `path`, with space reserved for the note."""
     descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(descriptor, b" " * _ROOM)
     return descriptor

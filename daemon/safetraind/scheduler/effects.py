@@ -43,7 +43,7 @@ class StopCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """Write `plan.json` and its event; `notice` says what a back-off changed."""
+    """Write `plan.json` and its event. `notice`: the finding on a fallback's change."""
 
     id: int
     plan: Plan
@@ -60,7 +60,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class WriteIntent:
-    """Leave `pause` or `cancel` for the worker; the empty word takes it back."""
+    """Write `pause` or `cancel` for the worker; an empty intent takes it back."""
 
     id: int
     intent: str

@@ -14,8 +14,8 @@ _WATCHDOG = "job.gpu_watchdog"
 def died_of_memory(end: WorkerExit) -> bool:
     """Return whether the worker died of memory.
 
-    By the kernel's own count, or by what was seen just before: a failed allocation of MLX on a CPU
-    is a SIGSEGV, a Metal abort a SIGABRT.
+    The kernel's count decides, else the last samples: a failed allocation of MLX on a CPU is a
+    SIGSEGV, a Metal abort a SIGABRT.
     """
     if end.outcome == "failed":
         return end.cause is not None and end.cause.code in _MEMORY_CODES
@@ -23,9 +23,7 @@ def died_of_memory(end: WorkerExit) -> bool:
 
 
 def died_of_watchdog(end: WorkerExit) -> bool:
-    """Return whether the GPU's watchdog ended the worker's work: a display was waiting for the
-    GPU.
-    """
+    """Return whether the GPU's watchdog ended the worker, because a display waited for the GPU."""
     return end.outcome == "failed" and end.cause is not None and end.cause.code == _WATCHDOG
 
 
@@ -35,8 +33,8 @@ def ended_a_segment(end: WorkerExit) -> bool:
 
 
 def left_short_of_memory(end: WorkerExit) -> bool:
-    """Return whether the worker left because the system was short of memory, at a step's end or in
-    one.
+    """Return whether the worker left because the system was short of memory, between two steps or
+    in one.
     """
     if end.outcome == "paused":
         return end.cause is not None and end.cause.code == "train.memory_short"
@@ -54,7 +52,9 @@ def lacked_disk(end: WorkerExit) -> bool:
 
 
 def cause_of(end: WorkerExit) -> Finding:
-    """Return the cause to show: the worker's own last word, else the likeliest by how it died."""
+    """Return the cause to show: the one in the worker's own last event, else the likeliest for its
+    death.
+    """
     if end.outcome == "failed" and end.cause is not None:
         return end.cause
     if end.machine_restarted and end.panic:

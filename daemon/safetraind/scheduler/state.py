@@ -40,7 +40,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """All jobs by id, who has the lease (free, asked for, held), and whether the daemon stops."""
+    """All jobs by id, the state of the lease (free, asked for, held), and whether the daemon
+    stops.
+    """
 
     jobs: Mapping[int, Job] = field(default_factory=dict)
     lease: str = FREE
@@ -54,8 +56,8 @@ class SchedulerState:
 
     @property
     def waiting(self) -> list[Job]:
-        """Jobs that want to start, in the order in which they will; all but those that wait for
-        another job's end could start now.
+        """Jobs that wait to start, in their order. Those that wait for another job's end cannot
+        start yet.
         """
         turns = {JobState.INTERRUPTED: 0, JobState.QUEUED: 1}
         jobs = [job for job in self.jobs.values() if job.state in turns]

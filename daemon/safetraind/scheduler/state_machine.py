@@ -61,7 +61,7 @@ from safetraind.scheduler.worker_end import launch_failed, worker_ended
 
 
 def decide(scheduler: SchedulerState, trigger: Trigger) -> Decision:
-    """Return the state after the trigger, and what is to be done.
+    """Return the state after the trigger, and the effects to carry out.
 
     Raises NotFound, AlreadyFinished or Conflict for a request that cannot be granted.
     """
@@ -169,7 +169,7 @@ def _check_ended(scheduler: SchedulerState, trigger: CheckEnded) -> Decision:
 
 
 def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
-    """Fail that job alone: neither lease nor queue stays as it was for its sake."""
+    """Fail that job alone. Lease and queue go on without it."""
     job = scheduler.jobs.get(trigger.id)
     if job is None or job.state in FINAL:
         return take_lease_if_needed(scheduler, [])

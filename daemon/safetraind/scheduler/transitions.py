@@ -26,7 +26,7 @@ def moved(
     cause: Finding | None = None,
     **changes: Any,
 ) -> Decision:
-    """Put the job into a state and emit the event of it; its intent is thereby carried out."""
+    """Put the job into a state, clear its intent, and emit the state's event."""
     changes = {"held": False, "resting": False, **changes}
     scheduler = with_job(scheduler, job, state=state, cause=cause, intent="", **changes)
     return scheduler, [EmitEvent(job.id, state, cause)]
@@ -42,7 +42,7 @@ def fulfil_intent(scheduler: SchedulerState, job: Job) -> Decision:
 def held_until_resources(
     scheduler: SchedulerState, job: Job, cause: Finding, memory: int = 0
 ) -> Decision:
-    """Interrupt the job until its disks have room or, if given, `memory` bytes can be had."""
+    """Interrupt the job until its disks have room or, if given, `memory` bytes are available."""
     scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, cause, held=True)
     return scheduler, [*effects, WaitForResources(job.id, memory)]
 

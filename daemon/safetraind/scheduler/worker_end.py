@@ -34,7 +34,9 @@ _TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "
 
 
 def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
-    """Decide by how the worker ended: done, paused, waiting, resting, failed or tried again."""
+    """Decide the job's next state by its worker's end: done, paused, waiting, resting, failed or
+    tried again.
+    """
     end = trigger.end
     job = dataclasses.replace(scheduler.jobs[trigger.id], ineffective=end.ineffective)
     if end.outcome in ("succeeded", "cancelled"):
@@ -61,7 +63,7 @@ def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
 
 
 def launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
-    """Wait for what may come again; else count the start as an attempt without progress."""
+    """Wait where another try may succeed; else count the start as an attempt without progress."""
     job = scheduler.jobs[trigger.id]
     if job.intent:
         return released(*fulfil_intent(scheduler, job))
@@ -101,7 +103,7 @@ def _attempts_without_progress(job: Job, end: WorkerExit) -> int:
 
 
 def _rest(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
-    """Leave the GPU idle for a while, for other jobs as well; then the job goes on."""
+    """Leave the GPU idle for a while, for other jobs as well. The job continues after that."""
     seconds = 0.0 if job.plan is None else 60 * job.plan.settings.rest_minutes
     changes = {"held": True, "resting": True, "attempts_without_progress": 0}
     scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, end.cause, **changes)
@@ -110,13 +112,13 @@ def _rest(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
 
 def _smaller_may_help(job: Job, end: WorkerExit) -> bool:
     """Return whether smaller steps may help: the machine restarted, or the GPU's watchdog ended the
-    worker, twice without progress between.
+    worker, twice without progress in between.
     """
     return job.attempts_without_progress > 1 and (end.machine_restarted or died_of_watchdog(end))
 
 
 def _short_of_memory(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
-    """Wait for memory; a step that was broken off twice comes back smaller."""
+    """Wait for memory. A step that was broken off twice is made smaller."""
     cause = end.cause or Finding("train.broke_off", Status.WARNING)
     job = dataclasses.replace(job, attempts_without_progress=_attempts_without_progress(job, end))
     peak = 0 if job.plan is None else job.plan.measured_peak or job.plan.predicted_peak

@@ -52,8 +52,10 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
     async def Run(  # noqa: N802
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
-        """Queue the evaluation, or attach to the same one, and stream how far it is; last the
-        evaluation. A client that leaves does not end it.
+        """Queue the evaluation, or attach to an equal one. Stream its progress, and last the
+        result.
+
+        A client that disconnects does not end it.
         """
         trained = await self._trained(request.job_id)
         document = await bounded(trained.output, self._document, trained, request)
@@ -114,7 +116,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         return dataclasses.replace(record.document, spec=spec, forecast=Forecast(), job=0)
 
     def _live(self, document: JobDocument) -> int:
-        """Return the live job that evaluates the same in the same way; 0: there is none."""
+        """Return the live job of an equal evaluation; 0 where there is none."""
         for record in self._controller.store.by_output(document.spec.output):
             live = self._controller.job(record.job.id).state not in FINAL
             if live and record.spec.evaluation == document.spec.evaluation:

@@ -89,7 +89,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
 
 
 def _gguf_type(asked: str) -> str:
-    """Return the type that is asked for, the default if none. Raises InvalidInput."""
+    """Return the requested type, the default if none. Raises InvalidInput."""
     if asked not in ("", *GGUF_TYPES):
         raise InvalidInput("request.malformed", reason=f"gguf_type: {asked[:50]}")
     return asked or GGUF_TYPES[0]

@@ -26,14 +26,14 @@ class FilesService(files_pb2_grpc.FilesServicer):
 
     @guarded
     async def Look(self, request: files_pb2.Offer, context: Any) -> files_pb2.Held:  # noqa: N802
-        """Say how much of a file is there."""
+        """Return the number of bytes received of a file."""
         return _held(self._upload(request))
 
     @guarded
     async def Put(  # noqa: N802
         self, requests: AsyncIterator[files_pb2.PutRequest], context: Any
     ) -> files_pb2.PutResponse:
-        """Append what comes. A broken stream leaves its part, to go on from."""
+        """Append the pieces of a file. A broken stream leaves its part, to continue from."""
         first = await anext(aiter(requests), None)
         check_understood(first)
         if first is None or not first.HasField("offer"):
@@ -75,7 +75,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return upload(self._controller.home, offer.sha256, offer.size, offer.name)
 
     def _output(self, job_id: int) -> Path:
-        """Raise NotFound."""
+        """Return the job's output folder. Raises NotFound."""
         return Path(self._controller.record(job_id).output)
 
     def _results(self, job_id: int, output: Path) -> list[files_pb2.JobFile]:

@@ -64,7 +64,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def sync(descriptor: int) -> None:
-    """Bring a file to the disk itself, on macOS through the drive's cache."""
+    """Sync a file to the disk, on macOS through the drive's cache."""
     if sys.platform == "darwin":
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)

@@ -36,14 +36,14 @@ class EventFeed:
         self._marks: list[tuple[int, int]] = [(0, 0)]  # (seq, byte behind it), a sparse index
 
     def size(self) -> int:
-        """Return the bytes in the file now."""
+        """Return the size of the file, in bytes."""
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def start(self, after_seq: int) -> int:
-        """Return a byte from which on no event behind `after_seq` is missed."""
+        """Return an offset from which no event after `after_seq` is missed."""
         return self._marks[bisect_right(self._marks, (after_seq, 1 << 62)) - 1][1]
 
     def read(self, offset: int) -> Chunk:
@@ -73,11 +73,11 @@ class EventFeed:
         return Chunk(tuple(events), end, len(events) == CHUNK_EVENTS and end < size)
 
     def release(self) -> None:
-        """Drop the events that it holds; they are read again for whoever asks."""
+        """Drop the cached events. They are read again on demand."""
         self._chunks.clear()
 
     def look(self) -> None:
-        """Wake the watchers if the file has changed its size."""
+        """Wake the watchers if the file's size has changed."""
         size = self.size()
         if size != self._size:
             self._size = size
@@ -95,6 +95,6 @@ class EventFeed:
         return self._changes
 
     async def changed(self, since: int) -> None:
-        """Wait for a `wake` behind `since`: one that came while a batch was sent counts too."""
+        """Wait for a `wake` after `since`. One that came while a batch was sent counts too."""
         if self._changes == since:
             await self._changed.wait()

@@ -122,8 +122,8 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Return whether more may lie behind it: a line that is too long is no event, but not the
-    end.
+    """Return whether the line is complete. One that is too long is no event, but more may follow
+    it.
     """
     return line.endswith(b"\n") or len(line) == MAX_LINE_BYTES
 
@@ -180,7 +180,7 @@ class EventWriter:
         return self._seq
 
     def sync(self) -> None:
-        """Bring all that was appended to the disk itself."""
+        """Sync all appended events to the disk."""
         durable.sync(self._fd)
 
     def close(self) -> None:

@@ -152,8 +152,9 @@ class JobStore:
         return self.get(job_id)
 
     def put(self, record: Record) -> None:
-        """Keep a record that was rebuilt. A row that is there keeps its key and its place in the
-        queue. Raises NoRoom.
+        """Insert or replace a rebuilt record. Raises NoRoom.
+
+        A row that exists keeps its key and its place in the queue.
         """
         job, (text, digest) = record.job, _kept(documents.to_json(record.document))
         times = (record.created, record.started, record.finished)
@@ -170,8 +171,9 @@ class JobStore:
             )
 
     def keep_progress(self, progress: Mapping[int, str]) -> None:
-        """Keep how far jobs came that have ended, JSON by id, so that no event file need be read
-        for it. Raises NoRoom.
+        """Keep the progress of jobs that have ended, JSON by id. Raises NoRoom.
+
+        It saves reading their event files.
         """
         with self._transaction() as db:
             values = [(text, job_id) for job_id, text in progress.items()]
@@ -238,9 +240,10 @@ class JobStore:
         return [self._record(row) for row in rows]
 
     def _record(self, row: sqlite3.Row) -> Record:
-        """Return a row as a record. One that cannot be understood is rebuilt from the job's run
-        folder; without that it is set aside: a failed job, whose row stays until somebody removes
-        it.
+        """Return a row as a record.
+
+        A damaged one is rebuilt from the job's run folder. Where that fails it is set aside: a
+        failed job, whose row stays until somebody removes it.
         """
         try:
             return self._understood(row)

@@ -107,9 +107,9 @@ def _change(name: str, was: Any, now: Any) -> str:
 def move_aside(output: Path) -> Path | None:
     """Move the files of the training in `output` to a sibling `OUTPUT.previous-N`.
 
-    Return it, or None where there was nothing to move. Other files stay. Raises NotAllowed where
-    the folder's parent may not be written or lies on another disk, OSError where the disk refuses;
-    everything is then where it was.
+    Return its path, or None where there was nothing to move. Other files stay. Raises NotAllowed
+    where the folder's parent may not be written or lies on another disk, OSError where the disk
+    refuses. After an error everything is where it was.
     """
     files = list(_ours(output))
     if not files:

@@ -32,7 +32,7 @@ class Promotion:
 
 
 def promote(output: Path, job_id: int, home: Path, wanted: str) -> Promotion:
-    """Make the adapter of a kept checkpoint the one in `adapters/`, and write down that it is.
+    """Publish the adapter of a kept checkpoint in `adapters/`, and record that.
 
     `wanted`: a checkpoint's name, or one of the two words above: as the evaluation chose, or the
     one with the lowest validation loss, which undoes it. Raises NotFound where there is none,

@@ -29,9 +29,9 @@ def run_numbers(runs: Path) -> Iterator[int]:
 
 
 def rebuild(run: RunFolder, job_id: int, document: JobDocument | None = None) -> Record | None:
-    """Return the record; None where nothing says what was submitted.
+    """Return the record; None where no specification is left.
 
-    `document`: what was submitted, where it is known better than from `spec.json`.
+    `document`: the specification, if it is known from elsewhere than `spec.json`.
     """
     document = document or documents.read_known(run.spec, JobDocument)
     if document is None or document.job not in (0, job_id):

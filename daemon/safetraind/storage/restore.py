@@ -127,7 +127,9 @@ def _move_aside(database: Path) -> Path:
 
 
 def _take_backup(home: Home) -> float:
-    """Put the daily backup in the database's place; when it was written, 0 where none is whole."""
+    """Put the daily backup in the database's place. Return its time, seconds since the epoch, 0
+    where there is no whole one.
+    """
     backup = backup_of(home)
     try:
         with contextlib.closing(sqlite3.connect(f"file:{backup}?mode=ro", uri=True)) as copy:

@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _keep_locks() -> None:
-    """Keep the run's lock and the GPU lease from any program that this worker may start.
+    """Keep programs started by this worker from inheriting the run's lock and the GPU lease.
 
     The compiler that MLX runs, say, could outlive the worker and go on holding them.
     """
@@ -45,8 +45,10 @@ def _keep_locks() -> None:
 
 
 def _offer_itself() -> None:
-    """On Linux: when memory runs out, the kernel shall kill this worker, which resumes, and not the
-    daemon or what else the user has open. 0 is an ordinary process, 1000 always the first.
+    """Make this worker the kernel's first choice to kill when memory runs out, on Linux.
+
+    It resumes, unlike the daemon or the user's other programs. 0 is an ordinary process, 1000
+    always the first.
     """
     with contextlib.suppress(OSError):  # macOS has no such file
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

@@ -27,7 +27,7 @@ def facts(model: Path) -> dict[str, str]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of the files that are not as they were; none where nothing was recorded."""
+    """Return the names of the files that have changed; empty where nothing was recorded."""
     if not before:
         return []
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -47,9 +47,11 @@ _DEFAULT_BASE = 10000.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`overrides`: keys as the architecture's arguments read them. `lost`: keys that change the
-    model and that the arguments have no place for. `dropped`: the other keys that they have no
-    place for, and that are not known to be bookkeeping.
+    """The keys of a configuration, by their treatment.
+
+    `overrides`: keys as the architecture's arguments read them. `lost`: keys that change the model
+    and that the arguments have no field for. `dropped`: other keys without a field, as far as they
+    are not known to be bookkeeping.
     """
 
     overrides: Mapping[str, Any]

@@ -54,8 +54,9 @@ def tokenizer_files(repository: str) -> Path:
 
 
 def data_set_names(repository: str) -> list[str]:
-    """Return the names of all files of a data set of the hub; where the hub does not answer, of
-    those in the cache. Raises as `snapshot` does.
+    """Return the names of all files of a data set of the hub. Raises as `snapshot` does.
+
+    Where the hub does not answer, they are those in the cache.
     """
     try:
         files = snapshot_download(repository, repo_type="dataset", dry_run=True)

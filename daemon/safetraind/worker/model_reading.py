@@ -42,7 +42,9 @@ def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
 
 
 def layer_names(model: nn.Module) -> set[str]:
-    """Return the names, inside a layer or in the whole model, of what can take an adapter."""
+    """Return the names, inside a layer or in the whole model, of modules that can take an
+    adapter.
+    """
     places = [model, *model.layers]
     return {
         name

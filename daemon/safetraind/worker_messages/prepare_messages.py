@@ -1,4 +1,4 @@
-"""Messages of the role `prepare`: sources to make training files of, and what was made."""
+"""Messages of the role `prepare`: sources to make training files from, and the result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class RowProgress:
-    """Rows of a source that were read."""
+    """The number of rows of a source that were read."""
 
     path: str
     rows: int

@@ -10,8 +10,9 @@ from safetraind.worker_messages.role import Role, WorkerProgress
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """`model`: a folder, or with `hub` an id whose tokenizer is downloaded. `samples`: how many are
-    shown. `length`: tokens beyond which a sample would be cut; 0: none.
+    """A request for samples. `model`: a folder, or with `hub` an id whose tokenizer is downloaded.
+
+    `samples`: the number to show. `length`: tokens beyond which a sample would be cut; 0: none.
     """
 
     path: str
@@ -35,7 +36,7 @@ class PreviewPiece:
 
 @dataclass(frozen=True, slots=True)
 class PreviewSample:
-    """One sample; `learned`: of its tokens, those that are learned and not cut."""
+    """One sample. `learned`: the number of its tokens that are learned and not cut."""
 
     line: int
     pieces: tuple[PreviewPiece, ...] = ()
@@ -46,8 +47,10 @@ class PreviewSample:
 
 @dataclass(frozen=True, slots=True)
 class PreviewResult:
-    """The first samples, and the lengths in tokens of the `counted` ones: `cut` are longer than the
-    length, `lost` keep nothing to learn within it, `failed` could not be rendered.
+    """The first samples, and the lengths in tokens of the `counted` ones.
+
+    `cut` are longer than the length, `lost` keep nothing to learn within it, `failed` could not be
+    rendered.
     """
 
     samples: tuple[PreviewSample, ...] = ()

@@ -12,8 +12,10 @@ from safetraind.worker_messages.role import Role, WorkerProgress
 @dataclass(frozen=True, slots=True)
 class Step:
     """The largest micro-batch of a run: rows × width tokens, of which `learned` go through the
-    head. `valid_width`, `valid_learned`: the same of the widest batch of an evaluation, 0 where
-    that is no wider.
+    head.
+
+    `valid_width`, `valid_learned`: those of the widest batch of an evaluation, 0 where it is no
+    wider.
     """
 
     rows: int
@@ -81,8 +83,8 @@ _SAME_LIMIT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
-    what goes into applying the gradient.
+    """Real steps of one setup, in bytes, and tokens a second with padding. `update_seconds`: the
+    part of each step that applies the gradient.
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
     allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
@@ -98,7 +100,8 @@ class Measure:
     limit: int = 0
 
     def holds_under(self, limit: int) -> bool:
-        """Return whether a step under a memory limit of so many bytes takes what this one took.
+        """Return whether a step under a memory limit of so many bytes would take as much as this
+        one.
 
         Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
         may take less under it, and one that was held back may take more without.
@@ -120,7 +123,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class ProbeLine:
-    """One of these at a time, as it is found: the process may die of what it tries.
+    """One item of the output, written as it is found, since the process may die of the next step.
 
     `unsupported`: a setting that the model would be trained wrongly with; nothing was run.
     `trying`: a setup, before it is run. `slow`: seconds that the next step would have taken, for
@@ -140,7 +143,7 @@ class ProbeLine:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """All that a probe found, and what is kept of it for the next preflight.
+    """The findings of a probe, kept for the next preflight.
 
     `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
     be trained wrongly with. `slow` as in `ProbeLine`.

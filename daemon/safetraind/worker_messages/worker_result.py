@@ -16,8 +16,8 @@ from safetraind.worker_messages.role import Line, Result, Role
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult(Generic[Result]):
-    """`exit`: what its keeper wrote. `answer`: its result, or the error that it reported; None
-    where it wrote nothing that can be read.
+    """The end of a worker. `exit`: its keeper's note. `answer`: its result, or the error that it
+    reported; None where nothing is readable.
 
     `log`: the end of what it printed, for the daemon's log when something broke. `limit`: "time" or
     "memory" where it was killed for that.
@@ -58,4 +58,4 @@ class Workers(Protocol):
         lease: bool,
         on_progress: Callable[[Line], None] | None = None,
     ) -> WorkerResult[Result]:
-        """Run a worker to its end; its lines go to `on_progress` as they come."""
+        """Run a worker to its end. `on_progress` takes its lines."""

@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Return a single core leaves none for the rest of the system."""
+    """Judge the number of cores. A single core leaves none for the rest of the system."""
     host = facts.host
     if host.cpu_cores == 1:
         return [warning("hardware.one_core")]

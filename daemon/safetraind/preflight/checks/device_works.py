@@ -7,8 +7,8 @@ from safetraind.preflight.check import Check, failed, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Return a CPU trains too, slowly; on a Mac it means that something is wrong with the
-    installation.
+    """Judge the device. A CPU trains too, slowly; on a Mac it means that something is wrong with
+    the installation.
     """
     device = facts.device
     if device is None:

@@ -10,8 +10,9 @@ _LEAST = 1 << 30
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Less than 1 GB is too little for most models, unless less was asked for: then the planner
-    judges. A control group's limit is reported.
+    """Judge the available memory, and report a control group's limit.
+
+    Less than 1 GB is too little for most models. Where the user asked for less, the planner judges.
     """
     host, budget, given = facts.host, spec.memory_budget, available(spec, facts)
     args = {"available": host.memory_available, "total": host.memory_total}

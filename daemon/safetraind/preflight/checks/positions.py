@@ -11,7 +11,9 @@ from safetraind.worker_messages.inspect_messages import DataFile
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Beyond its positions a model with a vector for each has none; others guess."""
+    """Judge the lengths. Beyond its positions a model with a vector for each has none, and others
+    extrapolate.
+    """
     positions = facts.model.positions
     if facts.data is None or not positions:
         return []

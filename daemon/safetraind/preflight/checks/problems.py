@@ -59,7 +59,7 @@ def _template(file: DataFile, data: Data) -> list[Finding]:
 
 
 def _rendering(file: DataFile) -> list[Finding]:
-    """Return the samples that the template refuses, or renders otherwise than they stand in the
+    """Return findings on samples that the template refuses, or renders differently from their
     file.
     """
     lengths, findings = file.lengths, list[Finding]()

@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Return a quantized base makes it QLoRA, a floating-point one LoRA."""
+    """Report the storage type. A quantized base makes the training QLoRA, a floating-point one
+    LoRA.
+    """
     model = facts.model
     if model.shape is None:
         return []

@@ -16,7 +16,7 @@ class Answers:
     structured: int = 0
 
     def note(self, sample: Sample) -> None:
-        """Take in the last answer of one sample; a text without turns has none."""
+        """Count the last answer of one sample. A text without turns has none."""
         answer = _last_answer(sample)
         if answer:
             self.seen.add(hash(answer.strip()))

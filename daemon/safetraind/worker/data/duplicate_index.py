@@ -93,7 +93,7 @@ def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int
 
 
 class Leak(NamedTuple):
-    """Where the sample that says the same stands, and whether it says quite the same."""
+    """The place of an earlier sample with the same text, and whether it is exactly the same."""
 
     equal: bool
     file: str
@@ -132,7 +132,7 @@ class Leakage:
         self.indexed_near += self._near.add(units)
 
     def freeze(self) -> None:
-        """Make what was added findable."""
+        """Index the added samples, so that `find` sees them."""
         keys = np.concatenate((self._keys, np.array(self._new, np.int64)))
         added = np.arange(len(self._keys), len(keys), dtype=np.uint32)
         order = np.argsort(keys, kind="stable")
@@ -142,8 +142,8 @@ class Leakage:
         self._near.freeze()
 
     def find(self, key: int, units: Sequence[bytes]) -> Leak | None:
-        """Return the sample read before whose words have the hash `key`, else one that is nearly
-        it.
+        """Return the earlier sample whose words have the hash `key`, else one that is nearly
+        equal.
         """
         number, equal = self._equal(key), True
         if number < 0:

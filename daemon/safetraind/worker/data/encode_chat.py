@@ -49,7 +49,7 @@ class Encoded:
 
 
 class Refused(Exception):
-    """The tokenizer or its chat template refuses a sample, for the reason that is the text."""
+    """The tokenizer or its chat template refuses a sample. The text is the reason."""
 
     def __init__(self, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -57,7 +57,7 @@ class Refused(Exception):
 
 
 class TooSlow(Refused):
-    """The chat template was still at work on a sample after SAMPLE_SECONDS."""
+    """The chat template needs more than SAMPLE_SECONDS for a sample."""
 
     def __init__(self) -> None:
         super().__init__(TimeoutError("still running"))
@@ -150,7 +150,9 @@ class Encoder:
     def _checked(
         self, line: int, tokens: list[int], learned: list[bool], problems: list[Problem]
     ) -> Encoded:
-        """With no beginning or end twice in a row, and no token that the model has no row for."""
+        """Return the sample with no beginning or end twice in a row. Raises where the model has no
+        row for a token.
+        """
         tokenizer, single = self.tokenizer, {self.tokenizer.bos_token_id}
         single |= set(tokenizer.eos_token_ids)
         twice = [n for n in range(1, len(tokens)) if tokens[n] == tokens[n - 1] in single]
@@ -170,7 +172,7 @@ class Encoder:
 
 
 def _refuse_differing(path: str, encoded: Encoded) -> None:
-    """Raise InvalidInput where the model would be given something else than the line says."""
+    """Raise InvalidInput where the model's input differs from the line."""
     for problem in encoded.problems:
         if problem.status is Status.FAILED:
             where: dict[str, ArgValue] = {"path": path, "line": encoded.line}
@@ -212,8 +214,9 @@ def _conversation(sample: Sample, form: str) -> list[Message]:
 
 
 def _without_thinking(problems: list[Problem]) -> set[int]:
-    """Return the answers of which the template writes only a part, by their numbers from 0; in
-    `problems` it is then said of them that they are not learned.
+    """Return the numbers, from 0, of answers that the template renders in part only.
+
+    `problems` then gets a note that they are not learned.
     """
     places = set()
     for number, problem in enumerate(problems):
@@ -226,7 +229,7 @@ def _without_thinking(problems: list[Problem]) -> set[int]:
 def _rendered(
     tokenizer: TokenizerWrapper, messages: list[Message], tools: Any, options: Mapping[str, bool]
 ) -> Rendering:
-    """Return the conversation as the template writes it.
+    """Return the conversation as the template renders it.
 
     Templates differ in whether they take a call's arguments as an object or as text, and an answer
     that only calls as null or empty: the sample's own form first, then the others, until one is
@@ -257,8 +260,8 @@ Arguments = Callable[[Any], Any]
 
 
 def _in_form(message: Message, arguments: Arguments | None, content: str | None) -> Message:
-    """Return the message with its calls' arguments in another form; with an answer that says
-    nothing but calls as "" or as None, where `content` is "" or "null".
+    """Return the message with its calls' arguments in another form. An answer of calls alone gets
+    "" or None, where `content` is "" or "null".
     """
     calls = message.get("tool_calls")
     if calls and arguments is not None:
@@ -280,7 +283,7 @@ def _dumped(arguments: Any) -> Any:
 
 
 def _tokenized(tokenizer: TokenizerWrapper, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return the tokens of a rendered text, and the characters that each of them stands for.
+    """Return the tokens of a rendered text, and the range of characters of each.
 
     Tokenizers trim white space off what they report, and report one place for all bytes of a
     character; so a token is taken to begin where the one before it ends.
@@ -298,7 +301,7 @@ def _tokenized(tokenizer: TokenizerWrapper, text: str) -> tuple[list[int], list[
 def _tokenized_slowly(
     tokenizer: TokenizerWrapper, text: str
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return the same for a tokenizer that reports no places: by the lengths of what is decoded."""
+    """Return the same for a tokenizer without offsets, by the lengths of decoded texts."""
     tokens = list(tokenizer.encode(text, add_special_tokens=False))
     places, end = [], 0
     for count in range(1, len(tokens) + 1):
@@ -308,6 +311,6 @@ def _tokenized_slowly(
 
 
 def _overlap(place: tuple[int, int], turn: Answer) -> bool:
-    """Return whether a token, by its characters, is one of the turn's."""
+    """Return whether a token's characters overlap the turn's."""
     start, end = place
     return (start < turn.end and end > turn.start) or turn.start < start == end < turn.end

@@ -52,7 +52,7 @@ def _misprint(place: int, value: Any) -> Problem:
 
 
 def _values(message: Message) -> Iterator[Any]:
-    """List and objects of a message, and arguments that are JSON in a text."""
+    """Yield the lists and objects of a message, and arguments that are JSON in a text."""
     waiting = [message.get("content"), message.get("tool_calls")]
     while waiting:
         value = waiting.pop()

@@ -42,7 +42,7 @@ _PREVIEWED = 2  # samples of each file
 
 
 def main(arguments: list[str]) -> int:
-    """Inspect as the run folder asks. What is wrong with the files is a result, not a failure."""
+    """Inspect as the run folder asks. Problems of the files are a result, not a failure."""
     request = read_request(arguments[0], INSPECT.name, InspectRequest)
     inspect = _validate if request.files else _preflight
     answer(arguments[0], partial(inspect, request))
@@ -90,7 +90,9 @@ def _unreadable(error: SafetrainError) -> Finding:
 
 
 def _validate(request: InspectRequest, tell: Tell) -> InspectResult:
-    """From the smallest file to the largest, which then need not be kept to be compared with."""
+    """Inspect the files from the smallest to the largest. The largest need not be kept for
+    comparison then.
+    """
     known: dict[object, str] = {}
     for path in request.files:
         first = known.setdefault(_identity(path), path)
@@ -200,7 +202,7 @@ def _ends(folder: Path) -> Any:
 
 
 def _version(package: Supported) -> Package:
-    """Return the version of a package that can really be imported, else why it cannot."""
+    """Return the version of a package that can be imported, else the reason why it cannot."""
     try:
         module = importlib.import_module(package.module)
     except Exception as error:  # a broken package may raise anything
@@ -220,7 +222,7 @@ def _size(path: str) -> int:
 
 
 def _identity(path: str) -> object:
-    """Return the same for all names of one file."""
+    """Return a value that is the same for all names of one file."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):

@@ -25,7 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 @dataclass(slots=True)
 class Line:
     """One line with its end. `too_long`: bytes of a line above MAX_LINE_BYTES, whose content is
-    left out; otherwise 0.
+    left out; else 0.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Corpus:
 
     @property
     def grew(self) -> bool:
-        """The file is longer (or shorter) now than when it was opened."""
+        """Whether the file's size has changed since it was opened."""
         return os.fstat(self._file.fileno()).st_size != self.size
 
     def head(self) -> bytes:
@@ -64,7 +64,7 @@ class Corpus:
         return content.removeprefix(_BOM)
 
     def __iter__(self) -> Iterator[Line]:
-        """Yield the lines, numbered from 1. A byte order mark in front is taken away and
+        """Yield the lines, numbered from 1. A byte order mark at the beginning is removed and
         remembered.
         """
         number, read = 0, self._file.readline
@@ -100,7 +100,7 @@ class Corpus:
 
 
 def _open(path: str) -> BinaryIO:
-    """Open without ever waiting: a FIFO that nobody writes to would block for good."""
+    """Open a file without blocking: a FIFO without a writer would block for ever."""
     try:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):

@@ -1,4 +1,4 @@
-"""Nearly equal samples: an index of what samples say, in flat memory, and the comparing itself.
+"""Nearly equal samples: an index of samples by their words, in flat memory, and the comparison.
 
 Of each indexed sample every run of four words is kept, as a hash. A sample that is looked up is cut
 into runs of four, one behind the other: where nine tenths of the words are the same, in order, most
@@ -44,7 +44,7 @@ _Places = npt.NDArray[np.intp]
 
 
 class NearIndex:
-    """Samples by what they say, numbered from 0 as they are added; at most 2**24 of them.
+    """Samples by their words, numbered from 0 as they are added, at most 2**24 of them.
 
     Holds 8 bytes for each run and each sample, and lets the words lie on the disk.
     """
@@ -57,7 +57,9 @@ class NearIndex:
         self._ends = array("Q", [0])
 
     def add(self, units: Sequence[bytes]) -> bool:
-        """Take a sample of at most `MOST_UNITS` words; False where there is no room for it."""
+        """Add a sample of at most `MOST_UNITS` words. Return False where there is no room for
+        it.
+        """
         number = len(self._ends) - 1
         shifted = (units[start:] for start in range(_RUN))
         runs = {hash(run) & _HASH for run in zip(*shifted, strict=False)}
@@ -75,7 +77,7 @@ class NearIndex:
         return self._file.write(text)
 
     def freeze(self) -> None:
-        """Make what was added findable."""
+        """Index the added samples, so that `find` sees them."""
         if self._file is not None:
             self._file.flush()
         new = np.frombuffer(self._new, np.uint64)
@@ -86,9 +88,7 @@ class NearIndex:
         self._known, self._slot = known.__getitem__, (len(known) - 1).__and__
 
     def find(self, units: Sequence[bytes]) -> int:
-        """Return the number of a sample that is nearly (or quite) the same; -1 where there is
-        none.
-        """
+        """Return the number of a sample that is equal or nearly equal; -1 where there is none."""
         needed = _SHARED * (len(units) // _RUN)
         if sum(map(self._known, map(self._slot, map(hash, _in_runs(units))))) < needed:
             return -1  # nearly always
@@ -102,7 +102,9 @@ class NearIndex:
         return -1
 
     def _postings_of(self, units: Sequence[bytes]) -> tuple[_Places, _Places]:
-        """From where to where the samples stand, for each run of `units` that stands in any."""
+        """Return the range of postings, from and to, of each run of `units` that occurs in any
+        sample.
+        """
         hashes = np.fromiter(map(hash, _in_runs(units)), np.int64, len(units) // _RUN)
         first = hashes.view(np.uint64) << np.uint64(_NUMBER_BITS)
         low = np.searchsorted(self._postings, first)

@@ -40,7 +40,7 @@ _MOST_CHARACTERS = 20_000
 
 
 def main(arguments: list[str]) -> int:
-    """Preview as the run folder asks. What is wrong with file or model is a result."""
+    """Preview as the run folder asks. Problems of file or model are a result."""
     request = read_request(arguments[0], PREVIEW.name, PreviewRequest)
     answer(arguments[0], lambda _: preview(request))
     return 0
@@ -102,8 +102,8 @@ def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> Previ
 
 
 def _samples(path: str) -> Iterator[tuple[Row, Any]]:
-    """Yield the file's first records as samples, those of a foreign form as `prepare` would read
-    them.
+    """Yield the file's first records as samples. Those of a foreign form are read as `prepare`
+    reads them.
 
     None stands for a record that is no sample. Raises InvalidInput where no record is one.
     """
@@ -146,8 +146,8 @@ def _finding(problem: Problem, line: int) -> Finding:
 
 
 def _tokenizer(request: PreviewRequest) -> TokenizerWrapper:
-    """Return the model's tokenizer, without its weights. Raises InvalidInput, and as the hub
-    does.
+    """Return the model's tokenizer, without its weights. Raises InvalidInput, and the hub's
+    errors.
     """
     folder = tokenizer_files(request.model) if request.hub else Path(request.model)
     extra = {"trust_remote_code": True} if request.trust_remote_code else None

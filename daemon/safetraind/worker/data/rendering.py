@@ -21,10 +21,11 @@ _MARKER = "zqxjMark{}kvwz"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An assistant's message, by its number from 0. `start` to `end`: the characters that the
-    model writes for it, with the end of the turn. `written`: its content or calls are among them.
-    `after`: where the answer before it ends. `asked`: what the template writes to ask for an answer
-    stands in front of it.
+    """An assistant's message, by its number from 0.
+
+    `start` to `end`: the characters that the model generates for it, with the end of the turn.
+    `written`: its content or calls are among them. `after`: the end of the answer before it.
+    `asked`: the template's generation prompt stands in front of it.
     """
 
     place: int
@@ -146,8 +147,8 @@ def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]
 
 
 def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple[int, bool]:
-    """Return where the answer begins whose content begins at `content`: behind what the template
-    writes to ask for an answer; and whether that was found.
+    """Return the start of the answer whose content begins at `content`, after the template's
+    generation prompt, and whether that prompt was found.
 
     Where the whole does not begin as the conversation up to here, that prompt is looked for between
     `lowest` and the content.

@@ -38,7 +38,7 @@ class ReservoirSample:
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def offer(self, line: Line, *, odd: bool = False) -> None:
-        """Offer one more line to the sample. The first that are `odd` are kept besides."""
+        """Offer one more line to the sample. The first `odd` ones are kept as well."""
         self.seen += 1
         if self.seen > self._next:
             self._keep(line)
@@ -65,7 +65,7 @@ class ReservoirSample:
 
     @property
     def complete(self) -> bool:
-        """Every line that was offered is still here."""
+        """Whether every line that was offered is still in the sample."""
         return self.seen == len(self._kept)
 
     def __iter__(self) -> Iterator[Line]:

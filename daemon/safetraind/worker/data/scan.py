@@ -76,7 +76,7 @@ class Scan:
 
     def _take(self, line: Line) -> list[Finding]:
         """Return the findings of one line. Good lines, which are nearly all, take the shortest
-        way.
+        path.
         """
         content = line.content
         try:
@@ -130,8 +130,8 @@ class Scan:
         return self._note(code, number, Status.WARNING, args)
 
     def _note_form(self, form: str) -> list[schema.Problem]:
-        """Return the first sample decides the file's format; chats with and without tools may
-        mix.
+        """Return the problem of a sample whose format differs from the first one's. Chats with and
+        without tools may mix.
         """
         if not self.format or {self.format, form} == {"chat", "tools"}:
             self.format = "tools" if self.format and form != self.format else form

@@ -50,7 +50,7 @@ _MOST_KEYS_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with one line. A warning leaves the sample usable, a failure does not."""
+    """A problem of one line. A warning leaves the sample usable, a failure does not."""
 
     code: str
     status: Status = Status.FAILED
@@ -58,7 +58,7 @@ class Problem:
 
 
 class Unusable(Exception):
-    """The line holds no sample; `problem` says why."""
+    """The line holds no sample. `problem` is the reason."""
 
     def __init__(self, code: str, **args: ArgValue) -> None:
         super().__init__(code)
@@ -66,7 +66,7 @@ class Unusable(Exception):
 
 
 def parse(content: bytes) -> Sample:
-    """Return the JSON object of a line. Raises Unusable for anything else, whatever the bytes."""
+    """Return the JSON object of a line. Raises Unusable for any other bytes."""
     try:
         sample = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -100,7 +100,7 @@ def judge(sample: Sample, form: str) -> list[Problem]:
 
 
 def duplicate_key(content: bytes, sample: Sample, form: str) -> str:
-    """Return a key that stands twice in one object of the line, of which JSON keeps the last; or
+    """Return a key that occurs twice in one object of the line, where JSON keeps the last; or
     empty.
 
     Only lines in which a key of ours stands more often than it should are looked at closely.
@@ -137,7 +137,7 @@ def _doubled(content: bytes) -> str:
 
 
 def content_of(message: Mapping[str, Any]) -> str:
-    """Return the text of a message without faults; that of its parts, where it is a list of
+    """Return the text of a message without faults, joined from its parts where it is a list of
     them.
     """
     content = message.get("content")
@@ -171,7 +171,7 @@ _PLAIN_NEXT = {
 
 
 def is_plain(messages: Any) -> bool:
-    """Return whether a quick look finds nothing wrong: texts, the usual roles in order, an answer
+    """Return whether a quick look finds no problem: texts, the usual roles in order, an answer
     last.
 
     Messages that do not pass are judged in full, and may still be good.
@@ -231,8 +231,8 @@ def _judge_message(message: Any, place: int) -> Problem | None:
 
 
 def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
-    """Return the key, and its value, that says otherwise than yes or no whether a message is
-    learned.
+    """Return the key and value that should say whether a message is learned, but are neither yes
+    nor no.
     """
     weight, train = message.get("weight"), message.get("train")
     if not isinstance(weight, int | float | None) or weight not in _WEIGHTS:
@@ -243,13 +243,13 @@ def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
 
 
 def _judge_keys(sample: Sample) -> list[Problem]:
-    """Return the keys of the sample that mean something to other trainers."""
+    """Return problems for keys of the sample that have a meaning to other trainers."""
     foreign = (key for key in sample if key in _FOREIGN_OF_SAMPLE or _begins_foreign(key))
     return [_foreign(key, 0) for key in islice(foreign, _MOST_KEYS_NAMED)]
 
 
 def _judge_keys_of(messages: list[dict[str, Any]]) -> list[Problem]:
-    """Return the same of messages, each key once."""
+    """Return the same problems for messages, each key once."""
     places: dict[str, int] = {}
     for place, message in enumerate(messages, 1):
         for key in message if len(message) > 2 else ():
@@ -328,7 +328,7 @@ def _is_text_part(part: Any) -> bool:
 
 
 def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
-    """Return the reason in the order that helps: wrong encoding, NUL bytes, then wrong JSON."""
+    """Return the reason why a line is unreadable: wrong encoding, NUL bytes, then wrong JSON."""
     try:
         content.decode()
     except UnicodeDecodeError as wrong:
@@ -339,7 +339,7 @@ def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
 
 
 def _kind(value: Any) -> str:
-    """Return the name of the value's type, for which `words` has what people say."""
+    """Return the name of the value's type, for which `words` has the word for users."""
     return type(value).__name__
 
 
@@ -348,8 +348,8 @@ def _listed(sample: Sample) -> str:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """Return a text from a file as a sentence may show it: on one line, no control characters, and
-    of at most so many characters, cut between words where there are any.
+    """Return a text from a file for display: on one line, without control characters, cut between
+    words at so many characters.
     """
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
     if len(text) <= most:

@@ -1,4 +1,4 @@
-"""A sample's text: its words as they count for equality, its units for nearness."""
+"""A sample's text: its words for equality, its units for near-equality."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def text_of(sample: Sample, form: str) -> str:
 
 
 def words_of(text: str) -> list[bytes]:
-    """Return the words of a text as they count for equality, in UTF-8, which is the quickest to
-    split: compatibility forms and case apart.
+    """Return the words of a text for comparison, in UTF-8, which splits fastest. Compatibility
+    forms and case are folded.
     """
     if text.isascii():
         return text.encode().lower().split()
@@ -39,7 +39,7 @@ def words_of(text: str) -> list[bytes]:
 
 
 def key_of(words: list[bytes]) -> int:
-    """Return a 64-bit hash of words in order, good within this process."""
+    """Return a 64-bit hash of words in order, valid within this process."""
     return hash(tuple(words))
 
 
@@ -77,7 +77,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _scalars(value: Any) -> Iterator[str]:
-    """Yield the keys and values in order, however deep they lie."""
+    """Yield the keys and values in order, at any depth."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -39,7 +39,7 @@ def template_options(thinking: str) -> dict[str, bool]:
 
 
 def opens_thinking(text: str) -> bool:
-    """Return whether a text begins with thinking, be it empty."""
+    """Return whether a text begins with thinking, even if it is empty."""
     return text.lstrip().startswith(_OPENINGS)
 
 
@@ -51,7 +51,7 @@ def without_thinking(text: str) -> str:
 def with_thinking(
     messages: Sequence[Message], thinking: str, tokenizer: TokenizerWrapper
 ) -> list[Message]:
-    """Return the messages with their answers' thinking as the setting wants it.
+    """Return the messages with their answers' thinking according to the setting.
 
     Contents must be texts. With `keep`, thinking that stands apart is put in front of the content,
     where every template that knows thinking looks for it.

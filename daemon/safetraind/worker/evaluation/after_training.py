@@ -26,8 +26,8 @@ _ATTEMPTS = 2  # that died without a new answer; then the evaluation is left out
 
 
 def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
-    """Return the outcome of a training whose files are all written, once it is evaluated as it
-    asks.
+    """Return the outcome of a training whose files are all written, after its evaluation, if it
+    asks for one.
 
     Paused where that is asked for meanwhile: the next attempt goes on with it. A cancellation ends
     the evaluation alone. Raises OSError where the disk refuses what must be kept.
@@ -55,8 +55,9 @@ def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
 
 
 def _may_try(job: Task) -> bool:
-    """Return whether another attempt may help, and note that it begins: an evaluation that kills
-    its worker must not fail the training.
+    """Return whether another attempt may help, and note that it begins.
+
+    An evaluation that kills its worker must not fail the training.
     """
     note = job.run.root / "evaluation_attempts.json"
     kept = list((job.output / EVALUATION).glob("answers-*.json"))

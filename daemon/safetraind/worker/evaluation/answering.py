@@ -40,7 +40,7 @@ class Watcher(Protocol):
 
 
 class Asker:
-    """Asks models the same questions; what was answered before a kill is not asked again."""
+    """Asks models the same questions. Answers stored before a kill are not asked for again."""
 
     def __init__(
         self, folder: Path, most: int, total: int, watcher: Watcher, thinking: str = GIVEN
@@ -92,7 +92,7 @@ class Asker:
         self._watcher.kept(self._answered, self._total, pace * left)
 
     def _key(self, loaded: LoadedModel, adapter: Path | None, questions: Sequence[Question]) -> str:
-        """Return a hash of all that answers depend on."""
+        """Return a hash of all that the answers depend on."""
         what = [
             str(loaded.folder),
             sha256(adapter / WEIGHTS) if adapter is not None else "",
@@ -126,8 +126,8 @@ def answered(
     max_tokens: int,
     watcher: Watcher,
 ) -> list[str]:
-    """Greedy answers to prompts (token ids), of at most `max_tokens` tokens; without the thinking
-    that stands in front of them.
+    """Return greedy answers to prompts (token ids), of at most `max_tokens` tokens, without leading
+    thinking.
     """
     generator = BatchGenerator(
         model,

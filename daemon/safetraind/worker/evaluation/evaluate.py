@@ -43,7 +43,7 @@ _LOOKED_AT = 2000  # lines of training data, for the length of answers and for r
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One evaluation. `output`: the folder of the trained job; `model`: what it was trained on."""
+    """One evaluation. `output`: the trained job's folder. `model`: its base model."""
 
     job: int
     model: str
@@ -55,7 +55,7 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Where answers and result are kept."""
+        """The folder of answers and result."""
         return self.output / EVALUATION
 
 
@@ -69,7 +69,7 @@ def work_of(job: int, spec: JobSpec, model: str, output: Path) -> Work:
 
 
 def evaluate(work: Work, watcher: Watcher) -> Evaluation:
-    """Ask, score, compare; the result is also in `evaluation.json`.
+    """Ask, score and compare. Return the result, which is also in `evaluation.json`.
 
     Raises InvalidInput for questions that cannot be used or that were trained on, NotFound where
     there is no adapter, OSError where the disk refuses, and what `watcher.check` raises.
@@ -159,7 +159,7 @@ class _Evaluating:
         return self._asker.answers(self._loaded, who, None, questions)
 
     def _after(self, folder: Path, questions: Sequence[Question]) -> list[str]:
-        """Return the answers of an adapter, or of a whole model that was exported to `folder`."""
+        """Return the answers with an adapter, or of a whole model that was exported to `folder`."""
         if (folder / WEIGHTS).is_file():
             return self._asker.answers(self._loaded, folder.name, folder, questions)
         if not (folder / "config.json").is_file():

@@ -29,7 +29,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
-    """Raise Damaged where the run folder's specification cannot be read."""
+    """Evaluate, and return the outcome. Raises Damaged where the run folder's specification cannot
+    be read.
+    """
     document = documents.read(run.spec, JobDocument)
     if document is None:
         raise Damaged("run.unreadable", path=str(run.root), reason="spec.json")
@@ -48,8 +50,8 @@ def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
 
 
 def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
-    """Evaluate, with events of how far it is, and the verdict as one. Raises Left, and what
-    `evaluate` raises.
+    """Evaluate, with events for the progress and for the verdict. Raises Left, and the errors of
+    `evaluate`.
     """
     found = evaluate(work, EventWatcher(sink))
     sink.emit(Judged(replace(found, answers=(), general_answers=())))
@@ -57,7 +59,7 @@ def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
 
 
 class Left(Exception):
-    """The evaluation was left before its end, because it was asked to."""
+    """The evaluation ended early, because of an intent."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.outcome)
@@ -65,7 +67,7 @@ class Left(Exception):
 
 
 class EventWatcher:
-    """The `Watcher` that writes events, and leaves where the intent file says so."""
+    """The `Watcher` that writes events, and raises Left at an intent."""
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink

@@ -22,8 +22,8 @@ UNBOUNDED = 99.0  # nats, where a prediction is not finite
 
 
 def general_questions() -> list[Question]:
-    """Return the suite: Portuguese and English; language, arithmetic, instructions, what nobody
-    knows.
+    """Return the suite, in Portuguese and English: language, arithmetic, instructions, unanswerable
+    questions.
     """
     return read_questions(str(_HERE / "general.jsonl"))
 

@@ -39,7 +39,7 @@ def _exact(expected: Any, said: str) -> bool:
 
 
 def _contains(expected: Any, said: str) -> bool:
-    """Return whether the words of `expected` stand in `said`, one after the other."""
+    """Return whether the words of `expected` occur in `said` in a row."""
     words, text = normalised(str(expected)), normalised(said)
     return any(text[i : i + len(words)] == words for i in range(len(text) - len(words) + 1))
 
@@ -52,7 +52,7 @@ def _number(expected: Any, said: str) -> bool:
 
 
 def number_of(text: str) -> float | None:
-    """Return a number as English or Portuguese writes it; None for what is none.
+    """Return a number written the English or the Portuguese way; None for any other text.
 
     Of comma and point the last one is the decimal mark where both stand, or where one stands once
     and not before exactly three digits; else they group thousands.
@@ -73,7 +73,7 @@ def number_of(text: str) -> float | None:
 
 
 def _choice(expected: Any, said: str) -> bool:
-    """Return whether the first letter that stands alone is the expected one, or the answer is its
+    """Return whether the first single letter is the expected one, or the answer is that choice's
     text.
     """
     wanted = str(expected).strip()
@@ -107,7 +107,9 @@ def _tool_call(expected: Any, said: str) -> bool:
 
 
 def first_json(text: str) -> Any:
-    """Return the first JSON object or list in a text, whatever stands around it; None for none."""
+    """Return the first JSON object or list in a text with any text around it; None where there is
+    none.
+    """
     decoder = json.JSONDecoder()
     for place in re.finditer(r"[{\[]", text):
         try:

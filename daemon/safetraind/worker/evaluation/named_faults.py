@@ -42,8 +42,8 @@ def named_faults(
 def _damaged(
     answers: Sequence[EvaluatedAnswer], general: Verdict | None, divergence: float
 ) -> Finding | None:
-    """Return training broke what the base could do: it babbles, forgot, or predicts other text
-    wholly.
+    """Return the finding where the training broke abilities of the base: it babbles, forgot, or
+    predicts other text in another way.
     """
     looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
     babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)
@@ -56,7 +56,7 @@ def _damaged(
 
 
 def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
-    """Return whether most answers are one and the same, whatever is asked."""
+    """Return the finding where most answers are one and the same, whatever the question."""
     said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
     expected = {a.expected for a in answers}
     if len(answers) < _FEW or len(expected) < 3 or not said:
@@ -70,7 +70,9 @@ def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
 
 
 def _by_heart(answers: Sequence[EvaluatedAnswer], trained: Sequence[str]) -> Finding | None:
-    """Most of its wrong answers are answers of the training data, word for word."""
+    """Return the finding where most wrong answers are answers of the training data, word for
+    word.
+    """
     known = {" ".join(normalised(text)) for text in trained}
     wrong = [a for a in answers if a.adapter_score < 1.0]
     repeated = sum(" ".join(normalised(a.adapter)) in known for a in wrong)

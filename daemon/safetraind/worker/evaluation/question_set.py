@@ -1,4 +1,4 @@
-"""A question set: questions with what is expected of their answers, from JSON lines; pure reading.
+"""A question set: questions with their expected answers, from JSON lines; pure reading.
 
     {"question": "…", "answer": "…"}
     {"messages": [{"role": "user", "content": "…"}], "answers": ["…", "…"], "match": "contains"}
@@ -64,7 +64,7 @@ def _question(path: str, line: int, content: bytes) -> Question:
 
 
 def _read(record: Mapping[str, Any]) -> Question | None:
-    """Raise KeyError, TypeError or ValueError for what is no question."""
+    """Return a question. Raises KeyError, TypeError or ValueError for a value that is none."""
     messages = _messages(record)
     match = str(record.get("match", ""))
     if "answers" in record or "answer" in record:

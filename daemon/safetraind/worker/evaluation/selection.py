@@ -24,8 +24,8 @@ def split(questions: Sequence[Question]) -> tuple[list[Question], list[Question]
 def ranked(
     scores: Mapping[str, Sequence[float]], steps: Mapping[str, int], best_loss: str
 ) -> tuple[CheckpointScore, ...]:
-    """Return the checkpoints by mean score, the best first; of equals the one with the lowest loss,
-    then the earliest.
+    """Return the checkpoints by mean score, the best first. Ties go to the lowest loss, then to the
+    earliest.
     """
     found = [
         CheckpointScore(name, sum(of) / len(of), steps.get(name, 0), name == best_loss)

@@ -95,8 +95,10 @@ def _binomial(wins: int, trials: int) -> float:
 
 
 def _needed(differences: np.ndarray) -> int:
-    """Sample size of a paired comparison, (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2), with the
-    continuity correction that an exact test takes (Fleiss, Levin and Paik 2003, section 4.2).
+    """Return the sample size of a paired comparison.
+
+    It is (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2), with the continuity correction of an exact
+    test (Fleiss, Levin and Paik 2003, section 4.2).
     """
     change = abs(float(differences.mean()))
     if change == 0:

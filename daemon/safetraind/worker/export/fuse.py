@@ -51,7 +51,7 @@ def fuse(
 
 
 def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -> int:
-    """Return about how many bytes the weights of `model` take once its adapter is fused."""
+    """Return the approximate bytes of the weights of `model` once its adapter is fused."""
     total = 0
     for name, module in model.named_modules():
         if "scales" in module and hasattr(module, "bits"):

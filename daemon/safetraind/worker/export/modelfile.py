@@ -46,7 +46,7 @@ def write(folder: Path, gguf: str = "", thinking: str = GIVEN) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GoTemplate:
-    """A chat template in Ollama's language, and the system text it has where none is given.
+    """A chat template in Ollama's language, and the system text used where none is given.
 
     Ollama renders the template once a turn, `.System` being empty from the second on, and puts the
     Modelfile's SYSTEM in front of a conversation without one (its template/template.go, Execute).

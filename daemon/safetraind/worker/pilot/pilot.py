@@ -32,7 +32,9 @@ _TIMED_STEPS = 3  # the first compiles
 
 
 def main(arguments: list[str]) -> int:
-    """Try the rates as the run folder asks. What cannot be tried is a result, not a failure."""
+    """Try the rates as the run folder asks. A rate that cannot be tried is a result, not a
+    failure.
+    """
     request = read_request(arguments[0], PILOT.name, PilotRequest)
     answer(arguments[0], lambda tell: Pilot(request, Path(arguments[0]), tell).run())
     return 0
@@ -67,7 +69,7 @@ class Pilot:
         self._optimizer = dict(tree_flatten(self._stepper.optimizer.state))
 
     def run(self) -> PilotResult:
-        """Try the rates in turn, as many as there is time for."""
+        """Try the rates in turn, as many as the time allows."""
         base = self._evaluate()
         trials: list[Trial] = []
         steps = 0

@@ -57,14 +57,14 @@ _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare as the run folder asks. What is wrong with the files is a result, not a failure."""
+    """Prepare as the run folder asks. Problems of the files are a result, not a failure."""
     request = read_request(arguments[0], PREPARE.name, PrepareRequest)
     answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0
 
 
 class Preparation:
-    """One preparation. Of a sample memory holds its side, and how often it is written."""
+    """One preparation. Memory holds only the side and the number of copies of each sample."""
 
     def __init__(self, request: PrepareRequest, tell: Tell) -> None:
         self._request = request
@@ -78,7 +78,7 @@ class Preparation:
         self._dropped: Counter[str] = Counter()
 
     def run(self) -> Prepared:
-        """Do everything and return what is in `prepared.json`. Raises SafetrainError."""
+        """Prepare all files. Return the content of `prepared.json`. Raises SafetrainError."""
         self._refuse_foreign()
         sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
@@ -104,7 +104,7 @@ class Preparation:
         return prepared
 
     def _sources(self) -> tuple[list[Source], list[float]]:
-        """Return the files, those of data sets of the hub downloaded, and the weight of each."""
+        """Return the files, with data sets of the hub downloaded, and the weight of each."""
         sources, weights = list[Source](), list[float]()
         files = self._request.files
         given = self._request.weights or (1.0,) * len(files)
@@ -173,7 +173,7 @@ class Preparation:
                 self._drop(source, row, problem.code, **problem.args)
 
     def _sample(self, record: Any, form: Form) -> Sample:
-        """Return a record as a sample: in the source's form, else in its own, where it is a chat
+        """Return a record as a sample: in the source's form, else in its own form, if it is a chat
         too.
 
         Raises Unmapped, of the source's form.
@@ -233,7 +233,9 @@ class Preparation:
         return (line for _number, line in self._store.lines(lambda n: self._sides[n] == side))
 
     def _training_lines(self) -> Iterator[bytes]:
-        """Copy of one sample stand far from each other: first every sample once, then again."""
+        """Yield the training lines, with copies of one sample far apart: first every sample once,
+        then again.
+        """
         for copy in range(max(self._copies, default=0)):
             for number, line in self._store.lines(lambda n: self._sides[n] == TRAIN):
                 if self._copies[number] > copy:
@@ -257,8 +259,8 @@ def _copies(place: float, weight: float) -> int:
 
 
 def _question(sample: Sample) -> Sample:
-    """Return a sample as an entry of a question set: what stands before its last answer, and
-    that.
+    """Return a sample as an entry of a question set: the turns before its last answer, and that
+    answer.
     """
     messages = sample["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")

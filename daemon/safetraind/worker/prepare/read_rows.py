@@ -53,7 +53,9 @@ class Source:
         self.delimiter = ""
 
     def rows(self) -> Iterator[Row]:
-        """Its rows. Raises NotFound, NotAllowed, InvalidInput; Unreachable without the extra."""
+        """Yield the rows. Raises NotFound, NotAllowed, InvalidInput, and Unreachable without the
+        extra.
+        """
         try:
             yield from self._rows()
         except FileNotFoundError:
@@ -154,8 +156,10 @@ class Source:
         return self._document() if self._is_document() else self._lines()
 
     def _is_document(self) -> bool:
-        """Return whether the file is one JSON value: a list, an object over several lines, or one
-        object on one line that holds a list of records and is none itself.
+        """Return whether the file is one JSON value.
+
+        It is if it is a list, an object over several lines, or one object on one line that holds a
+        list of records and is no record itself.
         """
         with self._open() as file:
             filled = (line for line in file if line.strip())
@@ -189,7 +193,7 @@ class Source:
 
 
 def _loads(line: str) -> Any:
-    """Return the JSON value of a line; None where there is none. Python's own parser takes NaN
+    """Return the JSON value of a line; None where there is none. Python's own parser accepts NaN
     too.
     """
     try:
@@ -221,8 +225,8 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _delimiter(sample: str) -> str:
-    """Return the character that separates the columns: what the head has most of, outside of
-    quotes.
+    """Return the character that separates the columns: the most frequent one in the head, outside
+    of quotes.
     """
     head = re.sub(r'"[^"]*"', "", sample.partition("\n")[0])
     return max(_DELIMITERS, key=head.count)

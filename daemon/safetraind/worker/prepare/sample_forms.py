@@ -130,9 +130,7 @@ def _question(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
 
 
 def _earlier(history: Any) -> list[Sample]:
-    """Return the turns before, as Alpaca's files have them: pairs of what was asked and
-    answered.
-    """
+    """Return the earlier turns, as in Alpaca's files: pairs of question and answer."""
     if not isinstance(history, list):
         return []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
@@ -158,7 +156,9 @@ def _filled(record: Mapping[str, Any], columns: Mapping[str, str], name: str) ->
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text: whole numbers without a fraction, and nothing for what is empty."""
+    """Return a cell as text: whole numbers without a fraction, and an empty text for an empty
+    cell.
+    """
     if value is None or value != value:  # NaN, as spreadsheets write an empty cell
         return ""
     if isinstance(value, float) and value.is_integer():

@@ -21,7 +21,7 @@ Said = tuple[int, int, list[bytes]]
 
 
 def place_of(words: Sequence[bytes], seed: int) -> float:
-    """Return where a sample stands between 0 and 1, by a hash of what it says and of the seed."""
+    """Return a sample's place between 0 and 1, by a hash of its words and of the seed."""
     digest = hashlib.blake2b(b" ".join(words), digest_size=8, key=seed.to_bytes(8, "big")).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -33,7 +33,7 @@ def side_at(place: float, shares: tuple[float, float]) -> int:
 
 
 def keep_groups_together(sides: bytearray, store: SampleStore) -> int:
-    """Move every sample of a group that reaches over two sides to one of them. Return how many.
+    """Move the samples of a group that spans two sides to one of them. Return their number.
 
     `sides[n]` is the side of sample n. Questions win over validation, validation over training.
     Flat memory: samples that are held out are indexed as many at a time as `Leakage` holds, and the
@@ -50,7 +50,9 @@ def keep_groups_together(sides: bytearray, store: SampleStore) -> int:
 
 
 def _follow(fresh: bytearray, side: int, sides: bytearray, store: SampleStore) -> bytearray:
-    """Move to `side` what is nearly equal to one of `fresh`; 1 for each sample that moved."""
+    """Move samples that are nearly equal to one of `fresh` to `side`. Return 1 for each that
+    moved.
+    """
     followers = bytearray(len(sides))
     for index in _indexes(store.said(lambda number: bool(fresh[number]))):
         for number, key, units in store.said(lambda number: sides[number] < side):
@@ -60,7 +62,7 @@ def _follow(fresh: bytearray, side: int, sides: bytearray, store: SampleStore) -
 
 
 def _indexes(said: Iterator[Said]) -> Iterator[Leakage]:
-    """Index of all that is given, each as large as one may be."""
+    """Yield indexes of the given samples, each as large as one may be."""
     index, held, runs = _empty(), 0, 0
     for number, key, units in said:
         if held and (held >= MOST_SAMPLES or runs + len(units) > MOST_RUNS - MOST_UNITS):

@@ -1,4 +1,4 @@
-"""The device that MLX computes on here, tried by a real operation, and what it says of itself."""
+"""The device that MLX computes on here, tried by a real operation, and its own facts."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Findings:
         self.all = self.all.plus(line)
 
     def progress(self, phase: str, done: float = -1.0) -> None:
-        """Tell what is being done, and how much of it."""
+        """Report the phase, and the share of it that is done."""
         self._tell(ProbeLine(progress=WorkerProgress(phase, done)))
 
     def add_unsupported(self, setting: str) -> None:
@@ -115,8 +115,8 @@ def _probe_model(request: ProbeRequest, findings: Findings) -> None:
 
 
 def _ways(setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Return the setups by their way of computing: alike in all settings but the rows of a
-    micro-batch.
+    """Return the setups grouped by their way of computing: equal in all settings except the rows of
+    a micro-batch.
     """
     ways: dict[TrainingSettings, list[Setup]] = {}
     for setup in setups:
@@ -153,7 +153,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
 
 
 def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings) -> bool:
-    """Run one setup; False where there is no time for it."""
+    """Run one setup. Return False where there is no time for it."""
     if (needed := clock.needs(step_tokens(setup))) > clock.left:
         findings.add(ProbeLine(slow=needed))
         return False
@@ -177,7 +177,7 @@ def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings
 def _ready(
     request: ProbeRequest, settings: TrainingSettings, clock: Clock, findings: Findings
 ) -> LoadedModel:
-    """Return the model; the first time it also generates a token.
+    """Return the model. The first time it also generates a token.
 
     Raises InvalidInput where it does not get there.
     """
@@ -199,8 +199,10 @@ def _ready(
 
 
 def _load(request: ProbeRequest, settings: TrainingSettings) -> LoadedModel:
-    """Load the model; the one before it goes first: a compiled step refers to itself, so it waits
-    for the collector, and would count in the peak of what is tried next.
+    """Load the model, after the one before it is freed.
+
+    A compiled step refers to itself, so it waits for the collector, and would count in the next
+    peak.
     """
     gc.collect()
     mx.clear_cache()
@@ -230,6 +232,6 @@ def _vocabulary(loaded: LoadedModel) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what was raised, or the name of its class."""
+    """Return the first line of the error's text, or the name of its class."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

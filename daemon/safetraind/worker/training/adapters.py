@@ -160,7 +160,7 @@ def _takes_lora(layer: nn.Module) -> bool:
 
 
 def _chosen(model: nn.Module, parameters: dict[str, Any]) -> Iterator[nn.Module]:
-    """Yield the layers that an adapter is to go on."""
+    """Yield the layers that get an adapter."""
     keys = parameters.get("keys")
     for layer in model.layers:
         for name, module in layer.named_modules():

@@ -105,7 +105,7 @@ class Batches:
     def window(self, epoch: int, place: int) -> list[Batch]:
         """Return the micro-batches of optimizer step `place` of an epoch, both counted from 0.
 
-        None at all where sequences became shorter and left the whole window nothing to learn.
+        The list is empty where sequences became shorter and left the whole window nothing to learn.
         """
         rows, windows = self._epoch(epoch)
         start = int(windows[place]) * self._window
@@ -114,8 +114,8 @@ class Batches:
         return [self._batch(window[cut : cut + self._rows_at_once]) for cut in cuts]
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows from wide to narrow, those of one width in random order; the windows'
-        order.
+        """Return the rows sorted from wide to narrow, in random order within a width, and the order
+        of the windows.
         """
         rows = rng.order(len(self._widths), self._seed, _TIES, epoch)
         rows = rows[np.argsort(-self._widths[rows], kind="stable")]

@@ -129,8 +129,8 @@ class _Rows:
         cotangents: Sequence[mx.array],
         found: Sequence[mx.array],
     ) -> list[mx.array]:
-        """Return the gradients of all operands, the scores of one block at a time computed
-        again.
+        """Return the gradients of all operands. The scores of one block at a time are
+        recomputed.
         """
         q, k, v, *sinks = operands
         grouped, output, of_output = (_grouped(part, k) for part in (q, found[0], cotangents[0]))
@@ -155,7 +155,7 @@ class _Rows:
         return [_heads(mx.concatenate(of_q, axis=3)), of_k, of_v, *of_sinks]
 
     def _scores(self, queries: mx.array, k: mx.array, start: int) -> mx.array:
-        """Return the masked scores of a block, float32, of all keys that any of its queries may
+        """Return the masked float32 scores of a block, with all keys that any of its queries may
         see.
         """
         count = queries.shape[3]

@@ -37,7 +37,7 @@ class Checkpoints:
     """The checkpoints of one run in its output folder."""
 
     def __init__(self, task: Task) -> None:
-        """Remove what a kill left of a checkpoint. Whole ones of another training are left alone."""
+        """Remove partial checkpoints. Whole ones of another training are left alone."""
         self._output = task.output
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings
@@ -88,20 +88,16 @@ class Checkpoints:
             ) from error
 
     def progress(self, folder: Path) -> RunPosition:
-        """Return where the run stood at a whole checkpoint."""
+        """Return the run's position at a whole checkpoint."""
         return from_json(durable.read_json(folder / STATE)["progress"])
 
     def newest_first(self) -> Iterator[tuple[Path, list[str] | None]]:
-        """Yield the run's checkpoints; with each the files that are damaged, or None: no
-        manifest.
-        """
+        """Yield the run's checkpoints, each with its damaged files, or None without a manifest."""
         for folder in self._own():
             yield folder, self._examined(folder)
 
     def is_whole(self, name: str) -> bool:
-        """Return whether the checkpoint of that name is there and as its manifest says, by
-        hashes.
-        """
+        """Return whether the checkpoint of that name exists and matches its manifest's hashes."""
         return self._examined(self._output / name) == []
 
     def names(self) -> list[str]:
@@ -172,7 +168,7 @@ def _arrays_in(file: Path) -> dict[str, mx.array]:
 def _write_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
     """Write safetensors. Raises OSError, which names the file.
 
-    Through Python's file, because MLX's own says only that it failed, not why.
+    They are written through Python's file, since MLX's error gives no reason.
     """
     try:
         with file.open("wb") as out:

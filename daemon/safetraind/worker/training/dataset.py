@@ -65,7 +65,7 @@ class Samples:
 
     @property
     def most_learned(self) -> NDArray[np.int64]:
-        """At most how many tokens there are to learn of each sample, shape (samples,)."""
+        """An upper bound of the tokens to learn in each sample, shape (samples,)."""
         return np.maximum(self.lengths - self._index[:, _FIRST], 0)
 
     @property
@@ -82,8 +82,8 @@ class Samples:
 
     @property
     def problems(self) -> Mapping[str, Mapping[str, Any]]:
-        """By code, how samples are rendered otherwise than their lines say: the first line that
-        has the problem, its arguments, and how many samples have it.
+        """By code, differences between samples and their rendering: the line of the first, its
+        arguments, and the number of samples.
         """
         return dict(self._about.get("problems", {}))
 
@@ -92,7 +92,7 @@ class Samples:
         return int(self._index[number, _LINE])
 
     def tokens(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return a sample's token ids and which of them are to be learned, both of shape
+        """Return a sample's token ids and the mask of those to be learned, both of shape
         (length,).
         """
         offset, length = self._index[number, [_OFFSET, _LENGTH]]

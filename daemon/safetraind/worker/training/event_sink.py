@@ -36,26 +36,26 @@ class EventSink:
 
     @property
     def struggling(self) -> bool:
-        """Some events could not be written yet."""
+        """Whether some events could not be written yet."""
         return bool(self._waiting)
 
     def emit(self, body: Body) -> None:
-        """Append an event, after those that wait. Of too many the oldest are given up."""
+        """Append an event after those that wait. Of too many the oldest are dropped."""
         self._waiting.append(body)
         self._flush()
 
     def phase(self, phase: str) -> None:
-        """Say what the worker does from now on; nothing where it does that already."""
+        """Emit the worker's phase, if it has changed."""
         if phase != self._phase:
             self._phase = phase
             self.emit(PhaseChanged(phase))
 
     def notice(self, code: str, **args: str | int | float) -> None:
-        """Say something that the user should see."""
+        """Emit a notice for the user."""
         self.emit(Notice(Finding(code, Status.WARNING, args=args)))
 
     def sync(self) -> None:
-        """Bring the events to the disk itself."""
+        """Sync the events to the disk."""
         self._events.sync()
 
     def intent(self) -> str:
@@ -66,7 +66,9 @@ class EventSink:
             return "stop" if self._stopping else ""
 
     def close(self) -> bool:
-        """Try for a few seconds to write what still waits. False where there was no room."""
+        """Try for a few seconds to write the waiting events. Return False where there was no
+        room.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self._waiting and time.monotonic() < deadline:
             self._flush()

@@ -46,7 +46,7 @@ def _cross_entropy(head: Head, hidden: mx.array, targets: mx.array, weights: mx.
 
 
 def _with_gradient(chunked: Chunked, hidden: mx.array) -> mx.array:
-    """Return the loss, whose gradient is there as soon as it is."""
+    """Return the loss. Its gradient is computed in the same pass."""
 
     def scaled(
         rows: mx.array, cotangents: Sequence[mx.array], found: Sequence[mx.array]

@@ -82,8 +82,10 @@ class Usual:
 
 
 def judge(reading: Reading, usual: Usual, budget: int, high: float) -> Strain:
-    """Return the strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`:
-    the share of it from which on the process is near.
+    """Return the strain of a reading.
+
+    `budget`: bytes for the whole process, 0 for none. `high`: the share of it from which the
+    process counts as near its budget.
     """
     if reading.pressure is Pressure.CRITICAL:
         return Strain.CRITICAL
@@ -150,7 +152,7 @@ class Guard:
         return Outcome("paused", _finding("train.memory_short", reading, needed=needed))
 
     def _settle(self) -> None:
-        """Take the level of the first steps for the usual one."""
+        """Take the level during the first steps for the usual one."""
         if not self._settled:
             self._settled = self._steps == SETTLING_STEPS
             self._steps += 1
@@ -160,7 +162,9 @@ class Guard:
                 self._warning_is_usual = True
 
     def _hold(self, reading: Reading) -> tuple[Strain, Reading]:
-        """Wait until it was calm for `calm_seconds`, for `hold_seconds`, or until an intent."""
+        """Wait until memory was calm for `calm_seconds`, for `hold_seconds` at most, or until an
+        intent.
+        """
         began = calm_since = time.monotonic()
         strain = self._judged(reading)
         while strain is not Strain.CRITICAL and not self._sink.intent():

@@ -25,16 +25,16 @@ def set_limits(plan: Plan) -> None:
 
 
 def begin_measuring() -> None:
-    """Peak memory counts from here on: loading a model needs more than keeping it."""
+    """Start measuring the peak. Loading a model needs more memory than keeping it."""
     mx.clear_cache()
     mx.reset_peak_memory()
 
 
 def peak() -> int:
-    """Return the bytes that MLX's arrays took at most, the allocator's cache not counted."""
+    """Return the peak of MLX's arrays in bytes, without the allocator's cache."""
     return mx.get_peak_memory()
 
 
 def own_footprint() -> int:
-    """Return the bytes that this process costs the machine now."""
+    """Return the footprint of this process in bytes."""
     return footprint(os.getpid())

@@ -24,12 +24,11 @@ class Split:
 
 
 def split(model: nn.Module) -> Split:
-    """Return the parts of `model`, where its own result shows that they are all of it.
+    """Return the parts of `model`, if a short pass shows that they compute the same as the whole.
 
-    The head is whatever the language model does after its body: an output matrix or the tied
-    embedding, and scaling or capping where it has them. One short pass decides. Where the parts are
-    not all, or something beside the layers is trained, the model is its own body, and what it gives
-    are the logits.
+    The head is all that the language model does after its body: an output matrix or the tied
+    embedding, and scaling or capping where it has them. Where the parts are not all, or something
+    beside the layers is trained, the model is its own body, and its result are the logits.
     """
     if _trains_layers_only(model):
         for owner, name in _candidates(model):
@@ -48,7 +47,7 @@ def _trains_layers_only(model: nn.Module) -> bool:
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Language models inside `model` from the outermost, with the name of their body."""
+    """Yield language models inside `model` from the outermost, each with the name of its body."""
     owner: Any = model
     while owner is not None:
         yield from ((owner, name) for name in _BODIES if isinstance(owner.get(name), nn.Module))
@@ -80,7 +79,7 @@ class _Head:
 
 
 class _Given:
-    """In place of a body: gives the hidden states, and has the body's own attributes."""
+    """Stands in for a body: returns the given hidden states, and has the body's own attributes."""
 
     def __init__(self, body: nn.Module, hidden: mx.array) -> None:
         self._body, self._hidden = body, hidden

@@ -1,4 +1,6 @@
-"""Says why a number was not finite: the sample, the learning rate, or the numbers' range."""
+"""The cause of a number that is not finite: the sample, the learning rate, or the numbers'
+range.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ def diagnose_step(
 ) -> Finding:
     """Return the finding for optimizer step `number`, whose loss or gradient is not finite.
 
-    Each sample is computed alone. One whose loss fails with the base model too is itself the cause;
-    otherwise the weights have gone astray, for which the learning rate is the usual reason. Where
-    none fails alone, the one with the largest gradient is named.
+    Each sample is computed alone. One whose loss fails with the base model too is itself the cause.
+    Otherwise the trained weights are, usually because of the learning rate. Where none fails alone,
+    the one with the largest gradient is named.
     """
     numbers = [n for part in window for n in part.samples]
     sizes = {n: _gradient_norm(stepper, samples, n, number) for n in numbers}
@@ -42,8 +44,8 @@ def diagnose_evaluation(
     number: int,
     rate: float,
 ) -> Finding:
-    """Return the finding for a validation loss that is not finite after `number` steps; as
-    `step`.
+    """Return the finding for a validation loss that is not finite after `number` steps. See
+    `diagnose_step`.
     """
     parts = [part for part in batches if not math.isfinite(stepper.evaluate([part])[0])]
     numbers = [n for part in parts for n in part.samples]
@@ -65,7 +67,7 @@ def _is_finite(stepper: Stepper, samples: Samples, number: int) -> bool:
 
 
 def _gradient_norm(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
-    """Return the length of one sample's gradient; infinite where it or the loss is not finite."""
+    """Return the norm of one sample's gradient; infinite where it or the loss is not finite."""
     loss, norm = stepper.loss_and_norm([_alone(samples, number)], step)
     return norm if math.isfinite(loss) and math.isfinite(norm) else math.inf
 

@@ -46,7 +46,7 @@ def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether MLX raised `error` because memory ran out; it has no class of its own for
+    """Return whether MLX raised `error` because memory ran out. MLX has no class of its own for
     that.
     """
     return isinstance(error, MemoryError) or (
@@ -68,8 +68,8 @@ def waiting_for_room(code: str = "train.disk_full") -> Outcome:
 
 
 def _refused(error: OSError) -> Outcome:
-    """Return the disk refused a write: a full or read-only one can be mended, so the run only
-    pauses.
+    """Return the outcome of a refused write. A full or read-only disk can be mended, so the run
+    only pauses.
     """
     if error.errno in _FULL:
         return waiting_for_room()

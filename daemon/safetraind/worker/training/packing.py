@@ -27,7 +27,7 @@ ROPE = "rope"  # what mlx-lm's models call the module that turns queries and key
 
 
 class Positions:
-    """The positions of the rows that pass through the model now, (B, T); None: as they come."""
+    """The positions of the current rows, (B, T); None: the usual ones."""
 
     def __init__(self) -> None:
         self.now: mx.array | None = None
@@ -41,7 +41,7 @@ class PackedRope(nn.Module):
         self.inner, self._positions = rope, positions
 
     def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
-        """Turn `x` (B, heads, T, D); every token is handed on as a row with its own offset."""
+        """Rotate `x` (B, heads, T, D). Every token is passed on as a row with its own offset."""
         positions = self._positions.now
         if positions is None:
             return self.inner(x, offset=offset)
@@ -52,10 +52,10 @@ class PackedRope(nn.Module):
 
 
 class PackedRows:
-    """Stands where a model takes a cache, and gives the block-diagonal causal mask.
+    """Takes the place of a model's cache, and returns the block-diagonal causal mask.
 
-    mlx-lm's models ask their cache for the mask and hand it their keys and values; this one gives
-    them back as they are.
+    mlx-lm's models ask their cache for the mask and pass it their keys and values, which this one
+    returns unchanged.
     """
 
     offset = 0
@@ -80,9 +80,9 @@ class PackedRows:
 
 
 class PackedState:
-    """Stands where a recurrent layer takes its state: there is none before a row, and none is kept.
+    """Takes the place of a recurrent layer's state: there is none before a row, and none is kept.
 
-    (Where the states are zero within a row, `recurrence.replacements` knows.)
+    (`recurrence.replacements` resets the states within a row.)
     """
 
     lengths = None
@@ -108,7 +108,7 @@ class PackedState:
 
 
 class Packing:
-    """A model made ready for packed rows."""
+    """A model prepared for packed rows."""
 
     def __init__(self, model: nn.Module) -> None:
         """Prepare `model`. Raises InvalidSetting for one whose samples would see each other.
@@ -173,7 +173,7 @@ def _packed(kind: Any, segments: mx.array) -> Any:
 
 
 def _distance(found: mx.array, expected: mx.array) -> float:
-    """Return the largest difference, in parts of the largest number."""
+    """Return the largest difference, relative to the largest number."""
     found, expected = found.astype(mx.float32), expected.astype(mx.float32)
     share: Any = (mx.abs(found - expected).max() / mx.abs(expected).max()).item()
     return float(share)

@@ -1,4 +1,4 @@
-"""Where a run stands between two optimizer steps: all numbers that decide what comes next."""
+"""The position of a run between two optimizer steps: all numbers that decide what comes next."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunPosition:
         self.first_window = self.first_window or settings.effective_batch
 
     def advance(self, epoch: int, place: int, done: Stepped) -> None:
-        """Take in optimizer step `place` of `epoch`, both counted from 0."""
+        """Count optimizer step `place` of `epoch`, both counted from 0."""
         self.step, self.epoch, self.step_in_epoch = self.step + 1, epoch, place + 1
         self.loss_sum += done.loss * done.learned
         self.learned += done.learned
@@ -64,7 +64,7 @@ class RunPosition:
         self.seconds += done.seconds
 
     def take_loss(self) -> float:
-        """Return the mean loss since the last call, which starts anew.
+        """Return the mean loss since the last call, and start a new mean.
 
         A window of fewer than half the steps of the one before, as at the end of a run, is averaged
         together with it: the mean of a step or two would look like a leap.
@@ -81,7 +81,7 @@ class RunPosition:
         return self.last_loss
 
     def judge(self, validation_loss: float, checkpoint: str) -> bool:
-        """Take in an evaluation; True where no earlier loss was as low."""
+        """Count an evaluation. Return whether its loss is the lowest so far."""
         if not validation_loss < self.best_loss:
             self.stale += 1
             return False
@@ -103,6 +103,6 @@ def to_json(progress: RunPosition) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> RunPosition:
-    """Return the reverse of `to_json`; fields of a newer version are passed over."""
+    """Return the position in a JSON object. Fields of a newer version are ignored."""
     names = {f.name for f in dataclasses.fields(RunPosition)}
     return RunPosition(**{k: v for k, v in data.items() if k in names and v is not None})

@@ -31,7 +31,7 @@ def is_published(checkpoint: Path, folder: Path) -> bool:
 
 
 def loads(folder: Path) -> bool:
-    """Return whether `folder` holds weights whose header can be read; none of the arrays is."""
+    """Return whether `folder` holds weights whose header can be read. No array is read."""
     try:
         return bool(mx.load(str(folder / adapters.WEIGHTS)))
     except (OSError, RuntimeError, ValueError):

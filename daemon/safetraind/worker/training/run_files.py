@@ -39,7 +39,7 @@ SAVE_SECONDS = 600.0
 
 
 class Records:
-    """Writes down how one run goes, and finds again where it stood."""
+    """Writes the records of one run, and restores its position from them."""
 
     def __init__(self, task: Task, sink: EventSink, stepper: Stepper) -> None:
         self._task, self._sink, self._stepper = task, sink, stepper
@@ -51,9 +51,10 @@ class Records:
         self._saved_at = time.monotonic()
 
     def resume(self) -> RunPosition:
-        """Put everything to where the newest whole checkpoint stood, or begins anew.
+        """Return the position of the newest whole checkpoint, restored; a new one where there is
+        none.
 
-        A damaged checkpoint is passed over with a notice.
+        A damaged checkpoint is skipped with a notice.
         """
         settings, passed_over = self._task.plan.settings, False
         for folder, damaged in self._checkpoints.newest_first():
@@ -75,7 +76,7 @@ class Records:
         return progress
 
     def _start_from_adapter(self) -> None:
-        """Put on the adapter that the job starts from, if it names one.
+        """Load the adapter that the job starts from, if it names one.
 
         Raises NotFound or InvalidInput where the file is gone, changed or another adapter's.
         """
@@ -103,13 +104,13 @@ class Records:
         self._write_state(progress, "training")
 
     def save_is_due(self) -> bool:
-        """Ten minutes have passed since the last checkpoint."""
+        """Return whether ten minutes have passed since the last checkpoint."""
         return time.monotonic() - self._saved_at >= SAVE_SECONDS
 
     def log(
         self, progress: RunPosition, done: Stepped, learning_rate: float, throughput: Throughput
     ) -> None:
-        """Log the step that was just done, if anything was learned since the last one logged."""
+        """Log the last step, if anything was learned since the last one logged."""
         if not progress.learned:
             return
         body = StepDone(
@@ -134,7 +135,7 @@ class Records:
         self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
 
     def evaluated(self, progress: RunPosition, loss: float, samples: int) -> bool:
-        """Log an evaluation; True where it is the best so far, which must then be saved."""
+        """Log an evaluation. Return whether it is the best so far, which must then be saved."""
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         best = progress.judge(loss, name)
         place = (progress.step, progress.epoch, progress.step_in_epoch)
@@ -144,7 +145,7 @@ class Records:
         return best
 
     def save(self, progress: RunPosition) -> None:
-        """Save a checkpoint, unless this very step is saved already, and what goes with it.
+        """Save a checkpoint and the run's records, unless this step is saved already.
 
         Raises OSError, e.g. on a full disk.
         """
@@ -173,7 +174,7 @@ class Records:
     def conclude(self, progress: RunPosition, outcome: Outcome) -> Outcome:
         """Write the tables, the state and the summary. Return the outcome. Raises OSError.
 
-        A run that succeeded has its adapter in `adapters/` then, or has failed.
+        A run that succeeded then has its adapter in `adapters/`; else its outcome becomes failed.
         """
         if outcome.outcome == "succeeded" and not self._proved(progress):
             args = {"path": str(self._task.adapters)}
@@ -214,11 +215,11 @@ class Records:
         )
 
     def _proved(self, progress: RunPosition) -> bool:
-        """Return whether `adapters/` holds the best adapter; it is copied there again where it does
+        """Return whether `adapters/` holds the best adapter. It is copied there again where it does
         not.
 
-        Where the best checkpoint is gone too, a copy as it was published stays; else the weights of
-        the last step take its place, with a notice.
+        Where the best checkpoint is gone too, the published copy stays; else the weights of the
+        last step take its place, with a notice.
         """
         folder, output = self._task.adapters, self._task.output
         best = progress.best_checkpoint or checkpoint_name(progress.epoch, progress.step_in_epoch)
@@ -241,10 +242,10 @@ class Records:
         progress.published = sha256(self._task.adapters / adapters.WEIGHTS)
 
     def _withdraw(self, progress: RunPosition) -> RunPosition:
-        """Take back the checkpoint of this very step, because its weights have gone astray.
+        """Withdraw the checkpoint of this step, because its weights are not finite.
 
-        What was the best before it is published again, or nothing. Return the progress of the last
-        good checkpoint.
+        The best adapter before it is published again, if there was one. Return the position of the
+        last good checkpoint.
         """
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         self._checkpoints.drop(name)

@@ -17,8 +17,8 @@ class Segment:
         self._ends = time.monotonic() + 60 * minutes if minutes else None
 
     def ended(self, step: int) -> Outcome | None:
-        """Return the outcome with which to leave after `step` steps, of which one at least is its
-        own.
+        """Return the outcome with which to leave after `step` steps, at least one of them in this
+        segment; None to go on.
         """
         if self._ends is None or step == self._first or time.monotonic() < self._ends:
             return None

@@ -33,9 +33,11 @@ _DROPOUT = 3  # the stream of dropout keys; `batches` uses 0 to 2
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One optimizer step. `loss`: mean over the `learned` predictions that count. `tokens`: real
-    ones, without padding. `seconds`: what it took, of which `update_seconds` to apply the gradient.
-    Where loss or gradient are not `finite`, nothing was changed.
+    """The result of one optimizer step.
+
+    `loss`: mean over the `learned` predictions that count. `tokens`: real ones, without padding.
+    `seconds`: its whole time, of which `update_seconds` to apply the gradient. Where loss or
+    gradient are not `finite`, nothing was changed.
     """
 
     finite: bool
@@ -110,7 +112,7 @@ class Stepper:
         )
 
     def loss_and_norm(self, window: Sequence[Batch], number: int) -> tuple[float, float]:
-        """Return the mean loss of a window and the length of its gradient; changes nothing."""
+        """Return the mean loss of a window and the norm of its gradient. Nothing is changed."""
         loss, gradients = self.gradients(window, number)
         return _number(loss), _number(_norm(gradients))
 
@@ -153,9 +155,9 @@ class Stepper:
         return total / max(1, learned), samples
 
     def restore(self, optimizer_state: dict[str, mx.array]) -> None:
-        """Take over the optimizer's state, by name. Raises KeyError where an array is missing.
+        """Set the optimizer's state, by name. Raises KeyError where an array is missing.
 
-        The functions are compiled anew, because they capture the arrays that are there then.
+        The functions are compiled anew, because they capture the arrays of that moment.
         """
         self.optimizer.state = tree_map_with_path(
             lambda name, _: optimizer_state[name], self.optimizer.state
@@ -165,9 +167,7 @@ class Stepper:
         self._compile()
 
     def _arrays(self, batch: Batch) -> Arrays:
-        """Return a batch on the device. Before its shape would be one trace too many, all are
-        dropped.
-        """
+        """Return a batch on the device. All traces are dropped before they become one too many."""
         arrays = _on_device(batch)
         self._shapes.add(tuple(sorted((name, array.shape) for name, array in arrays.items())))
         if len(self._shapes) > MOST_SHAPES:
@@ -175,7 +175,7 @@ class Stepper:
         return arrays
 
     def _compile(self) -> None:
-        """Compile anew, for no shape yet; MLX keeps a trace for each shape of a batch it meets."""
+        """Compile anew, without a trace yet. MLX keeps a trace for each shape of a batch."""
         self._shapes: set[tuple[Any, ...]] = set()
         state = [self.model.state, self.optimizer.state, mx.random.state]
         compiled = partial(mx.compile, inputs=state, outputs=state)
@@ -214,7 +214,7 @@ class Stepper:
 
     @contextmanager
     def _handing(self, arrays: Arrays, key: mx.array | None) -> Iterator[None]:
-        """Hand the layers what they need on the way there and back: dropout keys and positions."""
+        """Give the layers dropout keys and positions for the forward and backward pass."""
         if key is not None and self._dropouts:
             self._keys.rows = mx.random.split(key, self._dropouts)
         at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
@@ -235,7 +235,7 @@ def _on_device(batch: Batch) -> Arrays:
 
 
 def _norm(gradients: Gradients) -> mx.array:
-    """Return the length of all gradients taken as one vector, float32."""
+    """Return the norm of all gradients taken as one vector, float32."""
     squares = tree_map(lambda g: g.astype(mx.float32).square().sum(), gradients)
     return mx.sqrt(tree_reduce(mx.add, squares, mx.array(0.0)))
 

@@ -1,4 +1,4 @@
-"""training_summary.json: how a run ended, what it was made of, and what happened on the way."""
+"""training_summary.json: a run's end, its data and settings, and its incidents."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def summary(
 
 
 def _data(task: Task) -> dict[str, Any]:
-    """Return the files of the training, and what they were prepared of, where that is known."""
+    """Return the files of the training, and their sources where they were prepared."""
     paths = {"train": task.spec.train, "valid": task.spec.valid}
     found: dict[str, Any] = {
         part: {"path": path, "sha256": task.hashes[part]}
@@ -93,7 +93,7 @@ def _used(samples: Samples) -> int:
 
 
 def _happened(events: Path) -> Iterator[dict[str, Any]]:
-    """Notice and interruptions: settings changed, holds, damage, deaths."""
+    """Yield the notices and interruptions: settings changed, holds, damage, deaths."""
     known = history(read.event for read in event_file.read(events))
     interrupted = [one for one in known.troubles if one.state is JobState.INTERRUPTED]
     for one in sorted([*known.notices, *interrupted], key=lambda one: one.time):

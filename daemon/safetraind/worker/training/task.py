@@ -30,12 +30,12 @@ class Task:
 
     @property
     def output(self) -> Path:
-        """The user's folder."""
+        """The user's output folder."""
         return Path(self.spec.output)
 
     @property
     def adapters(self) -> Path:
-        """Where the best adapter goes."""
+        """The folder of the best adapter."""
         return self.output / ADAPTERS
 
 

@@ -158,13 +158,14 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
-    """Return the outcome with which to leave after `step` steps: as asked, at the end of a segment,
-    or because others need the memory.
+    """Return the outcome with which to leave after `step` steps; None to go on.
+
+    A run leaves as asked, at the end of a segment, or because others need the memory.
     """
     intent = sink.intent()
     return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()
 
 
 def enough(settings: TrainingSettings, progress: RunPosition) -> bool:
-    """Early stopping: that many evaluations in a row brought no lower loss."""
+    """Return whether to stop early: that many evaluations in a row brought no lower loss."""
     return 0 < settings.early_stopping <= progress.stale

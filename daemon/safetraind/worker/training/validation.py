@@ -26,9 +26,11 @@ class Validation:
         self.usable = bool(samples.usable.any())
 
     def evaluate_base(self, progress: RunPosition) -> Finding | None:
-        """Evaluate before the first step of a run, so that its curve begins with doing nothing.
+        """Evaluate before the first step of a run, so that its curve begins with the untrained
+        model.
 
-        A run that goes on has done so before. Return why the loss is not finite, else None.
+        A run that continues has done so before. Return the finding where the loss is not finite,
+        else None.
         """
         if not self.usable or progress.step:
             return None
@@ -39,7 +41,7 @@ class Validation:
         return None
 
     def evaluate(self, progress: RunPosition, rate: float) -> bool | Finding:
-        """Return whether the loss is the lowest so far, or why it is not finite.
+        """Return whether the loss is the lowest so far, or the finding where it is not finite.
 
         `rate`: the learning rate of the last step.
         """

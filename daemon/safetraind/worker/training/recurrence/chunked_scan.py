@@ -64,7 +64,7 @@ def chunked_scan(
 
 
 def _padded(part: mx.array, padding: int) -> mx.array:
-    """Return zeros at the end change nothing: no decay, nothing written, nothing read."""
+    """Pad with zeros at the end. They change nothing: no decay, nothing written, nothing read."""
     return mx.pad(part, [(0, 0), (0, padding)] + [(0, 0)] * (part.ndim - 2)) if padding else part
 
 
@@ -77,10 +77,10 @@ def _span(
     log_decay: mx.array,
     beta: mx.array | None = None,
 ) -> list[mx.array]:
-    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, H / G, K, V),
+    """Return y (B, T, H, V) of a few whole chunks, and the state after them (B, G, H / G, K, V),
     float32.
 
-    What does not depend on the state is computed for all chunks at once. Arrays are (B, groups,
+    Whatever does not depend on the state is computed for all chunks at once. Arrays are (B, groups,
     heads of a group, chunks, tokens of a chunk, …).
     """
     groups = k.shape[2]

@@ -73,8 +73,10 @@ def between(logs: mx.array) -> mx.array:
 
 
 def _exp(logs: mx.array) -> mx.array:
-    """Return the exponential, in a kernel of its own: in one with what it is multiplied by,
-    `mx.compile` would take it anew for every number that it is broadcast to.
+    """Return the exponential, in a kernel of its own.
+
+    Fused with a multiplication, `mx.compile` would compute it again for every number it is
+    broadcast to.
     """
     return mx.depends([mx.exp(logs)], [logs])[0]
 
@@ -85,7 +87,9 @@ def _products(logs: mx.array) -> mx.array:
 
 
 def _of_products(_: mx.array, cotangent: mx.array, left: mx.array) -> mx.array:
-    """Return a logarithm at t is in what is left, for every i from t on, of every j before t."""
+    """Return the gradient of the logarithms: one at t is part of the share left for every i from t
+    on, of every j before t.
+    """
     later = mx.cumsum(cotangent * left, axis=-2, reverse=True)
     return mx.where(_lower(), later, 0).sum(-1, keepdims=True)
 
