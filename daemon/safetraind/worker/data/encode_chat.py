@@ -150,8 +150,8 @@ class Encoder:
     def _checked(
         self, line: int, tokens: list[int], learned: list[bool], problems: list[Problem]
     ) -> Encoded:
-        """Return the sample with no beginning or end twice in a row. Raises where the model has no
-        row for a token.
+        """Return the sample with no beginning or end token twice in a row, and with a problem for
+        each fault of its tokens.
         """
         tokenizer, single = self.tokenizer, {self.tokenizer.bos_token_id}
         single |= set(tokenizer.eos_token_ids)

@@ -42,8 +42,8 @@ def named_faults(
 def _damaged(
     answers: Sequence[EvaluatedAnswer], general: Verdict | None, divergence: float
 ) -> Finding | None:
-    """Return the finding where the training broke abilities of the base: it babbles, forgot, or
-    predicts other text in another way.
+    """Return the finding where the training broke abilities of the base: it repeats itself, forgot,
+    or predicts other text very differently.
     """
     looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
     babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)

@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def _fits(match: str) -> Any:
-    """Return whether a value can be expected by the match: JSON for json and tool_call, else a
+    """Return a function that tests a value for the match: JSON for json and tool_call, else a
     scalar.
     """
     scalars = (str, int, float)
