@@ -85,8 +85,9 @@ def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
     question, plan = preflight_run.question, preflight_run.plan
     assert question and plan, [f.code for f in preflight_run.findings if f.blocks]
     least = grid.peak_of(spec.model, choose_plan.smallest(question, preflight_run.measures))
-    least = min(least, plan.measured_peak)  # where nothing was run, the leanest is only estimated
-    mlx = int((least + share * (plan.measured_peak - least)) * (1 + Degree.EXTRAPOLATED.margin))
+    best = plan.measured_peak or plan.predicted_peak  # on a machine too slow to measure in time
+    least = min(least, best)  # where nothing was run, the leanest is only estimated
+    mlx = int((least + share * (best - least)) * (1 + Degree.EXTRAPOLATED.margin))
     return JobSpec(
         spec.model,
         spec.train,

@@ -101,6 +101,8 @@ def _measure(served: Served, ask: Callable[[str], float], rounds: int) -> None:
     print(f"\nTo the first token, {len(pairs)} questions each way, seconds:")
     print(f"  serve {_spread([s for s, _ in pairs])}, ask {_spread([a for _, a in pairs])}")
     print(f"  ratio {_spread([s / a for s, a in pairs])}×")
+    fastest = min(s for s, _ in pairs) / min(a for _, a in pairs)
+    print(f"  ratio of the fastest, which other programs disturb least: {fastest:.3f}×")
     extra = statistics.median(s - a for s, a in pairs)
     print(f"  median of the differences {1000 * extra:.1f} ms")
     _crowd(served)

@@ -52,7 +52,7 @@ def serve(*, real_worker: bool = False) -> None:
     from safetrain_shared.paths import home
     from safetrain_shared.settings import TrainingSettings
     from safetraind import app
-    from safetraind.__main__ import _report
+    from safetraind.__main__ import _home_error, _report
     from safetraind.preflight.job_preflight import Foreseen
     from safetraind.processes.ephemeral import EphemeralWorkers
     from safetraind.worker_messages.probe_messages import PROBE
@@ -88,6 +88,8 @@ def serve(*, real_worker: bool = False) -> None:
         app.run(home(), parts)
     except SafetrainError as error:
         sys.exit(_report(error, as_json=False))
+    except OSError as error:
+        sys.exit(_report(_home_error(error), as_json=False))
 
 
 def train_really(folder: str) -> None:

@@ -151,8 +151,8 @@ STAGES = {
 
 def stage_of(daemon: DaemonProcess, job_id: int) -> str:
     """Where the job is: what its worker does while it runs, else its state."""
-    job = daemon.job(job_id)
-    return job.phase if job.phase else str(daemon.state(job_id))
+    state = daemon.state(job_id)
+    return (state is JobState.RUNNING and daemon.job(job_id).phase) or str(state)
 
 
 def phase_on_disk(daemon: DaemonProcess, job_id: int) -> str:

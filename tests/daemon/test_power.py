@@ -76,7 +76,15 @@ def test_the_sleep_of_an_idle_mac_is_held_off_while_the_worker_lives(
     monkeypatch.setattr(keeper.subprocess, "Popen", lambda command, **_: begun.append(command))
     keeper._keep_awake(4711)
     assert begun == ([["/usr/bin/caffeinate", "-i", "-w", "4711"]] if held else [])
-    assert set(keeper._AWAKE) == {"train", "probe", "fetch", "convert", "export"}
+    assert set(keeper._AWAKE) == {
+        "train",
+        "evaluate",
+        "probe",
+        "pilot",
+        "fetch",
+        "convert",
+        "export",
+    }
 
 
 @pytest.mark.parametrize(("system", "held"), [("darwin", True), ("linux", False)])

@@ -16,6 +16,7 @@ import pytest
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.jobs import FINAL, JobState
 from tests.daemon.conftest import MakeSpec
+from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, wait_for
 
 DEEP = "[" * 200_000 + "]" * 200_000
@@ -57,15 +58,17 @@ def killed(playing: DaemonProcess, make_spec: MakeSpec) -> DaemonProcess:
     for name in ("one", "two"):
         job = playing.submit(make_spec(name, name="pace=0", num_epochs=1)).job
         playing.wait_for_state(job.id)
-    third = playing.submit(make_spec("three", name="pace=0.01", num_epochs=1)).job.id
+    spec = make_spec("three", name="pace=0.01,hold=4", num_epochs=1)
+    third = playing.submit(spec).job.id
     playing.submit(make_spec("four", name="pace=0", num_epochs=1))
-    wait_for(lambda: playing.job(third).step > 1)
+    wait_for(lambda: playing.job(third).step == 4)
     keepers, workers = playing.keepers(), playing.workers()
     playing.kill()
     for process in [*keepers, *workers]:
         with contextlib.suppress(psutil.NoSuchProcess):  # it went with its keeper
             process.kill()
     wait_for(lambda: not playing.processes())
+    let_go(spec.output)
     return playing
 
 
@@ -194,7 +197,7 @@ def test_a_spec_that_was_cut_is_put_back_from_the_database(killed: DaemonProcess
     spec = killed.home.run(3).spec
     spec.write_bytes(spec.read_bytes()[:40])
     judge(all_end(killed))
-    assert json.loads(spec.read_text())["spec"]["name"] == "pace=0.01"
+    assert json.loads(spec.read_text())["spec"]["name"] == "pace=0.01,hold=4"
 
 
 def test_a_list_leaves_out_the_oldest_that_have_ended(killed: DaemonProcess) -> None:

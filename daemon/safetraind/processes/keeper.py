@@ -26,7 +26,8 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _LOG_BYTES = 8 << 20  # of worker.log; of a larger one the newest part is kept
 _LOG_KEPT = 1 << 20
 _OF_JOBS = ("train", "evaluate")  # their workers go on without the daemon
-_AWAKE = (*_OF_JOBS, "probe", "fetch", "convert", "export")  # hold off the sleep of an idle Mac
+# Hold off the sleep of an idle Mac.
+_AWAKE = (*_OF_JOBS, "probe", "pilot", "fetch", "convert", "export")
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
 
 

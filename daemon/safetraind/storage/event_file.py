@@ -161,8 +161,6 @@ class EventWriter:
         self._seq = max(floor, last_seq(path))
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mend_tail()
-        if os.fstat(self._fd).st_size == 0:
-            self._write(_header())
 
     @property
     def last_seq(self) -> int:
@@ -188,12 +186,18 @@ class EventWriter:
         os.close(self._fd)
 
     def _write(self, line: bytes) -> None:
-        """Append a line, or leave the file as it was and raise OSError."""
+        """Append a line, or leave the file as it was and raise OSError.
+
+        The first one brings the header with it: a full disk refuses both or none.
+        """
         size = os.fstat(self._fd).st_size
+        if size == 0:
+            line = _header() + line
         try:
             written = os.write(self._fd, line)
         except OSError:
-            os.ftruncate(self._fd, size)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, size)
             raise
         if written != len(line):
             os.ftruncate(self._fd, size)

@@ -335,11 +335,16 @@ class JobStore:
     def _transaction(self) -> _Transaction:
         return _Transaction(self)
 
+    def _is_blocked(self) -> bool:
+        """Whether a folder lies in the place of one of the database's files."""
+        names = (f"{self._path.name}{end}" for end in ("", "-wal", "-shm"))
+        return any(self._path.with_name(name).is_dir() for name in names)
+
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_FULL"):
             return NoRoom("disk.full", path=str(self._path))
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, sqlite3.OperationalError) and not self._is_blocked():
             return NoRoom("disk.refused", path=str(self._path), reason=str(error))
         return Damaged("database.damaged", path=str(self._path), reason=str(error))
 
