@@ -184,8 +184,8 @@ def launchd_agent(home: Home, variables: dict[str, str]) -> bytes:
 def systemd_unit(variables: dict[str, str]) -> str:
     """Return the unit (systemd.service(5)).
 
-    `KillMode=process`: the worker outlives a stopping daemon. `OOMPolicy=continue`: the daemon goes
-    on when the kernel kills a worker for memory.
+    `KillMode=process`: the worker outlives a stopping daemon. `OOMPolicy=continue`: the daemon
+    continues when the kernel kills a worker for memory.
     """
     command = " ".join(_quoted(part).replace("$", "$$") for part in _command())
     environment = "\n".join(f"Environment={_quoted(f'{k}={v}')}" for k, v in variables.items())

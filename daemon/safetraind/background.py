@@ -120,7 +120,9 @@ def stop(home: Home, *, now: bool) -> int:
 
 
 def stop_if_running(home: Home) -> bool:
-    """Stop the service gracefully, if one runs, and return whether one ran. A training goes on."""
+    """Stop the service gracefully, if one runs, and return whether one ran. A training
+    continues.
+    """
     try:
         stop(home, now=False)
     except Unreachable:

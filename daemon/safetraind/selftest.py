@@ -2,8 +2,9 @@
 
 Trains a tiny model three times through a real service in a home of its own: twice left alone, once
 with its worker killed in the middle. Where the two undisturbed trainings differ, the GPU itself is
-not deterministic, and that is the verdict. Prints JSON objects, one a line: {"doing": …} as it goes
-on, {"finding": …} for each verdict, last {"done": …} with the machine and whether all passed.
+not deterministic, and that is the verdict. Prints JSON objects, one a line: {"doing": …} for each
+stage, {"finding": …} for each verdict, last {"done": …} with the machine and whether all
+passed.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ _DEMO_STEPS: dict[str, Any] = {"max_seq_length": 256, "batch_size": 4, "num_epoc
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training that has ended: what it logged at each step, and the files it left."""
+    """A training that has ended: its log of each step, and its files."""
 
     steps: dict[int, StepDone]
     adapter: bytes

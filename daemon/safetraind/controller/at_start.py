@@ -1,4 +1,4 @@
-"""Jobs as the daemon finds them at its start: rows, plans, and what the events know better."""
+"""Jobs as the daemon finds them at its start: rows, plans, and corrections from their events."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ class Controller:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody holds the GPU or waits for it, so that free memory is a new job's."""
+        """Whether nobody holds the GPU or waits for it, so that a new job can have the free
+        memory.
+        """
         waits = self._scheduler.lease != state.FREE or bool(self._scheduler.waiting)
         return not waits and not self._lease.held
 
@@ -134,12 +136,12 @@ class Controller:
         self._files.events.note_delivered(job_id, seq)
 
     def tidy(self) -> None:
-        """Write what may wait a moment: the progress of jobs that have ended, the daily backup."""
+        """Write data that is not urgent: the progress of jobs that have ended, the daily backup."""
         self._files.events.flush()
         self._backup.renew(self.store)
 
     def request(self, trigger: triggers.Trigger) -> None:
-        """Carry out what a user asks for. Raises what `decide` raises, Busy, and NoRoom."""
+        """Carry out a user's request. Raises the errors of `decide`, Busy and NoRoom."""
         if self.stopping:
             raise Busy("daemon.stopping")
         self._apply(trigger)
@@ -292,7 +294,7 @@ class Controller:
             self._effects.run(effect)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
-        """Apply what has happened, which can't be refused: a full disk only delays it."""
+        """Apply a trigger that can't be refused: a full disk only delays it."""
         await self._retries.until_possible(lambda: self._apply(trigger))
 
     async def _lease_taken(self) -> None:

@@ -23,7 +23,7 @@ class LeaseBorrower(Protocol):
 
 
 class GpuLease:
-    """The lease and those who borrow it. `descriptor` holds it for the job whose turn it is."""
+    """The lease and its borrowers. `descriptor` holds it for the job whose turn it is."""
 
     def __init__(self, lease: Lease) -> None:
         self.borrowers: list[LeaseBorrower] = []

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+    """Probes and plans a job whose turn has come. `phase`: its present phase, for display."""
 
     phase: str
 

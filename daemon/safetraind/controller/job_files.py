@@ -78,7 +78,7 @@ class JobFiles:
             self.emit(job, StateChanged(job.state, job.cause))
 
     def restore(self, job_id: int) -> None:
-        """Write what a crash between database and disk may have left out."""
+        """Write the files that a crash after a commit of the database may have left out."""
         run = self.run(job_id)
         private(run.root)
         document = self.record(job_id).document
@@ -86,6 +86,6 @@ class JobFiles:
             documents.write(run.spec, document)
 
     def forget(self, job_id: int) -> None:
-        """Drop what is known of a job that was removed; its files and its row stay."""
+        """Drop a removed job from memory; its files and its row stay."""
         self._records.pop(job_id, None)
         self.events.forget(job_id)

@@ -23,7 +23,7 @@ _AT_ONCE = 100  # jobs that have ended and are kept in one transaction
 
 
 class JobProgress:
-    """The event files of the jobs and what was read of them."""
+    """The event files of the jobs and the progress read from them."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._watermark = DeliveredWatermark(home)
@@ -67,7 +67,7 @@ class JobProgress:
         self._watermark.note(job_id, seq)
 
     def flush(self) -> None:
-        """Write what is to be kept to the database; a full disk only delays it."""
+        """Write the pending progress to the database. A full disk only delays it."""
         if self._to_keep:
             with contextlib.suppress(NoRoom):
                 self._store.keep_progress(self._to_keep)
@@ -80,7 +80,7 @@ class JobProgress:
         self._watermark.forget(job_id)
 
     def wake_watchers(self) -> None:
-        """Wake whoever waits for events."""
+        """Wake the watchers of events."""
         for feed in self._feeds.values():
             feed.wake()
 

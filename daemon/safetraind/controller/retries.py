@@ -23,7 +23,7 @@ class Retries:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that is kept until it ends; what it raises is logged."""
+        """Start a task that is kept until it ends. An exception of it is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""Waits for what a held job needs: room on disks, memory that others needed, the GPU's rest."""
+"""Waits for the resources of a held job: room on disks, memory, or the end of the GPU's rest."""
 
 from __future__ import annotations
 

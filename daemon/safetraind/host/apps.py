@@ -37,7 +37,7 @@ def largest_apps() -> list[App]:
 def grouped(processes: Iterable[tuple[str, int]]) -> list[App]:
     """Return the three largest applications of 256 MB or more from (executable, footprint) pairs.
 
-    The system's own programs and those outside of an application bundle are left out: nobody can
+    The system's own programs and those outside of an application bundle are left out: users cannot
     quit them by name.
     """
     sums: dict[str, int] = {}

@@ -57,7 +57,7 @@ class Budget:
 
 
 def available(spec: JobSpec, facts: Facts) -> int:
-    """Return the bytes that the job may have: what the machine has now, or what was asked for.
+    """Return the bytes that the job may use: those available now, or those that the user chose.
 
     More than that can be asked for only on a Mac, which compresses and swaps what other programs
     hold, and only up to what its GPU may use.
@@ -80,7 +80,9 @@ def most(facts: Facts) -> int:
 
 
 def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:
-    """Return the budget of a job on this machine. `worker_bytes`: what it costs beside arrays."""
+    """Return the budget of a job on this machine. `worker_bytes`: the worker's memory beside
+    arrays.
+    """
     device = facts.device
     worker = int(_SHARE * facts.host.memory_available)
     if spec.memory_budget:

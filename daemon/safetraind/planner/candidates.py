@@ -1,4 +1,5 @@
-"""The ways to train that the planner judges: the user's choices, the tier, and what is searched.
+"""The ways to train that the planner judges: the user's choices, the tier, and the settings that
+are searched.
 
 The user's choices stand. Where the user chose nothing, the tier of the table is the beginning: its
 effective batch and its learning rate are kept, and what decides memory and speed is searched:

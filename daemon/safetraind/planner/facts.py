@@ -1,6 +1,6 @@
 """The facts that preflight judges: machine, packages, device, data, model, disk. Plain values.
 
-None stands for what was not gathered, which no check takes for good or bad.
+None: the fact was not gathered, and no check judges it.
 """
 
 from __future__ import annotations

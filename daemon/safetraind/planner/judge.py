@@ -1,4 +1,4 @@
-"""Judges a way to train by what was run: its peak, to which degree it is known, and its time.
+"""Judges an option by the steps that were run: its peak, the degree of certainty, and its time.
 
 What was measured at the very shape goes before what small steps of the same way of computing
 extrapolate to, and that before the estimate from the model's shape.

@@ -2,8 +2,8 @@
 
 A second preflight is quick, and does not recommend a setup that died.
 
-One small JSON file a key below the home's `learned`. A file that cannot be read is as good as none;
-a probe writes it anew.
+One small JSON file a key below the home's `learned`. A file that cannot be read counts as missing,
+and a probe writes it anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks, and how they are carried out in order.
+"""The definition of a check, and the function that runs checks in order.
 
 A check is a pure function of the job's specification and the facts. Where one fails, those that
 need it are skipped instead of saying the same thing in other words.

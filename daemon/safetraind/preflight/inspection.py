@@ -1,4 +1,4 @@
-"""The inspection of a job's files: what is asked of the worker, and what its answer says."""
+"""The inspection of a job's files: the worker's request, and the facts in its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between queue and preflight: what a submit foresees, the probe and the plan at a job's turn."""
+"""Connects queue and preflight: the forecast at submit, probe and plan at a job's turn."""
 
 from __future__ import annotations
 

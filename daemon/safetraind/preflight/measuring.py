@@ -1,4 +1,4 @@
-"""Measures for one preflight: what was measured before, and probes for what is still missing."""
+"""The measures of one preflight: earlier ones, and probes for those that are missing."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class PreflightRun:
         """`model`: the folder on this machine, None for one that `bring` downloads.
 
         `facts`: of `gather`, where they are known already. `effective_batch`: that of a training
-        that goes on; 0: the planner decides. `thorough`: measuring may take as long as it takes.
+        that continues; 0: the planner decides. `thorough`: measuring may take as long as it takes.
         """
         self.spec = spec
         self.plan: Plan | None = None

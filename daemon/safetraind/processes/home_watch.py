@@ -83,7 +83,9 @@ def write_pid(lock: int) -> None:
 
 
 def identity(path: Path) -> Identity | None:
-    """Return device and inode of what is at `path`, links not followed; None: nothing is."""
+    """Return device and inode of the file at `path`, without following links; None where there is
+    none.
+    """
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 """Kernel locks (flock) on files and folders, which child processes inherit.
 
-A lock belongs to an open file, not to a process: whoever inherits the descriptor holds it too, and
-it is free once the last of them has died. No pid is ever trusted.
+A lock belongs to an open file, not to a process: every process that inherits the descriptor holds
+it too, and it is free once the last of them has died. No pid is ever trusted.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class Job:
 
     `position` orders the queue, the lowest first. `attempts_without_progress` counts the attempts
     in a row that died without a new checkpoint. `plan` is there once it is frozen. `held`: an
-    interrupted job that waits for room on a disk or in memory; `resting`: or for the next segment
-    of its training, and no other job starts meanwhile. `ineffective`: fallbacks, by their settings,
+    interrupted job waits for room on a disk or in memory. `resting`: it waits for the next segment
+    of its training, and no other job starts before. `ineffective`: fallbacks, by their settings,
     that would not save it memory. `evaluates`: it trains nothing, so it needs no check and no plan.
     """
 

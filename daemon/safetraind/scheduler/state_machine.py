@@ -1,7 +1,7 @@
 """The next state, as a pure function: (state, trigger) → (state, effects).
 
-No I/O and no clock. The state is all jobs and who has the GPU lease; a trigger is a user's request
-or something that happened; the controller carries the effects out, in their order.
+No I/O and no clock. The state is all jobs and the holder of the GPU lease. A trigger is a user's request,
+or an event such as a worker's end. The controller carries the effects out, in their order.
 
     queued → checking → running → succeeded | failed | cancelled
       ▲         │          │└──▶ interrupted ──▶ running (by itself)
@@ -169,7 +169,7 @@ def _check_ended(scheduler: SchedulerState, trigger: CheckEnded) -> Decision:
 
 
 def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
-    """Fail that job alone. Lease and queue go on without it."""
+    """Fail that job alone. Lease and queue continue without it."""
     job = scheduler.jobs.get(trigger.id)
     if job is None or job.state in FINAL:
         return take_lease_if_needed(scheduler, [])

@@ -39,7 +39,7 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class RetryAsked:
-    """A failed or cancelled job goes on from its last checkpoint."""
+    """A failed or cancelled job continues from its last checkpoint."""
 
     id: int
 
@@ -98,7 +98,7 @@ class WorkBroke:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """A job's worker, or its check, could not go on, e.g. for a full disk. The job is held."""
+    """A job's worker, or its check, could not continue, e.g. for a full disk. The job is held."""
 
     id: int
     cause: Finding

@@ -43,7 +43,7 @@ _WAITING = (JobState.QUEUED, JobState.INTERRUPTED, JobState.PAUSED)
 
 
 class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
-    """An evaluation is a job: it waits for the GPU, goes on after a kill, and is watched."""
+    """An evaluation is a job: it waits for the GPU, continues after a kill, and is watched."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller

@@ -55,5 +55,5 @@ class DeliveredWatermark:
                 os.close(descriptor)
 
     def forget(self, job_id: int) -> None:
-        """Drop what is known of a removed job."""
+        """Drop a removed job from memory."""
         self._known.pop(job_id, None)

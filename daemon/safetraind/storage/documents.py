@@ -70,7 +70,9 @@ def check_format(data: Mapping[str, Any], known: int, path: Path | str) -> None:
 
 
 def to_json(value: Definition, old: Any = None) -> dict[str, Any]:
-    """Return the JSON object of a document, with what only a newer version knows of `old`."""
+    """Return the JSON object of a document, with the fields of `old` that only a newer version
+    knows.
+    """
     return {"format": value.FORMAT, **_with_unknown(value, old)}
 
 

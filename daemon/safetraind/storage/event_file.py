@@ -1,12 +1,12 @@
 """The event file of a run: lines with a checksum, one writer at a time, any number of readers.
 
-A line is eight hex digits of CRC-32, a space, a JSON object, a newline. The writer is whoever holds
-the run's lock: the worker while one lives, else the daemon. Readers need no lock; a line without
-its newline is not there yet.
+A line is eight hex digits of CRC-32, a space, a JSON object, a newline. The writer is the process
+that holds the run's lock: the worker while one lives, else the daemon. Readers need no lock; a line
+without its newline is not there yet.
 
 The first line holds the number of the file's format, as an event of the kind `format` with the
-`seq` 0, which versions that do not know it pass over. A file without it is of format 1. The number
-rises when an older version would misread the file; a new kind of event keeps it.
+`seq` 0, which versions that do not know it skip. A file without it is of format 1. The number rises
+when an older version would misread the file; a new kind of event keeps it.
 """
 
 from __future__ import annotations

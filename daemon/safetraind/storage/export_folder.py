@@ -21,9 +21,7 @@ def check_free(output: Path) -> None:
 
 
 def partial_of(output: Path) -> Path:
-    """Return where an export is written until it is complete: beside its folder, on the same
-    disk.
-    """
+    """Return the temporary folder of an export, beside the final one and on the same disk."""
     return output.with_name(f".{output.name}.partial")
 
 

@@ -59,7 +59,7 @@ class JobDocument:
         """The training's identity: SHA-256 of the model, the data, the chosen settings and the
         seed.
 
-        Two trainings of one fingerprint may go on from each other's checkpoints.
+        Two trainings of one fingerprint may continue from each other's checkpoints.
         """
         data = {name: file.sha256 for name, file in sorted(self.data.items())}
         settings = {k: v for k, v in self.spec.settings.items() if k not in NOT_THE_TRAINING}

@@ -1,4 +1,4 @@
-"""A job's output folder: what it holds already, and which of its files are ours."""
+"""A job's output folder: the training it holds, and the files that belong to it."""
 
 from __future__ import annotations
 

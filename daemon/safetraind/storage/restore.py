@@ -1,4 +1,4 @@
-"""Brings back what the database lost: from a daily backup beside it, and from the run folders.
+"""Restores jobs that the database lost: from a daily backup beside it, and from the run folders.
 
 The files of the jobs are the truth: a backup only adds what they do not hold, the idempotency keys
 and the order of the queue.
@@ -47,7 +47,7 @@ class DailyBackup:
         self._due = 0.0  # of time.monotonic(): the first look tells
 
     def renew(self, store: JobStore) -> None:
-        """Write the copy anew where it is older than a day; a full disk only delays it."""
+        """Write the copy anew where it is older than a day. A full disk only delays it."""
         if time.monotonic() < self._due:
             return
         try:

@@ -37,7 +37,7 @@ def main() -> int:
 def _keep_locks() -> None:
     """Keep programs started by this worker from inheriting the run's lock and the GPU lease.
 
-    The compiler that MLX runs, say, could outlive the worker and go on holding them.
+    The compiler that MLX runs, say, could outlive the worker and keep holding them.
     """
     for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD"):
         if name in os.environ:

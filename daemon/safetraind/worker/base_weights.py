@@ -1,6 +1,6 @@
 """The identity of the base weights on which a training began, to recognise a swapped base model.
 
-A resumed adapter on another base would train on in silence, or fail with a word about the data. The
+A resumed adapter on another base would train on silently, or fail with an error about the data. The
 weights are known by size and by a SHA-256 of samples that are spread evenly over each file: whole
 files of many gigabytes would take minutes to read. A model that was copied or downloaded again is
 the same; one that was trained on or quantized otherwise differs nearly everywhere.

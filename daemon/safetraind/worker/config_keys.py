@@ -1,6 +1,6 @@
 """Keys of config.json for which mlx-lm's arguments of the architecture have no field.
 
-mlx-lm drops such a key without a word (`BaseModelArgs.from_dict`). Most describe nothing that is
+mlx-lm drops such a key silently (`BaseModelArgs.from_dict`). Most describe nothing that is
 computed. Those that change the model are put where the arguments look for them, or named.
 """
 

@@ -1,4 +1,4 @@
-"""Messages of the role `inspect`: training files to look at, and what was found in them."""
+"""Messages of the role `inspect`: training files to inspect, and the findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of the role `probe`: setups to run real training steps of, and what was found."""
+"""Messages of the role `probe`: setups to measure with real training steps, and the findings."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _MESSAGE_SECONDS = 0.1  # each answer is marked and rendered again
 class Encoded:
     """One sample: its tokens, for each whether it is learned, and its line in the file.
 
-    `problems`: how what the model is given differs from the sample.
+    `problems`: differences between the model's input and the sample.
     """
 
     line: int

@@ -1,7 +1,7 @@
 """Reading training files line by line, in flat memory, whatever is in them.
 
 Only regular files are read, and only as far as they reached when they were opened: a file that
-grows meanwhile gives the lines it had. A line that no memory should hold is passed over and named.
+grows meanwhile gives the lines it had. A line that no memory should hold is skipped and named.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Corpus:
             yield Line(number, content)
 
     def _skip_rest(self) -> int:
-        """Read on to the end of a line that is too long. Return the bytes passed over."""
+        """Read on to the end of a line that is too long. Return the bytes skipped."""
         start = self.done
         while self.done < self.size:
             piece = self._file.readline(min(_BUFFER_BYTES, self.size - self.done))

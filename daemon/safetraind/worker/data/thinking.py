@@ -1,4 +1,4 @@
-"""An answer's thinking: what the setting `thinking` leaves of it, and what a template is told.
+"""An answer's thinking: the part that the setting `thinking` keeps, and the template's option.
 
 Chat templates differ: some write thinking wherever it stands, some only in the last answer, some
 open or close an empty one when they ask. The setting reaches every place that renders a

@@ -29,8 +29,8 @@ def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
     """Return the outcome of a training whose files are all written, after its evaluation, if it
     asks for one.
 
-    Paused where that is asked for meanwhile: the next attempt goes on with it. A cancellation ends
-    the evaluation alone. Raises OSError where the disk refuses what must be kept.
+    Paused where that is asked for meanwhile: the next attempt continues with it. A cancellation
+    ends the evaluation alone. Raises OSError where the disk refuses what must be kept.
     """
     if outcome.outcome != "succeeded" or job.spec.evaluation is None:
         return outcome

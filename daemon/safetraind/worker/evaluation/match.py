@@ -1,4 +1,4 @@
-"""Scores one answer against what is expected: 1 right, 0 wrong, between them for similarity."""
+"""Scores one answer against the expected one: 1 right, 0 wrong, between them for similarity."""
 
 from __future__ import annotations
 

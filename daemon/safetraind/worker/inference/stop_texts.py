@@ -20,7 +20,7 @@ class StopTexts:
     def take(self, piece: str) -> str:
         """Return the text that can be passed on once `piece` has come.
 
-        After a stop text `reached` is true, and what the answer goes on with is dropped.
+        After a stop text `reached` is true, and what the answer continues with is dropped.
         """
         if self.reached:
             return ""

@@ -2,8 +2,8 @@
 
 An epoch is cut into *windows*, the samples of one optimizer step, and a window into
 *micro-batches*, which fit into memory. The windows don't depend on how they are cut: a run that
-goes on with smaller micro-batches sees the same samples in the same steps. So does one that goes on
-with shorter sequences, but for the samples that have nothing to learn left.
+continues with smaller micro-batches sees the same samples in the same steps. So does one that
+continues with shorter sequences, except for the samples that have nothing to learn left.
 
 Without packing a row is one sample. The samples of a window are of about equal length, and the
 windows are shuffled anew in each epoch. With packing a row holds several samples, which don't see

@@ -28,7 +28,7 @@ class Samples:
     """The samples of one tokenized file, numbered from 0 in the file's order.
 
     They may be read shorter than they were written. Their numbers stay, so that a training which
-    goes on with shorter sequences still knows which samples it has seen.
+    continues with shorter sequences still knows which samples it has seen.
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:

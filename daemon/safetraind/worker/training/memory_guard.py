@@ -1,11 +1,10 @@
 """Keeps a training from pressing the machine: watches memory, holds, and leaves in time.
 
-A thread looks every two seconds; what it saw is judged before each step. A process that grows
-near its budget gives its caches back. While others need memory the run holds, so that they can
-finish what they do; if they go on needing it, or the pressure becomes critical, the run leaves the
-memory with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end
-while the pressure is critical is broken off: the last checkpoint is whole, and the run resumes
-exactly.
+A thread looks every two seconds; what it saw is judged before each step. A process that grows near
+its budget gives its caches back. While others need memory the run holds, so that they can finish
+what they do; if others still need it then, or the pressure becomes critical, the run leaves the memory
+with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
+the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
 
 Pressure alone does not say that others need memory. macOS's warning level is an occupancy: pages
 that are not compressed are fewer than half of all. A training that takes its planned part of a
@@ -130,7 +129,7 @@ class Guard:
 
     def before_step(self) -> Outcome | None:
         """Give cached buffers back and hold as long as that helps. Return the outcome with which to
-        leave, None to go on.
+        leave, None to continue.
         """
         self._critical_since = 0.0
         self._settle()

@@ -1,4 +1,4 @@
-"""The memory of the training process: the limits that the plan sets, and what was really used."""
+"""The memory of the training process: the limits that the plan sets, and its actual use."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def outcome_of(intent: str, step: int) -> Outcome:
 
 
 def waiting_for_room(code: str = "train.disk_full") -> Outcome:
-    """Return the outcome of a run that goes on once the disk takes something again."""
+    """Return the outcome of a run that continues once the disk takes something again."""
     return Outcome("paused", Finding(code, Status.WARNING))
 
 

@@ -18,7 +18,7 @@ class Segment:
 
     def ended(self, step: int) -> Outcome | None:
         """Return the outcome with which to leave after `step` steps, at least one of them in this
-        segment; None to go on.
+        segment; None to continue.
         """
         if self._ends is None or step == self._first or time.monotonic() < self._ends:
             return None

@@ -158,7 +158,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
-    """Return the outcome with which to leave after `step` steps; None to go on.
+    """Return the outcome with which to leave after `step` steps; None to continue.
 
     A run leaves as asked, at the end of a segment, or because others need the memory.
     """

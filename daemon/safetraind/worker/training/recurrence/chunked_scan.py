@@ -7,11 +7,11 @@ The recurrence, for each head, with a state S of shape (key size, value size):
     S = S + k_t u_tᵀ
     y_t = Sᵀ q_t
 
-Token by token it is thousands of tiny operations whose intermediates all wait for the way back.
-Here it is computed in chunks of 64 tokens: within a chunk as matrix products (the UT transform of
-"Gated Delta Networks", Yang et al. 2024, section 3.3; without the delta rule the dual form of
-"Transformers are SSMs", Dao and Gu 2024, section 6; with a decay for each key channel as in "Kimi
-Linear", 2025), from chunk to chunk through the state.
+Token by token it is thousands of tiny operations whose intermediates all wait for the backward
+pass. Here it is computed in chunks of 64 tokens: within a chunk as matrix products (the UT
+transform of "Gated Delta Networks", Yang et al. 2024, section 3.3; without the delta rule the dual
+form of "Transformers are SSMs", Dao and Gu 2024, section 6; with a decay for each key channel as in
+"Kimi Linear", 2025), from chunk to chunk through the state.
 """
 
 from __future__ import annotations
