@@ -66,7 +66,7 @@ def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
 
 
 def _bootstrap(path: Path, ask: Ask) -> bool:
-    """Load the agent into launchd; return whether `launchctl print` then shows it.
+    """Load the agent into launchd. Return whether `launchctl print` then shows it.
 
     A bootstrap right after a bootout fails with 5 (input/output error) until launchd has unloaded
     the old agent, and one that is reported as failed may have worked.
@@ -127,7 +127,7 @@ def is_agent() -> bool:
 
 
 def _started(home: Home, ask: Ask, *command: str) -> int:
-    """Start the service by `command` if the agent is installed, else directly; return its pid."""
+    """Start the service by `command` if the agent is installed, else directly. Return its pid."""
     if _is_installed(home) and not missing_program() and ask(*command):
         return background.wait(home)
     return background.start(home)

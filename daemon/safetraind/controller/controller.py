@@ -208,7 +208,7 @@ class Controller:
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in readable:
             if job.state in FINAL and self._files.events.is_kept(job.id):
-                continue  # its end was told, and all of it is known
+                continue  # the event of its end was emitted, and all of it is known
             try:
                 await self._take_over(job)
             except Exception as error:  # one job's files must not keep the others from running

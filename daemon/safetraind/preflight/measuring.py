@@ -27,7 +27,7 @@ from safetraind.worker_messages.worker_result import Workers
 
 _MOST_ROUNDS = 8
 _PILOT_START_SECONDS = 120.0  # to load, tokenize and compile, beyond the time for its steps
-_MOST_PROBES = 3  # of one round, where somebody else ends them
+_MOST_PROBES = 3  # of one round, where a user or the system ends them
 
 
 class Measuring:
@@ -84,7 +84,7 @@ class Measuring:
                     facts = step
                 else:
                     yield step
-        if self._is_measured(facts):  # what was too slow would have been better to know, no more
+        if self._is_measured(facts):  # the slow setup would only have added detail
             facts = dataclasses.replace(facts, too_slow=0.0)
         yield facts
 

@@ -1,7 +1,7 @@
 """The next state, as a pure function: (state, trigger) → (state, effects).
 
-No I/O and no clock. The state is all jobs and the holder of the GPU lease. A trigger is a user's request,
-or an event such as a worker's end. The controller carries the effects out, in their order.
+No I/O and no clock. The state is all jobs and the holder of the GPU lease. A trigger is a user's
+request, or an event such as a worker's end. The controller carries the effects out, in their order.
 
     queued → checking → running → succeeded | failed | cancelled
       ▲         │          │└──▶ interrupted ──▶ running (by itself)

@@ -51,7 +51,7 @@ def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
         return released(*_short_of_memory(scheduler, job, end))
     if ended_a_segment(end):
         return released(*_rest(scheduler, job, end))
-    if end.outcome == "paused":  # by a signal: of this daemon's stop, or of somebody else
+    if end.outcome == "paused":  # by a signal: this daemon's stop, or a user's
         return released(
             *moved(scheduler, job, JobState.INTERRUPTED, end.cause, attempts_without_progress=0)
         )

@@ -65,7 +65,7 @@ def backup_of(home: Home) -> Path:
 
 
 def add_lost(store: JobStore, home: Home, *, every: bool = False) -> int:
-    """Add the jobs that have a run folder and that the database has lost; return how many.
+    """Add the jobs that have a run folder and that the database has lost. Return their number.
 
     Lost are all where the database is new, else those with a number that it never gave out. Others
     without a row were removed, unless `every` says that they are to be added as well.

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 # Beside msgspec, which says less of what is wrong: not which kind, for a cut line or bytes that are
-# no UTF-8 not where. `arg_words` has what people are told for each of orjson's reasons.
+# no UTF-8 not where. `arg_words` has the words for users for each of orjson's reasons.
 import orjson
 
 from safetrain_shared.errors import ArgValue

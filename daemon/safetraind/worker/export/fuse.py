@@ -23,7 +23,7 @@ _FLOAT_BITS = 16
 def fuse(
     model: nn.Module, config: dict[str, Any], *, bits: int = 16, dequantize: bool = False
 ) -> dict[str, Any]:
-    """Replace every adapter layer of `model` by one plain layer; return the `config` for it.
+    """Replace every adapter layer of `model` by one plain layer. Return the `config` for it.
 
     In a quantized model the fused matrices get `bits` (8: affine, in the base's groups; 16: not
     quantized), recorded in the configuration for each layer, as mlx-lm reads it; all others stay

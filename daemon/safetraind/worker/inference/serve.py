@@ -43,7 +43,7 @@ _MEMORY_SHARE = 0.9
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve in the run folder given as the only argument; return 0 when idle or on SIGTERM."""
+    """Serve in the run folder given as the only argument. Return 0 when idle or on SIGTERM."""
     run = RunFolder(Path(arguments[0]))
     request = read_request(arguments[0], "serve", ServeRequest)
     questions = QuestionServer(run.socket)

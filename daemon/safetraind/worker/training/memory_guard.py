@@ -2,7 +2,7 @@
 
 A thread looks every two seconds; what it saw is judged before each step. A process that grows near
 its budget gives its caches back. While others need memory the run holds, so that they can finish
-what they do; if others still need it then, or the pressure becomes critical, the run leaves the memory
+their work. If they still need it then, or the pressure becomes critical, the run leaves the memory
 with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
 the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
 
@@ -38,7 +38,7 @@ BREAK_OFF_SECONDS = 20.0  # of critical pressure in one step
 _LOOK_SECONDS = 0.25
 # Steps after which a training has taken its memory and the others have made way for it.
 SETTLING_STEPS = 2
-# Swap that grows by as much within the window is somebody at work; less is what macOS tidies away.
+# Swap that grows by as much within the window: others need memory. Less is macOS tidying up.
 SWAP_SECONDS = 30.0
 SWAP_GROWTH = 256 << 20
 

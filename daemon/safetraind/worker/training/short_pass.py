@@ -11,7 +11,7 @@ from safetraind.worker.training.recurrence.replacements import in_chunks
 
 _TOKENS = 8
 _ROUNDING = 1e-2  # of a gradient's length; 16-bit weights compute with three digits
-# What MLX says of an operation that has no way back, or no way there on this device; any other
+# What MLX says of an operation that has no gradient, or is missing on this device; any other
 # RuntimeError is of memory, and is not the model's fault.
 _NOT_POSSIBLE = ("vjp", "jvp", "metal_kernel", "not implemented")
 

@@ -25,7 +25,7 @@ from safetraind.worker.training.recurrence.decays import CHUNK, Decays, by_chunk
 from safetraind.worker.training.recurrence.dual_scan import dual_span
 from safetraind.worker.training.recurrence.spans import Span, in_spans
 
-SPAN = 256  # tokens that are computed in one go, and again on the way back
+SPAN = 256  # tokens that are computed in one go, and again in the backward pass
 
 
 def chunked_scan(
