@@ -31,7 +31,7 @@ from safetrain_shared.events import CheckpointSaved, Evaluated, PhaseChanged, St
 from safetrain_shared.paths import RunFolder
 from safetraind.storage import event_file
 from safetraind.worker.training import train
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.run_files import Records
 
 KILLS = 5
@@ -171,7 +171,7 @@ def _timed(folder: str) -> int:
     saves: list[float] = []
 
     class Timed(Records):
-        def save(self, progress: Progress) -> None:
+        def save(self, progress: RunPosition) -> None:
             before, began = self._saved_step, time.perf_counter()
             super().save(progress)
             if self._saved_step != before:

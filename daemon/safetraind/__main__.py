@@ -1,4 +1,4 @@
-"""The `safetraind` command: what it can do, from `run` to `uninstall`."""
+"""The `safetraind` command and its subcommands, from `run` to `uninstall`."""
 
 from __future__ import annotations
 

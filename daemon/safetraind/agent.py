@@ -28,7 +28,9 @@ _POLL_SECONDS = 0.5
 
 
 def ask(*command: str) -> bool:
-    """Run a command of the service manager; False if it fails or there is none (container)."""
+    """Run a command of the service manager. Return False if it fails or there is none
+    (container).
+    """
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=90).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -38,11 +40,11 @@ def ask(*command: str) -> bool:
 def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
     """Write the agent for this home and this Python, and load it into the service manager.
 
-    Returns the agent's file, and whether the service manager loaded it; if not, it does so at the
+    Return the agent's file, and whether the service manager loaded it; if not, it does so at the
     next login. A running service is stopped gracefully and started again by the service manager;
-    without one (a container, ssh) it is started directly. A token (HF_TOKEN) is a secret and is
-    not written: `hf auth login` stores it where the service finds it. Raises OSError, and the error
-    of a service that does not start.
+    without one (a container, ssh) it is started directly. A token (HF_TOKEN) is a secret and is not
+    written: `hf auth login` stores it where the service finds it. Raises OSError, and the error of
+    a service that does not start.
     """
     private(home.root, parents=True)
     path = agent_path()
@@ -64,7 +66,7 @@ def install(home: Home, ask: Ask = ask) -> tuple[Path, bool]:
 
 
 def _bootstrap(path: Path, ask: Ask) -> bool:
-    """Load the agent into launchd; return whether `launchctl print` then shows it.
+    """Load the agent into launchd. Return whether `launchctl print` then shows it.
 
     A bootstrap right after a bootout fails with 5 (input/output error) until launchd has unloaded
     the old agent, and one that is reported as failed may have worked.
@@ -81,7 +83,9 @@ def _bootstrap(path: Path, ask: Ask) -> bool:
 
 
 def uninstall(ask: Ask = ask) -> Path | None:
-    """Stop and remove the agent; a training goes on. Returns its file, None if there was none."""
+    """Stop and remove the agent. A training continues. Return the removed file, None if there was
+    none.
+    """
     path = agent_path()
     if not path.exists():
         return None
@@ -118,19 +122,19 @@ def restart(home: Home, ask: Ask = ask) -> int:
 
 
 def is_agent() -> bool:
-    """Whether launchd started this process as safetrain's agent."""
+    """Return whether launchd started this process as safetrain's agent."""
     return os.environ.get("XPC_SERVICE_NAME") == LABEL
 
 
 def _started(home: Home, ask: Ask, *command: str) -> int:
-    """Start the service by `command` if the agent is installed, else directly; return its pid."""
+    """Start the service by `command` if the agent is installed, else directly. Return its pid."""
     if _is_installed(home) and not missing_program() and ask(*command):
         return background.wait(home)
     return background.start(home)
 
 
 def _is_installed(home: Home) -> bool:
-    """Whether the agent is installed and serves this home."""
+    """Return whether the agent is installed and serves this home."""
     try:
         data = agent_path().read_bytes()
     except OSError:
@@ -180,8 +184,8 @@ def launchd_agent(home: Home, variables: dict[str, str]) -> bytes:
 def systemd_unit(variables: dict[str, str]) -> str:
     """Return the unit (systemd.service(5)).
 
-    `KillMode=process`: the worker outlives a stopping daemon. `OOMPolicy=continue`: the daemon goes
-    on when the kernel kills a worker for memory.
+    `KillMode=process`: the worker outlives a stopping daemon. `OOMPolicy=continue`: the daemon
+    continues when the kernel kills a worker for memory.
     """
     command = " ".join(_quoted(part).replace("$", "$$") for part in _command())
     environment = "\n".join(f"Environment={_quoted(f'{k}={v}')}" for k, v in variables.items())

@@ -22,7 +22,7 @@ _WEIGHTS = "adapters.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A job that may answer. `model`: the folder (or hub id) that it was trained on. One that only
+    """A job that may answer. `model`: the folder (or hub id) of its model. A job that only
     `evaluates` another holds the GPU and answers nothing.
     """
 

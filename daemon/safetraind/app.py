@@ -61,7 +61,8 @@ from safetraind.processes.home_watch import (
     write_pid,
 )
 from safetraind.processes.inference_server import InferenceServer
-from safetraind.processes.lease import Lease, try_lock
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor
 from safetraind.service import reflection_v1
 from safetraind.service.answers import AnswersService
@@ -263,8 +264,8 @@ class _Daemon:
             raise lost
 
     async def _watched(self) -> SafetrainError | None:
-        """Wait for the stop, and mend what is lost of the home meanwhile; the error where that
-        cannot be done.
+        """Wait for the stop, and mend the home meanwhile. Return the error where it cannot be
+        mended.
         """
         watch = HomeWatch(self._home)
         while not self._stop.is_set():
@@ -287,7 +288,7 @@ class _Daemon:
         return None
 
     def _mend(self, lost: Loss, watch: HomeWatch) -> None:
-        """Raises NotFound where nothing can be mended, Busy where another daemon took the home."""
+        """Mend the home. Raises NotFound where it is gone, Busy where another daemon took it."""
         if lost is Loss.HOME:
             raise NotFound("home.gone", path=str(self._home.root))
         if lost is Loss.LOCK:
@@ -297,7 +298,7 @@ class _Daemon:
         watch.renewed(lost)
 
     async def _listen(self) -> None:
-        """Serve at the socket's path. The connections of a server before it go on."""
+        """Serve at the socket's path. Connections to an earlier server stay open."""
         server = self._server()
         # Bound under a name of its own: gRPC deletes what is at that name when a server stops.
         own = self._home.socket.with_name(f".{os.getpid()}.{len(self._servers)}")
@@ -317,7 +318,7 @@ class _Daemon:
             self._home.socket.unlink(missing_ok=True)
 
     def _server(self) -> grpc.aio.Server:
-        """A server for the services; gRPC adds no address to one that has started."""
+        """Return a server for the services. gRPC cannot add an address to one that has started."""
         server = grpc.aio.server(options=_OPTIONS, interceptors=[UnderstoodRequests()])
         for add, servicer in self._services:
             add(servicer, server)

@@ -14,7 +14,7 @@ import grpc
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
 from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, socket_target, trusted
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 
 START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -108,10 +108,10 @@ def info(home: Home) -> dict[str, Any]:
 
 
 def stop(home: Home, *, now: bool) -> int:
-    """Stop the service and wait for its end. Returns the job that goes on training, or 0.
+    """Stop the service and wait for its end. Return the job that continues to train, or 0.
 
-    `now`: that job saves a checkpoint and ends too, which may take a step and a save.
-    Raises Unreachable where no service runs.
+    `now`: that job saves a checkpoint and ends too, which may take a step and a save. Raises
+    Unreachable where no service runs.
     """
     answer = _call(home, "Stop", control_pb2.StopRequest(now=now))
     while is_held(home.lock):
@@ -120,7 +120,9 @@ def stop(home: Home, *, now: bool) -> int:
 
 
 def stop_if_running(home: Home) -> bool:
-    """Stop the service gracefully, if one runs, and return whether one ran. A training goes on."""
+    """Stop the service gracefully, if one runs, and return whether one ran. A training
+    continues.
+    """
     try:
         stop(home, now=False)
     except Unreachable:

@@ -1,4 +1,5 @@
-"""How rows become shapes: padding, rounding of predictions, packing. Pure, on whole numbers.
+"""Padding, packing and rounding of predictions: the rules by which rows become shapes. Pure, on
+whole numbers.
 
 The trainer lays its batches out by these rules, and the planner counts by them beforehand.
 """
@@ -33,11 +34,11 @@ def in_quarters(number: int, whole: int) -> int:
 
 
 def packed_width(counts: Mapping[int, int], most: int, bucket: int) -> int:
-    """Return how wide packed rows are: nearly all samples fit, and so do three ordinary ones, in
-    `most` tokens at most, padded. `counts`: samples by their length in tokens.
+    """Return the width in tokens of packed rows, padded and `most` at most.
 
-    The few longer samples have rows of their own. Were all rows as wide, attention would cost the
-    square of it.
+    Nearly all samples fit into it, and so do three ordinary ones. `counts`: samples by their length
+    in tokens. The few longer samples have rows of their own. Were all rows as wide, attention would
+    cost the square of it.
     """
     if not counts:
         return padded(most, bucket)

@@ -17,8 +17,9 @@ Seconds = tuple[float, float, float]  # likely, at best, at worst
 
 
 class QueueView:
-    """What the estimates of all jobs share: each part is computed once, when it is asked for, and
-    in time that grows as the number of jobs does. Holds for one moment; make another for the next.
+    """The estimates of all jobs at one moment, from data that they share.
+
+    Each part is computed once, on demand, in time linear in the number of jobs.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -30,33 +31,37 @@ class QueueView:
         return run_order(self._scheduler)
 
     def position(self, job: Job) -> int:
-        """The job's place in the queue, from 1; 0 where it does not wait."""
+        """Return the job's place in the queue, from 1; 0 where it does not wait."""
         return 0 if job.state in FINAL else self._order.positions.get(job.id, 0)
 
     def evaluation(self, job: Job) -> Evaluation | None:
-        """The newest verdict on the job's adapter: its own, or that of a job that evaluated it."""
-        later = (self._controller.progress(job_id) for job_id in self._judges.get(job.id, ()))
+        """Return the newest verdict on the job's adapter: its own, or that of a job that evaluated
+        it.
+        """
+        later = (self._controller.progress(job_id) for job_id in self._evaluators.get(job.id, ()))
         found = [known.evaluation for known in later if known.evaluation is not None]
         return found[-1] if found else self._controller.progress(job.id).evaluation
 
     @cached_property
-    def _judges(self) -> dict[int, list[int]]:
-        """By the job that was trained, the jobs that evaluate it, oldest first."""
-        judges: dict[int, list[int]] = {}
+    def _evaluators(self) -> dict[int, list[int]]:
+        """The jobs that evaluate each trained job, oldest first, by the trained job's id."""
+        evaluators: dict[int, list[int]] = {}
         for job_id, job in sorted(self._scheduler.jobs.items()):
             if job.evaluates:
                 trained = self._controller.record(job_id).spec.evaluates
-                judges.setdefault(trained, []).append(job_id)
-        return judges
+                evaluators.setdefault(trained, []).append(job_id)
+        return evaluators
 
     def before(self, job: Job) -> Seconds | None:
-        """Seconds until a waiting job starts; None: unknown."""
-        sure, late = self._sure.get(job.id), self._late.get(job.id)
+        """Return the seconds until a waiting job starts; None: unknown."""
+        sure, late = self._seconds_before.get(job.id), self._held_seconds_before.get(job.id)
         return None if sure is None or late is None else (sure[0], sure[1], sure[2] + late)
 
     @cached_property
-    def _sure(self) -> dict[int, Seconds]:
-        """What runs before each job in any case, up to the first without an estimate."""
+    def _seconds_before(self) -> dict[int, Seconds]:
+        """By job, the seconds of the jobs that run before it for certain, up to the first without
+        an estimate.
+        """
         before: dict[int, Seconds] = {}
         likely = low = high = 0.0
         for job in self._order.jobs:
@@ -68,8 +73,10 @@ class QueueView:
         return before
 
     @cached_property
-    def _late(self) -> dict[int, float]:
-        """At worst, what the held jobs before each take, up to the first with no estimate."""
+    def _held_seconds_before(self) -> dict[int, float]:
+        """By job, the worst-case seconds of the held jobs before it, up to the first without an
+        estimate.
+        """
         late: dict[int, float] = {}
         held, seconds = iter(self._order.held), 0.0
         place, next_held = next(held, (0, None))
@@ -84,7 +91,7 @@ class QueueView:
         return late
 
     def remaining(self, job: Job) -> Seconds | None:
-        """Seconds of training that the job still needs; None: unknown.
+        """Return the seconds of training that the job still needs; None: unknown.
 
         By its own throughput once it trains. Before, by what its plan expects, give or take a
         third; before it has a plan, by what was predicted at submit, give or take a half.
@@ -103,7 +110,9 @@ class QueueView:
         return left, left * (1 - doubt), left * (1 + doubt)
 
     def _predicted(self, job: Job) -> float:
-        """What was predicted at submit, else by the speed at which this model was trained here."""
+        """Return the seconds predicted at submit, else an estimate from this model's last known
+        speed; 0 where there is neither.
+        """
         forecast = self._controller.record(job.id).document.forecast
         if forecast.plan is None:
             return 0.0
@@ -114,14 +123,14 @@ class QueueView:
 
     @cached_property
     def _speeds(self) -> dict[str, float]:
-        """Tokens a second at which each model was planned last, by its folder."""
+        """Tokens a second of the newest plan of each model, by its folder."""
         jobs = sorted(self._scheduler.jobs.values(), key=lambda job: job.id)
         plans = [job.plan for job in jobs if job.plan is not None and job.plan.tokens_per_second]
         return {plan.model_path: plan.tokens_per_second for plan in plans}
 
 
 def view(controller: Controller, job_id: int, queue: QueueView | None = None) -> jobs_pb2.Job:
-    """The job as a message; `queue`: shared by the jobs of one list. Raises NotFound."""
+    """Return the job as a message; `queue`: shared by the jobs of one list. Raises NotFound."""
     queue = queue or QueueView(controller)
     record, job = controller.record(job_id), controller.job(job_id)
     progress = controller.progress(job_id)
@@ -165,20 +174,20 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
 
 
 def _phase(controller: Controller, job: Job, progress: Progress) -> str:
-    """What an active job does now, one of `PHASES`; empty for any other."""
+    """Return an active job's phase, one of `PHASES`; empty for a job in any other state."""
     if job.state is JobState.CHECKING:
         return controller.check_phase
     return progress.phase if job.state is JobState.RUNNING else ""
 
 
 def model_of(controller: Controller, job_id: int) -> str:
-    """The folder of the model that the job trains, or the hub's id. Raises NotFound."""
+    """Return the folder of the model that the job trains, or the hub's id. Raises NotFound."""
     record, job = controller.record(job_id), controller.job(job_id)
     return job.plan.model_path if job.plan else record.document.model.path
 
 
 def _estimate(queue: QueueView, job: Job, message: jobs_pb2.Job) -> None:
-    """Fills the estimates in that something was measured or predicted for; no others."""
+    """Fill in the estimates that rest on a measurement or a prediction, and no others."""
     if job.state in FINAL or job.state is JobState.PAUSED:
         return
     before = queue.before(job) if message.queue_position else (0.0, 0.0, 0.0)

@@ -2,8 +2,9 @@
 
 Trains a tiny model three times through a real service in a home of its own: twice left alone, once
 with its worker killed in the middle. Where the two undisturbed trainings differ, the GPU itself is
-not deterministic, and that is the verdict. Prints JSON objects, one a line: {"doing": …} as it goes
-on, {"finding": …} for each verdict, last {"done": …} with the machine and whether all passed.
+not deterministic, and that is the verdict. Prints JSON objects, one a line: {"doing": …} for each
+stage, {"finding": …} for each verdict, last {"done": …} with the machine and whether all
+passed.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from safetrain_shared.wire import finding_from_wire, spec_to_wire, state_from_wi
 from safetraind import background
 from safetraind.app import device
 from safetraind.host.mac_services import mac_services
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.storage import event_file
 from safetraind.storage.durable import read_json
 
 TRAIN_SECONDS = 600.0
 PEAK_TOLERANCE = 0.1
-"""How far the run's peak may lie from the plan's: what the planner's own margin covers."""
+"""The share by which the run's peak may differ from the plan's: the planner's own margin."""
 PEAK_FLOOR = 8 << 20
 """Bytes by which it may in any case: what an allocator rounds up is much for a tiny model alone."""
 
@@ -88,7 +89,7 @@ _DEMO_STEPS: dict[str, Any] = {"max_seq_length": 256, "batch_size": 4, "num_epoc
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training that has ended: what it logged at each step, and the files it left."""
+    """A training that has ended: its log of each step, and its files."""
 
     steps: dict[int, StepDone]
     adapter: bytes
@@ -98,7 +99,9 @@ class Run:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs all of it. 0: all passed; 1: something did not; else the exit code of an error."""
+    """Run the self-test. Return 0 where all passed, 1 where something failed, else the exit code of
+    an error.
+    """
     thorough = "--thorough" in arguments
     try:
         with tempfile.TemporaryDirectory(prefix="safetrain-selftest-") as folder:
@@ -118,7 +121,7 @@ class Selftest:
         self._verdicts: list[Finding] = []
 
     def run(self) -> bool:
-        """Returns whether everything passed.
+        """Return whether everything passed.
 
         Raises Busy where the GPU is in use, Unreachable where the service does not start or a
         training comes to no end.
@@ -143,7 +146,7 @@ class Selftest:
         return passed
 
     def _examine(self, channel: grpc.Channel) -> dict[str, Any]:
-        """The machine, and whether its device computes rightly."""
+        """Return the machine's facts, and whether its device computes correctly."""
         stub = diagnosis_pb2_grpc.DiagnosisStub(channel)
         found = stub.Examine(diagnosis_pb2.ExamineRequest(), timeout=TRAIN_SECONDS)
         for message in found.findings:
@@ -155,8 +158,9 @@ class Selftest:
     def _try_way(
         self, jobs: jobs_pb2_grpc.JobsStub, name: str, way: dict[str, Any], *, kills: int
     ) -> None:
-        """Trains undisturbed twice, which shows whether the GPU is deterministic, then with its
-        worker killed.
+        """Train twice undisturbed, then with the worker killed.
+
+        The first two show whether the GPU is deterministic.
         """
         self._doing("training")
         alone = self._train(jobs, f"{name}-alone", way)
@@ -195,7 +199,7 @@ class Selftest:
         kill: bool = False,
         model: str = "",
     ) -> Run:
-        """One training to its end. Raises Unreachable where it does not come to one."""
+        """Run one training to its end. Raises Unreachable where it does not come to one."""
         spec = _spec(self._folder, name, way, model)
         job = jobs.Submit(jobs_pb2.SubmitRequest(spec=spec_to_wire(spec)), timeout=60).job.id
         run = self._home.run(job)
@@ -213,7 +217,7 @@ class Selftest:
         return Run(steps, content, from_plain(plan, Plan), since, killed)
 
     def _kill_in_the_middle(self, run: RunFolder) -> int:
-        """Kills the worker once it has a checkpoint and more steps behind it; returns the step."""
+        """Kill the worker once it has a checkpoint and more steps behind it. Return the step."""
         deadline = time.monotonic() + TRAIN_SECONDS
         while time.monotonic() < deadline:
             step, saved = _how_far(run)
@@ -277,7 +281,10 @@ def _make(folder: Path) -> None:
 
 
 def _difference(one: Run, other: Run) -> dict[str, int]:
-    """How many losses differ, of how many; empty where losses and adapters are equal to the bit."""
+    """Return the numbers of losses compared and of those that differ.
+
+    It is empty where losses and adapters are equal to the bit.
+    """
     differing = sum(
         number not in other.steps or other.steps[number].loss != step.loss
         for number, step in one.steps.items()
@@ -304,7 +311,9 @@ def _history(run: RunFolder) -> History:
 
 
 def _how_far(run: RunFolder) -> tuple[int, int]:
-    """The newest step and the newest checkpoint's, once enough of the training has passed."""
+    """Return the newest step and the newest checkpoint's step, once enough of the training has
+    passed.
+    """
     known = _history(run)
     if not known.steps or known.steps[-1].step < _KILL_FROM * known.total_steps:
         return 0, 0
@@ -312,7 +321,7 @@ def _how_far(run: RunFolder) -> tuple[int, int]:
 
 
 def _workers(run: RunFolder) -> list[psutil.Process]:
-    """The processes that work in the run's folder, their keeper left out."""
+    """Return the processes that work in the run's folder, without their keeper."""
     found = []
     for process in psutil.process_iter(["cmdline", "uids"]):
         command = process.info["cmdline"] or []

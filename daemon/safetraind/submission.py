@@ -110,7 +110,7 @@ class Submission:
         return Accepted(record.job.id, "queued", foreseen.findings)
 
     def check_retry(self, job_id: int) -> None:
-        """Raise Conflict where another live job uses the output folder by now."""
+        """Raise Conflict where another live job uses the output folder."""
         output = self._controller.record(job_id).output
         for record in self._controller.store.by_output(output):
             if record.job.id != job_id and record.job.state not in FINAL:
@@ -230,7 +230,7 @@ class Submission:
 
 
 def _can_continue(request: SubmitRequest, output: Path, document: JobDocument) -> bool:
-    """Whether the folder holds an unfinished training that this one may continue.
+    """Return whether the folder holds an unfinished training that this one may continue.
 
     Raises AlreadyFinished, and Conflict where that training has other settings.
     """

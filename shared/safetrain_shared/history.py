@@ -60,7 +60,7 @@ class Occurrence(NamedTuple):
     state: JobState | None = None
 
 
-class BackOff(NamedTuple):
+class Fallback(NamedTuple):
     """The plan asked for less memory from `step` on; `finding` says what changed."""
 
     step: int
@@ -186,7 +186,7 @@ class History(Progress):
     interruptions: list[tuple[float, Finding | None]] = field(default_factory=list)
     holding: Finding | None = None  # why it holds, as long as it does
     _times: dict[int, float] = field(default_factory=dict)  # of the last event of a step
-    _backoffs: list[BackOff] = field(default_factory=list)
+    _fallbacks: list[Fallback] = field(default_factory=list)
     _pending: Finding | None = None  # a back-off before the next step
 
     @property
@@ -200,11 +200,11 @@ class History(Progress):
         return next((e for e in self.evaluations[:1] if e.step == 0), None)
 
     @property
-    def backoffs(self) -> list[BackOff]:
+    def fallbacks(self) -> list[Fallback]:
         """The back-offs, each from the first step that was logged after it."""
         last = self.steps[-1].step if self.steps else 0
-        pending = [BackOff(last, self._pending)] if self._pending else []
-        return [*self._backoffs, *pending]
+        pending = [Fallback(last, self._pending)] if self._pending else []
+        return [*self._fallbacks, *pending]
 
     def take(self, event: Event) -> None:
         """Take the next event in, in the order of the event file."""
@@ -253,7 +253,7 @@ class History(Progress):
             case CheckpointSaved():
                 _append(self.checkpoints, body)
         if self._pending is not None:
-            self._backoffs.append(BackOff(body.step, self._pending))
+            self._fallbacks.append(Fallback(body.step, self._pending))
             self._pending = None
         if not isinstance(body, CheckpointSaved):
             self._times[body.step] = time

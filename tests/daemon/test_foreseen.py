@@ -23,7 +23,7 @@ from safetraind.models.registry import Models
 from safetraind.preflight import job_preflight
 from safetraind.preflight.job_preflight import Planning
 from safetraind.processes.ephemeral import EphemeralWorkers
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor
 from safetraind.storage import training_state
 from safetraind.storage.training_state import TrainingState

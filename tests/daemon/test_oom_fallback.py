@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import SettingValue, TrainingSettings
-from safetraind.scheduler.oom_fallback import step_down
+from safetraind.scheduler.oom_fallback import next_fallback
 
 
 def fallbacks(
@@ -14,7 +14,7 @@ def fallbacks(
 ) -> list[tuple[str, Plan]]:
     plan = Plan(TrainingSettings().with_overrides(settings), "/model")
     down = []
-    while step := step_down(plan, allow_shorter=allow_shorter, ineffective=ineffective):
+    while step := next_fallback(plan, allow_shorter=allow_shorter, ineffective=ineffective):
         plan, notice = step
         down.append((notice.code.removeprefix("backoff."), plan))
     return down

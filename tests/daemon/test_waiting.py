@@ -17,7 +17,7 @@ from safetrain_shared.findings import SECTIONS
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState
 from safetrain_shared.paths import Home
 from safetrain_shared.wire import spec_to_wire
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from tests import hub
 from tests.daemon.test_faults import error_of
 from tests.harness import DaemonProcess, wait_for

@@ -18,7 +18,7 @@ from safetrain_shared.paths import Home
 from safetraind.models import packaged
 from safetraind.models.packaged import Known
 from safetraind.models.registry import Model, Models, Source, hub_snapshot
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from tests.models.gguf_files import export
 
 GGUF = "tiny_model/tiny.gguf"
@@ -69,11 +69,11 @@ def make_wheel(folder: Path) -> Path:
 METADATA = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nRequires-Dist: not-there\n"
 
 
-async def added(models: Models, name: str = "tiny") -> list[Progress | Model]:
+async def added(models: Models, name: str = "tiny") -> list[WorkerProgress | Model]:
     return [said async for said in models.add(name)]
 
 
-def add(home: Home, name: str = "tiny") -> list[Progress | Model]:
+def add(home: Home, name: str = "tiny") -> list[WorkerProgress | Model]:
     return asyncio.run(added(Models(home), name))
 
 
@@ -88,7 +88,7 @@ def refusal(home: Home, name: str = "tiny") -> SafetrainError:
 
 def test_a_known_model_is_added_as_a_folder_that_mlx_lm_loads(home, package):
     *progress, model = add(home)
-    assert [p.phase for p in progress if isinstance(p, Progress)][-3:] == [
+    assert [p.phase for p in progress if isinstance(p, WorkerProgress)][-3:] == [
         "converting",
         "checking",
         "checking",

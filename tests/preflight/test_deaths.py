@@ -17,7 +17,7 @@ from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.probing import Round
-from safetraind.scheduler.oom_fallback import step_down
+from safetraind.scheduler.oom_fallback import next_fallback
 from safetraind.storage.run_folder import KeeperNote
 from safetraind.worker_messages.worker_result import WorkerResult
 from tests.preflight.direct import DirectWorkers
@@ -159,7 +159,7 @@ def test_what_killed_a_training_is_not_recommended_again(learned: Place, first: 
 
 def test_what_a_training_took_after_a_back_off_is_known(learned: Place, first: Plan) -> None:
     measurement_cache.note_death(learned.home, first)
-    lower = step_down(first, allow_shorter=False)
+    lower = next_fallback(first, allow_shorter=False)
     assert lower is not None
     worked, _ = lower
     assert worked.measured_peak == 0

@@ -23,7 +23,7 @@ from safetraind.preflight.preflight_run import (
     Summary,
 )
 from safetraind.preflight.submit_checks import quick
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -124,7 +124,7 @@ def test_a_whole_preflight_recommends_what_it_measured_and_the_next_one_remember
     assert 0.9 < plan.predicted_peak / plan.measured_peak < 1.3
     assert (plan.degree, plan.margin) == ("measured", 0.03)
     assert workers.roles == ["inspect", "probe", "probe"]  # small shapes, then the plan's own
-    phases = [s.phase for s in steps if isinstance(s, Progress)]
+    phases = [s.phase for s in steps if isinstance(s, WorkerProgress)]
     assert {"probing", "loading", "first_token", "measuring"} <= {*phases}
     check_files(place, steps)
 

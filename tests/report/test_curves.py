@@ -50,15 +50,15 @@ def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
 
 def test_a_back_off_counts_from_the_next_step_on() -> None:
     curves = curves_of(runs.eventful())
-    assert [(b.step, b.finding.code) for b in curves.backoffs] == [(310, "backoff.micro_batch")]
+    assert [(b.step, b.finding.code) for b in curves.fallbacks] == [(310, "backoff.micro_batch")]
     assert curves.plan is not None
     assert curves.plan.settings.batch_size == 1
 
 
 def test_a_back_off_without_a_step_behind_it_stands_at_the_end() -> None:
     notice = events.Notice(Finding("backoff.loss_chunk"))
-    assert [b.step for b in measured((1, step(10, 2.0)), (1, notice)).backoffs] == [10]
-    assert [b.step for b in measured((1, notice)).backoffs] == [0]
+    assert [b.step for b in measured((1, step(10, 2.0)), (1, notice)).fallbacks] == [10]
+    assert [b.step for b in measured((1, notice)).fallbacks] == [0]
 
 
 def test_the_best_is_the_lowest_and_the_latest_of_equals() -> None:

@@ -141,7 +141,7 @@ def test_where_only_its_gradient_is_not_finite_the_sample_is_named(
     window = [batch(samples, [(n,)], lengths[n] - 1) for n in (0, 1, kinked, 2)]
     done = stepper.step(window, 5, 1e-3)
     assert (done.finite, done.loss) == (False, pytest.approx(done.loss))
-    cause = nonfinite.step(stepper, window, samples, "train.jsonl", 5, 1e-3)
+    cause = nonfinite.diagnose_step(stepper, window, samples, "train.jsonl", 5, 1e-3)
     assert (cause.code, cause.args["line"]) == ("train.non_finite_weights", samples.line(kinked))
 
 
@@ -152,5 +152,5 @@ def test_where_no_sample_fails_alone_the_one_with_the_largest_gradient_is_named(
     numbers = range(4)
     parts = [batch(samples, [(n,)], int(samples.lengths[n]) - 1) for n in numbers]
     sizes = [stepper.loss_and_norm([part], 5)[1] for part in parts]
-    cause = nonfinite.step(stepper, parts, samples, "train.jsonl", 5, 1e-3)
+    cause = nonfinite.diagnose_step(stepper, parts, samples, "train.jsonl", 5, 1e-3)
     assert cause.args["line"] == samples.line(sizes.index(max(sizes)))

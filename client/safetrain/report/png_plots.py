@@ -121,7 +121,7 @@ def _marks(axes: Axes, chart: Chart) -> None:
         flat = [0.0] * len(chart.checkpoints)
         look: dict[str, Any] = {"color": _GREY, "markersize": 7, "clip_on": False, "zorder": 4}
         axes.plot(chart.checkpoints, flat, "^", transform=across, label=_("checkpoint"), **look)
-    for index, step in enumerate(chart.backoffs):
+    for index, step in enumerate(chart.fallbacks):
         name = None if index else _("back-off: less memory")
         axes.axvline(step, color=_LIMIT, linewidth=1.4, linestyle=":", label=name)
 

@@ -83,7 +83,7 @@ def legend(chart: Chart) -> list[tuple[str, str]]:
         entries.append(("limit", chart.limit.text))
     if chart.checkpoints:
         entries.append(("checkpoint", _("checkpoint")))
-    if chart.backoffs:
+    if chart.fallbacks:
         entries.append(("backoff", _("back-off: less memory")))
     return entries
 
@@ -148,7 +148,7 @@ def _below(chart: Chart, frame: _Frame) -> Iterator[Markup]:
             y=_TOP + 9,
             text=epoch.text,
         )
-    for step in chart.backoffs:
+    for step in chart.fallbacks:
         yield Markup('<path class="backoff" d="M{x} {top}V{bottom}"/>').format(
             x=frame.x(step), top=_TOP, bottom=frame.bottom
         )

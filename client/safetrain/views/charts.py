@@ -37,7 +37,7 @@ class Label:
 class Chart:
     """One chart; x is the optimizer step, from 0 to a little beyond `last_step`.
 
-    `best`: a point to mark, (step, value, label). `limit`: a value not to be exceeded. `backoffs`:
+    `best`: a point to mark, (step, value, label). `limit`: a value not to be exceeded. `fallbacks`:
     the steps at which memory use was reduced. `caption`: the chart in words.
     """
 
@@ -52,7 +52,7 @@ class Chart:
     limit: Label | None = None
     epochs: tuple[Label, ...] = ()
     checkpoints: tuple[int, ...] = ()
-    backoffs: tuple[int, ...] = ()
+    fallbacks: tuple[int, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -203,7 +203,7 @@ def _chart(
         limit=limit,
         epochs=_epochs(curves),
         checkpoints=tuple(saved.step for saved in curves.checkpoints),
-        backoffs=tuple(backoff.step for backoff in curves.backoffs),
+        fallbacks=tuple(fallback.step for fallback in curves.fallbacks),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, Event, StepDone
-from safetrain_shared.history import BackOff, history
+from safetrain_shared.history import Fallback, history
 from safetrain_shared.jobs import Plan
 
 Points = Sequence[tuple[float, float]]  # optimizer step, value
@@ -23,7 +23,7 @@ class Curves:
     steps: list[StepDone] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
-    backoffs: list[BackOff] = field(default_factory=list)
+    fallbacks: list[Fallback] = field(default_factory=list)
     plan: Plan | None = None
 
     def line(self, name: str) -> Points:
@@ -78,7 +78,7 @@ class Curves:
 def curves_of(events: Iterable[Event]) -> Curves:
     """Return the curves of a job. `events`: in the order of the event file."""
     known = history(events)
-    return Curves(known.steps, known.evaluations, known.checkpoints, known.backoffs, known.plan)
+    return Curves(known.steps, known.evaluations, known.checkpoints, known.fallbacks, known.plan)
 
 
 def thinned(points: Points, columns: int) -> Points:

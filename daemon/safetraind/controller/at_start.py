@@ -1,4 +1,4 @@
-"""Jobs as the daemon finds them at its start: rows, plans, and what the events know better."""
+"""Jobs as the daemon finds them at its start: rows, plans, and corrections from their events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetraind.controller.worker_exit import ineffective_fallbacks
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents, event_file, restore
 from safetraind.storage.job_store import JobStore
-from safetraind.storage.rebuilt_record import is_ahead, rebuilt
+from safetraind.storage.rebuilt_record import is_ahead, rebuild
 from safetraind.storage.record import Record
 
 _BEGUN = (JobState.RUNNING, JobState.INTERRUPTED)
@@ -37,7 +37,7 @@ class Found:
 
 
 def found(home: Home, store: JobStore, progress: JobProgress) -> Iterator[Found]:
-    """Yield each job, after what was lost was added."""
+    """Yield each job, after adding those that the database has lost."""
     restore.add_lost(store, home)
     for record in store.all():
         try:
@@ -55,11 +55,11 @@ def _up_to_date(home: Home, store: JobStore, record: Record) -> Record:
     job = record.job
     if job.state in FINAL:
         return record
-    told = rebuilt(home.run(job.id), job.id, record.document)
-    if told is None or not is_ahead(told.job, job):
+    rebuilt = rebuild(home.run(job.id), job.id, record.document)
+    if rebuilt is None or not is_ahead(rebuilt.job, job):
         return record
     log.warning("job %d: its row is older than its events, which count", job.id)
-    store.put(told)
+    store.put(rebuilt)
     return store.get(job.id)
 
 

@@ -24,7 +24,7 @@ class ContainedWork:
     def __init__(
         self, home: Home, supervisor: Supervisor, retries: Retries, happened: Happened
     ) -> None:
-        """`happened`: tells the scheduler what has happened."""
+        """`happened` takes the triggers for the scheduler."""
         self._home = home
         self._supervisor = supervisor
         self._retries = retries
@@ -35,7 +35,7 @@ class ContainedWork:
         return self._retries.begin(self._contained(job_id, work))
 
     def broken(self, error: Exception) -> Finding:
-        """The cause of a job whose work broke."""
+        """Return the cause of a job whose work broke."""
         args = {"reason": f"{type(error).__name__}: {error}"[:200], "log": str(self._home.log)}
         return Finding("daemon.broken", Status.FAILED, True, args)
 

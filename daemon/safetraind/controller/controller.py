@@ -21,7 +21,8 @@ from safetraind.controller.job_files import JobFiles
 from safetraind.controller.leftovers import end_ephemeral_workers, end_orphan, highest_run
 from safetraind.controller.retries import AGAIN_SECONDS, Retries
 from safetraind.controller.trainings import Trainings
-from safetraind.processes.lease import Lease, is_held
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import is_held
 from safetraind.processes.supervisor import Supervisor
 from safetraind.scheduler import state, state_machine, triggers
 from safetraind.scheduler.state import Job, SchedulerState
@@ -43,16 +44,24 @@ class Controller:
     def __init__(
         self, home: Home, store: JobStore, supervisor: Supervisor, lease: Lease, checker: Checker
     ) -> None:
-        told = self._happened
+        on_trigger = self._happened
         self._files = files = JobFiles(home, store)
         self._lease = gpu = GpuLease(lease)
         self._retries = retries = Retries()
         self._backup = DailyBackup(home)
-        self._work = work = ContainedWork(home, supervisor, retries, told)
-        self._check = check = JobCheck(files, supervisor, gpu, work, checker, told)
-        self._trainings = runs = Trainings(files, supervisor, gpu, retries, self.job, told)
+        self._work = work = ContainedWork(home, supervisor, retries, on_trigger)
+        self._check = check = JobCheck(files, supervisor, gpu, work, checker, on_trigger)
+        self._trainings = runs = Trainings(files, supervisor, gpu, retries, self.job, on_trigger)
         self._effects = EffectRunner(
-            files, gpu, retries, work, check, runs, lambda: self._scheduler, told, self._lease_taken
+            files=files,
+            lease=gpu,
+            retries=retries,
+            work=work,
+            check=check,
+            trainings=runs,
+            scheduler=lambda: self._scheduler,
+            happened=on_trigger,
+            lease_taken=self._lease_taken,
         )
         self._scheduler = SchedulerState()
         self._farewell: SafetrainError = Unreachable("daemon.stopping")
@@ -76,18 +85,20 @@ class Controller:
 
     @property
     def lease_borrowers(self) -> list[LeaseBorrower]:
-        """Those that hold the GPU lease only until a job needs it."""
+        """The users of the GPU lease that give it back when a job needs it."""
         return self._lease.borrowers
 
     @property
     def idle(self) -> bool:
-        """Whether nobody holds the GPU or waits for it, so that free memory is a new job's."""
+        """Whether nobody holds the GPU or waits for it, so that a new job can have the free
+        memory.
+        """
         waits = self._scheduler.lease != state.FREE or bool(self._scheduler.waiting)
         return not waits and not self._lease.held
 
     @property
     def stopping(self) -> bool:
-        """Whether the daemon is on its way out."""
+        """Whether the daemon is shutting down."""
         return self._scheduler.stopping
 
     @property
@@ -101,34 +112,36 @@ class Controller:
         return self._check.phase
 
     def record(self, job_id: int) -> Record:
-        """The job's fixed part and times. Raises NotFound."""
+        """Return the job's fixed part and times. Raises NotFound."""
         return self._files.record(job_id)
 
     def job(self, job_id: int) -> Job:
-        """The job's moving part. Raises NotFound."""
+        """Return the job's moving part. Raises NotFound."""
         self.record(job_id)
         return self._scheduler.jobs[job_id]
 
     def feed(self, job_id: int) -> EventFeed:
-        """The job's event file. Raises NotFound."""
+        """Return the job's event file. Raises NotFound."""
         self.record(job_id)
         return self._files.events.feed(job_id)
 
     def progress(self, job_id: int) -> Progress:
-        """How far the job is, by its event file as it is now. Raises NotFound."""
+        """Return the job's progress, read from its event file. Raises NotFound."""
         return self._files.progress(self.job(job_id))
 
     def note_delivered(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be sent to a client: no `seq` up to it is used again."""
+        """Note that events up to `seq` are about to be sent to a client, so that none of these
+        numbers is used again.
+        """
         self._files.events.note_delivered(job_id, seq)
 
     def tidy(self) -> None:
-        """Write what may wait a moment: the progress of jobs that have ended, the daily backup."""
+        """Write data that is not urgent: the progress of jobs that have ended, the daily backup."""
         self._files.events.flush()
         self._backup.renew(self.store)
 
     def request(self, trigger: triggers.Trigger) -> None:
-        """Carry out what a user asks for. Raises what `decide` raises, Busy, and NoRoom."""
+        """Carry out a user's request. Raises the errors of `decide`, Busy and NoRoom."""
         if self.stopping:
             raise Busy("daemon.stopping")
         self._apply(trigger)
@@ -149,7 +162,8 @@ class Controller:
         return record
 
     def revise(self, job_id: int, document: JobDocument, *, after: int, replan: bool) -> None:
-        """Give a job that does not run other options; `replan`: its plan was made for others.
+        """Give other options to a job that does not run. `replan`: drop its plan, which was made
+        for others.
 
         Raises NoRoom; the job is then as it was.
         """
@@ -167,7 +181,7 @@ class Controller:
         self._retries.persist(f"job {job_id}: its options", act)
 
     async def borrow_lease(self, *, wait: bool) -> int | None:
-        """A descriptor that holds the GPU lease for a moment, to be closed by the caller.
+        """Return a descriptor that holds the GPU lease for a moment, to be closed by the caller.
 
         None where a job or another process has it, unless `wait`.
         """
@@ -180,7 +194,9 @@ class Controller:
     # Start and stop of the daemon.
 
     async def open(self) -> None:
-        """Take the home over: adopt living workers, learn how dead ones ended, go on."""
+        """Take the home over: adopt living workers, read the ends of dead ones, and start what can
+        start.
+        """
         runs = private(self.home.root / "runs")
         jobs, readable = {}, []
         for found in at_start.found(self.home, self.store, self._files.events):
@@ -192,7 +208,7 @@ class Controller:
         self._scheduler = SchedulerState(jobs, self._scheduler.lease)
         for job in readable:
             if job.state in FINAL and self._files.events.is_kept(job.id):
-                continue  # its end was told, and all of it is known
+                continue  # the event of its end was emitted, and all of it is known
             try:
                 await self._take_over(job)
             except Exception as error:  # one job's files must not keep the others from running
@@ -201,7 +217,9 @@ class Controller:
         self._retries.begin(self._happened(triggers.WakeUp()))
 
     async def close(self, *, now: bool) -> None:
-        """Stop deciding. A training goes on without us, unless `now`: then it is waited for."""
+        """Stop deciding. A training continues without the daemon, unless `now`: then it is paused,
+        and its end is awaited.
+        """
         self._apply(triggers.StopAsked(now))
         await self._check.ended()
         await self._lease.dismiss_borrowers()
@@ -228,7 +246,7 @@ class Controller:
         self._lease.drop()
 
     def _set_aside(self, job: Job, error: Exception) -> None:
-        """Make it a failed job in memory; its row and its files stay as they are."""
+        """Mark a job as failed in memory. Its row and its files stay as they are."""
         reason = f"{type(error).__name__}: {error}"[:200]
         cause = Finding(SET_ASIDE, Status.FAILED, True, {"reason": reason})
         self._put(dataclasses.replace(job, state=JobState.FAILED, intent="", cause=cause))
@@ -247,7 +265,7 @@ class Controller:
         await asyncio.wait({catching_up}, timeout=_PATIENCE_SECONDS)
 
     async def _catch_up(self, job: Job) -> None:
-        """Bring up to date what happened while no daemon was there."""
+        """Apply what happened while no daemon ran."""
         end = None
         if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
             end = await self._retries.until_possible(lambda: self._trainings.exit_of(job))
@@ -276,7 +294,7 @@ class Controller:
             self._effects.run(effect)
 
     async def _happened(self, trigger: triggers.Trigger) -> None:
-        """Apply what has happened, which can't be refused: a full disk only delays it."""
+        """Apply a trigger that can't be refused: a full disk only delays it."""
         await self._retries.until_possible(lambda: self._apply(trigger))
 
     async def _lease_taken(self) -> None:

@@ -32,6 +32,7 @@ class EffectRunner:
 
     def __init__(
         self,
+        *,
         files: JobFiles,
         lease: GpuLease,
         retries: Retries,
@@ -42,7 +43,10 @@ class EffectRunner:
         happened: Happened,
         lease_taken: Callable[[], Awaitable[None]],
     ) -> None:
-        """`scheduler`: its state as it is now. `happened`, `lease_taken`: tell it what happened."""
+        """`scheduler` returns its present state. `happened` takes the triggers for it.
+
+        `lease_taken` is called once the lease is held.
+        """
         self._files = files
         self._lease = lease
         self._retries = retries
@@ -54,7 +58,7 @@ class EffectRunner:
         self._lease_taken = lease_taken
 
     def run(self, effect: effects.Effect) -> None:
-        """Carry an effect out; what it raises is logged, since the decision stands."""
+        """Carry an effect out. An exception is logged, since the decision stands."""
         log.debug("%s", effect)
         try:
             self._METHODS[type(effect)](self, effect)
@@ -62,7 +66,9 @@ class EffectRunner:
             log.exception("%s could not be carried out", effect)
 
     def write_intent(self, job_id: int, intent: str) -> None:
-        """Write down what the job's worker is to do, as it stands once the disk takes it."""
+        """Write the job's intent for its worker. If the disk is full, write the one that is current
+        later.
+        """
         file = self._files.run(job_id).intent
 
         def act() -> None:

@@ -8,7 +8,7 @@ from safetrain_shared.errors import Busy
 from safetrain_shared.events import Body, StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import seq_floor
 from safetraind.storage import event_file
 
@@ -39,7 +39,7 @@ def emit(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
 
 
 def last_state(run: RunFolder) -> JobState | None:
-    """The state of the last such event, if it is among the last lines of the event file."""
+    """Return the state of the last such event, if it is among the last lines of the event file."""
     try:
         size = run.events.stat().st_size
     except FileNotFoundError:

@@ -19,11 +19,11 @@ class LeaseBorrower(Protocol):
     """The inference server, which holds the lease until a job needs it."""
 
     async def leave(self) -> None:
-        """End it and free the lease."""
+        """End the borrower and free the lease."""
 
 
 class GpuLease:
-    """The lease and those who borrow it. `descriptor` holds it for the job whose turn it is."""
+    """The lease and its borrowers. `descriptor` holds it for the job whose turn it is."""
 
     def __init__(self, lease: Lease) -> None:
         self.borrowers: list[LeaseBorrower] = []
@@ -32,16 +32,17 @@ class GpuLease:
 
     @property
     def held(self) -> bool:
-        """Whether anybody has it, of whatever home."""
+        """Whether any process holds the lease, of this home or another."""
         return self._lease.held
 
     async def dismiss_borrowers(self) -> None:
-        """End whoever borrows it."""
+        """End all borrowers."""
         for borrower in self.borrowers:
             await borrower.leave()
 
     async def take(self, *, wait: bool) -> int | None:
-        """A descriptor that holds it, once the borrowers have left; the caller closes it.
+        """Return a descriptor that holds the lease, once the borrowers have left. The caller closes
+        it.
 
         None where another process has it, unless `wait`. Raises OSError, unless `wait`.
         """

@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class Checker(Protocol):
-    """Probes and plans a job whose turn has come. `phase`: what it does, for people."""
+    """Probes and plans a job whose turn has come. `phase`: its present phase, for display."""
 
     phase: str
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """The frozen plan, or what blocks the training."""
+        """Return the frozen plan, or what blocks the training."""
 
 
 class JobCheck:
@@ -51,7 +51,7 @@ class JobCheck:
 
     @property
     def phase(self) -> str:
-        """What the check in progress does; empty where there is none."""
+        """The phase of the check in progress; empty where there is none."""
         return self._checker.phase
 
     def start(self, job_id: int) -> None:

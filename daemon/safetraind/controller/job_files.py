@@ -1,4 +1,4 @@
-"""What is kept of each job: its record, its run folder, its events and how far it is."""
+"""Each job's record, run folder, events and progress."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class JobFiles:
         self._records: dict[int, Record] = {}
 
     def keep(self, record: Record) -> None:
-        """Take in a record that is new or has changed."""
+        """Keep a record that is new or has changed."""
         self._records[record.job.id] = record
 
     def keep_saved(self, job: Job) -> None:
-        """Take in the record of a saved job. That it can't be read again is only logged."""
+        """Keep the record of a saved job. An error in reading it back is only logged."""
         try:
             self.keep(self.store.get(job.id))
         except Exception:
@@ -43,17 +43,17 @@ class JobFiles:
             self.keep(dataclasses.replace(self._records[job.id], job=job))
 
     def record(self, job_id: int) -> Record:
-        """The job's fixed part and times. Raises NotFound."""
+        """Return the job's fixed part and times. Raises NotFound."""
         if job_id not in self._records:
             raise NotFound("job.unknown", id=job_id)
         return self._records[job_id]
 
     def run(self, job_id: int) -> RunFolder:
-        """The job's run folder."""
+        """Return the job's run folder."""
         return self.home.run(job_id)
 
     def progress(self, job: Job) -> Progress:
-        """How far the job is, by its event file as it is now."""
+        """Return the job's progress, read from its event file."""
         return self.events.of(job.id, ended=job.state in FINAL)
 
     def emit(self, job: Job, *bodies: Body) -> None:
@@ -69,7 +69,7 @@ class JobFiles:
             self.progress(job)  # for the database to keep
 
     def emit_missing_state(self, job: Job) -> None:
-        """Emit the job's state where a crash or a full disk kept the event from being written."""
+        """Emit the job's state, if a crash or a full disk kept its event from being written."""
         ended = job.state in FINAL  # the last event is then that of the state
         if ended and self.events.is_kept(job.id):
             return
@@ -78,7 +78,7 @@ class JobFiles:
             self.emit(job, StateChanged(job.state, job.cause))
 
     def restore(self, job_id: int) -> None:
-        """Write what a crash between database and disk may have left out."""
+        """Write the files that a crash after a commit of the database may have left out."""
         run = self.run(job_id)
         private(run.root)
         document = self.record(job_id).document
@@ -86,6 +86,6 @@ class JobFiles:
             documents.write(run.spec, document)
 
     def forget(self, job_id: int) -> None:
-        """Drop what is known of a job that was removed; its files and its row stay."""
+        """Drop a removed job from memory; its files and its row stay."""
         self._records.pop(job_id, None)
         self.events.forget(job_id)

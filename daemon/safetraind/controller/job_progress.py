@@ -1,4 +1,6 @@
-"""How far each job is, by its event file; of those that have ended the database keeps it."""
+"""Each job's progress, read from its event file. That of jobs that have ended is kept in the
+database.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _AT_ONCE = 100  # jobs that have ended and are kept in one transaction
 
 
 class JobProgress:
-    """The event files of the jobs and what was read of them."""
+    """The event files of the jobs and the progress read from them."""
 
     def __init__(self, home: Home, store: JobStore) -> None:
         self._watermark = DeliveredWatermark(home)
@@ -33,13 +35,15 @@ class JobProgress:
         self._to_keep: dict[int, str] = {}
 
     def feed(self, job_id: int) -> EventFeed:
-        """The job's event file."""
+        """Return the job's event file."""
         if job_id not in self._feeds:
             self._feeds[job_id] = EventFeed(self._home.run(job_id).events)
         return self._feeds[job_id]
 
     def of(self, job_id: int, *, ended: bool) -> Progress:
-        """How far the job is, by its event file as it is now. `ended`: it is in a final state."""
+        """Return the job's progress, read from its event file. `ended`: the job is in a final
+        state.
+        """
         kept = self._kept(job_id) if ended else None
         if kept is not None:
             return kept
@@ -51,32 +55,34 @@ class JobProgress:
         return progress
 
     def is_kept(self, job_id: int) -> bool:
-        """Whether the end of the job is in the database, with all of its events."""
+        """Return whether the end of the job is in the database, with all of its events."""
         return self._kept(job_id) is not None
 
     def known(self, job_id: int) -> int:
-        """The highest `seq` that may be known outside; 0: none is."""
+        """Return the highest `seq` that may be known outside; 0: none is."""
         return self._watermark.known(job_id)
 
     def note_delivered(self, job_id: int, seq: int) -> None:
-        """Events up to `seq` are about to be known outside: no `seq` up to it is used again."""
+        """Note that events up to `seq` are about to be sent, so that none of these numbers is used
+        again.
+        """
         self._watermark.note(job_id, seq)
 
     def flush(self) -> None:
-        """Writes what is to be kept to the database; a full disk only delays it."""
+        """Write the pending progress to the database. A full disk only delays it."""
         if self._to_keep:
             with contextlib.suppress(NoRoom):
                 self._store.keep_progress(self._to_keep)
                 self._to_keep = {}
 
     def forget(self, job_id: int) -> None:
-        """The job is no more."""
+        """Drop the progress of a job that was removed."""
         for known in (self._feeds, self._read, self._to_keep):
             known.pop(job_id, None)
         self._watermark.forget(job_id)
 
     def wake_watchers(self) -> None:
-        """Wakes whoever waits for events."""
+        """Wake the watchers of events."""
         for feed in self._feeds.values():
             feed.wake()
 
@@ -109,7 +115,9 @@ class JobProgress:
             self.flush()
 
     def _kept(self, job_id: int) -> Progress | None:
-        """What was kept, if the event file is still as large as it was then."""
+        """Return the progress in the database; None where the event file's size has changed
+        since.
+        """
         text = self._to_keep.get(job_id) or self._store.progress_of(job_id)
         if not text:
             return None

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from safetrain_shared.paths import Home, RunFolder
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.processes.supervisor import kill_workers, workers_of
 
 _ORPHAN_SECONDS = 300.0  # for the step in progress and its checkpoint
@@ -22,7 +22,7 @@ _EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+")  # as `processes.ephemeral` names
 
 
 def highest_run(runs: Path) -> int:
-    """The highest job number that has a run folder; 0 where there is none."""
+    """Return the highest job number that has a run folder; 0 where there is none."""
     return max((int(p.name) for p in runs.iterdir() if _RUN_NUMBER.fullmatch(p.name)), default=0)
 
 
@@ -40,8 +40,10 @@ async def end_ephemeral_workers(home: Home) -> None:
 
 
 async def end_orphan(run: RunFolder) -> None:
-    """End the training of a run folder that is gone: at its next step, with a checkpoint, or at
-    once where that takes too long. Its lock file is gone too, so its processes are looked for.
+    """End the training of a run folder that was deleted.
+
+    It ends at its next step, with a checkpoint, or is killed where that takes too long. Its lock
+    file is gone too, so its processes are searched for.
     """
     for process in workers_of(run):
         with contextlib.suppress(psutil.Error):

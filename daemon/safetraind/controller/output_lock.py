@@ -6,13 +6,13 @@ import errno
 from pathlib import Path
 
 from safetrain_shared.errors import Busy
-from safetraind.processes.lease import lock_folder_soon
+from safetraind.processes.locks import lock_folder_soon
 
 
 async def lock_output(folder: Path) -> int | None:
     """Return a descriptor that holds the lock of an output folder. Raises Busy, NoRoom.
 
-    None where there is no folder that could be locked: the worker says what is wrong with it.
+    None where the folder cannot be locked at all: the worker reports the reason.
     """
     try:
         descriptor = await lock_folder_soon(folder)

@@ -23,7 +23,7 @@ class Retries:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that is kept until it ends; what it raises is logged."""
+        """Start a task that is kept until it ends. An exception of it is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -37,7 +37,7 @@ class Retries:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def persist(self, what: str, act: Callable[[], object]) -> None:
-        """Do it now, or in the background until the disk takes it."""
+        """Call `act` now, or in the background until the disk takes it."""
         try:
             act()
         except (OSError, NoRoom, Busy) as error:
@@ -45,11 +45,11 @@ class Retries:
             self.later(what, act)
 
     def later(self, what: str, act: Callable[[], object]) -> None:
-        """Do it in the background, until it succeeds."""
+        """Call `act` in the background, until it succeeds."""
         self.begin(_until_done(what, act))
 
     async def until_whole(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Return what `act` returns, however often it breaks: nothing may wait for it in vain."""
+        """Call `act` until it succeeds, whatever it raises, and return its result."""
         while True:
             try:
                 return await act()
@@ -58,7 +58,7 @@ class Retries:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def until_possible(self, act: Callable[[], T]) -> T:
-        """Return what `act` returns, once disk and descriptors allow it.
+        """Call `act` until disk and file descriptors allow it, and return its result.
 
         `act` must do everything or nothing.
         """

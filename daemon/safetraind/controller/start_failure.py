@@ -1,4 +1,4 @@
-"""Why a worker could not be started: for want of what may come again, or for good."""
+"""The cause of a worker that could not be started, and whether another try can succeed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAY_COME_AGAIN = frozenset(
 
 
 def start_failure(run: RunFolder, error: Exception) -> Finding:
-    """The cause of a start that failed; `disk.refused` where waiting may help."""
+    """Return the cause of a start that failed; `disk.refused` where waiting may help."""
     if isinstance(error, SafetrainError):
         return finding_of(error, Status.WARNING)
     path, reason = str(run.root), f"{type(error).__name__}: {error}"

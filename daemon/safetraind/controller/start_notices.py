@@ -10,11 +10,11 @@ from safetraind.host import HostFacts
 def start_notices(
     machine: HostFacts, settings: TrainingSettings, attempt: int, *, at_login: bool
 ) -> list[Finding]:
-    """An empty battery, a closed lid; of a training in segments also that nothing starts the
-    service after a restart. `at_login`: the service starts at login.
+    """Return notices on an empty battery, a closed lid, and a service that does not start at login.
 
-    Sleep for idleness is held off; a closed lid is not. Segments after the first repeat
-    nothing.
+    The last is for a training in segments, which a restart of the machine would end. `at_login`:
+    the service starts at login. Idle sleep is prevented; a closed lid is not. Segments after the
+    first repeat nothing.
     """
     segmented = settings.segment_minutes > 0
     if segmented and attempt > 1:

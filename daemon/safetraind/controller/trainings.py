@@ -16,6 +16,7 @@ from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind import host
 from safetraind.controller.contained_work import Happened
+from safetraind.controller.display_sleep import let_display_sleep_if_unattended
 from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_files import JobFiles
 from safetraind.controller.lessons import lesson
@@ -23,9 +24,9 @@ from safetraind.controller.output_lock import lock_output
 from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
-from safetraind.controller.worker_exit import darken, read_end
+from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
@@ -38,7 +39,7 @@ FOLLOW_SECONDS = 0.4  # live events are coalesced by as much
 
 
 class Trainings:
-    """At most one job's worker at a time."""
+    """Runs the worker of one job at a time."""
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class Trainings:
         current: Callable[[int], Job],
         happened: Happened,
     ) -> None:
-        """`current`: a job as it is now. `happened`: tells the scheduler."""
+        """`current` returns a job in its present state. `happened` takes the triggers for the
+        scheduler.
+        """
         self._files = files
         self._supervisor = supervisor
         self._lease = lease
@@ -77,14 +80,18 @@ class Trainings:
         await self._follow(job_id, self._supervisor.adopt(self._files.run(job_id)))
 
     def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
-        """How the job's newest worker ended; `observed`: this daemon followed it to its end."""
+        """Return the end of the job's newest worker. `observed`: this daemon followed it to its
+        end.
+        """
         run, progress = self._files.run(job.id), self._files.progress(job)
         with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
             Path(f"{run.exit}.new").unlink()
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
-        """Keep for the planner what ran out of memory, and what an unmeasured plan took."""
+        """Keep a training's measurement for the planner: its death of memory, or its peak under an
+        unmeasured plan.
+        """
         home = self._files.home
         try:
             note = lesson(home, job, end, self._files.progress(job))
@@ -121,7 +128,7 @@ class Trainings:
                 os.close(descriptor)
 
     def _prepare_role(self, run: RunFolder, job_id: int) -> str:
-        """The job's role; a training's plan is written down first."""
+        """Return the job's role; a training's plan is written down first."""
         job = self._current(job_id)
         if job.evaluates:
             return "evaluate"
@@ -144,6 +151,6 @@ class Trainings:
             lambda: self.exit_of(self._current(job_id), observed=True)
         )
         log.info("job %d: its worker has ended: %s", job_id, end)
-        await darken(self._current(job_id), end)
+        await let_display_sleep_if_unattended(self._current(job_id), end)
         await self.learn(self._current(job_id), end)
         await self._happened(triggers.WorkerEnded(job_id, end))

@@ -1,4 +1,4 @@
-"""Waits for what a held job needs: room on disks, memory that others needed, the GPU's rest."""
+"""Waits for the resources of a held job: room on disks, memory, or the end of the GPU's rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEADY_LOOKS = 30
 
 
 async def on_disk(folders: Sequence[Path]) -> None:
-    """Returns once one of the folders' disks has a megabyte more than now, or after a minute."""
+    """Wait until the disk of one of the folders has a megabyte more than now, a minute at most."""
     before = await _all_free(folders)
     for _ in range(round(_ANYWAY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -34,7 +34,7 @@ async def on_disk(folders: Sequence[Path]) -> None:
 
 
 async def in_memory(needed: int) -> None:
-    """Returns once `needed` bytes can be had and others need no more, or after ten minutes."""
+    """Wait until `needed` bytes are available and the pressure is over, ten minutes at most."""
     calm = Calm(needed)
     for _ in range(round(_MEMORY_SECONDS / _LOOK_SECONDS)):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -43,13 +43,13 @@ async def in_memory(needed: int) -> None:
 
 
 async def for_the_next_segment(seconds: float) -> None:
-    """Returns after `seconds`, in which the machine stays awake."""
+    """Wait `seconds`, and keep the machine awake meanwhile."""
     with stay_awake(seconds):
         await asyncio.sleep(seconds)
 
 
 class Calm:
-    """Whether a machine has been at ease for long enough, look by look."""
+    """Watches whether the memory pressure has been over for long enough, reading by reading."""
 
     def __init__(self, needed: int) -> None:
         """`needed`: bytes that must be available."""
@@ -58,8 +58,10 @@ class Calm:
         self._swap = 0
 
     def look(self, machine: HostFacts) -> bool:
-        """Takes the machine as it is now. True after ten seconds without pressure, or a minute at
-        the warning level in which no swap was added.
+        """Take a reading of the machine.
+
+        Return True after ten seconds without pressure, or after a minute at the warning level in
+        which no swap was added.
         """
         enough = machine.memory_available >= self._needed
         at_ease = machine.pressure in (Pressure.NORMAL, Pressure.UNKNOWN)
@@ -77,7 +79,7 @@ async def _all_free(folders: Sequence[Path]) -> list[int]:
 
 
 async def _free(folder: Path) -> int:
-    """Bytes free where `folder` is, or would be; 0 where its disk does not say."""
+    """Return the bytes free where `folder` is, or would be; 0 where its disk does not say."""
 
     def free() -> int:
         return shutil.disk_usage(nearest_existing(folder)).free

@@ -1,4 +1,4 @@
-"""How a worker ended, put together from its last word, its keeper's note and its launch."""
+"""A worker's end, put together from its last event, its keeper's note and its launch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from safetrain_shared.history import Progress
 from safetrain_shared.paths import RunFolder
 from safetraind import host
 from safetraind.host import HostFacts
-from safetraind.host.awake import let_display_sleep
 from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage import documents
-from safetraind.storage.bounded_read import bounded
 from safetraind.storage.durable import read_object
 from safetraind.storage.run_folder import KeeperNote, Launch
 
@@ -33,10 +31,10 @@ def read_end(
     *,
     observed: bool = False,
 ) -> WorkerExit:
-    """The end of the job's newest attempt, whose worker is gone. `gather`: the machine's facts.
+    """Return the end of the job's newest attempt, whose worker has died.
 
-    `observed`: this daemon followed the worker to its end. Its start then counts even where neither
-    worker nor keeper left a word.
+    `gather` returns the machine's facts. `observed`: this daemon followed the worker to its end.
+    Its start then counts even where neither worker nor keeper wrote anything.
     """
     launch = documents.read_known(run.launch, Launch)
     note = documents.read_known(run.exit, KeeperNote)
@@ -64,7 +62,7 @@ def read_end(
 
 
 def _begun(run: RunFolder) -> float:
-    """When the newest attempt was started, seconds since the epoch."""
+    """Return the start of the newest attempt, seconds since the epoch; 0 where it is unknown."""
     try:
         return run.launch.stat().st_mtime
     except OSError:
@@ -72,13 +70,15 @@ def _begun(run: RunFolder) -> float:
 
 
 def ineffective_fallbacks(run: RunFolder) -> frozenset[str]:
-    """The out-of-memory fallbacks that its worker found to save no memory, by their settings."""
+    """Return the out-of-memory fallbacks that its worker found to save no memory, by their
+    settings.
+    """
     found = read_object(run.fallbacks)
     return frozenset(name for name, saves in found.items() if name != "format" and not saves)
 
 
 def _was_short(note: KeeperNote, job: Job, machine: HostFacts) -> bool:
-    """Whether what the keeper saw speaks for memory, where the kernel's count does not tell.
+    """Return whether a killed worker probably died of memory, judged by its keeper's note.
 
     Linux: SIGKILL is no death of memory where the kernel counts its kills and none was counted; an
     allocation that failed is SIGSEGV. macOS: the kernel kills only under pressure; an error of
@@ -93,12 +93,3 @@ def _was_short(note: KeeperNote, job: Job, machine: HostFacts) -> bool:
     if machine.is_mac and number == signal.SIGABRT and job.plan is not None:
         enforced = min(enforced, job.plan.memory_budget or enforced)
     return enforced > 0 and note.footprint >= NEAR_THE_LIMIT * enforced
-
-
-async def darken(job: Job, end: WorkerExit) -> None:
-    """Lets the display sleep where it was waited for in an unattended training, which trains in
-    segments: the GPU's watchdog looks at nothing else.
-    """
-    unattended = job.plan is not None and job.plan.settings.segment_minutes > 0
-    if unattended and end.cause is not None and end.cause.code == "job.gpu_watchdog":
-        await bounded("/", let_display_sleep)

@@ -23,5 +23,5 @@ TOPICS: tuple[tuple[str, Judge], ...] = (
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """Return all findings, topic by topic; each topic has at least one."""
+    """Return the findings of all topics in order. Each topic has at least one."""
     return [in_section(topic, finding) for topic, judge in TOPICS for finding in judge(facts)]

@@ -17,7 +17,7 @@ _INTENDED = (
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Return what interrupted the job, and what may interrupt the next one."""
+    """Return findings on what interrupted the job, and on what may interrupt the next one."""
     found = _interruptions(facts)
     if facts.failed:
         found.append(info("diagnosis.jobs_failed", count=facts.failed))
@@ -31,7 +31,7 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def _after_a_restart(facts: Facts) -> list[Finding]:
-    """Return what happens after a restart of a Mac: nothing starts before the user logs in."""
+    """Return a finding on a Mac's restart: nothing starts before the user logs in."""
     live = facts.waiting > 0 or (facts.history is not None and facts.history.state in LIVE)
     if not facts.machine.host.is_mac or not live:
         return []
@@ -41,7 +41,7 @@ def _after_a_restart(facts: Facts) -> list[Finding]:
 
 
 def _interruptions(facts: Facts) -> list[Finding]:
-    """Return each kind of interruption once, with its number of occurrences."""
+    """Return one finding for each kind of interruption, with its number of occurrences."""
     if facts.history is None:
         return []
     own = [t for t in facts.history.troubles if t.code not in (*_OTHER_TOPICS, *_INTENDED)]

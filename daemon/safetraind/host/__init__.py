@@ -33,20 +33,22 @@ _ON_MACOS = sys.platform == "darwin"
 
 
 def gather() -> HostFacts:
-    """All facts about this machine as it is now. What cannot be read has its empty value."""
+    """Return the facts about this machine at present. A fact that cannot be read has its empty
+    value.
+    """
     return macos.gather() if _ON_MACOS else linux.gather()
 
 
 def pressure() -> Pressure:
-    """How short of memory the system itself says it is."""
+    """Return the memory pressure as the system reports it."""
     return macos.pressure() if _ON_MACOS else linux.pressure()
 
 
 def swap_used() -> int:
-    """Bytes of swap in use on the machine."""
+    """Return the bytes of swap in use on the machine."""
     return int(psutil.swap_memory().used)
 
 
 def boot_id() -> str:
-    """A text that changes with every start of the machine; empty where it cannot be read."""
+    """Return a text that changes with every start of the machine; empty where it cannot be read."""
     return macos.boot_id() if _ON_MACOS else linux.boot_id()

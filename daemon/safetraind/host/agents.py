@@ -13,7 +13,7 @@ UNIT = "safetraind.service"
 
 
 def agent_path() -> Path:
-    """The file of our launchd agent on macOS, of our systemd user unit on Linux."""
+    """Return the file of our launchd agent on macOS, of our systemd user unit on Linux."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
     base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
@@ -21,7 +21,7 @@ def agent_path() -> Path:
 
 
 def missing_program() -> str:
-    """The Python that the installed agent starts, where that is gone, as after an upgrade; empty
+    """Return the Python that the installed agent starts, if it is gone, as after an upgrade; empty
     where all is well or nothing is installed.
     """
     try:
@@ -33,7 +33,7 @@ def missing_program() -> str:
 
 
 def _program(data: bytes) -> str:
-    """The executable that an agent's file names; empty where it names none."""
+    """Return the executable that an agent's file names; empty where it names none."""
     if sys.platform == "darwin":
         try:
             return str(plistlib.loads(data)["ProgramArguments"][0])

@@ -28,14 +28,16 @@ class App:
 
 
 def largest_apps() -> list[App]:
-    """The user's applications that hold the most memory, the largest first; takes some 100 ms."""
+    """Return the user's applications that hold the most memory, the largest first. It takes some
+    100 ms.
+    """
     return grouped(_running())
 
 
 def grouped(processes: Iterable[tuple[str, int]]) -> list[App]:
-    """At most three applications of 256 MB or more from (executable, footprint) pairs.
+    """Return the three largest applications of 256 MB or more from (executable, footprint) pairs.
 
-    The system's own programs and those outside of an application bundle are left out: nobody can
+    The system's own programs and those outside of an application bundle are left out: users cannot
     quit them by name.
     """
     sums: dict[str, int] = {}
@@ -48,7 +50,7 @@ def grouped(processes: Iterable[tuple[str, int]]) -> list[App]:
 
 
 def _running() -> Iterable[tuple[str, int]]:
-    """The executables and footprints of this user's processes."""
+    """Return the executables and footprints of this user's processes."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.uids().real == os.getuid():

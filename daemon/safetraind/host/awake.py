@@ -13,7 +13,9 @@ _PMSET = "/usr/bin/pmset"
 
 @contextlib.contextmanager
 def stay_awake(seconds: float) -> Iterator[None]:
-    """Holds off idle sleep inside the block, at most for `seconds`; nothing but on macOS."""
+    """Prevent idle sleep inside this context, for `seconds` at most. Does nothing except on
+    macOS.
+    """
     if sys.platform != "darwin":
         yield
         return
@@ -31,7 +33,7 @@ def stay_awake(seconds: float) -> Iterator[None]:
 
 
 def let_display_sleep() -> None:
-    """Puts the display to sleep now, which any key ends; nothing but on macOS."""
+    """Put the display to sleep now; any key wakes it. Does nothing except on macOS."""
     if sys.platform == "darwin":
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run([_PMSET, "displaysleepnow"], timeout=10, check=False)

@@ -17,10 +17,11 @@ _PSS = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+) kB$", re.MULTILINE)
 
 
 def footprint(pid: int) -> int:
-    """Bytes that process `pid` costs: phys_footprint on macOS, PSS and swapped PSS on Linux.
+    """Return the bytes that process `pid` costs: phys_footprint on macOS, PSS and swapped PSS on
+    Linux.
 
-    0 where the process is gone or belongs to somebody else. Costs about a millisecond on Linux
-    for a process of a few gigabytes: not for every step.
+    0 where the process is gone or belongs to somebody else. Costs about a millisecond on Linux for
+    a process of a few gigabytes: not for every step.
     """
     return _phys_footprint(pid) if sys.platform == "darwin" else _proportional(pid)
 

@@ -1,4 +1,4 @@
-"""What is known about a machine, as plain values. Sizes are bytes; zero and empty mean unknown."""
+"""The facts about a machine, as plain values. Sizes are bytes; zero and empty mean unknown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Pressure(StrEnum):
-    """The system's own word on memory: how hard it works to find free pages."""
+    """The system's own report on memory: the effort to find free pages."""
 
     UNKNOWN = "unknown"
     NORMAL = "normal"
@@ -45,22 +45,24 @@ class HostFacts:
 
     @property
     def is_mac(self) -> bool:
-        """macOS, on whatever processor."""
+        """Whether this is macOS, on any processor."""
         return self.system == "Darwin"
 
     @property
     def apple_silicon(self) -> bool:
-        """An Apple processor, even when this Python runs under Rosetta."""
+        """Whether the processor is Apple's, even when this Python runs under Rosetta."""
         return self.is_mac and (self.architecture == "arm64" or self.rosetta)
 
     @property
     def memory_available(self) -> int:
-        """What a new process may use: the machine's free memory, or less under a control group."""
+        """Bytes that a new process may use: the machine's free memory, or less under a control
+        group.
+        """
         if not self.memory_limit:
             return self.memory_free
         return min(self.memory_free, max(0, self.memory_limit - self.limit_used))
 
     @property
     def memory_usable(self) -> int:
-        """The most any process could ever use here."""
+        """The most bytes that any process can use here."""
         return min(self.memory_total, self.memory_limit or self.memory_total)

@@ -25,7 +25,7 @@ _LIBRARY_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/OpenBLAS/l
 
 
 def gather(root: Path = Path("/")) -> HostFacts:
-    """The facts of this machine; `root` is where /proc and /sys are looked for."""
+    """Return the facts of this machine; `root` is where /proc and /sys are looked for."""
     limit, used = memory_group(root)
     memory, battery = psutil.virtual_memory(), psutil.sensors_battery()
     return HostFacts(
@@ -47,19 +47,21 @@ def gather(root: Path = Path("/")) -> HostFacts:
 
 
 def _usable_cores() -> int:
-    """How many cores this process may use: a container can have fewer than the machine."""
+    """Return the number of cores that this process may use. A container can have fewer than the
+    machine.
+    """
     if sys.platform != "linux":  # recorded Linux machines are read on a Mac too
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
 
 
 def boot_id(root: Path = Path("/")) -> str:
-    """The kernel's identity of this boot."""
+    """Return the kernel's identity of this boot."""
     return _text(root / "proc/sys/kernel/random/boot_id")
 
 
 def pressure(root: Path = Path("/")) -> Pressure:
-    """How short memory is, by the kernel's stall information (PSI) and by the room that is left."""
+    """Return the memory pressure, from the kernel's stall information (PSI) and the free memory."""
     text = _text(root / "proc/pressure/memory")
     stalls = {kind: float(share) for kind, share in re.findall(r"(some|full) avg10=([\d.]+)", text)}
     left = _share_left(root)
@@ -74,7 +76,9 @@ def pressure(root: Path = Path("/")) -> Pressure:
 
 
 def _share_left(root: Path) -> float | None:
-    """The part of the memory that can still be had, here or in the control group, the lesser."""
+    """Return the share of the memory that is available, of the machine or the control group, the
+    lesser.
+    """
     shares = []
     found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.M))
     if int(found.get("MemTotal", 0)) and "MemAvailable" in found:
@@ -86,7 +90,8 @@ def _share_left(root: Path) -> float | None:
 
 
 def memory_group(root: Path = Path("/")) -> tuple[int, int]:
-    """The tightest limit of this process's memory control groups and what is used below it.
+    """Return the tightest limit of this process's memory control groups, and the bytes used below
+    it.
 
     Bytes, (0, 0) without a limit. A limit of an outer group holds for the inner ones too.
     """
@@ -100,7 +105,9 @@ def memory_group(root: Path = Path("/")) -> tuple[int, int]:
 
 
 def find_openblas() -> str:
-    """The path of a shared OpenBLAS to preload for fast float32 on a CPU worker; empty: none."""
+    """Return the path of a shared OpenBLAS to preload for fast float32 on a CPU worker; empty:
+    none.
+    """
     chosen = os.environ.get("SAFETRAIN_OPENBLAS")
     if chosen is not None:
         return chosen if Path(chosen).is_file() else ""
@@ -114,7 +121,9 @@ def find_openblas() -> str:
 
 
 def _group_folders(root: Path) -> list[tuple[Path, str, str]]:
-    """The memory group of this process and its ancestors, of whichever version is mounted."""
+    """Return the memory group of this process and its ancestors, of whichever version is
+    mounted.
+    """
     folders = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, inside = line.split(":", 2)
@@ -132,7 +141,7 @@ def _group_folders(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Page cache that the kernel gives back before it kills."""
+    """Return the bytes of page cache that the kernel frees before it kills."""
     found = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(folder / "memory.stat"), re.M)
     return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""What a training on a Mac relies on, tried on this one: pressure level, launchd, staying awake."""
+"""Tests of the macOS services that a training relies on: pressure level, launchd, staying awake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AWAKE_SECONDS = 30.0
 def mac_services(
     run: macos.Run = macos.run, pressure: Callable[[], Pressure] = macos.pressure
 ) -> list[Finding]:
-    """A finding for each; empty on other systems."""
+    """Return one finding for each service; empty on other systems."""
     if sys.platform != "darwin":
         return []
     level = pressure()
@@ -38,7 +38,9 @@ def mac_services(
 
 
 def _holds_sleep_off(text: str) -> bool:
-    """Whether `pmset -g assertions` shows a caffeinate that holds off the sleep of an idle Mac."""
+    """Return whether `pmset -g assertions` shows a caffeinate that holds off the sleep of an idle
+    Mac.
+    """
     lines: Sequence[str] = text.splitlines()
     return any("caffeinate" in line and "PreventUserIdleSystemSleep" in line for line in lines)
 

@@ -49,8 +49,9 @@ _TEXT_BYTES = 256
 
 
 def run(command: Sequence[str]) -> str:
-    """What a program printed; empty where it is missing or hangs. A bad exit code is no matter:
-    sysctl has one for each name that this macOS does not know.
+    """Return a program's standard output; empty where the program is missing or hangs.
+
+    The exit code is ignored: sysctl returns one for each name that this macOS does not know.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -60,7 +61,7 @@ def run(command: Sequence[str]) -> str:
 
 
 def gather(run: Run = run) -> HostFacts:
-    """The facts of this Mac; `run` runs a program and returns its output."""
+    """Return the facts of this Mac; `run` runs a program and returns its output."""
     values, battery = _pairs(run(SYSCTL)), run(BATTERY)
     found = re.search(r"\b(\d{1,3})%", battery)
     return HostFacts(
@@ -85,17 +86,17 @@ def gather(run: Run = run) -> HostFacts:
 
 
 def pressure(read: Callable[[str], int] | None = None) -> Pressure:
-    """The kernel's own pressure level. `read`: the value of a name of sysctl, for tests."""
+    """Return the kernel's own pressure level. `read`: the value of a name of sysctl, for tests."""
     return _LEVELS.get((read or _sysctl_integer)(_PRESSURE_LEVEL), _UNKNOWN)
 
 
 def boot_id() -> str:
-    """The identity of this boot."""
+    """Return the identity of this boot."""
     return _sysctl_text("kern.bootsessionuuid")
 
 
 def _sysctl_integer(name: str) -> int:
-    """A 32-bit value by sysctlbyname(3); 0 where this system does not know the name."""
+    """Return a 32-bit value by sysctlbyname(3); 0 where this system does not know the name."""
     value = ctypes.c_int(0)
     size = ctypes.c_size_t(ctypes.sizeof(value))
     failed = _sysctlbyname(name, ctypes.byref(value), size)
@@ -103,14 +104,14 @@ def _sysctl_integer(name: str) -> int:
 
 
 def _sysctl_text(name: str) -> str:
-    """A text by sysctlbyname(3); empty where this system does not know the name."""
+    """Return a text by sysctlbyname(3); empty where this system does not know the name."""
     value = ctypes.create_string_buffer(_TEXT_BYTES)
     failed = _sysctlbyname(name, value, ctypes.c_size_t(_TEXT_BYTES - 1))
     return "" if failed else value.value.decode("ascii", "replace")
 
 
 def _sysctlbyname(name: str, value: Any, size: ctypes.c_size_t) -> bool:
-    """Whether the call failed."""
+    """Return whether the call failed."""
     try:
         call = ctypes.CDLL(None).sysctlbyname  # libSystem, which every process has
     except AttributeError:  # not macOS
@@ -119,14 +120,14 @@ def _sysctlbyname(name: str, value: Any, size: ctypes.c_size_t) -> bool:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """`name: value` lines; sw_vers puts tabs between."""
+    """Return the pairs of `name: value` lines. sw_vers separates them with tabs."""
     lines = (line.partition(":") for line in text.splitlines())
     return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def _available(text: str) -> int:
-    """Bytes that macOS would give from `vm_stat`: free, file-backed and purgeable pages, and what
-    compressing the inactive anonymous ones wins.
+    """Return the bytes available by `vm_stat`: free, file-backed and purgeable pages, and the gain
+    of compressing inactive anonymous ones.
 
     vm_stat does not divide the inactive pages; they are taken to hold anonymous and file-backed
     ones as all pages do.
@@ -143,7 +144,9 @@ def _available(text: str) -> int:
 
 
 def _is_low_power(text: str) -> bool:
-    """By `pmset -g`: "lowpowermode 1", on Pro and Max Macs "powermode 1" (2 is high power)."""
+    """Return whether `pmset -g` reports the low power mode: "lowpowermode 1", or "powermode 1" on
+    Pro and Max Macs, where 2 is high power.
+    """
     return bool(re.search(r"^\s*(?:low)?powermode\s+1\s*$", text, re.M))
 
 

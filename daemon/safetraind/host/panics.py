@@ -8,8 +8,8 @@ FOLDER = Path("/Library/Logs/DiagnosticReports")
 
 
 def panic_report(since: float, folder: Path = FOLDER) -> str:
-    """The path of the newest panic report written at `since` (seconds since the epoch) or later;
-    empty where there is none. Only names and times are looked at: the reports are the
+    """Return the path of the newest panic report written at `since` (seconds since the epoch) or
+    later; empty where there is none. Only names and times are looked at: the reports are the
     administrator's.
     """
     try:

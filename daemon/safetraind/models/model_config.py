@@ -348,7 +348,7 @@ def _targeted(name: str, targets: tuple[str, ...]) -> bool:
 
 
 def _is_known(kind: str) -> bool:
-    """Whether mlx-lm has a module for the architecture. Importing it would import mlx."""
+    """Return whether mlx-lm has a module for the architecture. Importing it would import mlx."""
     found = find_spec("mlx_lm")
     places = list(found.submodule_search_locations or []) if found else []
     module = f"{_SERVED_BY.get(kind, kind)}.py"

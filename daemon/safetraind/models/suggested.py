@@ -17,10 +17,12 @@ READ = "2026-11"  # when the model cards were read, year and month
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """A model of the hub. `repository`: what --model takes; `bits`: of its weights, 0 for 16-bit
-    ones. `billions` of parameters and the number of `languages`, 0 where none are named, as the
-    `source` says; `portuguese`: that Portuguese is one of them, or "pt-PT" where it is made for
-    the Portuguese of Portugal.
+    """A model of the hub.
+
+    `repository` is the value for --model. `bits` of its weights are 0 for 16-bit ones. `billions`
+    is the number of parameters. `languages` is the number that the `source` names, 0 where it names
+    none. `portuguese`: whether Portuguese is one of them, or "pt-PT" for a model made for the
+    Portuguese of Portugal.
     """
 
     repository: str
@@ -35,7 +37,7 @@ class Suggested:
 
     @property
     def shape(self) -> ModelShape:
-        """What the planner needs to know of it."""
+        """The model's dimensions, for the planner."""
         return shape_of_sizes(self.sizes, self.bits)
 
 

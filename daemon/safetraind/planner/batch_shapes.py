@@ -23,14 +23,16 @@ def heaviest_step(
     bucket: int = LENGTH_BUCKET,
     valid: Lengths | None = None,
 ) -> Step:
-    """The micro-batch that needs most memory: the widest one, with as many predictions through the
-    head as samples of that width can have. `valid`: where its samples are wider than those that are
-    trained on, the widest batch of an evaluation belongs to the step.
+    """Return the micro-batch that needs most memory.
+
+    It is the widest one, with as many predictions through the head as samples of that width can
+    have. `valid`: where its samples are wider than the training's, the widest batch of an
+    evaluation belongs to the step.
     """
     rows, longest = settings.batch_size, settings.max_seq_length
     if settings.packing:
         width = _packed_widths(lengths.tokens, longest, bucket)[0][0]
-        learned = rows * width  # full rows; how much of them counts, nobody knows beforehand
+        learned = rows * width  # full rows; the share that counts is unknown beforehand
     else:
         width, learned = _widest(lengths, longest, rows, bucket)
     valid_width, valid_learned = _widest(valid, longest, rows, bucket) if valid else (0, 0)
@@ -40,7 +42,7 @@ def heaviest_step(
 
 
 def _widest(lengths: Lengths, max_seq_length: int, rows: int, bucket: int) -> tuple[int, int]:
-    """Width and predictions of the widest micro-batch of `rows` samples."""
+    """Return the width and predictions of the widest micro-batch of `rows` samples."""
     longest = max(1, min(lengths.longest, max_seq_length))
     width = padded(longest - 1, bucket)
     kept = [_kept(tokens, learned, max_seq_length) for tokens, learned in lengths.tops]
@@ -51,14 +53,16 @@ def _widest(lengths: Lengths, max_seq_length: int, rows: int, bucket: int) -> tu
 
 
 def _kept(tokens: int, learned: int, length: int) -> tuple[int, int]:
-    """A sample cut to `length`, taking the learned tokens to be its last ones."""
+    """Return a sample cut to `length`, taking the learned tokens to be its last ones."""
     return min(tokens, length), max(0, learned - max(0, tokens - length))
 
 
 def padded_tokens(
     lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET
 ) -> tuple[int, int]:
-    """Tokens with padding, and micro-batches, of one pass over the samples that were counted."""
+    """Return the tokens with padding, and micro-batches, of one pass over the samples that were
+    counted.
+    """
     rows = settings.batch_size
     tokens = batches = filled = width = 0
     for width, count in _rows(lengths, settings, bucket):
@@ -71,12 +75,14 @@ def padded_tokens(
 
 
 def counted_rows(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
-    """Rows of one pass over the samples that were counted: samples, or with packing full rows."""
+    """Return the rows of one pass over the samples that were counted: samples, or with packing full
+    rows.
+    """
     return sum(count for _, count in _rows(lengths, settings, bucket))
 
 
 def _rows(lengths: Lengths, settings: TrainingSettings, bucket: int) -> Sequence[tuple[int, int]]:
-    """Widths of rows with their number, the widest first."""
+    """Return the widths of rows with their number, the widest first."""
     if settings.packing:
         return _packed_widths(lengths.tokens, settings.max_seq_length, bucket)
     return _widths(lengths, settings.max_seq_length, bucket)
@@ -86,7 +92,7 @@ def _rows(lengths: Lengths, settings: TrainingSettings, bucket: int) -> Sequence
 def _packed_widths(
     tokens: tuple[tuple[int, int], ...], max_seq_length: int, bucket: int
 ) -> Sequence[tuple[int, int]]:
-    """Widths of packed rows with their number, the widest first."""
+    """Return the widths of packed rows with their number, the widest first."""
     waiting: dict[int, int] = {}
     for length, count in tokens:
         inputs = min(length, max_seq_length) - 1
@@ -105,8 +111,10 @@ def compiled_shapes(
     bucket: int = LENGTH_BUCKET,
     valid: Lengths | None = None,
 ) -> int:
-    """Upper bound of the shapes of a micro-batch (rows, width, predictions) that a run meets, those
-    of its evaluations included. Each full width, and the last, smaller micro-batch of an epoch.
+    """Return an upper bound of the number of shapes (rows, width, predictions) that a run compiles.
+
+    Each full width and the last, smaller micro-batch of an epoch count, those of evaluations
+    included.
     """
     widths = len(_rows(lengths, settings, bucket))
     evaluated = len(_widths(valid, settings.max_seq_length, bucket)) if valid else 0
@@ -115,7 +123,7 @@ def compiled_shapes(
 
 
 def _widths(lengths: Lengths, max_seq_length: int, bucket: int) -> list[tuple[int, int]]:
-    """Padded widths with their number of samples, the widest first."""
+    """Return the padded widths with their number of samples, the widest first."""
     counts: dict[int, int] = {}
     for tokens, count in lengths.tokens:
         width = padded(min(tokens, max_seq_length) - 1, bucket)

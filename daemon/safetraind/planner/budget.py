@@ -1,4 +1,4 @@
-"""How much memory a training may take: of the machine, of the worker, of MLX inside the worker."""
+"""The memory budget of a training: of the machine, of the worker, of MLX inside the worker."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ _LIMIT_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes. `worker`: the whole process; `cache`: the allocator's; `mlx`: what MLX's peak may be,
-    margin not yet taken off; `wired`: the wired limit to set, 0 to leave it alone.
+    """Limits in bytes.
+
+    `worker`: the whole process. `cache`: the allocator's cache. `mlx`: MLX's peak, before the
+    margin is taken off. `wired`: the wired limit to set, 0 to leave it alone.
     """
 
     worker: int
@@ -50,12 +52,12 @@ class Budget:
         return int(_LIMIT_SHARE * self.mlx)
 
     def room(self, degree: Degree) -> int:
-        """The peak that a plan may have, known to this degree."""
+        """Return the peak that a plan may have, known to this degree."""
         return int(self.mlx * (1 - degree.margin))
 
 
 def available(spec: JobSpec, facts: Facts) -> int:
-    """Bytes that the job may have: what the machine has now, or what was asked for.
+    """Return the bytes that the job may use: those available now, or those that the user chose.
 
     More than that can be asked for only on a Mac, which compresses and swaps what other programs
     hold, and only up to what its GPU may use.
@@ -66,7 +68,9 @@ def available(spec: JobSpec, facts: Facts) -> int:
 
 
 def most(facts: Facts) -> int:
-    """Bytes that a job on a Mac may have if others make way; 0 where nothing can make way."""
+    """Return the bytes that a job on a Mac may have if others make way; 0 where nothing can make
+    way.
+    """
     if not facts.host.is_mac:
         return 0
     device = facts.device
@@ -76,7 +80,9 @@ def most(facts: Facts) -> int:
 
 
 def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:
-    """The budget of a job on this machine. `worker_bytes`: what it costs beside arrays."""
+    """Return the budget of a job on this machine. `worker_bytes`: the worker's memory beside
+    arrays.
+    """
     device = facts.device
     worker = int(_SHARE * facts.host.memory_available)
     if spec.memory_budget:
@@ -90,5 +96,7 @@ def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) ->
 
 
 def _wired(device: Device, mlx: int) -> int:
-    """Keeping the weights wired avoids their being paged out; never above the recommended set."""
+    """Return the wired limit in bytes, at most the recommended set. It keeps the weights from being
+    paged out.
+    """
     return min(device.working_set, mlx)

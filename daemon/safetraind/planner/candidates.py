@@ -1,4 +1,5 @@
-"""The ways to train that the planner judges: the user's choices, the tier, and what is searched.
+"""The ways to train that the planner judges: the user's choices, the tier, and the settings that
+are searched.
 
 The user's choices stand. Where the user chose nothing, the tier of the table is the beginning: its
 effective batch and its learning rate are kept, and what decides memory and speed is searched:
@@ -35,8 +36,10 @@ _COARSEST_BUCKET = 1024
 
 
 def starting_settings(question: Question) -> TrainingSettings:
-    """The tier's settings with the user's choices on them, what a pilot found, and the effective
-    batch decided: the tier's, as near as a chosen micro-batch or accumulation lets it come.
+    """Return the tier's settings, replaced by the pilot's rate and the user's choices.
+
+    The effective batch is then fixed: the tier's, or the nearest to it that a chosen micro-batch or
+    accumulation allows.
     """
     return _with_epochs(question, _with_pilot(question, _by_tier(question)))
 
@@ -70,9 +73,9 @@ def _by_tier(question: Question) -> TrainingSettings:
 
 
 def _with_epochs(question: Question, settings: TrainingSettings) -> TrainingSettings:
-    """Enough epochs for few samples, and an early stop for those that need fewer.
+    """Return the settings with more epochs for few samples, and with early stopping.
 
-    A training that goes on keeps its own, and so does one whose length the user chose.
+    A training that continues keeps its own, and so does one whose length the user chose.
     """
     chosen = question.spec.settings
     if question.effective_batch or settings.max_steps or "num_epochs" in chosen:
@@ -88,7 +91,7 @@ def _with_epochs(question: Question, settings: TrainingSettings) -> TrainingSett
 
 
 def _with_pilot(question: Question, settings: TrainingSettings) -> TrainingSettings:
-    """The rate that a pilot found, unless the user chose one."""
+    """Return the rate that a pilot found, unless the user chose one."""
     rate = recommended_rate(question.pilot) if question.pilot else 0.0
     if not rate or "learning_rate" in question.spec.settings:
         return settings
@@ -98,7 +101,7 @@ def _with_pilot(question: Question, settings: TrainingSettings) -> TrainingSetti
 def _for_tiny_data(
     question: Question, settings: TrainingSettings, *, keep_rate: bool
 ) -> TrainingSettings:
-    """Halves the effective batch while an epoch has too few steps, and the rate with it.
+    """Halve the effective batch while an epoch has too few steps, and the rate with it.
 
     (The linear rule of Goyal et al. 2017: the rate belongs to the batch.)
     """
@@ -116,7 +119,9 @@ def _for_tiny_data(
 def rows_an_epoch(
     question: Question, settings: TrainingSettings, bucket: int = LENGTH_BUCKET
 ) -> int:
-    """Rows that an epoch trains on: the samples, or with packing as many rows as they fill."""
+    """Return the rows that an epoch trains on: the samples, or with packing as many rows as they
+    fill.
+    """
     samples = question.samples - question.lengths.left_out(settings.max_seq_length)
     if not settings.packing:
         return samples
@@ -125,7 +130,7 @@ def rows_an_epoch(
 
 
 def lengths(question: Question, settings: TrainingSettings) -> list[int]:
-    """Sequence lengths to try, the best first: all of the data, then shorter ones.
+    """Return the sequence lengths to try, the best first: all of the data, then shorter ones.
 
     Below the tier's own length only where the user allowed it: it may cut away what is to be
     learned, and a refusal that names the length lets the user decide.
@@ -140,7 +145,7 @@ def lengths(question: Question, settings: TrainingSettings) -> list[int]:
 def candidates(
     question: Question, settings: TrainingSettings, length: int, bucket: int
 ) -> Iterator[TrainingSettings]:
-    """All ways to train with sequences of `length`, in no order."""
+    """Yield the settings that train with sequences of `length` tokens, in no order."""
     chosen = question.spec.settings
     dequantized = (True, False) if question.device == "cpu" and question.quantized else (False,)
     if {"gradient_checkpointing"} & (chosen.keys() | question.unsupported):
@@ -168,8 +173,8 @@ def candidates(
 
 
 def _rows(question: Question, settings: TrainingSettings) -> list[int]:
-    """Sizes of a micro-batch. With a chosen accumulation the smaller ones give up the effective
-    batch; they come last.
+    """Return the sizes of a micro-batch to try. With a chosen accumulation the smaller ones, which
+    come last, reduce the effective batch.
     """
     if "batch_size" in question.spec.settings:
         return [settings.batch_size]
@@ -179,7 +184,9 @@ def _rows(question: Question, settings: TrainingSettings) -> list[int]:
 
 
 def _chunks(question: Question, settings: TrainingSettings, bucket: int) -> tuple[int, ...]:
-    """Whole, in chunks, or both: decided by the size of the logits."""
+    """Return the values of `loss_chunk` to try: whole, in chunks, or both, by the size of the
+    logits.
+    """
     if "loss_chunk" in question.spec.settings:
         return (settings.loss_chunk,)
     step = heaviest_step(question.lengths, settings, bucket=bucket)
@@ -191,7 +198,7 @@ def _chunks(question: Question, settings: TrainingSettings, bucket: int) -> tupl
 
 
 def length_bucket(question: Question, settings: TrainingSettings, length: int) -> int:
-    """The bucket of padded lengths, in tokens: as small as the device's buffers allow."""
+    """Return the bucket of padded lengths, in tokens: as small as the device's buffers allow."""
     bucket = LENGTH_BUCKET
     settings = dataclasses.replace(settings, max_seq_length=length)
     while question.resources and bucket < _COARSEST_BUCKET:

@@ -24,7 +24,9 @@ from safetraind.worker_messages.probe_messages import Measure
 
 
 def plan(question: Question, measures: Sequence[Measure] = ()) -> Plan | Finding:
-    """The fastest plan that fits, or a blocking finding with the smallest change that would."""
+    """Return the fastest plan that fits, or a blocking finding with the smallest change that
+    would.
+    """
     judged = options(question, measures)
     fitting = [option for option in judged if fits(question, option)]
     if not fitting:
@@ -43,7 +45,7 @@ def plan(question: Question, measures: Sequence[Measure] = ()) -> Plan | Finding
 
 
 def options(question: Question, measures: Sequence[Measure] = ()) -> list[Option]:
-    """All ways to train, the longest sequences first and among those the fastest first.
+    """Return the options, the longest sequences first and among those the fastest first.
 
     Shorter sequences come in only where no longer ones fit.
     """
@@ -60,7 +62,7 @@ def options(question: Question, measures: Sequence[Measure] = ()) -> list[Option
 
 
 def smallest(question: Question, measures: Sequence[Measure] = ()) -> Option:
-    """The way to train that takes the least memory, whether it fits or not."""
+    """Return the way to train that takes the least memory, whether it fits or not."""
     settings, bucket = starting_settings(question), _bucket(question)
     length = lengths(question, settings)[-1]
     by_measures = judge(question, measures)
@@ -69,7 +71,7 @@ def smallest(question: Question, measures: Sequence[Measure] = ()) -> Option:
 
 
 def fits(question: Question, option: Option) -> bool:
-    """Whether the option's peak has room, and each of its arrays a buffer."""
+    """Return whether the option's peak has room, and each of its arrays a buffer."""
     largest = question.largest_buffer
     return option.peak <= _room(question, option) and not 0 < largest < option.largest
 
@@ -80,8 +82,8 @@ def judge(question: Question, measures: Sequence[Measure]) -> Judge:
 
 
 def rank(question: Question) -> Callable[[Option], tuple[float, ...]]:
-    """The order of options, the best first: those that keep the effective batch, then the fastest,
-    then the leanest.
+    """Return the sort key of options, the best first: those that keep the effective batch, then the
+    fastest, then those that need the least memory.
     """
     kept = starting_settings(question).effective_batch
 
@@ -93,7 +95,9 @@ def rank(question: Question) -> Callable[[Option], tuple[float, ...]]:
 
 
 def _timed(judged: list[Option]) -> list[Option]:
-    """Gives options of which nothing was run a time too, in proportion to their cost."""
+    """Return the options with a time each. Where no step was run, the time is in proportion to the
+    cost.
+    """
     known = [option.seconds / option.cost for option in judged if option.seconds]
     if not known:
         return judged
@@ -102,7 +106,7 @@ def _timed(judged: list[Option]) -> list[Option]:
 
 
 def _predicted(question: Question, option: Option, measures: Sequence[Measure]) -> int:
-    """The peak as it was thought to be before the option itself was measured."""
+    """Return the predicted peak, in bytes, from before the option itself was measured."""
     if option.degree < Degree.MEASURED:
         return option.peak
     before = [

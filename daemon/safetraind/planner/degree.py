@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Degree(IntEnum):
-    """How a peak is known, the least certain first."""
+    """The source of a predicted peak, the least certain first."""
 
     ESTIMATED = 0  # from the model's shape; nothing was run
     EXTRAPOLATED = 1  # from real steps at smaller shapes

@@ -1,4 +1,4 @@
-"""How many epochs a training should have, by the size and the kind of its data; pure.
+"""The recommended number of epochs, by the size and the kind of the data; pure.
 
 Rules of thumb, which `make bench-settings` compares with a grid: an adapter needs some hundreds of
 optimizer steps, whatever the size of the data, and early stopping ends a run that needs fewer.
@@ -17,9 +17,9 @@ _MOSTLY = 0.8
 
 
 class Kind(StrEnum):
-    """What the answers are: texts that all differ, JSON, or few that come again and again.
+    """The kind of the answers: texts that all differ, JSON, or a few that repeat.
 
-    Facts and style cannot be told apart by form; both are texts. Classes and refusals are labels.
+    Facts and style have the same form, so both are texts. Classes and refusals are labels.
     """
 
     TEXTS = "texts"
@@ -33,7 +33,7 @@ MOST_EPOCHS = {Kind.TEXTS: 10, Kind.STRUCTURED: 8, Kind.LABELS: 8}
 
 
 def kind_of(lengths: Lengths) -> Kind:
-    """The kind of the answers that were counted; texts where nothing is known of them."""
+    """Return the kind of the answers that were counted; texts where nothing is known of them."""
     if lengths.structured >= _MOSTLY * max(1, lengths.counted):
         return Kind.STRUCTURED
     if 0 < lengths.distinct <= max(2, _FEW_LABELS * lengths.counted):
@@ -42,6 +42,8 @@ def kind_of(lengths: Lengths) -> Kind:
 
 
 def recommended_epochs(kind: Kind, steps_an_epoch: int, usual: int) -> int:
-    """As many epochs as give `STEPS`; at least `usual`, and no more than `MOST_EPOCHS`."""
+    """Return the number of epochs that gives `STEPS`, at least `usual` and at most
+    `MOST_EPOCHS`.
+    """
     wanted = math.ceil(STEPS[kind] / max(1, steps_an_epoch))
     return max(usual, min(wanted, MOST_EPOCHS[kind]))

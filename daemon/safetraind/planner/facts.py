@@ -1,6 +1,6 @@
 """The facts that preflight judges: machine, packages, device, data, model, disk. Plain values.
 
-None stands for what was not gathered, which no check takes for good or bad.
+None: the fact was not gathered, and no check judges it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from safetraind.worker_messages.probe_messages import Device, Loaded
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Both files; None for one that cannot be read, whose finding is among `problems`.
+    """The facts about both files; None for one that cannot be read, whose finding is among
+    `problems`.
 
     `tokenizer_reason`: why the model's tokenizer could not be loaded; empty when it was, or when
-    there was no model to ask. `templates`: the names of its chat templates, where they have names.
-    `lost_keys`: of config.json, those that change the model and that mlx-lm drops; `dropped_keys`:
-    others that it drops;
-    `missing_targets`: of lora_targets, those that are no layers of the model, with names that are.
+    there was no model. `templates`: the names of its chat templates, where they have names.
+    `lost_keys`: keys of config.json that change the model and that mlx-lm drops. `dropped_keys`:
+    others that it drops. `missing_targets`: those of lora_targets that are no layers of the model.
+    `known_targets`: names that are.
     """
 
     train: DataFile | None
@@ -53,9 +54,11 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `busy`: the GPU was held by another process, so nothing could be measured.
-    `inspection_end`: why the inspection of the files wrote no result.
-    `too_slow`: seconds that were not enough to measure, 0 where they were.
+    """All facts of a preflight.
+
+    `busy`: the GPU was held by another process, so nothing could be measured. `inspection_end`: why
+    the inspection of the files wrote no result. `too_slow`: seconds that were not enough to
+    measure, 0 where they were.
     """
 
     host: HostFacts

@@ -1,4 +1,4 @@
-"""Judges a way to train by what was run: its peak, to which degree it is known, and its time.
+"""Judges an option by the steps that were run: its peak, the degree of certainty, and its time.
 
 What was measured at the very shape goes before what small steps of the same way of computing
 extrapolate to, and that before the estimate from the model's shape.
@@ -56,18 +56,20 @@ _ENTERS_A_STEP = (
 
 
 def valid(question: Question, measures: Sequence[Measure]) -> list[Measure]:
-    """The steps that were run to their end, and that would take the same within today's budget."""
+    """Return the steps that were run to their end, and whose peak would be the same within today's
+    budget.
+    """
     limit = question.budget.limit
     return [m for m in measures if not m.died and m.holds_under(limit)]
 
 
 def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
-    """Both compute a micro-batch in the same way, whatever its shape."""
+    """Return whether both compute a micro-batch in the same way, whatever its shape."""
     return all(getattr(one, name) == getattr(other, name) for name in _ENTERS_A_STEP)
 
 
 def same_work(one: TrainingSettings, other: TrainingSettings) -> bool:
-    """Both compute the same step, but for its shape."""
+    """Return whether both compute the same step, apart from its shape."""
     return accumulates(one) == accumulates(other) and same_way(one, other)
 
 
@@ -77,7 +79,9 @@ def _same_adapter(one: TrainingSettings, other: TrainingSettings) -> bool:
 
 
 def accumulates(settings: TrainingSettings) -> bool:
-    """Gradients of several micro-batches are added up, which keeps them once more."""
+    """Return whether gradients of several micro-batches are added up, which needs a second copy of
+    them.
+    """
     return settings.gradient_accumulation > 1
 
 
@@ -98,7 +102,7 @@ class Judge:
         self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
 
     def option(self, settings: TrainingSettings) -> Option:
-        """The way to train with its heaviest step, judged."""
+        """Return the way to train with its heaviest step, judged."""
         question = self._question
         step = heaviest_step(question.lengths, settings, bucket=self._bucket, valid=question.valid)
         step = heaviest_part(self._runtime, settings, step)
@@ -119,7 +123,7 @@ class Judge:
         return option
 
     def peak(self, settings: TrainingSettings, step: Step) -> tuple[int, Degree]:
-        """The peak of a step, and to which degree it is known."""
+        """Return the peak of a step, and to which degree it is known."""
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
@@ -137,25 +141,25 @@ class Judge:
         return peak, Degree.EXTRAPOLATED
 
     def _expected(self, measure: Measure) -> Peak:
-        """What the estimate says of a step that was run."""
+        """Return the estimated peak of a step that was run."""
         return expected(self._runtime, measure.settings, measure.step, measure.limit)
 
     def _runs_ahead(self, settings: TrainingSettings, step: Step) -> bool:
-        """Whether small steps took more than they needed, which near the limit none does."""
+        """Return whether small steps took more than they needed. Near the limit no step does."""
         free = expected(self._runtime, settings, step, limit=1 << 62)
         return free.total > predict(self._runtime, settings, step).total
 
     def beyond_weights(self, option: Option) -> int:
-        """An option's peak above the weights, bytes."""
+        """Return an option's peak above the weights, in bytes."""
         return option.peak - predict(self._runtime, option.settings, option.step).weights
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """The measures of this very setup, the newest last."""
+        """Return the measures of exactly this setup, the newest last."""
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
     def _fit(self, settings: TrainingSettings, width: int) -> Fit | None:
-        """The curve through all that was run in this way of computing, in rows that compute
+        """Return the curve through the steps run in this way of computing, in rows that compute
         attention as rows of `width` tokens do.
         """
         for other, near, found in self._fits:
@@ -183,7 +187,9 @@ class Judge:
         return Sample(step.rows, step.width, measure.peak - own, measure.seconds)
 
     def _seconds(self, settings: TrainingSettings, step: Step, tokens: int, batches: int) -> float:
-        """The time of an epoch by the steps that were run; 0 where there were none of this way."""
+        """Return the seconds of an epoch by the steps that were run; 0 where there were none of
+        this way.
+        """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         if curve := self._fit(settings, step.width):
             return curve.seconds(tokens, batches) + updates
@@ -193,16 +199,18 @@ class Judge:
         return tokens * measured[-1].seconds / (step.rows * step.width) + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
-        """Seconds of applying the gradient, which depend on the adapter alone."""
+        """Return the seconds of applying the gradient. They depend on the adapter alone."""
         run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 
     def _still_counts(self, measure: Measure) -> bool:
-        """Whether a death rules anything out: not where there is a good deal more memory now."""
+        """Return whether a death rules anything out. It does not where much more memory is
+        available now.
+        """
         return measure.died and self._question.budget.limit < _MORE_THAN_DIED * measure.peak
 
     def _death(self, measure: Measure) -> int:
-        """What a setup that died took beyond the weights, as far as anybody knows."""
+        """Return the bytes that a setup that died took beyond the weights, as far as is known."""
         peak, _ = self.peak(measure.settings, measure.step)
         return peak - predict(self._runtime, measure.settings, measure.step).weights
 

@@ -1,4 +1,4 @@
-"""How layers compute attention in training: decided by device, width, mask and head size.
+"""The way in which layers compute attention in training, by device, width, mask and head size.
 
 Three ways: with a fused backward pass, which keeps no scores (Metal from mlx 0.32.4 on, mlx #4563);
 in blocks of queries, which keeps none either and has the scores of one block at a time; whole, with
@@ -30,7 +30,7 @@ _FUSED = Attention(kept=0.0, in_blocks=0.0)
 
 
 def attention(shape: ModelShape, device: str, width: int, *, packed: bool) -> Attention:
-    """How the layers attend in rows of `width` tokens. `device`: cpu, metal or cuda."""
+    """Return the layers' attention in rows of `width` tokens. `device`: cpu, metal or cuda."""
     full = _of_layer(shape, device, width, masked=packed)
     windowed = _of_layer(shape, device, width, masked=packed or shape.window < width)
     share = shape.windowed
@@ -41,7 +41,9 @@ def attention(shape: ModelShape, device: str, width: int, *, packed: bool) -> At
 
 
 def _of_layer(shape: ModelShape, device: str, width: int, *, masked: bool) -> Attention:
-    """How one kind of layer attends. A model that caps its scores computes them by itself."""
+    """Return the attention of one kind of layer. A model that caps its scores computes them
+    itself.
+    """
     if shape.soft_capped:
         return WHOLE
     sizes = shape.head_dim, shape.head_dim

@@ -1,4 +1,4 @@
-"""What a user can do where a training does not fit: which applications to quit, what that gives,
+"""Advice for a training that does not fit: which applications to quit, how many bytes that frees,
 and on a Mac how much of the others' memory to take.
 """
 
@@ -24,7 +24,7 @@ def make_room(
     apps: Sequence[App],
     worker_bytes: int = WORKER_BYTES,
 ) -> list[Finding]:
-    """Advice on a refusal for memory; empty where there is none.
+    """Return advice on a refusal for memory; empty where there is none.
 
     `apps`: the largest applications, see `host.largest_apps`. Their memory is at most what quitting
     gives, for a part of it may be compressed already.

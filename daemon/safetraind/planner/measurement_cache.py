@@ -1,8 +1,9 @@
-"""What probes measured and trainings took, kept by machine, model and version, so that a second
-preflight is quick and does not recommend what died.
+"""Measurements of probes and trainings, kept by machine, model and version.
 
-One small JSON file a key below the home's `learned`. A file that cannot be read is as good as
-none; a probe writes it anew.
+A second preflight is quick, and does not recommend a setup that died.
+
+One small JSON file a key below the home's `learned`. A file that cannot be read counts as missing,
+and a probe writes it anew.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _DISTRIBUTIONS = ("safetrain", "mlx", "mlx-lm", "mlx-metal", "mlx-cpu", "mlx-cud
 
 
 def key_of(facts: Facts) -> str:
-    """The machine, the model's state and the versions that a measure holds for."""
+    """Return the key of a measure: the machine, the model's state and the versions it holds for."""
     return _key(facts.host, facts.compiler, facts.openblas, facts.model.fingerprint)
 
 
@@ -53,8 +54,8 @@ def _key(machine: host.HostFacts, compiler: str, openblas: str, fingerprint: str
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is kept under one key: what was found, of which model, and when it was kept last, in
-    seconds since the epoch.
+    """The measurements under one key, their model, and the time of the last change, in seconds
+    since the epoch.
     """
 
     FORMAT: ClassVar[int] = 4
@@ -66,23 +67,23 @@ class Known:
 
 
 class MeasurementCache:
-    """What is known of one key."""
+    """The measurements under one key."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self._file = folder / f"{key}.json"
 
     def recall(self) -> ProbeResult | None:
-        """What was found: measures and deaths, and where a probe ran its device and how the model
-        loaded; None where nothing is known.
+        """Return the measures and deaths, the probe's device and how the model loaded; None where
+        nothing is known.
         """
         known = documents.read_known(self._file, Known)
         return known.found if known else None
 
     def keep(self, found: ProbeResult, model: str = "", shape: ModelShape | None = None) -> None:
-        """Add what was found. The same setup measured again replaces the older measure.
+        """Add findings. The same setup measured again replaces the older measure.
 
-        How the model failed and what was too slow is not kept: it may be otherwise next time.
-        Raises OSError where it cannot be written.
+        The failure of a model, and what was too slow, are not kept, since they may change. Raises
+        OSError where it cannot be written.
         """
         known = documents.read_known(self._file, Known) or Known()
         merged = _merged(known.found, found)
@@ -92,7 +93,7 @@ class MeasurementCache:
 
 
 def all_known(folder: Path) -> Iterator[Known]:
-    """What is known under each key, in no order."""
+    """Yield the measurements under each key, in no order."""
     for file in folder.glob("*.json"):
         known = documents.read_known(file, Known)
         if known is not None:
@@ -115,8 +116,10 @@ def _merged(known: ProbeResult, found: ProbeResult) -> ProbeResult:
 
 
 def note_death(home: Home, plan: Plan) -> None:
-    """A training ran out of memory with `plan`: this setup, and anything heavier, is not planned
-    again on this machine before there is a good deal more memory.
+    """Note that a training ran out of memory with `plan`.
+
+    The setup, and any heavier one, is not planned again on this machine until much more memory is
+    available.
 
     Takes some milliseconds, on macOS some hundreds. Raises OSError where it cannot be written.
     """
@@ -124,8 +127,10 @@ def note_death(home: Home, plan: Plan) -> None:
 
 
 def note_success(home: Home, plan: Plan, peak: int, tokens_per_second: float) -> None:
-    """A training came to its end with `plan`, which was not measured before: bytes of MLX's peak,
-    and its speed, padding not counted. Time and errors as `note_death`.
+    """Note that a training completed with `plan`, which was not measured before.
+
+    `peak` is MLX's, in bytes, and the speed does not count padding. Time and errors as in
+    `note_death`.
     """
     _note(home, plan, peak, tokens_per_second, limit=plan.memory_limit)
 
@@ -150,7 +155,7 @@ def _note(
 
 
 def _step(plan: Plan) -> Step:
-    """The heaviest step of a plan, which a back-off may have made smaller than it was planned."""
+    """Return the heaviest step of a plan. A fallback may have made it smaller than planned."""
     rows, longest = plan.settings.batch_size, plan.settings.max_seq_length
     width = min(plan.heaviest_width, padded(longest - 1, plan.length_bucket))
     return Step(rows, width, in_quarters(round(QUARTERS * plan.heaviest_share), rows * width))

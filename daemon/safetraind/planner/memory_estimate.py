@@ -37,11 +37,11 @@ _INPUT_OF |= dict.fromkeys(("gate_proj", "up_proj"), "mlp")
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What computes: the model, the device (cpu, metal or cuda), and whether the model's head can
-    be split off, without which the loss is never computed in chunks.
+    """The model, the device (cpu, metal or cuda), and whether the model's head can be split off.
 
-    The rest is what other trainers do, for the comparison with peaks measured of them: they keep
-    the adapters' inputs as float32, make float32 logits, keep scores where ours does not.
+    Without that the loss is never computed in chunks. The other fields describe other trainers, for
+    the comparison with peaks measured of them: they keep the adapters' inputs as float32, make
+    float32 logits, and keep scores where this trainer does not.
     """
 
     shape: ModelShape
@@ -54,7 +54,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes at the peak, by what they are for."""
+    """The bytes at the peak, by their use."""
 
     weights: int
     adapter: int
@@ -64,20 +64,24 @@ class Peak:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts, in bytes."""
         return self.weights + self.adapter + self.logits + self.scores + self.activations
 
     def off_by(self, seen: int) -> float:
-        """By what factor it differs from what was `seen`. The weights are known exactly."""
+        """Return the factor by which it differs from the peak that was `seen`. The weights are
+        known exactly.
+        """
         return (seen - self.weights) / max(1, self.total - self.weights)
 
     def corrected(self, factor: float) -> int:
-        """All of it, if it is off by `factor`."""
+        """Return the peak corrected by `factor`, which does not apply to the weights."""
         return self.weights + round(factor * (self.total - self.weights))
 
 
 def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
-    """The peak of a step, the second and later ones, or of an evaluation where that takes more."""
+    """Return the peak of a step, the second and later ones, or of an evaluation where it takes
+    more.
+    """
     peaks = [_trained(runtime, settings, step)]
     if step.valid_width:
         peaks.append(evaluated(runtime, settings, step))
@@ -85,8 +89,10 @@ def predict(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
 
 
 def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: int) -> Peak:
-    """The peak that is seen where MLX's memory limit is `limit` bytes: what the step needs, and
-    what MLX fills by running ahead, which it does only below the limit. 0: it is not known.
+    """Return the peak that is measured where MLX's memory limit is `limit` bytes.
+
+    It is the step's need and the memory that MLX fills by running ahead, which it does only below
+    the limit. 0: the limit is unknown.
     """
     need = predict(runtime, settings, step)
     chunk = settings.loss_chunk if runtime.splits_head else 0
@@ -99,7 +105,9 @@ def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: in
 
 
 def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> Step:
-    """The step without its evaluation, where that surely takes less than the training."""
+    """Return the step without its evaluation, where the evaluation surely takes less than the
+    training.
+    """
     if not step.valid_width:
         return step
     trained = _trained(runtime, settings, step)
@@ -109,7 +117,9 @@ def heaviest_part(runtime: Runtime, settings: TrainingSettings, step: Step) -> S
 
 
 def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> int:
-    """Bytes of the largest array that depends on how it is trained: logits, scores, activations."""
+    """Return the bytes of the largest array that depends on how it is trained: logits, scores,
+    activations.
+    """
     shape, width = runtime.shape, max(step.width, step.valid_width)
     attends = _attention(runtime, settings, width)
     queries = width if attends.kept else min(BLOCK, width) if attends.in_blocks else 0
@@ -122,18 +132,18 @@ def largest_array(runtime: Runtime, settings: TrainingSettings, step: Step) -> i
 
 
 def item_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Bytes of a number that the model computes with."""
+    """Return the bytes of a number in the model's computations."""
     return 4 if settings.dequantize else shape.item_bytes
 
 
 def gradient_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Bytes of the adapter's float32 gradients, which accumulation keeps once more."""
+    """Return the bytes of the adapter's float32 gradients. Accumulation keeps them once more."""
     return 4 * _parameters(shape, settings)
 
 
 def most_per_square(runtime: Runtime, settings: TrainingSettings, width: int) -> float:
-    """Bytes per B·T² that attention scores take at most, for rows of `width` tokens. Those of a
-    block grow with B·T.
+    """Return the bytes per B·T² that attention scores take at most, for rows of `width` tokens.
+    Those of a block grow with B·T.
     """
     kept = _attention(runtime, settings, width).kept
     if not kept:
@@ -145,12 +155,14 @@ def most_per_square(runtime: Runtime, settings: TrainingSettings, width: int) ->
 
 
 def attends_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
-    """Whether rows of `one` and of `other` tokens compute attention in the same way."""
+    """Return whether rows of `one` and of `other` tokens compute attention in the same way."""
     return _attention(runtime, settings, one) == _attention(runtime, settings, other)
 
 
 def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
-    """The larger of two moments: the loss with all its logits, and the backward pass of a layer."""
+    """Return the larger of two moments: the loss with all its logits, and the backward pass of a
+    layer.
+    """
     shape, tokens = runtime.shape, step.rows * step.width
     item, layers = item_bytes(shape, settings), trained_layers(shape, settings)
     copies = _ADAM_COPIES + 1 + (settings.gradient_accumulation > 1)
@@ -173,7 +185,7 @@ def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
 
 
 def evaluated(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
-    """The peak of an evaluation: one layer at a time, and no gradients."""
+    """Return the peak of an evaluation: one layer at a time, and no gradients."""
     shape, width = runtime.shape, step.valid_width
     item = item_bytes(shape, settings)
     scores = _scores(shape, item, step.rows, width)
@@ -188,7 +200,7 @@ def evaluated(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
 
 
 def trained_layers(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Layers that carry an adapter."""
+    """Return the layers that carry an adapter."""
     return min(settings.lora_layers or shape.layers, shape.layers)
 
 
@@ -202,7 +214,7 @@ def _parameters(shape: ModelShape, settings: TrainingSettings) -> int:
 
 
 def _logits(runtime: Runtime, settings: TrainingSettings, learned: int) -> int:
-    """Bytes of the logits that exist at once."""
+    """Return the bytes of the logits that exist at once."""
     chunk = settings.loss_chunk if runtime.splits_head else 0
     return _logits_of(runtime, settings, min(chunk or learned, learned))
 
@@ -223,19 +235,23 @@ def _attention(runtime: Runtime, settings: TrainingSettings, width: int) -> Atte
 
 
 def _at_once(attends: Attention, shape: ModelShape, scores: int, rows: int, width: int) -> int:
-    """Bytes of the scores of a layer that exist at once: all, those of a block in float32, none."""
+    """Return the bytes of the scores of a layer that exist at once: all, those of a block in
+    float32, none.
+    """
     if attends.kept:
         return scores
     return 4 * shape.heads * rows * min(BLOCK, width) * width if attends.in_blocks else 0
 
 
 def _scores(shape: ModelShape, item: int, rows: int, width: int) -> int:
-    """The attention scores of one layer."""
+    """Return the number of attention scores of one layer."""
     return item * shape.heads * rows * width**2
 
 
 def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
-    """A layer keeps, a token: 4 times the MLP's width, 6 the hidden size, 2 the heads' width."""
+    """Return the numbers that a layer keeps per token: 4 times the MLP's width, 6 times the hidden
+    size, twice the heads' width.
+    """
     shape, item = runtime.shape, item_bytes(runtime.shape, settings)
     heads = shape.head_dim * (shape.heads + 2 * shape.kv_heads)
     kept = item * (_mlp(shape) + 6 * shape.hidden + 2 * heads)
@@ -245,8 +261,10 @@ def _layer(runtime: Runtime, settings: TrainingSettings, tokens: int) -> int:
 
 
 def _mlp(shape: ModelShape) -> int:
-    """Numbers, a token, that the MLP keeps: 4 times its width. Each expert that a token passes
-    through also has its input and its output apart (measured on mlx-lm's qwen3_moe, within 6 %).
+    """Return the numbers that the MLP keeps per token: 4 times its width.
+
+    Each expert that a token passes through also keeps its own input and output (measured on
+    mlx-lm's qwen3_moe, within 6 %).
     """
     if not shape.routed:
         return 4 * shape.intermediate
@@ -254,7 +272,7 @@ def _mlp(shape: ModelShape) -> int:
 
 
 def _adapted_inputs(shape: ModelShape, settings: TrainingSettings) -> int:
-    """Numbers, a token, in the different inputs of a layer's adapted matrices."""
+    """Return the numbers per token in the distinct inputs of a layer's adapted matrices."""
     targets = settings.lora_targets
     chosen = [m for m in shape.linears if not targets or m.name.endswith(targets)]
     groups = {_INPUT_OF.get(m.name.rpartition(".")[2], m.name): m.inputs for m in chosen}

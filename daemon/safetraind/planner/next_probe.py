@@ -28,7 +28,7 @@ _MUCH_LEANER = 0.75
 
 
 def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
-    """What to run next, in this order; empty where nothing more could change the plan.
+    """Return the setups to run next, in order; empty where nothing more could change the plan.
 
     Small shapes first, for each way of computing that may turn out best; then the best plan itself.
     """
@@ -46,9 +46,10 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
 
 
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
-    """The options that fit or may well do so, the best first; at last the leanest, which may fit
-    after all. Never one whose weights alone are too much; after a death only what is a good deal
-    leaner, unless it was measured.
+    """Return the options that fit or may fit, the best first.
+
+    The leanest option comes last, since it may fit after all. An option whose weights alone are too
+    much is left out. After a death only a much leaner option is returned, unless it was measured.
     """
     by_measures = judge(question, measures)
     likely = [o for o in options(question, measures) if _may_fit(question, o)]
@@ -80,7 +81,7 @@ def _may_fit(question: Question, option: Option) -> bool:
 
 
 def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
-    """The best option, and those not measured that are about as fast: at most three."""
+    """Return the best option, and the unmeasured ones that are about as fast, at most three."""
     best = found[0]
     close = [
         option
@@ -95,8 +96,8 @@ def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
 def _small_setups(
     question: Question, found: Sequence[Option], measures: Sequence[Measure]
 ) -> list[Setup]:
-    """Small shapes of the best option's way of computing; where it may not fit, of the next ways
-    as well, up to one that surely does.
+    """Return small shapes of the best option's way of computing. Where it may not fit, add those of
+    the next ways, up to one that surely fits.
     """
     ways: list[Option] = []
     for option in found:
@@ -116,7 +117,8 @@ def _small_setups(
 
 
 def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
-    """The small shapes of an option, with as large a share of predictions as its heaviest step.
+    """Return the small shapes of an option, with as large a share of predictions as its heaviest
+    step.
 
     A loss in chunks has more than one chunk in each of them, as it has there, and attention is
     computed in the same way.

@@ -17,12 +17,13 @@ from safetraind.worker_messages.probe_messages import Step
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that a plan depends on. `device`: cpu, metal or cuda, and what it allows, 0 where it
-    reports no limit: bytes of one buffer, and how many `resources` (buffers) there may be.
-    `effective_batch`: that of a training that goes on, whose schedule stands; 0: free.
-    `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
-    be trained wrongly with, which are turned off. `pilot`: what short runs found; they may have
-    found nothing (`pilot_failed`).
+    """The input of a plan.
+
+    `device`: cpu, metal or cuda, with its limits, 0 where it reports none: the bytes of one buffer,
+    and the number of `resources` (buffers). `effective_batch`: that of a training that continues,
+    whose schedule is fixed; 0: free. `splits_head`: the loss can be computed in chunks.
+    `unsupported`: settings that train this model wrongly, which are turned off. `pilot`: the result
+    of short runs, which may have found nothing (`pilot_failed`).
     """
 
     spec: JobSpec
@@ -46,7 +47,7 @@ class Question:
 
     @property
     def runtime(self) -> Runtime:
-        """What computes."""
+        """The model and device that compute."""
         return Runtime(self.shape, self.device, self.splits_head)
 
 

@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the micro-batch, padding included."""
+        """The tokens of the micro-batch, padding included."""
         return self.rows * self.width
 
     @property
@@ -60,24 +60,26 @@ class Fit:
     widest: float
 
     def reaches(self, rows: int, width: int) -> bool:
-        """Whether the shape is near enough to what was run."""
+        """Return whether the shape is near enough to the shapes that were run."""
         return self.least_tokens <= rows * width <= self.most_tokens and width <= self.widest
 
     def peak(self, rows: int, width: int) -> int:
-        """Bytes at the peak of a step of this shape."""
+        """Return the peak of a step of this shape, in bytes."""
         tokens = rows * width
         return round(self.base + self.per_token * tokens + self.per_square * tokens * width)
 
     def seconds(self, tokens: float, batches: float) -> float:
-        """Time of so many micro-batches with so many tokens in all, padding included."""
+        """Return the seconds of so many micro-batches with so many tokens in all, padding
+        included.
+        """
         return self.fixed * batches + self.token * tokens
 
 
 def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
-    """The curve through `samples`; None where there are fewer than two shapes.
+    """Return the curve through `samples`; None where there are fewer than two shapes.
 
-    `most_per_square`: bytes per B·T² that attention scores take at most; 0 where none are kept.
-    Two samples cannot tell the quadratic term, which is then taken to be all of it.
+    `most_per_square`: the bytes per B·T² that attention scores take at most, 0 where none are kept.
+    Two samples do not determine the quadratic term, which is then taken to be `most_per_square`.
     """
     largest = {(s.rows, s.width): s for s in samples}
     ordered = sorted(largest.values(), key=lambda s: (s.tokens, s.width))
@@ -102,8 +104,8 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
 
 
 def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list[tuple[int, int]]:
-    """Small shapes (rows, width) to run before one of `rows` × `width`, the lightest first, none
-    narrower than `narrowest` tokens.
+    """Return small shapes (rows, width) to run before one of `rows` × `width`, the lightest first,
+    none narrower than `narrowest` tokens.
 
     With several rows they have the full width, so that only the number of rows, which the peak is
     linear in, is left to extrapolate. The last is half to three quarters of the shape itself.
@@ -123,12 +125,14 @@ def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list
 
 
 def _linear(samples: Sequence[Sample], square: float) -> float:
-    """The coefficient of B·T, where that of B·T² is known."""
+    """Return the coefficient of B·T, where that of B·T² is known."""
     return max(0.0, _slope([(s.tokens, s.peak - square * s.square) for s in samples]))
 
 
 def _misfit(samples: Sequence[Sample], square: float) -> float:
-    """How far the curve with this quadratic coefficient is from the worst sample, as a share."""
+    """Return the distance of the curve with this quadratic coefficient from the worst sample, as a
+    share.
+    """
     linear = _linear(samples, square)
     left = [s.peak - linear * s.tokens - square * s.square for s in samples]
     base = sum(left) / len(left)
@@ -136,7 +140,7 @@ def _misfit(samples: Sequence[Sample], square: float) -> float:
 
 
 def _quadratic(samples: Sequence[Sample]) -> float:
-    """The least-squares coefficient of B·T² beside a constant and B·T (by Gram-Schmidt)."""
+    """Return the least-squares coefficient of B·T² beside a constant and B·T (by Gram-Schmidt)."""
     tokens = [float(s.tokens) for s in samples]
     squares = _residuals(tokens, [float(s.square) for s in samples])
     peaks = _residuals(tokens, [float(s.peak) for s in samples])
@@ -148,7 +152,7 @@ def _quadratic(samples: Sequence[Sample]) -> float:
 
 
 def _residuals(places: Sequence[float], values: Sequence[float]) -> list[float]:
-    """What is left of `values` once their straight line over `places` is taken off."""
+    """Return the residuals of `values` after a straight-line fit over `places`."""
     pairs = list(zip(places, values, strict=True))
     slope = _slope(pairs)
     mean_place, mean = sum(places) / len(pairs), sum(values) / len(pairs)
@@ -156,7 +160,7 @@ def _residuals(places: Sequence[float], values: Sequence[float]) -> list[float]:
 
 
 def _slope(pairs: Sequence[tuple[float, float]]) -> float:
-    """The least-squares slope of (x, y) pairs; 0 where all x are alike."""
+    """Return the least-squares slope of (x, y) pairs; 0 where all x are alike."""
     mean_x = sum(x for x, _ in pairs) / len(pairs)
     mean_y = sum(y for _, y in pairs) / len(pairs)
     spread = sum((x - mean_x) ** 2 for x, _ in pairs)

@@ -1,4 +1,4 @@
-"""Which learning rates a pilot tries, and which one its trials recommend; pure."""
+"""The learning rates that a pilot tries, and the one that its trials recommend; pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NEARLY = 0.05
 
 
 def rates(start: float) -> list[float]:
-    """The rates to try, the most telling first, from the tier's rate."""
+    """Return the rates to try, from the tier's rate, the most informative first."""
     return [float(f"{start * multiple:.2g}") for multiple in _MULTIPLES]
 
 
 def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
-    """What the pilot worker is asked: the plan's steps at several rates."""
+    """Return the request to the pilot worker: the plan's steps at several rates."""
     return PilotRequest(
         model=plan.model_path,
         train=spec.train,
@@ -36,7 +36,9 @@ def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
 
 
 def recommended_rate(result: PilotResult) -> float:
-    """The lowest rate that learned nearly as much as the best; 0 where none learned anything."""
+    """Return the lowest rate that learned nearly as much as the best; 0 where none learned
+    anything.
+    """
     learned = [(t.rate, result.base - t.loss) for t in result.trials if t.loss is not None]
     most = max((gain for _, gain in learned), default=0.0)
     if len(learned) < 2 or most <= 0:
@@ -45,7 +47,7 @@ def recommended_rate(result: PilotResult) -> float:
 
 
 def reason(result: PilotResult | None) -> Finding:
-    """What the pilot found, as a reason of the plan."""
+    """Return the pilot's result, as a reason of the plan."""
     rate = recommended_rate(result) if result else 0.0
     if result is None or not rate:
         return Finding("plan.pilot_failed", Status.WARNING)

@@ -20,8 +20,11 @@ from safetraind.planner.tiers import tier_for
 def frozen(
     question: Question, option: Option, *, predicted: int, bucket: int, held_by_buffer: bool
 ) -> Plan:
-    """The plan. `predicted`: the peak before it was measured; `bucket`: what sequences are padded
-    to; `held_by_buffer`: something faster failed only for an array larger than a buffer may be.
+    """Return the plan.
+
+    `predicted`: the peak before it was measured, in bytes. `bucket`: sequences are padded to a
+    multiple of it. `held_by_buffer`: a faster option failed only because one array exceeds the
+    buffer limit.
     """
     settings = option.settings
     rows = rows_an_epoch(question, settings, bucket)
@@ -63,7 +66,7 @@ def frozen(
 
 
 def _batch(question: Question, option: Option) -> Iterator[Finding]:
-    """The tier, and where the plan leaves its effective batch."""
+    """Yield the tier, and where the plan leaves its effective batch."""
     tier, settings = tier_for(question.available), option.settings
     yield Finding(tier.reason, args={"low": tier.low, "high": tier.high})
     chosen = {"batch_size", "gradient_accumulation"} & question.spec.settings.keys()
@@ -77,13 +80,13 @@ def _batch(question: Question, option: Option) -> Iterator[Finding]:
 
 
 def _rate(question: Question) -> Iterator[Finding]:
-    """What a pilot found, where one was asked for."""
+    """Yield the pilot's result, where one was asked for."""
     if question.pilot or question.pilot_failed:
         yield reason(question.pilot)
 
 
 def _epochs(question: Question, settings: TrainingSettings, total: int) -> Iterator[Finding]:
-    """Why there are more epochs than usual."""
+    """Yield the reason for more epochs than usual."""
     if question.effective_batch or "num_epochs" in question.spec.settings:
         return
     if settings.num_epochs > question.spec.complete_settings.num_epochs:
@@ -92,7 +95,7 @@ def _epochs(question: Question, settings: TrainingSettings, total: int) -> Itera
 
 
 def _lengths(question: Question, option: Option) -> Iterator[Finding]:
-    """The sequence length, and what it cuts of both files."""
+    """Yield the sequence length, and what it cuts of both files."""
     tier, length = tier_for(question.available), option.settings.max_seq_length
     if length != tier.max_seq_length and "max_seq_length" not in question.spec.settings:
         longest = question.lengths.longest
@@ -109,7 +112,7 @@ def _lengths(question: Question, option: Option) -> Iterator[Finding]:
 
 
 def _savings(question: Question, option: Option) -> Iterator[Finding]:
-    """The settings that save memory or time, where the planner chose them."""
+    """Yield the settings that save memory or time, where the planner chose them."""
     settings, chosen = option.settings, question.spec.settings
     for name in sorted(question.unsupported):
         status = Status.WARNING if chosen.get(name) else Status.INFO
@@ -125,7 +128,7 @@ def _savings(question: Question, option: Option) -> Iterator[Finding]:
 def _device(
     question: Question, option: Option, bucket: int, *, held_by_buffer: bool
 ) -> Iterator[Finding]:
-    """Where a limit of the device decided."""
+    """Yield the reason where a limit of the device decided."""
     if held_by_buffer:
         args = {"largest": option.largest, "buffer": question.largest_buffer}
         yield Finding("plan.largest_buffer", args=args)
@@ -136,14 +139,16 @@ def _device(
 
 
 def _speed(question: Question, option: Option, bucket: int) -> float:
-    """Tokens a second, padding included; 0 where nothing was run."""
+    """Return the tokens a second, padding included; 0 where nothing was run."""
     tokens, _ = padded_tokens(question.lengths, option.settings, bucket)
     known = option.seconds and option.degree is not Degree.ESTIMATED
     return tokens / option.seconds if known else 0.0
 
 
 def _peak(question: Question, option: Option, predicted: int, bucket: int) -> Finding:
-    """How the peak is known, its margin, and the share of the budget that it leaves free."""
+    """Return the source of the predicted peak, its margin, and the share of the budget that it
+    leaves free.
+    """
     args: dict[str, int | float] = {
         "peak": option.peak,
         "margin": option.degree.margin,

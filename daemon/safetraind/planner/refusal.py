@@ -18,12 +18,13 @@ Change = Callable[[Option, int], Option]
 
 
 def refuse(question: Question, least: Option, correction: float) -> Finding:
-    """The blocking finding: what the leanest way would take, what there is, and what would fit.
+    """Return the blocking finding: the least memory needed, the memory available, and the changes
+    that would fit.
 
-    The changes are tried from the one that costs least: a smaller micro-batch than the one that was
-    chosen, then fewer LoRA layers, then a shorter sequence, then both; where even that is too much,
-    how large a model may be. They are predicted with what is known to be missing: `correction`, or
-    what the leanest way itself was off by.
+    The changes are tried from the one that costs least: a smaller micro-batch than the chosen one,
+    then fewer LoRA layers, then a shorter sequence, then both. Where even that is too much, the
+    size of a model that fits is named. Predictions are corrected by `correction`, or by the error
+    of the option that needs the least memory.
     """
     if 0 < question.largest_buffer < least.largest:
         args = {"needed": least.largest, "room": question.largest_buffer}
@@ -45,7 +46,9 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
 
 
 def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:
-    """Whether a changed option would fit, by a prediction that is right for the leanest one."""
+    """Return a function that predicts whether a changed option would fit, calibrated on the
+    smallest one.
+    """
     room = question.budget.room(Degree.ESTIMATED)
     factor = predict(question.runtime, least.settings, least.step).off_by(least.peak)
     factor = max(correction, factor)
@@ -60,12 +63,12 @@ def _judge(question: Question, least: Option, correction: float) -> Callable[[Op
 def _first(
     values: Sequence[int], option: Option, change: Change, fits: Callable[[Option], bool]
 ) -> int:
-    """The first of `values` with which it fits; 0 where none does."""
+    """Return the first of `values` with which it fits; 0 where none does."""
     return next((value for value in values if fits(change(option, value))), 0)
 
 
 def _smaller(rows: int) -> list[int]:
-    """Powers of two below `rows`, the largest first."""
+    """Return the powers of two below `rows`, the largest first."""
     return [1 << n for n in range(rows.bit_length() - 1, -1, -1) if 1 << n < rows]
 
 

@@ -1,4 +1,4 @@
-"""Which models of the table fit a machine and data: each planned from its shape, nothing run.
+"""The models of the table that fit a machine and data, each planned from its shape. Nothing is run.
 
 Time is scaled from one training whose speed is known: a token costs a pass forward through all
 weights, and one backward through the trained layers, which gradient checkpointing computes again.
@@ -38,8 +38,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A model of the table, planned. `peak`: of the plan, or of the leanest way to train where
-    nothing `fits`. `seconds`: of the whole training, 0 where nobody knows.
+    """A model of the table, planned.
+
+    `peak`: that of the plan in bytes, or the least possible one where nothing `fits`. `seconds`:
+    the whole training, 0 where unknown.
     """
 
     model: Suggested
@@ -52,8 +54,10 @@ class Suggestion:
 def suggest(
     question: Question, speed: Speed | None = None, models: Sequence[Suggested] = SUGGESTED
 ) -> list[Suggestion]:
-    """All `models` judged, from the smallest class up; in a class those that know Portuguese come
-    first, then the smaller ones. `question` is of any model: its own is replaced.
+    """Return all `models` judged, from the smallest class up.
+
+    In a class those that know Portuguese come first, then the smaller ones. `question` may be of
+    any model, because its own is replaced.
     """
     found = [_judged(question, model, speed) for model in models]
     order = [name for _, name in _CLASSES] + [_LARGEST_CLASS]
@@ -64,8 +68,9 @@ def suggest(
 
 
 def largest_fitting(question: Question, models: Sequence[Suggested] = SUGGESTED) -> Suggestion:
-    """The largest model that fits where the one asked about does not, one that knows Portuguese
-    where there is one. Raises LookupError where none fits.
+    """Return the largest model that fits, one that knows Portuguese where there is one.
+
+    Raises LookupError where none fits.
     """
     smaller = [m for m in models if m.shape.weight_bytes < question.shape.weight_bytes]
     fitting = [s for s in suggest(question, models=smaller) if s.fits]
@@ -75,7 +80,7 @@ def largest_fitting(question: Question, models: Sequence[Suggested] = SUGGESTED)
 
 
 def smaller_model(refusal: Finding, question: Question) -> list[Finding]:
-    """Which model of the table fits instead of the one that was refused; empty where none does, or
+    """Return advice to use a smaller model of the table, where one fits; empty where none does, or
     where more memory would not help.
     """
     if "budget" not in refusal.args:
@@ -104,7 +109,7 @@ def _judged(question: Question, model: Suggested, speed: Speed | None) -> Sugges
 
 
 def _seconds(question: Question, plan: Plan, speed: Speed) -> float:
-    """Of all epochs, by the work of a token here and in the training that is known."""
+    """Return the seconds of all epochs, scaled from the known training by the work of a token."""
     tokens, _ = padded_tokens(question.lengths, plan.settings, plan.length_bucket)
     tokens = round(tokens * question.lengths.scale * plan.settings.num_epochs)
     more = _work(question.shape, plan.settings) / _work(speed.shape, speed.settings)
@@ -112,7 +117,7 @@ def _seconds(question: Question, plan: Plan, speed: Speed) -> float:
 
 
 def _work(shape: ModelShape, settings: TrainingSettings) -> float:
-    """Of one token, in passes through one weight."""
+    """Return the work of one token, in passes through one weight."""
     trained = trained_layers(shape, settings) / shape.layers
     passes = 1 + trained * (1 + settings.gradient_checkpointing)
     return passes * shape.float32_bytes / 4

@@ -33,5 +33,5 @@ TIERS = (
 
 
 def tier_for(available: int) -> Tier:
-    """The row for `available` bytes of memory."""
+    """Return the row for `available` bytes of memory."""
     return next(tier for tier in TIERS if not tier.high or available < tier.high * GIB)

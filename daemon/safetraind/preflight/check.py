@@ -1,4 +1,4 @@
-"""Checks, and how they are carried out in order.
+"""The definition of a check, and the function that runs checks in order.
 
 A check is a pure function of the job's specification and the facts. Where one fails, those that
 need it are skipped instead of saying the same thing in other words.
@@ -31,7 +31,9 @@ class Check:
 def carry_out(
     checks: Iterable[Check], spec: JobSpec, facts: Facts, failed: set[str]
 ) -> Iterator[Finding]:
-    """The findings of `checks` in their order. Names of checks that fail are put into `failed`."""
+    """Yield the findings of `checks` in their order. Names of checks that fail are put into
+    `failed`.
+    """
     for check in checks:
         missing = next((name for name in check.needs if name in failed), "")
         if missing:
@@ -46,25 +48,25 @@ def carry_out(
 
 
 def passed(code: str, **args: ArgValue) -> Finding:
-    """A finding that all is well."""
+    """Return a finding that all is well."""
     return Finding(code, Status.PASSED, args=args)
 
 
 def warning(code: str, **args: ArgValue) -> Finding:
-    """A finding that the user should know of, and that stops nothing."""
+    """Return a finding that the user should know of, and that stops nothing."""
     return Finding(code, Status.WARNING, args=args)
 
 
 def failed(code: str, **args: ArgValue) -> Finding:
-    """A finding that stops everything: nothing can be trained until it is mended."""
+    """Return a finding that stops everything: nothing can be trained until it is mended."""
     return Finding(code, Status.FAILED, blocks=True, args=args)
 
 
 def failed_softly(code: str, **args: ArgValue) -> Finding:
-    """A finding that counts as failed and stops nothing."""
+    """Return a finding that counts as failed and stops nothing."""
     return Finding(code, Status.FAILED, args=args)
 
 
 def info(code: str, **args: ArgValue) -> Finding:
-    """A finding that only tells."""
+    """Return a finding that informs and stops nothing."""
     return Finding(code, Status.INFO, args=args)

@@ -13,7 +13,9 @@ _UNKNOWN_ADAPTER = 64 << 20
 
 
 def bytes_to_write(spec: JobSpec, facts: Facts) -> int:
-    """Checkpoints kept and one being written, adapters, tokenized data, metrics, plots, logs."""
+    """Return the bytes of the checkpoints kept and one being written, adapters, tokenized data,
+    metrics, plots and logs.
+    """
     settings = spec.complete_settings
     adapter = _UNKNOWN_ADAPTER
     if facts.model.shape is not None:

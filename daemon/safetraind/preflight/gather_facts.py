@@ -16,7 +16,7 @@ from safetraind.planner.facts import Disk, Facts
 
 
 def gather_facts(spec: JobSpec, home: Home, model: Path | None) -> Facts:
-    """The facts that need no worker; `model`: its folder, None for one that is not here yet.
+    """Return the facts that need no worker; `model`: its folder, None for one that is not here yet.
 
     Takes some milliseconds, on macOS some hundreds.
     """

@@ -1,4 +1,4 @@
-"""The inspection of a job's files: what is asked of the worker, and what its answer says."""
+"""The inspection of a job's files: the worker's request, and the facts in its result."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _MOST_PROBLEMS = 100
 
 
 class Problems:
-    """Of all that an inspection finds wrong: what blocks, the first of each kind in each file, and
-    so many more that a report shows what they are like. The rest is only counted.
+    """The problems of an inspection that are kept.
+
+    Those are the blocking ones, the first of each kind in each file, and enough others to show in a
+    report. The rest is only counted.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class Problems:
         self._kinds: set[tuple[Any, Any]] = set()
 
     def note(self, line: InspectLine) -> None:
-        """Take in the problem of a line of the worker, where it is one of a problem."""
+        """Keep the problem in a line of the worker, if it holds one."""
         problem = line.problem
         if problem is None:
             return
@@ -41,8 +43,8 @@ class Problems:
 
 
 def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectRequest:
-    """What the worker is asked in preflight. `vocabulary`: rows of the model's embedding, 0 where
-    they are not known.
+    """Return the request to the inspect worker. `vocabulary`: rows of the model's embedding, 0
+    where unknown.
     """
     targets = spec.settings.get("lora_targets")
     return InspectRequest(
@@ -58,7 +60,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
 
 
 def inspection_end(ended: WorkerResult[InspectResult]) -> Finding:
-    """Why an inspection wrote no result."""
+    """Return the finding for an inspection that ended without a result."""
     if ended.limit:
         return Finding(f"data.inspection_{ended.limit}", Status.FAILED, True)
     lines = [line for line in ended.log.strip().splitlines() if line[:1].strip()]
@@ -67,7 +69,7 @@ def inspection_end(ended: WorkerResult[InspectResult]) -> Finding:
 
 
 def data_from(result: InspectResult, problems: Sequence[Finding]) -> Data:
-    """What preflight judges of the worker's answer."""
+    """Return the worker's result as the data facts that checks and planner read."""
     tokenizer = result.tokenizer or TokenizerFacts()
     model = result.model or ModelReading()
     return Data(

@@ -42,18 +42,20 @@ class _Kept:
 
 
 class InspectionCache:
-    """Those of one daemon."""
+    """The inspections of one daemon."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    def through(self, workers: Workers) -> Remembering:
-        """`workers`, but for inspections that were made before."""
-        return Remembering(workers, self)
+    def through(self, workers: Workers) -> CachingWorkers:
+        """Return `workers` with this cache in front of their inspections."""
+        return CachingWorkers(workers, self)
 
     async def inspect(self, workers: Workers, request: InspectRequest, tell: Tell) -> Ended:
-        """As the worker would: its lines go to `tell`, those of problems even the second time."""
+        """Return the kept result of an equal inspection, or run a worker. `tell` takes the worker's
+        lines; of a kept result, those of problems alone.
+        """
         async with self._turn:
             key = await bounded(request.model, _key, request)
             kept = self._kept.get(key)
@@ -75,8 +77,8 @@ class InspectionCache:
             return ended
 
 
-class Remembering:
-    """Workers that make no inspection twice."""
+class CachingWorkers:
+    """Workers that repeat no inspection."""
 
     def __init__(self, workers: Workers, inspections: InspectionCache) -> None:
         self._workers = workers
@@ -101,7 +103,7 @@ class Remembering:
         lease: bool,
         on_progress: Callable[[Line], None] | None = None,
     ) -> WorkerResult[Result]:
-        """As `Workers.run_worker`."""
+        """Run a worker as `Workers.run_worker` does; an inspection goes through the cache."""
         if role.name != INSPECT.name:
             return await self._workers.run_worker(
                 role, request, lease=lease, on_progress=on_progress
@@ -118,7 +120,9 @@ class Remembering:
 
 
 def _is_whole(result: object) -> bool:
-    """Whether nothing was missing that somebody may put right without touching the files."""
+    """Return whether the result is complete, so that nothing in it can change while the files stay
+    the same.
+    """
     if not isinstance(result, InspectResult) or None in (result.train, result.valid):
         return False
     loaded = result.tokenizer is None or result.tokenizer.loaded
@@ -126,7 +130,9 @@ def _is_whole(result: object) -> bool:
 
 
 def _key(request: InspectRequest) -> str:
-    """Changes with the request, the files, the tokenizer and the packages that read them."""
+    """Return a key that changes with the request, the files, the tokenizer and the packages that
+    read them.
+    """
     files = [request.train, request.valid]
     files += [str(Path(request.model) / name) for name in _OF_MODEL] if request.model else []
     packages = [_version(package.distribution) for package in PACKAGES]

@@ -1,4 +1,4 @@
-"""Between queue and preflight: what a submit foresees, the probe and the plan at a job's turn."""
+"""Connects queue and preflight: the forecast at submit, probe and plan at a job's turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.facts import Facts
 from safetraind.preflight.gather_facts import gather_facts
-from safetraind.preflight.inspection_cache import InspectionCache, Remembering
+from safetraind.preflight.inspection_cache import CachingWorkers, InspectionCache
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.submit_checks import noteworthy, quick
 from safetraind.processes.ephemeral import EphemeralWorkers
@@ -30,7 +30,7 @@ from safetraind.storage import training_state
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.job_document import NOT_THE_TRAINING, Forecast
 from safetraind.worker_messages.fetch_messages import FETCH, FetchLine, FetchRequest
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 # A submit reads the data for at most so long; what it has not seen waits for the job's turn.
 FORESEE_SECONDS = 20.0
@@ -46,14 +46,14 @@ _FREE_IN_GOING_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What the checks at submit found and predict."""
+    """The findings and predictions of the checks at submit."""
 
     findings: tuple[Finding, ...] = ()
     forecast: Forecast = field(default_factory=Forecast)
 
 
 class Planning:
-    """Preflight as the queue needs it."""
+    """The preflight of queued jobs."""
 
     def __init__(self, home: Home, models: Models, supervisor: Supervisor) -> None:
         self._home = home
@@ -63,11 +63,12 @@ class Planning:
         self.phase = ""
 
     async def foresee(self, spec: JobSpec, *, idle: bool) -> Foreseen:
-        """All that can be known without the GPU. Raises Blocked with the first finding that blocks,
-        and what the hub raises where a model that is not here cannot be downloaded.
+        """Return what can be known without the GPU.
 
-        `idle`: what is free now is what the job will find; else it is judged by what the machine
-        has at all. Large files are read for FORESEE_SECONDS; the rest is left to the job's turn.
+        Raises Blocked with the first finding that blocks, and the hub's error for a missing model
+        that cannot be downloaded. `idle`: judge by the memory that is free now; else by all memory
+        of the machine. Large files are read for FORESEE_SECONDS. The rest is read when the job's
+        turn comes.
         """
         folder = await bounded(spec.model, self._folder, spec.model)
         facts = await bounded(spec.output, gather_facts, spec, self._home, folder)
@@ -89,10 +90,10 @@ class Planning:
         return _forecast(preflight_run)
 
     async def check(self, spec: JobSpec, launcher: EphemeralWorkers) -> Plan | Finding:
-        """Run a complete preflight: the plan, or what blocks the training.
+        """Run a complete preflight. Return the plan, or the finding that blocks the training.
 
-        A training that goes on under a new plan keeps all that its schedule depends on. `phase`
-        is what is being done meanwhile.
+        A training that continues under a new plan keeps all that its schedule depends on. `phase`
+        has the preflight's phase meanwhile.
         """
         try:
             return await self._checked(spec, launcher)
@@ -114,7 +115,7 @@ class Planning:
             spec, workers, self._home, model, effective_batch=effective_batch
         )
         async for step in preflight_run.run():
-            if isinstance(step, Progress):
+            if isinstance(step, WorkerProgress):
                 self.phase = step.phase
         if preflight_run.plan is not None:
             return preflight_run.plan
@@ -128,29 +129,30 @@ class Planning:
     def preflight_run(
         self, spec: JobSpec, launcher: EphemeralWorkers, *, thorough: bool = False
     ) -> PreflightRun:
-        """A preflight to run; a model that is not on this machine is fetched on the way.
+        """Return a preflight to run; a model that is not on this machine is fetched on the way.
 
         Raises what `Models.resolve` raises.
         """
         source = self._models.resolve(spec.model)
         bring = partial(fetch, source.path, launcher)
-        workers: Remembering = self._inspections.through(launcher)
+        workers: CachingWorkers = self._inspections.through(launcher)
         return PreflightRun(
             spec, workers, self._home, located(source), bring=bring, thorough=thorough
         )
 
 
 def located(source: Source) -> Path | None:
-    """The model's folder on this machine; None where it is still at the hub."""
+    """Return the model's folder on this machine; None where it is still at the hub."""
     return hub_snapshot(source.path) if source.hub else Path(source.path)
 
 
 async def fetch(
     repository: str, launcher: EphemeralWorkers
-) -> AsyncGenerator[Progress | int | Path, None]:
-    """Downloads a repository of the hub in a child process: its bytes, progress, its folder.
+) -> AsyncGenerator[WorkerProgress | int | Path, None]:
+    """Download a repository of the hub in a child process. Yield its size in bytes, the progress,
+    and last its folder.
 
-    Raises what the hub raised, NoRoom before anything is downloaded where the disk is too small.
+    Raises the hub's error, and NoRoom before the download where the disk is too small.
     """
     lines: asyncio.Queue[FetchLine | None] = asyncio.Queue()
     request = FetchRequest(repository)
@@ -159,12 +161,12 @@ async def fetch(
     )
     work.add_done_callback(lambda _: lines.put_nowait(None))
     try:
-        yield Progress("downloading")
+        yield WorkerProgress("downloading")
         while (line := await lines.get()) is not None:
             if line.bytes is not None:
                 yield line.bytes
             elif line.done is not None:
-                yield Progress("downloading", line.done)
+                yield WorkerProgress("downloading", line.done)
         ended = await work
     finally:
         work.cancel()
@@ -174,10 +176,10 @@ async def fetch(
 
 
 async def _obtainable(repository: str, launcher: EphemeralWorkers) -> None:
-    """Ask the hub for a repository's size, and download nothing.
+    """Ask the hub for a repository's size, without a download.
 
-    Raises what the hub raised, NoRoom where the disk is too small. A hub that does not answer in
-    _HUB_SECONDS is left to the job's turn.
+    Raises the hub's error, and NoRoom where the disk is too small. A hub that does not answer
+    within _HUB_SECONDS is asked again when the job's turn comes.
     """
     request = FetchRequest(repository, dry_run=True)
     try:
@@ -196,7 +198,7 @@ async def _fetched(repository: str, launcher: EphemeralWorkers) -> Path:
 
 
 def is_blocking(finding: Finding) -> bool:
-    """Whether nothing can be trained until it is mended."""
+    """Return whether the finding prevents any training."""
     return finding.blocks and finding.status is Status.FAILED
 
 
@@ -207,7 +209,9 @@ def _reject(findings: list[Finding]) -> None:
 
 
 def _seen_so_far(problems: Sequence[Finding]) -> list[Finding]:
-    """What is wrong with files that were not read to their end, as a whole preflight says it."""
+    """Return the problems found so far in files that were not read to their end, worded as by a
+    whole preflight.
+    """
     wrong = [problem for problem in problems if problem.status is Status.FAILED]
     if not wrong or wrong[0].blocks:
         return wrong
@@ -219,14 +223,16 @@ def _seen_so_far(problems: Sequence[Finding]) -> list[Finding]:
 
 
 def _left_alone(facts: Facts) -> Facts:
-    """As if nothing else used the machine's memory: what does so now may be gone by then."""
+    """Return the facts for a machine whose memory nothing else uses: what uses it now may have
+    ended when the job starts.
+    """
     host = facts.host
     free = dataclasses.replace(host, memory_free=host.memory_usable, limit_used=0, swap_used=0)
     return dataclasses.replace(facts, host=free)
 
 
 def _forecast(preflight_run: PreflightRun) -> Foreseen:
-    """What the preflight found and predicts. Raises Blocked."""
+    """Return the preflight's findings and prediction. Raises Blocked."""
     *others, last = preflight_run.findings
     if last.code.startswith("plan.refused") and not _is_sure(preflight_run):
         preflight_run.findings[:] = [*others, dataclasses.replace(last, status=Status.WARNING)]
@@ -246,7 +252,7 @@ def _forecast(preflight_run: PreflightRun) -> Foreseen:
 
 
 def _is_sure(preflight_run: PreflightRun) -> bool:
-    """Whether a refusal stands unmeasured: with more room it would not fit either."""
+    """Return whether a refusal stands unmeasured: with more room it would not fit either."""
     question = preflight_run.question
     if question is None or preflight_run.measures:
         return True
@@ -255,8 +261,10 @@ def _is_sure(preflight_run: PreflightRun) -> bool:
 
 
 def _going_on(spec: JobSpec) -> tuple[JobSpec, int]:
-    """The settings that stand, and the effective batch, where the output folder's training has
-    checkpoints to go on from; else as they are, and 0.
+    """Return the settings and the effective batch of the training in the output folder, if it can
+    continue.
+
+    Else return the specification unchanged, and 0.
     """
     state = training_state.read(Path(spec.output))
     if state is None or not state.checkpoints or not state.plan:

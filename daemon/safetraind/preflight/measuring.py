@@ -1,4 +1,4 @@
-"""Measures for one preflight: what was measured before, and probes for what is still missing."""
+"""The measures of one preflight: earlier ones, and probes for those that are missing."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from safetraind.planner.pilot import pilot_request
 from safetraind.preflight.probing import Round, run_round
 from safetraind.worker_messages.pilot_messages import PILOT, PilotResult
 from safetraind.worker_messages.probe_messages import Measure, ProbeRequest, ProbeResult, Setup
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_ROUNDS = 8
 _PILOT_START_SECONDS = 120.0  # to load, tokenize and compile, beyond the time for its steps
-_MOST_PROBES = 3  # of one round, where somebody else ends them
+_MOST_PROBES = 3  # of one round, where a user or the system ends them
 
 
 class Measuring:
-    """What one preflight knows by measuring, and the question that it asks the planner."""
+    """The measurements of one preflight, and the planner's question made of them."""
 
     def __init__(
         self, spec: JobSpec, workers: Workers, home: Home, *, effective_batch: int, seconds: float
     ) -> None:
-        """`seconds`: for all probes together. `effective_batch`: see `Question`."""
+        """`seconds`: the time limit of all probes together. `effective_batch`: see `Question`."""
         self.measures: list[Measure] = []
         self._spec = spec
         self._workers = workers
@@ -51,20 +51,21 @@ class Measuring:
 
     @property
     def outside(self) -> int:
-        """What the worker costs beside MLX's arrays, in bytes.
+        """The worker's memory beside MLX's arrays, in bytes.
 
-        The least that was seen: a probe that tries several setups keeps scraps of each.
+        The least that was seen, since a probe that tries several setups keeps remainders of each.
         """
         seen = [measure.outside for measure in self.measures if measure.outside]
         return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
 
     async def run(
         self, facts: Facts, *, loads_only: bool
-    ) -> AsyncGenerator[Progress | Facts, None]:
-        """Yield progress, and last the facts with device, loading and what was too slow.
+    ) -> AsyncGenerator[WorkerProgress | Facts, None]:
+        """Probe, yielding progress, and yield last the facts: device, loading and what was too
+        slow.
 
-        `loads_only`: something blocks already; the model is loaded, to find what else is wrong, and
-        no step is measured.
+        `loads_only`: something blocks already. The model is loaded, to find other problems, and no
+        step is measured.
         """
         self._loads_only = loads_only
         cache = MeasurementCache(self._home.learned, key_of(facts))
@@ -83,13 +84,13 @@ class Measuring:
                     facts = step
                 else:
                     yield step
-        if self._is_measured(facts):  # what was too slow would have been better to know, no more
+        if self._is_measured(facts):  # the slow setup would only have added detail
             facts = dataclasses.replace(facts, too_slow=0.0)
         yield facts
 
     async def _rounds(
         self, facts: Facts, cache: MeasurementCache
-    ) -> AsyncGenerator[Progress | Facts, None]:
+    ) -> AsyncGenerator[WorkerProgress | Facts, None]:
         """Probe until nothing more could change the plan, or the time for it is over."""
         end = time.monotonic() + self._seconds
         for number in range(_MOST_ROUNDS):
@@ -102,7 +103,7 @@ class Measuring:
             for _ in range(_MOST_PROBES):
                 async with aclosing(run_round(self._workers, request, left)) as run:
                     async for step in run:
-                        if isinstance(step, Progress):
+                        if isinstance(step, WorkerProgress):
                             yield step
                         else:
                             done = step
@@ -119,7 +120,7 @@ class Measuring:
                 return
 
     def question(self, facts: Facts) -> Question | None:
-        """What the planner is asked; None while data or model say too little."""
+        """Return the planner's question; None while data or model are not known well enough."""
         data, model, device = facts.data, facts.model, facts.device
         if data is None or data.train is None or data.train.lengths is None:
             return None
@@ -146,7 +147,7 @@ class Measuring:
             pilot_failed=self._pilot_failed,
         )
 
-    async def try_rates(self, facts: Facts) -> AsyncGenerator[Progress, None]:
+    async def try_rates(self, facts: Facts) -> AsyncGenerator[WorkerProgress, None]:
         """Run the pilot, where one is wanted and its rate would be used."""
         question, chosen = self.question(facts), self._spec.settings
         wanted = self._spec.complete_settings.pilot_minutes and "learning_rate" not in chosen
@@ -155,7 +156,7 @@ class Measuring:
         plan = choose_plan.plan(question, self.measures)
         if isinstance(plan, Finding):
             return
-        yield Progress("pilot")
+        yield WorkerProgress("pilot")
         request = pilot_request(self._spec, plan)
         try:
             async with asyncio.timeout(_PILOT_START_SECONDS + request.seconds):
@@ -171,7 +172,9 @@ class Measuring:
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
     def _next_setups(self, facts: Facts) -> list[Setup]:
-        """What a probe should run next; nothing where nothing more could change the plan."""
+        """Return the setups that a probe should run next; empty where nothing more could change the
+        plan.
+        """
         question = self.question(facts)
         if question is None or self._loads_only:
             return []
@@ -191,7 +194,9 @@ class Measuring:
         )
 
     def _conclude(self, facts: Facts, done: Round, cache: MeasurementCache) -> Facts:
-        """Take in what a round found, and keep what holds for the next time as well."""
+        """Return the facts with a round's results, and keep those that hold for the next time as
+        well.
+        """
         question = self.question(facts)
         limit = question.budget.limit if question else 0
         done.judge_end(facts.model.path, limit)

@@ -34,7 +34,7 @@ from safetraind.preflight.probing import PROBE_SECONDS, THOROUGH_SECONDS
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.worker_messages.inspect_messages import INSPECT, InspectLine, Package
 from safetraind.worker_messages.probe_messages import Measure
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import Workers
 
 _MOST_INSPECTIONS = 3
@@ -47,7 +47,7 @@ class SectionStarted:
     section: str
 
 
-PROBING = Progress("probing")  # next comes what needs the GPU
+PROBING = WorkerProgress("probing")  # next comes what needs the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,9 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How it came out. Paths are empty where nothing could be written."""
+    """The counts of a preflight's findings, and its files. A path is empty where nothing could be
+    written.
+    """
 
     passed: int
     failed: int
@@ -70,10 +72,10 @@ class Summary:
     config_path: str
 
 
-Step = SectionStarted | Finding | Progress | Recommendation | Summary
+Step = SectionStarted | Finding | WorkerProgress | Recommendation | Summary
 # Brings the model here: its bytes once they are known, progress, and last its folder. Raises
 # SafetrainError.
-Bring = Callable[[], AsyncGenerator[Progress | int | Path, None]]
+Bring = Callable[[], AsyncGenerator[WorkerProgress | int | Path, None]]
 
 
 class PreflightRun:
@@ -94,7 +96,7 @@ class PreflightRun:
         """`model`: the folder on this machine, None for one that `bring` downloads.
 
         `facts`: of `gather`, where they are known already. `effective_batch`: that of a training
-        that goes on; 0: the planner decides. `thorough`: measuring may take as long as it takes.
+        that continues; 0: the planner decides. `thorough`: measuring may take as long as it takes.
         """
         self.spec = spec
         self.plan: Plan | None = None
@@ -112,28 +114,28 @@ class PreflightRun:
 
     @property
     def blocked(self) -> bool:
-        """Something was found that must be mended before anything can be trained."""
+        """Whether a finding blocks all training."""
         return any(f.blocks and f.status is Status.FAILED for f in self.findings)
 
     @property
     def measures(self) -> list[Measure]:
-        """What is known by measuring, of this preflight and of earlier ones."""
+        """The measures of this preflight and of earlier ones."""
         return self._measuring.measures
 
     @property
     def question(self) -> Question | None:
-        """What the planner is asked; None while data or model say too little."""
+        """The planner's question; None while data or model are not known well enough."""
         return self._measuring.question(self._facts)
 
     async def run(self) -> AsyncGenerator[Step, None]:
-        """`judged`, then the two files and the summary."""
+        """Yield the steps of `judged`, then write the two files and yield the summary."""
         async with aclosing(self.judged()) as judged:
             async for step in judged:
                 yield step
         yield await bounded(self.spec.output, self._summarise)
 
     async def judged(self) -> AsyncGenerator[Step, None]:
-        """The sections in order, each followed by its findings. Writes nothing."""
+        """Yield the sections in order, each followed by its findings. Writes nothing."""
         facts = self._gathered
         if facts is None:
             model = self._model
@@ -157,9 +159,9 @@ class PreflightRun:
     async def _gather_for(
         self, section: str, inspection: asyncio.Task[None]
     ) -> AsyncGenerator[Step, None]:
-        """What a section needs to know beyond the first facts."""
+        """Gather the facts that a section needs beyond the first ones, and yield the progress."""
         if section == "dependencies":
-            yield Progress("inspecting")
+            yield WorkerProgress("inspecting")
             await inspection
         elif section == "recommendation" and not self.blocked:
             async with aclosing(self._measuring.try_rates(self._facts)) as tried:
@@ -172,7 +174,7 @@ class PreflightRun:
                     yield step
 
     def _judge(self, section: str) -> list[Finding]:
-        """The findings of a section; where it is judged once more, those that are new."""
+        """Return the findings of a section; where it is judged once more, those that are new."""
         found = list(carry_out(of_section(section), self.spec, self._facts, self._failed))
         found = [finding for finding in found if finding not in self.findings]
         self.findings += found
@@ -181,7 +183,7 @@ class PreflightRun:
     async def _fetched(self) -> AsyncGenerator[Step, None]:
         """Download the model, then judge again what depends on it: lengths, speed.
 
-        Not where something blocks already: gigabytes would come for nothing.
+        Nothing is downloaded where something blocks already.
         """
         if self._bring is None or self._facts.model.path or self.blocked:
             return
@@ -201,7 +203,7 @@ class PreflightRun:
         self._facts = dataclasses.replace(self._facts, model=model)
         if not model.path:
             return
-        yield Progress("inspecting")
+        yield WorkerProgress("inspecting")
         await self._inspect()
         for finding in self._judge("data"):
             yield finding
@@ -263,7 +265,7 @@ class PreflightRun:
                     yield step
 
     def _data_blocks(self) -> bool:
-        """Whether the data section, judged later, will block."""
+        """Return whether the data section, judged later, will block."""
         found = carry_out(of_section("data"), self.spec, self._facts, set(self._failed))
         return any(f.blocks and f.status is Status.FAILED for f in found)
 

@@ -23,7 +23,7 @@ from safetraind.worker_messages.probe_messages import (
     ProbeResult,
     Setup,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import WorkerResult, Workers
 
 # Within the two minutes of a preflight; `--thorough` takes as long as it takes.
@@ -35,7 +35,7 @@ _ORDINARY = range(1, 126)  # exit codes of a process that raised an exception; 1
 
 
 class Round:
-    """One probe: what was found, line by line, and how it ended."""
+    """One probe: its findings, line by line, and its end."""
 
     def __init__(self) -> None:
         self.found = ProbeResult()
@@ -43,8 +43,8 @@ class Round:
         self._trying: Setup | None = None
         self._out_of_memory = False
 
-    def note(self, line: ProbeLine) -> Progress | None:
-        """Take in a line of the worker; its progress is returned."""
+    def note(self, line: ProbeLine) -> WorkerProgress | None:
+        """Take in a line of the worker. Return its progress, if it holds any."""
         self._trying = None if line.measure else line.trying or self._trying
         self._out_of_memory = self._out_of_memory or bool(line.out_of_memory)
         self.found = self.found.plus(line)
@@ -57,7 +57,7 @@ class Round:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether somebody ended the worker, which tells nothing of what it tried.
+        """Whether a user or the system ended the worker, which says nothing about its setup.
 
         A SIGKILL is somebody's where the kernel counts its own for memory, and counted none.
         """
@@ -68,10 +68,10 @@ class Round:
         return killed or note.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def judge_end(self, model: str, limit: int) -> None:
-        """Add to what was found what follows from the end of the worker.
+        """Add the findings that follow from the worker's end.
 
-        Out of time: `slow`. Out of memory, or a death by a signal: the setup that was being tried
-        does not fit into `limit` bytes. Anything else that was raised: the model fails, and how.
+        Out of time: `slow`. Out of memory, or a death by a signal: the setup being tried does not
+        fit into `limit` bytes. Any other exception: the model fails with that reason.
         """
         if self.is_whole:
             return
@@ -94,8 +94,8 @@ class Round:
 
 async def run_round(
     workers: Workers, request: ProbeRequest, seconds: float
-) -> AsyncGenerator[Progress | Round, None]:
-    """Run one probe within `seconds`: its progress as it comes, and last what came of it.
+) -> AsyncGenerator[WorkerProgress | Round, None]:
+    """Run one probe within `seconds`. Yield its progress, and last the round.
 
     A worker that does not end in time is killed, and its round has no `ended`.
     """
@@ -125,11 +125,11 @@ def _failure(code: str, model: str, reason: str) -> Loaded:
 
 
 def _raised(ended: WorkerResult[ProbeResult]) -> bool:
-    """Whether the worker ended by an exception, and not by a signal or the kernel."""
+    """Return whether the worker ended by an exception, and not by a signal or the kernel."""
     return ended.exit.code in _ORDINARY and not ended.exit.oom_kills
 
 
 def _last_line(ended: WorkerResult[ProbeResult]) -> str:
-    """The last line of what it printed: of a traceback, the exception."""
+    """Return the last line of the worker's log. Of a traceback, that is the exception."""
     lines = ended.log.strip().splitlines()
     return lines[-1][:200] if lines else ""

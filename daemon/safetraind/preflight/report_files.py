@@ -29,7 +29,9 @@ _FIRST = (
 
 
 def recommended_config(plan: Plan) -> dict[str, Any]:
-    """All settings of the plan, those of the user's document first; `submit --config` takes it."""
+    """Return all settings of the plan, those of the user's document first, as `submit --config`
+    reads them.
+    """
     settings: dict[str, Any] = to_plain(plan.settings)
     return {name: settings[name] for name in _FIRST} | settings
 
@@ -41,7 +43,7 @@ def report(
     plan: Plan | None,
     counts: Mapping[str, int],
 ) -> dict[str, Any]:
-    """All that was found, as JSON: facts, findings with their English sentence, plan."""
+    """Return the report as JSON: facts, findings with their English sentence, plan."""
     with_text = [{**to_plain(finding), "text": say(finding, lang="en")} for finding in findings]
     return {
         "format": 1,
@@ -56,7 +58,7 @@ def report(
 
 
 def write_files(output: Path, content: Mapping[str, Any], plan: Plan | None) -> tuple[str, str]:
-    """Writes the report, and the configuration where there is one; returns both paths.
+    """Write the report, and the configuration where there is one. Return both paths.
 
     Raises OSError where the folder cannot be written.
     """

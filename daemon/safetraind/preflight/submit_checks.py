@@ -18,7 +18,7 @@ _NEED_A_WORKER = frozenset(
 
 
 def quick(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """What is wrong, or worth knowing, before anything is read; good news are left out.
+    """Return the failures and warnings of the checks that read no file and need no worker.
 
     A finding that blocks rejects the job.
     """
@@ -27,5 +27,5 @@ def quick(spec: JobSpec, facts: Facts) -> list[Finding]:
 
 
 def noteworthy(findings: Iterable[Finding]) -> list[Finding]:
-    """Failures and warnings."""
+    """Return failures and warnings."""
     return [f for f in findings if f.status in (Status.FAILED, Status.WARNING)]

@@ -30,8 +30,10 @@ _TOPS = 64
 
 @dataclass(frozen=True, slots=True)
 class Suggestions:
-    """The models, and what they were judged by. `room`: bytes that arrays can have; `speed`: None
-    where nothing was trained or measured on this machine.
+    """The models, and the facts they were judged by.
+
+    `room`: bytes that arrays can have. `speed`: None where nothing was trained or measured on this
+    machine.
     """
 
     models: list[Suggestion]
@@ -42,7 +44,8 @@ class Suggestions:
 
 
 def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggestions:
-    """Judges the table for this machine; takes as long as reading the file `train` once does.
+    """Judge the table of models for this machine. It takes as long as reading the file `train`
+    once.
 
     Raises NotFound where the file does not exist, InvalidInput where it cannot be read or is empty.
     """
@@ -52,7 +55,7 @@ def suggestions(home: Home, train: str = "", memory_budget: int = 0) -> Suggesti
 
 
 def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -> Suggestions:
-    """The table judged by gathered facts."""
+    """Return the table, judged by gathered facts."""
     budget = budget_for(spec, facts)
     question = Question(
         spec=spec,
@@ -71,12 +74,12 @@ def judged(facts: Facts, spec: JobSpec, lengths: Lengths, speed: Speed | None) -
 
 
 def usual_lengths() -> Lengths:
-    """What is planned for where no data is named: 1,000 samples of 512 tokens."""
+    """Return the lengths assumed where no data is named: 1,000 samples of 512 tokens."""
     return _lengths(Counter({_USUAL_LENGTH: _USUAL_SAMPLES}))
 
 
 def rough_lengths(file: Path) -> Lengths:
-    """The samples of a JSON lines file by length, from the bytes of its lines.
+    """Return the samples of a JSON lines file by length, from the bytes of its lines.
 
     Raises NotFound where it does not exist, InvalidInput where it cannot be read or is empty.
     """
@@ -98,7 +101,9 @@ def _tokens(line: bytes) -> int:
 
 
 def _lengths(counts: Counter[int]) -> Lengths:
-    """Half of each sample is taken to be its answer."""
+    """Return `Lengths` of samples counted by tokens. Half of each sample is taken to be its
+    answer.
+    """
     pairs = sorted(counts.items())
     tops = [(n, n // 2) for n, count in reversed(pairs) for _ in range(min(count, _TOPS))][:_TOPS]
     return Lengths(
@@ -110,13 +115,13 @@ def _lengths(counts: Counter[int]) -> Lengths:
 
 
 def known_speed(home: Home) -> Speed | None:
-    """The fastest setup of the model that was measured last on this machine; None without one."""
+    """Return the fastest setup of the last measured model on this machine; None without one."""
     newest = max(_measured(home), key=lambda found: found[0], default=None)
     return newest[1] if newest else None
 
 
 def _measured(home: Home) -> Iterator[tuple[float, Speed]]:
-    """Each model's time of measuring and speed."""
+    """Yield the time of measuring and the speed of each model."""
     for known in all_known(home.learned):
         timed = [measure for measure in known.found.measures if measure.tokens_per_second]
         if known.shape is not None and timed:

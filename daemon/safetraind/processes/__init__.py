@@ -1,1 +1,3 @@
-"""Processes below the daemon: supervisor, keeper, lease, ephemeral workers, inference server."""
+"""Processes below the daemon: supervisor, keeper, locks, lease, ephemeral workers, inference
+server.
+"""

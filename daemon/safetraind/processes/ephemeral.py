@@ -23,7 +23,7 @@ import psutil
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import Home, RunFolder, private
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage import documents
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
@@ -38,8 +38,8 @@ _LOOKS = 5  # at its progress, between two at its memory
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`quiet_seconds`: how long a worker may write nothing. `memory`: bytes it may cost, 0: what
-    the machine has.
+    """Limits of a worker. `quiet_seconds`: the longest time without output. `memory`: bytes, 0: all
+    of the machine's.
     """
 
     quiet_seconds: float
@@ -65,13 +65,13 @@ class EphemeralWorkers:
     """Starts ephemeral workers; those that need the GPU share the one lease it was given."""
 
     def __init__(self, home: Home, supervisor: Supervisor, lease: int | None = None) -> None:
-        """`lease`: a descriptor that holds the lease, or None: then none can be had."""
+        """`lease`: a descriptor that holds the GPU lease; None where it cannot be had."""
         self._home = home
         self._supervisor = supervisor
         self._lease = lease
 
     def lend(self, lease: int | None) -> None:
-        """Gives it the lease for what it starts from now on; None takes it back."""
+        """Set the lease for workers started from now on; None takes it back."""
         self._lease = lease
 
     @property
@@ -87,7 +87,7 @@ class EphemeralWorkers:
         lease: bool,
         on_progress: Callable[[Line], None] | None = None,
     ) -> WorkerResult[Result]:
-        """Run a worker to its end; its lines go to `on_progress` as they come.
+        """Run a worker to its end. `on_progress` takes its lines.
 
         Cancelling this call kills it, and so does its limit. Raises OSError where it can't be
         started.
@@ -132,7 +132,7 @@ def _note(role: Role[Line, Result], on_progress: Callable[[Line], None], text: b
 
 
 async def _accompany(run: RunFolder, role: str, worker: Worker, note: Note | None) -> str:
-    """Hand on its lines until it ends, or kill it at its limit, which is then returned."""
+    """Pass the worker's lines on until it ends. Kill it at a limit, and return that limit."""
     path = run.partial
     limit = LIMITS.get(role, _ANY)
     ended = asyncio.ensure_future(worker.ended())
@@ -172,7 +172,7 @@ def _size(path: Path) -> int:
 
 
 def _new_lines(path: Path, offset: int, note: Note | None) -> int:
-    """Hand on the whole lines behind byte `offset`; return where the next reading begins."""
+    """Pass on the complete lines after byte `offset`. Return the offset of the next reading."""
     if note is None:
         return offset
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
@@ -184,7 +184,7 @@ def _new_lines(path: Path, offset: int, note: Note | None) -> int:
 
 
 async def _end(worker: Worker) -> None:
-    """Kills it if it still lives, and waits, whatever cancels us meanwhile."""
+    """Kill the worker if it still lives, and wait for its end, even if this call is cancelled."""
     worker.kill()
     await asyncio.shield(worker.ended())
 

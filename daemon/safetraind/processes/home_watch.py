@@ -1,4 +1,4 @@
-"""What can be lost of the home of a living daemon: its lock, its database, or all of it."""
+"""Detects the loss of a living daemon's home: of its lock, of its database, or of all of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
-from safetraind.processes.lease import try_lock
+from safetraind.processes.locks import try_lock
 
 Identity = tuple[int, int]  # device and inode
 
 
 class Loss(StrEnum):
-    """What is gone, or is another's by now."""
+    """The part of the home that is gone, or that belongs to another daemon."""
 
     HOME = "home"
     LOCK = "lock"
@@ -26,7 +26,7 @@ class HomeWatch:
     """The files of the home as the daemon found or made them."""
 
     def __init__(self, home: Home) -> None:
-        """Take them as they are now; the daemon's lock is held and its database open."""
+        """Note the files' identities. The daemon holds its lock and has its database open."""
         self._home = home
         self._root = identity(home.root)
         self._known: dict[Loss, Identity | None] = {}
@@ -34,11 +34,11 @@ class HomeWatch:
             self.renewed(loss)
 
     def renewed(self, loss: Loss) -> None:
-        """Take a file as it is now, because the daemon has just made it."""
+        """Note the identity of a file that the daemon has just made."""
         self._known[loss] = identity(self._path(loss))
 
     def look(self) -> Loss | None:
-        """Return the worst that is lost; None where everything is there.
+        """Return the gravest loss; None where everything is there.
 
         A home is gone where its folder is, and where none of its files is left in it, as in the
         middle of a deletion.
@@ -71,7 +71,7 @@ class HomeLock:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
@@ -83,7 +83,9 @@ def write_pid(lock: int) -> None:
 
 
 def identity(path: Path) -> Identity | None:
-    """Return device and inode of what is at `path`, links not followed; None: nothing is."""
+    """Return device and inode of the file at `path`, without following links; None where there is
+    none.
+    """
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -11,7 +11,8 @@ from pathlib import Path
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Broken, Busy
 from safetrain_shared.paths import Home, private
-from safetraind.processes.lease import Lease, try_lock
+from safetraind.processes.lease import Lease
+from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage.durable import write_json
 from safetraind.worker_messages.serve_messages import ServeRequest
@@ -37,11 +38,11 @@ class InferenceServer:
 
     @property
     def lives(self) -> bool:
-        """Whether it can be asked without taking the lease."""
+        """Whether the server can be asked without taking the lease."""
         return self._worker is not None
 
     async def socket(self, request: ServeRequest) -> Path:
-        """Where to ask, once a worker listens; `request`: for one that has to be started.
+        """Return the socket to ask at, once a worker listens. `request` starts one where none runs.
 
         Raises Busy where another process holds the lease, Broken where no worker comes up.
         """
@@ -54,7 +55,7 @@ class InferenceServer:
         raise Broken("daemon.broken", reason=_NAME, log=str(self._run.log))
 
     async def _listens(self) -> bool:
-        """Waits until the worker listens; False where it ends instead."""
+        """Wait until the worker listens. Return False where it ends instead."""
         while self._worker is not None:
             if self._run.socket.exists():
                 return True
@@ -62,7 +63,7 @@ class InferenceServer:
         return False
 
     async def leave(self) -> None:
-        """Ends the worker and frees the lease: politely, then at once."""
+        """End the worker, politely at first, and free the lease."""
         async with self._starting:
             worker, task = self._worker, self._task
             if worker is None or task is None:

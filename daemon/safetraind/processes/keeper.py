@@ -1,10 +1,10 @@
-"""The small parent of one worker: waits for it and writes down how it ended.
+"""The small parent of one worker: waits for it, and writes the cause of its end.
 
-`keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default
-`python -m safetraind.worker`. A daemon that was started anew is not the worker's parent and could
-never learn its exit status; this program can. It imports the standard library alone, so that an
-upgrade under a running training can't break it. An ephemeral worker (probe, serve, inspect) gets a
-pipe as its keeper's standard input and is ended when the daemon at the other end is gone.
+`keeper.py RUN_FOLDER ROLE [COMMAND …]` runs `COMMAND … ROLE RUN_FOLDER`, by default `python -m
+safetraind.worker`. A daemon that was started anew is not the worker's parent and could never learn
+its exit status; this program can. It imports the standard library alone, so that an upgrade under a
+running training can't break it. An ephemeral worker (probe, serve, inspect) gets a pipe as its
+keeper's standard input and is ended when the daemon at the other end is gone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the worker to its end and writes `exit.json`. Returns 0 once that is done."""
+    """Run the worker to its end and write `exit.json`. Return 0 once that is done."""
     run, role = Path(arguments[0]), arguments[1]
     attempt = _attempt(run)
     command = arguments[2:] or [sys.executable, "-m", "safetraind.worker"]
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _descriptors() -> list[int]:
-    """The locks that the worker must go on holding, should this keeper be killed."""
+    """Return the locks that the worker keeps if this keeper is killed."""
     names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD")
     return [int(os.environ[name]) for name in names if name in os.environ]
 
@@ -96,14 +96,15 @@ def _end_with_daemon(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_awake(pid: int) -> None:
-    """Holds off idle sleep on a Mac while the worker lives."""
+    """Prevent idle sleep on a Mac while the worker lives."""
     if sys.platform == "darwin":
         subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
 
 
 class _Sampler:
-    """Takes the worker's footprint every two seconds, and on a Mac the system's memory pressure;
-    the last ones tell how it died. Keeps its log small, too.
+    """Samples the worker's footprint every two seconds, and on a Mac the system's memory pressure.
+
+    The last samples are evidence of the cause of death. It also keeps the worker's log small.
     """
 
     def __init__(self, pid: int, log: Path) -> None:
@@ -122,8 +123,9 @@ class _Sampler:
 
 
 def _bound(log: Path) -> None:
-    """Cuts a log that grew too large to its newest part. Whoever writes it appends, and goes on
-    behind that.
+    """Cut a log that grew too large to its newest part.
+
+    Its writers append, and so continue behind that part.
     """
     with contextlib.suppress(OSError):
         size = log.stat().st_size
@@ -136,7 +138,9 @@ def _bound(log: Path) -> None:
 
 
 def _pressure() -> int:
-    """The kernel's own level on macOS: 1 normal, 2 warning, 4 critical. 0 where there is none."""
+    """Return the kernel's own level on macOS: 1 normal, 2 warning, 4 critical. 0 where there is
+    none.
+    """
     level = ctypes.c_int(0)
     if sys.platform == "darwin":
         size, name = ctypes.c_size_t(ctypes.sizeof(level)), b"kern.memorystatus_vm_pressure_level"
@@ -145,7 +149,7 @@ def _pressure() -> int:
 
 
 def footprint(pid: int) -> int | None:
-    """Bytes a process has of the machine: phys_footprint on macOS, PSS on Linux.
+    """Return the footprint of a process in bytes: phys_footprint on macOS, PSS on Linux.
 
     None once the process is gone.
     """
@@ -164,14 +168,14 @@ def footprint(pid: int) -> int | None:
 
 
 class _KernelKills:
-    """Kills for memory by the kernel, since this was made."""
+    """Counts the kernel's kills for memory since this object was made."""
 
     def __init__(self) -> None:
         self._in_group, self._anywhere = _kills_in_group(), _kills_anywhere()
 
     def since_then(self) -> int | None:
-        """In this process's control group. Where that count can't be read, 0 if the kernel has
-        killed nobody at all, and None, not known, if it has.
+        """Return the number of memory kills in this process's control group since then. Where that
+        count can't be read, return 0 if the kernel has killed nothing at all, else None.
         """
         now = _kills_in_group()
         if now is not None and self._in_group is not None:
@@ -203,7 +207,7 @@ def _kills_anywhere() -> int | None:
 
 
 def _count_in(file: Path) -> int | None:
-    """The `oom_kill` of a file of names and numbers."""
+    """Return the `oom_kill` of a file of names and numbers."""
     try:
         return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
     except (OSError, KeyError, ValueError):
@@ -218,7 +222,7 @@ def _attempt(run: Path) -> int:
 
 
 def _reserve(path: Path) -> int:
-    """An open file beside `path` with room for the verdict."""
+    """Return an open file beside `path`, with space reserved for the note."""
     descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(descriptor, b" " * _ROOM)
     return descriptor

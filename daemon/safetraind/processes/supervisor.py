@@ -1,4 +1,4 @@
-"""Starts workers, each below its keeper, and learns when and how they end."""
+"""Starts workers, each below its keeper, and waits for their ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
-from safetraind.processes.lease import is_held
+from safetraind.processes.locks import is_held
 from safetraind.storage import documents
 from safetraind.storage.delivered_watermark import MOST_SEQ
 from safetraind.storage.run_folder import Launch
@@ -35,7 +35,7 @@ class Supervisor:
     """Starts workers with the environment that all of them share."""
 
     def __init__(self, home: Home, worker_command: Sequence[str] = ()) -> None:
-        """`worker_command`: another program in the place of `python -m safetraind.worker`."""
+        """`worker_command`: a program to run instead of `python -m safetraind.worker`."""
         self._home = home
         self._worker_command = tuple(worker_command)
 
@@ -48,7 +48,7 @@ class Supervisor:
         lease: int | None = None,
         output: int | None = None,
     ) -> Worker:
-        """Starts keeper and worker, which inherit the locks; the caller closes its own copies.
+        """Start keeper and worker, which inherit the locks; the caller closes its own copies.
 
         `launch.json` must have been written. Raises OSError, and NotAllowed where the worker's
         socket would be open to others.
@@ -78,7 +78,9 @@ class Supervisor:
         return Worker(run, process)
 
     def adopt(self, run: RunFolder) -> Worker:
-        """A worker that another daemon of this home started, or None where none lives."""
+        """Return a living worker that another daemon of this home started; None where there is
+        none.
+        """
         return Worker(run, None)
 
     def _environment(self, role: str, locks: Mapping[str, int]) -> dict[str, str]:
@@ -104,7 +106,7 @@ class Worker:
         self._keeper = keeper
 
     async def ended(self) -> None:
-        """Waits until keeper and worker are both gone."""
+        """Wait until keeper and worker are both gone."""
         if self._keeper is not None:
             await self._keeper.wait()
         while self._lives():
@@ -118,7 +120,7 @@ class Worker:
             return True
 
     def footprint(self) -> int:
-        """Bytes that our own worker costs, with what it started; 0 where it is gone."""
+        """Return the bytes of the worker and its own child processes; 0 where it is gone."""
         try:
             parent = psutil.Process(self._keeper.pid) if self._keeper is not None else None
             children = parent.children(recursive=True) if parent is not None else []
@@ -127,13 +129,13 @@ class Worker:
         return sum(host.footprint(child.pid) for child in children)
 
     def terminate(self) -> None:
-        """Asks our own worker to end: the keeper passes the signal on."""
+        """Ask the worker to end. The keeper forwards the signal."""
         if self._keeper is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._keeper.terminate()
 
     def kill(self) -> None:
-        """Ends an ephemeral worker at once: its keeper sees the pipe close, and kills it.
+        """Kill an ephemeral worker. Its keeper sees the pipe close, and kills it.
 
         Where the keeper is gone, the worker is found by its command line, which names the run.
         """
@@ -144,14 +146,14 @@ class Worker:
 
 
 def kill_workers(run: RunFolder) -> None:
-    """Kills whatever process of ours has this run folder as an argument."""
+    """Kill the user's processes that have this run folder as an argument."""
     for process in workers_of(run):
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def workers_of(run: RunFolder) -> list[psutil.Process]:
-    """Returns the living processes of ours that have this run folder as an argument."""
+    """Return the user's living processes that have this run folder as an argument."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -162,12 +164,14 @@ def workers_of(run: RunFolder) -> list[psutil.Process]:
 
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:
-    """Says which worker is being started; `floor`: the `seq` it must stay above. Raises OSError."""
+    """Write which worker is being started. `floor`: an exclusive lower bound of its `seq`. Raises
+    OSError.
+    """
     documents.write(run.launch, Launch(role, attempt, floor, boot_id()))
 
 
 def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
-    """The `seq` that a new writer must stay above.
+    """Return the exclusive lower bound of `seq` for a new writer.
 
     `seen`: the highest that may be known to somebody; `in_file`: the highest in the file, which may
     have lost some. After a restart of the machine a new block begins; that is noted in
@@ -187,5 +191,7 @@ def seq_floor(run: RunFolder, seen: int, in_file: int) -> int:
 
 @cache
 def boot_id() -> str:
-    """Names this run of the machine; it can't change while this process lives."""
+    """Return the identity of this boot of the machine. It cannot change while this process
+    lives.
+    """
     return host.boot_id()

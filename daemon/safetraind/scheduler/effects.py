@@ -43,7 +43,7 @@ class StopCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """Write `plan.json` and its event; `notice` says what a back-off changed."""
+    """Write `plan.json` and its event. `notice`: the finding on a fallback's change."""
 
     id: int
     plan: Plan
@@ -60,7 +60,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class WriteIntent:
-    """Leave `pause` or `cancel` for the worker; the empty word takes it back."""
+    """Write `pause` or `cancel` for the worker; an empty intent takes it back."""
 
     id: int
     intent: str
@@ -68,8 +68,8 @@ class WriteIntent:
 
 @dataclass(frozen=True, slots=True)
 class WaitForResources:
-    """Report when a held job may go on: when `memory` bytes can be had; else after a rest of
-    `seconds`; else when its disks have room.
+    """Report when a held job may continue: once `memory` bytes are available, else after a rest of
+    `seconds`, else when its disks have room.
     """
 
     id: int

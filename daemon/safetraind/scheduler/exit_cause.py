@@ -1,4 +1,4 @@
-"""What a worker's exit means: why it ended, and what stood in its way; pure."""
+"""The cause of a worker's end, and the finding on it; pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WATCHDOG = "job.gpu_watchdog"
 
 
 def died_of_memory(end: WorkerExit) -> bool:
-    """Whether the worker died of memory.
+    """Return whether the worker died of memory.
 
-    By the kernel's own count, or by what was seen just before: a failed allocation of MLX on a
-    CPU is a SIGSEGV, a Metal abort a SIGABRT.
+    The kernel's count decides, else the last samples: a failed allocation of MLX on a CPU is a
+    SIGSEGV, a Metal abort a SIGABRT.
     """
     if end.outcome == "failed":
         return end.cause is not None and end.cause.code in _MEMORY_CODES
@@ -23,24 +23,26 @@ def died_of_memory(end: WorkerExit) -> bool:
 
 
 def died_of_watchdog(end: WorkerExit) -> bool:
-    """Whether the GPU's watchdog ended the worker's work: a display was waiting for the GPU."""
+    """Return whether the GPU's watchdog ended the worker, because a display waited for the GPU."""
     return end.outcome == "failed" and end.cause is not None and end.cause.code == _WATCHDOG
 
 
 def ended_a_segment(end: WorkerExit) -> bool:
-    """Whether the worker left at the end of a segment, see the setting `segment_minutes`."""
+    """Return whether the worker left at the end of a segment, see the setting `segment_minutes`."""
     return end.outcome == "paused" and end.cause is not None and end.cause.code == "train.segment"
 
 
 def left_short_of_memory(end: WorkerExit) -> bool:
-    """Whether the worker left because the system was short of memory, at a step's end or in one."""
+    """Return whether the worker left because the system was short of memory, between two steps or
+    in one.
+    """
     if end.outcome == "paused":
         return end.cause is not None and end.cause.code == "train.memory_short"
     return not end.outcome and end.code == EXIT_MEMORY
 
 
 def lacked_disk(end: WorkerExit) -> bool:
-    """Whether the worker left because a disk was full or read-only.
+    """Return whether the worker left because a disk was full or read-only.
 
     Where there was no room even for its last event, its exit code says so.
     """
@@ -50,7 +52,9 @@ def lacked_disk(end: WorkerExit) -> bool:
 
 
 def cause_of(end: WorkerExit) -> Finding:
-    """The cause to show: the worker's own last word, else the likeliest by how it died."""
+    """Return the cause to show: the one in the worker's own last event, else the likeliest for its
+    death.
+    """
     if end.outcome == "failed" and end.cause is not None:
         return end.cause
     if end.machine_restarted and end.panic:

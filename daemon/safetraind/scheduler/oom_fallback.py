@@ -1,4 +1,4 @@
-"""What a job that ran out of memory changes before it goes on: one fallback at a time, pure."""
+"""The fallbacks of a job that ran out of memory: smaller settings, one at a time; pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 SHORTEST = 64
 
 
-def step_down(
+def next_fallback(
     plan: Plan, *, allow_shorter: bool, ineffective: Collection[str] = ()
 ) -> tuple[Plan, Finding] | None:
-    """The plan after the next fallback, and what changed; None where none is left.
+    """Return the plan after the next fallback, and the finding on the change; None where none is
+    left.
 
     In this order: half the micro-batch at twice the accumulation (the effective batch and with it
     the schedule stay), gradient checkpointing, the loss in chunks, and, only if allowed, half the

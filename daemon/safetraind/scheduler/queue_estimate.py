@@ -20,8 +20,8 @@ class RunOrder:
     """The queue at one moment.
 
     `jobs`: those that will run, in order, the one at work first unless it is about to leave. A job
-    that is held, or waits for one that is paused or held, is not among them: nobody can say when it
-    starts. `positions`: the place in the queue of each job that waits, from 1. `held`: the held
+    that is held, or waits for one that is paused or held, is not among them: its start cannot be
+    predicted. `positions`: the place in the queue of each job that waits, from 1. `held`: the held
     ones with their positions, the first in the queue first; they run earlier than those behind them
     if what they wait for comes in time.
     """
@@ -32,7 +32,7 @@ class RunOrder:
 
 
 def run_order(scheduler: SchedulerState) -> RunOrder:
-    """Simulates the queue to its end, in O(n log n) for n jobs."""
+    """Simulate the queue to its end, in O(n log n) for n jobs."""
     active = scheduler.active
     ended = {job.id for job in scheduler.jobs.values() if job.state in FINAL}
     if active is not None and active.intent != "pause":
@@ -47,7 +47,9 @@ def run_order(scheduler: SchedulerState) -> RunOrder:
 
 
 def _simulated(scheduler: SchedulerState, waiting: Sequence[Job], ended: set[int]) -> list[Job]:
-    """Always the first in the queue that waits for nothing, until none is left."""
+    """Return the order in which the jobs run: always the first in the queue that waits for no
+    other, until none is left.
+    """
     ready: list[int] = []
     behind: defaultdict[int, list[int]] = defaultdict(list)  # by the job that is waited for
     for index, job in enumerate(waiting):

@@ -1,4 +1,4 @@
-"""What the scheduler knows: every job, who has the GPU lease, and how a worker exited."""
+"""The scheduler's state: all jobs, the holder of the GPU lease, and the ends of workers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Job:
 
     `position` orders the queue, the lowest first. `attempts_without_progress` counts the attempts
     in a row that died without a new checkpoint. `plan` is there once it is frozen. `held`: an
-    interrupted job that waits for room on a disk or in memory; `resting`: or for the next segment
-    of its training, and no other job starts meanwhile. `ineffective`: fallbacks, by their settings,
+    interrupted job waits for room on a disk or in memory. `resting`: it waits for the next segment
+    of its training, and no other job starts before. `ineffective`: fallbacks, by their settings,
     that would not save it memory. `evaluates`: it trains nothing, so it needs no check and no plan.
     """
 
@@ -40,7 +40,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """All jobs by id, who has the lease (free, asked for, held), and whether the daemon stops."""
+    """All jobs by id, the state of the lease (free, asked for, held), and whether the daemon
+    stops.
+    """
 
     jobs: Mapping[int, Job] = field(default_factory=dict)
     lease: str = FREE
@@ -54,8 +56,8 @@ class SchedulerState:
 
     @property
     def waiting(self) -> list[Job]:
-        """Jobs that want to start, in the order in which they will; all but those that wait for
-        another job's end could start now.
+        """Jobs that wait to start, in their order. Those that wait for another job's end cannot
+        start yet.
         """
         turns = {JobState.INTERRUPTED: 0, JobState.QUEUED: 1}
         jobs = [job for job in self.jobs.values() if job.state in turns]
@@ -64,12 +66,12 @@ class SchedulerState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended: its last word, if it had one, and what its keeper wrote.
+    """A worker's end, from its last event, if it wrote one, and its keeper's note.
 
-    `spoke`: it sent at least one event in this attempt, or the keeper saw it end.
-    `memory_short`: it was killed, and what was seen just before speaks for memory as the cause.
-    `panic`: the report of a kernel panic that restarted the machine meanwhile, a path.
-    `ineffective`: what it said of the fallbacks, see `Job`.
+    `spoke`: it sent at least one event in this attempt, or the keeper saw it end. `memory_short`:
+    it was killed, and what was seen just before speaks for memory as the cause. `panic`: the report
+    of a kernel panic that restarted the machine meanwhile, a path. `ineffective`: what it said of
+    the fallbacks, see `Job`.
     """
 
     outcome: str = ""

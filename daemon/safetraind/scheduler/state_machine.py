@@ -1,7 +1,7 @@
-"""What happens next, as a pure function: (state, trigger) → (state, effects).
+"""The next state, as a pure function: (state, trigger) → (state, effects).
 
-No I/O and no clock. The state is all jobs and who has the GPU lease; a trigger is a user's request
-or something that happened; the controller carries the effects out, in their order.
+No I/O and no clock. The state is all jobs and the holder of the GPU lease. A trigger is a user's
+request, or an event such as a worker's end. The controller carries the effects out, in their order.
 
     queued → checking → running → succeeded | failed | cancelled
       ▲         │          │└──▶ interrupted ──▶ running (by itself)
@@ -61,7 +61,7 @@ from safetraind.scheduler.worker_end import launch_failed, worker_ended
 
 
 def decide(scheduler: SchedulerState, trigger: Trigger) -> Decision:
-    """The state after the trigger, and what is to be done.
+    """Return the state after the trigger, and the effects to carry out.
 
     Raises NotFound, AlreadyFinished or Conflict for a request that cannot be granted.
     """
@@ -89,7 +89,9 @@ def _cancel(scheduler: SchedulerState, trigger: CancelAsked) -> Decision:
 def _leave(
     scheduler: SchedulerState, job: Job, intent: str, state: JobState, cause: Finding
 ) -> Decision:
-    """At once for a job that waits; at its next step or section for one at work."""
+    """Carry an intent out at once for a job that waits; at its next step or section for one that
+    runs.
+    """
     if job.state is JobState.RUNNING:
         return with_job(scheduler, job, intent=intent), [WriteIntent(job.id, intent)]
     if job.state is JobState.CHECKING:
@@ -167,7 +169,7 @@ def _check_ended(scheduler: SchedulerState, trigger: CheckEnded) -> Decision:
 
 
 def _work_broke(scheduler: SchedulerState, trigger: WorkBroke) -> Decision:
-    """Fails that job alone: neither lease nor queue stays as it was for its sake."""
+    """Fail that job alone. Lease and queue continue without it."""
     job = scheduler.jobs.get(trigger.id)
     if job is None or job.state in FINAL:
         return take_lease_if_needed(scheduler, [])

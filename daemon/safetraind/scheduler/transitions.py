@@ -26,7 +26,7 @@ def moved(
     cause: Finding | None = None,
     **changes: Any,
 ) -> Decision:
-    """Put the job into a state and emit the event of it; its intent is thereby carried out."""
+    """Put the job into a state, clear its intent, and emit the state's event."""
     changes = {"held": False, "resting": False, **changes}
     scheduler = with_job(scheduler, job, state=state, cause=cause, intent="", **changes)
     return scheduler, [EmitEvent(job.id, state, cause)]
@@ -42,7 +42,7 @@ def fulfil_intent(scheduler: SchedulerState, job: Job) -> Decision:
 def held_until_resources(
     scheduler: SchedulerState, job: Job, cause: Finding, memory: int = 0
 ) -> Decision:
-    """Interrupt the job until its disks have room or, if given, `memory` bytes can be had."""
+    """Interrupt the job until its disks have room or, if given, `memory` bytes are available."""
     scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, cause, held=True)
     return scheduler, [*effects, WaitForResources(job.id, memory)]
 
@@ -61,7 +61,7 @@ def take_lease_if_needed(scheduler: SchedulerState, effects: list[Effect]) -> De
 
 
 def next_job(scheduler: SchedulerState) -> Job | None:
-    """The job whose turn it is; None while one is active or rests between two segments."""
+    """Return the job whose turn it is; None while one is active or rests between two segments."""
     if scheduler.active is not None or any(job.resting for job in scheduler.jobs.values()):
         return None
     return next((job for job in scheduler.waiting if not _waits(scheduler, job)), None)
@@ -75,16 +75,16 @@ def _waits(scheduler: SchedulerState, job: Job) -> bool:
 
 
 def head_of_queue(scheduler: SchedulerState) -> float:
-    """A queue position before all others."""
+    """Return a queue position before all others."""
     return min((job.position for job in scheduler.waiting), default=0.0) - 1
 
 
 def with_job(scheduler: SchedulerState, job: Job, **changes: Any) -> SchedulerState:
-    """The state with one job changed."""
+    """Return the state with one job changed."""
     job = dataclasses.replace(job, **changes)
     return dataclasses.replace(scheduler, jobs={**scheduler.jobs, job.id: job})
 
 
 def gave_up(cause: Finding) -> Finding:
-    """The cause of a job that failed because its last attempts made no progress."""
+    """Return the cause of a job that failed because its last attempts made no progress."""
     return Finding("job.gave_up", Status.FAILED, args={**cause.args, "cause": cause.code})

@@ -18,7 +18,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """Pause: give the machine back at the next step."""
+    """Pause the job, and free the GPU, at the next step."""
 
     id: int
 
@@ -39,7 +39,7 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class RetryAsked:
-    """A failed or cancelled job goes on from its last checkpoint."""
+    """A failed or cancelled job continues from its last checkpoint."""
 
     id: int
 
@@ -61,7 +61,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseTaken:
-    """The GPU is ours."""
+    """The daemon holds the GPU lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class WorkBroke:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """Its worker, or its check, could not go on, e.g. for a full disk. The job is held."""
+    """A job's worker, or its check, could not continue, e.g. for a full disk. The job is held."""
 
     id: int
     cause: Finding
@@ -106,7 +106,7 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class ResourcesFound:
-    """A held job may be tried again: what it waited for has come, or has not for too long."""
+    """A held job may be tried again: its resources are there, or the longest wait is over."""
 
     id: int
 

@@ -1,4 +1,4 @@
-"""What happens to a job whose worker has ended or could not be started; pure."""
+"""The consequences of a worker's end, or of one that could not be started; pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetraind.scheduler.exit_cause import (
     lacked_disk,
     left_short_of_memory,
 )
-from safetraind.scheduler.oom_fallback import step_down
+from safetraind.scheduler.oom_fallback import next_fallback
 from safetraind.scheduler.state import Job, SchedulerState, WorkerExit
 from safetraind.scheduler.transitions import (
     Decision,
@@ -34,7 +34,9 @@ _TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "
 
 
 def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
-    """Decide by how the worker ended: done, paused, waiting, resting, failed or tried again."""
+    """Decide the job's next state by its worker's end: done, paused, waiting, resting, failed or
+    tried again.
+    """
     end = trigger.end
     job = dataclasses.replace(scheduler.jobs[trigger.id], ineffective=end.ineffective)
     if end.outcome in ("succeeded", "cancelled"):
@@ -49,7 +51,7 @@ def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
         return released(*_short_of_memory(scheduler, job, end))
     if ended_a_segment(end):
         return released(*_rest(scheduler, job, end))
-    if end.outcome == "paused":  # by a signal: of this daemon's stop, or of somebody else
+    if end.outcome == "paused":  # by a signal: this daemon's stop, or a user's
         return released(
             *moved(scheduler, job, JobState.INTERRUPTED, end.cause, attempts_without_progress=0)
         )
@@ -61,7 +63,7 @@ def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
 
 
 def launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
-    """Wait for what may come again; else count the start as an attempt without progress."""
+    """Wait where another try may succeed; else count the start as an attempt without progress."""
     job = scheduler.jobs[trigger.id]
     if job.intent:
         return released(*fulfil_intent(scheduler, job))
@@ -81,7 +83,7 @@ def _after_death(scheduler: SchedulerState, job: Job, end: WorkerExit, cause: Fi
     """
     lower = None
     if job.plan is not None and (died_of_memory(end) or _smaller_may_help(job, end)):
-        lower = _step_down(job, job.plan)
+        lower = _next_fallback(job, job.plan)
     if lower is not None:
         plan, notice = lower
         scheduler, effects = moved(
@@ -101,7 +103,7 @@ def _attempts_without_progress(job: Job, end: WorkerExit) -> int:
 
 
 def _rest(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
-    """Leave the GPU idle for a while, for other jobs as well; then the job goes on."""
+    """Leave the GPU idle for a while, for other jobs as well. The job continues after that."""
     seconds = 0.0 if job.plan is None else 60 * job.plan.settings.rest_minutes
     changes = {"held": True, "resting": True, "attempts_without_progress": 0}
     scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, end.cause, **changes)
@@ -109,14 +111,14 @@ def _rest(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
 
 
 def _smaller_may_help(job: Job, end: WorkerExit) -> bool:
-    """Whether smaller steps may help: the machine restarted, or the GPU's watchdog ended the
-    worker, twice without progress between.
+    """Return whether smaller steps may help: the machine restarted, or the GPU's watchdog ended the
+    worker, twice without progress in between.
     """
     return job.attempts_without_progress > 1 and (end.machine_restarted or died_of_watchdog(end))
 
 
 def _short_of_memory(scheduler: SchedulerState, job: Job, end: WorkerExit) -> Decision:
-    """Wait for memory; a step that was broken off twice comes back smaller."""
+    """Wait for memory. A step that was broken off twice is made smaller."""
     cause = end.cause or Finding("train.broke_off", Status.WARNING)
     job = dataclasses.replace(job, attempts_without_progress=_attempts_without_progress(job, end))
     peak = 0 if job.plan is None else job.plan.measured_peak or job.plan.predicted_peak
@@ -132,12 +134,12 @@ def _short_of_memory(scheduler: SchedulerState, job: Job, end: WorkerExit) -> De
 def _smaller(scheduler: SchedulerState, job_id: int, effects: list[Effect]) -> Decision:
     """Apply the next out-of-memory fallback, where there is one."""
     job = scheduler.jobs[job_id]
-    lower = job.plan and _step_down(job, job.plan)
+    lower = job.plan and _next_fallback(job, job.plan)
     if not lower:
         return scheduler, effects
     plan, notice = lower
     return with_job(scheduler, job, plan=plan), [*effects, FreezePlan(job.id, plan, notice)]
 
 
-def _step_down(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:
-    return step_down(plan, allow_shorter=job.allow_shorter, ineffective=job.ineffective)
+def _next_fallback(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:
+    return next_fallback(plan, allow_shorter=job.allow_shorter, ineffective=job.ineffective)

@@ -1,4 +1,6 @@
-"""Which job's adapter a call is about: the one that was named, else the newest that has one."""
+"""The choice of a call's adapter: that of the job named, else that of the newest job that has
+one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from safetraind.job_view import model_of
 
 
 def candidate(controller: Controller, job_id: int) -> Candidate:
-    """A job as far as its adapter goes. Raises NotFound."""
+    """Return a job as far as its adapter goes. Raises NotFound."""
     record, job = controller.record(job_id), controller.job(job_id)
     model, home = model_of(controller, job_id), controller.home.root
     output, finished = Path(record.output), record.finished
@@ -19,7 +21,7 @@ def candidate(controller: Controller, job_id: int) -> Candidate:
 
 
 def job_with_adapter(controller: Controller, job_id: int) -> Candidate:
-    """The job of that id; with 0 the newest that has an adapter. Raises NotFound."""
+    """Return the job of that id; with 0 the newest that has an adapter. Raises NotFound."""
     if job_id:
         return candidate(controller, job_id)
     jobs = (candidate(controller, known) for known in sorted(controller.scheduler.jobs)[::-1])

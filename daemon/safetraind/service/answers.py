@@ -118,7 +118,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         return chosen
 
     def _place(self, job_id: int) -> str:
-        """Return the folder that is read to route a question, for the error where it hangs."""
+        """Return the folder that is read to route a question, for an error where it hangs."""
         if not job_id:
             return str(self._controller.home.root)
         return self._controller.record(job_id).output
@@ -171,7 +171,7 @@ class AnswersService(answers_pb2_grpc.AnswersServicer):
         )
 
     def _thinking(self, job_id: int) -> str:
-        """Return the setting of that name of a job, by which base and adapter are asked alike."""
+        """Return the job's setting of that name. Base and adapter are asked alike by it."""
         if not job_id:
             return TrainingSettings().thinking
         return self._controller.record(job_id).spec.complete_settings.thinking

@@ -64,7 +64,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def Stop(  # noqa: N802
         self, request: control_pb2.StopRequest, context: Any
     ) -> control_pb2.StopResponse:
-        """Begin the shutdown and return the job that goes on training without a daemon."""
+        """Begin the shutdown and return the job that continues training without a daemon."""
         training = 0 if request.now else self._training_job()
         self._stop(request.now)
         return control_pb2.StopResponse(training_job=training)

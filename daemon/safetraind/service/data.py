@@ -155,7 +155,7 @@ class DataService(data_pb2_grpc.DataServicer):
 
 
 def _to_wire(line: InspectLine) -> data_pb2.ValidateEvent | None:
-    """Convert a worker's line; None for a kind that clients are not told."""
+    """Convert a worker's line; None for a kind that is not sent to clients."""
     event = data_pb2.ValidateEvent()
     if line.progress:
         fill(event.progress, line.progress)
@@ -167,7 +167,7 @@ def _to_wire(line: InspectLine) -> data_pb2.ValidateEvent | None:
 
 
 def _weights(request: data_pb2.PrepareRequest) -> tuple[float, ...]:
-    """The weight of each file. Raises InvalidSetting for what is none."""
+    """Return the weight of each file. Raises InvalidSetting for a text that is no weight."""
     if request.weights and len(request.weights) != len(request.paths):
         raise InvalidSetting("prepare.weight", weight="-", most=_HEAVIEST)
     for weight in request.weights:

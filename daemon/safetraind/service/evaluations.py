@@ -43,7 +43,7 @@ _WAITING = (JobState.QUEUED, JobState.INTERRUPTED, JobState.PAUSED)
 
 
 class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
-    """An evaluation is a job: it waits for the GPU, goes on after a kill, and is watched."""
+    """An evaluation is a job: it waits for the GPU, continues after a kill, and is watched."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -52,8 +52,10 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
     async def Run(  # noqa: N802
         self, request: evaluations_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[evaluations_pb2.EvaluateEvent]:
-        """Queue the evaluation, or attach to the same one, and stream how far it is; last the
-        evaluation. A client that leaves does not end it.
+        """Queue the evaluation, or attach to an equal one. Stream its progress, and last the
+        result.
+
+        A client that disconnects does not end it.
         """
         trained = await self._trained(request.job_id)
         document = await bounded(trained.output, self._document, trained, request)
@@ -81,7 +83,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         )
 
     async def _trained(self, job_id: int) -> Candidate:
-        """The job of that id, or the newest with an adapter. Raises NotFound."""
+        """Return the job of that id, or the newest with an adapter. Raises NotFound."""
         home = self._controller.home.root
         return await bounded(home, job_with_adapter, self._controller, job_id)
 
@@ -114,7 +116,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         return dataclasses.replace(record.document, spec=spec, forecast=Forecast(), job=0)
 
     def _live(self, document: JobDocument) -> int:
-        """Return the live job that evaluates the same in the same way; 0: there is none."""
+        """Return the live job of an equal evaluation; 0 where there is none."""
         for record in self._controller.store.by_output(document.spec.output):
             live = self._controller.job(record.job.id).state not in FINAL
             if live and record.spec.evaluation == document.spec.evaluation:
@@ -125,7 +127,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         return self._controller.accept(document, document.spec.output).job.id
 
     async def _followed(self, job_id: int) -> AsyncGenerator[Event, None]:
-        """The job's events from now on, until it has ended."""
+        """Yield the job's events from now on, until it has ended."""
         feed = self._controller.feed(job_id)
         offset = feed.size() if self._controller.progress(job_id).last_seq else 0
         while True:
@@ -158,13 +160,15 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
 
 
 def default_questions(train: str) -> str:
-    """The held-out questions beside a training file, as `prepare` writes them; empty: none."""
+    """Return the held-out questions beside a training file, as `prepare` writes them; empty:
+    none.
+    """
     path = Path(train).parent / QUESTIONS
     return str(path) if path.is_file() else ""
 
 
 def _told(job_id: int, event: Event) -> evaluations_pb2.EvaluateEvent | None:
-    """What a client is told of an event; None for nothing."""
+    """Convert an event for the client; None for one that is not sent."""
     match event.body:
         case PhaseChanged(phase):
             return _progress(job_id, phase, -1.0)
@@ -181,7 +185,7 @@ def _progress(job_id: int, phase: str, done: float) -> evaluations_pb2.EvaluateE
 
 
 def _error_of(cause: Finding | None) -> SafetrainError:
-    """The error that a job's cause tells: a mistake in the input stays one."""
+    """Return the error for a job's cause. A mistake in the input stays one."""
     if cause is None:
         return Broken("evaluate.no_result", path="")
     kinds = (kind for prefix, kind in _KINDS.items() if cause.code.startswith(prefix))

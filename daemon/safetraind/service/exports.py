@@ -29,7 +29,7 @@ from safetraind.worker_messages.export_messages import (
     ExportRequest,
     Origin,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 from safetraind.worker_messages.worker_result import WorkerResult
 
 
@@ -46,11 +46,11 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
     ) -> AsyncIterator[exports_pb2.ExportEvent]:
         """Stream progress, and last the exported model."""
         work = await bounded(request.output, self._work, request)
-        yield _progress(Progress("queue"))
+        yield _progress(WorkerProgress("queue"))
         lease = await self._controller.borrow_lease(wait=request.wait)
         if lease is None:
             raise Busy("export.gpu_busy")
-        lines: asyncio.Queue[Progress | None] = asyncio.Queue()
+        lines: asyncio.Queue[WorkerProgress | None] = asyncio.Queue()
         launcher = EphemeralWorkers(self._controller.home, self._supervisor, lease)
         running = asyncio.create_task(_run(launcher, work, lines))
         try:
@@ -89,14 +89,14 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
 
 
 def _gguf_type(asked: str) -> str:
-    """Return the type that is asked for, the default if none. Raises InvalidInput."""
+    """Return the requested type, the default if none. Raises InvalidInput."""
     if asked not in ("", *GGUF_TYPES):
         raise InvalidInput("request.malformed", reason=f"gguf_type: {asked[:50]}")
     return asked or GGUF_TYPES[0]
 
 
 async def _run(
-    launcher: EphemeralWorkers, work: ExportRequest, lines: asyncio.Queue[Progress | None]
+    launcher: EphemeralWorkers, work: ExportRequest, lines: asyncio.Queue[WorkerProgress | None]
 ) -> Exported:
     try:
         ended = await launcher.run_worker(EXPORT, work, lease=True, on_progress=lines.put_nowait)
@@ -117,7 +117,7 @@ def _result(ended: WorkerResult[Exported]) -> Exported:
     raise Broken("export.died", code=note.code, signal=note.signal)
 
 
-def _progress(line: Progress) -> exports_pb2.ExportEvent:
+def _progress(line: WorkerProgress) -> exports_pb2.ExportEvent:
     progress = exports_pb2.ExportProgress(phase=line.phase, done=line.done)
     return exports_pb2.ExportEvent(progress=progress)
 

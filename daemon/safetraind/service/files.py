@@ -26,14 +26,14 @@ class FilesService(files_pb2_grpc.FilesServicer):
 
     @guarded
     async def Look(self, request: files_pb2.Offer, context: Any) -> files_pb2.Held:  # noqa: N802
-        """Say how much of a file is there."""
+        """Return the number of bytes received of a file."""
         return _held(self._upload(request))
 
     @guarded
     async def Put(  # noqa: N802
         self, requests: AsyncIterator[files_pb2.PutRequest], context: Any
     ) -> files_pb2.PutResponse:
-        """Append what comes. A broken stream leaves its part, to go on from."""
+        """Append the pieces of a file. A broken stream leaves its part, to continue from."""
         first = await anext(aiter(requests), None)
         check_understood(first)
         if first is None or not first.HasField("offer"):
@@ -75,7 +75,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return upload(self._controller.home, offer.sha256, offer.size, offer.name)
 
     def _output(self, job_id: int) -> Path:
-        """Raises NotFound."""
+        """Return the job's output folder. Raises NotFound."""
         return Path(self._controller.record(job_id).output)
 
     def _results(self, job_id: int, output: Path) -> list[files_pb2.JobFile]:
@@ -95,7 +95,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         raise NotFound("files.none", id=job_id, name=name)
 
     def _paths(self, job_id: int, output: Path) -> list[Path]:
-        """The job's results; none where the folder holds another training by now."""
+        """Return the job's results; empty where the folder now holds another training."""
         state = training_state.read(output)
         if state is not None and not state.belongs_to(job_id, self._controller.home.root):
             return []

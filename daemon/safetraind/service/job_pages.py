@@ -23,7 +23,8 @@ class Page:
 
 
 def page_of(jobs: Iterable[Job], request: jobs_pb2.ListJobsRequest) -> Page:
-    """Return the page that a request asks for. Raises InvalidInput for a token we never gave out.
+    """Return the page that a request asks for. Raises InvalidInput for a token that was never given
+    out.
 
     Ids only rise and are never used again, so the last id of a page is the token of the next one:
     no job comes twice, whatever is added or removed between two pages.

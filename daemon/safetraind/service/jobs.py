@@ -48,7 +48,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     @guarded
     async def Get(self, request: jobs_pb2.JobRequest, context: Any) -> jobs_pb2.Job:  # noqa: N802
-        """Return one job."""
+        """Return the job of that id."""
         return view(self._controller, request.id)
 
     @guarded
@@ -121,8 +121,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Remove(  # noqa: N802
         self, request: jobs_pb2.RemoveJobRequest, context: Any
     ) -> jobs_pb2.RemoveJobResponse:
-        """Remove a job that has ended; with `files` also delete its files, but not a verdict, which
-        belongs to the training.
+        """Remove a job that has ended. With `files`, delete its files too.
+
+        A verdict stays, since it belongs to the training.
         """
         job, output = self._controller.job(request.id), self._controller.record(request.id).output
         kept: list[str] = []

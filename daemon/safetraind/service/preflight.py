@@ -19,7 +19,7 @@ from safetraind.processes.supervisor import Supervisor
 from safetraind.service.error_mapping import guarded
 from safetraind.storage.bounded_read import bounded
 from safetraind.submission import check_absolute
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 
 class PreflightService(preflight_pb2_grpc.PreflightServicer):
@@ -49,7 +49,7 @@ class PreflightService(preflight_pb2_grpc.PreflightServicer):
         try:
             async with aclosing(preflight_run.run()) as run:
                 async for step in run:
-                    if not isinstance(step, Progress):
+                    if not isinstance(step, WorkerProgress):
                         _return_lease(lease, launcher)
                         lease = None
                     if step == steps.PROBING:
@@ -81,7 +81,7 @@ def _to_wire(step: steps.Step) -> preflight_pb2.PreflightEvent:
             return preflight_pb2.PreflightEvent(section=started)
         case Finding():
             return preflight_pb2.PreflightEvent(finding=finding_to_wire(step))
-        case Progress(phase, done):
+        case WorkerProgress(phase, done):
             return _progress(phase, done)
         case steps.Recommendation(plan, measured):
             recommended = preflight_pb2.Recommendation(plan=plan_to_wire(plan), measured=measured)

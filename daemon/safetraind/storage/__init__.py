@@ -1,1 +1,1 @@
-"""What must survive: jobs in SQLite, event files, output folders, durable writes."""
+"""Durable data: jobs in SQLite, event files, output folders, atomic writes."""

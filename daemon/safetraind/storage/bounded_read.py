@@ -55,7 +55,7 @@ async def bounded(
 
 
 def _work(act: Callable[[], T], future: asyncio.Future[T], late: Late[T] | None) -> None:
-    """Run `act` and settle the future in its loop, which may be closed by then."""
+    """Run `act` and settle the future in its loop, which may have closed meanwhile."""
     settle: Callable[[], None]
     try:
         settle = partial(_settle, future, act(), late)

@@ -25,13 +25,13 @@ class DeliveredWatermark:
         self._known: dict[int, int] = {}
 
     def known(self, job_id: int) -> int:
-        """The highest `seq` that a client may know; 0: none."""
+        """Return the highest `seq` that a client may know; 0: none."""
         if job_id not in self._known:
             self._known[job_id] = self._read(job_id)
         return self._known[job_id]
 
     def _read(self, job_id: int) -> int:
-        """What the file holds; 0 for what was never given out."""
+        """Return the number in the file; 0 where it is missing or was never written."""
         try:
             seq = int(self._home.run(job_id).delivered.read_text(encoding="ascii")[: 2 * _DIGITS])
         except (OSError, ValueError):
@@ -55,5 +55,5 @@ class DeliveredWatermark:
                 os.close(descriptor)
 
     def forget(self, job_id: int) -> None:
-        """Drop what is known of a removed job."""
+        """Drop a removed job from memory."""
         self._known.pop(job_id, None)

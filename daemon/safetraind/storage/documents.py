@@ -38,7 +38,9 @@ def read(path: Path, cls: type[D]) -> D | None:
 
 
 def read_known(path: Path, cls: type[D]) -> D | None:
-    """As `read`, but None for a file of a newer version too: the file only helps."""
+    """Read a document as `read` does; None for a file of a newer version too, because the caller
+    can do without it.
+    """
     try:
         return read(path, cls)
     except Incompatible:
@@ -68,7 +70,9 @@ def check_format(data: Mapping[str, Any], known: int, path: Path | str) -> None:
 
 
 def to_json(value: Definition, old: Any = None) -> dict[str, Any]:
-    """Return the JSON object of a document, with what only a newer version knows of `old`."""
+    """Return the JSON object of a document, with the fields of `old` that only a newer version
+    knows.
+    """
     return {"format": value.FORMAT, **_with_unknown(value, old)}
 
 

@@ -15,7 +15,7 @@ MOST_JSON_BYTES = 64 << 20
 
 
 def write_text(path: Path, text: str) -> None:
-    """Puts `text` at `path` by a rename, so that a reader sees the old content or the new.
+    """Put `text` at `path` by a rename, so that a reader sees the old content or the new.
 
     It outlives a power cut once this returned. Raises OSError, e.g. on a full disk; the old content
     is then untouched.
@@ -35,12 +35,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of a JSON value. Raises OSError."""
+    """Write a JSON value by `write_text`. Raises OSError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value at `path`; None where there is none that can be read.
+    """Return the JSON value at `path`; None where there is none that can be read.
 
     That is so for anything but a regular file of at most `MOST_JSON_BYTES`, and for JSON nested
     deeper than Python's parser goes.
@@ -58,13 +58,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`; an empty one where there is none that can be read."""
+    """Return the JSON object at `path`; an empty one where there is none that can be read."""
     value = read_json(path)
     return value if isinstance(value, dict) else {}
 
 
 def sync(descriptor: int) -> None:
-    """Brings a file to the disk itself, on macOS through the drive's cache."""
+    """Sync a file to the disk, on macOS through the drive's cache."""
     if sys.platform == "darwin":
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
@@ -75,12 +75,12 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable."""
+    """Make a rename in `folder` durable."""
     sync_path(folder)
 
 
 def sync_path(path: Path) -> None:
-    """`sync` of a file or folder by its name. Raises OSError."""
+    """Sync a file or folder to the disk by its name. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)

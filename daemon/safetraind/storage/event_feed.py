@@ -36,18 +36,18 @@ class EventFeed:
         self._marks: list[tuple[int, int]] = [(0, 0)]  # (seq, byte behind it), a sparse index
 
     def size(self) -> int:
-        """Bytes in the file now."""
+        """Return the size of the file, in bytes."""
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def start(self, after_seq: int) -> int:
-        """A byte from which on no event behind `after_seq` is missed."""
+        """Return an offset from which no event after `after_seq` is missed."""
         return self._marks[bisect_right(self._marks, (after_seq, 1 << 62)) - 1][1]
 
     def read(self, offset: int) -> Chunk:
-        """The events from byte `offset` on, at most `CHUNK_EVENTS`."""
+        """Return the events from byte `offset` on, at most `CHUNK_EVENTS`."""
         size = self.size()
         if size < self._marks[-1][1]:
             self._marks = [(0, 0)]  # cut short: what was known of it is void
@@ -73,28 +73,28 @@ class EventFeed:
         return Chunk(tuple(events), end, len(events) == CHUNK_EVENTS and end < size)
 
     def release(self) -> None:
-        """Drops the events that it holds; they are read again for whoever asks."""
+        """Drop the cached events. They are read again on demand."""
         self._chunks.clear()
 
     def look(self) -> None:
-        """Wakes the watchers if the file has changed its size."""
+        """Wake the watchers if the file's size has changed."""
         size = self.size()
         if size != self._size:
             self._size = size
             self.wake()
 
     def wake(self) -> None:
-        """Wakes all watchers."""
+        """Wake all watchers."""
         self._changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
     @property
     def changes(self) -> int:
-        """How often watchers were woken so far; note it before reading."""
+        """The number of times that watchers were woken. Note it before reading."""
         return self._changes
 
     async def changed(self, since: int) -> None:
-        """Waits for a `wake` behind `since`: one that came while a batch was sent counts too."""
+        """Wait for a `wake` after `since`. One that came while a batch was sent counts too."""
         if self._changes == since:
             await self._changed.wait()

@@ -1,12 +1,12 @@
 """The event file of a run: lines with a checksum, one writer at a time, any number of readers.
 
-A line is eight hex digits of CRC-32, a space, a JSON object, a newline. The writer is whoever holds
-the run's lock: the worker while one lives, else the daemon. Readers need no lock; a line without
-its newline is not there yet.
+A line is eight hex digits of CRC-32, a space, a JSON object, a newline. The writer is the process
+that holds the run's lock: the worker while one lives, else the daemon. Readers need no lock; a line
+without its newline is not there yet.
 
 The first line holds the number of the file's format, as an event of the kind `format` with the
-`seq` 0, which versions that do not know it pass over. A file without it is of format 1. The number
-rises when an older version would misread the file; a new kind of event keeps it.
+`seq` 0, which versions that do not know it skip. A file without it is of format 1. The number rises
+when an older version would misread the file; a new kind of event keeps it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _FORMAT_KIND = "format"
 
 
 def encode(seq: int, attempt: int, now: float, body: Body) -> bytes:
-    """The line of an event, newline included. `now`: seconds since the epoch, UTC."""
+    """Return the line of an event, newline included. `now`: seconds since the epoch, UTC."""
     head = {"seq": seq, "attempt": attempt, "time": now, "kind": KIND_OF[type(body)]}
     return _line({**head, **to_plain(body)})
 
 
 def _header() -> bytes:
-    """The first line of a file."""
+    """Return the first line of a file."""
     head = {"seq": 0, "attempt": 0, "time": time.time(), "kind": _FORMAT_KIND}
     return _line({**head, "format": FORMAT})
 
@@ -53,7 +53,7 @@ def _line(data: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Event | int | None:
-    """The event of a line without its newline; None where checksum or content are wrong.
+    """Return the event of a line without its newline; None where checksum or content are wrong.
 
     Of the line that holds the file's format, that number.
     """
@@ -67,7 +67,7 @@ def decode(line: bytes) -> Event | int | None:
 
 
 def _event(data: dict[str, Any]) -> Event:
-    """The event of a line; without a body where its kind is a newer version's."""
+    """Return the event of a line; without a body where its kind is a newer version's."""
     cls = KINDS.get(data["kind"])
     body = from_plain(data, cls) if cls else None
     return Event(data["seq"], data["attempt"], data["time"], data["kind"], body)
@@ -90,11 +90,11 @@ class Read:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Read]:
-    """All complete lines of the file from byte `offset` on.
+    """Yield all complete lines of the file from byte `offset` on.
 
-    What is appended meanwhile is left to the next reading. Adjacent bad lines come out as one
-    `Damaged` with the bytes they span. A missing file is empty, and so is what is none. Raises
-    Incompatible for a file of a newer version's format.
+    Lines appended meanwhile are left to the next reading. Adjacent bad lines are yielded as one
+    `Damaged` with the bytes they span. A missing file yields nothing, and neither does a path that
+    is no file. Raises Incompatible for a file of a newer version's format.
     """
     try:
         file = path.open("rb")
@@ -122,7 +122,9 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether more may lie behind it: a line that is too long is no event, but not the end."""
+    """Return whether the line is complete. One that is too long is no event, but more may follow
+    it.
+    """
     return line.endswith(b"\n") or len(line) == MAX_LINE_BYTES
 
 
@@ -132,7 +134,7 @@ def _damaged(first: int, end: int) -> Read:
 
 
 def read_known(path: Path) -> Iterator[Read]:
-    """As `read`, but a file of a newer version is empty."""
+    """Yield events as `read` does; nothing for a file of a newer version."""
     with contextlib.suppress(Incompatible):
         yield from read(path)
 
@@ -143,7 +145,7 @@ def check_readable(path: Path) -> None:
 
 
 def last_seq(path: Path) -> int:
-    """The highest `seq` in the file; 0 where there is none."""
+    """Return the highest `seq` in the file; 0 where there is none."""
     return max((r.event.seq for r in read(path)), default=0)
 
 
@@ -153,7 +155,7 @@ class EventWriter:
     """
 
     def __init__(self, path: Path, attempt: int, floor: int = 0) -> None:
-        """Opens `path` for appending. No `seq` at or below `floor` is given out."""
+        """Open `path` for appending. No `seq` at or below `floor` is given out."""
         self._path = path
         self._attempt = attempt
         self._seq = max(floor, last_seq(path))
@@ -166,19 +168,21 @@ class EventWriter:
         return self._seq
 
     def append(self, body: Body) -> int:
-        """Writes one event and returns its `seq`. Raises OSError, e.g. on a full disk; the event
-        is then not in the file, and its `seq` is used by the next one.
+        """Write one event and return its `seq`.
+
+        Raises OSError, e.g. on a full disk. The event is then not in the file, and the next one
+        gets its `seq`.
         """
         self._write(encode(self._seq + 1, self._attempt, time.time(), body))
         self._seq += 1
         return self._seq
 
     def sync(self) -> None:
-        """Brings all that was appended to the disk itself."""
+        """Sync all appended events to the disk."""
         durable.sync(self._fd)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         os.close(self._fd)
 
     def _write(self, line: bytes) -> None:
@@ -200,7 +204,7 @@ class EventWriter:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _mend_tail(self) -> None:
-        """Ends a torn last line, so that it reads as damaged and the next one stands alone."""
+        """End a torn last line, so that it reads as damaged and the next one stands alone."""
         size = os.fstat(self._fd).st_size
         if size == 0:
             return

@@ -13,7 +13,7 @@ _SPARE = 64 << 20
 
 
 def check_free(output: Path) -> None:
-    """Raises Conflict unless `output` is not there yet, or an empty folder."""
+    """Raise Conflict unless `output` is not there yet, or an empty folder."""
     if not output.exists():
         return
     if not output.is_dir() or any(output.iterdir()):
@@ -21,12 +21,12 @@ def check_free(output: Path) -> None:
 
 
 def partial_of(output: Path) -> Path:
-    """Where an export is written until it is complete: beside its folder, on the same disk."""
+    """Return the temporary folder of an export, beside the final one and on the same disk."""
     return output.with_name(f".{output.name}.partial")
 
 
 def check_room(folder: Path, need: int) -> None:
-    """Raises NoRoom unless the disk of `folder`, which may not be there yet, has `need` bytes."""
+    """Raise NoRoom unless the disk of `folder`, which may not be there yet, has `need` bytes."""
     there = nearest_existing(folder)
     free = shutil.disk_usage(there).free
     if need + _SPARE > free:

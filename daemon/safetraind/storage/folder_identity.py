@@ -1,4 +1,4 @@
-"""Whether two paths name one folder, which their texts do not tell.
+"""Whether two paths name one folder, which their texts do not show.
 
 A folder that is there is known by device and inode: links, bind mounts and macOS's firmlinks have
 others names for it. Of one that is still to be made, macOS takes `Out` and `out`, and a letter with
@@ -19,12 +19,12 @@ _CASE_SENSITIVE = 11  # macOS, <sys/unistd.h>: _PC_CASE_SENSITIVE, which Python 
 
 
 def known_name(folder: Path, known: Iterable[str]) -> Path:
-    """The one of the `known` paths that names the same folder, else `folder`."""
+    """Return the one of the `known` paths that names the same folder, else `folder`."""
     return next((Path(other) for other in known if same_folder(folder, Path(other))), folder)
 
 
 def same_folder(one: Path, other: Path) -> bool:
-    """Whether both paths name one folder, there or to be made."""
+    """Return whether both paths name one folder, there or to be made."""
     if one == other:
         return True
     (here, rest), (there, other_rest) = _divided(one), _divided(other)
@@ -38,13 +38,13 @@ def same_folder(one: Path, other: Path) -> bool:
 
 
 def _divided(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """The nearest folder that is there, and the names that are still to be made in it."""
+    """Return the nearest folder that is there, and the names that are still to be made in it."""
     nearest = nearest_existing(path)
     return nearest, path.relative_to(nearest).parts
 
 
 def _folded(folder: Path, names: tuple[str, ...]) -> list[str]:
-    """The names as the file system of `folder` compares them."""
+    """Return the names as the file system of `folder` compares them."""
     if not _ignores_case(folder):
         return list(names)
     return [unicodedata.normalize("NFC", name).casefold() for name in names]

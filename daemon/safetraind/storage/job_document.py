@@ -25,7 +25,7 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What a job loads: `path` is a folder, or a repository's id where `hub` is true."""
+    """The model that a job loads: `path` is a folder, or a repository's id where `hub` is true."""
 
     path: str
     hub: bool = False
@@ -33,8 +33,8 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What was predicted at submit. `plan` is None where too little was known; `tokens`: with
-    padding, of the whole training by that plan.
+    """The prediction at submit. `plan` is None where too little was known. `tokens`: those of the
+    whole training by that plan, padding included.
     """
 
     plan: Plan | None = None
@@ -56,9 +56,10 @@ class JobDocument:
 
     @property
     def fingerprint(self) -> str:
-        """What the training is: SHA-256 of the model, the data, the chosen settings and the seed.
+        """The training's identity: SHA-256 of the model, the data, the chosen settings and the
+        seed.
 
-        Two trainings of one fingerprint may go on from each other's checkpoints.
+        Two trainings of one fingerprint may continue from each other's checkpoints.
         """
         data = {name: file.sha256 for name, file in sorted(self.data.items())}
         settings = {k: v for k, v in self.spec.settings.items() if k not in NOT_THE_TRAINING}

@@ -21,7 +21,7 @@ from safetrain_shared.paths import Home
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents
 from safetraind.storage.job_document import JobDocument, ModelSource
-from safetraind.storage.rebuilt_record import rebuilt
+from safetraind.storage.rebuilt_record import rebuild
 from safetraind.storage.record import Record
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,12 @@ class JobStore:
     """The database of one home. Every call commits, and a commit outlives a power cut."""
 
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
-        """Opens or makes it, and brings it to the newest version after a backup.
+        """Open the database, or make it. An older one is brought to the newest version after a
+        backup.
 
-        `is_new` tells afterwards whether there was nothing, or an empty file.
-        Raises Incompatible where a newer safetrain wrote it, Damaged where it can't be trusted;
-        the file is then left as it is. Raises NoRoom where the disk refuses.
+        `is_new` is then True where there was no file, or an empty one. Raises Incompatible where a
+        newer safetrain wrote it, and Damaged where it can't be trusted; the file is then left as it
+        is. Raises NoRoom where the disk refuses.
         """
         self._path = path
         self.is_new = not path.exists() or path.stat().st_size == 0
@@ -77,11 +78,11 @@ class JobStore:
             raise self._explained(error) from error
 
     def close(self) -> None:
-        """Closes the database."""
+        """Close the database."""
         self._db.close()
 
     def back_up(self, path: Path) -> bool:
-        """Writes a copy of the database to `path`; False where it holds no job. Raises OSError."""
+        """Write a copy of the database to `path`; False where it holds no job. Raises OSError."""
         if not self._db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
             return False
         new = path.with_name(f"{path.name}.new")
@@ -93,7 +94,7 @@ class JobStore:
         return True
 
     def rescue(self) -> None:
-        """Puts the database back at its path, whose file was removed while this held it open.
+        """Put the database back at its path, whose file was removed while this held it open.
 
         Raises OSError, NoRoom.
         """
@@ -109,7 +110,7 @@ class JobStore:
             raise self._explained(error) from error
 
     def add(self, document: JobDocument, output: str, key: str, after: int, now: float) -> Record:
-        """Accepts a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
+        """Accept a job at the tail of the queue. `document` gets its id. Raises NoRoom."""
         with self._transaction() as db:
             tail = db.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()[0]
             cursor = db.execute(
@@ -127,7 +128,7 @@ class JobStore:
         return Record(job, document, output, now, 0.0, 0.0)
 
     def save(self, jobs: Iterable[Job], now: float) -> None:
-        """Keeps what changed of these jobs, all or none. Raises NoRoom."""
+        """Keep what changed of these jobs, all or none. Raises NoRoom."""
         with self._transaction() as db:
             for job in jobs:
                 running = job.state is JobState.RUNNING
@@ -140,7 +141,7 @@ class JobStore:
                 )
 
     def revise(self, job_id: int, document: JobDocument, after: int) -> Record:
-        """Gives a job other options. Raises NoRoom."""
+        """Give a job other options. Raises NoRoom."""
         with self._transaction() as db:
             row = db.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
             kept = _kept(documents.to_json(document, json.loads(row["document"])))
@@ -151,8 +152,9 @@ class JobStore:
         return self.get(job_id)
 
     def put(self, record: Record) -> None:
-        """Keeps a record that was rebuilt. A row that is there keeps its key and its place in the
-        queue. Raises NoRoom.
+        """Insert or replace a rebuilt record. Raises NoRoom.
+
+        A row that exists keeps its key and its place in the queue.
         """
         job, (text, digest) = record.job, _kept(documents.to_json(record.document))
         times = (record.created, record.started, record.finished)
@@ -169,25 +171,26 @@ class JobStore:
             )
 
     def keep_progress(self, progress: Mapping[int, str]) -> None:
-        """Keeps how far jobs came that have ended, JSON by id, so that no event file need be read
-        for it. Raises NoRoom.
+        """Keep the progress of jobs that have ended, JSON by id. Raises NoRoom.
+
+        It saves reading their event files.
         """
         with self._transaction() as db:
             values = [(text, job_id) for job_id, text in progress.items()]
             db.executemany("UPDATE jobs SET progress = ? WHERE id = ?", values)
 
     def progress_of(self, job_id: int) -> str:
-        """What `keep_progress` kept; empty where nothing was."""
+        """Return the text given to `keep_progress`; empty where there is none."""
         row = self._db.execute("SELECT progress FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return str(row["progress"] or "") if row else ""
 
     def forget(self, job_id: int) -> None:
-        """Deletes a job; its id is not used again."""
+        """Delete a job; its id is not used again."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def reserve(self, job_id: int) -> None:
-        """Gives out no id at or below `id`: runs of a lost database may still lie there."""
+        """Give out no id at or below `id`: runs of a lost database may still lie there."""
         with self._transaction() as db:
             found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
             if found is None:
@@ -202,34 +205,34 @@ class JobStore:
         return int(found[0]) if found else 0
 
     def ids(self) -> set[int]:
-        """The ids of all jobs. Raises Damaged."""
+        """Return the ids of all jobs. Raises Damaged."""
         try:
             return {row["id"] for row in self._db.execute("SELECT id FROM jobs")}
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
 
     def get(self, job_id: int) -> Record:
-        """The job with this id, which must be there."""
+        """Return the job with this id, which must be there."""
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return self._record(row)
 
     def by_key(self, key: str) -> Record | None:
-        """The job that was submitted with this idempotency key."""
+        """Return the job that was submitted with this idempotency key."""
         row = self._db.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
         return self._record(row) if row else None
 
     def by_output(self, output: str) -> list[Record]:
-        """The jobs of an output folder (canonical path), the newest first."""
+        """Return the jobs of an output folder (canonical path), the newest first."""
         query = "SELECT * FROM jobs WHERE output = ? ORDER BY id DESC"
         return [self._record(row) for row in self._db.execute(query, (output,))]
 
     def outputs(self) -> list[str]:
-        """The output folders of all jobs, those of the newest jobs first."""
+        """Return the output folders of all jobs, those of the newest jobs first."""
         query = "SELECT output FROM jobs GROUP BY output ORDER BY max(id) DESC"
         return [row["output"] for row in self._db.execute(query)]
 
     def all(self) -> list[Record]:
-        """Every job, oldest first. Raises Damaged."""
+        """Return the records of all jobs, oldest first. Raises Damaged."""
         try:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY id").fetchall()
         except sqlite3.DatabaseError as error:
@@ -237,8 +240,10 @@ class JobStore:
         return [self._record(row) for row in rows]
 
     def _record(self, row: sqlite3.Row) -> Record:
-        """A row as a record. One that cannot be understood is rebuilt from the job's run folder;
-        without that it is set aside: a failed job, whose row stays until somebody removes it.
+        """Return a row as a record.
+
+        A damaged one is rebuilt from the job's run folder. Where that fails it is set aside: a
+        failed job, whose row stays until somebody removes it.
         """
         try:
             return self._understood(row)
@@ -252,7 +257,7 @@ class JobStore:
         document = None
         with contextlib.suppress(Incompatible, ValueError, RecursionError):
             document = self._document(row)
-        record = rebuilt(Home(self._path.parent).run(row["id"]), row["id"], document)
+        record = rebuild(Home(self._path.parent).run(row["id"]), row["id"], document)
         if record is None:
             return None
         with contextlib.suppress(NoRoom):
@@ -373,7 +378,7 @@ class _Transaction:
 
 
 def _copy(database: sqlite3.Connection, path: Path) -> None:
-    """Writes the content of a database into a file of its own, for this user alone."""
+    """Write the content of a database into a file of its own, for this user alone."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     with contextlib.closing(sqlite3.connect(path)) as copy:
@@ -381,7 +386,7 @@ def _copy(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _fixed(spec: JobSpec) -> dict[str, Any]:
-    """What the scheduler knows of a job by its specification alone."""
+    """Return the scheduler's fields of a job that follow from its specification alone."""
     return {"allow_shorter": spec.allow_shorter, "evaluates": bool(spec.evaluates)}
 
 
@@ -392,7 +397,7 @@ def _moving(job: Job) -> tuple[Any, ...]:
 
 
 def _kept(document: Mapping[str, Any]) -> tuple[str, str]:
-    """A document as text, and the checksum that is kept beside it."""
+    """Return a document as text, and the checksum that is kept beside it."""
     text = _text(document)
     return text, _digest(text)
 

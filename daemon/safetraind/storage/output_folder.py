@@ -1,4 +1,4 @@
-"""A job's output folder: what it holds already, and which of its files are ours."""
+"""A job's output folder: the training it holds, and the files that belong to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
 
 
 def examine(output: Path, document: JobDocument) -> TrainingState | None:
-    """The training in the folder that the job of `document` would continue.
+    """Return the training in the folder that the job of `document` would continue.
 
     None where there is none. Raises AlreadyFinished where it holds a finished one, and Conflict
     where it began with other values, which are named, Incompatible where a newer version wrote it.
@@ -68,7 +68,8 @@ def _differing(output: Path, state: TrainingState, document: JobDocument) -> Con
 
 
 def differences(old: JobSpec, new: JobSpec) -> str:
-    """What makes two specifications different trainings, as `learning_rate: 0.0002 → 0.001`.
+    """Return the differences that make two specifications different trainings, as `learning_rate:
+    0.0002 → 0.001`.
 
     Names of settings and options with their values, the same in every language; empty: nothing.
     """
@@ -78,7 +79,9 @@ def differences(old: JobSpec, new: JobSpec) -> str:
 
 
 def options(spec: JobSpec) -> dict[str, Any]:
-    """What a job that goes on may be given anew: none of it makes another training."""
+    """Return the settings that a job may change when it continues, because none of them makes
+    another training.
+    """
     return {name: getattr(spec, name) for name in _OPTIONS}
 
 
@@ -89,7 +92,7 @@ def _decisive(spec: JobSpec) -> dict[str, Any]:
 
 
 def _other_folder(state: TrainingState, document: JobDocument) -> str:
-    """The same name may mean another folder by now: `demo` in another home."""
+    """Return the change of the model's folder where one name means two, as `demo` in two homes."""
     was, model = state.plan.model_path if state.plan else "", document.model
     if not was or model.hub or was == model.path:
         return ""
@@ -102,11 +105,11 @@ def _change(name: str, was: Any, now: Any) -> str:
 
 
 def move_aside(output: Path) -> Path | None:
-    """Moves the files of the training in `output` to a sibling `OUTPUT.previous-N`.
+    """Move the files of the training in `output` to a sibling `OUTPUT.previous-N`.
 
-    Returns it, or None where there was nothing to move. Other files stay. Raises NotAllowed where
-    the folder's parent may not be written or lies on another disk, OSError where the disk refuses;
-    everything is then where it was.
+    Return its path, or None where there was nothing to move. Other files stay. Raises NotAllowed
+    where the folder's parent may not be written or lies on another disk, OSError where the disk
+    refuses. After an error everything is where it was.
     """
     files = list(_ours(output))
     if not files:
@@ -132,10 +135,10 @@ def move_aside(output: Path) -> Path | None:
 
 
 def remove(output: str, job_id: int, home: Path) -> list[str]:
-    """Deletes the files of this job's training and returns those that are not ours.
+    """Delete the files of this job's training and return the paths of those that remain.
 
-    A folder that meanwhile holds another training is left alone: another job's, or that of a job
-    of another home with the same number.
+    A folder that meanwhile holds another training is left alone: another job's, or that of a job of
+    another home with the same number.
     """
     folder = Path(output)
     state = training_state.read(folder)
@@ -149,7 +152,7 @@ def remove(output: str, job_id: int, home: Path) -> list[str]:
 def results(output: Path) -> list[Path]:
     """Return the files that a training leaves for its user, without its checkpoints.
 
-    A symbolic link, which may lead out of the folder, is none of them.
+    Symbolic links are left out, because they may lead out of the folder.
     """
     found = [*_ours(output), *_existing(output, _PREFLIGHT_FILES)]
     checkpoints = _checkpoints(output)
@@ -169,7 +172,9 @@ def _ours(output: Path) -> Iterator[Path]:
 
 
 def _split(output: Path) -> Iterator[Path]:
-    """What `submit --split` made of the data; another training of the folder may still use it."""
+    """Yield the files that `submit --split` made of the data. Another training of the folder may
+    still use them.
+    """
     for folder in output.glob(f"{SPLIT}*"):
         if (folder / PREPARED).is_file():
             yield from _existing(folder, ("train.jsonl", "valid.jsonl", PREPARED))

@@ -1,4 +1,6 @@
-"""Which checkpoint's adapter is published in `adapters/`: chosen by the trainer, or by the user."""
+"""The checkpoint whose adapter is published in `adapters/`, chosen by the trainer or by the
+user.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What `adapters/` (at `path`) holds now, and held `before`; empty: the best by loss."""
+    """The checkpoint in `adapters/` (at `path`) now, and the one `before`; empty: the best by
+    loss.
+    """
 
     checkpoint: str
     before: str
@@ -28,7 +32,7 @@ class Promotion:
 
 
 def promote(output: Path, job_id: int, home: Path, wanted: str) -> Promotion:
-    """Make the adapter of a kept checkpoint the one in `adapters/`, and write down that it is.
+    """Publish the adapter of a kept checkpoint in `adapters/`, and record that.
 
     `wanted`: a checkpoint's name, or one of the two words above: as the evaluation chose, or the
     one with the lowest validation loss, which undoes it. Raises NotFound where there is none,
@@ -53,7 +57,7 @@ def promote(output: Path, job_id: int, home: Path, wanted: str) -> Promotion:
 
 
 def publish(checkpoint: Path, folder: Path) -> None:
-    """Copies a checkpoint's adapter into `folder`, file by file and by a rename each.
+    """Copy a checkpoint's adapter into `folder`, file by file and by a rename each.
 
     A reader finds a whole adapter, the one before or this one. Raises OSError.
     """

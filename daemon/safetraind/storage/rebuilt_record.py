@@ -28,10 +28,10 @@ def run_numbers(runs: Path) -> Iterator[int]:
         yield from (int(run.name) for run in runs.iterdir() if _NUMBER.fullmatch(run.name))
 
 
-def rebuilt(run: RunFolder, job_id: int, document: JobDocument | None = None) -> Record | None:
-    """Return the record; None where nothing says what was submitted.
+def rebuild(run: RunFolder, job_id: int, document: JobDocument | None = None) -> Record | None:
+    """Return the record; None where no specification is left.
 
-    `document`: what was submitted, where it is known better than from `spec.json`.
+    `document`: the specification, if it is known from elsewhere than `spec.json`.
     """
     document = document or documents.read_known(run.spec, JobDocument)
     if document is None or document.job not in (0, job_id):
@@ -57,10 +57,10 @@ def rebuilt(run: RunFolder, job_id: int, document: JobDocument | None = None) ->
     return Record(job, document, output, created, started, finished)
 
 
-def is_ahead(told: Job, row: Job) -> bool:
-    """Whether a job's events tell what its row does not know: then the database lost its end.
+def is_ahead(rebuilt: Job, row: Job) -> bool:
+    """Return whether a job's events are ahead of its row, because the database lost its end.
 
     The row is always written first, so events are behind it, or even.
     """
-    succeeded = told.state is JobState.SUCCEEDED and row.state not in FINAL
-    return told.attempt > row.attempt or succeeded
+    succeeded = rebuilt.state is JobState.SUCCEEDED and row.state not in FINAL
+    return rebuilt.attempt > row.attempt or succeeded

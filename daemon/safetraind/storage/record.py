@@ -11,9 +11,9 @@ from safetraind.storage.job_document import JobDocument
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as it is kept. Times are seconds since the epoch, UTC; 0: not yet.
+    """A job's row. Times are seconds since the epoch, UTC; 0: not yet.
 
-    `document` is also in `spec.json`; `job` lacks the plan, which is in `plan.json`.
+    `document` is also in `spec.json`. `job` lacks the plan, which is in `plan.json`.
     """
 
     job: Job
@@ -25,5 +25,5 @@ class Record:
 
     @property
     def spec(self) -> JobSpec:
-        """What the user asked for."""
+        """The specification as the user gave it."""
         return self.document.spec

@@ -1,4 +1,4 @@
-"""Brings back what the database lost: from a daily backup beside it, and from the run folders.
+"""Restores jobs that the database lost: from a daily backup beside it, and from the run folders.
 
 The files of the jobs are the truth: a backup only adds what they do not hold, the idempotency keys
 and the order of the queue.
@@ -17,7 +17,7 @@ from pathlib import Path
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.paths import Home
 from safetraind.storage.job_store import JobStore
-from safetraind.storage.rebuilt_record import rebuilt, run_numbers
+from safetraind.storage.rebuilt_record import rebuild, run_numbers
 
 log = logging.getLogger(__name__)
 _DAY = 24 * 3600.0
@@ -26,10 +26,11 @@ _LOOK_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What `restore` did. `jobs`: all that there are now; `rebuilt`: those taken from run folders.
+    """The result of `restore`. `jobs`: the number of all jobs. `rebuilt`: those taken from run
+    folders.
 
-    `backup`: when the backup was written, seconds since the epoch, UTC; 0: none was used. `aside`:
-    where the damaged database is now; empty where it was whole.
+    `backup`: the time at which the backup was written, seconds since the epoch, UTC; 0: none was
+    used. `aside`: the path to which the damaged database was moved; empty where it was whole.
     """
 
     jobs: int
@@ -46,7 +47,7 @@ class DailyBackup:
         self._due = 0.0  # of time.monotonic(): the first look tells
 
     def renew(self, store: JobStore) -> None:
-        """Write the copy anew where it is older than a day; a full disk only delays it."""
+        """Write the copy anew where it is older than a day. A full disk only delays it."""
         if time.monotonic() < self._due:
             return
         try:
@@ -64,7 +65,7 @@ def backup_of(home: Home) -> Path:
 
 
 def add_lost(store: JobStore, home: Home, *, every: bool = False) -> int:
-    """Add the jobs that have a run folder and that the database has lost; return how many.
+    """Add the jobs that have a run folder and that the database has lost. Return their number.
 
     Lost are all where the database is new, else those with a number that it never gave out. Others
     without a row were removed, unless `every` says that they are to be added as well.
@@ -76,11 +77,11 @@ def add_lost(store: JobStore, home: Home, *, every: bool = False) -> int:
 
 
 def restore(home: Home) -> Restored:
-    """Make the database of a home whole, while no daemon serves it.
+    """Repair the database of a home while no daemon serves it.
 
-    A damaged one is moved aside, the daily backup takes its place where there is one, and what the
-    run folders tell is added or counts before it. Raises OSError, NoRoom, and Incompatible for a
-    database of a newer version.
+    A damaged one is moved aside, and replaced by the daily backup where there is one. Jobs known
+    from the run folders are added, and take precedence. Raises OSError, NoRoom, and Incompatible
+    for a database of a newer version.
     """
     try:
         store = JobStore(home.database)
@@ -106,7 +107,7 @@ def restore(home: Home) -> Restored:
 
 
 def _put(store: JobStore, home: Home, number: int) -> bool:
-    record = rebuilt(home.run(number), number)
+    record = rebuild(home.run(number), number)
     if record is None:
         return False
     store.put(record)
@@ -126,7 +127,9 @@ def _move_aside(database: Path) -> Path:
 
 
 def _take_backup(home: Home) -> float:
-    """Put the daily backup in the database's place; when it was written, 0 where none is whole."""
+    """Put the daily backup in the database's place. Return its time, seconds since the epoch, 0
+    where there is no whole one.
+    """
     backup = backup_of(home)
     try:
         with contextlib.closing(sqlite3.connect(f"file:{backup}?mode=ro", uri=True)) as copy:

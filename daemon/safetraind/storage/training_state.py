@@ -18,10 +18,12 @@ from safetraind.storage import documents
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """The content of the file. `state` is `training` or an `Outcome`: succeeded, paused, cancelled,
-    failed. `checkpoints` are names, newest last; `best` has `checkpoint`, `step` and `loss`, and is
-    empty before the first evaluation. Steps are optimizer steps. `promoted`: the checkpoint whose
-    adapter the user put in `adapters/`; empty: the one with the lowest validation loss.
+    """The content of the file.
+
+    `state` is `training` or an `Outcome`: succeeded, paused, cancelled, failed. `checkpoints` are
+    names, newest last. `best` has `checkpoint`, `step` and `loss`, and is empty before the first
+    evaluation. Steps are optimizer steps. `promoted`: the checkpoint whose adapter the user put in
+    `adapters/`; empty: the one with the lowest validation loss.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -41,7 +43,7 @@ class TrainingState:
     promoted: str = ""
 
     def belongs_to(self, job_id: int, home: Path) -> bool:
-        """Whether it is that job of that home; numbers alone repeat from home to home.
+        """Return whether it is that job of that home; numbers alone repeat from home to home.
 
         The number decides where an older version named no home, and where the home was moved.
         """
@@ -53,7 +55,7 @@ class TrainingState:
 
 
 def read(output: Path) -> TrainingState | None:
-    """Return what the folder's file says; None where there is none that can be read.
+    """Return the content of the folder's file; None where there is no readable one.
 
     Raises Incompatible for a file of a newer version.
     """

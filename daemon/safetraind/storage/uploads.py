@@ -36,12 +36,12 @@ class Upload:
 
     @property
     def path(self) -> Path:
-        """Where the whole file is."""
+        """The path of the whole file."""
         return self.folder / self.name
 
     @property
     def held(self) -> int:
-        """Bytes that are there: all of them, or those of a part."""
+        """The bytes received so far."""
         for path in (self.path, self.folder / _PARTIAL):
             if path.is_file() and not path.is_symlink():
                 return min(path.stat().st_size, self.size)
@@ -70,14 +70,16 @@ class Receiving:
         self.bytes = self._file.tell()
 
     def append(self, data: bytes) -> None:
-        """Raises InvalidInput for more than was offered."""
+        """Append a piece. Raises InvalidInput for more than was offered."""
         if self.bytes + len(data) > self._upload.size:
             raise InvalidInput("files.too_long", name=self._upload.name)
         self._file.write(data)
         self.bytes += len(data)
 
     def finish(self) -> bool:
-        """Whether the file is whole now. Raises InvalidInput, and drops it, where it is another."""
+        """Check the file and give it its name. Return whether it is whole. Raises InvalidInput, and
+        drops the part, where its hash differs.
+        """
         self._file.flush()
         if self.bytes < self._upload.size:
             return False
@@ -91,7 +93,7 @@ class Receiving:
         return True
 
     def close(self) -> None:
-        """Close the part, which stays to go on from."""
+        """Close the part, which stays for a later continuation."""
         self._file.close()
 
 
@@ -118,6 +120,6 @@ def read_from(path: Path, offset: int) -> Iterator[bytes]:
 
 
 def _is_name(name: str) -> bool:
-    """Whether `name` is one part of a path, and none that is hidden or cannot be shown."""
+    """Return whether `name` is one part of a path, and none that is hidden or cannot be shown."""
     plain = name.isprintable() and "/" not in name and not name.startswith(".")
     return bool(name) and plain and len(os.fsencode(name)) <= 200

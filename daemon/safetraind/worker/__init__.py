@@ -1,1 +1,1 @@
-"""What holds mlx: one process, one role, executed and never imported by the service."""
+"""All code that loads mlx: one process, one role, executed and never imported by the service."""

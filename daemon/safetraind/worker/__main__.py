@@ -24,7 +24,7 @@ ROLES = {
 
 
 def main() -> int:
-    """Runs the role named by the first argument; exit code 2 where there is no such role."""
+    """Run the role named by the first argument; exit code 2 where there is no such role."""
     if len(sys.argv) < 2 or sys.argv[1] not in ROLES:
         sys.stderr.write(f"usage: python -m safetraind.worker {'|'.join(ROLES)} ARGUMENTS\n")
         return 2
@@ -35,9 +35,9 @@ def main() -> int:
 
 
 def _keep_locks() -> None:
-    """Keeps the run's lock and the GPU lease from any program that this worker may start.
+    """Keep programs started by this worker from inheriting the run's lock and the GPU lease.
 
-    The compiler that MLX runs, say, could outlive the worker and go on holding them.
+    The compiler that MLX runs, say, could outlive the worker and keep holding them.
     """
     for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD"):
         if name in os.environ:
@@ -45,8 +45,10 @@ def _keep_locks() -> None:
 
 
 def _offer_itself() -> None:
-    """On Linux: when memory runs out, the kernel shall kill this worker, which resumes, and not the
-    daemon or what else the user has open. 0 is an ordinary process, 1000 always the first.
+    """Make this worker the kernel's first choice to kill when memory runs out, on Linux.
+
+    It resumes, unlike the daemon or the user's other programs. 0 is an ordinary process, 1000
+    always the first.
     """
     with contextlib.suppress(OSError):  # macOS has no such file
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

@@ -1,6 +1,6 @@
-"""Which weights a training began on: a swapped base model is told from the same one.
+"""The identity of the base weights on which a training began, to recognise a swapped base model.
 
-A resumed adapter on another base would train on in silence, or fail with a word about the data. The
+A resumed adapter on another base would train on silently, or fail with an error about the data. The
 weights are known by size and by a SHA-256 of samples that are spread evenly over each file: whole
 files of many gigabytes would take minutes to read. A model that was copied or downloaded again is
 the same; one that was trained on or quantized otherwise differs nearly everywhere.
@@ -27,7 +27,7 @@ def facts(model: Path) -> dict[str, str]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of the files that are not as they were; none where nothing was recorded."""
+    """Return the names of the files that have changed; empty where nothing was recorded."""
     if not before:
         return []
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

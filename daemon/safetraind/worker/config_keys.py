@@ -1,6 +1,6 @@
-"""What config.json says and mlx-lm's arguments of the architecture have no place for.
+"""Keys of config.json for which mlx-lm's arguments of the architecture have no field.
 
-mlx-lm drops such a key without a word (`BaseModelArgs.from_dict`). Most describe nothing that is
+mlx-lm drops such a key silently (`BaseModelArgs.from_dict`). Most describe nothing that is
 computed. Those that change the model are put where the arguments look for them, or named.
 """
 
@@ -47,9 +47,11 @@ _DEFAULT_BASE = 10000.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`overrides`: keys as the architecture's arguments read them. `lost`: keys that change the
-    model and that the arguments have no place for. `dropped`: the other keys that they have no
-    place for, and that are not known to be bookkeeping.
+    """The keys of a configuration, by their treatment.
+
+    `overrides`: keys as the architecture's arguments read them. `lost`: keys that change the model
+    and that the arguments have no field for. `dropped`: other keys without a field, as far as they
+    are not known to be bookkeeping.
     """
 
     overrides: Mapping[str, Any]
@@ -58,7 +60,9 @@ class Reading:
 
 
 def read(config: Mapping[str, Any]) -> Reading:
-    """How mlx-lm's arguments read a configuration. Raises as mlx-lm does for an unknown one."""
+    """Return a configuration as mlx-lm's arguments read it. Raises mlx-lm's error for an unknown
+    architecture.
+    """
     if "model_file" in config:  # its own code reads it
         return Reading({}, ())
     _, arguments = _get_classes(dict(config))
@@ -81,7 +85,7 @@ def _fields(arguments: type) -> set[str]:
 
 
 def _fields_inside(module: ModuleType) -> set[str]:
-    """The fields of all arguments that a module which wraps a text model may read."""
+    """Return the fields of all arguments that a module which wraps a text model may read."""
     found: set[str] = set()
     for value in vars(module).values():
         if isinstance(value, ModuleType) and value.__name__.startswith("mlx_lm.models."):
@@ -106,8 +110,8 @@ def _read_level(
 
 
 def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> list[str]:
-    """The other keys that the arguments do not read, but for those that say nothing: null, false,
-    an empty group, or a value that is known to change nothing.
+    """Return the other keys that the arguments do not read. Keys of no effect are left out: null,
+    false, an empty group, or a value that is known to change nothing.
     """
     told = {name.partition(" ")[0] for name in lost}
     return sorted(
@@ -120,7 +124,7 @@ def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> li
 
 
 def _rope(config: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any], list[str]]:
-    """The rotary embedding, which transformers 5 writes as one group, by its older keys."""
+    """Return the rotary embedding, which transformers 5 writes as one group, by its older keys."""
     group = config.get("rope_parameters")
     if not group or "rope_parameters" in fields:
         scaling = config.get("rope_scaling")
@@ -172,7 +176,7 @@ def _rope_of(group: Mapping[str, Any], fields: set[str]) -> tuple[dict[str, Any]
 
 
 def scales_nothing(scaling: Any) -> bool:
-    """Whether a group of rope parameters scales nothing."""
+    """Return whether a group of rope parameters scales nothing."""
     if not isinstance(scaling, Mapping) or not scaling:
         return not scaling
     return scaling.get("rope_type", scaling.get("type", "default")) == "default"

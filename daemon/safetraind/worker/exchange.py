@@ -1,4 +1,4 @@
-"""The files by which an ephemeral worker is asked and answers: a request, lines, and a result."""
+"""The files between the daemon and an ephemeral worker: a request, lines, and a result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tell = Callable[[Any], None]
 
 
 def read_request(folder: str, role: str, cls: type[T]) -> T:
-    """Return the request in a run folder. Raises OSError, and ValueError where it is none."""
+    """Return the request in a run folder. Raises OSError, and ValueError where it is not valid."""
     text = (Path(folder) / f"{role}_request.json").read_text(encoding="utf-8")
     return from_plain(json.loads(text), cls)
 

@@ -34,7 +34,7 @@ def _fetch(request: FetchRequest, tell: Tell) -> Fetched:
 
 @contextmanager
 def _reporting_progress(repository: str, needed: int, tell: Tell) -> Iterator[None]:
-    """Tell the share that has arrived while the block runs, by the size of the cache."""
+    """Report the share that has arrived, by the size of the cache, inside this context."""
     before, over = bytes_in_cache(repository), threading.Event()
 
     def poll() -> None:

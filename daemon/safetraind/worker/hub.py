@@ -54,8 +54,9 @@ def tokenizer_files(repository: str) -> Path:
 
 
 def data_set_names(repository: str) -> list[str]:
-    """Return the names of all files of a data set of the hub; where the hub does not answer, of
-    those in the cache. Raises as `snapshot` does.
+    """Return the names of all files of a data set of the hub. Raises as `snapshot` does.
+
+    Where the hub does not answer, they are those in the cache.
     """
     try:
         files = snapshot_download(repository, repo_type="dataset", dry_run=True)
@@ -71,7 +72,7 @@ def data_set_names(repository: str) -> list[str]:
 
 
 def _cached_names(repository: str) -> list[str]:
-    """The files of a data set that are in the cache, where it may be incomplete."""
+    """Return the files of a data set that are in the cache, where it may be incomplete."""
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     folder = cache / f"datasets--{repository.replace('/', '--')}"
     try:

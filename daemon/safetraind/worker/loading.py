@@ -117,7 +117,9 @@ def _not_loaded(folder: Path, error: BaseException, *, trusted: bool) -> Invalid
 
 
 def worth_dequantizing(model: nn.Module) -> bool:
-    """Whether to compute in float32: on a CPU, if the weights take at most half the free memory."""
+    """Return whether to compute in float32: on a CPU, if the weights take at most half the free
+    memory.
+    """
     if mx.default_device() != mx.Device(mx.cpu):
         return False
     return 4 * get_total_parameters(model) <= host.gather().memory_available // 2
@@ -203,7 +205,7 @@ def _to_float32(model: nn.Module) -> None:
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
-    """Return each adapter layer: its name, the layer, and the base layer that it wraps."""
+    """Return the adapter layers: name, layer, and the base layer inside it."""
     return [
         (name, module, module.linear if "linear" in module else module.embedding)
         for name, module in model.named_modules()

@@ -1,4 +1,6 @@
-"""What config.json says of a model before its weights are loaded: lost keys, names of layers."""
+"""The facts in config.json about a model whose weights are not loaded: lost keys, names of
+layers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _ADAPTABLE = (
 
 
 def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
-    """Return what config.json says of the model and of `targets`. Raises whatever mlx-lm raises.
+    """Return the reading of config.json and of `targets`. Raises whatever mlx-lm raises.
 
     Without targets no model is built. Its arrays are never computed.
     """
@@ -40,7 +42,9 @@ def read_model(folder: Path, targets: Sequence[str]) -> ModelReading:
 
 
 def layer_names(model: nn.Module) -> set[str]:
-    """The names, inside a layer or in the whole model, of what can take an adapter."""
+    """Return the names, inside a layer or in the whole model, of modules that can take an
+    adapter.
+    """
     places = [model, *model.layers]
     return {
         name

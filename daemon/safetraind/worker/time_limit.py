@@ -15,7 +15,7 @@ class TimeLimitReached(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeLimitReached inside the block once it has run for `seconds`.
+    """Raise TimeLimitReached inside the block once it has run for `seconds`.
 
     By a signal, so only Python code is interrupted, in the main thread; elsewhere the block runs
     without a limit. Not to be nested.

@@ -1,1 +1,1 @@
-"""What ephemeral workers are asked and what they answer: one dataclass for each message."""
+"""Requests and results of ephemeral workers: one dataclass for each message."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.gguf_types import GGUF_TYPES
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 TOLERANCE = 0.05
 """The largest share of the adapter's effect that may be lost."""
@@ -17,7 +17,9 @@ then differ. Rounding the base counts too: 12% of a weak adapter's effect on the
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What was exported, as the manifest of the output folder keeps it: a job and its base."""
+    """The origin of an export, as the manifest of the output folder keeps it: a job and its
+    base.
+    """
 
     job: int
     base: str
@@ -26,10 +28,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """`model`: a folder or a hub id; `adapter`, `output`: folders; `valid`: a training file to take
-    questions from; `thinking`: the setting of the training. `gguf`: write a GGUF file too, its
-    matrices stored as `gguf_type`.
-    `dequantize`: 16 bits throughout.
+    """A request to export. `model`: a folder or a hub id. `adapter`, `output`: folders.
+
+    `valid`: a training file to take questions from. `thinking`: the setting of the training.
+    `gguf`: write a GGUF file too, its matrices stored as `gguf_type`. `dequantize`: 16 bits
+    throughout.
     """
 
     model: str
@@ -90,4 +93,4 @@ class Exported:
     bytes: int = 0
 
 
-EXPORT = Role("export", Progress, Exported)
+EXPORT = Role("export", WorkerProgress, Exported)

@@ -9,7 +9,9 @@ from safetraind.worker_messages.role import Role
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """`repository`: `owner/name` at the hub. `dry_run`: only its size is asked for."""
+    """A request to download. `repository`: `owner/name` at the hub. `dry_run`: return only its
+    size.
+    """
 
     repository: str
     dry_run: bool = False

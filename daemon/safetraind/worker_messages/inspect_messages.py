@@ -1,4 +1,4 @@
-"""Messages of the role `inspect`: training files to look at, and what was found in them."""
+"""Messages of the role `inspect`: training files to inspect, and the findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NEVER = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
-    """`files`, to validate them alone; else both files of a job, for preflight.
+    """A request to inspect: `files`, to validate them alone; else both files of a job, for
+    preflight.
 
     `model`: a folder, whose tokenizer counts; empty: none. `vocabulary`: rows of the model's
     embedding; 0: unknown. `targets`: the setting `lora_targets`.
@@ -43,7 +44,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """Bytes of a file that were read."""
+    """The bytes of a file that were read."""
 
     path: str
     bytes_done: int
@@ -74,8 +75,8 @@ class InspectLine:
 
 @dataclass(frozen=True, slots=True)
 class SampleProblem:
-    """How `count` samples are rendered otherwise than they stand in their file; the first of them
-    is in `line`, and `args` speak of it.
+    """A difference between `count` samples and their rendering. `line` is the line of the first of
+    them, which `args` describe.
     """
 
     code: str
@@ -108,24 +109,25 @@ class Lengths:
     structured: int = 0
 
     def cut(self, length: int) -> int:
-        """Samples with more than `length` tokens."""
+        """Return the number of samples with more than `length` tokens."""
         return round(self.scale * sum(n for tokens, n in self.tokens if tokens > length))
 
     def left_out(self, length: int) -> int:
-        """Samples that keep nothing to learn within `length` tokens."""
+        """Return the number of samples that keep nothing to learn within `length` tokens."""
         return round(self.scale * sum(n for first, n in self.answers if first >= length))
 
     @property
     def counted(self) -> int:
-        """Samples that the counts speak of, before scaling."""
+        """The number of samples that were counted, before scaling."""
         return sum(n for _, n in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One training file. `counts`: how many of each kind of problem, by code. `preview`: some
-    samples as the model sees them. `unlearned`: answers of which their message says that they are
-    not to be learned.
+    """One training file. `counts`: the number of each kind of problem, by code.
+
+    `preview`: some samples as the model sees them. `unlearned`: the number of answers whose message
+    excludes them from learning.
     """
 
     path: str
@@ -143,8 +145,10 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """Whether the model's tokenizer could be loaded, with the reason where not, and whether it has
-    a chat template; `templates`: the names of its templates, where they have names.
+    """Whether the model's tokenizer could be loaded, with the reason if not, and whether it has a
+    chat template.
+
+    `templates`: the names of its templates, where they have names.
     """
 
     loaded: bool = True
@@ -155,7 +159,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelReading:
-    """What config.json alone says of the model.
+    """The facts about the model in config.json alone.
 
     `lost`: keys that change the model and that mlx-lm drops; `dropped`: the other keys that it
     drops, as far as they are not known to be bookkeeping; `missing`: targets that are no layers of
@@ -170,8 +174,8 @@ class ModelReading:
 
 @dataclass(frozen=True, slots=True)
 class InspectResult:
-    """Both files; None for one that cannot be read, of which there was a problem. `tokenizer`: None
-    where there was no model to ask.
+    """Both files; None for one that cannot be read, whose problem was reported. `tokenizer`: None
+    where no model was given.
     """
 
     train: DataFile | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
 class PilotRequest:
-    """`rates`: in the order in which they are to be tried, within `seconds`. Limits in bytes; 0:
-    none. `valid` is empty where samples of `train` are to be held out.
+    """A request to try learning rates. `rates`: in the order to try, within `seconds`.
+
+    Limits are bytes; 0: none. `valid` is empty where samples of `train` are to be held out.
     """
 
     model: str
@@ -36,11 +37,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class PilotResult:
-    """`base`: the loss before the first step; `steps`: of each trial."""
+    """The trials of a pilot. `base`: the loss before the first step. `steps`: of each trial."""
 
     base: float
     steps: int
     trials: tuple[Trial, ...]
 
 
-PILOT = Role("pilot", Progress, PilotResult)
+PILOT = Role("pilot", WorkerProgress, PilotResult)

@@ -1,4 +1,4 @@
-"""Messages of the role `prepare`: sources to make training files of, and what was made."""
+"""Messages of the role `prepare`: sources to make training files from, and the result."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from safetraind.worker_messages.role import Role
 
 @dataclass(frozen=True, slots=True)
 class PrepareRequest:
-    """`weights`: of each file, so many copies of its samples; empty: 1 each. `columns`: our names,
-    and the source's for them; `valid`, `questions`: shares, 0 to 1.
+    """A request to prepare data. `weights`: by file, the number of copies of its samples; empty: 1
+    each.
+
+    `columns`: our names, and the source's for them. `valid`, `questions`: shares, 0 to 1.
     """
 
     files: tuple[str, ...]
@@ -27,7 +29,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """How a source is read, with its first samples, in the form of training data."""
+    """The form of a source, with its first samples in the form of training data."""
 
     path: str
     form: str
@@ -39,7 +41,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class RowProgress:
-    """Rows of a source that were read."""
+    """The number of rows of a source that were read."""
 
     path: str
     rows: int
@@ -65,9 +67,10 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`prepared.json`, and the worker's result. `shares`: of validation and questions, as asked
-    for. `map`: the columns. `counts`: samples by file name; `files`: the SHA-256 of those written;
-    `dropped`: rows by the code of what was wrong.
+    """`prepared.json`, and the worker's result.
+
+    `shares`: of validation and questions, as asked for. `map`: the columns. `counts`: samples by
+    file name. `files`: the SHA-256 of those written. `dropped`: rows by the code of the problem.
     """
 
     FORMAT: ClassVar[int] = 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safetrain_shared.findings import Finding
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """`model`: a folder, or with `hub` an id whose tokenizer is downloaded. `samples`: how many are
-    shown. `length`: tokens beyond which a sample would be cut; 0: none.
+    """A request for samples. `model`: a folder, or with `hub` an id whose tokenizer is downloaded.
+
+    `samples`: the number to show. `length`: tokens beyond which a sample would be cut; 0: none.
     """
 
     path: str
@@ -35,7 +36,7 @@ class PreviewPiece:
 
 @dataclass(frozen=True, slots=True)
 class PreviewSample:
-    """One sample; `learned`: of its tokens, those that are learned and not cut."""
+    """One sample. `learned`: the number of its tokens that are learned and not cut."""
 
     line: int
     pieces: tuple[PreviewPiece, ...] = ()
@@ -46,8 +47,10 @@ class PreviewSample:
 
 @dataclass(frozen=True, slots=True)
 class PreviewResult:
-    """The first samples, and the lengths in tokens of the `counted` ones: `cut` are longer than the
-    length, `lost` keep nothing to learn within it, `failed` could not be rendered.
+    """The first samples, and the lengths in tokens of the `counted` ones.
+
+    `cut` are longer than the length, `lost` keep nothing to learn within it, `failed` could not be
+    rendered.
     """
 
     samples: tuple[PreviewSample, ...] = ()
@@ -59,4 +62,4 @@ class PreviewResult:
     failed: int = 0
 
 
-PREVIEW = Role("preview", Progress, PreviewResult)
+PREVIEW = Role("preview", WorkerProgress, PreviewResult)

@@ -1,4 +1,4 @@
-"""Messages of the role `probe`: setups to run real training steps of, and what was found."""
+"""Messages of the role `probe`: setups to measure with real training steps, and the findings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.settings import TrainingSettings
-from safetraind.worker_messages.role import Progress, Role
+from safetraind.worker_messages.role import Role, WorkerProgress
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """The largest micro-batch of a run: rows × width tokens, of which `learned` go through the
-    head. `valid_width`, `valid_learned`: the same of the widest batch of an evaluation, 0 where
-    that is no wider.
+    head.
+
+    `valid_width`, `valid_learned`: those of the widest batch of an evaluation, 0 where it is no
+    wider.
     """
 
     rows: int
@@ -66,7 +68,9 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How loading and one generated token went; `cause`: why it failed. Seconds."""
+    """The time in seconds of loading and of one generated token. `cause`: the finding where it
+    failed.
+    """
 
     seconds: float
     token: str = ""
@@ -79,8 +83,8 @@ _SAME_LIMIT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Real steps of one setup. Bytes; tokens a second with padding; `update_seconds`: of each step,
-    what goes into applying the gradient.
+    """Real steps of one setup, in bytes, and tokens a second with padding. `update_seconds`: the
+    part of each step that applies the gradient.
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
     allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
@@ -96,7 +100,8 @@ class Measure:
     limit: int = 0
 
     def holds_under(self, limit: int) -> bool:
-        """Whether a step under a memory limit of so many bytes takes what this one took.
+        """Return whether a step under a memory limit of so many bytes would take as much as this
+        one.
 
         Below its limit MLX runs ahead of what is needed: a step that took more than `limit` allows
         may take less under it, and one that was held back may take more without.
@@ -107,8 +112,9 @@ class Measure:
 
     @property
     def seconds(self) -> float:
-        """Of one micro-batch, without applying the gradient; a step was run of two where they are
-        accumulated.
+        """Seconds of one micro-batch, without applying the gradient.
+
+        The step was run with two micro-batches where they are accumulated.
         """
         batches = 2 if self.settings.gradient_accumulation > 1 else 1
         taken = self.step.rows * self.step.width / self.tokens_per_second
@@ -117,14 +123,14 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class ProbeLine:
-    """One of these at a time, as it is found: the process may die of what it tries.
+    """One item of the output, written as it is found, since the process may die of the next step.
 
     `unsupported`: a setting that the model would be trained wrongly with; nothing was run.
     `trying`: a setup, before it is run. `slow`: seconds that the next step would have taken, for
     which there was no time. `out_of_memory`: MLX raised it; the process then ends with an error.
     """
 
-    progress: Progress | None = None
+    progress: WorkerProgress | None = None
     device: Device | None = None
     loaded: Loaded | None = None
     splits_head: bool | None = None
@@ -137,7 +143,7 @@ class ProbeLine:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """All that a probe found, and what is kept of it for the next preflight.
+    """The findings of a probe, kept for the next preflight.
 
     `splits_head`: the loss can be computed in chunks. `unsupported`: settings that the model would
     be trained wrongly with. `slow` as in `ProbeLine`.
@@ -151,8 +157,8 @@ class ProbeResult:
     slow: float | None = None
 
     def plus(self, line: ProbeLine) -> ProbeResult:
-        """Return this and what a line tells: measures and unsupported settings add up, of the rest
-        the last counts.
+        """Return the sum of this and a line. Measures and unsupported settings add up; any other
+        field takes the newest value.
         """
         return ProbeResult(
             device=line.device or self.device,

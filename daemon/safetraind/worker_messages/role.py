@@ -1,4 +1,4 @@
-"""A role of an ephemeral worker: the types of its lines and of its result, and how they are read.
+"""The definition of an ephemeral worker's role: the types of its lines and of its result.
 
 The daemon writes a request as `ROLE_request.json` into the worker's run folder. The worker appends
 lines to `probe.json.partial` while it works and writes its result, or {"error": …}, to
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Role(Generic[Line, Result]):
-    """`name`: of the worker's command line."""
+    """A role of the worker's command line, with the types of its lines and of its result."""
 
     name: str
     line: type[Line]
@@ -31,7 +31,7 @@ class Role(Generic[Line, Result]):
         return from_plain(data, self.line)
 
     def read_result(self, data: Any) -> Result | SafetrainError | None:
-        """Return the worker's result, or the error that it ended with; None for anything else."""
+        """Return the worker's result, or the error that it ended with; None for any other data."""
         try:
             if isinstance(data, Mapping) and "error" in data:
                 return error_from_dict(data["error"])
@@ -41,8 +41,8 @@ class Role(Generic[Line, Result]):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """What a worker is doing, and how much of it is done: 0 to 1, negative where nobody knows."""
+class WorkerProgress:
+    """A worker's phase, and the share of it that is done: 0 to 1, negative where it is unknown."""
 
     phase: str
     done: float = -1.0

@@ -1,4 +1,6 @@
-"""How an ephemeral worker ended and what it answered, and who starts such workers."""
+"""The end and the result of an ephemeral worker, and the protocol of those who start such
+workers.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from safetraind.worker_messages.role import Line, Result, Role
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult(Generic[Result]):
-    """`exit`: what its keeper wrote. `answer`: its result, or the error that it reported; None
-    where it wrote nothing that can be read.
+    """The end of a worker. `exit`: its keeper's note. `answer`: its result, or the error that it
+    reported; None where nothing is readable.
 
     `log`: the end of what it printed, for the daemon's log when something broke. `limit`: "time" or
     "memory" where it was killed for that.
@@ -35,7 +37,7 @@ class WorkerResult(Generic[Result]):
 
     @property
     def how(self) -> str:
-        """How it ended, in a few words for a log or a reason; "-" where nothing is known."""
+        """The worker's end in a few words, for a log or a reason; "-" where nothing is known."""
         note = dataclasses.asdict(self.exit)
         names = ("code", "signal", "oom_kills", "footprint", "pressure")
         return ", ".join(f"{name} {note[name]}" for name in names if note[name]) or "-"
@@ -56,4 +58,4 @@ class Workers(Protocol):
         lease: bool,
         on_progress: Callable[[Line], None] | None = None,
     ) -> WorkerResult[Result]:
-        """Run a worker to its end; its lines go to `on_progress` as they come."""
+        """Run a worker to its end. `on_progress` takes its lines."""

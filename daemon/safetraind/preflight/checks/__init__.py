@@ -67,5 +67,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def of_section(section: str) -> tuple[Check, ...]:
-    """The checks of one section, in order."""
+    """Return the checks of one section, in order."""
     return tuple(check for check in CHECKS if check.section == section)

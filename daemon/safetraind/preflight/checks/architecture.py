@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, failed, passed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A model with code of its own may bring the architecture along; that is another check."""
+    """Judge the architecture. A model with code of its own may bring one along, which another check
+    judges.
+    """
     model = facts.model
     if not model.path:
         return []

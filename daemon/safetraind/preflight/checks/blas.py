@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """MLX's Linux wheel links a reference BLAS, measured 45 times slower than OpenBLAS."""
+    """Judge the BLAS library. MLX's Linux wheel links a reference BLAS, measured 45 times slower
+    than OpenBLAS.
+    """
     if facts.host.is_mac:
         return []
     if not facts.openblas:

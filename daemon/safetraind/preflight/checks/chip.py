@@ -1,4 +1,4 @@
-"""Which processor this is, and whether Python runs natively on it."""
+"""The processor, and whether Python runs natively on it."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, failed, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Apple Silicon is what the product is made for; elsewhere it computes on what there is."""
+    """Judge the processor. Apple Silicon is what the product is made for; elsewhere it computes on
+    what there is.
+    """
     host = facts.host
     if host.rosetta:
         return [failed("hardware.rosetta")]

@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, failed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Code beside a known architecture is not needed and stays unused."""
+    """Judge the model's own code. Beside a known architecture it is not needed and stays unused."""
     model = facts.model
     if not model.own_code:
         return []

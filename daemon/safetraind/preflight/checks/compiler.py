@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Without g++ `mx.compile` silently runs uncompiled: slower, with the same result."""
+    """Judge the C++ compiler. Without g++ `mx.compile` silently runs uncompiled: slower, with the
+    same result.
+    """
     if facts.host.is_mac:
         return []
     if not facts.compiler:

@@ -1,4 +1,4 @@
-"""How many cores there are, of the CPU and, where it can be read, of the GPU."""
+"""The number of cores of the CPU and, where it can be read, of the GPU."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A single core leaves none for the rest of the system."""
+    """Judge the number of cores. A single core leaves none for the rest of the system."""
     host = facts.host
     if host.cpu_cores == 1:
         return [warning("hardware.one_core")]

@@ -10,7 +10,7 @@ from safetraind.worker_messages.inspect_messages import DataFile
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A file that cannot be read was named by the reading itself."""
+    """Judge the files. One that cannot be read was reported by the inspection itself."""
     data = facts.data
     if data is None:
         end = facts.inspection_end

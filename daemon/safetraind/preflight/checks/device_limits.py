@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """The device's limits, where it reports them; the planner stays below."""
+    """Return the device's limits, where it reports them; the planner stays below."""
     device = facts.device
     if device is None or not device.working_set:
         return []

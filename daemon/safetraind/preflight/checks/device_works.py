@@ -1,4 +1,4 @@
-"""Which device computes, found by a real operation on it."""
+"""The device that computes, found by a real operation on it."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, failed, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A CPU trains too, slowly; on a Mac it means that something is wrong with the installation."""
+    """Judge the device. A CPU trains too, slowly; on a Mac it means that something is wrong with
+    the installation.
+    """
     device = facts.device
     if device is None:
         return [info("gpu.busy" if facts.busy else "gpu.not_tried")]

@@ -10,8 +10,10 @@ _TIGHT = 1.5
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Short of room for checkpoints: the run would wait in the middle, so it is no blocker, as the
-    user's document has it; short of room for the download: nothing can begin.
+    """Judge the free space.
+
+    Too little for the checkpoints does not block, as the user's document has it: the run would wait
+    in the middle. Too little for the download blocks.
     """
     disk, download = facts.disk, 0 if facts.model.path else facts.model.download
     needed = bytes_to_write(spec, facts)

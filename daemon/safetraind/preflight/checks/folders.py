@@ -13,7 +13,9 @@ _CLOUD = ("Mobile Documents", "CloudStorage")
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Only macOS has them: privacy refuses them to agents, iCloud takes files away."""
+    """Judge the job's folders on macOS, where privacy refuses some to agents and iCloud takes files
+    away.
+    """
     return list(_judge(spec)) if facts.host.is_mac else []
 
 

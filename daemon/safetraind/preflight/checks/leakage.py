@@ -7,9 +7,11 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Counted as lines of the training file, equal after normalisation or nearly equal.
+    """Count the lines of the training file that the validation file repeats.
 
-    Of a validation file that is too large to be held, the finding says how much was compared.
+    Two lines count as the same if they are equal after normalisation, or nearly equal.
+
+    Where the validation file is too large to be held, the finding says how much was compared.
     """
     data = facts.data
     if data is None or data.train is None or data.valid is None:

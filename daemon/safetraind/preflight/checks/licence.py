@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """The licence is reported and not judged."""
+    """Report the licence. It is not judged."""
     if not facts.model.licence:
         return []
     return [info("model.licence", licence=facts.model.licence)]

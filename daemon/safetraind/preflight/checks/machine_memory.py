@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it can be had now."""
+"""The memory of the machine, and the part of it that is available now."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -10,8 +10,9 @@ _LEAST = 1 << 30
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Less than 1 GB is too little for most models, unless less was asked for: then the planner
-    judges. A control group's limit is reported.
+    """Judge the available memory, and report a control group's limit.
+
+    Less than 1 GB is too little for most models. Where the user asked for less, the planner judges.
     """
     host, budget, given = facts.host, spec.memory_budget, available(spec, facts)
     args = {"available": host.memory_available, "total": host.memory_total}

@@ -7,8 +7,9 @@ from safetraind.preflight.check import Check, failed, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """No finding where every key of the configuration is honoured. Keys that mlx-lm does not read
-    and that are not known to matter are reported.
+    """Report the configuration's keys that mlx-lm does not read.
+
+    Return no finding where it honours every key.
     """
     data = facts.data
     if data is None:

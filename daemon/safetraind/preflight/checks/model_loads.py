@@ -7,8 +7,10 @@ from safetraind.preflight.check import Check, failed, info, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """While another process holds the GPU nothing can be tried, which is a finding; so is a model
-    that is too slow here to be measured in time.
+    """Judge the trial of the model by the probe.
+
+    It is a finding too that another process holds the GPU, so that nothing was tried, or that the
+    model is too slow here to be measured in time.
     """
     loaded = facts.loaded
     slow = [warning("model.too_slow", limit=facts.too_slow)] if facts.too_slow else []

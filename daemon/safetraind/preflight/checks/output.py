@@ -7,7 +7,7 @@ from safetraind.preflight.check import Check, failed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """No finding where it can be written."""
+    """Judge the output folder; no finding where it can be written."""
     disk = facts.disk
     if disk.unwritable:
         return [failed("path.unwritable", path=disk.output, reason=disk.unwritable)]

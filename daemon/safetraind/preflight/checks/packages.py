@@ -8,7 +8,9 @@ from safetraind.preflight.check import Check, failed, passed, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """What cannot be imported blocks; a version outside the tried range is a warning."""
+    """Judge the packages. One that cannot be imported blocks; a version outside the tried range is
+    a warning.
+    """
     findings = []
     for package in PACKAGES:
         found = facts.packages.get(package.module)

@@ -11,7 +11,9 @@ from safetraind.worker_messages.inspect_messages import DataFile
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Beyond its positions a model with a vector for each has none; others guess."""
+    """Judge the lengths. Beyond its positions a model with a vector for each has none, and others
+    extrapolate.
+    """
     positions = facts.model.positions
     if facts.data is None or not positions:
         return []
@@ -30,7 +32,7 @@ def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
 
 
 def _longest(spec: JobSpec, file: DataFile) -> int:
-    """Tokens of the longest sequence that is trained on; 0 where nothing was counted."""
+    """Return the tokens of the longest sequence that is trained on; 0 where nothing was counted."""
     if file.lengths is None or not file.lengths.counted:
         return 0
     chosen = spec.settings.get("max_seq_length")

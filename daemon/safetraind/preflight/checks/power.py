@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Hours of training outlast a battery, and low-power mode makes them longer."""
+    """Judge the power supply. Hours of training outlast a battery, and low-power mode makes them
+    longer.
+    """
     host, findings = facts.host, []
     if host.on_battery:
         findings.append(warning("hardware.battery", share=host.battery_share))

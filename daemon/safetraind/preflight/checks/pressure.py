@@ -10,7 +10,9 @@ _MUCH_SWAP = 2 << 30
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """No finding without pressure. Available bytes mislead; the pressure level does not."""
+    """Judge the memory pressure; no finding without any. It is the level that counts: available
+    bytes mislead.
+    """
     host = facts.host
     if host.pressure in (Pressure.WARNING, Pressure.CRITICAL):
         return [warning("hardware.pressure", level=str(host.pressure))]

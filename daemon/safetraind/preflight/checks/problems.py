@@ -14,7 +14,9 @@ _ELSEWHERE = ("data.duplicate", "data.leak", "data.near_leak")
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Counted here, with the first line of each file; `safetrain validate` names all of them."""
+    """Count the problems by kind, with the first line of each file. `safetrain validate` lists all
+    of them.
+    """
     data = facts.data
     if data is None:
         return []
@@ -57,7 +59,9 @@ def _template(file: DataFile, data: Data) -> list[Finding]:
 
 
 def _rendering(file: DataFile) -> list[Finding]:
-    """Samples that the template refuses, or renders otherwise than they stand in the file."""
+    """Return findings on samples that the template refuses, or renders differently from their
+    file.
+    """
     lengths, findings = file.lengths, list[Finding]()
     if lengths is None:
         return []

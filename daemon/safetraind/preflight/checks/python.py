@@ -8,7 +8,7 @@ from safetraind.preflight.check import Check, failed, passed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Older ones lack what the code is written with."""
+    """Judge Python's version. Older ones lack features that the code uses."""
     if as_numbers(facts.python) < LEAST_PYTHON:
         least = ".".join(str(n) for n in LEAST_PYTHON)
         return [failed("dependencies.old_python", version=facts.python, least=least)]

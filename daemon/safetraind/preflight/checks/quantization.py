@@ -1,4 +1,4 @@
-"""How the weights are stored, and what that means on this device."""
+"""The storage type of the weights, and its consequences on this device."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, info
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """A quantized base makes it QLoRA, a floating-point one LoRA."""
+    """Report the storage type. A quantized base makes the training QLoRA, a floating-point one
+    LoRA.
+    """
     model = facts.model
     if model.shape is None:
         return []

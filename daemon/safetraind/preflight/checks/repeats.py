@@ -9,7 +9,9 @@ from safetraind.preflight.check import Check, warning
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Repeats are learned as often as they stand there, which may be meant."""
+    """Count the repeats. A repeated sample is learned as often as it stands there, which may be
+    intended.
+    """
     data = facts.data
     files = [file for file in (data.train, data.valid) if file] if data else []
     return [

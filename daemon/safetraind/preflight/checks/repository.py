@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, failed, info, passed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """One that is still to be downloaded is no fault; one that came only in part is."""
+    """Judge the model's download. A model still to be downloaded passes, one that is incomplete
+    fails.
+    """
     model = facts.model
     if model.cause is not None:
         return [failed(model.cause.code, **model.cause.args)]

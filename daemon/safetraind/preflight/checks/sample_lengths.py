@@ -1,4 +1,4 @@
-"""How long the samples are, and how many the usual sequence lengths would cut."""
+"""The lengths of the samples, and the number of them that the usual sequence lengths would cut."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _COMMON = (128, 256, 512, 1024, 2048)
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Each common length that cuts some, from the first that cuts none on no further."""
+    """Return a finding on the lengths, and one for each usual length that cuts samples."""
     file = facts.data.train if facts.data else None
     if file is None or file.lengths is None or not file.lengths.counted:
         return []

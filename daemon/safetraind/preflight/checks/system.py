@@ -10,7 +10,9 @@ _LEAST_MACOS = 14
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Only macOS has a least version here; elsewhere pip has already decided."""
+    """Judge the system's version. Only macOS has a minimum here; elsewhere pip has already
+    decided.
+    """
     host = facts.host
     if not host.is_mac or not host.system_version:
         return []

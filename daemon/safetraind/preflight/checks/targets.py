@@ -7,7 +7,9 @@ from safetraind.preflight.check import Check, failed
 
 
 def judge(spec: JobSpec, facts: Facts) -> list[Finding]:
-    """Those that are none are named: to train only the others would be another training."""
+    """Name the adapter targets that the model does not have: a training of the others alone would
+    be another training.
+    """
     data = facts.data
     if data is None or not data.missing_targets:
         return []

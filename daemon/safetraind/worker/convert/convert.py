@@ -22,7 +22,7 @@ from safetraind.storage.manifest import sha256, write_manifest
 from safetraind.worker.convert.gguf_reader import Gguf, model_config, model_weights, read_gguf
 from safetraind.worker.convert.gguf_tokenizer import build_tokenizer, tokenizer_config
 from safetraind.worker.exchange import disk_error
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 OnProgress = Callable[[str, float], None]
 """Called with a phase (`converting`, `checking`) and the progress in it, 0 to 1."""
@@ -128,7 +128,7 @@ def _write_json(file: Path, value: dict[str, Any]) -> None:
 
 
 def _print_progress(phase: str, done: float) -> None:
-    _print_line(to_plain(Progress(phase, done)))
+    _print_line(to_plain(WorkerProgress(phase, done)))
 
 
 def _print_line(value: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Gguf:
 
 
 def read_gguf(file: Path) -> Gguf:
-    """Read `file` lazily; raise InvalidInput for what can't be converted faithfully."""
+    """Read `file` lazily. Raises InvalidInput for what can't be converted faithfully."""
     try:
         with file.open("rb") as start:
             magic = start.read(4)

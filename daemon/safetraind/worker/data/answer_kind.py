@@ -1,4 +1,4 @@
-"""What the answers of a file are like: how many differ, and how many are JSON."""
+"""The kind of a file's answers: the share that differ, and the share that are JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Answers:
     structured: int = 0
 
     def note(self, sample: Sample) -> None:
-        """Take in the last answer of one sample; a text without turns has none."""
+        """Count the last answer of one sample. A text without turns has none."""
         answer = _last_answer(sample)
         if answer:
             self.seen.add(hash(answer.strip()))
@@ -32,7 +32,7 @@ def _last_answer(sample: Sample) -> str:
 
 
 def _is_json(answer: str) -> bool:
-    """Whether the whole answer is a JSON object or list."""
+    """Return whether the whole answer is a JSON object or list."""
     if answer.lstrip()[:1] not in ("{", "["):
         return False
     try:

@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 
 
 class Repeats:
-    """Which lines of one file hold the same sample as an earlier line.
+    """Lines of one file that repeat the sample of an earlier line.
 
     16 bytes a sample, beyond a quarter million on the disk; the answers come in flat memory.
     """
@@ -37,14 +37,16 @@ class Repeats:
         self._partitions: list[IO[bytes]] = []
 
     def add(self, key: int, line: int) -> None:
-        """Notes the sample of line `line`, whose words have the 64-bit hash `key`."""
+        """Note the sample of line `line`, whose words have the 64-bit hash `key`."""
         self._hashes.append(key)
         self._lines.append(line)
         if len(self._hashes) >= _PENDING_HASHES:
             self._spill()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Pairs (line, the first line that holds the same), by partition, then by line."""
+        """Yield the pairs (line, the first line that holds the same), by partition, then by
+        line.
+        """
         if not self._partitions:
             pending = self._pending()
             yield from _repeats(pending[n : n + _CHUNK] for n in range(0, len(pending), _CHUNK))
@@ -75,7 +77,10 @@ def _chunks(partition: IO[bytes]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int]]:
-    """Of rows (hash, line), lines ascending: each later line with the first of its hash."""
+    """Yield each later line with the first line of its hash.
+
+    `chunks`: rows (hash, line), with lines ascending from chunk to chunk.
+    """
     firsts = np.zeros((0, 2), np.int64)
     for chunk in chunks:
         rows = np.concatenate((firsts, chunk))
@@ -88,7 +93,7 @@ def _repeats(chunks: Iterable[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int
 
 
 class Leak(NamedTuple):
-    """Where the sample that says the same stands, and whether it says quite the same."""
+    """The place of an earlier sample with the same text, and whether it is exactly the same."""
 
     equal: bool
     file: str
@@ -96,10 +101,10 @@ class Leak(NamedTuple):
 
 
 class Leakage:
-    """Finds, for samples of one file, the sample of files read before that says the same.
+    """Finds the sample of an earlier file that is equal or nearly equal to a sample of this one.
 
-    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near`: of the
-    last file, how many samples can be found as equal, and as nearly equal.
+    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near` count the
+    samples of the last file that can be found as equal, and as nearly equal.
     """
 
     def __init__(self) -> None:
@@ -113,12 +118,12 @@ class Leakage:
         self.indexed = self.indexed_near = 0
 
     def begin(self, file: str) -> None:
-        """What is added from now on comes from the file that findings are to call `file`."""
+        """Begin the samples of another file, which findings call `file`."""
         self._files.append(file)
         self.indexed = self.indexed_near = 0
 
     def add(self, key: int, line: int, units: Sequence[bytes]) -> None:
-        """Notes a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
+        """Note a sample by its line, the hash of its words, and at most `MOST_UNITS` of them."""
         if len(self._places) >= MOST_SAMPLES:
             return
         self._new.append(key)
@@ -127,7 +132,7 @@ class Leakage:
         self.indexed_near += self._near.add(units)
 
     def freeze(self) -> None:
-        """Makes what was added findable."""
+        """Index the added samples, so that `find` sees them."""
         keys = np.concatenate((self._keys, np.array(self._new, np.int64)))
         added = np.arange(len(self._keys), len(keys), dtype=np.uint32)
         order = np.argsort(keys, kind="stable")
@@ -137,7 +142,9 @@ class Leakage:
         self._near.freeze()
 
     def find(self, key: int, units: Sequence[bytes]) -> Leak | None:
-        """The sample read before whose words have the hash `key`, else one that is nearly it."""
+        """Return the earlier sample whose words have the hash `key`, else one that is nearly
+        equal.
+        """
         number, equal = self._equal(key), True
         if number < 0:
             number, equal = self._near.find(units), False

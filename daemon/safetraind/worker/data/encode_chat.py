@@ -39,7 +39,7 @@ _MESSAGE_SECONDS = 0.1  # each answer is marked and rendered again
 class Encoded:
     """One sample: its tokens, for each whether it is learned, and its line in the file.
 
-    `problems`: how what the model is given differs from the sample.
+    `problems`: differences between the model's input and the sample.
     """
 
     line: int
@@ -49,7 +49,7 @@ class Encoded:
 
 
 class Refused(Exception):
-    """The tokenizer or its chat template refuses a sample, for the reason that is the text."""
+    """The tokenizer or its chat template refuses a sample. The text is the reason."""
 
     def __init__(self, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -57,7 +57,7 @@ class Refused(Exception):
 
 
 class TooSlow(Refused):
-    """The chat template was still at work on a sample after SAMPLE_SECONDS."""
+    """The chat template needs more than SAMPLE_SECONDS for a sample."""
 
     def __init__(self) -> None:
         super().__init__(TimeoutError("still running"))
@@ -78,10 +78,10 @@ class Encoder:
     thinking: str = GIVEN
 
     def encode_file(self, path: str) -> Iterator[Encoded]:
-        """All samples of a JSONL file in its order; blank lines are passed over.
+        """Yield the samples of a JSONL file in its order, without its blank lines.
 
-        Raises InvalidInput naming the line that holds no sample, or one that the model is given
-        otherwise than the line says it.
+        Raises InvalidInput naming a line that holds no sample, or whose rendering for the model
+        differs from the line.
         """
         with Corpus(path) as corpus:
             for line in corpus:
@@ -103,7 +103,7 @@ class Encoder:
                 yield encoded
 
     def encode(self, line: int, sample: Sample, form: str) -> Encoded:
-        """The tokens of one sample of format `form` that `schema.judge` finds no fault with.
+        """Return the tokens of one sample of format `form` that `schema.judge` finds no fault with.
 
         Raises Refused. A chat template is a program of the model's author, and may raise anything.
         """
@@ -150,7 +150,9 @@ class Encoder:
     def _checked(
         self, line: int, tokens: list[int], learned: list[bool], problems: list[Problem]
     ) -> Encoded:
-        """With no beginning or end twice in a row, and no token that the model has no row for."""
+        """Return the sample with no beginning or end token twice in a row, and with a problem for
+        each fault of its tokens.
+        """
         tokenizer, single = self.tokenizer, {self.tokenizer.bos_token_id}
         single |= set(tokenizer.eos_token_ids)
         twice = [n for n in range(1, len(tokens)) if tokens[n] == tokens[n - 1] in single]
@@ -170,7 +172,7 @@ class Encoder:
 
 
 def _refuse_differing(path: str, encoded: Encoded) -> None:
-    """Raises InvalidInput where the model would be given something else than the line says."""
+    """Raise InvalidInput where the model's input differs from the line."""
     for problem in encoded.problems:
         if problem.status is Status.FAILED:
             where: dict[str, ArgValue] = {"path": path, "line": encoded.line}
@@ -184,18 +186,22 @@ def _messages(sample: Sample) -> int:
 
 
 def end_of_text(tokenizer: TokenizerWrapper) -> int | None:
-    """The token that ends a text: the tokenizer's own, else the first that the model stops at."""
+    """Return the token that ends a text: the tokenizer's own, else the first that the model stops
+    at.
+    """
     own: int | None = tokenizer.eos_token_id
     return own if own is not None else min(tokenizer.eos_token_ids, default=None)
 
 
 def _ends_with(tokenizer: TokenizerWrapper, sample: Sample, end: int) -> bool:
-    """Whether the text itself ends with the end of a text, but for white space."""
+    """Return whether the text itself ends with an end-of-text token, white space aside."""
     return bool(sample["text"].rstrip().endswith(str(tokenizer.convert_ids_to_tokens(end))))
 
 
 def _conversation(sample: Sample, form: str) -> list[Message]:
-    """The messages, each content of several parts joined to one text, as mlx-lm joins them."""
+    """Return the messages, each content of several parts joined to one text, as mlx-lm joins
+    them.
+    """
     if form == "completions":
         return [
             {"role": "user", "content": sample["prompt"]},
@@ -208,8 +214,9 @@ def _conversation(sample: Sample, form: str) -> list[Message]:
 
 
 def _without_thinking(problems: list[Problem]) -> set[int]:
-    """The answers of which the template writes only a part, by their numbers from 0; in `problems`
-    it is then said of them that they are not learned.
+    """Return the numbers, from 0, of answers that the template renders in part only.
+
+    `problems` then gets a note that they are not learned.
     """
     places = set()
     for number, problem in enumerate(problems):
@@ -222,7 +229,7 @@ def _without_thinking(problems: list[Problem]) -> set[int]:
 def _rendered(
     tokenizer: TokenizerWrapper, messages: list[Message], tools: Any, options: Mapping[str, bool]
 ) -> Rendering:
-    """The conversation as the template writes it.
+    """Return the conversation as the template renders it.
 
     Templates differ in whether they take a call's arguments as an object or as text, and an answer
     that only calls as null or empty: the sample's own form first, then the others, until one is
@@ -253,8 +260,8 @@ Arguments = Callable[[Any], Any]
 
 
 def _in_form(message: Message, arguments: Arguments | None, content: str | None) -> Message:
-    """The message with its calls' arguments in another form; with an answer that says nothing but
-    calls as "" or as None, where `content` is "" or "null".
+    """Return the message with its calls' arguments in another form. An answer of calls alone gets
+    "" or None, where `content` is "" or "null".
     """
     calls = message.get("tool_calls")
     if calls and arguments is not None:
@@ -276,7 +283,7 @@ def _dumped(arguments: Any) -> Any:
 
 
 def _tokenized(tokenizer: TokenizerWrapper, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The tokens of a rendered text, and the characters that each of them stands for.
+    """Return the tokens of a rendered text, and the range of characters of each.
 
     Tokenizers trim white space off what they report, and report one place for all bytes of a
     character; so a token is taken to begin where the one before it ends.
@@ -294,7 +301,7 @@ def _tokenized(tokenizer: TokenizerWrapper, text: str) -> tuple[list[int], list[
 def _tokenized_slowly(
     tokenizer: TokenizerWrapper, text: str
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """The same for a tokenizer that reports no places: by the lengths of what is decoded."""
+    """Return the same for a tokenizer without offsets, by the lengths of decoded texts."""
     tokens = list(tokenizer.encode(text, add_special_tokens=False))
     places, end = [], 0
     for count in range(1, len(tokens) + 1):
@@ -304,6 +311,6 @@ def _tokenized_slowly(
 
 
 def _overlap(place: tuple[int, int], turn: Answer) -> bool:
-    """Whether a token, by its characters, is one of the turn's."""
+    """Return whether a token's characters overlap the turn's."""
     start, end = place
     return (start < turn.end and end > turn.start) or turn.start < start == end < turn.end

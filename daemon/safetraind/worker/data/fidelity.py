@@ -18,7 +18,7 @@ from safetraind.worker.data.thinking import REASONING, opens_thinking
 
 
 def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
-    """All that differs, in the order of the messages."""
+    """Return the differences in the order of the messages."""
     by_place = {answer.place: answer for answer in answers}
     problems = [*misprints(rendering), *_dropped_tools(rendering)]
     unwritten = _unwritten(rendering)
@@ -32,7 +32,7 @@ def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
 
 
 def misprints(rendering: Rendering) -> list[Problem]:
-    """Values that the template writes as Python does, or as text within text."""
+    """Return the values that the template writes as Python does, or as text within text."""
     text = rendering.text
     for place, message in enumerate(rendering.messages, 1):
         for value in _values(message):
@@ -52,7 +52,7 @@ def _misprint(place: int, value: Any) -> Problem:
 
 
 def _values(message: Message) -> Iterator[Any]:
-    """Lists and objects of a message, and arguments that are JSON in a text."""
+    """Yield the lists and objects of a message, and arguments that are JSON in a text."""
     waiting = [message.get("content"), message.get("tool_calls")]
     while waiting:
         value = waiting.pop()
@@ -88,7 +88,7 @@ def _dropped_tools(rendering: Rendering) -> list[Problem]:
 
 
 def _unwritten(rendering: Rendering) -> set[int]:
-    """The messages other than answers whose content is not in the text."""
+    """Return the messages other than answers whose content is not in the text."""
     messages, signs = list(rendering.messages), {}
     for place, message in enumerate(messages):
         content = message.get("content")
@@ -101,7 +101,7 @@ def _unwritten(rendering: Rendering) -> set[int]:
 
 
 def _is_written(rendering: Rendering, place: int) -> bool:
-    """Whether the content stands in the text, and the text depends on it."""
+    """Return whether the content stands in the text, and the text depends on it."""
     content = rendering.messages[place]["content"].strip()
     if content not in rendering.text:
         return False
@@ -136,7 +136,7 @@ def _flat(text: str) -> str:
 
 
 def has_calls(message: Message, text: str) -> bool:
-    """Whether the function and each argument of each call of a message stand in the text."""
+    """Return whether the function and each argument of each call of a message stand in the text."""
     for call in message.get("tool_calls") or ():
         function = call.get("function", call)
         if not isinstance(function, dict):
@@ -147,7 +147,7 @@ def has_calls(message: Message, text: str) -> bool:
 
 
 def _scalars(function: dict[str, Any]) -> Iterator[Any]:
-    """The function's name and the values of its arguments, however deep they lie."""
+    """Yield the function's name and the values of its arguments, however deep they lie."""
     yield function.get("name", "")
     waiting = [parsed(function.get("arguments"))]
     while waiting:
@@ -161,7 +161,7 @@ def _scalars(function: dict[str, Any]) -> Iterator[Any]:
 
 
 def parsed(arguments: Any) -> Any:
-    """Arguments of a call as an object, where they are one in a text."""
+    """Return the arguments of a call as an object, where they are one in a text."""
     if not isinstance(arguments, str):
         return arguments
     try:

@@ -42,7 +42,7 @@ _PREVIEWED = 2  # samples of each file
 
 
 def main(arguments: list[str]) -> int:
-    """Inspect as the run folder asks. What is wrong with the files is a result, not a failure."""
+    """Inspect as the run folder asks. Problems of the files are a result, not a failure."""
     request = read_request(arguments[0], INSPECT.name, InspectRequest)
     inspect = _validate if request.files else _preflight
     answer(arguments[0], partial(inspect, request))
@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
 
 
 def scan_files(paths: Sequence[str], tell: Tell) -> list[Scan | None]:
-    """Scans files in the order given, and compares each with those before it.
+    """Scan files in the order given, and compare each with those before it.
 
-    None stands for a file that cannot be read, whose problem was told.
+    An item is None for a file that cannot be read, whose problem was reported.
     """
     from safetraind.worker.data.duplicate_index import Leakage
     from safetraind.worker.data.scan import Scan
@@ -90,7 +90,9 @@ def _unreadable(error: SafetrainError) -> Finding:
 
 
 def _validate(request: InspectRequest, tell: Tell) -> InspectResult:
-    """From the smallest file to the largest, which then need not be kept to be compared with."""
+    """Inspect the files from the smallest to the largest. The largest need not be kept for
+    comparison then.
+    """
     known: dict[object, str] = {}
     for path in request.files:
         first = known.setdefault(_identity(path), path)
@@ -169,7 +171,7 @@ def _count_tokens(
 
 
 def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
-    """Some of the drawn samples as the model sees them, those that come first in the file."""
+    """Return the first of the drawn samples in file order, as the model sees them."""
     from safetraind.worker.data.encode_chat import Refused
     from safetraind.worker.data.preview import as_seen
     from safetraind.worker.data.schema import form_of, parse
@@ -184,7 +186,7 @@ def _as_seen(scan: Scan, encoder: Encoder) -> tuple[PreviewSample, ...]:
 
 
 def _read_model(request: InspectRequest) -> ModelReading:
-    """What config.json alone says of the model; nothing where it is of no known kind."""
+    """Return the reading of config.json alone; an empty one where its architecture is unknown."""
     from safetraind.worker.model_reading import read_model
 
     try:
@@ -194,13 +196,13 @@ def _read_model(request: InspectRequest) -> ModelReading:
 
 
 def _ends(folder: Path) -> Any:
-    """The tokens at which the model stops, as loading reads them."""
+    """Return the tokens at which the model stops, as loading reads them."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config.get("eos_token_id")
 
 
 def _version(package: Supported) -> Package:
-    """The version of a package that can really be imported, else why it cannot."""
+    """Return the version of a package that can be imported, else the reason why it cannot."""
     try:
         module = importlib.import_module(package.module)
     except Exception as error:  # a broken package may raise anything
@@ -220,7 +222,7 @@ def _size(path: str) -> int:
 
 
 def _identity(path: str) -> object:
-    """The same for all names of one file."""
+    """Return a value that is the same for all names of one file."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):

@@ -8,8 +8,8 @@ import orjson
 
 
 def document_shape(head: bytes) -> str:
-    """ "list" or "objects" where `head` begins a JSON document over several lines, or a list of
-    samples; empty for JSON lines and whatever else.
+    """Return "list" or "objects" where `head` begins a list of samples, or a JSON document over
+    several lines; empty for JSON lines and anything else.
     """
     head = head.lstrip()
     first, newline, _ = head.partition(b"\n")
@@ -21,7 +21,7 @@ def document_shape(head: bytes) -> str:
 
 
 def _is_short_list(line: bytes) -> bool:
-    """Whether a line is a JSON list of its own, in which no sample stands."""
+    """Return whether a line is a JSON list of its own that holds no sample."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -38,7 +38,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _spans_lines(head: bytes) -> bool:
-    """Whether the value that begins `head` ends in another line than it begins, or not in it."""
+    """Return whether the value that begins `head` ends in another line, or beyond `head`."""
     text = head.decode(errors="replace")
     try:
         _, end = json.JSONDecoder().raw_decode(text)

@@ -1,7 +1,7 @@
 """Reading training files line by line, in flat memory, whatever is in them.
 
 Only regular files are read, and only as far as they reached when they were opened: a file that
-grows meanwhile gives the lines it had. A line that no memory should hold is passed over and named.
+grows meanwhile gives the lines it had. A line that no memory should hold is skipped and named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 @dataclass(slots=True)
 class Line:
     """One line with its end. `too_long`: bytes of a line above MAX_LINE_BYTES, whose content is
-    left out; otherwise 0.
+    left out; else 0.
     """
 
     number: int
@@ -34,10 +34,10 @@ class Line:
 
 
 class Corpus:
-    """An open training file. `done` and `size` are bytes and tell how far the reading is."""
+    """An open training file. `done` and `size` are bytes, and show the progress of reading."""
 
     def __init__(self, path: str) -> None:
-        """Opens `path`. Raises NotFound, NotAllowed or InvalidInput with the path in it."""
+        """Open `path`. Raises NotFound, NotAllowed or InvalidInput with the path in it."""
         self.path = path
         self._file = _open(path)
         self.size = os.fstat(self._file.fileno()).st_size
@@ -52,19 +52,21 @@ class Corpus:
 
     @property
     def grew(self) -> bool:
-        """The file is longer (or shorter) now than when it was opened."""
+        """Whether the file's size has changed since it was opened."""
         return os.fstat(self._file.fileno()).st_size != self.size
 
     def head(self) -> bytes:
-        """The first MAX_LINE_BYTES of the file, without a byte order mark. Call it before reading
-        lines.
+        """Return the first MAX_LINE_BYTES of the file, without a byte order mark. Call it before
+        reading lines.
         """
         content = self._file.read(min(MAX_LINE_BYTES, self.size))
         self._file.seek(0)
         return content.removeprefix(_BOM)
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines, numbered from 1. A byte order mark in front is taken away and remembered."""
+        """Yield the lines, numbered from 1. A byte order mark at the beginning is removed and
+        remembered.
+        """
         number, read = 0, self._file.readline
         while self.done < self.size:
             content = read(MAX_LINE_BYTES)
@@ -87,7 +89,7 @@ class Corpus:
             yield Line(number, content)
 
     def _skip_rest(self) -> int:
-        """Reads on to the end of a line that is too long; returns the bytes passed over."""
+        """Read on to the end of a line that is too long. Return the bytes skipped."""
         start = self.done
         while self.done < self.size:
             piece = self._file.readline(min(_BUFFER_BYTES, self.size - self.done))
@@ -98,7 +100,7 @@ class Corpus:
 
 
 def _open(path: str) -> BinaryIO:
-    """Opens without ever waiting: a FIFO that nobody writes to would block for good."""
+    """Open a file without blocking: a FIFO without a writer would block for ever."""
     try:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):

@@ -1,4 +1,4 @@
-"""Nearly equal samples: an index of what samples say, in flat memory, and the comparing itself.
+"""Nearly equal samples: an index of samples by their words, in flat memory, and the comparison.
 
 Of each indexed sample every run of four words is kept, as a hash. A sample that is looked up is cut
 into runs of four, one behind the other: where nine tenths of the words are the same, in order, most
@@ -44,7 +44,7 @@ _Places = npt.NDArray[np.intp]
 
 
 class NearIndex:
-    """Samples by what they say, numbered from 0 as they are added; at most 2**24 of them.
+    """Samples by their words, numbered from 0 as they are added, at most 2**24 of them.
 
     Holds 8 bytes for each run and each sample, and lets the words lie on the disk.
     """
@@ -57,7 +57,9 @@ class NearIndex:
         self._ends = array("Q", [0])
 
     def add(self, units: Sequence[bytes]) -> bool:
-        """Takes a sample of at most `MOST_UNITS` words; False where there is no room for it."""
+        """Add a sample of at most `MOST_UNITS` words. Return False where there is no room for
+        it.
+        """
         number = len(self._ends) - 1
         shifted = (units[start:] for start in range(_RUN))
         runs = {hash(run) & _HASH for run in zip(*shifted, strict=False)}
@@ -75,7 +77,7 @@ class NearIndex:
         return self._file.write(text)
 
     def freeze(self) -> None:
-        """Makes what was added findable."""
+        """Index the added samples, so that `find` sees them."""
         if self._file is not None:
             self._file.flush()
         new = np.frombuffer(self._new, np.uint64)
@@ -86,7 +88,7 @@ class NearIndex:
         self._known, self._slot = known.__getitem__, (len(known) - 1).__and__
 
     def find(self, units: Sequence[bytes]) -> int:
-        """The number of a sample that is nearly (or quite) the same; -1 where there is none."""
+        """Return the number of a sample that is equal or nearly equal; -1 where there is none."""
         needed = _SHARED * (len(units) // _RUN)
         if sum(map(self._known, map(self._slot, map(hash, _in_runs(units))))) < needed:
             return -1  # nearly always
@@ -100,7 +102,9 @@ class NearIndex:
         return -1
 
     def _postings_of(self, units: Sequence[bytes]) -> tuple[_Places, _Places]:
-        """From where to where the samples stand, for each run of `units` that stands in any."""
+        """Return the range of postings, from and to, of each run of `units` that occurs in any
+        sample.
+        """
         hashes = np.fromiter(map(hash, _in_runs(units)), np.int64, len(units) // _RUN)
         first = hashes.view(np.uint64) << np.uint64(_NUMBER_BITS)
         low = np.searchsorted(self._postings, first)
@@ -108,7 +112,7 @@ class NearIndex:
         return low[high > low], high[high > low]
 
     def _candidates(self, low: _Places, high: _Places) -> list[int]:
-        """The samples that share most of the rare runs, and some that share a common one."""
+        """Return the samples that share most of the rare runs, and some that share a common one."""
         rare = high - low <= _COMMON
         votes: Counter[int] = Counter()
         for start, end in zip(low[rare].tolist(), high[rare].tolist(), strict=True):
@@ -131,9 +135,10 @@ class NearIndex:
 
 
 def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
-    """By the lowest bits of a value, `shift` apart: 1 where it may be one of `values`, 0 where not.
+    """Return a filter by the lowest bits of `values` shifted by `shift`: 1 where a value may be
+    among them, 0 where not.
 
-    As long as a power of two, and at most 8 MB.
+    Its length is a power of two, and at most 8 MB.
     """
     known = np.zeros(min(1 << (8 * len(values)).bit_length(), _LARGEST_FILTER), np.bool_)
     for start in range(0, len(values), 1 << 16):
@@ -143,12 +148,12 @@ def filter_of(values: npt.NDArray[np.uint64], shift: int = 0) -> bytes:
 
 
 def _in_runs(units: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """Four words each, one run behind the other; what is left over at the end falls away."""
+    """Yield the runs of four words, one after the other. A remainder at the end is dropped."""
     return zip(*[iter(units)] * _RUN)  # noqa: B905 (it is called for every line)
 
 
 def is_near(units: Sequence[bytes], others: Sequence[bytes]) -> bool:
-    """At least `NEAR` of the words of both are the same, in order."""
+    """Return whether at least the share `NEAR` of both texts' words are the same, in order."""
     fewer, more = sorted((len(units), len(others)))
     if fewer < NEAR * more:
         return False
@@ -160,9 +165,9 @@ def is_near(units: Sequence[bytes], others: Sequence[bytes]) -> bool:
 
 
 def in_order(units: Sequence[bytes], others: Sequence[bytes]) -> int:
-    """How many words both have in common in the same order: their longest common subsequence.
+    """Return the length of the longest common subsequence of both lists of words.
 
-    Bit by bit, 64 words at a time (Hyyrö 2004), so that nothing repetitive can make it slow.
+    Bit-parallel, 64 words at a time (Hyyrö 2004), so that repetitive text cannot make it slow.
     """
     places: dict[bytes, int] = {}
     for place, unit in enumerate(units):

@@ -40,14 +40,14 @@ _MOST_CHARACTERS = 20_000
 
 
 def main(arguments: list[str]) -> int:
-    """Preview as the run folder asks. What is wrong with file or model is a result."""
+    """Preview as the run folder asks. Problems of file or model are a result."""
     request = read_request(arguments[0], PREVIEW.name, PreviewRequest)
     answer(arguments[0], lambda _: preview(request))
     return 0
 
 
 def preview(request: PreviewRequest) -> PreviewResult:
-    """The first samples, and the lengths of the first thousand. Raises SafetrainError."""
+    """Return the first samples, and the lengths of the first thousand. Raises SafetrainError."""
     samples = list(_samples(request.path))
     encoder = Encoder(_tokenizer(request), request.mask_prompt, thinking=request.thinking)
     length, wanted = request.length, request.samples
@@ -76,7 +76,9 @@ def preview(request: PreviewRequest) -> PreviewResult:
 
 
 def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> PreviewSample:
-    """One sample as runs of tokens that are all learned, or all not; `length` as in the request."""
+    """Return one sample as runs of tokens that are either all learned or all not. `length` as in
+    the request.
+    """
     marks = [
         (learned, bool(length) and place >= length) for place, learned in enumerate(encoded.learned)
     ]
@@ -100,7 +102,8 @@ def as_seen(encoded: Encoded, tokenizer: TokenizerWrapper, length: int) -> Previ
 
 
 def _samples(path: str) -> Iterator[tuple[Row, Any]]:
-    """The file's first records as samples, those of a foreign form as `prepare` would read them.
+    """Yield the file's first records as samples. Those of a foreign form are read as `prepare`
+    reads them.
 
     None stands for a record that is no sample. Raises InvalidInput where no record is one.
     """
@@ -143,7 +146,9 @@ def _finding(problem: Problem, line: int) -> Finding:
 
 
 def _tokenizer(request: PreviewRequest) -> TokenizerWrapper:
-    """The model's tokenizer, without its weights. Raises InvalidInput, and as the hub does."""
+    """Return the model's tokenizer, without its weights. Raises InvalidInput, and the hub's
+    errors.
+    """
     folder = tokenizer_files(request.model) if request.hub else Path(request.model)
     extra = {"trust_remote_code": True} if request.trust_remote_code else None
     try:

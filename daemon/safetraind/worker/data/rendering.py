@@ -21,10 +21,11 @@ _MARKER = "zqxjMark{}kvwz"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An assistant's message, by its number from 0. `start` to `end`: the characters that the
-    model writes for it, with the end of the turn. `written`: its content or calls are among them.
-    `after`: where the answer before it ends. `asked`: what the template writes to ask for an answer
-    stands in front of it.
+    """An assistant's message, by its number from 0.
+
+    `start` to `end`: the characters that the model generates for it, with the end of the turn.
+    `written`: its content or calls are among them. `after`: the end of the answer before it.
+    `asked`: the template's generation prompt stands in front of it.
     """
 
     place: int
@@ -37,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A conversation and the text that the chat template makes of it, told `options`."""
+    """A conversation and its text by the chat template, rendered with `options`."""
 
     tokenizer: TokenizerWrapper
     messages: list[Message]
@@ -46,7 +47,9 @@ class Rendering:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def again(self, messages: list[Message], *, answer_next: bool = False) -> str | None:
-        """The text of other messages with the same tools; None where the template refuses them."""
+        """Return the text of other messages with the same tools; None where the template refuses
+        them.
+        """
         try:
             return render(
                 self.tokenizer, messages, self.tools, self.options, answer_next=answer_next
@@ -63,7 +66,7 @@ def render(
     *,
     answer_next: bool = False,
 ) -> str:
-    """The text of a conversation; `options`: what the template is told beside it.
+    """Return the text of a conversation. `options`: the template's variables beside the messages.
 
     Raises whatever the template raises.
     """
@@ -76,17 +79,17 @@ def render(
 
 
 def marker(number: int) -> str:
-    """A text that stands for the content of a message."""
+    """Return a text that stands for the content of a message."""
     return _MARKER.format(number)
 
 
 def changed(messages: Sequence[Message], place: int, **values: Any) -> list[Message]:
-    """The messages with some keys of one of them replaced."""
+    """Return the messages with some keys of one of them replaced."""
     return [{**m, **values} if n == place else m for n, m in enumerate(messages)]
 
 
 def answers(rendering: Rendering) -> list[Answer]:
-    """The assistant's messages in order, each with its place in the text."""
+    """Return the assistant's messages in order, each with its place in the text."""
     found: list[Answer] = []
     for place, message in enumerate(rendering.messages):
         if message["role"] == "assistant":
@@ -95,7 +98,7 @@ def answers(rendering: Rendering) -> list[Answer]:
 
 
 def _answer(rendering: Rendering, place: int, lowest: int) -> Answer:
-    """The answer at `place`, which begins at or after the character `lowest`."""
+    """Return the answer at `place`, which begins at or after the character `lowest`."""
     text, messages = rendering.text, rendering.messages
     whole = _marked(rendering, messages, place)
     if not whole:
@@ -117,8 +120,8 @@ def _answer(rendering: Rendering, place: int, lowest: int) -> Answer:
 def _marked(
     rendering: Rendering, messages: list[Message], place: int
 ) -> dict[str, tuple[str, str]]:
-    """What stands before and behind the marked message at `place`, for each way of marking it that
-    the template writes.
+    """Return the text before and after the marked message at `place`, for each way of marking it
+    that the template renders.
     """
     sign, calls = marker(0), messages[place].get("tool_calls")
     ways = {"content": changed(messages, place, content=sign)}
@@ -134,7 +137,7 @@ def _marked(
 
 
 def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The calls, the first of them with another function's name."""
+    """Return the calls, the first of them with another function's name."""
     first = dict(calls[0])
     if isinstance(first.get("function"), dict):
         first["function"] = {**first["function"], "name": name}
@@ -144,8 +147,8 @@ def _named(calls: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]
 
 
 def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple[int, bool]:
-    """Where the answer begins whose content begins at `content`: behind what the template writes to
-    ask for an answer; and whether that was found.
+    """Return the start of the answer whose content begins at `content`, after the template's
+    generation prompt, and whether that prompt was found.
 
     Where the whole does not begin as the conversation up to here, that prompt is looked for between
     `lowest` and the content.
@@ -160,7 +163,7 @@ def _start(rendering: Rendering, place: int, lowest: int, content: int) -> tuple
 
 
 def _shared(first: str, second: str) -> int:
-    """How many characters both begin with alike."""
+    """Return the length of the common prefix of both texts, in characters."""
     if second.startswith(first):
         return len(first)
     low, high = 0, min(len(first), len(second))

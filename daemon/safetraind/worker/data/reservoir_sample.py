@@ -38,7 +38,7 @@ class ReservoirSample:
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def offer(self, line: Line, *, odd: bool = False) -> None:
-        """Offer one more line to the sample. The first that are `odd` are kept besides."""
+        """Offer one more line to the sample. The first `odd` ones are kept as well."""
         self.seen += 1
         if self.seen > self._next:
             self._keep(line)
@@ -65,19 +65,19 @@ class ReservoirSample:
 
     @property
     def complete(self) -> bool:
-        """Every line that was offered is still here."""
+        """Whether every line that was offered is still in the sample."""
         return self.seen == len(self._kept)
 
     def __iter__(self) -> Iterator[Line]:
-        """The sampled lines."""
+        """Yield the sampled lines."""
         return iter(self._kept)
 
     def longest(self) -> Iterator[Line]:
-        """The lines with the most bytes, where the sample may have missed them."""
+        """Yield the lines with the most bytes, where the sample may have missed them."""
         return iter([] if self.complete else [line for _, _, line in self._longest])
 
     def odd(self) -> Iterator[Line]:
-        """The first odd lines, where the sample may have missed them."""
+        """Yield the first odd lines, where the sample may have missed them."""
         return iter([] if self.complete else self._odd)
 
     def _shed(self) -> None:

@@ -29,11 +29,11 @@ _LINES_BETWEEN_PROGRESS = 4096
 
 @dataclass(slots=True)
 class Scan:
-    """What one file holds. Fill it by iterating over `run` to its end.
+    """The content of one file. Fill it by iterating over `run` to its end.
 
-    `leakage`: an index of other files, in which the samples are looked up. `indexing`: the one into
-    which they are put, for files that are scanned later. `name`: what findings call this file.
-    `unlearned`: answers of which their message says that they are not to be learned.
+    `leakage`: an index of other files, in which the samples are looked up. `indexing`: the index
+    into which they are put, for files that are scanned later. `name`: the file's name in findings.
+    `unlearned`: the number of answers whose message excludes them from learning.
     """
 
     path: str
@@ -53,7 +53,7 @@ class Scan:
     _repeats: Repeats = field(default_factory=Repeats)
 
     def run(self) -> Iterator[Finding | FileProgress]:
-        """Reads the file. Raises as `Corpus` does where it cannot be opened."""
+        """Read the file. Raises as `Corpus` does where it cannot be opened."""
         if self.indexing is not None:
             self.indexing.begin(self.name or Path(self.path).name)
         with Corpus(self.path) as corpus:
@@ -75,7 +75,9 @@ class Scan:
         yield FileProgress(self.path, self.size, self.size)
 
     def _take(self, line: Line) -> list[Finding]:
-        """The findings of one line. Good lines, which are nearly all, take the shortest way."""
+        """Return the findings of one line. Good lines, which are nearly all, take the shortest
+        path.
+        """
         content = line.content
         try:
             sample = schema.parse(content)
@@ -128,7 +130,9 @@ class Scan:
         return self._note(code, number, Status.WARNING, args)
 
     def _note_form(self, form: str) -> list[schema.Problem]:
-        """The first sample decides the file's format; chats with and without tools may mix."""
+        """Return the problem of a sample whose format differs from the first one's. Chats with and
+        without tools may mix.
+        """
         if not self.format or {self.format, form} == {"chat", "tools"}:
             self.format = "tools" if self.format and form != self.format else form
             return []

@@ -1,4 +1,4 @@
-"""What a sample must look like: mlx-lm's formats chat, completions, text and tools.
+"""The formats of a sample, as in mlx-lm: chat, completions, text and tools.
 
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
     {"messages": […], "tools": […]}
@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 # Beside msgspec, which says less of what is wrong: not which kind, for a cut line or bytes that are
-# no UTF-8 not where. `arg_words` has what people are told for each of orjson's reasons.
+# no UTF-8 not where. `arg_words` has the words for users for each of orjson's reasons.
 import orjson
 
 from safetrain_shared.errors import ArgValue
@@ -50,7 +50,7 @@ _MOST_KEYS_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with one line. A warning leaves the sample usable, a failure does not."""
+    """A problem of one line. A warning leaves the sample usable, a failure does not."""
 
     code: str
     status: Status = Status.FAILED
@@ -58,7 +58,7 @@ class Problem:
 
 
 class Unusable(Exception):
-    """The line holds no sample; `problem` says why."""
+    """The line holds no sample. `problem` is the reason."""
 
     def __init__(self, code: str, **args: ArgValue) -> None:
         super().__init__(code)
@@ -66,7 +66,7 @@ class Unusable(Exception):
 
 
 def parse(content: bytes) -> Sample:
-    """The JSON object of a line. Raises Unusable for anything else, whatever the bytes."""
+    """Return the JSON object of a line. Raises Unusable for any other bytes."""
     try:
         sample = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -77,7 +77,7 @@ def parse(content: bytes) -> Sample:
 
 
 def form_of(sample: Sample) -> str:
-    """The sample's format. Raises Unusable where it has the keys of none."""
+    """Return the sample's format. Raises Unusable where it has the keys of none."""
     if "prompt" in sample and "completion" in sample:
         return "completions"
     if "messages" in sample:
@@ -88,7 +88,7 @@ def form_of(sample: Sample) -> str:
 
 
 def judge(sample: Sample, form: str) -> list[Problem]:
-    """All that is wrong with a sample of format `form`; empty for a good one."""
+    """Return the problems of a sample of format `form`; empty for a good one."""
     foreign = _judge_keys(sample) if len(sample) > 1 else []
     if form == "chat" and is_plain(sample["messages"]):
         return foreign
@@ -100,7 +100,8 @@ def judge(sample: Sample, form: str) -> list[Problem]:
 
 
 def duplicate_key(content: bytes, sample: Sample, form: str) -> str:
-    """A key that stands twice in one object of the line, of which JSON keeps the last; or empty.
+    """Return a key that occurs twice in one object of the line, where JSON keeps the last; or
+    empty.
 
     Only lines in which a key of ours stands more often than it should are looked at closely.
     """
@@ -136,7 +137,9 @@ def _doubled(content: bytes) -> str:
 
 
 def content_of(message: Mapping[str, Any]) -> str:
-    """The text of a message without faults; that of its parts, where it is a list of them."""
+    """Return the text of a message without faults, joined from its parts where it is a list of
+    them.
+    """
     content = message.get("content")
     if type(content) is list:  # joined as mlx-lm's server joins them
         return "".join([part["text"] for part in content])
@@ -144,12 +147,14 @@ def content_of(message: Mapping[str, Any]) -> str:
 
 
 def is_learned(message: Mapping[str, Any]) -> bool:
-    """Whether an answer without faults is to be learned: neither `weight: 0` nor `train: false`."""
+    """Return whether an answer without faults is to be learned: neither `weight: 0` nor `train:
+    false`.
+    """
     return message.get("weight") not in _UNLEARNED and message.get("train") is not False
 
 
 def unlearned(messages: list[dict[str, Any]]) -> int:
-    """How many answers of a conversation without faults are not to be learned."""
+    """Return the number of answers that a conversation without faults excludes from learning."""
     return sum(m["role"] == "assistant" and not is_learned(m) for m in messages)
 
 
@@ -166,7 +171,8 @@ _PLAIN_NEXT = {
 
 
 def is_plain(messages: Any) -> bool:
-    """Whether a quick look finds nothing wrong: texts, the usual roles in order, an answer last.
+    """Return whether a quick look finds no problem: texts, the usual roles in order, an answer
+    last.
 
     Messages that do not pass are judged in full, and may still be good.
     """
@@ -225,7 +231,9 @@ def _judge_message(message: Any, place: int) -> Problem | None:
 
 
 def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
-    """The key, and its value, that says otherwise than yes or no whether a message is learned."""
+    """Return the key and value that should say whether a message is learned, but are neither yes
+    nor no.
+    """
     weight, train = message.get("weight"), message.get("train")
     if not isinstance(weight, int | float | None) or weight not in _WEIGHTS:
         return {"key": "weight", "value": shown(str(weight))}
@@ -235,13 +243,13 @@ def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
 
 
 def _judge_keys(sample: Sample) -> list[Problem]:
-    """Keys of the sample that mean something to other trainers."""
+    """Return problems for keys of the sample that have a meaning to other trainers."""
     foreign = (key for key in sample if key in _FOREIGN_OF_SAMPLE or _begins_foreign(key))
     return [_foreign(key, 0) for key in islice(foreign, _MOST_KEYS_NAMED)]
 
 
 def _judge_keys_of(messages: list[dict[str, Any]]) -> list[Problem]:
-    """The same of messages, each key once."""
+    """Return the same problems for messages, each key once."""
     places: dict[str, int] = {}
     for place, message in enumerate(messages, 1):
         for key in message if len(message) > 2 else ():
@@ -260,8 +268,10 @@ def _foreign(key: str, place: int) -> Problem:
 
 
 def _judge_turns(messages: list[dict[str, Any]]) -> list[Problem]:
-    """There must be an answer, roles must alternate after the system's word, and the last word and
-    no empty one must be an answer.
+    """Judge the turns of a conversation.
+
+    There must be an answer, and no answer may be empty. Roles must alternate after the system
+    message, and the last message must be an answer.
     """
     if all(message["role"] != "assistant" for message in messages):
         return [Problem("data.no_answer")]
@@ -318,7 +328,7 @@ def _is_text_part(part: Any) -> bool:
 
 
 def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
-    """The reason in the order that helps: wrong encoding, NUL bytes, then wrong JSON."""
+    """Return the reason why a line is unreadable: wrong encoding, NUL bytes, then wrong JSON."""
     try:
         content.decode()
     except UnicodeDecodeError as wrong:
@@ -329,7 +339,7 @@ def _unreadable(content: bytes, error: orjson.JSONDecodeError) -> Unusable:
 
 
 def _kind(value: Any) -> str:
-    """The name of the value's type, for which `words` has what people say."""
+    """Return the name of the value's type, for which `words` has the word for users."""
     return type(value).__name__
 
 
@@ -338,8 +348,8 @@ def _listed(sample: Sample) -> str:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A text from a file as a sentence may show it: on one line, no control characters, and of at
-    most so many characters, cut between words where there are any.
+    """Return a text from a file for display: on one line, without control characters, cut between
+    words at so many characters.
     """
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:most])
     if len(text) <= most:

@@ -1,4 +1,4 @@
-"""A sample's text: its words as they count for equality, its units for nearness."""
+"""A sample's text: its words for equality, its units for near-equality."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG_ON_AVERAGE = 10
 
 
 def text_of(sample: Sample, form: str) -> str:
-    """All text of a sample without faults, in order: contents, and the calls of tools."""
+    """Return the text of a sample without faults, in order: contents, and the calls of tools."""
     if form == "text":
         return str(sample["text"])
     if form == "completions":
@@ -30,8 +30,8 @@ def text_of(sample: Sample, form: str) -> str:
 
 
 def words_of(text: str) -> list[bytes]:
-    """The words of a text as they count for equality, in UTF-8, which is the quickest to split:
-    compatibility forms and case apart.
+    """Return the words of a text for comparison, in UTF-8, which splits fastest. Compatibility
+    forms and case are folded.
     """
     if text.isascii():
         return text.encode().lower().split()
@@ -39,14 +39,15 @@ def words_of(text: str) -> list[bytes]:
 
 
 def key_of(words: list[bytes]) -> int:
-    """A 64-bit hash of words in order, good within this process."""
+    """Return a 64-bit hash of words in order, valid within this process."""
     return hash(tuple(words))
 
 
 def units_of(sample: Sample, form: str, words: list[bytes], length: int) -> list[bytes]:
-    """What samples are compared by for nearness: `words`, those of a text of `length` characters.
+    """Return the units by which samples are compared for near-equality. `words` are those of a text
+    of `length` characters.
 
-    A system's word in front is left out: it often is the longest part, and the same in all samples.
+    A leading system message is left out: it often is the longest part, and the same in all samples.
     Long words of scripts without spaces count by their characters.
     """
     spaced = length <= _LONG_ON_AVERAGE * len(words)
@@ -76,7 +77,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _scalars(value: Any) -> Iterator[str]:
-    """Keys and values in order, however deep they lie."""
+    """Yield the keys and values in order, at any depth."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,4 @@
-"""An answer's thinking: what the setting `thinking` leaves of it, and what a template is told.
+"""An answer's thinking: the part that the setting `thinking` keeps, and the template's option.
 
 Chat templates differ: some write thinking wherever it stands, some only in the last answer, some
 open or close an empty one when they ask. The setting reaches every place that renders a
@@ -30,26 +30,28 @@ Message = dict[str, Any]
 
 
 def template_options(thinking: str) -> dict[str, bool]:
-    """What a chat template is told. `enable_thinking` is Qwen3's name for it, which others took
-    over; mlx-lm passes it on under the template's own name, and sets it where we do not.
+    """Return the chat template's variables for the setting.
+
+    `enable_thinking` is Qwen3's name, which other templates adopted. mlx-lm passes it on under the
+    template's own name, and sets it where we do not.
     """
     return {} if thinking == GIVEN else {"enable_thinking": thinking == KEEP}
 
 
 def opens_thinking(text: str) -> bool:
-    """Whether a text begins with thinking, be it empty."""
+    """Return whether a text begins with thinking, even if it is empty."""
     return text.lstrip().startswith(_OPENINGS)
 
 
 def without_thinking(text: str) -> str:
-    """An answer's text without the thinking in front of it."""
+    """Return an answer's text without the thinking in front of it."""
     return _BLOCK.sub("", text)
 
 
 def with_thinking(
     messages: Sequence[Message], thinking: str, tokenizer: TokenizerWrapper
 ) -> list[Message]:
-    """The messages with their answers' thinking as the setting wants it.
+    """Return the messages with their answers' thinking according to the setting.
 
     Contents must be texts. With `keep`, thinking that stands apart is put in front of the content,
     where every template that knows thinking looks for it.

@@ -1,4 +1,4 @@
-"""How many tokens the samples of a file have, with the model's own tokenizer and chat template."""
+"""The number of tokens of a file's samples, with the model's own tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class LengthCounts:
     said: Answers = field(default_factory=Answers)
 
     def note(self, problem: Problem, line: int) -> None:
-        """Counts a problem of one sample; the first of its kind is kept."""
+        """Count a problem of one sample. The first of its kind is kept."""
         kept, first, count = self.problems.get(problem.code, (problem, line, 0))
         if line < first:
             kept, first = problem, line
         self.problems[problem.code] = kept, first, count + 1
 
     def message(self) -> Lengths:
-        """The same as the worker's answer has it, counts as pairs."""
+        """Return the lengths as the worker's result holds them, with counts as pairs."""
         return Lengths(
             tokens=tuple(sorted(self.tokens.items())),
             answers=tuple(sorted(self.answers.items())),
@@ -73,8 +73,10 @@ class LengthCounts:
 def count(
     draw: ReservoirSample, encoder: Encoder, progress: Callable[[], None] = lambda: None
 ) -> LengthCounts:
-    """The lengths of the lines in `draw`. A template that refuses a sample is noted, not raised;
-    one that takes too long for a sample ends the count. `progress` is called now and then.
+    """Return the lengths of the lines in `draw`. `progress` is called now and then.
+
+    A sample that the template refuses is noted. A template that takes too long for a sample ends
+    the count.
     """
     lengths, drawn = LengthCounts(), set()
     try:
@@ -117,6 +119,8 @@ def _measured(line: Line, encoder: Encoder, lengths: LengthCounts) -> tuple[int,
 
 
 def _first(learned: Iterable[bool]) -> int:
-    """The place of the first learned token that can be predicted, which the very first cannot."""
+    """Return the place of the first learned token that can be predicted. The very first token
+    cannot.
+    """
     places = (place for place, is_learned in enumerate(learned) if is_learned and place)
     return next(places, NEVER)

@@ -1,6 +1,6 @@
 """The evaluation at the end of a training, by the training's own worker.
 
-Whatever becomes of it, the training has succeeded: an evaluation that cannot be made is told.
+The training has succeeded whatever becomes of it: an evaluation that fails is reported.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _ATTEMPTS = 2  # that died without a new answer; then the evaluation is left out
 
 
 def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
-    """The outcome of a training whose files are all written, once it is evaluated as it asks.
+    """Return the outcome of a training whose files are all written, after its evaluation, if it
+    asks for one.
 
-    Paused where that is asked for meanwhile: the next attempt goes on with it. A cancellation ends
-    the evaluation alone. Raises OSError where the disk refuses what must be kept.
+    Paused where that is asked for meanwhile: the next attempt continues with it. A cancellation
+    ends the evaluation alone. Raises OSError where the disk refuses what must be kept.
     """
     if outcome.outcome != "succeeded" or job.spec.evaluation is None:
         return outcome
@@ -54,8 +55,9 @@ def evaluated_after(job: Task, sink: EventSink, outcome: Outcome) -> Outcome:
 
 
 def _may_try(job: Task) -> bool:
-    """Whether another attempt may help, and note that it begins: an evaluation that kills its
-    worker must not fail the training.
+    """Return whether another attempt may help, and note that it begins.
+
+    An evaluation that kills its worker must not fail the training.
     """
     note = job.run.root / "evaluation_attempts.json"
     kept = list((job.output / EVALUATION).glob("answers-*.json"))
@@ -67,7 +69,7 @@ def _may_try(job: Task) -> bool:
 
 
 def _add_to_summary(job: Task, found: Evaluation) -> None:
-    """The verdict into training_summary.json. Raises OSError."""
+    """Add the verdict to training_summary.json. Raises OSError."""
     plain = to_plain(found)
     del plain["answers"], plain["general_answers"]
     path = job.output / SUMMARY

@@ -33,20 +33,20 @@ class Watcher(Protocol):
         """Note the phase that begins: one of `events.PHASES`."""
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
-        """So many questions are answered for good."""
+        """Note that `answered` of `total` questions are answered and stored."""
 
     def check(self) -> None:
-        """Called between two tokens. Raises what is to end the evaluation."""
+        """Look for a reason to end the evaluation, between two tokens, and raise it."""
 
 
 class Asker:
-    """Asks models the same questions; what was answered before a kill is not asked again."""
+    """Asks models the same questions. Answers stored before a kill are not asked for again."""
 
     def __init__(
         self, folder: Path, most: int, total: int, watcher: Watcher, thinking: str = GIVEN
     ) -> None:
-        """`folder`: where answers are kept; `most`: tokens of one; `total`: questions in all;
-        `thinking`: the setting of that name of the training.
+        """`folder`: the place of the answers. `most`: the limit of one answer, in tokens. `total`:
+        the number of questions. `thinking`: the training's setting of that name.
         """
         self._folder, self._most, self._thinking = folder, most, thinking
         self._total, self._watcher = total, watcher
@@ -60,10 +60,11 @@ class Asker:
         adapter: Path | None,
         questions: Sequence[Question],
     ) -> list[str]:
-        """The answers of `loaded` with that adapter (None: without) in the order of `questions`.
+        """Return the answers of `loaded` with that adapter (None: without) in the order of
+        `questions`.
 
-        The model has no adapter before and after. `who` names the kept file.
-        Raises NotFound or InvalidInput for an adapter that doesn't fit.
+        The model has no adapter before and after. `who` names the kept file. Raises NotFound or
+        InvalidInput for an adapter that doesn't fit.
         """
         prompts = [encode_prompt(loaded.tokenizer, q.messages, self._thinking) for q in questions]
         kept = self._folder / f"answers-{who}-{self._key(loaded, adapter, questions)}.json"
@@ -91,7 +92,7 @@ class Asker:
         self._watcher.kept(self._answered, self._total, pace * left)
 
     def _key(self, loaded: LoadedModel, adapter: Path | None, questions: Sequence[Question]) -> str:
-        """A hash of all that answers depend on."""
+        """Return a hash of all that the answers depend on."""
         what = [
             str(loaded.folder),
             sha256(adapter / WEIGHTS) if adapter is not None else "",
@@ -125,8 +126,8 @@ def answered(
     max_tokens: int,
     watcher: Watcher,
 ) -> list[str]:
-    """Greedy answers to prompts (token ids), of at most `max_tokens` tokens; without the thinking
-    that stands in front of them.
+    """Return greedy answers to prompts (token ids), of at most `max_tokens` tokens, without leading
+    thinking.
     """
     generator = BatchGenerator(
         model,
@@ -151,6 +152,6 @@ def answered(
 def longest_answer(
     tokenizer: TokenizerWrapper, texts: Sequence[str], *, fewest: int = 32, most: int = 512
 ) -> int:
-    """Half as many tokens again as the longest of `texts`, within bounds."""
+    """Return one and a half times the tokens of the longest of `texts`, within bounds."""
     longest = max((len(tokenizer.encode(text)) for text in texts), default=0)
     return min(max(longest * 3 // 2, fewest), most)

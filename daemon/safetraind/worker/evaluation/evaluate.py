@@ -43,7 +43,7 @@ _LOOKED_AT = 2000  # lines of training data, for the length of answers and for r
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One evaluation. `output`: the folder of the trained job; `model`: what it was trained on."""
+    """One evaluation. `output`: the trained job's folder. `model`: its base model."""
 
     job: int
     model: str
@@ -55,12 +55,12 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Where answers and result are kept."""
+        """The folder of answers and result."""
         return self.output / EVALUATION
 
 
 def work_of(job: int, spec: JobSpec, model: str, output: Path) -> Work:
-    """The evaluation that a job's specification asks for, in the trained job's `output`."""
+    """Return the evaluation that a job's specification asks for, in the trained job's `output`."""
     asked = spec.evaluation or EvaluationSpec()
     asked = replace(asked, questions=asked.questions or spec.valid)
     thinking = spec.complete_settings.thinking
@@ -69,7 +69,7 @@ def work_of(job: int, spec: JobSpec, model: str, output: Path) -> Work:
 
 
 def evaluate(work: Work, watcher: Watcher) -> Evaluation:
-    """Ask, score, compare; the result is also in `evaluation.json`.
+    """Ask, score and compare. Return the result, which is also in `evaluation.json`.
 
     Raises InvalidInput for questions that cannot be used or that were trained on, NotFound where
     there is no adapter, OSError where the disk refuses, and what `watcher.check` raises.
@@ -159,7 +159,7 @@ class _Evaluating:
         return self._asker.answers(self._loaded, who, None, questions)
 
     def _after(self, folder: Path, questions: Sequence[Question]) -> list[str]:
-        """The answers of an adapter, or of a whole model that was exported to `folder`."""
+        """Return the answers with an adapter, or of a whole model that was exported to `folder`."""
         if (folder / WEIGHTS).is_file():
             return self._asker.answers(self._loaded, folder.name, folder, questions)
         if not (folder / "config.json").is_file():
@@ -169,7 +169,7 @@ class _Evaluating:
 
 
 def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]:
-    """The score of each answer, 0 to 1; none where there is no answer."""
+    """Return the score of each answer, 0 to 1; none where there is no answer."""
     if not answers:
         return []
     pairs = zip(questions, answers, strict=True)
@@ -179,7 +179,7 @@ def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]
 def paired(
     questions: Sequence[Question], base: Sequence[str], after: Sequence[str]
 ) -> list[EvaluatedAnswer]:
-    """Each question with both answers and their scores."""
+    """Return the questions, each with both answers and their scores."""
     before_after = zip(
         questions, base, after, scores(questions, base), scores(questions, after), strict=True
     )
@@ -190,7 +190,7 @@ def paired(
 
 
 def verdict_on(answers: Sequence[EvaluatedAnswer], again: Sequence[float] = ()) -> Verdict:
-    """The verdict; `again`: the base's scores in a second run."""
+    """Return the verdict; `again`: the base's scores in a second run."""
     first, second = [a.base_score for a in answers], [a.adapter_score for a in answers]
     return compare(first, second, again)
 
@@ -202,7 +202,7 @@ def _trained_answers(path: str) -> list[str]:
 
 
 def _kept_checkpoints(work: Work) -> Mapping[str, Path]:
-    """The trained job's checkpoints that are whole adapters, in the order of training."""
+    """Return the trained job's checkpoints that are whole adapters, in the order of training."""
     state = training_state.read(work.output)
     names = state.checkpoints if state else ()
     folders = {name: work.output / name for name in names}

@@ -16,20 +16,22 @@ from safetraind.storage.run_folder import Launch
 from safetraind.worker.evaluation.evaluate import Work, evaluate, work_of
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_limits import set_limits
-from safetraind.worker.training.outcome import outcome_of, spoken
+from safetraind.worker.training.outcome import outcome_of, run_and_report
 
 _CHECK_SECONDS = 0.2  # between two looks at the intent
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluates as the run folder's specification says, to the end or until told."""
+    """Evaluate the job of the run folder, until the end or an intent. Return the exit code."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: _evaluated(run, sink))
+    return run_and_report(sink, lambda: _evaluated(run, sink))
 
 
 def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
-    """Raises Damaged where the run folder's specification cannot be read."""
+    """Evaluate, and return the outcome. Raises Damaged where the run folder's specification cannot
+    be read.
+    """
     document = documents.read(run.spec, JobDocument)
     if document is None:
         raise Damaged("run.unreadable", path=str(run.root), reason="spec.json")
@@ -48,8 +50,8 @@ def _evaluated(run: RunFolder, sink: EventSink) -> Outcome:
 
 
 def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
-    """Evaluate, with events of how far it is, and the verdict as one. Raises Left, and what
-    `evaluate` raises.
+    """Evaluate, with events for the progress and for the verdict. Raises Left, and the errors of
+    `evaluate`.
     """
     found = evaluate(work, EventWatcher(sink))
     sink.emit(Judged(replace(found, answers=(), general_answers=())))
@@ -57,7 +59,7 @@ def evaluate_and_tell(work: Work, sink: EventSink) -> Evaluation:
 
 
 class Left(Exception):
-    """The evaluation was left before its end, because it was asked to."""
+    """The evaluation ended early, because of an intent."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.outcome)
@@ -65,7 +67,7 @@ class Left(Exception):
 
 
 class EventWatcher:
-    """The `Watcher` that writes events, and leaves where the intent file says so."""
+    """The `Watcher` that writes events, and raises Left at an intent."""
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
@@ -73,12 +75,14 @@ class EventWatcher:
         self._looked = 0.0
 
     def phase(self, name: str) -> None:
-        """A phase event."""
+        """Emit a phase event."""
         self._sink.phase(name)
         self.check()
 
     def kept(self, answered: int, total: int, eta_seconds: float) -> None:
-        """An event, so that what was answered counts as progress if the worker dies."""
+        """Emit an event with the number of answers, so that they count as progress if the worker
+        dies.
+        """
         self._answered = answered
         self._sink.emit(QuestionsAnswered(answered, total, eta_seconds))
 

@@ -1,4 +1,5 @@
-"""What a model could do before: a small suite of its own questions, and text to diverge on.
+"""Tests of a model's earlier abilities: a small suite of questions, and a text to measure
+divergence on.
 
 `general.jsonl` and `neutral.txt` beside this file were written for this project (CC0-1.0).
 """
@@ -21,21 +22,23 @@ UNBOUNDED = 99.0  # nats, where a prediction is not finite
 
 
 def general_questions() -> list[Question]:
-    """The suite: Portuguese and English; language, arithmetic, instructions, what nobody knows."""
+    """Return the suite, in Portuguese and English: language, arithmetic, instructions, unanswerable
+    questions.
+    """
     return read_questions(str(_HERE / "general.jsonl"))
 
 
 def neutral_passages() -> list[str]:
-    """Passages of plain prose, which no training data of this product holds."""
+    """Return the passages of plain prose, which no training data of this product holds."""
     text = (_HERE / "neutral.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
 
 def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
-    """The mean over tokens of KL(base ‖ adapter) on the neutral passages, in nats.
+    """Return the mean over tokens of KL(base ‖ adapter) on the neutral passages, in nats.
 
-    Kullback and Leibler, On Information and Sufficiency (1951). The model has no adapter before
-    and after. UNBOUNDED where a prediction is not finite.
+    Kullback and Leibler, On Information and Sufficiency (1951). The model has no adapter before and
+    after. UNBOUNDED where a prediction is not finite.
     """
     attach_adapter(loaded.model, adapter)
     total, tokens = 0.0, 0
@@ -52,7 +55,7 @@ def divergence(loaded: LoadedModel, adapter: Path, watcher: Watcher) -> float:
 
 
 def _log_probabilities(loaded: LoadedModel, ids: list[int]) -> mx.array:
-    """(tokens, vocabulary), float32, evaluated."""
+    """Return the log probabilities (tokens, vocabulary), float32, evaluated."""
     logits = loaded.model(mx.array(ids)[None])[0].astype(mx.float32)
     found = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     mx.eval(found)

@@ -23,10 +23,11 @@ Results = Mapping[str, Mapping[str, float]]
 def task_scores(
     model: str, after: Path, tasks: Sequence[str], limit: int, folder: Path
 ) -> tuple[TaskScore, ...]:
-    """Each task's main metric for the base `model` and for the adapter (or model) in `after`.
+    """Return each task's main metric for the base `model` and for the adapter (or model) in
+    `after`.
 
-    `limit`: examples of a task at most; 0: all. What was measured is kept in `folder` and not
-    measured again. Raises InvalidInput where a task is unknown or the harness is not installed.
+    `limit`: examples of a task at most; 0: all. Results are kept in `folder` and not measured
+    again. Raises InvalidInput where a task is unknown or the harness is not installed.
     """
     measured = []
     for who, place in (("base", None), ("adapter", after)):
@@ -57,7 +58,9 @@ def _measured(model: str, place: Path | None, tasks: Sequence[str], limit: int) 
 
 
 def _numbers(harness: Any, lm: Any, task: str, limit: int) -> Mapping[str, float]:
-    """The task's metrics. A task that is a YAML file has its name in there. Raises InvalidInput."""
+    """Return the task's metrics. A task that is a YAML file has its name in there. Raises
+    InvalidInput.
+    """
     try:
         results = harness.simple_evaluate(
             model=lm, tasks=[task], limit=limit or None, apply_chat_template=lm.use_chat_template
@@ -70,7 +73,7 @@ def _numbers(harness: Any, lm: Any, task: str, limit: int) -> Mapping[str, float
 
 
 def _score(task: str, base: Mapping[str, Any], adapter: Mapping[str, Any]) -> TaskScore | None:
-    """The task's main metric; the harness names it `metric,filter`."""
+    """Return the task's main metric; the harness names it `metric,filter`."""
     names = {name.partition(",")[0]: name for name in base if "_stderr" not in name}
     metric = next((name for name in _PREFERRED if name in names), next(iter(names), ""))
     if not metric or names[metric] not in adapter:

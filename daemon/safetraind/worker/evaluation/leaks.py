@@ -1,4 +1,4 @@
-"""The leakage gate: questions that stand in the training data tell nothing of what was learned."""
+"""The leakage gate: questions that stand in the training data do not measure what was learned."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refuse_leaked(questions: Sequence[Question], path: str, train: str) -> None:
 
 
 def turns_of(line: bytes, role: str) -> list[str]:
-    """What `role` says in a line of training data; nothing where it cannot be read."""
+    """Return the texts of `role` in a line of training data; empty where it cannot be read."""
     try:
         record = json.loads(line)
         if "prompt" in record:

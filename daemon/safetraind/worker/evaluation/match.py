@@ -1,4 +1,4 @@
-"""Scores one answer against what is expected: 1 right, 0 wrong, between them for similarity."""
+"""Scores one answer against the expected one: 1 right, 0 wrong, between them for similarity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHOICE = re.compile(r"(?<!\w)([A-Z])(?!\w)")
 
 
 def score(match: str, expected: Sequence[Any], answer: str) -> float:
-    """The score of `answer`, 0 to 1, by one of `MATCHES`; the best over all `expected`.
+    """Return the score of `answer`, 0 to 1, by one of `MATCHES`; the best over all `expected`.
 
     For `contains` every expected text must be there. What a model thought, between `<think>` tags,
     is no part of its answer. Raises KeyError for an unknown match.
@@ -29,7 +29,7 @@ def score(match: str, expected: Sequence[Any], answer: str) -> float:
 
 
 def normalised(text: str) -> list[str]:
-    """The words of a text, without case, punctuation and compatibility forms (NFKC)."""
+    """Return the words of a text, without case, punctuation and compatibility forms (NFKC)."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.findall(r"\w+", folded)
 
@@ -39,20 +39,20 @@ def _exact(expected: Any, said: str) -> bool:
 
 
 def _contains(expected: Any, said: str) -> bool:
-    """Whether the words of `expected` stand in `said`, one after the other."""
+    """Return whether the words of `expected` occur in `said` in a row."""
     words, text = normalised(str(expected)), normalised(said)
     return any(text[i : i + len(words)] == words for i in range(len(text) - len(words) + 1))
 
 
 def _number(expected: Any, said: str) -> bool:
-    """Whether the last number of the answer is the expected one, to nine digits."""
+    """Return whether the last number of the answer is the expected one, to nine digits."""
     found = [value for part in _NUMBER.findall(said) if (value := number_of(part)) is not None]
     wanted = number_of(str(expected))
     return wanted is not None and bool(found) and math.isclose(found[-1], wanted, rel_tol=1e-9)
 
 
 def number_of(text: str) -> float | None:
-    """A number as English or Portuguese writes it; None for what is none.
+    """Return a number written the English or the Portuguese way; None for any other text.
 
     Of comma and point the last one is the decimal mark where both stand, or where one stands once
     and not before exactly three digits; else they group thousands.
@@ -73,7 +73,9 @@ def number_of(text: str) -> float | None:
 
 
 def _choice(expected: Any, said: str) -> bool:
-    """Whether the first letter that stands alone is the expected one, or the answer is its text."""
+    """Return whether the first single letter is the expected one, or the answer is that choice's
+    text.
+    """
     wanted = str(expected).strip()
     if len(wanted) > 1:
         return _exact(wanted, said)
@@ -82,7 +84,9 @@ def _choice(expected: Any, said: str) -> bool:
 
 
 def _json(expected: Any, said: str) -> float:
-    """1 for an equal value; for an object, the share of the expected fields that are equal."""
+    """Return 1 for an equal value; for an object, the share of the expected fields that are
+    equal.
+    """
     wanted = json.loads(expected) if isinstance(expected, str) else expected
     found = first_json(said)
     if isinstance(wanted, Mapping) and wanted and isinstance(found, Mapping):
@@ -91,7 +95,7 @@ def _json(expected: Any, said: str) -> float:
 
 
 def _tool_call(expected: Any, said: str) -> bool:
-    """Whether the first call has the expected name and exactly its arguments."""
+    """Return whether the first call has the expected name and exactly its arguments."""
     wanted = json.loads(expected) if isinstance(expected, str) else expected
     found = first_json(said)
     if not isinstance(found, Mapping):
@@ -103,7 +107,9 @@ def _tool_call(expected: Any, said: str) -> bool:
 
 
 def first_json(text: str) -> Any:
-    """The first JSON object or list in a text, whatever stands around it; None for none."""
+    """Return the first JSON object or list in a text with any text around it; None where there is
+    none.
+    """
     decoder = json.JSONDecoder()
     for place in re.finditer(r"[{\[]", text):
         try:
@@ -118,7 +124,7 @@ def _pattern(expected: Any, said: str) -> bool:
 
 
 def _similarity(expected: Any, said: str) -> float:
-    """Token F1: harmonic mean of precision and recall over words (Rajpurkar et al. 2016)."""
+    """Return token F1: harmonic mean of precision and recall over words (Rajpurkar et al. 2016)."""
     wanted, found = Counter(normalised(str(expected))), Counter(normalised(said))
     common = (wanted & found).total()
     return 2 * common / (wanted.total() + found.total()) if common else 0.0

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter beyond its score, seen in its answers: pure."""
+"""Faults of an adapter beside its score, found in its answers: pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def named_faults(
     general: Verdict | None,
     divergence: float,
 ) -> tuple[Finding, ...]:
-    """The faults that the answers show, the gravest first.
+    """Return the faults that the answers show, the gravest first.
 
     `trained`: answers of the training data. `general`, `divergence`: see `Evaluation`.
     """
@@ -42,7 +42,9 @@ def named_faults(
 def _damaged(
     answers: Sequence[EvaluatedAnswer], general: Verdict | None, divergence: float
 ) -> Finding | None:
-    """Training broke what the base could do: it babbles, forgot, or predicts other text wholly."""
+    """Return the finding where the training broke abilities of the base: it repeats itself, forgot,
+    or predicts other text very differently.
+    """
     looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
     babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)
     forgot = general is not None and general.judgement == "worse"
@@ -54,7 +56,7 @@ def _damaged(
 
 
 def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
-    """Whether most answers are one and the same, whatever is asked."""
+    """Return the finding where most answers are one and the same, whatever the question."""
     said = Counter(" ".join(normalised(a.adapter)) for a in answers if a.adapter)
     expected = {a.expected for a in answers}
     if len(answers) < _FEW or len(expected) < 3 or not said:
@@ -68,7 +70,9 @@ def _one_answer(answers: Sequence[EvaluatedAnswer]) -> Finding | None:
 
 
 def _by_heart(answers: Sequence[EvaluatedAnswer], trained: Sequence[str]) -> Finding | None:
-    """Most of its wrong answers are answers of the training data, word for word."""
+    """Return the finding where most wrong answers are answers of the training data, word for
+    word.
+    """
     known = {" ".join(normalised(text)) for text in trained}
     wrong = [a for a in answers if a.adapter_score < 1.0]
     repeated = sum(" ".join(normalised(a.adapter)) in known for a in wrong)

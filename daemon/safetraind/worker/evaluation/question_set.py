@@ -1,4 +1,4 @@
-"""A question set: questions with what is expected of their answers, from JSON lines; pure reading.
+"""A question set: questions with their expected answers, from JSON lines; pure reading.
 
     {"question": "…", "answer": "…"}
     {"messages": [{"role": "user", "content": "…"}], "answers": ["…", "…"], "match": "contains"}
@@ -32,12 +32,12 @@ class Question:
 
     @property
     def text(self) -> str:
-        """What is asked, without the turns before it."""
+        """The question itself, without the turns before it."""
         return self.messages[-1]["content"]
 
 
 def read_questions(path: str, limit: int = 0) -> list[Question]:
-    """The questions of a file, at most `limit` of them, spread over it; 0: all.
+    """Return the questions of a file, at most `limit` of them, spread over it; 0: all.
 
     Raises InvalidInput naming the line, and what opening the file raises.
     """
@@ -64,7 +64,7 @@ def _question(path: str, line: int, content: bytes) -> Question:
 
 
 def _read(record: Mapping[str, Any]) -> Question | None:
-    """Raises KeyError, TypeError or ValueError for what is no question."""
+    """Return a question. Raises KeyError, TypeError or ValueError for a value that is none."""
     messages = _messages(record)
     match = str(record.get("match", ""))
     if "answers" in record or "answer" in record:
@@ -98,6 +98,8 @@ def _text(value: Any) -> str:
 
 
 def _fits(match: str) -> Any:
-    """Whether a value can be expected by the match: JSON for json and tool_call, else a scalar."""
+    """Return a function that tests a value for the match: JSON for json and tool_call, else a
+    scalar.
+    """
     scalars = (str, int, float)
     return lambda value: isinstance(value, dict | list | str if match in _JSON_MATCHES else scalars)

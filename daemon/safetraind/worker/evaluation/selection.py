@@ -1,4 +1,4 @@
-"""Which checkpoint is the best by task: chosen on questions that are not those reported. Pure."""
+"""The best checkpoint by task, chosen on other questions than those reported. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from safetraind.worker.evaluation.question_set import Question
 
 
 def split(questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """Two halves, those that choose and those that are reported, each in the file's order.
+    """Return two halves, one for choosing and one for reporting, each in the file's order.
 
-    By the hash of the question's text: the same question lands on the same side in every run, and
-    neither half has more of what stands at the beginning of the file.
+    The hash of the question's text decides, so that a question is in the same half in every run,
+    and neither half has more of the beginning of the file.
     """
     ranked = sorted(questions, key=lambda q: (_hash(q), q.text))
     choosing = {id(question) for question in ranked[: len(ranked) // 2]}
@@ -24,8 +24,8 @@ def split(questions: Sequence[Question]) -> tuple[list[Question], list[Question]
 def ranked(
     scores: Mapping[str, Sequence[float]], steps: Mapping[str, int], best_loss: str
 ) -> tuple[CheckpointScore, ...]:
-    """The checkpoints by mean score, the best first; of equals the one with the lowest loss, then
-    the earliest.
+    """Return the checkpoints by mean score, the best first. Ties go to the lowest loss, then to the
+    earliest.
     """
     found = [
         CheckpointScore(name, sum(of) / len(of), steps.get(name, 0), name == best_loss)

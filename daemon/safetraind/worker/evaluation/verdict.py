@@ -18,7 +18,7 @@ _Z_SIGNIFICANCE, _Z_POWER = 1.959964, 0.841621
 
 
 class Judgement(StrEnum):
-    """How the second model compares with the first."""
+    """The comparison of the second model with the first."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -73,7 +73,9 @@ def _interval(differences: np.ndarray, rng: np.random.Generator) -> tuple[float,
 
 
 def _p_value(differences: np.ndarray, rng: np.random.Generator) -> float:
-    """Two-sided: how often random signs give a sum as far from zero as the one observed."""
+    """Return the two-sided p-value: the share of random signs whose sum is as far from zero as the
+    one observed.
+    """
     unequal = differences[differences != 0]
     if not len(unequal):
         return 1.0
@@ -86,15 +88,17 @@ def _p_value(differences: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def _binomial(wins: int, trials: int) -> float:
-    """Two-sided exact binomial test of a fair coin."""
+    """Return the p-value of the two-sided exact binomial test of a fair coin."""
     fewer = min(wins, trials - wins)
     tail = sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials
     return min(1.0, 2 * tail)
 
 
 def _needed(differences: np.ndarray) -> int:
-    """Sample size of a paired comparison, (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2), with the
-    continuity correction that an exact test takes (Fleiss, Levin and Paik 2003, section 4.2).
+    """Return the sample size of a paired comparison.
+
+    It is (z_a + z_b)² σ² / δ² (Cohen 1988, chapter 2), with the continuity correction of an exact
+    test (Fleiss, Levin and Paik 2003, section 4.2).
     """
     change = abs(float(differences.mean()))
     if change == 0:

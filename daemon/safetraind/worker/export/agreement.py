@@ -48,7 +48,7 @@ class Reference:
     adapted: mx.array
 
     def compare(self, fused: nn.Module) -> Agreement:
-        """Return how well `fused` agrees with the adapter on the same probes."""
+        """Return the agreement of `fused` with the adapter on the same probes."""
         return compare(self.base, self.adapted, _logits(fused, self.probes))
 
 
@@ -69,7 +69,7 @@ def ask_both(
 
 
 def compare(base: mx.array, adapted: mx.array, fused: mx.array) -> Agreement:
-    """Return how well `fused` agrees with `adapted`; each (tokens, vocabulary), centred."""
+    """Return the agreement of `fused` with `adapted`, each (tokens, vocabulary), centred."""
     effect = max(_rms(adapted - base), _SMALLEST_EFFECT * _rms(adapted))
     lost = _rms(fused - adapted) / effect if effect else 0.0
     chosen, other = (mx.argmax(x, axis=-1, keepdims=True) for x in (adapted, fused))

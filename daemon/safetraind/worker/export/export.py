@@ -39,7 +39,7 @@ from safetraind.worker_messages.export_messages import (
     ExportRequest,
     GgufFile,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 GGUF = "model.gguf"
 _SPARE = 256 << 20
@@ -47,7 +47,9 @@ _SPARE = 256 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Export as the request in the run folder says; an error is a result, and the exit code 0."""
+    """Export as the request in the run folder says. An error is a result too, and the exit code is
+    0.
+    """
     request = read_request(arguments[0], EXPORT.name, ExportRequest)
     answer(arguments[0], partial(_outcome, request), output=request.output)
     return 0
@@ -76,7 +78,7 @@ def export(request: ExportRequest, tell: Tell) -> Exported:
     unfinished = partial_of(output)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        tell(Progress("loading", 0.0))
+        tell(WorkerProgress("loading", 0.0))
         result = _Exporter(request, tell, unfinished).run()
         about = to_plain(request.about) if request.about else {}
         write_manifest(unfinished, {**about, "export": to_plain(result)})
@@ -111,7 +113,7 @@ class _Exporter:
 
     def _progress(self, phase: str, done: float) -> None:
         """Tell the phase (loading, asking, fusing, checking, gguf) and the total progress."""
-        self.tell(Progress(phase, done))
+        self.tell(WorkerProgress(phase, done))
 
     def _reference(self) -> tuple[Reference, bool]:
         """Return the answers of base and adapter, and whether the base is quantized."""

@@ -23,7 +23,7 @@ _FLOAT_BITS = 16
 def fuse(
     model: nn.Module, config: dict[str, Any], *, bits: int = 16, dequantize: bool = False
 ) -> dict[str, Any]:
-    """Replace every adapter layer of `model` by one plain layer; return the `config` for it.
+    """Replace every adapter layer of `model` by one plain layer. Return the `config` for it.
 
     In a quantized model the fused matrices get `bits` (8: affine, in the base's groups; 16: not
     quantized), recorded in the configuration for each layer, as mlx-lm reads it; all others stay
@@ -51,7 +51,7 @@ def fuse(
 
 
 def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -> int:
-    """Return about how many bytes the weights of `model` take once its adapter is fused."""
+    """Return the approximate bytes of the weights of `model` once its adapter is fused."""
     total = 0
     for name, module in model.named_modules():
         if "scales" in module and hasattr(module, "bits"):
@@ -69,7 +69,7 @@ def fused_bytes(model: nn.Module, *, bits: int = 16, dequantize: bool = False) -
 
 
 def _fused(layer: nn.Module) -> nn.Module:
-    """Return one plain layer, computed in float32 and rounded once to the base's own type."""
+    """Return the fused layer, computed in float32 and rounded once to the base's own type."""
     base = layer.linear if "linear" in layer else layer.embedding
     arrays = dict(tree_flatten(base.parameters())).values()
     dtype = next(array.dtype for array in arrays if array.dtype in _FLOATS)

@@ -1,4 +1,4 @@
-"""The model families that are written as GGUF: what llama.cpp computes alike, and what it does not.
+"""The model families that can be written as GGUF, and the differences to llama.cpp's computation.
 
 A family maps mlx-lm's architecture to the one of llama.cpp. llama.cpp fixes some of what mlx-lm
 reads from config.json (such as which layers have no positions); a model that differs there is
@@ -32,7 +32,7 @@ _NO_POSITIONS_EVERY = 4
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one of mlx-lm's architectures becomes one of llama.cpp's.
+    """The conversion of an architecture of mlx-lm to one of llama.cpp.
 
     `interleaved`: llama.cpp rotates neighbouring rows of queries and keys, and mlx-lm rows half a
     head apart. `norm_shift` is added to the norms: Gemma's scale by 1 + weight. `differs` names a
@@ -79,7 +79,7 @@ class Shape:
 
     @property
     def rope_scaling(self) -> Mapping[str, Any]:
-        """How positions are scaled; empty where they are not."""
+        """The scaling of positions; empty where there is none."""
         scaling = self.get("rope_scaling") or {}
         return {} if scales_nothing(scaling) else scaling
 
@@ -123,7 +123,9 @@ def _smollm3(shape: Shape) -> str:
 
 
 def _scale_differs(shape: Shape, largest: int) -> str:
-    """Compare the scale of the scores: a head's size, and in the largest model hidden / heads."""
+    """Return the key that makes the scale of the scores differ, else empty: a head's size, and in
+    the largest model hidden / heads.
+    """
     scale = shape.head_dim
     if shape.layers == largest:
         scale = shape.get("hidden_size") // shape.heads
@@ -167,7 +169,7 @@ def family_of(config: Mapping[str, Any]) -> tuple[Family, Shape]:
 
 
 def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    """Add what llama.cpp reads of the configuration, under its names."""
+    """Add the configuration's values that llama.cpp reads, under its names."""
     rotated = int(shape.head_dim * shape.get("partial_rotary_factor", 1.0))
     writer.add_context_length(int(shape.get("max_position_embeddings", 2048)))
     writer.add_embedding_length(shape.get("hidden_size"))
@@ -192,7 +194,7 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
 
 
 def rope_factors(shape: Shape) -> np.ndarray[Any, Any] | None:
-    """Return by what Llama 3.1 divides each frequency, float32 (head / 2); None for others.
+    """Return Llama 3.1's divisors of the frequencies, float32 (head / 2); None for others.
 
     Source: the reference code of Llama 3.1, `apply_scaling`.
     """

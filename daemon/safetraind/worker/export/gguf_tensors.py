@@ -48,7 +48,7 @@ class Tensor:
         return np.ascontiguousarray(gguf.quantize(rows, self.type))
 
     def from_file(self, tensor: gguf.ReaderTensor) -> mx.array:
-        """Return what `to_file` stored, in float32."""
+        """Return the tensor that `to_file` stored, in float32."""
         rows = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
         rows = rows.reshape([int(n) for n in reversed(tensor.shape)])
         if self.heads:

@@ -95,7 +95,9 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """Return each token's score, minus the rank of its merge: llama.cpp merges highest first."""
+    """Return the tokens' scores, minus the rank of each one's merge: llama.cpp merges the highest
+    first.
+    """
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair), rank)
@@ -119,7 +121,7 @@ def _pre_tokenizer(found: Any) -> str:
 
 
 def _begins_with_space(tokenizer: dict[str, Any]) -> bool:
-    """Whether a text is encoded as if a space stood before it."""
+    """Return whether a text is encoded as if a space stood before it."""
     normalizer, found = tokenizer.get("normalizer") or {}, tokenizer.get("pre_tokenizer") or {}
     steps = [*normalizer.get("normalizers", [normalizer]), *found.get("pretokenizers", [found])]
     return any(

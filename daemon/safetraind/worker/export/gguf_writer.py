@@ -80,7 +80,7 @@ def write(
 
 
 def read_back(file: Path, config: dict[str, Any], stored: str = GGUF_TYPES[0]) -> nn.Module:
-    """Load the model that `write` wrote, evaluated, from what the file holds."""
+    """Load the model that `write` wrote, evaluated, from the content of the file."""
     family, shape = family_of(config)
     make, arguments = _get_classes(dict(config))
     model: nn.Module = make(arguments.from_dict(dict(config)))

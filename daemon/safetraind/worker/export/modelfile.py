@@ -25,8 +25,8 @@ def write(folder: Path, gguf: str = "", thinking: str = GIVEN) -> bool:
 
     `thinking`: the setting of that name of the training, by which the template asks.
 
-    Returns False, writing nothing, where Ollama can read neither: it does not read weights that
-    MLX quantized.
+    Return False, writing nothing, where Ollama can read neither: it does not read weights that MLX
+    quantized.
     """
     config = read_json(folder / "config.json")
     if not gguf and not _takes(config):
@@ -46,7 +46,7 @@ def write(folder: Path, gguf: str = "", thinking: str = GIVEN) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GoTemplate:
-    """A chat template in Ollama's language, and the system text it has where none is given.
+    """A chat template in Ollama's language, and the system text used where none is given.
 
     Ollama renders the template once a turn, `.System` being empty from the second on, and puts the
     Modelfile's SYSTEM in front of a conversation without one (its template/template.go, Execute).

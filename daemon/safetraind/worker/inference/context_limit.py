@@ -77,7 +77,9 @@ def answer_bytes(shape: Shape, tokens: int) -> int:
 
 
 def longest(shape: Shape, room: int, most: int) -> int:
-    """Return how many tokens fit into `room` bytes, at most `most` and the model's limit."""
+    """Return the number of tokens that fit into `room` bytes, at most `most` and the model's
+    limit.
+    """
     fits, beyond = 0, min(most, shape.positions or most) + 1
     while beyond - fits > 1:
         middle = (fits + beyond) // 2

@@ -184,7 +184,7 @@ def _message(data: Any) -> dict[str, str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text has no lone surrogate, which JSON allows and tokenizers refuse."""
+    """Return whether the text has no lone surrogate, which JSON allows and tokenizers refuse."""
     try:
         text.encode()
     except UnicodeEncodeError:

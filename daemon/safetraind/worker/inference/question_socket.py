@@ -70,7 +70,7 @@ class Asker:
             return True
 
     def send(self, reply: AnswerReply) -> bool:
-        """Send one reply; return False, from then on, if the client has gone or does not read."""
+        """Send one reply. Return False, from then on, if the client has gone or does not read."""
         self._lost = self._lost or not _send(self._connection, reply)
         return not self._lost
 

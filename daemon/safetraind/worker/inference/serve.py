@@ -43,7 +43,7 @@ _MEMORY_SHARE = 0.9
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve in the run folder given as the only argument; return 0 when idle or on SIGTERM."""
+    """Serve in the run folder given as the only argument. Return 0 when idle or on SIGTERM."""
     run = RunFolder(Path(arguments[0]))
     request = read_request(arguments[0], "serve", ServeRequest)
     questions = QuestionServer(run.socket)
@@ -168,9 +168,10 @@ def _attached(loaded: LoadedModel, folder: Path) -> Attached:
 
 
 def _version(folder: Path) -> Version:
-    """Return what tells one state of an adapter's files from another; files that lack are left out.
+    """Return an identity of the state of an adapter's files.
 
-    A file is told by its inode, size in bytes and time of change in nanoseconds.
+    Each is identified by its inode, size in bytes and time of change in nanoseconds; missing files
+    are left out.
     """
     files = [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
     found = [file.stat() for file in files if file.is_file()]

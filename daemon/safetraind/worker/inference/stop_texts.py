@@ -12,7 +12,7 @@ class StopTexts:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """`stops`: texts of at least one character each; none: everything passes."""
+        """`stops`: texts of at least one character each. Without any, all text passes."""
         self._stops = tuple(stops)
         self._held = ""
         self.reached = False
@@ -20,7 +20,7 @@ class StopTexts:
     def take(self, piece: str) -> str:
         """Return the text that can be passed on once `piece` has come.
 
-        After a stop text `reached` is true, and what the answer goes on with is dropped.
+        After a stop text `reached` is true, and what the answer continues with is dropped.
         """
         if self.reached:
             return ""
@@ -34,7 +34,7 @@ class StopTexts:
         return text[: len(text) - kept]
 
     def rest(self) -> str:
-        """Return what was held back, once the answer has ended without a stop text."""
+        """Return the text that was held back, after an answer that ended without a stop text."""
         held, self._held = self._held, ""
         return held
 

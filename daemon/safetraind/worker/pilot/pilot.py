@@ -22,7 +22,7 @@ from safetraind.worker.training.batches import Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.pilot_messages import PILOT, PilotRequest, PilotResult, Trial
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 MOST_STEPS, LEAST_STEPS = 60, 10
 _MOST_SAMPLES, _HELD_OUT = 2048, 48
@@ -32,7 +32,9 @@ _TIMED_STEPS = 3  # the first compiles
 
 
 def main(arguments: list[str]) -> int:
-    """Try the rates as the run folder asks. What cannot be tried is a result, not a failure."""
+    """Try the rates as the run folder asks. A rate that cannot be tried is a result, not a
+    failure.
+    """
     request = read_request(arguments[0], PILOT.name, PilotRequest)
     answer(arguments[0], lambda tell: Pilot(request, Path(arguments[0]), tell).run())
     return 0
@@ -51,7 +53,7 @@ class Pilot:
             mx.set_memory_limit(request.memory_limit)
         if request.cache_limit:
             mx.set_cache_limit(request.cache_limit)
-        tell(Progress("loading"))
+        tell(WorkerProgress("loading"))
         loaded = load(
             request.model,
             dequantize=settings.dequantize,
@@ -67,7 +69,7 @@ class Pilot:
         self._optimizer = dict(tree_flatten(self._stepper.optimizer.state))
 
     def run(self) -> PilotResult:
-        """Tries the rates in turn, as many as there is time for."""
+        """Try the rates in turn, as many as the time allows."""
         base = self._evaluate()
         trials: list[Trial] = []
         steps = 0
@@ -76,7 +78,7 @@ class Pilot:
                 continue  # a lower one diverged
             if number and not self._time_for(steps):
                 break
-            self._tell(Progress("pilot", number / len(self._rates)))
+            self._tell(WorkerProgress("pilot", number / len(self._rates)))
             if not steps:
                 steps = self._affordable()
             trials.append(self._tried(rate, steps))
@@ -87,7 +89,9 @@ class Pilot:
     def _samples(
         self, request: PilotRequest, encoder: Encoder, folder: Path
     ) -> tuple[Samples, Samples]:
-        """Those to learn and those held out: of the validation file, else of the training file."""
+        """Return the samples to learn and the held-out ones, of the validation file, else of the
+        training file.
+        """
         length = self._settings.max_seq_length
         encoded = list(islice(encoder.encode_file(request.train), _MOST_SAMPLES))
         if request.valid:
@@ -102,7 +106,9 @@ class Pilot:
         )
 
     def _affordable(self) -> int:
-        """Steps a rate, by the time of the first ones: a share of what is left for each rate."""
+        """Return the number of steps for each rate, by the time of the first ones: a share of the
+        time left.
+        """
         began = time.monotonic()
         for number in range(_TIMED_STEPS):
             if number == 1:
@@ -126,7 +132,9 @@ class Pilot:
         return self._end - time.monotonic() >= 0.9 * steps * self._seconds + self._evaluation
 
     def _tried(self, rate: float, steps: int) -> Trial:
-        """The loss on the held-out samples after `steps` steps at `rate`, from the same start."""
+        """Return the loss on the held-out samples after `steps` steps at `rate`, from the same
+        start.
+        """
         adapters.put(self._stepper.model, self._weights)
         self._stepper.restore(self._optimizer)
         first = math.nan

@@ -1,1 +1,1 @@
-"""The role `prepare`: from the files people have to training, validation and question files."""
+"""The role `prepare`: makes training, validation and question files from people's own files."""

@@ -19,7 +19,7 @@ _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+))?")
 
 
 def download(name: str) -> list[tuple[str, Path]]:
-    """Download the files that `hf:…` stands for; return each with its name as the user may give it.
+    """Download the files that `hf:…` stands for. Return each with its name for the user.
 
     Raises InvalidInput for a name of another form and for a data set without a file that can be
     read, and what `hub.data_set_snapshot` raises.
@@ -36,8 +36,10 @@ def download(name: str) -> list[tuple[str, Path]]:
 
 
 def chosen(names: Iterable[str], wanted: str = "") -> Sequence[str]:
-    """The files to read of all that a data set has: those of `wanted` (a file or a folder), else
-    those for training, in one form. Names that say test or validation are left out.
+    """Return the files of a data set to read.
+
+    They are those of `wanted` (a file or a folder), else those for training, in one form. Files
+    whose names say test or validation are left out.
     """
     known = [n for n in sorted(names) if Path(n).suffix.lower() in KINDS and not _is_about(n)]
     if wanted:
@@ -52,5 +54,5 @@ def chosen(names: Iterable[str], wanted: str = "") -> Sequence[str]:
 
 
 def _is_about(name: str) -> bool:
-    """Whether a file tells of the data set instead of holding its data."""
+    """Return whether a file describes the data set instead of holding its data."""
     return name.lower() in ("readme.md", "license.txt", "license.md", "dataset_infos.json")

@@ -1,7 +1,7 @@
-"""The worker role `prepare`: from the files people have to train, valid and questions files.
+"""The worker role `prepare`: makes train, valid and questions files from people's own files.
 
-`worker_messages.prepare_messages` has its request, its lines and its result. How each source is
-read is told before anything is written.
+`worker_messages.prepare_messages` has its request, its lines and its result. The form of each
+source is reported before anything is written.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare as the run folder asks. What is wrong with the files is a result, not a failure."""
+    """Prepare as the run folder asks. Problems of the files are a result, not a failure."""
     request = read_request(arguments[0], PREPARE.name, PrepareRequest)
     answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0
 
 
 class Preparation:
-    """One preparation. Of a sample memory holds its side, and how often it is written."""
+    """One preparation. Memory holds only the side and the number of copies of each sample."""
 
     def __init__(self, request: PrepareRequest, tell: Tell) -> None:
         self._request = request
@@ -78,7 +78,7 @@ class Preparation:
         self._dropped: Counter[str] = Counter()
 
     def run(self) -> Prepared:
-        """Do everything and return what is in `prepared.json`. Raises SafetrainError."""
+        """Prepare all files. Return the content of `prepared.json`. Raises SafetrainError."""
         self._refuse_foreign()
         sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
@@ -104,7 +104,7 @@ class Preparation:
         return prepared
 
     def _sources(self) -> tuple[list[Source], list[float]]:
-        """The files, those of data sets of the hub downloaded, and the weight of each."""
+        """Return the files, with data sets of the hub downloaded, and the weight of each."""
         sources, weights = list[Source](), list[float]()
         files = self._request.files
         given = self._request.weights or (1.0,) * len(files)
@@ -119,14 +119,14 @@ class Preparation:
         return sources, weights
 
     def _refuse_foreign(self) -> None:
-        """Only an empty folder is written to, or one that was prepared before."""
+        """Raise Conflict unless the folder is empty or was prepared before."""
         if not self._output.exists() or (self._output / PREPARED).is_file():
             return
         if not self._output.is_dir() or any(self._output.iterdir()):
             raise Conflict("prepare.output_taken", path=str(self._output))
 
     def _guess(self, source: Source) -> Form:
-        """Return how the source is read, and tell it with two samples.
+        """Return the form of the source, after reporting it with two samples.
 
         Raises InvalidInput where no form fits.
         """
@@ -156,7 +156,7 @@ class Preparation:
         return form
 
     def _gather(self, source: Source, form: Form, weight: float) -> None:
-        """The samples of a source behind those before it; what is none is named and dropped."""
+        """Append the samples of a source. Rows that are no sample are reported and dropped."""
         for count, row in enumerate(source.rows(), 1):
             if count % _PROGRESS_ROWS == 0:
                 self._tell(PrepareLine(progress=RowProgress(source.name, count)))
@@ -173,7 +173,8 @@ class Preparation:
                 self._drop(source, row, problem.code, **problem.args)
 
     def _sample(self, record: Any, form: Form) -> Sample:
-        """A record as a sample: in the source's form, else in its own, where it is a chat too.
+        """Return a record as a sample: in the source's form, else in its own form, if it is a chat
+        too.
 
         Raises Unmapped, of the source's form.
         """
@@ -206,7 +207,7 @@ class Preparation:
         self._copies.append(_copies(place * 2**20 % 1, weight))
 
     def _divide(self) -> None:
-        """The side of each sample, for good."""
+        """Decide the side of each sample."""
         for number, _first in self._repeats:
             self._sides[number] = REPEATED
             self._dropped["prepare.repeated"] += 1
@@ -232,7 +233,9 @@ class Preparation:
         return (line for _number, line in self._store.lines(lambda n: self._sides[n] == side))
 
     def _training_lines(self) -> Iterator[bytes]:
-        """Copies of one sample stand far from each other: first every sample once, then again."""
+        """Yield the training lines, with copies of one sample far apart: first every sample once,
+        then again.
+        """
         for copy in range(max(self._copies, default=0)):
             for number, line in self._store.lines(lambda n: self._sides[n] == TRAIN):
                 if self._copies[number] > copy:
@@ -248,15 +251,17 @@ class Preparation:
 
 
 def _copies(place: float, weight: float) -> int:
-    """How often a training sample of a file of `weight` is written: the whole part of it, and once
-    more for those whose `place` (0 to 1) is below the fraction.
+    """Return the number of copies of a training sample of a file of `weight`: the whole part of it,
+    and one more where the sample's `place` (0 to 1) is below the fraction.
     """
     whole = int(weight)
     return whole + (place < weight - whole)
 
 
 def _question(sample: Sample) -> Sample:
-    """A sample as an entry of a question set: what stands before its last answer, and that."""
+    """Return a sample as an entry of a question set: the turns before its last answer, and that
+    answer.
+    """
     messages = sample["messages"]
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
     return {

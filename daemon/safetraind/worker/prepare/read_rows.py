@@ -43,7 +43,7 @@ class Row:
 class Source:
     """One file, or a folder of texts. `encoding` and `delimiter` are known once it was opened.
 
-    `name`: what it is called where it is told of; by default its path.
+    `name`: the source's name in findings, by default its path.
     """
 
     def __init__(self, path: str, name: str = "") -> None:
@@ -53,7 +53,9 @@ class Source:
         self.delimiter = ""
 
     def rows(self) -> Iterator[Row]:
-        """Its rows. Raises NotFound, NotAllowed, InvalidInput; Unreachable without the extra."""
+        """Yield the rows. Raises NotFound, NotAllowed, InvalidInput, and Unreachable without the
+        extra.
+        """
         try:
             yield from self._rows()
         except FileNotFoundError:
@@ -81,7 +83,9 @@ class Source:
         raise InvalidInput("prepare.unknown_kind", path=self.name, kind=suffix or "?")
 
     def _open(self) -> TextIO:
-        """As UTF-8 (with or without a byte order mark), UTF-16 with one, else Windows-1252."""
+        """Open the file as UTF-8 (with or without a byte order mark), UTF-16 with one, else
+        Windows-1252.
+        """
         with self.path.open("rb") as file:
             head = file.read(4)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -146,12 +150,16 @@ class Source:
             raise self._unreadable(str(error).splitlines()[0]) from None
 
     def _json(self) -> Iterator[Row]:
-        """JSON lines, one list of records, or one object that holds such a list."""
+        """Yield the rows of JSON lines, of one list of records, or of an object that holds such a
+        list.
+        """
         return self._document() if self._is_document() else self._lines()
 
     def _is_document(self) -> bool:
-        """Whether the file is one JSON value: a list, an object over several lines, or one object
-        on one line that holds a list of records and is none itself.
+        """Return whether the file is one JSON value.
+
+        It is if it is a list, an object over several lines, or one object on one line that holds a
+        list of records and is no record itself.
         """
         with self._open() as file:
             filled = (line for line in file if line.strip())
@@ -185,7 +193,9 @@ class Source:
 
 
 def _loads(line: str) -> Any:
-    """The JSON value of a line; None where there is none. Python's own parser takes NaN too."""
+    """Return the JSON value of a line; None where there is none. Python's own parser accepts NaN
+    too.
+    """
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -198,7 +208,7 @@ def _loads(line: str) -> Any:
 
 
 def _texts(folder: Path) -> Iterator[Row]:
-    """The texts of a folder and those below it, in the order of their names."""
+    """Yield the texts of a folder and those below it, in the order of their names."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TEXTS and p.is_file())
     for place, path in enumerate(files, 1):
         yield Row(place, {"text": Source(str(path))._read()})
@@ -215,13 +225,15 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _delimiter(sample: str) -> str:
-    """The character that separates the columns: what the head has most of, outside of quotes."""
+    """Return the character that separates the columns: the most frequent one in the head, outside
+    of quotes.
+    """
     head = re.sub(r'"[^"]*"', "", sample.partition("\n")[0])
     return max(_DELIMITERS, key=head.count)
 
 
 def _names(cells: Sequence[Any]) -> list[str]:
-    """The names of the columns; the second of a name is called `NAME (2)`."""
+    """Return the names of the columns; the second of a name is called `NAME (2)`."""
     names: list[str] = []
     for cell in cells:
         name = str("" if cell is None else cell).strip().lstrip("\ufeff")
@@ -237,7 +249,7 @@ def _is_list_of_records(value: Any) -> bool:
 
 
 def _values(file: TextIO) -> Iterator[Any]:
-    """The items of a JSON document's list of records, without holding the document."""
+    """Yield the items of a JSON document's list of records, without holding the document."""
     decoder, buffer = json.JSONDecoder(), ""
     while (begin := _BEGIN.search(buffer)) is None:
         chunk = file.read(_CHUNK)

@@ -1,4 +1,4 @@
-"""Which kind of record a file holds, and each record as a sample of our own format; pure."""
+"""The kind of a file's records, and each record as a sample of our own format; pure."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class Unmapped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the records of a source are read. `columns`: our names, and the source's for them."""
+    """The form of a source's records. `columns`: our names, and the source's for them."""
 
     name: str
     columns: Mapping[str, str]
 
     def sample(self, record: Any) -> Sample:
-        """A record as a sample. Raises Unmapped."""
+        """Return a record as a sample. Raises Unmapped."""
         if not isinstance(record, Mapping):
             raise Unmapped("record")
         return _MAKERS[self.name](record, self.columns)
 
 
 def form_of(record: Any, mapping: Mapping[str, str]) -> Form | None:
-    """How a source is read whose first record is this; `mapping` is the user's own choice.
+    """Return the form of a source by its first record. `mapping` is the user's own choice.
 
     Its keys are `question`, `answer`, `system`, `text`, `messages`. None where nothing fits.
     """
@@ -130,7 +130,7 @@ def _question(record: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
 
 
 def _earlier(history: Any) -> list[Sample]:
-    """The turns before, as Alpaca's files have them: pairs of what was asked and answered."""
+    """Return the earlier turns, as in Alpaca's files: pairs of question and answer."""
     if not isinstance(history, list):
         return []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
@@ -156,7 +156,9 @@ def _filled(record: Mapping[str, Any], columns: Mapping[str, str], name: str) ->
 
 
 def _text(value: Any) -> str:
-    """A cell as text: whole numbers without a fraction, and nothing for what is empty."""
+    """Return a cell as text: whole numbers without a fraction, and an empty text for an empty
+    cell.
+    """
     if value is None or value != value:  # NaN, as spreadsheets write an empty cell
         return ""
     if isinstance(value, float) and value.is_integer():

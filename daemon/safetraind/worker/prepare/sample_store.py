@@ -1,4 +1,4 @@
-"""The samples of one preparation, on the disk: each as a line, and what it says, to be compared.
+"""The samples of one preparation, on the disk: each as a line, and its words for comparison.
 
 Memory holds nothing of them, so that a file larger than memory works.
 """
@@ -19,7 +19,7 @@ class SampleStore:
     """Samples numbered from 0 in the order in which they are added. Close it, or use `with`."""
 
     def __init__(self, folder: Path) -> None:
-        """Two files without a name in `folder`. Raises OSError."""
+        """Make two files without a name in `folder`. Raises OSError."""
         self._lines = TemporaryFile(dir=folder)  # noqa: SIM115 (closed with us)
         self._said = TemporaryFile(dir=folder)  # noqa: SIM115
         self._count = 0
@@ -41,11 +41,11 @@ class SampleStore:
         self._count += 1
 
     def lines(self, wanted: Wanted) -> Iterator[tuple[int, bytes]]:
-        """The numbers that are `wanted`, each with its line and the line's end."""
+        """Yield the numbers that are `wanted`, each with its line and the line's end."""
         return ((number, line) for number, line in _read(self._lines) if wanted(number))
 
     def said(self, wanted: Wanted) -> Iterator[tuple[int, int, list[bytes]]]:
-        """The numbers that are `wanted`, each with its key and its words."""
+        """Yield the numbers that are `wanted`, each with its key and its words."""
         for number, line in _read(self._said):
             if wanted(number):
                 key, _space, units = line[:-1].partition(b" ")
@@ -53,7 +53,9 @@ class SampleStore:
 
 
 def _read(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, by a reader of its own: several may go at once."""
+    """Yield the numbered lines of a file. Each reader is independent, so several may run at
+    once.
+    """
     file.flush()
     offset, rest, number = 0, b"", 0
     while piece := os.pread(file.fileno(), _PIECE, offset):

@@ -1,4 +1,4 @@
-"""Which side each sample goes to: training, validation or questions; near-equal ones stay together.
+"""The side of each sample: training, validation or questions. Near-equal samples stay together.
 
 The side follows from a hash of the seed and of the sample's text, so that it depends on nothing
 else. Then every training sample that says nearly the same as one that is held out follows it, until
@@ -21,23 +21,23 @@ Said = tuple[int, int, list[bytes]]
 
 
 def place_of(words: Sequence[bytes], seed: int) -> float:
-    """Where a sample stands between 0 and 1, by a hash of what it says and of the seed."""
+    """Return a sample's place between 0 and 1, by a hash of its words and of the seed."""
     digest = hashlib.blake2b(b" ".join(words), digest_size=8, key=seed.to_bytes(8, "big")).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def side_at(place: float, shares: tuple[float, float]) -> int:
-    """The side of a sample at `place`; `shares`: of validation and of questions, 0 to 1."""
+    """Return the side of a sample at `place`; `shares`: of validation and of questions, 0 to 1."""
     valid, questions = shares
     return VALID if place < valid else QUESTIONS if place < valid + questions else TRAIN
 
 
 def keep_groups_together(sides: bytearray, store: SampleStore) -> int:
-    """Move every sample of a group that reaches over two sides to one of them; returns how many.
+    """Move the samples of a group that spans two sides to one of them. Return their number.
 
     `sides[n]` is the side of sample n. Questions win over validation, validation over training.
-    Flat memory: samples that are held out are indexed as many at a time as `Leakage` holds, and
-    the others are looked up once for each such part.
+    Flat memory: samples that are held out are indexed as many at a time as `Leakage` holds, and the
+    others are looked up once for each such part.
     """
     moved = 0
     for side in (QUESTIONS, VALID):
@@ -50,7 +50,9 @@ def keep_groups_together(sides: bytearray, store: SampleStore) -> int:
 
 
 def _follow(fresh: bytearray, side: int, sides: bytearray, store: SampleStore) -> bytearray:
-    """Move to `side` what is nearly equal to one of `fresh`; 1 for each sample that moved."""
+    """Move samples that are nearly equal to one of `fresh` to `side`. Return 1 for each that
+    moved.
+    """
     followers = bytearray(len(sides))
     for index in _indexes(store.said(lambda number: bool(fresh[number]))):
         for number, key, units in store.said(lambda number: sides[number] < side):
@@ -60,7 +62,7 @@ def _follow(fresh: bytearray, side: int, sides: bytearray, store: SampleStore) -
 
 
 def _indexes(said: Iterator[Said]) -> Iterator[Leakage]:
-    """Indexes of all that is given, each as large as one may be."""
+    """Yield indexes of the given samples, each as large as one may be."""
     index, held, runs = _empty(), 0, 0
     for number, key, units in said:
         if held and (held >= MOST_SAMPLES or runs + len(units) > MOST_RUNS - MOST_UNITS):

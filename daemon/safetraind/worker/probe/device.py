@@ -1,4 +1,4 @@
-"""The device that MLX computes on here, tried by a real operation, and what it says of itself."""
+"""The device that MLX computes on here, tried by a real operation, and its own facts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SLOW_FLOPS = 1.5e10
 
 
 def device_facts() -> Device:
-    """Return what the device says of itself, and whether an operation on it came out right."""
+    """Return the device's own facts, and whether an operation on it came out right."""
     try:
         found = mx.device_info()
         return Device(
@@ -31,14 +31,14 @@ def device_facts() -> Device:
 
 
 def kind() -> str:
-    """`metal`, `cuda` or `cpu`."""
+    """Return the kind of the device: `metal`, `cuda` or `cpu`."""
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
 
 
 def _is_fast() -> bool:
-    """Multiplies matrices of ones, checks the product, and takes the time of the second try."""
+    """Multiply matrices of ones and check the product. Return whether the second try was fast."""
     ones = mx.ones((_SIDE, _SIDE))
     seconds = 0.0
     for _ in range(2):

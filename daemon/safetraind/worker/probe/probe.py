@@ -33,7 +33,7 @@ from safetraind.worker_messages.probe_messages import (
     ProbeResult,
     Setup,
 )
-from safetraind.worker_messages.role import Progress
+from safetraind.worker_messages.role import WorkerProgress
 
 _LEAST_VOCABULARY = 256
 # A training step by one pass forward: there, back, and what is computed again.
@@ -47,20 +47,20 @@ _UNSUPPORTED = {
 
 
 class Findings:
-    """What was found so far; each finding is written at once."""
+    """The findings so far, each written at once."""
 
     def __init__(self, tell: Tell) -> None:
         self.all = ProbeResult()
         self._tell = tell
 
     def add(self, line: ProbeLine) -> None:
-        """Note one finding, and tell it."""
+        """Note one finding, and write it."""
         self._tell(line)
         self.all = self.all.plus(line)
 
     def progress(self, phase: str, done: float = -1.0) -> None:
-        """Tell what is being done, and how much of it."""
-        self._tell(ProbeLine(progress=Progress(phase, done)))
+        """Report the phase, and the share of it that is done."""
+        self._tell(ProbeLine(progress=WorkerProgress(phase, done)))
 
     def add_unsupported(self, setting: str) -> None:
         """Note a setting that the model cannot be trained with."""
@@ -69,7 +69,7 @@ class Findings:
 
 
 class Clock:
-    """How much of the time for probing is left, and what a step will take."""
+    """The time left for probing, and the expected time of a step."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -77,11 +77,11 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left for probing."""
         return self._end - time.monotonic()
 
     def needs(self, tokens: int) -> float:
-        """Seconds for a first step and another one of so many tokens."""
+        """Return the seconds for a first step and another one of so many tokens."""
         return 2 * tokens * self.seconds_a_token
 
 
@@ -115,7 +115,9 @@ def _probe_model(request: ProbeRequest, findings: Findings) -> None:
 
 
 def _ways(setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Setups by their way of computing: alike in all settings but the rows of a micro-batch."""
+    """Return the setups grouped by their way of computing: equal in all settings except the rows of
+    a micro-batch.
+    """
     ways: dict[TrainingSettings, list[Setup]] = {}
     for setup in setups:
         way = dataclasses.replace(
@@ -151,7 +153,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
 
 
 def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings) -> bool:
-    """Run one setup; False where there is no time for it."""
+    """Run one setup. Return False where there is no time for it."""
     if (needed := clock.needs(step_tokens(setup))) > clock.left:
         findings.add(ProbeLine(slow=needed))
         return False
@@ -175,7 +177,7 @@ def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings
 def _ready(
     request: ProbeRequest, settings: TrainingSettings, clock: Clock, findings: Findings
 ) -> LoadedModel:
-    """Return the model; the first time it also generates a token.
+    """Return the model. The first time it also generates a token.
 
     Raises InvalidInput where it does not get there.
     """
@@ -197,8 +199,10 @@ def _ready(
 
 
 def _load(request: ProbeRequest, settings: TrainingSettings) -> LoadedModel:
-    """Load the model; the one before it goes first: a compiled step refers to itself, so it waits
-    for the collector, and would count in the peak of what is tried next.
+    """Load the model, after the one before it is freed.
+
+    A compiled step refers to itself, so it waits for the collector, and would count in the next
+    peak.
     """
     gc.collect()
     mx.clear_cache()
@@ -210,9 +214,9 @@ def _load(request: ProbeRequest, settings: TrainingSettings) -> LoadedModel:
 
 
 def _first_token(loaded: LoadedModel, clock: Clock) -> str:
-    """What the model says after a short prompt; a tokenizer may make nothing of the text.
+    """Return the first token after a short prompt; empty where the tokenizer makes nothing of it.
 
-    Its time is a first guess of what a training step takes.
+    Its time is a first guess of a training step's time.
     """
     prompt = loaded.tokenizer.encode("1 2 3") or [0]
     began = time.monotonic()
@@ -228,6 +232,6 @@ def _vocabulary(loaded: LoadedModel) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what was raised, or the name of its class."""
+    """Return the first line of the error's text, or the name of its class."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

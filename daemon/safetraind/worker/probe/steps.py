@@ -21,20 +21,22 @@ _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
 def step_tokens(setup: Setup) -> int:
-    """Tokens that a trial step of the setup computes on."""
+    """Return the tokens that a trial step of the setup computes on."""
     return setup.step.rows * setup.step.width * _window(setup)
 
 
 def _window(setup: Setup) -> int:
-    """Micro-batches of a trial step: two stand for any number that are accumulated."""
+    """Return the number of micro-batches of a trial step: two stand for any number that are
+    accumulated.
+    """
     return 2 if setup.settings.gradient_accumulation > 1 else 1
 
 
 def measure(
     stepper: Stepper, setup: Setup, vocabulary: int, time_for: Callable[[float], bool]
 ) -> Measure | None:
-    """Run real steps of the setup: peak, speed, the seconds of each step that go into applying the
-    gradient, and what the process costs beside MLX's arrays.
+    """Run real steps of the setup. Return peak, speed, the seconds of each step that apply the
+    gradient, and the process's bytes beside MLX's arrays.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
@@ -68,7 +70,7 @@ def measure(
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
-    """A micro-batch of random tokens, every one real, `learned` predictions of which count.
+    """Return a micro-batch of random tokens without padding, of which `learned` predictions count.
 
     `packed`: each row holds a few samples.
     """

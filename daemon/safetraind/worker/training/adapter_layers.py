@@ -50,7 +50,7 @@ _IN_INPUT_DTYPE = {
 
 
 def compute_in_input_dtype(model: nn.Module) -> None:
-    """Replaces the class of every adapter layer of `model`; names and weights stay as they are.
+    """Replace the class of every adapter layer of `model`; names and weights stay as they are.
 
     A layer of another kind, such as an adapted embedding, is left as mlx-lm made it.
     """

@@ -38,10 +38,10 @@ class DropoutKeys:
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask follows from a key that is handed in, not from a state that moves on.
+    """Dropout whose mask follows from a given key, not from a random state that advances.
 
-    The same pass computed again, as gradient checkpointing does on the way back, draws the same
-    mask; and nothing else that draws random numbers can change it.
+    The recomputation of a pass, as in gradient checkpointing, draws the same mask. No other user of
+    random numbers can change it.
     """
 
     def __init__(self, share: float, keys: DropoutKeys, row: int) -> None:
@@ -49,7 +49,7 @@ class KeyedDropout(nn.Module):
         self._share, self._keys, self._row = share, keys, row
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Zeroes a random share of `x` and scales up the rest; `x` itself outside training."""
+        """Zero a random share of `x` and scale up the rest; `x` itself outside training."""
         if not self.training or self._keys.rows is None:
             return x
         kept = mx.random.bernoulli(1 - self._share, x.shape, self._keys.rows[self._row])
@@ -57,9 +57,9 @@ class KeyedDropout(nn.Module):
 
 
 def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKeys:
-    """Freezes `model` and puts new LoRA or DoRA layers on it, whose weights follow from `seed`.
+    """Freeze `model` and put new LoRA or DoRA layers on it, whose weights follow from `seed`.
 
-    Returns the holder of their dropout keys. Raises InvalidSetting where no layer is met, or one
+    Return the holder of their dropout keys. Raises InvalidSetting where no layer is met, or one
     that takes no such layer.
     """
     mx.random.seed(seed)
@@ -84,7 +84,7 @@ def attach(model: nn.Module, settings: TrainingSettings, seed: int) -> DropoutKe
 
 
 def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
-    """Raises InvalidSetting naming the targets that got no adapter."""
+    """Raise InvalidSetting naming the targets that got no adapter."""
     adapted = [name for name, module in model.named_modules() if "lora_a" in module]
     targets = settings.lora_targets
     missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in adapted)]
@@ -93,17 +93,17 @@ def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
 
 
 def dropouts(model: nn.Module) -> int:
-    """How many keys a pass through the model needs."""
+    """Return the number of keys that a pass through the model needs."""
     return sum(isinstance(m, KeyedDropout) for m in model.modules())
 
 
 def weights(model: nn.Module) -> dict[str, mx.array]:
-    """The adapter's weights by name, as mlx-lm names them."""
+    """Return the adapter's weights by name, as mlx-lm names them."""
     return dict(tree_flatten(model.trainable_parameters()))
 
 
 def put(model: nn.Module, values: dict[str, mx.array]) -> None:
-    """Sets the adapter's weights. Raises ValueError where names or shapes are not its own."""
+    """Set the adapter's weights. Raises ValueError where names or shapes are not its own."""
     own = weights(model)
     if {n: w.shape for n, w in own.items()} != {n: w.shape for n, w in values.items()}:
         raise ValueError("the adapter belongs to another model or other settings")
@@ -111,7 +111,7 @@ def put(model: nn.Module, values: dict[str, mx.array]) -> None:
 
 
 def start_from(model: nn.Module, file: Path) -> None:
-    """Sets the adapter's weights to those in `file`, as mlx-lm's `resume_adapter_file` does.
+    """Set the adapter's weights to those in `file`, as mlx-lm's `resume_adapter_file` does.
 
     Raises NotFound without the file, InvalidInput where it belongs to another adapter.
     """
@@ -126,7 +126,7 @@ def start_from(model: nn.Module, file: Path) -> None:
 
 
 def write_config(folder: Path, model: nn.Module, settings: TrainingSettings, base: str) -> None:
-    """Writes adapter_config.json, from which `mlx_lm.generate --adapter-path` builds the layers."""
+    """Write adapter_config.json, from which `mlx_lm.generate --adapter-path` builds the layers."""
     config: dict[str, Any] = {
         "fine_tune_type": settings.fine_tune_type,
         "num_layers": _layers(model, settings),
@@ -155,12 +155,12 @@ def _lora_parameters(model: nn.Module, settings: TrainingSettings) -> dict[str, 
 
 
 def _takes_lora(layer: nn.Module) -> bool:
-    """Whether mlx-lm's `linear_to_lora_layers` takes a layer when it is given no names."""
+    """Return whether mlx-lm's `linear_to_lora_layers` takes a layer when it is given no names."""
     return hasattr(layer, "to_lora") or isinstance(layer, (*_EXPERTS, *_PLAIN))
 
 
 def _chosen(model: nn.Module, parameters: dict[str, Any]) -> Iterator[nn.Module]:
-    """The layers that an adapter is to go on."""
+    """Yield the layers that get an adapter."""
     keys = parameters.get("keys")
     for layer in model.layers:
         for name, module in layer.named_modules():

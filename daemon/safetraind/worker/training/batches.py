@@ -1,9 +1,9 @@
-"""Which samples each optimizer step sees, and the arrays it computes on.
+"""The samples of each optimizer step, and the arrays it computes on.
 
 An epoch is cut into *windows*, the samples of one optimizer step, and a window into
 *micro-batches*, which fit into memory. The windows don't depend on how they are cut: a run that
-goes on with smaller micro-batches sees the same samples in the same steps. So does one that goes on
-with shorter sequences, but for the samples that have nothing to learn left.
+continues with smaller micro-batches sees the same samples in the same steps. So does one that
+continues with shorter sequences, except for the samples that have nothing to learn left.
 
 Without packing a row is one sample. The samples of a window are of about equal length, and the
 windows are shuffled anew in each epoch. With packing a row holds several samples, which don't see
@@ -65,7 +65,7 @@ class Batches:
         first_window: int = 0,
     ) -> None:
         """`bucket`: rows are padded to a multiple of it. `first_length` and `first_window`: see
-        `Progress`; 0: those of `settings`.
+        `RunPosition`; 0: those of `settings`.
         """
         first_length = first_length or settings.max_seq_length
         length = min(first_length, settings.max_seq_length)
@@ -92,7 +92,7 @@ class Batches:
 
     @property
     def most_predictions(self) -> int:
-        """How many predictions a row computes at most: where samples are packed, all of them."""
+        """The largest number of predictions of a row; where samples are packed, all of them."""
         if self._packed is not None:
             return max(self._packed_width, padded(int(self._inputs.max()), self._bucket))
         widths = _all_padded(self._inputs, self._bucket)
@@ -103,9 +103,9 @@ class Batches:
         return max(rooms, default=0)
 
     def window(self, epoch: int, place: int) -> list[Batch]:
-        """The micro-batches of optimizer step `place` of an epoch, both counted from 0.
+        """Return the micro-batches of optimizer step `place` of an epoch, both counted from 0.
 
-        None at all where sequences became shorter and left the whole window nothing to learn.
+        The list is empty where sequences became shorter and left the whole window nothing to learn.
         """
         rows, windows = self._epoch(epoch)
         start = int(windows[place]) * self._window
@@ -114,13 +114,15 @@ class Batches:
         return [self._batch(window[cut : cut + self._rows_at_once]) for cut in cuts]
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows from wide to narrow, those of one width in random order; the windows' order."""
+        """Return the rows sorted from wide to narrow, in random order within a width, and the order
+        of the windows.
+        """
         rows = rng.order(len(self._widths), self._seed, _TIES, epoch)
         rows = rows[np.argsort(-self._widths[rows], kind="stable")]
         return rows, rng.order(self.steps_per_epoch, self._seed, _WINDOWS, epoch)
 
     def _rows(self, numbers: NDArray[np.int64]) -> list[Row]:
-        """The rows of a window, of what there is to learn in them now."""
+        """Return the rows of a window, of what there is to learn in them now."""
         if self._packed is None:
             return [(int(n),) for n in numbers if self._usable[n]]
         rows = [self._packed[n] for n in numbers]
@@ -141,7 +143,7 @@ class Batches:
 def evaluation_batches(
     samples: Samples, settings: TrainingSettings, bucket: int, seed: int
 ) -> Iterator[Batch]:
-    """The whole validation set, or the fixed `eval_samples` of it, in batches by length."""
+    """Yield the whole validation set, or the fixed `eval_samples` of it, in batches by length."""
     lengths, numbers = samples.lengths, np.flatnonzero(samples.usable)
     if 0 < settings.eval_samples < len(numbers):
         order = rng.order(len(samples), seed, _CHOSEN)
@@ -154,7 +156,7 @@ def evaluation_batches(
 
 
 def batch(samples: Samples, rows: Sequence[Row], width: int, *, packed: bool = False) -> Batch:
-    """The arrays of `rows`, each a number of samples laid end to end in `width` tokens."""
+    """Return the arrays of `rows`, each a number of samples laid end to end in `width` tokens."""
     inputs = np.zeros((len(rows), width), np.int32)
     targets = np.zeros((len(rows), width), np.int32)
     learned = np.zeros((len(rows), width), np.bool_)
@@ -200,7 +202,7 @@ def _filled_rows(lengths: NDArray[np.int64], width: int) -> list[Row]:
 
 
 def _all_padded(lengths: NDArray[np.int64], bucket: int) -> NDArray[np.int32]:
-    """`padded` of each length."""
+    """Return `padded` of each length."""
     table = [padded(length, bucket) for length in range(int(lengths.max(initial=0)) + 1)]
     return np.array(table, np.int32)[lengths]
 

@@ -1,8 +1,8 @@
-"""Attention in blocks of queries, computed again on the way back: no score matrix is ever kept.
+"""Attention in blocks of queries, recomputed in the backward pass: no score matrix is ever kept.
 
 A device without a fused backward keeps (heads × T × T) numbers of each layer, and so does every
-device where a mask forbids it. Here the scores of one block of queries exist at a time; what stays
-for the way back is the output and one number a query, the logarithm of its softmax's denominator
+device where a mask forbids it. Here the scores of one block of queries exist at a time. The
+backward pass keeps the output and one number a query, the logarithm of its softmax's denominator
 ("FlashAttention-2", Dao 2023, section 3.1, with whole rows in place of tiles).
 """
 
@@ -22,11 +22,12 @@ Mask = mx.array | str | None
 
 @contextmanager
 def in_blocks(*, causal_masks: bool = False, learns: bool = True) -> Iterator[None]:
-    """Inside the block `mx.fast.scaled_dot_product_attention` works in blocks where it pays.
+    """Make `mx.fast.scaled_dot_product_attention` compute in blocks, where it pays, inside this
+    context.
 
     `causal_masks`: no mask that is an array lets a query see a later key, so that each block needs
-    only the keys up to its end. `learns`: there is a way back; without one a GPU's own attention
-    makes no score matrix for any mask.
+    only the keys up to its end. `learns`: there is a backward pass. Without one a GPU's own
+    attention makes no score matrix for any mask.
     """
     original = mx.fast.scaled_dot_product_attention
 
@@ -57,7 +58,7 @@ def in_blocks(*, causal_masks: bool = False, learns: bool = True) -> Iterator[No
 
 
 def _fused() -> bool:
-    """Whether the device has an attention backward without the score matrix (mlx 0.32.4)."""
+    """Return whether the device has an attention backward without the score matrix (mlx 0.32.4)."""
     return mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu)
 
 
@@ -71,12 +72,12 @@ def block_attention(
     *,
     causal: bool = False,
 ) -> mx.array:
-    """softmax(scale q kᵀ + mask) v, as `mx.fast.scaled_dot_product_attention` defines it.
+    """Return softmax(scale q kᵀ + mask) v, as `mx.fast.scaled_dot_product_attention` defines it.
 
-    `q` (B, H, T, D), `k` (B, G, S, D), `v` (B, G, S, V), each key head shared by H / G query
-    heads; `mask` "causal" or bool (true: seen), in a shape that broadcasts to (B, H, T, S); `sinks`
-    (H,): one more score for each head, which no value belongs to. With `causal` an array `mask` is
-    causal too.
+    `q` (B, H, T, D), `k` (B, G, S, D), `v` (B, G, S, V), each key head shared by H / G query heads;
+    `mask` "causal" or bool (true: seen), in a shape that broadcasts to (B, H, T, S); `sinks` (H,):
+    one more score for each head, which no value belongs to. With `causal` an array `mask` is causal
+    too.
     """
     length, keys = q.shape[2], k.shape[2]
     if isinstance(mask, str):
@@ -105,7 +106,9 @@ class _Rows:
     def forward(
         self, q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None = None
     ) -> tuple[mx.array, mx.array]:
-        """The output (B, H, T, V), and for each query log Σ exp(score), (B, G, H / G, T, 1)."""
+        """Return the output (B, H, T, V), and for each query log Σ exp(score), (B, G, H / G, T,
+        1).
+        """
         outputs, sums = list[mx.array](), list[mx.array]()
         grouped = _grouped(q, k)
         for start in range(0, q.shape[2], BLOCK):
@@ -126,7 +129,9 @@ class _Rows:
         cotangents: Sequence[mx.array],
         found: Sequence[mx.array],
     ) -> list[mx.array]:
-        """The gradients of all operands, the scores of one block at a time computed again."""
+        """Return the gradients of all operands. The scores of one block at a time are
+        recomputed.
+        """
         q, k, v, *sinks = operands
         grouped, output, of_output = (_grouped(part, k) for part in (q, found[0], cotangents[0]))
         of_q, of_k, of_v = list[mx.array](), mx.zeros_like(k), mx.zeros_like(v)
@@ -150,7 +155,9 @@ class _Rows:
         return [_heads(mx.concatenate(of_q, axis=3)), of_k, of_v, *of_sinks]
 
     def _scores(self, queries: mx.array, k: mx.array, start: int) -> mx.array:
-        """The masked scores of a block, float32, of all keys that any of its queries may see."""
+        """Return the masked float32 scores of a block, with all keys that any of its queries may
+        see.
+        """
         count = queries.shape[3]
         end = start + count + self.offset if self.causal else k.shape[2]
         scores = _product(queries * self.scale, k[:, :, :end].swapaxes(-1, -2)).astype(mx.float32)
@@ -164,7 +171,9 @@ class _Rows:
         return mx.where(mask, scores, lowest)
 
     def _mask(self, start: int, count: int, end: int, scores: mx.array) -> mx.array:
-        """The part of the mask that belongs to a block, in a shape that broadcasts to `scores`."""
+        """Return the part of the mask that belongs to a block, in a shape that broadcasts to
+        `scores`.
+        """
         assert self.mask is not None
         mask = self.mask
         if mask.shape[-1] > 1:
@@ -179,33 +188,33 @@ class _Rows:
 
 
 def _grouped(part: mx.array, k: mx.array) -> mx.array:
-    """(B, H, T, D) as (B, G, H / G, T, D)."""
+    """Reshape (B, H, T, D) to (B, G, H / G, T, D)."""
     return part.reshape(part.shape[0], k.shape[1], -1, *part.shape[2:])
 
 
 def _heads(part: mx.array) -> mx.array:
-    """(B, G, H / G, T, D) as (B, H, T, D)."""
+    """Reshape (B, G, H / G, T, D) to (B, H, T, D)."""
     return part.flatten(1, 2)
 
 
 def _of_heads(sinks: mx.array, scores: mx.array) -> mx.array:
-    """(H,) as (G, H / G, 1, 1), float32."""
+    """Reshape (H,) to (G, H / G, 1, 1), float32."""
     return sinks.astype(mx.float32).reshape(*scores.shape[1:3], 1, 1)
 
 
 def _product(rows: mx.array, shared: mx.array) -> mx.array:
-    """(B, G, R, T, X) times (B, G, X, Y): the heads of a group as rows of one matrix."""
+    """Multiply (B, G, R, T, X) by (B, G, X, Y), with the heads of a group as rows of one matrix."""
     found = rows.flatten(2, 3) @ shared
     return found.reshape(*rows.shape[:4], -1)
 
 
 def _transposed_product(left: mx.array, right: mx.array) -> mx.array:
-    """Σ over the heads of a group and their queries: (B, G, R, T, X), (…, Y) to (B, G, X, Y)."""
+    """Sum over the heads of a group and their queries: (B, G, R, T, X), (…, Y) to (B, G, X, Y)."""
     return left.flatten(2, 3).swapaxes(-1, -2) @ right.flatten(2, 3)
 
 
 def _added(total: mx.array, part: mx.array) -> mx.array:
-    """`total` (B, G, S, D) with `part` added to its first keys."""
+    """Return `total` (B, G, S, D) with `part` added to its first keys."""
     seen = part.shape[2]
     if seen == total.shape[2]:
         return total + part

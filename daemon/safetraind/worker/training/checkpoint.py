@@ -22,7 +22,7 @@ from safetraind.storage import durable
 from safetraind.storage.manifest import damaged_files, write_manifest
 from safetraind.worker import base_weights
 from safetraind.worker.training import adapters
-from safetraind.worker.training.position import Progress, from_json, to_json
+from safetraind.worker.training.position import RunPosition, from_json, to_json
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
 
@@ -37,7 +37,7 @@ class Checkpoints:
     """The checkpoints of one run in its output folder."""
 
     def __init__(self, task: Task) -> None:
-        """Whole checkpoints of another training in the output folder are left alone."""
+        """Remove partial checkpoints. Whole ones of another training are left alone."""
         self._output = task.output
         self._fingerprint = task.fingerprint
         self._settings = task.plan.settings
@@ -47,10 +47,10 @@ class Checkpoints:
         for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
             shutil.rmtree(left, ignore_errors=True)
 
-    def save(self, stepper: Stepper, progress: Progress) -> Path:
-        """Writes the checkpoint of where the run stands, then drops those no longer to be kept.
+    def save(self, stepper: Stepper, progress: RunPosition) -> Path:
+        """Write the checkpoint of the run's position, then drop those no longer to be kept.
 
-        Raises OSError, e.g. on a full disk; what was there before is then untouched.
+        Raises OSError, e.g. on a full disk. The earlier checkpoints are then untouched.
         """
         target = self._output / checkpoint_name(progress.epoch, progress.step_in_epoch)
         partial = target.with_name(f".{target.name}{_PARTIAL}")
@@ -68,10 +68,10 @@ class Checkpoints:
         self._prune(target.name, progress.best_checkpoint)
         return target
 
-    def load(self, folder: Path, stepper: Stepper) -> Progress:
-        """Puts model, optimizer and random state to where they were.
+    def load(self, folder: Path, stepper: Stepper) -> RunPosition:
+        """Restore model, optimizer and random state from a checkpoint.
 
-        Raises Damaged, and InvalidInput where the base model is another one by now.
+        Raises Damaged, and InvalidInput where the base model has changed.
         """
         state = durable.read_object(folder / STATE)
         if swapped := base_weights.changed(state.get("base") or {}, self._base):
@@ -87,21 +87,21 @@ class Checkpoints:
                 "train.checkpoint_damaged", checkpoint=folder.name, reason=str(error)
             ) from error
 
-    def progress(self, folder: Path) -> Progress:
-        """Where the run stood at a whole checkpoint."""
+    def progress(self, folder: Path) -> RunPosition:
+        """Return the run's position at a whole checkpoint."""
         return from_json(durable.read_json(folder / STATE)["progress"])
 
     def newest_first(self) -> Iterator[tuple[Path, list[str] | None]]:
-        """The run's checkpoints; with each the files that are damaged, or None: no manifest."""
+        """Yield the run's checkpoints, each with its damaged files, or None without a manifest."""
         for folder in self._own():
             yield folder, self._examined(folder)
 
     def is_whole(self, name: str) -> bool:
-        """Whether the checkpoint of that name is there and as its manifest says, by hashes."""
+        """Return whether the checkpoint of that name exists and matches its manifest's hashes."""
         return self._examined(self._output / name) == []
 
     def names(self) -> list[str]:
-        """The names of the run's whole checkpoints, newest last.
+        """Return the names of the run's whole checkpoints, newest last.
 
         By sizes, and by hashes as far as they were looked at.
         """
@@ -109,7 +109,7 @@ class Checkpoints:
         return [name for name in whole if name not in self._damaged][::-1]
 
     def drop(self, name: str) -> None:
-        """Deletes a checkpoint."""
+        """Delete a checkpoint."""
         shutil.rmtree(self._output / name, ignore_errors=True)
 
     def _examined(self, folder: Path) -> list[str] | None:
@@ -118,7 +118,7 @@ class Checkpoints:
             self._damaged.add(folder.name)
         return damaged
 
-    def _fill(self, folder: Path, stepper: Stepper, progress: Progress) -> None:
+    def _fill(self, folder: Path, stepper: Stepper, progress: RunPosition) -> None:
         _write_arrays(folder / adapters.WEIGHTS, adapters.weights(stepper.model))
         _write_arrays(folder / OPTIMIZER, dict(tree_flatten(stepper.optimizer.state)))
         adapters.write_config(folder, stepper.model, self._settings, self._model)
@@ -134,9 +134,9 @@ class Checkpoints:
         write_manifest(folder, {"checkpoint": FORMAT, "step": progress.step})
 
     def _prune(self, newest: str, best: str) -> None:
-        """Keeps this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
+        """Keep this run's newest `keep_checkpoints` whole ones, the one just saved and the best.
 
-        Damaged ones go, but not where nothing tells any more that they were this run's.
+        Damaged ones go too, unless nothing shows any more that they belong to this run.
         """
         damaged = {f.name for f in self._own() if f.name in self._damaged and self._is_ours(f)}
         old = self.names()[: -self._settings.keep_checkpoints]
@@ -144,7 +144,9 @@ class Checkpoints:
             self.drop(name)
 
     def _own(self) -> Iterator[Path]:
-        """Newest first, without those of another run; one that doesn't tell its run is in it."""
+        """Yield this run's checkpoints, the newest first. One whose state is unreadable counts as
+        its own.
+        """
         if not self._output.is_dir():
             return
         matches = [(_NAME.fullmatch(entry.name), entry) for entry in self._output.iterdir()]
@@ -164,9 +166,9 @@ def _arrays_in(file: Path) -> dict[str, mx.array]:
 
 
 def _write_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
-    """Writes safetensors. Raises OSError, which names the file.
+    """Write safetensors. Raises OSError, which names the file.
 
-    Through Python's file, because MLX's own says only that it failed, not why.
+    They are written through Python's file, since MLX's error gives no reason.
     """
     try:
         with file.open("wb") as out:
@@ -183,5 +185,7 @@ def _random_key() -> list[int]:
 
 
 def _restore_random(key: list[int]) -> None:
-    """MLX's state can be set by a seed only, of which it keeps the halves (mlx 0.32)."""
+    """Restore the random state. MLX's can be set by a seed only, of which it keeps the halves (mlx
+    0.32).
+    """
     mx.random.seed((key[0] << 32) | key[1])

@@ -1,8 +1,8 @@
 """Tokenized samples in a mapped file: written once, read by page, never loaded into memory at once.
 
 A folder `NAME` holds `tokens.bin`, one uint32 a token (its id shifted left by one; the lowest bit
-tells whether the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes
-and SHA-256, which also says what the files were made from. It is written last of all.
+is 1 where the token is to be learned), `index.npy`, one row a sample, and a manifest with sizes and
+SHA-256, which also holds the origin of the files. The manifest is written last.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class Samples:
     """The samples of one tokenized file, numbered from 0 in the file's order.
 
     They may be read shorter than they were written. Their numbers stay, so that a training which
-    goes on with shorter sequences still knows which samples it has seen.
+    continues with shorter sequences still knows which samples it has seen.
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        """Maps what `write` left in `folder`, each sample cut to `max_length` tokens."""
+        """Map the files that `write` left in `folder`, with each sample cut to `max_length`
+        tokens.
+        """
         self._about: dict[str, Any] = read_manifest(folder) or {}
         self._index = np.load(folder / _INDEX, mmap_mode="r")
         self._max_length = max_length
@@ -43,7 +45,7 @@ class Samples:
         )
 
     def __len__(self) -> int:
-        """How many were written."""
+        """Return the number of samples written."""
         return len(self._index)
 
     @property
@@ -58,12 +60,12 @@ class Samples:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """Which samples have a token to learn within their length, shape (samples,)."""
+        """The mask of samples with a token to learn within their length, bool, shape (samples,)."""
         return self._index[:, _FIRST] < self._max_length
 
     @property
     def most_learned(self) -> NDArray[np.int64]:
-        """At most how many tokens there are to learn of each sample, shape (samples,)."""
+        """An upper bound of the tokens to learn in each sample, shape (samples,)."""
         return np.maximum(self.lengths - self._index[:, _FIRST], 0)
 
     @property
@@ -80,24 +82,26 @@ class Samples:
 
     @property
     def problems(self) -> Mapping[str, Mapping[str, Any]]:
-        """By code, how samples are rendered otherwise than their lines say: the first line that
-        has the problem, its arguments, and how many samples have it.
+        """By code, differences between samples and their rendering: the line of the first, its
+        arguments, and the number of samples.
         """
         return dict(self._about.get("problems", {}))
 
     def line(self, number: int) -> int:
-        """The line of the original file that a sample came from, counted from 1."""
+        """Return the line of the original file that a sample came from, counted from 1."""
         return int(self._index[number, _LINE])
 
     def tokens(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """A sample's token ids and which of them are to be learned, both of shape (length,)."""
+        """Return a sample's token ids and the mask of those to be learned, both of shape
+        (length,).
+        """
         offset, length = self._index[number, [_OFFSET, _LENGTH]]
         words = self._words[offset : offset + min(length, self._max_length)]
         return (words >> 1).astype(np.int32), (words & 1).astype(np.bool_)
 
 
 def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples | None:
-    """The samples in `folder`, if they are whole and were made from `origin`; else None."""
+    """Return the samples in `folder`, if they are whole and were made from `origin`; else None."""
     about = read_manifest(folder)
     if about is None or about.get("tokens") != FORMAT or about.get("origin") != dict(origin):
         return None
@@ -107,11 +111,11 @@ def stored(folder: Path, origin: Mapping[str, Any], max_length: int) -> Samples 
 def write(
     folder: Path, samples: Iterable[Encoded], max_length: int, origin: Mapping[str, Any]
 ) -> Samples:
-    """Writes samples, each cut to `max_length` tokens, into `folder` and maps them.
+    """Write samples, each cut to `max_length` tokens, into `folder` and map them.
 
-    A sample without a token to learn (its first token is never predicted) is left out and counted;
-    problems of samples are counted by code, with the first line of each.
-    `origin` is kept beside them for `stored`. Raises OSError, e.g. on a full disk.
+    A sample without a token to learn (its first token is never predicted) is left out and counted.
+    Problems of samples are counted by code, with the first line of each. `origin` is kept beside
+    them for `stored`. Raises OSError, e.g. on a full disk.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -25,7 +25,7 @@ class EventSink:
     """One worker's event file and intent. Takes SIGTERM over, so only the main thread makes one."""
 
     def __init__(self, run: RunFolder, launch: Launch) -> None:
-        """Raises OSError where no event file can be opened."""
+        """Open the run's event file. Raises OSError where none can be opened."""
         self.run = run
         self._intent = run.intent
         self._events = EventWriter(run.events, launch.attempt, launch.seq_floor)
@@ -36,37 +36,39 @@ class EventSink:
 
     @property
     def struggling(self) -> bool:
-        """Some events could not be written yet."""
+        """Whether some events could not be written yet."""
         return bool(self._waiting)
 
     def emit(self, body: Body) -> None:
-        """Appends an event, after those that wait. Of too many the oldest are given up."""
+        """Append an event after those that wait. Of too many the oldest are dropped."""
         self._waiting.append(body)
         self._flush()
 
     def phase(self, phase: str) -> None:
-        """Says what the worker does from now on; nothing where it does that already."""
+        """Emit the worker's phase, if it has changed."""
         if phase != self._phase:
             self._phase = phase
             self.emit(PhaseChanged(phase))
 
     def notice(self, code: str, **args: str | int | float) -> None:
-        """Says something that the user should see."""
+        """Emit a notice for the user."""
         self.emit(Notice(Finding(code, Status.WARNING, args=args)))
 
     def sync(self) -> None:
-        """Brings the events to the disk itself."""
+        """Sync the events to the disk."""
         self._events.sync()
 
     def intent(self) -> str:
-        """`pause`, `cancel`, `stop` (SIGTERM came), or empty."""
+        """Return the intent: `pause`, `cancel`, `stop` (SIGTERM came), or empty."""
         try:
             return self._intent.read_text(encoding="utf-8").strip()
         except OSError:
             return "stop" if self._stopping else ""
 
     def close(self) -> bool:
-        """Tries for a few seconds to write what still waits. False where there was no room."""
+        """Try for a few seconds to write the waiting events. Return False where there was no
+        room.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self._waiting and time.monotonic() < deadline:
             self._flush()

@@ -14,12 +14,12 @@ from safetraind.worker.training import short_pass
 
 
 def recompute_layers(model: nn.Module) -> None:
-    """Makes every layer of `model` that holds trainable weights compute its activations again.
+    """Make every layer of `model` that holds trainable weights recompute its activations.
 
     (Layers below the first of those keep none anyway.) A layer's class changes to a subclass, so
     names of weights stay, and a second call does nothing. Raises InvalidSetting for a model that
-    would get wrong gradients so: one with dropout of its own, which would draw another mask on the
-    way back, or one whose layers hand something on beside their result.
+    would get wrong gradients so: one with dropout of its own, which would draw another mask in the
+    backward pass, or one whose layers pass on more than their result.
     """
     if has_own_dropout(model):
         raise InvalidSetting("train.own_dropout")
@@ -29,7 +29,7 @@ def recompute_layers(model: nn.Module) -> None:
 
 
 def can_recompute(model: nn.Module) -> bool:
-    """Whether gradients stay the same; one short pass each way decides. Changes nothing."""
+    """Return whether gradients stay the same; one short pass each way decides. Changes nothing."""
     if has_own_dropout(model):
         return False
     kinds = [type(layer) for layer in model.layers]
@@ -52,7 +52,7 @@ def _recompute(model: nn.Module) -> None:
 
 
 def has_own_dropout(model: nn.Module) -> bool:
-    """Whether the model drops values by itself, beside its adapter."""
+    """Return whether the model drops values by itself, beside its adapter."""
     return any(isinstance(m, nn.Dropout) and m._p_1 < 1 for m in model.modules())
 
 

@@ -26,7 +26,7 @@ def summed_loss(
     *,
     learns: bool = True,
 ) -> mx.array:
-    """The sum of the cross-entropies of one batch (see `batches.Batch`), a float32 scalar.
+    """Return the sum of the cross-entropies of one batch (see `batches.Batch`), a float32 scalar.
 
     Only the predictions that count go through the head. With `chunk` they go through it that many
     at a time, so that the logits of a single chunk exist at once; where it `learns` their gradient
@@ -46,7 +46,7 @@ def _cross_entropy(head: Head, hidden: mx.array, targets: mx.array, weights: mx.
 
 
 def _with_gradient(chunked: Chunked, hidden: mx.array) -> mx.array:
-    """The loss, whose gradient is there as soon as it is."""
+    """Return the loss. Its gradient is computed in the same pass."""
 
     def scaled(
         rows: mx.array, cotangents: Sequence[mx.array], found: Sequence[mx.array]
@@ -74,14 +74,14 @@ class Chunked:
     chunk: int
 
     def loss(self, rows: mx.array) -> mx.array:
-        """The loss alone."""
+        """Return the loss alone."""
         total = mx.array(0.0)
         for part in self._parts():
             total = total + self._loss_of(part, mx.depends([rows[part]], [total])[0])
         return total
 
     def loss_and_gradient(self, rows: mx.array) -> tuple[mx.array, mx.array]:
-        """The loss, and its gradient for `rows`."""
+        """Return the loss, and its gradient for `rows`."""
         total, gradients = mx.array(0.0), list[mx.array]()
         for part in self._parts():
             (held,) = mx.depends([rows[part]], [total, *gradients[-1:]])

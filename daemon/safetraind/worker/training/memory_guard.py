@@ -1,11 +1,10 @@
 """Keeps a training from pressing the machine: watches memory, holds, and leaves in time.
 
-A thread looks every two seconds; what it saw is judged before each step. A process that grows
-near its budget gives its caches back. While others need memory the run holds, so that they can
-finish what they do; if they go on needing it, or the pressure becomes critical, the run leaves the
-memory with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end
-while the pressure is critical is broken off: the last checkpoint is whole, and the run resumes
-exactly.
+A thread looks every two seconds; what it saw is judged before each step. A process that grows near
+its budget gives its caches back. While others need memory the run holds, so that they can finish
+their work. If they still need it then, or the pressure becomes critical, the run leaves the memory
+with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
+the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
 
 Pressure alone does not say that others need memory. macOS's warning level is an occupancy: pages
 that are not compressed are fewer than half of all. A training that takes its planned part of a
@@ -39,13 +38,13 @@ BREAK_OFF_SECONDS = 20.0  # of critical pressure in one step
 _LOOK_SECONDS = 0.25
 # Steps after which a training has taken its memory and the others have made way for it.
 SETTLING_STEPS = 2
-# Swap that grows by as much within the window is somebody at work; less is what macOS tidies away.
+# Swap that grows by as much within the window: others need memory. Less is macOS tidying up.
 SWAP_SECONDS = 30.0
 SWAP_GROWTH = 256 << 20
 
 
 class Strain(IntEnum):
-    """What a reading asks for, the graver the higher."""
+    """The response that a reading asks for, in order of gravity."""
 
     NONE = 0
     NEAR = 1  # the process is near its budget: caches are given back
@@ -66,22 +65,26 @@ class Reading:
 
 
 def read() -> Reading:
-    """Takes a reading, in about a millisecond and without starting a process."""
+    """Take a reading, in about a millisecond and without starting a process."""
     now = time.monotonic()
     return Reading(host.footprint(os.getpid()), host.pressure(), host.swap_used(), now)
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is no sign of need here. `warning`: the warning level; `swap`: bytes in use."""
+    """Levels that are normal on this machine. `warning`: the warning level; `swap`: bytes in
+    use.
+    """
 
     warning: bool = False
     swap: int = 0
 
 
 def judge(reading: Reading, usual: Usual, budget: int, high: float) -> Strain:
-    """The strain of a reading. `budget`: bytes for the whole process, 0 for none; `high`: the
-    share of it from which on the process is near.
+    """Return the strain of a reading.
+
+    `budget`: bytes for the whole process, 0 for none. `high`: the share of it from which the
+    process counts as near its budget.
     """
     if reading.pressure is Pressure.CRITICAL:
         return Strain.CRITICAL
@@ -104,8 +107,8 @@ class Guard:
         break_off: Callable[[], None] = lambda: os._exit(EXIT_MEMORY),
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        """`read` and `break_off` are what a test replaces."""
-        self._settings, self._budget, self._link = plan.settings, plan.memory_budget, sink
+        """`read` and `break_off` are replaced in tests."""
+        self._settings, self._budget, self._sink = plan.settings, plan.memory_budget, sink
         self._marker = sink.run.left_at_warning
         self._warning_is_usual = self._marker.exists()
         self._steps, self._settled = 0, False
@@ -125,7 +128,9 @@ class Guard:
         self._closed.set()
 
     def before_step(self) -> Outcome | None:
-        """Gives caches back and holds as long as that helps; the outcome with which to leave."""
+        """Give cached buffers back and hold as long as that helps. Return the outcome with which to
+        leave, None to continue.
+        """
         self._critical_since = 0.0
         self._settle()
         seen, self.strain = self.strain, Strain.NONE
@@ -135,8 +140,8 @@ class Guard:
         reading = self._taken()
         strain = self._judged(reading)
         if strain is Strain.SHORT:
-            self._link.phase("holding")
-            self._link.emit(Notice(_finding("train.holding", reading)))
+            self._sink.phase("holding")
+            self._sink.emit(Notice(_finding("train.holding", reading)))
             strain, reading = self._hold(reading)
         if strain < Strain.SHORT:
             return None
@@ -146,7 +151,7 @@ class Guard:
         return Outcome("paused", _finding("train.memory_short", reading, needed=needed))
 
     def _settle(self) -> None:
-        """Takes the level of the first steps for the usual one."""
+        """Take the level during the first steps for the usual one."""
         if not self._settled:
             self._settled = self._steps == SETTLING_STEPS
             self._steps += 1
@@ -156,10 +161,12 @@ class Guard:
                 self._warning_is_usual = True
 
     def _hold(self, reading: Reading) -> tuple[Strain, Reading]:
-        """Wait until it was calm for `calm_seconds`, for `hold_seconds`, or until an intent."""
+        """Wait until memory was calm for `calm_seconds`, for `hold_seconds` at most, or until an
+        intent.
+        """
         began = calm_since = time.monotonic()
         strain = self._judged(reading)
-        while strain is not Strain.CRITICAL and not self._link.intent():
+        while strain is not Strain.CRITICAL and not self._sink.intent():
             now = time.monotonic()
             if strain is Strain.SHORT:
                 calm_since = now
@@ -170,7 +177,7 @@ class Guard:
             time.sleep(_LOOK_SECONDS)
             reading = self._taken()
             strain = self._judged(reading)
-        return (Strain.NONE if self._link.intent() else strain), reading
+        return (Strain.NONE if self._sink.intent() else strain), reading
 
     def _taken(self) -> Reading:
         reading = self._read()

@@ -1,4 +1,4 @@
-"""The memory of the training process: the limits that the plan sets, and what was really used."""
+"""The memory of the training process: the limits that the plan sets, and its actual use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetraind.host import footprint
 
 
 def set_limits(plan: Plan) -> None:
-    """Applies the plan's limits on memory, allocator cache and wired memory; zero leaves one alone.
+    """Apply the plan's limits on memory, allocator cache and wired memory; zero leaves one alone.
 
     The cache counts neither in MLX's peak nor in the memory limit until it has grown, and on Metal
     it may grow to nearly all of the machine unless it is bounded.
@@ -25,16 +25,16 @@ def set_limits(plan: Plan) -> None:
 
 
 def begin_measuring() -> None:
-    """Peak memory counts from here on: loading a model needs more than keeping it."""
+    """Start measuring the peak. Loading a model needs more memory than keeping it."""
     mx.clear_cache()
     mx.reset_peak_memory()
 
 
 def peak() -> int:
-    """Bytes that MLX's arrays took at most, the allocator's cache not counted."""
+    """Return the peak of MLX's arrays in bytes, without the allocator's cache."""
     return mx.get_peak_memory()
 
 
 def own_footprint() -> int:
-    """Bytes that this process costs the machine now."""
+    """Return the footprint of this process in bytes."""
     return footprint(os.getpid())

@@ -24,12 +24,11 @@ class Split:
 
 
 def split(model: nn.Module) -> Split:
-    """The parts of `model`, where its own result shows that they are all of it.
+    """Return the parts of `model`, if a short pass shows that they compute the same as the whole.
 
-    The head is whatever the language model does after its body: an output matrix or the tied
-    embedding, and scaling or capping where it has them. One short pass decides. Where the parts are
-    not all, or something beside the layers is trained, the model is its own body, and what it gives
-    are the logits.
+    The head is all that the language model does after its body: an output matrix or the tied
+    embedding, and scaling or capping where it has them. Where the parts are not all, or something
+    beside the layers is trained, the model is its own body, and its result are the logits.
     """
     if _trains_layers_only(model):
         for owner, name in _candidates(model):
@@ -42,13 +41,13 @@ def split(model: nn.Module) -> Split:
 
 
 def _trains_layers_only(model: nn.Module) -> bool:
-    """Whether the head surely has no trainable weights: its gradient would be lost."""
+    """Return whether the head surely has no trainable weights: its gradient would be lost."""
     in_layers = sum(len(tree_flatten(layer.trainable_parameters())) for layer in model.layers)
     return len(tree_flatten(model.trainable_parameters())) == in_layers
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Language models inside `model` from the outermost, with the name of their body."""
+    """Yield language models inside `model` from the outermost, each with the name of its body."""
     owner: Any = model
     while owner is not None:
         yield from ((owner, name) for name in _BODIES if isinstance(owner.get(name), nn.Module))
@@ -68,7 +67,7 @@ class _Head:
     name: str
 
     def __call__(self, hidden: mx.array) -> mx.array:
-        """Logits (M, V) of hidden states (M, D)."""
+        """Return logits (M, V) of hidden states (M, D)."""
         body = _Given(self.owner[self.name], hidden[None])
         # An attribute shadows the module's entry of that name, and leaves its weights as they are.
         object.__setattr__(self.owner, self.name, body)
@@ -80,7 +79,7 @@ class _Head:
 
 
 class _Given:
-    """In place of a body: gives the hidden states, and has the body's own attributes."""
+    """Stands in for a body: returns the given hidden states, and has the body's own attributes."""
 
     def __init__(self, body: nn.Module, hidden: mx.array) -> None:
         self._body, self._hidden = body, hidden
@@ -93,7 +92,9 @@ class _Given:
 
 
 def _same(model: nn.Module, parts: Split) -> bool:
-    """Whether body and head together are the model, and the head works on each token by itself."""
+    """Return whether body and head together are the model, and the head works on each token by
+    itself.
+    """
     tokens = mx.arange(8)[None]
     try:
         hidden, expected = parts.body(tokens, None)[0], model(tokens)[0]

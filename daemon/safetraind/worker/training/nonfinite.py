@@ -1,4 +1,6 @@
-"""Says why a number was not finite: the sample, the learning rate, or the numbers' range."""
+"""The cause of a number that is not finite: the sample, the learning rate, or the numbers'
+range.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +13,30 @@ from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.step import Stepper
 
-ASTRAY = "train.non_finite_weights"
+NON_FINITE_WEIGHTS = "train.non_finite_weights"
 
 
-def step(
+def diagnose_step(
     stepper: Stepper, window: Sequence[Batch], samples: Samples, path: str, number: int, rate: float
 ) -> Finding:
-    """The finding for optimizer step `number`, whose loss or gradient is not finite.
+    """Return the finding for optimizer step `number`, whose loss or gradient is not finite.
 
-    Each sample is computed alone. One whose loss fails with the base model too is itself the cause;
-    otherwise the weights have gone astray, for which the learning rate is the usual reason. Where
-    none fails alone, the one with the largest gradient is named.
+    Each sample is computed alone. One whose loss fails with the base model too is itself the cause.
+    Otherwise the trained weights are, usually because of the learning rate. Where none fails alone,
+    the one with the largest gradient is named.
     """
     numbers = [n for part in window for n in part.samples]
-    sizes = {n: _size(stepper, samples, n, number) for n in numbers}
+    sizes = {n: _gradient_norm(stepper, samples, n, number) for n in numbers}
     failing = [n for n in numbers if math.isinf(sizes[n])]
     at_fault = _at_fault(stepper, samples, failing)
     worst = max(numbers, key=lambda n: sizes[n])
     named = samples.line((at_fault or failing or [worst])[0])
-    return _finding("train.non_finite_sample" if at_fault else ASTRAY, path, named, number, rate)
+    return _finding(
+        "train.non_finite_sample" if at_fault else NON_FINITE_WEIGHTS, path, named, number, rate
+    )
 
 
-def evaluation(
+def diagnose_evaluation(
     stepper: Stepper,
     batches: Iterable[Batch],
     samples: Samples,
@@ -40,7 +44,9 @@ def evaluation(
     number: int,
     rate: float,
 ) -> Finding:
-    """The finding for a validation loss that is not finite after `number` steps; as `step`."""
+    """Return the finding for a validation loss that is not finite after `number` steps. See
+    `diagnose_step`.
+    """
     parts = [part for part in batches if not math.isfinite(stepper.evaluate([part])[0])]
     numbers = [n for part in parts for n in part.samples]
     failing = [n for n in numbers if not _is_finite(stepper, samples, n)]
@@ -51,7 +57,7 @@ def evaluation(
 
 
 def _at_fault(stepper: Stepper, samples: Samples, numbers: Sequence[int]) -> list[int]:
-    """Those that fail with the base model too."""
+    """Return the samples of `numbers` that fail with the base model too."""
     with adapter_off(stepper.model):
         return [number for number in numbers if not _is_finite(stepper, samples, number)]
 
@@ -60,8 +66,8 @@ def _is_finite(stepper: Stepper, samples: Samples, number: int) -> bool:
     return math.isfinite(stepper.evaluate([_alone(samples, number)])[0])
 
 
-def _size(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
-    """The length of one sample's gradient; infinite where it or the loss is not finite."""
+def _gradient_norm(stepper: Stepper, samples: Samples, number: int, step: int) -> float:
+    """Return the norm of one sample's gradient; infinite where it or the loss is not finite."""
     loss, norm = stepper.loss_and_norm([_alone(samples, number)], step)
     return norm if math.isfinite(loss) and math.isfinite(norm) else math.inf
 

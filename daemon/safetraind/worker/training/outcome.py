@@ -1,4 +1,6 @@
-"""How a training worker ends: its last event, or an exit code where there is no room for one."""
+"""The end of a training worker: its last event, or an exit code where the disk has no room for
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,11 @@ _OUT_OF_MEMORY = (
 _WATCHDOG = ("GPU Timeout", "Impacting Interactivity")
 
 
-def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
-    """Runs `work` and writes its outcome as the worker's last event; returns the exit code.
+def run_and_report(sink: EventSink, work: Callable[[], Outcome]) -> int:
+    """Run `work` and write its outcome as the worker's last event. Return the exit code.
 
-    0: the event says how it ended. NoRoom's code: the event file's disk is full, and the run waits
-    at its last checkpoint. Anything unforeseen is raised, and is a death.
+    0: the event holds the outcome. NoRoom's code: the event file's disk is full, and the run waits
+    at its last checkpoint. Any other exception is raised, and counts as a death of the worker.
     """
     try:
         outcome = work()
@@ -44,14 +46,16 @@ def spoken(sink: EventSink, work: Callable[[], Outcome]) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX raised `error` because memory ran out; it has no class of its own for that."""
+    """Return whether MLX raised `error` because memory ran out. MLX has no class of its own for
+    that.
+    """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     )
 
 
 def outcome_of(intent: str, step: int) -> Outcome:
-    """The outcome that an intent (see `EventSink.intent`) leads to, once `step` is saved."""
+    """Return the outcome that an intent (see `EventSink.intent`) leads to, once `step` is saved."""
     if intent == "cancel":
         return Outcome("cancelled", Finding("job.cancelled_by_user"))
     code = "train.paused" if intent == "pause" else "train.stopped"
@@ -59,12 +63,14 @@ def outcome_of(intent: str, step: int) -> Outcome:
 
 
 def waiting_for_room(code: str = "train.disk_full") -> Outcome:
-    """The outcome of a run that goes on once the disk takes something again."""
+    """Return the outcome of a run that continues once the disk takes something again."""
     return Outcome("paused", Finding(code, Status.WARNING))
 
 
 def _refused(error: OSError) -> Outcome:
-    """The disk refused a write: a full or read-only one can be mended, so the run only pauses."""
+    """Return the outcome of a refused write. A full or read-only disk can be mended, so the run
+    only pauses.
+    """
     if error.errno in _FULL:
         return waiting_for_room()
     if error.errno == _READ_ONLY:
@@ -74,7 +80,9 @@ def _refused(error: OSError) -> Outcome:
 
 
 def _broken(error: RuntimeError) -> Outcome:
-    """MLX gave up. Out of memory has no class of its own there; its text tells."""
+    """Return the outcome of an error of MLX, which has no class for a lack of memory. Its text
+    decides.
+    """
     text = str(error)
     if any(sign in text for sign in _WATCHDOG):
         code = "job.gpu_watchdog"

@@ -27,7 +27,7 @@ ROPE = "rope"  # what mlx-lm's models call the module that turns queries and key
 
 
 class Positions:
-    """The positions of the rows that pass through the model now, (B, T); None: as they come."""
+    """The positions of the current rows, (B, T); None: the usual ones."""
 
     def __init__(self) -> None:
         self.now: mx.array | None = None
@@ -41,7 +41,7 @@ class PackedRope(nn.Module):
         self.inner, self._positions = rope, positions
 
     def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
-        """Turns `x` (B, heads, T, D); every token is handed on as a row with its own offset."""
+        """Rotate `x` (B, heads, T, D). Every token is passed on as a row with its own offset."""
         positions = self._positions.now
         if positions is None:
             return self.inner(x, offset=offset)
@@ -52,10 +52,10 @@ class PackedRope(nn.Module):
 
 
 class PackedRows:
-    """Stands where a model takes a cache, and gives the block-diagonal causal mask.
+    """Takes the place of a model's cache, and returns the block-diagonal causal mask.
 
-    mlx-lm's models ask their cache for the mask and hand it their keys and values; this one gives
-    them back as they are.
+    mlx-lm's models ask their cache for the mask and pass it their keys and values, which this one
+    returns unchanged.
     """
 
     offset = 0
@@ -67,7 +67,7 @@ class PackedRows:
     def make_mask(
         self, width: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array:
-        """Which keys each query sees, bool, (B, 1, T, T)."""
+        """Return the mask of the keys that each query sees, bool, (B, 1, T, T)."""
         place = mx.arange(width)
         back = place[:, None] - place[None]
         seen = back >= 0 if window_size is None else (back >= 0) & (back < window_size)
@@ -75,20 +75,20 @@ class PackedRows:
         return (same & seen)[:, None]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """The keys and values themselves."""
+        """Return the keys and values themselves."""
         return keys, values
 
 
 class PackedState:
-    """Stands where a recurrent layer takes its state: there is none before a row, and none is kept.
+    """Takes the place of a recurrent layer's state: there is none before a row, and none is kept.
 
-    (Where the states are zero within a row, `recurrence.replacements` knows.)
+    (`recurrence.replacements` resets the states within a row.)
     """
 
     lengths = None
 
     def __init__(self, size: int) -> None:
-        """`size`: how many arrays the layer would keep."""
+        """`size`: the number of arrays that the layer would keep."""
         self._size = size
 
     def __iter__(self) -> Iterator[None]:
@@ -108,13 +108,12 @@ class PackedState:
 
 
 class Packing:
-    """A model made ready for packed rows."""
+    """A model prepared for packed rows."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Raises InvalidSetting for a model whose samples would see each other.
+        """Prepare `model`. Raises InvalidSetting for one whose samples would see each other.
 
-        One short pass decides: what a sample gives must be the same whatever comes before it, and
-        the same as alone.
+        One short pass decides: a sample's output must not depend on what precedes it in the row.
         """
         self._positions = Positions()
         self._kinds = make_prompt_cache(model)
@@ -125,12 +124,12 @@ class Packing:
             raise InvalidSetting("train.packing_unsupported")
 
     def caches(self, segments: mx.array) -> list[Any]:
-        """What the layers take for their caches, for rows whose samples `segments` numbers."""
+        """Return the layers' caches for rows whose samples `segments` numbers."""
         return [_packed(kind, segments) for kind in self._kinds]
 
     @contextmanager
     def at(self, positions: mx.array | None) -> Iterator[None]:
-        """Inside the block the tokens have these positions, (B, T); None: as they come."""
+        """Give the tokens these positions, (B, T), inside this context; None: the usual ones."""
         self._positions.now = positions
         try:
             yield
@@ -151,7 +150,9 @@ class Packing:
         return _distance(other, found) < _ROUNDING and _distance(alone, found) < _SAME
 
     def _second(self, model: nn.Module, tokens: mx.array, length: int) -> mx.array:
-        """The logits of the second of two samples, the first of which has `length` tokens."""
+        """Return the logits of the second of two samples, the first of which has `length`
+        tokens.
+        """
         place = mx.arange(len(tokens))
         segments = (place >= length).astype(mx.int32)[None]
         positions = (place - length * segments[0])[None]
@@ -172,7 +173,7 @@ def _packed(kind: Any, segments: mx.array) -> Any:
 
 
 def _distance(found: mx.array, expected: mx.array) -> float:
-    """The largest difference, in parts of the largest number."""
+    """Return the largest difference, relative to the largest number."""
     found, expected = found.astype(mx.float32), expected.astype(mx.float32)
     share: Any = (mx.abs(found - expected).max() / mx.abs(expected).max()).item()
     return float(share)

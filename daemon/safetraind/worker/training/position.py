@@ -1,4 +1,4 @@
-"""Where a run stands between two optimizer steps: all numbers that decide what comes next."""
+"""The position of a run between two optimizer steps: all numbers that decide what comes next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetraind.worker.training.step import Stepped
 
 
 @dataclass(slots=True)
-class Progress:
+class RunPosition:
     """The position of a run; with the adapter and the optimizer's state it determines the rest.
 
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
@@ -49,12 +49,12 @@ class Progress:
     first_window: int = 0
 
     def begin(self, settings: TrainingSettings) -> None:
-        """Takes the windows of the settings, unless the run began with others."""
+        """Take the windows of the settings, unless the run began with others."""
         self.first_length = self.first_length or settings.max_seq_length
         self.first_window = self.first_window or settings.effective_batch
 
     def advance(self, epoch: int, place: int, done: Stepped) -> None:
-        """Takes in optimizer step `place` of `epoch`, both counted from 0."""
+        """Count optimizer step `place` of `epoch`, both counted from 0."""
         self.step, self.epoch, self.step_in_epoch = self.step + 1, epoch, place + 1
         self.loss_sum += done.loss * done.learned
         self.learned += done.learned
@@ -64,7 +64,7 @@ class Progress:
         self.seconds += done.seconds
 
     def take_loss(self) -> float:
-        """The mean loss since the last call, which starts anew.
+        """Return the mean loss since the last call, and start a new mean.
 
         A window of fewer than half the steps of the one before, as at the end of a run, is averaged
         together with it: the mean of a step or two would look like a leap.
@@ -81,7 +81,7 @@ class Progress:
         return self.last_loss
 
     def judge(self, validation_loss: float, checkpoint: str) -> bool:
-        """Takes in an evaluation; True where no earlier loss was as low."""
+        """Count an evaluation. Return whether its loss is the lowest so far."""
         if not validation_loss < self.best_loss:
             self.stale += 1
             return False
@@ -94,15 +94,15 @@ class Progress:
         return True
 
 
-def to_json(progress: Progress) -> dict[str, Any]:
-    """As JSON takes it: numbers that are not finite become None."""
+def to_json(progress: RunPosition) -> dict[str, Any]:
+    """Return the position as a JSON object. Numbers that are not finite become None."""
     plain = dataclasses.asdict(progress)
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()
     }
 
 
-def from_json(data: Mapping[str, Any]) -> Progress:
-    """The reverse of `to_json`; fields of a newer version are passed over."""
-    names = {f.name for f in dataclasses.fields(Progress)}
-    return Progress(**{k: v for k, v in data.items() if k in names and v is not None})
+def from_json(data: Mapping[str, Any]) -> RunPosition:
+    """Return the position in a JSON object. Fields of a newer version are ignored."""
+    names = {f.name for f in dataclasses.fields(RunPosition)}
+    return RunPosition(**{k: v for k, v in data.items() if k in names and v is not None})

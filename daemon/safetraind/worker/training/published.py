@@ -11,13 +11,15 @@ from safetraind.worker.training import adapters
 
 
 def unpublish(folder: Path) -> None:
-    """Deletes the adapter that was published in `folder`."""
+    """Delete the adapter that was published in `folder`."""
     for name in (adapters.CONFIG, adapters.WEIGHTS):
         (folder / name).unlink(missing_ok=True)
 
 
 def is_published(checkpoint: Path, folder: Path) -> bool:
-    """Whether `folder` holds the adapter of a checkpoint, as its manifest says, and it loads."""
+    """Return whether `folder` holds the adapter of a checkpoint, as its manifest says, and it
+    loads.
+    """
     manifest = read_manifest(checkpoint) or {"files": {}}
     try:
         for name in (adapters.CONFIG, adapters.WEIGHTS):
@@ -29,7 +31,7 @@ def is_published(checkpoint: Path, folder: Path) -> bool:
 
 
 def loads(folder: Path) -> bool:
-    """Whether `folder` holds weights whose header can be read; none of the arrays is."""
+    """Return whether `folder` holds weights whose header can be read. No array is read."""
     try:
         return bool(mx.load(str(folder / adapters.WEIGHTS)))
     except (OSError, RuntimeError, ValueError):

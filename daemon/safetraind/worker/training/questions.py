@@ -17,7 +17,7 @@ _UNLIMITED = 1 << 60  # bytes
 
 
 class Questions:
-    """The questions to one training. However many ask, the training has half of the time."""
+    """Questions to one training. They take at most half of its time."""
 
     def __init__(self, task: Task, sink: EventSink, loaded: LoadedModel) -> None:
         """Listen at the run's socket."""
@@ -30,9 +30,9 @@ class Questions:
         self._next = 0.0  # when the training has had as long as the answer before it
 
     def answer(self, step: int) -> None:
-        """Answers one of those who wait, with the weights as they are after `step` steps.
+        """Answer one waiting client, with the weights after `step` steps.
 
-        Nobody, while the training has had less time than the last answer took.
+        None is answered while the training has had less time than the last answer took.
         """
         if time.monotonic() < self._next or (asker := self._server.take()) is None:
             return
@@ -50,11 +50,13 @@ class Questions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening; clients that still wait get a sentence."""
+        """Stop listening. Clients that still wait get an error."""
         self._server.close()
 
     def _context(self) -> int:
-        """Tokens for question and answer in what the plan leaves: a step's memory is free now."""
+        """Return the tokens for question and answer in the plan's free memory: between steps a
+        step's memory is free.
+        """
         limit = self._memory_limit or _UNLIMITED
         return longest(self._shape, limit - mx.get_active_memory(), CONTEXT_TOKENS)
 

@@ -16,7 +16,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def number(seed: int, *place: int) -> int:
-    """A random integer of 64 bits for a place: the same each time, unrelated to its neighbours."""
+    """Return a random 64-bit integer for a place: always the same, unrelated to its neighbours."""
     state = np.array([seed % 2**64], np.uint64)
     for word in place:
         state = _mixed(state ^ np.uint64(word % 2**64))
@@ -24,7 +24,7 @@ def number(seed: int, *place: int) -> int:
 
 
 def order(count: int, seed: int, *place: int) -> NDArray[np.int64]:
-    """A random order of `range(count)`, shape (count,)."""
+    """Return a random order of `range(count)`, shape (count,)."""
     keys = np.uint64(number(seed, *place)) + np.arange(count, dtype=np.uint64) * _GAMMA
     return np.argsort(_mixed(keys), kind="stable")
 

@@ -28,7 +28,7 @@ from safetraind.worker.training.checkpoint import Checkpoints
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.metrics_table import write_tables
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.published import is_published, loads, unpublish
 from safetraind.worker.training.step import Stepped, Stepper
 from safetraind.worker.training.summary import best_of, summary
@@ -39,21 +39,22 @@ SAVE_SECONDS = 600.0
 
 
 class Records:
-    """Writes down how one run goes, and finds again where it stood."""
+    """Writes the records of one run, and restores its position from them."""
 
     def __init__(self, task: Task, sink: EventSink, stepper: Stepper) -> None:
-        self._task, self._link, self._stepper = task, sink, stepper
+        self._task, self._sink, self._stepper = task, sink, stepper
         self._total_steps = 0
         self._checkpoints = Checkpoints(task)
         self._history = history(read.event for read in event_file.read(task.run.events))
-        self._told = {notice.finding.code for notice in self._history.notices}
+        self._notified_codes = {notice.finding.code for notice in self._history.notices}
         self._saved_step = 0
         self._saved_at = time.monotonic()
 
-    def resume(self) -> Progress:
-        """Puts everything to where the newest whole checkpoint stood, or begins anew.
+    def resume(self) -> RunPosition:
+        """Return the position of the newest whole checkpoint, restored; a new one where there is
+        none.
 
-        A damaged checkpoint is passed over with a notice.
+        A damaged checkpoint is skipped with a notice.
         """
         settings, passed_over = self._task.plan.settings, False
         for folder, damaged in self._checkpoints.newest_first():
@@ -65,17 +66,17 @@ class Records:
             progress.begin(settings)
             self._saved_step = progress.step
             self._republish(progress, folder)
-            self._link.notice("train.resumed", checkpoint=folder.name, step=progress.step)
+            self._sink.notice("train.resumed", checkpoint=folder.name, step=progress.step)
             return progress
         if passed_over:
-            self._link.notice("train.from_the_beginning")
+            self._sink.notice("train.from_the_beginning")
         self._start_from_adapter()
-        progress = Progress()
+        progress = RunPosition()
         progress.begin(settings)
         return progress
 
     def _start_from_adapter(self) -> None:
-        """Puts on the adapter that the job starts from, if it names one.
+        """Load the adapter that the job starts from, if it names one.
 
         Raises NotFound or InvalidInput where the file is gone, changed or another adapter's.
         """
@@ -85,12 +86,12 @@ class Records:
         if Path(path).is_file() and sha256(Path(path)) != self._task.hashes["start_adapter"]:
             raise InvalidInput("job.data_changed", path=path)
         adapters.start_from(self._stepper.model, Path(path))
-        self._link.emit(Notice(Finding("train.started_from", Status.INFO, args={"path": path})))
+        self._sink.emit(Notice(Finding("train.started_from", Status.INFO, args={"path": path})))
 
     def begin(
-        self, progress: Progress, samples: Samples, validation: Samples, total_steps: int
+        self, progress: RunPosition, samples: Samples, validation: Samples, total_steps: int
     ) -> None:
-        """Writes that the run is under way, and says once what is left out of the data.
+        """Write that the run is under way, and note once what is left out of the data.
 
         `total_steps`: optimizer steps of the whole run.
         """
@@ -103,13 +104,13 @@ class Records:
         self._write_state(progress, "training")
 
     def save_is_due(self) -> bool:
-        """Ten minutes have passed since the last checkpoint."""
+        """Return whether ten minutes have passed since the last checkpoint."""
         return time.monotonic() - self._saved_at >= SAVE_SECONDS
 
     def log(
-        self, progress: Progress, done: Stepped, learning_rate: float, throughput: Throughput
+        self, progress: RunPosition, done: Stepped, learning_rate: float, throughput: Throughput
     ) -> None:
-        """Logs the step that was just done, if anything was learned since the last one logged."""
+        """Log the last step, if anything was learned since the last one logged."""
         if not progress.learned:
             return
         body = StepDone(
@@ -128,13 +129,13 @@ class Records:
         )
         self._emit(body)
 
-    def evaluated_base(self, progress: Progress, loss: float, samples: int) -> None:
-        """Logs the evaluation before the first step. It is never the best: no adapter has it."""
+    def evaluated_base(self, progress: RunPosition, loss: float, samples: int) -> None:
+        """Log the evaluation before the first step. It is never the best: no adapter has it."""
         progress.base_loss = loss
         self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
 
-    def evaluated(self, progress: Progress, loss: float, samples: int) -> bool:
-        """Logs an evaluation; True where it is the best so far, which must then be saved."""
+    def evaluated(self, progress: RunPosition, loss: float, samples: int) -> bool:
+        """Log an evaluation. Return whether it is the best so far, which must then be saved."""
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         best = progress.judge(loss, name)
         place = (progress.step, progress.epoch, progress.step_in_epoch)
@@ -143,14 +144,14 @@ class Records:
         self._say_trouble(ended=False)
         return best
 
-    def save(self, progress: Progress) -> None:
-        """Saves a checkpoint, unless this very step is saved already, and what goes with it.
+    def save(self, progress: RunPosition) -> None:
+        """Save a checkpoint and the run's records, unless this step is saved already.
 
         Raises OSError, e.g. on a full disk.
         """
         if progress.step == self._saved_step:
             return
-        self._link.phase("saving")
+        self._sink.phase("saving")
         start = time.perf_counter()
         folder = self._checkpoints.save(self._stepper, progress)
         if progress.best_checkpoint in ("", folder.name):  # without evaluation the newest is best
@@ -161,25 +162,25 @@ class Records:
         size = sum(file.stat().st_size for file in folder.iterdir())
         place = (progress.step, progress.epoch, progress.step_in_epoch)
         seconds = time.perf_counter() - start
-        self._link.emit(CheckpointSaved(*place, path=str(folder), bytes=size, seconds=seconds))
-        self._link.sync()
+        self._sink.emit(CheckpointSaved(*place, path=str(folder), bytes=size, seconds=seconds))
+        self._sink.sync()
 
-    def fail(self, progress: Progress, cause: Finding) -> Outcome:
-        """Ends a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
-        if cause.code == nonfinite.ASTRAY and progress.step == self._saved_step:
+    def fail(self, progress: RunPosition, cause: Finding) -> Outcome:
+        """End a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
+        if cause.code == nonfinite.NON_FINITE_WEIGHTS and progress.step == self._saved_step:
             progress = self._withdraw(progress)
         return self.conclude(progress, Outcome("failed", cause))
 
-    def conclude(self, progress: Progress, outcome: Outcome) -> Outcome:
-        """Writes the tables, the state and the summary; returns the outcome. Raises OSError.
+    def conclude(self, progress: RunPosition, outcome: Outcome) -> Outcome:
+        """Write the tables, the state and the summary. Return the outcome. Raises OSError.
 
-        A run that succeeded has its adapter in `adapters/` then, or has failed.
+        A run that succeeded then has its adapter in `adapters/`; else its outcome becomes failed.
         """
         if outcome.outcome == "succeeded" and not self._proved(progress):
             args = {"path": str(self._task.adapters)}
             outcome = Outcome("failed", Finding("train.adapter_gone", Status.FAILED, True, args))
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
-            self._link.notice("train.early_stop", count=progress.stale)
+            self._sink.notice("train.early_stop", count=progress.stale)
         if outcome.outcome == "succeeded":
             self._say_trouble(ended=True)
         write_tables(self._history, self._task.output)
@@ -192,9 +193,9 @@ class Records:
 
     def _emit(self, body: StepDone | Evaluated) -> None:
         self._history.take(Event(0, 0, time.time(), KIND_OF[type(body)], body))
-        self._link.emit(body)
+        self._sink.emit(body)
 
-    def _write_state(self, progress: Progress, state: str) -> None:
+    def _write_state(self, progress: RunPosition, state: str) -> None:
         training_state.write(
             self._task.output,
             TrainingState(
@@ -213,18 +214,19 @@ class Records:
             ),
         )
 
-    def _proved(self, progress: Progress) -> bool:
-        """Whether `adapters/` holds the best adapter; it is copied there again where it does not.
+    def _proved(self, progress: RunPosition) -> bool:
+        """Return whether `adapters/` holds the best adapter. It is copied there again where it does
+        not.
 
-        Where the best checkpoint is gone too, a copy as it was published stays; else the weights
-        of the last step take its place, with a notice.
+        Where the best checkpoint is gone too, the published copy stays; else the weights of the
+        last step take its place, with a notice.
         """
         folder, output = self._task.adapters, self._task.output
         best = progress.best_checkpoint or checkpoint_name(progress.epoch, progress.step_in_epoch)
         if self._checkpoints.is_whole(best):
             if not is_published(output / best, folder):
                 self._publish(output / best, progress)
-                self._link.notice("train.adapter_repaired", checkpoint=best)
+                self._sink.notice("train.adapter_repaired", checkpoint=best)
             return is_published(output / best, folder)
         if loads(folder) and sha256(folder / adapters.WEIGHTS) == progress.published:
             return True
@@ -232,27 +234,27 @@ class Records:
         self.save(progress)
         newest = checkpoint_name(progress.epoch, progress.step_in_epoch)
         self._publish(output / newest, progress)
-        self._link.notice("train.best_gone", checkpoint=best, newest=newest)
+        self._sink.notice("train.best_gone", checkpoint=best, newest=newest)
         return is_published(output / newest, folder)
 
-    def _publish(self, checkpoint: Path, progress: Progress) -> None:
+    def _publish(self, checkpoint: Path, progress: RunPosition) -> None:
         publish(checkpoint, self._task.adapters)
         progress.published = sha256(self._task.adapters / adapters.WEIGHTS)
 
-    def _withdraw(self, progress: Progress) -> Progress:
-        """Takes back the checkpoint of this very step, because its weights have gone astray.
+    def _withdraw(self, progress: RunPosition) -> RunPosition:
+        """Withdraw the checkpoint of this step, because its weights are not finite.
 
-        What was the best before it is published again, or nothing. Returns the progress of the
+        The best adapter before it is published again, if there was one. Return the position of the
         last good checkpoint.
         """
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
         self._checkpoints.drop(name)
-        self._link.notice("train.checkpoint_withdrawn", checkpoint=name)
+        self._sink.notice("train.checkpoint_withdrawn", checkpoint=name)
         left = (folder for folder, damaged in self._checkpoints.newest_first() if damaged == [])
         newest = next(left, None)
         if newest is None:
             unpublish(self._task.adapters)
-            return Progress()
+            return RunPosition()
         good = self._checkpoints.progress(newest)
         best = good.best_checkpoint
         whole = bool(best) and self._checkpoints.is_whole(best)
@@ -261,13 +263,13 @@ class Records:
 
     def _say_damaged(self, name: str, damaged: list[str] | None) -> None:
         if damaged is None:
-            self._link.notice("train.checkpoint_unfinished", checkpoint=name)
+            self._sink.notice("train.checkpoint_unfinished", checkpoint=name)
         else:
             reason = ", ".join(damaged)
-            self._link.notice("train.checkpoint_damaged", checkpoint=name, reason=reason)
+            self._sink.notice("train.checkpoint_damaged", checkpoint=name, reason=reason)
 
-    def _republish(self, progress: Progress, folder: Path) -> None:
-        """`adapters/` again, in case the last attempt ended between checkpoint and copy.
+    def _republish(self, progress: RunPosition, folder: Path) -> None:
+        """Publish the adapter again, in case the last attempt ended between checkpoint and copy.
 
         `folder`: the newest checkpoint, which is the best where there is no evaluation.
         """
@@ -275,30 +277,32 @@ class Records:
         if self._checkpoints.is_whole(best):
             self._publish(self._task.output / best, progress)
         else:
-            self._link.notice("train.best_damaged", checkpoint=best)
+            self._sink.notice("train.best_damaged", checkpoint=best)
 
     def _say_trouble(self, *, ended: bool) -> None:
-        """What the curve shows, while the run can still be stopped; each trouble once in a run."""
+        """Emit the curve's troubles while the run can still be stopped, each once in a run."""
         known = self._history
         if not known.steps:
             return
         settings = self._task.plan.settings
         found = trouble(known.evaluations, known.steps[-1].loss, settings, ended=ended)
-        if found and found.code not in self._told:
-            self._told.add(found.code)
-            self._link.emit(Notice(found))
+        if found and found.code not in self._notified_codes:
+            self._notified_codes.add(found.code)
+            self._sink.emit(Notice(found))
 
     def _say_left_out(self, length: int) -> None:
-        """What of the data is not used at `length` tokens, or learned otherwise than it stands."""
+        """Emit which data is not used at `length` tokens, or is rendered otherwise than it
+        stands.
+        """
         files = (self._task.spec.train, self._samples), (self._task.spec.valid, self._validation)
         for path, part in files:
             for code, found in part.problems.items():
                 where = {"path": path, "count": found["count"], "line": found["line"]}
-                self._link.notice("train.rendered_otherwise", cause=code, **found["args"], **where)
+                self._sink.notice("train.rendered_otherwise", cause=code, **found["args"], **where)
         if count := self._samples.left_out:
-            self._link.notice("train.left_out", count=count, length=length)
+            self._sink.notice("train.left_out", count=count, length=length)
         if self._task.spec.valid and not self._validation.usable.any():
             path = self._task.spec.valid
-            self._link.notice("train.no_evaluation", path=path, length=length)
+            self._sink.notice("train.no_evaluation", path=path, length=length)
         elif count := self._validation.left_out:
-            self._link.notice("train.left_out_of_validation", count=count, length=length)
+            self._sink.notice("train.left_out_of_validation", count=count, length=length)

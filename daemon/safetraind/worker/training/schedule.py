@@ -8,7 +8,7 @@ from safetrain_shared.settings import TrainingSettings
 
 
 def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:
-    """The rate of optimizer step `step`, counted from 0, of a run of `total_steps`.
+    """Return the rate of optimizer step `step`, counted from 0, of a run of `total_steps`.
 
     Warm-up of w steps rises linearly: step i has (i + 1) / w of the peak. Linear and cosine (half a
     period; Loshchilov and Hutter 2017) fall from the peak so that they would reach zero at

@@ -12,12 +12,14 @@ class Segment:
     """The segment that begins now, before optimizer step `step` + 1."""
 
     def __init__(self, minutes: float, step: int) -> None:
-        """`minutes`: how long it takes, 0 for as long as the training."""
+        """`minutes`: the length of the segment; 0: the whole training."""
         self._first = step
         self._ends = time.monotonic() + 60 * minutes if minutes else None
 
     def ended(self, step: int) -> Outcome | None:
-        """The outcome with which to leave after `step` steps, of which one at least is its own."""
+        """Return the outcome with which to leave after `step` steps, at least one of them in this
+        segment; None to continue.
+        """
         if self._ends is None or step == self._first or time.monotonic() < self._ends:
             return None
         return Outcome("paused", Finding("train.segment", args={"step": step}))

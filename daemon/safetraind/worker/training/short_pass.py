@@ -11,7 +11,7 @@ from safetraind.worker.training.recurrence.replacements import in_chunks
 
 _TOKENS = 8
 _ROUNDING = 1e-2  # of a gradient's length; 16-bit weights compute with three digits
-# What MLX says of an operation that has no way back, or no way there on this device; any other
+# What MLX says of an operation that has no gradient, or is missing on this device; any other
 # RuntimeError is of memory, and is not the model's fault.
 _NOT_POSSIBLE = ("vjp", "jvp", "metal_kernel", "not implemented")
 
@@ -20,7 +20,7 @@ Gradients = dict[str, mx.array]
 
 
 def check(model: nn.Module) -> None:
-    """Raises InvalidSetting where a forward or backward pass over a few tokens ends in an error.
+    """Raise InvalidSetting where a forward or backward pass over a few tokens ends in an error.
 
     A model's own code may fail in any way once adapters stand in the place of its layers.
     """
@@ -37,7 +37,7 @@ def check(model: nn.Module) -> None:
 
 
 def gradients(model: nn.Module) -> Gradients:
-    """The gradient of the loss over a few tokens, by the names of the trainable weights."""
+    """Return the gradient of the loss over a few tokens, by the names of the trainable weights."""
 
     def loss(tokens: mx.array) -> mx.array:
         return nn.losses.cross_entropy(model(tokens), tokens, reduction="mean")
@@ -50,7 +50,7 @@ def gradients(model: nn.Module) -> Gradients:
 
 
 def alike(found: Gradients, expected: Gradients) -> bool:
-    """Whether two gradients differ by rounding only."""
+    """Return whether two gradients differ by rounding only."""
     length, distance = mx.array(0.0), mx.array(0.0)
     for name, gradient in expected.items():
         difference = found[name].astype(mx.float32) - gradient.astype(mx.float32)

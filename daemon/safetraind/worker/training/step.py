@@ -33,9 +33,11 @@ _DROPOUT = 3  # the stream of dropout keys; `batches` uses 0 to 2
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One optimizer step. `loss`: mean over the `learned` predictions that count. `tokens`: real
-    ones, without padding. `seconds`: what it took, of which `update_seconds` to apply the gradient.
-    Where loss or gradient are not `finite`, nothing was changed.
+    """The result of one optimizer step.
+
+    `loss`: mean over the `learned` predictions that count. `tokens`: real ones, without padding.
+    `seconds`: its whole time, of which `update_seconds` to apply the gradient. Where loss or
+    gradient are not `finite`, nothing was changed.
     """
 
     finite: bool
@@ -52,7 +54,7 @@ class Stepper:
     """A model with its adapter, its optimizer, and the compiled functions that train it."""
 
     def __init__(self, model: nn.Module, settings: TrainingSettings, seed: int) -> None:
-        """Puts a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
+        """Put a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
         self.model = model
         self._seed = seed
         self._chunk = settings.loss_chunk
@@ -81,7 +83,7 @@ class Stepper:
         return self._split.chunks
 
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
-        """Trains on one window as if it were one large batch; `number` counts optimizer steps.
+        """Train on one window as if it were one large batch; `number` counts optimizer steps.
 
         A window whose loss or gradient is not finite changes nothing, nor does an empty one.
         """
@@ -110,13 +112,13 @@ class Stepper:
         )
 
     def loss_and_norm(self, window: Sequence[Batch], number: int) -> tuple[float, float]:
-        """The mean loss of a window and the length of its gradient; changes nothing."""
+        """Return the mean loss of a window and the norm of its gradient. Nothing is changed."""
         loss, gradients = self.gradients(window, number)
         return _number(loss), _number(_norm(gradients))
 
     def fallbacks(self, batches: Batches) -> dict[str, bool]:
-        """By the settings' names: what would save memory if it were turned on (see
-        `scheduler.oom_fallback`).
+        """Return, by setting, whether it would save memory here if it were turned on. See
+        `scheduler.oom_fallback`.
 
         The loss in chunks does where the head can be computed in pieces, and has more to compute.
         """
@@ -124,7 +126,7 @@ class Stepper:
         return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
-        """The mean loss of a window and its gradient, added up over its micro-batches.
+        """Return the mean loss of a window and its gradient, added up over its micro-batches.
 
         Each counts by its share of the window's predictions, so that tokens weigh equally however
         the window is cut. Dropout follows from the seed, `number` and the micro-batch's place.
@@ -140,7 +142,9 @@ class Stepper:
         return loss, gradients
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """The mean loss per prediction that counts, without dropout, and the number of samples."""
+        """Return the mean loss per prediction that counts, without dropout, and the number of
+        samples.
+        """
         total, learned, samples = 0.0, 0, 0
         self.model.eval()
         for batch in batches:
@@ -151,9 +155,9 @@ class Stepper:
         return total / max(1, learned), samples
 
     def restore(self, optimizer_state: dict[str, mx.array]) -> None:
-        """Takes over the optimizer's state, by name. Raises KeyError where an array is missing.
+        """Set the optimizer's state, by name. Raises KeyError where an array is missing.
 
-        The functions are compiled anew, because they capture the arrays that are there then.
+        The functions are compiled anew, because they capture the arrays of that moment.
         """
         self.optimizer.state = tree_map_with_path(
             lambda name, _: optimizer_state[name], self.optimizer.state
@@ -163,7 +167,7 @@ class Stepper:
         self._compile()
 
     def _arrays(self, batch: Batch) -> Arrays:
-        """A batch on the device. Before its shape would be one trace too many, all are dropped."""
+        """Return a batch on the device. All traces are dropped before they become one too many."""
         arrays = _on_device(batch)
         self._shapes.add(tuple(sorted((name, array.shape) for name, array in arrays.items())))
         if len(self._shapes) > MOST_SHAPES:
@@ -171,7 +175,7 @@ class Stepper:
         return arrays
 
     def _compile(self) -> None:
-        """Compiles anew, for no shape yet; MLX keeps a trace for each shape of a batch it meets."""
+        """Compile anew, without a trace yet. MLX keeps a trace for each shape of a batch."""
         self._shapes: set[tuple[Any, ...]] = set()
         state = [self.model.state, self.optimizer.state, mx.random.state]
         compiled = partial(mx.compile, inputs=state, outputs=state)
@@ -210,7 +214,7 @@ class Stepper:
 
     @contextmanager
     def _handing(self, arrays: Arrays, key: mx.array | None) -> Iterator[None]:
-        """Hands the layers what they need on the way there and back: dropout keys and positions."""
+        """Give the layers dropout keys and positions for the forward and backward pass."""
         if key is not None and self._dropouts:
             self._keys.rows = mx.random.split(key, self._dropouts)
         at = self._packing.at(arrays.get("positions")) if self._packing else nullcontext()
@@ -224,14 +228,14 @@ class Stepper:
 
 
 def _on_device(batch: Batch) -> Arrays:
-    """The arrays of a batch by name; segments and positions only where it is packed."""
+    """Return the arrays of a batch by name; segments and positions only where it is packed."""
     names = ("inputs", "places", "targets", "weights", "segments", "positions")
     found = {name: getattr(batch, name) for name in names}
     return {name: mx.array(values) for name, values in found.items() if values is not None}
 
 
 def _norm(gradients: Gradients) -> mx.array:
-    """The length of all gradients taken as one vector, float32."""
+    """Return the norm of all gradients taken as one vector, float32."""
     squares = tree_map(lambda g: g.astype(mx.float32).square().sum(), gradients)
     return mx.sqrt(tree_reduce(mx.add, squares, mx.array(0.0)))
 

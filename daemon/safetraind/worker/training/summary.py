@@ -1,4 +1,4 @@
-"""training_summary.json: how a run ended, what it was made of, and what happened on the way."""
+"""training_summary.json: a run's end, its data and settings, and its incidents."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from safetraind.storage import event_file
 from safetraind.storage.durable import read_json
 from safetraind.worker.training import memory_limits
 from safetraind.worker.training.dataset import Samples
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.task import Task
 
 
 def summary(
     task: Task,
-    progress: Progress,
+    progress: RunPosition,
     outcome: Outcome,
     total_steps: int,
     samples: Samples,
     validation: Samples,
 ) -> dict[str, Any]:
-    """The file's content. Seconds, tokens, bytes; steps are optimizer steps."""
+    """Return the file's content. Seconds, tokens, bytes; steps are optimizer steps."""
     return {
         "format": 1,
         "version": 1,
@@ -62,7 +62,7 @@ def summary(
 
 
 def _data(task: Task) -> dict[str, Any]:
-    """The files of the training, and what they were prepared of, where that is known."""
+    """Return the files of the training, and their sources where they were prepared."""
     paths = {"train": task.spec.train, "valid": task.spec.valid}
     found: dict[str, Any] = {
         part: {"path": path, "sha256": task.hashes[part]}
@@ -76,8 +76,8 @@ def _data(task: Task) -> dict[str, Any]:
     return found
 
 
-def best_of(progress: Progress) -> dict[str, Any]:
-    """The best checkpoint, its step and its loss; empty before the first evaluation."""
+def best_of(progress: RunPosition) -> dict[str, Any]:
+    """Return the best checkpoint, its step and its loss; empty before the first evaluation."""
     if not progress.best_step:
         return {}
     return {
@@ -88,12 +88,12 @@ def best_of(progress: Progress) -> dict[str, Any]:
 
 
 def _used(samples: Samples) -> int:
-    """How many samples are used."""
+    """Return the number of samples that are used."""
     return int(samples.usable.sum())
 
 
 def _happened(events: Path) -> Iterator[dict[str, Any]]:
-    """Notices and interruptions: settings changed, holds, damage, deaths."""
+    """Yield the notices and interruptions: settings changed, holds, damage, deaths."""
     known = history(read.event for read in event_file.read(events))
     interrupted = [one for one in known.troubles if one.state is JobState.INTERRUPTED]
     for one in sorted([*known.notices, *interrupted], key=lambda one: one.time):

@@ -30,17 +30,17 @@ class Task:
 
     @property
     def output(self) -> Path:
-        """The user's folder."""
+        """The user's output folder."""
         return Path(self.spec.output)
 
     @property
     def adapters(self) -> Path:
-        """Where the best adapter goes."""
+        """The folder of the best adapter."""
         return self.output / ADAPTERS
 
 
 def read(run: RunFolder) -> Task:
-    """The task in a run folder.
+    """Return the task in a run folder.
 
     Raises Damaged where its files cannot be read, Incompatible where a newer version wrote them.
     """

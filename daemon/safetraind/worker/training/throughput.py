@@ -1,4 +1,4 @@
-"""How fast the training goes, and how long it will take."""
+"""The speed of the training, and its remaining time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ class Throughput:
         self._tokens = 0
 
     def add(self, done: Stepped) -> None:
-        """Takes in a step that was just done."""
+        """Count a step."""
         self._first = self._first or time.perf_counter() - self._began
         self._steps += 1
         self._stepping += done.seconds
         self._tokens += done.tokens
 
     def take_tokens_per_second(self) -> float:
-        """Real tokens a second within steps, since the last call; evaluations do not count."""
+        """Return the real tokens a second within steps since the last call. Evaluations do not
+        count.
+        """
         speed = self._tokens / max(self._stepping, 1e-9)
         self._stepping, self._tokens = 0.0, 0
         return speed
 
     def eta(self, steps_left: int) -> float:
-        """Seconds that `steps_left` steps will take at the mean of this attempt so far.
+        """Return the seconds that `steps_left` steps will take at the mean of this attempt so far.
 
-        The mean counts all the time that went by, so evaluations, checkpoints and answers are in
-        it; only the first step is left out as soon as there is a second one.
+        The mean is of all elapsed time, so evaluations, checkpoints and answers are in it. Only the
+        first step is left out, once there is a second one.
         """
         elapsed = time.perf_counter() - self._began
         if self._steps < 2:

@@ -17,7 +17,7 @@ FOLDER = "tokens"
 
 
 def training_samples(task: Task, encoder: Encoder, length: int) -> Samples:
-    """The training set, written at `length` tokens and read at the plan's.
+    """Return the training set, written at `length` tokens and read at the plan's.
 
     Raises as `_samples`, and InvalidInput where nothing can be trained.
     """
@@ -29,8 +29,9 @@ def training_samples(task: Task, encoder: Encoder, length: int) -> Samples:
 
 
 def validation_samples(task: Task, encoder: Encoder, length: int) -> Samples:
-    """The validation set, as `training_samples`; empty where the job has none. It may be that none
-    of its samples can be used.
+    """Return the validation set, as `training_samples` does; empty where the job has none.
+
+    It may be that none of its samples can be used.
     """
     if not task.spec.valid:
         return dataset.write(task.run.root / FOLDER / "valid", (), length, {})
@@ -38,7 +39,9 @@ def validation_samples(task: Task, encoder: Encoder, length: int) -> Samples:
 
 
 def _samples(task: Task, part: str, path: str, encoder: Encoder, length: int) -> Samples:
-    """Raises NotFound without the file, InvalidInput where it changed or a line is no sample."""
+    """Return the samples of a file. Raises NotFound without the file, InvalidInput where it changed
+    or a line is no sample.
+    """
     settings = task.plan.settings
     folder = task.run.root / FOLDER / part
     origin: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetrain_shared.events import Outcome
@@ -15,10 +16,11 @@ from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
 from safetraind.worker.training.batches import Batches
+from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
-from safetraind.worker.training.outcome import outcome_of, spoken, waiting_for_room
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.outcome import outcome_of, run_and_report, waiting_for_room
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.questions import Questions
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
@@ -33,22 +35,32 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
 
 def main(arguments: list[str]) -> int:
-    """Trains the job in the run folder that the only argument names."""
+    """Train the job in the run folder that the only argument names."""
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return spoken(sink, lambda: _train_and_evaluate(task.read(run), sink))
+    return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
 
 
 def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
     return evaluated_after(job, sink, train(job, sink))
 
 
-def train(job: Task, sink: EventSink) -> Outcome:
-    """Train from the newest checkpoint, or from the beginning, to the end or until an intent.
+@dataclass(slots=True)
+class _Run:
+    """A run that is ready for its next step: model, data, records and position."""
 
-    Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
-    RuntimeError as MLX does when memory runs out.
-    """
+    loaded: loading.LoadedModel
+    stepper: Stepper
+    records: Records
+    progress: RunPosition
+    samples: Samples
+    batches: Batches
+    validation: Validation
+    total_steps: int
+
+
+def _prepare(job: Task, sink: EventSink) -> _Run:
+    """Load the model and the data, at the position of the newest checkpoint. Raises as `train`."""
     plan, settings = job.plan, job.plan.settings
 
     sink.phase("loading")
@@ -71,11 +83,25 @@ def train(job: Task, sink: EventSink) -> Outcome:
     windows = progress.first_length, progress.first_window
     batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
     total_steps = settings.total_steps(batches.steps_per_epoch)
-    # A short run is logged more often, or a progress bar would stand still.
-    log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
 
     durable.write_json(job.run.fallbacks, {"format": 1, **stepper.fallbacks(batches)})
     records.begin(progress, samples, held_out, total_steps)
+    return _Run(loaded, stepper, records, progress, samples, batches, validation, total_steps)
+
+
+def train(job: Task, sink: EventSink) -> Outcome:
+    """Train from the newest checkpoint, or from the beginning, to the end or until an intent.
+
+    Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
+    RuntimeError as MLX does when memory runs out.
+    """
+    plan, settings = job.plan, job.plan.settings
+    run = _prepare(job, sink)
+    stepper, records, progress = run.stepper, run.records, run.progress
+    batches, validation, total_steps = run.batches, run.validation, run.total_steps
+    # A short run is logged more often, or a progress bar would stand still.
+    log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
+
     memory_limits.begin_measuring()
     throughput = Throughput()
     outcome = Outcome("succeeded")
@@ -84,7 +110,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
     if cause := validation.evaluate_base(progress):
         return records.fail(progress, cause)
 
-    with Questions(job, sink, loaded) as questions, Guard(plan, sink) as guard:
+    with Questions(job, sink, run.loaded) as questions, Guard(plan, sink) as guard:
         while progress.step < total_steps and not enough(settings, progress):
             if left := leaving(sink, segment, guard, progress.step):
                 outcome = left
@@ -97,7 +123,9 @@ def train(job: Task, sink: EventSink) -> Outcome:
             done = stepper.step(window, progress.step, rate)
             if not done.finite:
                 path = job.spec.train
-                cause = nonfinite.step(stepper, window, samples, path, progress.step, rate)
+                cause = nonfinite.diagnose_step(
+                    stepper, window, run.samples, path, progress.step, rate
+                )
                 return records.fail(progress, cause)
             progress.advance(epoch, place, done)
             throughput.add(done)
@@ -105,12 +133,12 @@ def train(job: Task, sink: EventSink) -> Outcome:
             if progress.step in (1, total_steps) or progress.step % log_steps == 0:
                 records.log(progress, done, rate, throughput)
 
-            section_ends = progress.step_in_epoch == batches.steps_per_epoch
-            section_ends |= progress.step == total_steps  # by `max_steps`, within an epoch
-            save_now = section_ends or progress.step_in_epoch % settings.save_steps == 0
+            at_epoch_or_run_end = progress.step_in_epoch == batches.steps_per_epoch
+            at_epoch_or_run_end |= progress.step == total_steps  # by `max_steps`, within an epoch
+            save_now = at_epoch_or_run_end or progress.step_in_epoch % settings.save_steps == 0
 
             if validation.usable and (
-                section_ends or progress.step_in_epoch % settings.eval_steps == 0
+                at_epoch_or_run_end or progress.step_in_epoch % settings.eval_steps == 0
             ):
                 best = validation.evaluate(progress, rate)
                 if isinstance(best, Finding):
@@ -130,13 +158,14 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
-    """The outcome with which to leave after `step` steps: as asked, at the end of a segment, or
-    because others need the memory.
+    """Return the outcome with which to leave after `step` steps; None to continue.
+
+    A run leaves as asked, at the end of a segment, or because others need the memory.
     """
     intent = sink.intent()
     return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()
 
 
-def enough(settings: TrainingSettings, progress: Progress) -> bool:
-    """Early stopping: that many evaluations in a row brought no lower loss."""
+def enough(settings: TrainingSettings, progress: RunPosition) -> bool:
+    """Return whether to stop early: that many evaluations in a row brought no lower loss."""
     return 0 < settings.early_stopping <= progress.stale

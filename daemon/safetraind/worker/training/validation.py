@@ -9,7 +9,7 @@ from safetraind.worker.training import nonfinite
 from safetraind.worker.training.batches import evaluation_batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
-from safetraind.worker.training.position import Progress
+from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.step import Stepper
 from safetraind.worker.training.task import Task
@@ -25,10 +25,12 @@ class Validation:
         self._records, self._samples = records, samples
         self.usable = bool(samples.usable.any())
 
-    def evaluate_base(self, progress: Progress) -> Finding | None:
-        """Evaluate before the first step of a run, so that its curve begins with doing nothing.
+    def evaluate_base(self, progress: RunPosition) -> Finding | None:
+        """Evaluate before the first step of a run, so that its curve begins with the untrained
+        model.
 
-        A run that goes on has done so before. Returns why the loss is not finite, else None.
+        A run that continues has done so before. Return the finding where the loss is not finite,
+        else None.
         """
         if not self.usable or progress.step:
             return None
@@ -38,8 +40,8 @@ class Validation:
         self._records.evaluated_base(progress, loss, samples)
         return None
 
-    def evaluate(self, progress: Progress, rate: float) -> bool | Finding:
-        """Return whether the loss is the lowest so far, or why it is not finite.
+    def evaluate(self, progress: RunPosition, rate: float) -> bool | Finding:
+        """Return whether the loss is the lowest so far, or the finding where it is not finite.
 
         `rate`: the learning rate of the last step.
         """
@@ -54,9 +56,9 @@ class Validation:
         batches = evaluation_batches(self._samples, settings, bucket, self._job.seed)
         return self._stepper.evaluate(batches)
 
-    def _cause(self, progress: Progress, rate: float) -> Finding:
+    def _cause(self, progress: RunPosition, rate: float) -> Finding:
         settings, bucket = self._job.plan.settings, self._job.plan.length_bucket
-        return nonfinite.evaluation(
+        return nonfinite.diagnose_evaluation(
             self._stepper,
             evaluation_batches(self._samples, settings, bucket, self._job.seed),
             self._samples,

@@ -1,1 +1,1 @@
-"""Recurrent layers for training: computed in chunks, and again on the way back."""
+"""Recurrent layers for training: computed in chunks, and recomputed in the backward pass."""

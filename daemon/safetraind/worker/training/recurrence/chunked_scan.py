@@ -7,11 +7,11 @@ The recurrence, for each head, with a state S of shape (key size, value size):
     S = S + k_t u_tᵀ
     y_t = Sᵀ q_t
 
-Token by token it is thousands of tiny operations whose intermediates all wait for the way back.
-Here it is computed in chunks of 64 tokens: within a chunk as matrix products (the UT transform of
-"Gated Delta Networks", Yang et al. 2024, section 3.3; without the delta rule the dual form of
-"Transformers are SSMs", Dao and Gu 2024, section 6; with a decay for each key channel as in "Kimi
-Linear", 2025), from chunk to chunk through the state.
+Token by token it is thousands of tiny operations whose intermediates all wait for the backward
+pass. Here it is computed in chunks of 64 tokens: within a chunk as matrix products (the UT
+transform of "Gated Delta Networks", Yang et al. 2024, section 3.3; without the delta rule the dual
+form of "Transformers are SSMs", Dao and Gu 2024, section 6; with a decay for each key channel as in
+"Kimi Linear", 2025), from chunk to chunk through the state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safetraind.worker.training.recurrence.decays import CHUNK, Decays, by_chunk
 from safetraind.worker.training.recurrence.dual_scan import dual_span
 from safetraind.worker.training.recurrence.spans import Span, in_spans
 
-SPAN = 256  # tokens that are computed in one go, and again on the way back
+SPAN = 256  # tokens that are computed in one go, and again in the backward pass
 
 
 def chunked_scan(
@@ -37,7 +37,7 @@ def chunked_scan(
     state: mx.array | None = None,
     segments: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """The outputs y (B, T, H, V) and the last state (B, H, K, V), both float32.
+    """Return the outputs y (B, T, H, V) and the last state (B, H, K, V), both float32.
 
     `q`, `k` (B, T, G, K), each shared by H / G neighbouring heads; `v` (B, T, H, V); `log_decay`
     (B, T, H), or (B, T, H, K) for a decay of each key channel, at most 0; `beta` (B, T, H): with
@@ -64,7 +64,7 @@ def chunked_scan(
 
 
 def _padded(part: mx.array, padding: int) -> mx.array:
-    """Zeros at the end change nothing: no decay, nothing written, nothing read."""
+    """Pad with zeros at the end. They change nothing: no decay, nothing written, nothing read."""
     return mx.pad(part, [(0, 0), (0, padding)] + [(0, 0)] * (part.ndim - 2)) if padding else part
 
 
@@ -77,10 +77,11 @@ def _span(
     log_decay: mx.array,
     beta: mx.array | None = None,
 ) -> list[mx.array]:
-    """A few whole chunks: y (B, T, H, V) and the state after them (B, G, H / G, K, V), float32.
+    """Return y (B, T, H, V) of a few whole chunks, and the state after them (B, G, H / G, K, V),
+    float32.
 
-    What does not depend on the state is computed for all chunks at once. Arrays are
-    (B, groups, heads of a group, chunks, tokens of a chunk, …).
+    Whatever does not depend on the state is computed for all chunks at once. Arrays are (B, groups,
+    heads of a group, chunks, tokens of a chunk, …).
     """
     groups = k.shape[2]
     q, k, v = (by_chunk(part, groups) for part in (q, k, v))
@@ -107,7 +108,9 @@ def _span(
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """The chunks apart: split, because on the way back an index would fill up with zeros."""
+    """Return the chunks one by one. They are split, since the gradient of an index would be filled
+    up with zeros.
+    """
     return [chunk.squeeze(3) for chunk in mx.split(chunks, chunks.shape[3], axis=3)]
 
 
@@ -119,7 +122,7 @@ def _inverse(lower: mx.array) -> mx.array:
 
 
 def _by_blocks(lower: mx.array) -> mx.array:
-    """The inverse of I + `lower` (…, C, C), strictly lower, by blocks of 1, 2, 4, … tokens.
+    """Return the inverse of I + `lower` (…, C, C), strictly lower, by blocks of 1, 2, 4, … tokens.
 
     (Its Neumann series, one product shorter, loses all digits where the keys are alike.)
     """
@@ -136,7 +139,7 @@ def _of_inverse(_: mx.array, cotangent: mx.array, inverse: mx.array) -> mx.array
 
 
 def _bordered(segments: mx.array, start: int) -> mx.array:
-    """The segments of a span, and before them that of the token before: (B, 1 + T).
+    """Return the segments of a span, and before them that of the token before: (B, 1 + T).
 
     Before the first token comes its own segment: a state that is handed in belongs to it.
     """

@@ -10,23 +10,24 @@ CHUNK = 64  # tokens; the papers' choice too
 
 
 def by_chunk(part: mx.array, groups: int) -> mx.array:
-    """(B, T, heads, D) as (B, groups, heads of a group, chunks, CHUNK, D), float32."""
+    """Reshape (B, T, heads, D) to (B, groups, heads of a group, chunks, CHUNK, D), float32."""
     batch, length, _, size = part.shape
     shaped = part.astype(mx.float32).reshape(batch, length // CHUNK, CHUNK, groups, -1, size)
     return shaped.transpose(0, 3, 4, 1, 2, 5)
 
 
 class Decays:
-    """How much of what a token wrote is left later on, within chunks and from border to border.
+    """The share of each token's contribution that is left later on, within chunks and from border
+    to border.
 
     Every exponent is a sum of logarithms over just the tokens between, so that none is above zero
-    and a strong decay costs its neighbours no precision. `from_start` (…, C, D): left at each
-    token of what the state held before the chunk; `to_end` (…, C, D): left at the chunk's end of
-    what each token wrote; `whole` (…, D, 1): left at its end of what was before it.
+    and a strong decay costs its neighbours no precision. `from_start` (…, C, D): left at each token
+    of what the state held before the chunk; `to_end` (…, C, D): left at the chunk's end of what
+    each token wrote; `whole` (…, D, 1): left at its end of what was before it.
     """
 
     def __init__(self, logs: mx.array, segments: mx.array | None) -> None:
-        """`logs` (…, C, D), D being 1 or the key size; `segments`: see `_bordered`."""
+        """`logs` (…, C, D), where D is 1 or the key size. `segments`: see `_bordered`."""
         self.logs = logs
         self.same: mx.array | None = None
         to_start = mx.cumsum(logs, axis=-2)
@@ -42,7 +43,8 @@ class Decays:
             self.whole = self.whole * _wide((last == before)[..., None])
 
     def within(self, rows: mx.array, columns: mx.array) -> mx.array:
-        """The decayed products of `rows` with the `columns` before them, (…, C, C), strictly lower.
+        """Return the decayed products of `rows` with the `columns` before them, (…, C, C), strictly
+        lower.
 
         With a decay of each channel the products are taken level by level: for the pairs that a
         border between two blocks of 1, 2, 4, … tokens parts, each side decays to that border.
@@ -58,10 +60,11 @@ class Decays:
 
 
 def between(logs: mx.array) -> mx.array:
-    """What is left at token i of what token j wrote, (…, C, C), of logarithms (…, C, 1): exp of
-    their sum after j up to i, for j < i; 1 for j = i, else 0.
+    """Return the share left at token i of what token j wrote, (…, C, C), from logarithms (…, C, 1):
+    exp of their sum after j up to i for j < i, 1 for j = i, else 0.
 
-    A product of the single decays: exponentials of all C × C sums take longer than all the rest.
+    Computed as a product of the single decays, since exponentials of all C × C sums take longer
+    than all the rest.
     """
     run: Any = mx.custom_function(_products)
     run.vjp(_of_products)
@@ -70,8 +73,10 @@ def between(logs: mx.array) -> mx.array:
 
 
 def _exp(logs: mx.array) -> mx.array:
-    """The exponential, in a kernel of its own: in one with what it is multiplied by, `mx.compile`
-    would take it anew for every number that it is broadcast to.
+    """Return the exponential, in a kernel of its own.
+
+    Fused with a multiplication, `mx.compile` would compute it again for every number it is
+    broadcast to.
     """
     return mx.depends([mx.exp(logs)], [logs])[0]
 
@@ -82,13 +87,17 @@ def _products(logs: mx.array) -> mx.array:
 
 
 def _of_products(_: mx.array, cotangent: mx.array, left: mx.array) -> mx.array:
-    """A logarithm at t is in what is left, for every i from t on, of every j before t."""
+    """Return the gradient of the logarithms: one at t is part of the share left for every i from t
+    on, of every j before t.
+    """
     later = mx.cumsum(cotangent * left, axis=-2, reverse=True)
     return mx.where(_lower(), later, 0).sum(-1, keepdims=True)
 
 
 def _to_borders(logs: mx.array) -> list[mx.array]:
-    """For each level what is left between a token and the border in the middle of its block."""
+    """Return, for each level, the share left between a token and the border in the middle of its
+    block.
+    """
     found, size = [], 1
     while size < CHUNK:
         blocks = logs.reshape(*logs.shape[:-2], -1, 2, size, logs.shape[-1])
@@ -104,7 +113,7 @@ def _chunks(segments: mx.array) -> mx.array:
 
 
 def _wide(of_tokens: mx.array) -> mx.array:
-    """(B, chunks, …) as (B, 1, 1, chunks, …), float32."""
+    """Reshape (B, chunks, …) to (B, 1, 1, chunks, …), float32."""
     return of_tokens[:, None, None].astype(mx.float32)
 
 
@@ -113,8 +122,8 @@ def _lower(k: int = -1) -> mx.array:
 
 
 def levels() -> list[mx.array]:
-    """(C, C) masks that together are strictly lower: token i in the second half of a block of 2, 4,
-    …, C tokens, and j in its first half.
+    """Return (C, C) masks that together are strictly lower: token i in the second half of a block
+    of 2, 4, …, C tokens, and j in its first half.
     """
     place = mx.arange(CHUNK)
     masks, size = [], 1

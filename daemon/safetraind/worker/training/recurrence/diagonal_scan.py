@@ -19,7 +19,8 @@ SPAN = 32  # tokens; each holds a state of its own while its span is computed
 def diagonal_scan(
     a: mx.array, b: mx.array, state: mx.array | None = None, starts: mx.array | None = None
 ) -> tuple[mx.array, mx.array]:
-    """The states h (B, T, D) of every token and the last one (B, D), for `a` and `b` (B, T, D).
+    """Return the states h (B, T, D) of every token and the last one (B, D), for `a` and `b` (B, T,
+    D).
 
     `state` comes before the first token (zeros where it is None). `starts` (B, T), 1 where a sample
     begins: what came before counts for nothing there.
@@ -42,7 +43,8 @@ def selective_scan(
     state: mx.array | None = None,
     starts: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
-    """The outputs (B, T, D) of "Mamba", Gu and Dao 2023, equation 2, and the last state (B, D, N).
+    """Return the outputs (B, T, D) of "Mamba", Gu and Dao 2023, equation 2, and the last state (B,
+    D, N).
 
     h_t = exp(delta_t a) h_{t-1} + delta_t x_t b_t and y_t = h_t c_t, for `x` and `delta` (B, T, D),
     `a` (D, N), `b` and `c` (B, T, N). `state` and `starts`: see `diagonal_scan`. Float32 within.
@@ -77,7 +79,7 @@ def _selective(
 
 
 def scan(a: mx.array, b: mx.array) -> mx.array:
-    """h_t = a_t h_{t-1} + b_t along axis 1, from h = 0 before the first token."""
+    """Return h_t = a_t h_{t-1} + b_t along axis 1, from h = 0 before the first token."""
     run: Any = mx.custom_function(_doubling)
     run.vjp(_from_the_end)
     h: mx.array = run(a, b)
@@ -96,12 +98,12 @@ def _doubling(a: mx.array, b: mx.array) -> mx.array:
 def _from_the_end(
     primals: tuple[mx.array, mx.array], cotangent: mx.array, h: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """The same recurrence from the end: what h_t is worth, by itself and through h_{t+1}."""
+    """Return the same recurrence from the end: what h_t is worth, by itself and through h_{t+1}."""
     after = mx.concatenate([primals[0][:, 1:], mx.zeros_like(primals[0][:, :1])], axis=1)
     worth = _doubling(after[:, ::-1], cotangent[:, ::-1])[:, ::-1]
     return worth * _moved(h, 1), worth
 
 
 def _moved(values: mx.array, step: int) -> mx.array:
-    """Each token's value `step` tokens later; zeros before."""
+    """Return the tokens' values `step` tokens later, zeros before."""
     return mx.concatenate([mx.zeros_like(values[:, :step]), values[:, :-step]], axis=1)

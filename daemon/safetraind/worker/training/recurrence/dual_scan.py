@@ -20,10 +20,10 @@ def dual_span(
     v: mx.array,
     log_decay: mx.array,
 ) -> list[mx.array]:
-    """A few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
+    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
 
-    `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B, T, H, V), `log_decay`
-    (B, T, H). Arrays here are (B, groups, chunks, tokens of a chunk, heads of a group × V).
+    `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B, T, H, V), `log_decay` (B,
+    T, H). Arrays here are (B, groups, chunks, tokens of a chunk, heads of a group × V).
     """
     groups, (heads, values) = k.shape[2], state.shape[2::2]
     decays = Decays(by_chunk(log_decay[..., None], groups), segments)
@@ -47,10 +47,12 @@ def dual_span(
 
 
 def _flat(part: mx.array) -> mx.array:
-    """(B, G, R, chunks, tokens, V) as (B, G, chunks, tokens, R × V)."""
+    """Reshape (B, G, R, chunks, tokens, V) to (B, G, chunks, tokens, R × V)."""
     return part.transpose(0, 1, 3, 4, 2, 5).flatten(4)
 
 
 def _each(chunks: mx.array) -> list[mx.array]:
-    """The chunks apart: split, because on the way back an index would fill up with zeros."""
+    """Return the chunks one by one. They are split, since the gradient of an index would be filled
+    up with zeros.
+    """
     return [chunk.squeeze(2) for chunk in mx.split(chunks, chunks.shape[2], axis=2)]

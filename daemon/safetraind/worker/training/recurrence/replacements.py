@@ -31,7 +31,7 @@ Pair = tuple[mx.array, mx.array]
 
 @contextmanager
 def in_chunks(segments: mx.array | None = None) -> Iterator[None]:
-    """Inside the block every model of mlx-lm computes its recurrences in chunks.
+    """Make every model of mlx-lm compute its recurrences in chunks inside this context.
 
     `segments` (B, T) numbers the samples of packed rows from left to right: where one begins, the
     state is zero, and a convolution sees nothing before it.
@@ -48,7 +48,9 @@ def in_chunks(segments: mx.array | None = None) -> Iterator[None]:
 
 
 def _replacements(segments: mx.array | None) -> Iterator[tuple[Any, str, Any]]:
-    """(owner, name, replacement) for what is loaded: names are bound in each importing module."""
+    """Yield (owner, name, replacement) for loaded modules, since each importing module binds the
+    name.
+    """
     functions: dict[str, tuple[Any, Callable[..., Any]]] = {
         "gated_delta_update": (gated_delta, _gated_delta_update),
         "ssm_update": (ssm, _ssm_update),
@@ -97,7 +99,7 @@ def _gated_delta_update(
     allow_neg_eigval: bool = False,
     **options: Any,
 ) -> Pair:
-    """`gated_delta.gated_delta_update`, whose decays are taken as logarithms from the start."""
+    """Replace `gated_delta.gated_delta_update`, with decays as logarithms from the start."""
     if mask is not None:
         gates: dict[str, Any] = {"lower_bound": lower_bound, "allow_neg_eigval": allow_neg_eigval}
         return original(q, k, v, a, b, A_log, dt_bias, state, mask, **gates, **options)
@@ -127,7 +129,7 @@ def _ssm_update(
     mask: mx.array | None = None,
     lengths: mx.array | None = None,
 ) -> Pair:
-    """`ssm.ssm_update`: B are the keys, C the queries, and what is written is dt x."""
+    """Replace `ssm.ssm_update`: B are the keys, C the queries, and dt x is written."""
     if mask is not None or lengths is not None:
         return original(x, A_log, B, C, D, dt, dt_bias, state, time_step_limit, mask, lengths)
     dt = ssm.compute_dt(dt, dt_bias, time_step_limit)
@@ -147,7 +149,7 @@ def _recurrent_gla(
     scale: float,
     h: mx.array | None = None,
 ) -> Pair:
-    """`bailing_moe_linear.recurrent_gla`, where each head decays at a rate of its own."""
+    """Replace `bailing_moe_linear.recurrent_gla`, where each head decays at a rate of its own."""
     queries, keys, values = (part.swapaxes(1, 2) for part in (q * scale, k, v))
     log_decay = mx.broadcast_to(g.astype(mx.float32), values.shape[:3])
     y, last = chunked_scan(queries, keys, values, log_decay, None, h, segments)
@@ -161,7 +163,7 @@ def _rnn_scan(
     a: mx.array,
     h0: mx.array | None,
 ) -> Pair:
-    """`recurrent_gemma.rnn_scan`."""
+    """Replace `recurrent_gemma.rnn_scan`."""
     return diagonal_scan(mx.broadcast_to(a, x.shape), x, h0, _starts(segments))
 
 
@@ -172,7 +174,7 @@ def _mamba(
     conv_cache: mx.array | None,
     state: mx.array | None,
 ) -> tuple[mx.array, Pair]:
-    """`mamba.MambaBlock._process_sequence`."""
+    """Replace `mamba.MambaBlock._process_sequence`."""
     x, z = layer.in_proj(x).split(2, axis=-1)
     kept = layer.conv_kernel_size - 1
     if conv_cache is None:
@@ -190,7 +192,7 @@ def _jamba(
     _: mx.array,
     state: mx.array | None = None,
 ) -> Pair:
-    """`jamba.JambaMambaMixer.ssm_step`."""
+    """Replace `jamba.JambaMambaMixer.ssm_step`."""
     return _selective(layer, x, state, segments, _jamba_parts)
 
 
@@ -212,7 +214,8 @@ def _selective(
     segments: mx.array | None,
     normed: Callable[[Any, list[mx.array]], list[mx.array]],
 ) -> Pair:
-    """The selective state-space step of Mamba 1 on all tokens `x` (B, T, D) after the convolution.
+    """Return the selective state-space step of Mamba 1 on all tokens `x` (B, T, D) after the
+    convolution.
 
     `normed` does to delta, B and C what the architecture does.
     """
@@ -236,9 +239,9 @@ def _wkv7(
     b: mx.array,
     state: mx.array | None,
 ) -> Pair:
-    """`rwkv7.Rwkv7TimeMixing._wkv7`: token by token, but in spans that are computed again.
+    """Replace `rwkv7.Rwkv7TimeMixing._wkv7`: token by token, but in spans that are recomputed.
 
-    (The original's kernel for Metal has no way back.)
+    (The original's kernel for Metal has no backward pass.)
     """
     if state is None:
         state = mx.zeros((r.shape[0], layer.num_heads, layer.head_dim, layer.head_dim), r.dtype)
@@ -257,7 +260,7 @@ def _wkv7_span(state: mx.array, *parts: mx.array) -> list[mx.array]:
 
 
 def _conv(original: Callable[..., mx.array], segments: mx.array, layer: Any, x: mx.array) -> Any:
-    """A depthwise causal convolution that sees only its own sample.
+    """Return a depthwise causal convolution that sees only its own sample.
 
     `x` (B, K - 1 + T, D) begins with K - 1 tokens of zeros, as mlx-lm's layers make it.
     """
@@ -275,7 +278,7 @@ def _conv(original: Callable[..., mx.array], segments: mx.array, layer: Any, x: 
 
 
 def _starts(segments: mx.array | None) -> mx.array | None:
-    """1 where a sample begins, (B, T); the first token needs none."""
+    """Return 1 where a sample begins, (B, T). The first token needs none."""
     if segments is None:
         return None
     changes = segments[:, 1:] != segments[:, :-1]

@@ -14,12 +14,12 @@ Span = Callable[..., list[mx.array]]
 def in_spans(
     span_at: Callable[[int], Span], state: mx.array, parts: Sequence[mx.array], length: int
 ) -> tuple[mx.array, mx.array]:
-    """The outputs (B, T, …) of every token, and the state after the last one.
+    """Return the outputs (B, T, …) of every token, and the state after the last one.
 
-    `parts`, arrays (B, T, …), are cut into spans of `length` tokens; `span_at(start)` computes the
-    one that begins at `start`. On the way back each span is computed again from the state it began
-    with. So memory grows with T by inputs, outputs and border states only; autograd would keep
-    every intermediate, and fill up the gradient of each slice to the whole row.
+    `parts`, arrays (B, T, …), are cut into spans of `length` tokens, and `span_at(start)` computes
+    the one that begins at `start`. In the backward pass each span is recomputed from the state it
+    began with. So memory grows with T by inputs, outputs and border states only. Autograd would
+    keep every intermediate, and fill up the gradient of each slice to the whole row.
     """
     starts = range(0, parts[0].shape[1], length)
 

@@ -1,0 +1,99 @@
+"""Kernel locks (flock) on files and folders, which child processes inherit.
+
+A lock belongs to an open file, not to a process: every process that inherits the descriptor holds
+it too, and it is free once the last of them has died. No pid is ever trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetraind.storage.bounded_read import bounded
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 0.5
+_PATIENCE = 25  # tries
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock the file `path`, or a folder of that name. Raises OSError.
+
+    Return a close-on-exec descriptor that holds the lock; None where another process holds it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except IsADirectoryError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a living process holds the lock of `path`. Raises OSError."""
+    if not path.exists():
+        return False
+    descriptor = try_lock(path)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def try_lock_folder(folder: Path) -> int | None:
+    """Lock the folder itself, so that no lock file is left in it. Raises OSError.
+
+    A missing folder is made. Return a close-on-exec descriptor that holds the lock; None where
+    another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:  # a network disk may know no locks of folders
+        log.warning("%s cannot be locked: %s", folder, error)
+    return descriptor
+
+
+async def lock_folder_soon(folder: Path) -> int | None:
+    """Call `try_lock_folder` for half a second at most; None where another process holds the lock.
+
+    Each call has a limit in time, since the folder may be on a dead mount. Raises OSError, NoRoom.
+    """
+
+    def give_back(descriptor: int | None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+
+    for _ in range(_PATIENCE):
+        descriptor = await bounded(folder, try_lock_folder, folder, late=give_back)
+        if descriptor is not None:
+            return descriptor
+        await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+    return None
+
+
+async def retry_briefly(take: Callable[[], int | None]) -> int | None:
+    """Call `take` until it returns a descriptor, for half a second at most; None after that.
+
+    A process that dies frees its locks one by one, so one may be held for an instant longer than
+    the run's lock.
+    """
+    for _ in range(_PATIENCE):
+        descriptor = take()  # not in a thread: a call that is cancelled would leave it held
+        if descriptor is not None:
+            return descriptor
+        await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
+    return take()
