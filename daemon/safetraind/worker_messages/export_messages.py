@@ -11,7 +11,7 @@ TOLERANCE = 0.05
 """The largest share of the adapter's effect that may be lost."""
 
 ROUNDED_TOLERANCE, ROUNDED_DIFFERING = 0.25, 0.05
-"""The same for a file whose weights are all rounded to 8 bits, and the share of tokens that may
+"""The tolerance of a file whose weights are all rounded to 8 bits, and the share of tokens that may
 then differ. Rounding the base counts too: 12% of a weak adapter's effect on the demo model."""
 
 
