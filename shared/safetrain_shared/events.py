@@ -30,7 +30,7 @@ class PhaseChanged:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan was frozen, or changed by a back-off."""
+    """The plan was frozen, or changed by a fallback."""
 
     plan: Plan
 
@@ -102,7 +102,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should see: a warning, a back-off, a damaged checkpoint passed over."""
+    """Something the user should see: a warning, a fallback, a damaged checkpoint passed over."""
 
     finding: Finding
 

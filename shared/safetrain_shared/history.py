@@ -187,7 +187,7 @@ class History(Progress):
     holding: Finding | None = None  # why it holds, as long as it does
     _times: dict[int, float] = field(default_factory=dict)  # of the last event of a step
     _fallbacks: list[Fallback] = field(default_factory=list)
-    _pending: Finding | None = None  # a back-off before the next step
+    _pending: Finding | None = None  # a fallback before the next step
 
     @property
     def best(self) -> Evaluated | None:
@@ -201,7 +201,7 @@ class History(Progress):
 
     @property
     def fallbacks(self) -> list[Fallback]:
-        """The back-offs, each from the first step that was logged after it."""
+        """The fallbacks, each from the first step that was logged after it."""
         last = self.steps[-1].step if self.steps else 0
         pending = [Fallback(last, self._pending)] if self._pending else []
         return [*self._fallbacks, *pending]

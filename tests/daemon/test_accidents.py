@@ -286,7 +286,7 @@ def test_a_stopped_daemon_does_not_stop_the_training(
     playing.wait_for_state(job.id, JobState.SUCCEEDED)
 
 
-def test_memory_deaths_step_down_the_ladder_and_are_told(
+def test_memory_deaths_go_through_the_fallbacks_and_are_told(
     playing: DaemonProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """The keeper's note is replaced by one with an out-of-memory kill, as the kernel's would be."""

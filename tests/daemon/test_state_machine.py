@@ -248,7 +248,7 @@ def test_a_crash_is_told_apart_from_a_death_of_memory(end: dict[str, object]) ->
         {"outcome": "failed", "cause": Finding("job.gpu_watchdog")},
     ],
 )
-def test_a_restart_and_the_watchdog_go_on_unchanged_and_step_down_the_second_time(
+def test_a_restart_and_the_watchdog_go_on_unchanged_and_fall_back_the_second_time(
     end: dict[str, object],
 ) -> None:
     after, effects = ended(running(), **end)

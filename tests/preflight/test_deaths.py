@@ -157,7 +157,7 @@ def test_what_killed_a_training_is_not_recommended_again(learned: Place, first: 
     assert second.plan.measured_peak - weights < 0.9 * (first.measured_peak - weights)
 
 
-def test_what_a_training_took_after_a_back_off_is_known(learned: Place, first: Plan) -> None:
+def test_what_a_training_took_after_a_fallback_is_known(learned: Place, first: Plan) -> None:
     measurement_cache.note_death(learned.home, first)
     lower = next_fallback(first, allow_shorter=False)
     assert lower is not None

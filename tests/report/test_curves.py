@@ -48,14 +48,14 @@ def test_an_evaluation_leaves_the_step_it_was_made_at() -> None:
     assert curves.last_step == 10
 
 
-def test_a_back_off_counts_from_the_next_step_on() -> None:
+def test_a_fallback_counts_from_the_next_step_on() -> None:
     curves = curves_of(runs.eventful())
     assert [(b.step, b.finding.code) for b in curves.fallbacks] == [(310, "backoff.micro_batch")]
     assert curves.plan is not None
     assert curves.plan.settings.batch_size == 1
 
 
-def test_a_back_off_without_a_step_behind_it_stands_at_the_end() -> None:
+def test_a_fallback_without_a_step_behind_it_stands_at_the_end() -> None:
     notice = events.Notice(Finding("backoff.loss_chunk"))
     assert [b.step for b in measured((1, step(10, 2.0)), (1, notice)).fallbacks] == [10]
     assert [b.step for b in measured((1, notice)).fallbacks] == [0]

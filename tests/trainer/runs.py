@@ -82,7 +82,7 @@ class Run:
         return [body for body in self.bodies() if isinstance(body, kind)]
 
     def replan(self, **settings: Any) -> None:
-        """Change the plan, as the daemon does after a back-off."""
+        """Change the plan, as the daemon does after a fallback."""
         plan = json.loads(self.folder.plan.read_text())
         plan["settings"] |= settings
         self.folder.plan.write_text(json.dumps(plan))

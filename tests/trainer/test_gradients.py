@@ -216,7 +216,7 @@ def test_whole_samples_give_mlx_lms_tokens_and_masks(model: Path, data: Data) ->
 
 
 def test_a_window_split_otherwise_trains_the_same(model: Path, samples: Samples) -> None:
-    """As after a back-off: half the micro-batch, twice the accumulation."""
+    """As after a fallback: half the micro-batch, twice the accumulation."""
     losses = []
     for size, accumulation in ((4, 1), (2, 2), (1, 4)):
         settings = {"batch_size": size, "gradient_accumulation": accumulation}

@@ -63,7 +63,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         yield _progress(job_id, "queue", -1.0)
         async with aclosing(self._followed(job_id)) as events:
             async for event in events:
-                if (progress := _told(job_id, event)) is not None:
+                if (progress := _to_wire(job_id, event)) is not None:
                     yield progress
         yield self._result(job_id)
 
@@ -167,7 +167,7 @@ def default_questions(train: str) -> str:
     return str(path) if path.is_file() else ""
 
 
-def _told(job_id: int, event: Event) -> evaluations_pb2.EvaluateEvent | None:
+def _to_wire(job_id: int, event: Event) -> evaluations_pb2.EvaluateEvent | None:
     """Convert an event for the client; None for one that is not sent."""
     match event.body:
         case PhaseChanged(phase):

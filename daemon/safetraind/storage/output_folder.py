@@ -100,8 +100,8 @@ def _other_folder(state: TrainingState, document: JobDocument) -> str:
 
 
 def _change(name: str, was: Any, now: Any) -> str:
-    told = ["–" if value is None else str(value) for value in (was, now)]
-    return f"{name}: {told[0]} → {told[1]}"
+    texts = ["–" if value is None else str(value) for value in (was, now)]
+    return f"{name}: {texts[0]} → {texts[1]}"
 
 
 def move_aside(output: Path) -> Path | None:

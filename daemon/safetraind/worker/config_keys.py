@@ -113,12 +113,12 @@ def _dropped(config: Mapping[str, Any], fields: set[str], lost: list[str]) -> li
     """Return the other keys that the arguments do not read. Keys of no effect are left out: null,
     false, an empty group, or a value that is known to change nothing.
     """
-    told = {name.partition(" ")[0] for name in lost}
+    reported = {name.partition(" ")[0] for name in lost}
     return sorted(
         name
         for name, value in config.items()
         if value
-        and name not in fields | _BOOKKEEPING | told
+        and name not in fields | _BOOKKEEPING | reported
         and value not in _NEUTRAL.get(name, ())
     )
 

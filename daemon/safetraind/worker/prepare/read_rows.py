@@ -25,7 +25,7 @@ _MOST_DOCUMENT = 64 << 20  # characters of one value in a JSON document
 _CHAT_KEYS = {"messages", "conversations", "conversation"}
 # A document that is a list itself, or that holds one of objects.
 _BEGIN = re.compile(r"^\s*\[|\[\s*(?=\{)")
-_TOLD_DELIMITER = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
+_DECLARED_DELIMITER = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _TEXTS = (".txt", ".md", ".markdown")
 _JSON = (".json", ".jsonl", ".ndjson")
 # What is read, by the ends of its names.
@@ -103,8 +103,8 @@ class Source:
         with self._open() as file:
             sample = file.read(_SNIFFED_CHARACTERS)
             file.seek(0)
-            if told := _TOLD_DELIMITER.match(sample):  # which Excel writes and reads
-                self.delimiter = told[1]
+            if declared := _DECLARED_DELIMITER.match(sample):  # which Excel writes and reads
+                self.delimiter = declared[1]
                 file.readline()
             elif self.path.suffix.lower() == ".tsv":
                 self.delimiter = "\t"
