@@ -129,6 +129,9 @@ gguf: .venv/developing ## llama.cpp loads the GGUF file of each family, and answ
 serve-clients: .venv/developing ## programs of others ask `safetrain serve`: OpenAI's for Node.js, llm
 	$(BIN)/pytest -n 0 -m slow tests/serve/test_other_clients.py
 
+journeys: .venv/developing ## whole journeys that take too long for `make test`: pages, pilot, links that break
+	$(BIN)/pytest -n 2 --dist loadfile -m slow tests --ignore tests/soak --ignore tests/packaging --ignore tests/serve/test_other_clients.py --ignore tests/export
+
 notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
 	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
 

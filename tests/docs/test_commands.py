@@ -33,7 +33,9 @@ def machine(tmp_path: Path) -> Iterator[DaemonProcess]:
         process.end()
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[] if p == "README.md" else pytest.mark.slow) for p in RUN]
+)
 def test_the_commands_of_the_page_run_as_they_stand(
     page: str, machine: DaemonProcess, tmp_path: Path
 ) -> None:

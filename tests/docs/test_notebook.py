@@ -32,6 +32,7 @@ DOCUMENTED = {
 }
 
 
+@pytest.mark.slow
 def test_the_notebook_checks_trains_and_asks(
     daemon: DaemonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

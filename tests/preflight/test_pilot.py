@@ -46,6 +46,7 @@ def test_the_reason_names_what_was_tried_and_what_diverges() -> None:
     assert reason(None).status is Status.WARNING and "--pilot" in say(reason(None))
 
 
+@pytest.mark.slow
 def test_a_pilot_finds_the_rate_that_learns(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model")
     train, valid = make_chat_data(tmp_path / "data")

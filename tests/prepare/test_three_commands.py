@@ -76,7 +76,14 @@ def parquet(folder: Path) -> Path:
     return folder / "dados.parquet"
 
 
-@pytest.mark.parametrize("make", [table, chats, parquet])
+@pytest.mark.parametrize(
+    "make",
+    [
+        table,
+        pytest.param(chats, marks=pytest.mark.slow),
+        pytest.param(parquet, marks=pytest.mark.slow),
+    ],
+)
 def test_three_commands_to_a_verdict(
     served: tuple[DaemonProcess, Path], tmp_path: Path, make: object
 ) -> None:

@@ -121,6 +121,7 @@ def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
     return held
 
 
+@pytest.mark.slow
 def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
     studio: Studio, tmp_path: Path
 ) -> None:

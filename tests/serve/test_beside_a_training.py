@@ -75,6 +75,7 @@ def trained(machine: DaemonProcess, folder: Path) -> Iterator[Trained]:
     base.end()
 
 
+@pytest.mark.slow
 def test_it_gives_way_to_a_training_and_says_so(trained: Trained) -> None:
     assert trained.cut.code == "serve.interrupted"
     assert not isinstance(trained.cut, openai.APIConnectionError)

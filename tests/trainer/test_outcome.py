@@ -15,7 +15,7 @@ from safetrain_shared.paths import RunFolder
 from safetraind.storage import event_file
 from safetraind.storage.run_folder import Launch
 from safetraind.worker.training.event_sink import EventSink
-from safetraind.worker.training.outcome import spoken
+from safetraind.worker.training.outcome import run_and_report
 
 METAL = "[METAL] Command buffer execution failed: "
 
@@ -34,7 +34,7 @@ def last_word(sink: EventSink, error: Exception, run: Path) -> Outcome:
     def work() -> Outcome:
         raise error
 
-    assert spoken(sink, work) == 0
+    assert run_and_report(sink, work) == 0
     *_, read = event_file.read(RunFolder(run).events)
     assert isinstance(read.event.body, Outcome)
     return read.event.body

@@ -125,7 +125,7 @@ def test_a_sample_that_the_template_refuses_is_named(tmp_path: Path, picky: Any)
 def test_the_first_odd_samples_are_tried_whatever_else_is_drawn(tmp_path: Path, picky: Any) -> None:
     plain = [said(("user", f"a{n}"), ("assistant", "a long answer")) for n in range(200)]
     file = lines(tmp_path / "x", *plain[:100], in_parts("unwanted"), *plain[100:])
-    scan = Scan(file, draw=ReservoirSample(_room=4))
+    scan = Scan(file, draw=ReservoirSample(_size=4))
     assert [f for f in scan.run() if isinstance(f, Finding)] == []
     assert all(line.number != 101 for line in scan.draw)
     lengths = count(scan.draw, Encoder(picky))
