@@ -38,6 +38,8 @@ from safetraind.worker_messages.role import WorkerProgress
 _LEAST_VOCABULARY = 256
 # A training step by one pass forward: there, back, and what is computed again.
 _STEP_BY_FORWARD = 3.0
+_QUICK_SECONDS = 30.0  # of a first step, as guessed by the first token
+_LONGER_PROMPT = 64  # tokens
 # Refusals of the trainer that concern a setting that the planner can turn off.
 _UNSUPPORTED = {
     "train.packing_unsupported": "packing",
@@ -216,14 +218,23 @@ def _load(request: ProbeRequest, settings: TrainingSettings) -> LoadedModel:
 def _first_token(loaded: LoadedModel, clock: Clock) -> str:
     """Return the first token after a short prompt; empty where the tokenizer makes nothing of it.
 
-    Its time is a first guess of a training step's time.
+    Its time is a first guess of a training step's time. Where it was quick, most of it went into
+    compiling and reading the weights, so a longer prompt makes the guess.
     """
     prompt = loaded.tokenizer.encode("1 2 3") or [0]
+    token = _time_token(loaded, prompt, clock)
+    if clock.seconds_a_token * len(prompt) < _QUICK_SECONDS:
+        _time_token(loaded, (prompt * _LONGER_PROMPT)[:_LONGER_PROMPT], clock)
+    return str(loaded.tokenizer.decode([token]))
+
+
+def _time_token(loaded: LoadedModel, prompt: list[int], clock: Clock) -> int:
+    """Return the token after `prompt`, and set the clock's seconds a token by it."""
     began = time.monotonic()
     token, _ = next(iter(generate_step(mx.array(prompt), loaded.model, max_tokens=1)))
     seconds = time.monotonic() - began
     clock.seconds_a_token = _STEP_BY_FORWARD * seconds / (len(prompt) + 1)
-    return str(loaded.tokenizer.decode([int(token)]))
+    return int(token)
 
 
 def _vocabulary(loaded: LoadedModel) -> int:
