@@ -20,9 +20,6 @@ ALLOWED = frozenset(
         ("tests/daemon/test_memory_pressure.py", "no memory controller can be written here"),
         ("tests/daemon/test_out_of_memory.py", "no memory controller can be written here"),
         ("tests/client/test_connection.py", "only root can give a file away"),
-        # sshd is installed only where that needs no password.
-        ("tests/remote/conftest.py", "no sshd here"),
-        ("tests/remote/test_host.py", "no sshd here"),
         # lm-evaluation-harness brings forty packages, which no other test needs.
         ("tests/evaluation/test_harness.py", "the extra tasks is not installed here"),
         # What only Linux, or only some of its distributions, have.

@@ -45,7 +45,7 @@ class Studio:
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """A machine named `studio`, known to ssh and in the list of hosts."""
     if _SSHD is None:
-        pytest.skip("no sshd here")
+        pytest.skip("no sshd here; scripts/sshd.sh installs it where that needs no password")
     folder = tmp_path_factory.mktemp("studio")
     with pytest.MonkeyPatch.context() as patch:
         server, settings = _serve(folder)
