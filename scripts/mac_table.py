@@ -22,6 +22,7 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import say
 from safetraind.host import App, macos
 from safetraind.models.model_config import ModelFacts, read_model
+from safetraind.models.sizes import Sizes
 from safetraind.planner import choose_plan
 from safetraind.planner.budget import available, budget_for
 from safetraind.planner.facts import Disk, Facts
@@ -47,30 +48,19 @@ LENGTHS = ((96, 300), (192, 350), (384, 150), (512, 48))
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The numbers in the config.json of a 4-bit model on the hub.
-
-    `window`: tokens of the sliding window in five of six layers, 0 for none.
-    """
+    """A 4-bit model on the hub; `kind`: the `model_type` of its config.json."""
 
     name: str
     kind: str
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    tied: bool = True
-    window: int = 0
+    sizes: Sizes
 
 
 MODELS = (
-    Model("Llama-3.2-3B-4bit", "llama", 28, 3072, 8192, 24, 8, 128, 128256),
-    Model("Qwen3-4B-4bit", "qwen3", 36, 2560, 9728, 32, 8, 128, 151936),
-    Model("Gemma-3-4b-4bit", "gemma3_text", 34, 2560, 10240, 8, 4, 256, 262208, window=1024),
-    Model("Mistral-7B-4bit", "mistral", 32, 4096, 14336, 32, 8, 128, 32768, tied=False),
-    Model("Qwen2.5-14B-4bit", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, tied=False),
+    Model("Llama-3.2-3B-4bit", "llama", Sizes(28, 3072, 8192, 24, 8, 128, 128256)),
+    Model("Qwen3-4B-4bit", "qwen3", Sizes(36, 2560, 9728, 32, 8, 128, 151936)),
+    Model("Gemma-3-4b-4bit", "gemma3_text", Sizes(34, 2560, 10240, 8, 4, 256, 262208, window=1024)),
+    Model("Mistral-7B-4bit", "mistral", Sizes(32, 4096, 14336, 32, 8, 128, 32768, tied=False)),
+    Model("Qwen2.5-14B-4bit", "qwen2", Sizes(48, 5120, 13824, 40, 8, 128, 152064, tied=False)),
 )
 # Published reports: (GB of the Mac, model) → what ran or did not, in two languages, and its source.
 # Where nobody reports a model on such a machine there is none.
@@ -169,17 +159,17 @@ def written(model: Model, folder: Path) -> ModelFacts:
     place.mkdir()
     config = {
         "model_type": model.kind,
-        "num_hidden_layers": model.layers,
-        "hidden_size": model.hidden,
-        "intermediate_size": model.intermediate,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "vocab_size": model.vocabulary,
+        "num_hidden_layers": model.sizes.layers,
+        "hidden_size": model.sizes.hidden,
+        "intermediate_size": model.sizes.intermediate,
+        "num_attention_heads": model.sizes.heads,
+        "num_key_value_heads": model.sizes.kv_heads,
+        "head_dim": model.sizes.head_dim,
+        "vocab_size": model.sizes.vocabulary,
         "quantization": {"group_size": 64, "bits": 4},
     }
-    if model.window:
-        config |= {"sliding_window": model.window, "sliding_window_pattern": 6}
+    if model.sizes.window:
+        config |= {"sliding_window": model.sizes.window, "sliding_window_pattern": 6}
     (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (place / "tokenizer.json").write_text("{}", encoding="utf-8")
     header, offset = {}, 0
@@ -199,24 +189,27 @@ def written(model: Model, folder: Path) -> ModelFacts:
 
 def _tensors(model: Model) -> Iterator[tuple[str, str, list[int]]]:
     """Yield names, types and shapes of the tensors of a 4-bit model in groups of 64."""
-    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    queries, keys = (
+        model.sizes.heads * model.sizes.head_dim,
+        model.sizes.kv_heads * model.sizes.head_dim,
+    )
     matrices = {
-        "self_attn.q_proj": (queries, model.hidden),
-        "self_attn.k_proj": (keys, model.hidden),
-        "self_attn.v_proj": (keys, model.hidden),
-        "self_attn.o_proj": (model.hidden, queries),
-        "mlp.gate_proj": (model.intermediate, model.hidden),
-        "mlp.up_proj": (model.intermediate, model.hidden),
-        "mlp.down_proj": (model.hidden, model.intermediate),
+        "self_attn.q_proj": (queries, model.sizes.hidden),
+        "self_attn.k_proj": (keys, model.sizes.hidden),
+        "self_attn.v_proj": (keys, model.sizes.hidden),
+        "self_attn.o_proj": (model.sizes.hidden, queries),
+        "mlp.gate_proj": (model.sizes.intermediate, model.sizes.hidden),
+        "mlp.up_proj": (model.sizes.intermediate, model.sizes.hidden),
+        "mlp.down_proj": (model.sizes.hidden, model.sizes.intermediate),
     }
-    whole = {"model.embed_tokens": (model.vocabulary, model.hidden)}
-    if not model.tied:
-        whole["lm_head"] = (model.vocabulary, model.hidden)
-    for layer in range(model.layers):
+    whole = {"model.embed_tokens": (model.sizes.vocabulary, model.sizes.hidden)}
+    if not model.sizes.tied:
+        whole["lm_head"] = (model.sizes.vocabulary, model.sizes.hidden)
+    for layer in range(model.sizes.layers):
         whole |= {f"model.layers.{layer}.{name}": shape for name, shape in matrices.items()}
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            yield f"model.layers.{layer}.{norm}.weight", "BF16", [model.hidden]
-    yield "model.norm.weight", "BF16", [model.hidden]
+            yield f"model.layers.{layer}.{norm}.weight", "BF16", [model.sizes.hidden]
+    yield "model.norm.weight", "BF16", [model.sizes.hidden]
     for name, (rows, columns) in whole.items():
         yield f"{name}.weight", "U32", [rows, columns // 8]
         for kind in ("scales", "biases"):
