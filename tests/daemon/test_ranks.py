@@ -19,16 +19,15 @@ from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
 
 SETTINGS: dict[str, Any] = {
-    "ranks": 2,
-    "batch_size": 1,
-    "gradient_accumulation": 4,
+    "batch_size": 2,
+    "gradient_accumulation": 3,
     "max_seq_length": 64,
-    "num_epochs": 6,
+    "num_epochs": 4,
     "log_steps": 1,
     "save_steps": 2,
     "lora_layers": 2,
-    "lora_dropout": 0.1,
     "learning_rate": 1e-3,
+    "weight_decay": 0.01,
     "seed": 7,
 }
 WORKER = str(Path(fakes.__file__).with_name("unhurried_worker.py"))
@@ -53,9 +52,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def spec_of(tiny: Path, output: Path) -> JobSpec:
+def spec_of(tiny: Path, output: Path, **settings: Any) -> JobSpec:
     files = {name: str(tiny / f"{name}.jsonl") for name in ("train", "valid")}
-    return JobSpec(str(tiny / "model"), **files, output=str(output), settings=SETTINGS)
+    return JobSpec(
+        str(tiny / "model"), **files, output=str(output), settings={**SETTINGS, **settings}
+    )
 
 
 def adapter(output: Path) -> bytes:
@@ -82,28 +83,40 @@ def steps_on(daemon: DaemonProcess, job: int, more: int = 3) -> None:
     wait_for(done, what=f"job {job} goes on")
 
 
-def test_faults_of_a_rank_end_all_and_change_nothing(
+def test_two_ranks_agree_with_one_process_and_equal_themselves_after_a_hang(
     daemon: DaemonProcess, tiny: Path, tmp_path: Path
 ) -> None:
-    calm = daemon.submit(spec_of(tiny, tmp_path / "calm")).job.id
+    """Windows of 6 samples and one of 4, in micro-batches of 2: the ranks have unequal shares of
+    tokens, and unlike numbers of micro-batches.
+    """
+    alone = daemon.submit(spec_of(tiny, tmp_path / "alone")).job.id
+    calm = daemon.submit(spec_of(tiny, tmp_path / "calm", ranks=2)).job.id
+    wild = daemon.submit(spec_of(tiny, tmp_path / "wild", ranks=2)).job.id
     daemon.wait_for_state(calm, JobState.SUCCEEDED)
-
-    wild = daemon.submit(spec_of(tiny, tmp_path / "wild")).job.id
-    steps_on(daemon, wild)
-    rank(daemon, wild, 1).kill()
     steps_on(daemon, wild)
     rank(daemon, wild, 1).send_signal(signal.SIGSTOP)
     daemon.kill()
     daemon.start()
-    steps_on(daemon, wild)
     daemon.wait_for_state(wild, JobState.SUCCEEDED)
 
     assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
     changes = [e.body for e in daemon.watch(wild) if isinstance(e.body, StateChanged)]
     causes = [body.cause for body in changes if body.state is JobState.INTERRUPTED and body.cause]
-    assert [cause.code for cause in causes] == ["job.rank_killed", causes[1].code]
-    assert causes[0].args["rank"] == 1
-    assert causes[1].code in ("job.ranks_hung", "job.ranks_stuck")
+    assert [cause.code in ("job.ranks_hung", "job.ranks_stuck") for cause in causes] == [True]
     wait_for(lambda: not daemon.workers() + daemon.keepers(), what="nothing is left behind")
     assert not is_held(daemon.home.run(wild).lock)
     assert not is_held(daemon.home.lease("cpu"))
+
+    assert losses(daemon, calm) == pytest.approx(losses(daemon, alone))
+    assert not list(daemon.home.run(calm).rank(1).root.rglob("*.safetensors"))
+
+
+def losses(daemon: DaemonProcess, job: int) -> list[float]:
+    """Tokens so far, loss and gradient norm of each step, one after the other."""
+    bodies = [event.body for event in daemon.watch(job)]
+    return [
+        part
+        for body in bodies
+        if isinstance(body, StepDone)
+        for part in (body.tokens, body.loss, body.grad_norm)
+    ]

@@ -17,13 +17,9 @@ from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDon
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
-from safetraind.controller.rank_folders import prepare_ranks
-from safetraind.processes.rank_links import links_between
 from safetraind.storage import documents, event_file
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
-
-Process = subprocess.Popen[bytes]
 
 SMALL: dict[str, Any] = {
     "batch_size": 2,
@@ -67,17 +63,6 @@ class Run:
                 stderr=log,
                 env={**os.environ, **environment},
             )
-
-    def start_ranks(self, ranks: int, attempt: int = 1, **environment: str) -> list[Process]:
-        """Start the worker as several ranks, without keepers; rank 0 first."""
-        prepare_ranks(self.folder, "train", attempt, ranks)
-        with links_between(self.folder, ranks) as links:
-            found = []
-            for number, link in enumerate(links):
-                ours = {k: v for k, v in link.environment.items() if k.startswith("MLX_")}
-                one = Run(self.folder.rank(number), self.output)
-                found.append(one.start(attempt, **ours, **environment))
-        return found
 
     def finish(self, attempt: int = 1, **environment: str) -> Outcome:
         """Run the worker to its end and return what it said last."""

@@ -87,8 +87,9 @@ class Trainings:
         end.
         """
         run, progress = self._files.run(job.id), self._files.progress(job)
-        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
-            Path(f"{run.exit}.new").unlink()
+        for number in range(job.ranks):
+            with contextlib.suppress(OSError):  # a keeper that was killed leaves what it reserved
+                Path(f"{run.rank(number).exit}.new").unlink()
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:

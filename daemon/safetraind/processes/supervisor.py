@@ -76,7 +76,8 @@ class Supervisor:
         self, run: RunFolder, role: str, locks: Mapping[str, int], link: RankLink = ALONE
     ) -> Process:
         run.exit.unlink(missing_ok=True)
-        run.heartbeat.unlink(missing_ok=True)
+        for stale in (run.heartbeat, run.heartbeat.with_suffix(".new")):
+            stale.unlink(missing_ok=True)
         log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             return await asyncio.create_subprocess_exec(
