@@ -94,6 +94,8 @@ def test_two_ranks_agree_with_one_process_and_equal_themselves_after_a_hang(
     wild = daemon.submit(spec_of(tiny, tmp_path / "wild", ranks=2)).job.id
     daemon.wait_for_state(calm, JobState.SUCCEEDED)
     steps_on(daemon, wild)
+    shown = daemon.job(wild).ranks
+    assert [one.number for one in shown] == [0, 1] and all(one.footprint for one in shown)
     rank(daemon, wild, 1).send_signal(signal.SIGSTOP)
     daemon.kill()
     daemon.start()

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetrain_shared.errors import EXIT_RANK
-from safetrain_shared.events import Outcome
-from safetrain_shared.findings import Finding
+from safetrain_shared.events import Notice, Outcome
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
+from safetraind.rank_speed import speedup
 from safetraind.worker.training import adapters, task
 from safetraind.worker.training.checkpoint import Checkpoints
 from safetraind.worker.training.event_sink import EventSink
@@ -61,6 +62,7 @@ def follow(job: Task, sink: EventSink, ranks: Ranks) -> Outcome:
     settings = job.plan.settings
     total_steps = settings.total_steps(batches.steps_per_epoch)
 
+    ranks.measure(stepper.model.trainable_parameters())
     sink.phase("training")
     try:
         with Guard(job.plan, sink) as guard:
@@ -76,6 +78,29 @@ def follow(job: Task, sink: EventSink, ranks: Ranks) -> Outcome:
         pass
     _say_done()
     return Outcome("succeeded")
+
+
+def refused_for_the_link(
+    job: Task, sink: EventSink, ranks: Ranks, stepper: Stepper, step: int
+) -> Finding | None:
+    """Measure a sum over the ranks, and note it with the speed-up that it leaves.
+
+    Return the finding where it takes more time than the ranks could save, and nothing was trained
+    yet: even with a machine each they would be slower than one. Raises RankLost.
+    """
+    sent, seconds = ranks.measure(stepper.model.trainable_parameters())
+    plan = job.plan
+    args: dict[str, str | int | float] = {"ranks": ranks.size, "bytes": sent, "seconds": seconds}
+    if not (plan.tokens_per_second and plan.expected_seconds and plan.total_steps):
+        sink.emit(Notice(Finding("train.ranks_sum", args=args)))
+        return None
+    alone = plan.expected_seconds / plan.total_steps
+    factor = speedup(alone, ranks.size, seconds)
+    args |= {"alone": alone, "speedup": factor}
+    if factor <= 1 and not step:
+        return Finding("train.ranks_too_slow", Status.FAILED, True, args)
+    sink.emit(Notice(Finding("train.ranks_speedup", args=args)))
+    return None
 
 
 def left_by_another(step: int) -> Outcome:

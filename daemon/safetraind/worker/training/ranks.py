@@ -9,6 +9,7 @@ are dismissed: a step to which any rank came with `leave` set is dropped by all.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ HOSTS, _RANK = "MLX_HOSTFILE", "MLX_RANK"
 # Behind the gradients: loss × learned, learned, tokens, samples, step, two halves of the adapter's
 # checksum, leave.
 _EXTRAS = 8
+_MEASURED_SUMS = 5
 
 
 class Dismissed(Exception):
@@ -105,30 +107,54 @@ class Ranks:
         tree = tree_unflatten(list(zip(names, parts, strict=True)))
         return total[-_EXTRAS] * share, tree, found
 
+    def measure(self, parameters: Gradients) -> tuple[int, float]:
+        """Return the bytes of a step's vector, and the seconds that its sum over the ranks takes:
+        the least of a few, since the ranks come to the first one at different times.
+
+        Each rank must call it at the same point. Raises RankLost.
+        """
+        vector = self._zeros(parameters)
+        seconds = []
+        self._heartbeat.phase("joining")
+        for _ in range(_MEASURED_SUMS):
+            began = time.perf_counter()
+            self._all_sum(vector)
+            seconds.append(time.perf_counter() - began)
+        return vector.nbytes, min(seconds)
+
     def leave(self, parameters: Gradients, step: int) -> None:
         """Come to the next sum without a gradient, so that each rank leaves.
 
         Raises RankLost where one is gone already.
         """
-        size = sum(array.size for _, array in _leaves(parameters))
-        vector = mx.zeros(size + _EXTRAS)
+        vector = self._zeros(parameters)
         vector[-1] = 1.0
         self._sum(vector, step)
 
+    def _zeros(self, parameters: Gradients) -> mx.array:
+        """Return a vector for a sum that adds nothing."""
+        return mx.zeros(sum(array.size for _, array in _leaves(parameters)) + _EXTRAS)
+
     def _sum(self, vector: mx.array, step: int) -> mx.array:
+        """Return the sum of `vector` over all ranks, at an optimizer step."""
+        mx.eval(vector)  # before the beat: it is computing, not waiting
+        self._heartbeat.waiting(step)
+        total = self._all_sum(vector)
+        self._heartbeat.computing(step)
+        return total
+
+    def _all_sum(self, vector: mx.array) -> mx.array:
         """Return the sum of `vector` over all ranks.
 
         It is made of a finished array and waited for: nothing else runs at the same time, neither
         on a GPU that the ring would wait for nor in another sum.
         """
         mx.eval(vector)
-        self._heartbeat.waiting(step)
         try:
             total = mx.distributed.all_sum(vector, group=self._group, stream=mx.cpu)
             mx.eval(total)
         except RuntimeError as error:
             raise RankLost(str(error)) from error
-        self._heartbeat.computing(step)
         return total
 
 

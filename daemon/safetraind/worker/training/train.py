@@ -15,7 +15,12 @@ from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
-from safetraind.worker.training.as_rank import as_rank, follow, left_by_another
+from safetraind.worker.training.as_rank import (
+    as_rank,
+    follow,
+    left_by_another,
+    refused_for_the_link,
+)
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
@@ -100,7 +105,10 @@ def train(job: Task, sink: EventSink, ranks: Ranks | None = None) -> Outcome:
     run = _prepare(job, sink, ranks)
     memory_limits.begin_measuring()
 
-    if cause := run.validation.evaluate_base(run.progress):
+    cause = None
+    if ranks is not None:
+        cause = refused_for_the_link(job, sink, ranks, run.stepper, run.progress.step)
+    if cause := cause or run.validation.evaluate_base(run.progress):
         outcome = Outcome("failed", cause)
     else:
         with Questions(job, sink, run.loaded) as questions, Guard(plan, sink) as guard:
