@@ -41,8 +41,8 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Bytes free where the job writes and where models are kept; `writable` is the reason why
-    the output folder cannot be written, empty when it can.
+    """Free bytes where the job writes and where models are kept. `unwritable`: the reason why the
+    output folder cannot be written, empty when it can.
     """
 
     output: str
