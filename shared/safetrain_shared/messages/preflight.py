@@ -104,8 +104,8 @@ SENTENCES: dict[str, str] = {
     "model.loading_died": _("The worker died while it loaded the model in {path} ({reason})"),
     "model.probe_failed": _("Trying the model in {path} ended with an error: {reason}"),
     "model.too_slow": _(
-        "Too slow here to measure within {limit:time}: the recommendation is by estimate, with "
-        "a wide margin. preflight --thorough measures however long it takes"
+        "Too slow here to measure: it would take {limit:time} or more. The recommendation is "
+        "by estimate, with a wide margin; preflight --thorough measures however long it takes"
     ),
     "model.does_not_train": _("The model in {path} cannot be trained: {reason}"),
     # disk
