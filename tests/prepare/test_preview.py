@@ -33,7 +33,7 @@ def test_samples_are_shown_as_the_model_sees_them(daemon: DaemonProcess, tmp_pat
     done = run(daemon, str(table), "--model", str(model), "--samples", "1")
     assert done.returncode == 0, done.stderr
     assert "<|im_start|>user\nOnde joga?<|im_end|>\n<|im_start|>assistant\n⟦Joga" in done.stdout
-    assert "2 samples counted" in done.stdout and "1 are no samples" in done.stdout
+    assert "2 samples counted" in done.stdout and "1 is no sample," in done.stdout
     done = run(daemon, str(table), "--model", str(model), "--length", "12", "--json")
     answer = json.loads(done.stdout)
     assert (answer["counted"], answer["failed"]) == (2, 1)

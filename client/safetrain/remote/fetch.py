@@ -70,7 +70,9 @@ def _append(daemon: Daemon, request: GetRequest, partial: Path) -> None:
 
 
 def local_path(folder: Path, name: str) -> Path:
-    """Return the file's path. A host's answer is as untrusted as any: no name leads out."""
+    """Return the path at which a fetched file is kept. Raises NotAllowed for a name that leads out
+    of the folder: a host's answer is untrusted.
+    """
     parts = PurePosixPath(name).parts
     plain = name.isprintable() and parts and not PurePosixPath(name).is_absolute()
     if not plain or any(part in ("..", ".") or "\\" in part for part in parts):

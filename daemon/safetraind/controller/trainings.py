@@ -1,4 +1,4 @@
-"""The workers of jobs (train, evaluate): starting them, following them, learning how they ended."""
+"""Starts and follows the workers of jobs (train, evaluate), and determines how they ended."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
 
 def main(arguments: list[str]) -> int:
-    """Train the job in the run folder that the only argument names."""
+    """Train the job in the run folder `arguments[0]`. Return the worker's exit code, see
+    `outcome.run_and_report`.
+    """
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
     return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
