@@ -32,6 +32,7 @@ from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
 from safetraind.storage import documents, event_file
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+from safetraind.storage.durable import clear
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class Trainings:
         end.
         """
         run, progress = self._files.run(job.id), self._files.progress(job)
-        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
-            Path(f"{run.exit}.new").unlink()
+        clear(Path(f"{run.exit}.new"))  # a keeper that was killed leaves what it had reserved
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
