@@ -53,6 +53,12 @@ def clear(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def empty(folder: Path) -> None:
+    """Remove all that is in a folder of ours. Raises OSError where it cannot be listed."""
+    for left in folder.iterdir():
+        clear(left)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value by `write_text`. Raises OSError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

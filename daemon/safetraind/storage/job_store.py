@@ -75,6 +75,8 @@ class JobStore:
         try:
             self._connect()
             self._migrate(migrations)
+            self._db.execute("BEGIN IMMEDIATE")  # what can be read may still refuse to be written
+            self._db.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
 
