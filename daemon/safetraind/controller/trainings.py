@@ -30,8 +30,9 @@ from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
-from safetraind.storage import documents, event_file
+from safetraind.storage import documents, event_file, output_folder
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+from safetraind.storage.durable import clear
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class Trainings:
         end.
         """
         run, progress = self._files.run(job.id), self._files.progress(job)
-        with contextlib.suppress(OSError):  # a keeper that was killed leaves what it had reserved
-            Path(f"{run.exit}.new").unlink()
+        clear(Path(f"{run.exit}.new"))  # a keeper that was killed leaves what it had reserved
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
@@ -112,9 +112,11 @@ class Trainings:
             raise Busy("job.live", id=job_id)
         held = [lock]
         try:
-            output = await lock_output(Path(self._files.record(job_id).output))
+            folder = self._trained_in(job_id)
+            output = await lock_output(folder)
             if output is not None:
                 held.append(output)
+            await bounded(folder, self._check_folder, job_id, folder)
             known = self._files.events.known(job_id)
             floor = seq_floor(run, known, event_file.last_seq(run.events))
             self._files.restore(job_id)
@@ -126,6 +128,20 @@ class Trainings:
         finally:
             for descriptor in held:
                 os.close(descriptor)
+
+    def _trained_in(self, job_id: int) -> Path:
+        """Return the folder of the job's training, or of the training that it evaluates."""
+        output = Path(self._files.record(job_id).output)
+        return output.parent if self._current(job_id).evaluates else output
+
+    def _check_folder(self, job_id: int, folder: Path) -> None:
+        """Raise Conflict where the folder holds another training by now."""
+        document, home = self._files.record(job_id).document, self._files.home.root
+        evaluation = document.spec.evaluation
+        if self._current(job_id).evaluates and evaluation is not None:
+            output_folder.check_not_replaced(folder, evaluation.job, home)
+        else:
+            output_folder.check_not_replaced(folder, job_id, home, document)
 
     def _prepare_role(self, run: RunFolder, job_id: int) -> str:
         """Return the job's role; a training's plan is written down first."""

@@ -16,6 +16,10 @@ SENTENCES: dict[str, str] = {
         "or network drive still connected?"
     ),
     "home.unwritable": _("{path} cannot be written ({reason}). Give another with SAFETRAIN_HOME."),
+    "home.file_closed": _(
+        "{path} may not be read and written by you; a command under sudo may have made it. Take it "
+        'back with: sudo chown "$(id -un)" {path} && chmod u+rw {path}'
+    ),
     "daemon.running": _("A safetraind (pid {pid}) already serves {home}; it goes on untouched."),
     "daemon.unreachable": _("No safetraind answers at {socket}. Start one with: safetraind start"),
     "daemon.not_installed": _(

@@ -56,6 +56,9 @@ SENTENCES: dict[str, str] = {
     "data.foreign_key_of_message": _(
         'The key "{key}" of message {place} means something to other programs, and nothing here'
     ),
+    "data.two_formats": _(
+        'The line has the key "{key}" too; it is read as {form}, and that is unused'
+    ),
     "data.bom": _("The file begins with a byte order mark, which is passed over"),
     "data.changing": _("The file changed while it was read; only what it held at first counts"),
     "data.not_listed": _("More than {limit:int} problems of one kind; the rest is only counted"),
@@ -65,7 +68,25 @@ SENTENCES: dict[str, str] = {
         "be learned. Choose a model whose template writes them, or remove them"
     ),
     "data.tools_dropped": _('The model\'s chat template leaves out the tool "{name}"'),
-    "data.message_dropped": _("The model's chat template leaves out message {place} ({role})"),
+    "data.message_dropped": _(
+        "The model's chat template leaves out or changes message {place} ({role})"
+    ),
+    "data.message_twice": _(
+        "The model's chat template writes message {place} twice, so that more than the answers is "
+        "learned"
+    ),
+    "data.reordered": _(
+        "The model's chat template writes message {place} in front of the one before it, so that "
+        "more than the answers is learned"
+    ),
+    "data.control_token": _(
+        "Message {place} holds {token}, which the model does not read as text: it begins or ends a "
+        "turn"
+    ),
+    "data.unknown_token": _(
+        "The model's tokenizer does not know a part of this line; the model reads {token} in its "
+        "place"
+    ),
     "data.answer_dropped": _(
         "The model's chat template leaves out the answer in message {place}, so it is not learned"
     ),

@@ -22,6 +22,17 @@ SENTENCES: dict[str, str] = {
     "job.output_busy": _(
         "Another home's job is being trained in {output}; this one waits until that has ended."
     ),
+    "job.output_replaced": _(
+        "{output} holds the training of job {other} of the home {home} by now, so job {id} cannot "
+        "go on there. Submit it again with another folder: --output"
+    ),
+    "job.output_of_other_home": _(
+        "{output} holds the training of job {id} of another home, {home}. Choose another folder: "
+        "--output"
+    ),
+    "folder.busy": _(
+        "Another safetrain is writing in {path}. Wait until it has ended, or name another folder."
+    ),
     "job.other_request": _(
         "The idempotency key {key} was used for job {id}, which is another request: {differences}. "
         "Use a new key."

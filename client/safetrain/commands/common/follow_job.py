@@ -17,6 +17,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.inputs import absolute
+from safetrain.job_folder import local_folder
 from safetrain.session import Session
 from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import line
@@ -71,7 +72,8 @@ class Reporting:
             return
         from safetrain.tensorboard import open_writer
 
-        folder = absolute(self.log_dir) if self.log_dir else f"{job.spec.output}/{TENSORBOARD}"
+        default = str(local_folder(job, session.host) / TENSORBOARD)
+        folder = absolute(self.log_dir) if self.log_dir else default
         with open_writer(Path(folder) / f"job-{job.id}") as writer:
             text = _("See the curves with: tensorboard --logdir {path}")
             session.note(text.format(path=short_path(folder)))

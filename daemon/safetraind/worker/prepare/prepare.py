@@ -21,6 +21,7 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import PREPARED
 from safetraind.storage import documents
 from safetraind.storage.durable import write_json
+from safetraind.storage.folder_lock import claimed
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
@@ -84,7 +85,10 @@ class Preparation:
         self._refuse_foreign()
         sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
-        self._output.mkdir(parents=True, exist_ok=True)
+        with claimed(self._output):
+            return self._written(sources, weights, forms)
+
+    def _written(self, sources: list[Source], weights: list[float], forms: list[Form]) -> Prepared:
         with SampleStore(self._output) as self._store:
             for source, form, weight in zip(sources, forms, weights, strict=True):
                 self._gather(source, form, weight)
