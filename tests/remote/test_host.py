@@ -160,7 +160,7 @@ def test_a_command_that_is_not_there_is_named_with_the_cure(
 ) -> None:
     assert run("hosts", "add", "bare", "studio", "--command", "/no/safetraind") == 0
     assert run("jobs", "--host", "bare") == 69
-    assert "pip install" in capsys.readouterr().err
+    assert "pipx install --force 'safetrain[daemon]==" in capsys.readouterr().err
     assert run("hosts", "remove", "bare") == 0
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +24,13 @@ from typing import Any
 
 from safetrain.autostart import Notify, answers, wait
 from safetrain.remote.host_list import Host
-from safetrain_shared.errors import ERRORS, SafetrainError, Unreachable
+from safetrain_shared.errors import ERRORS, EXIT_USAGE, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, private, runtime_folder
 
 KEPT_SECONDS = 600  # an idle connection to a host stays open so long
 CONNECT_SECONDS = 20
 FORWARD_SECONDS = 3.0
+GREETING_SECONDS = 10.0
 _ATTEMPTS = 4
 _NOT_FOUND = 127  # a shell's exit code for a command that is not there
 _SSH_FAILED = 255
@@ -42,6 +44,7 @@ _OPTIONS: Mapping[str, str] = {
     "StreamLocalBindUnlink": "yes",
     "ExitOnForwardFailure": "yes",
 }
+_NO_MODULE = re.compile(r"No module named '?safetraind?\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -72,22 +75,42 @@ class Tunnel:
         Unreachable where there is no way to the host or no daemon on it.
         """
         if not answers(self.home):
+            from safetrain_shared.messages import sentence
+
+            self._notify(sentence("host.connecting", {"host": self.host.name}))
             self.open(autostart=autostart)
 
     def open(self, *, autostart: bool) -> None:
-        """Ask the host for its socket, starting a daemon there if need be, and forward it."""
-        from safetrain_shared.messages import sentence
+        """Ask the host for its socket, starting a daemon there if need be, and forward it.
 
-        self._notify(sentence("host.connecting", {"host": self.host.name}))
+        Raises Unreachable, and the daemon's refusal.
+        """
         with self._alone():
+            if self._speaks():  # another thread or command was first
+                return
             for _ in range(_ATTEMPTS):
                 endpoint = self.endpoint(autostart=autostart)
                 done = self._forward(endpoint)
-                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS):
+                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS) and self._speaks():
                     return
                 # A connection that is just being lost took it: the next attempt makes a new one.
                 self._ssh("-O", "exit", self.host.destination)
             raise self._unreachable(done.stderr)
+
+    def _speaks(self) -> bool:
+        """Whether a daemon is at the other end, which ssh's own end here does not tell.
+
+        gRPC greets whoever connects.
+        """
+        try:
+            if not answers(self.home):
+                return False
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(GREETING_SECONDS)
+                probe.connect(os.fspath(self.home.socket))
+                return bool(probe.recv(1))
+        except OSError:
+            return False
 
     def _forward(self, endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -103,11 +126,34 @@ class Tunnel:
         done = self._ssh(self.host.destination, "--", " ".join(map(quoted, words)))
         if done.returncode == 0:
             return self._understood(done.stdout)
-        if done.returncode == _NOT_FOUND:
-            raise Unreachable("host.not_installed", host=self.host.name, command=words[0])
+        missing = _NO_MODULE.search(done.stderr)
+        if done.returncode == _NOT_FOUND or missing:
+            raise self._not_installed("safetraind" if missing else words[0], anew=not missing)
+        if done.returncode == EXIT_USAGE:  # it does not know `endpoint`
+            raise self._older()
         if done.returncode == _SSH_FAILED:
             raise self._unreachable(done.stderr)
         raise self._refused(done)
+
+    def _not_installed(self, program: str, *, anew: bool) -> Unreachable:
+        from safetrain.remote.installing import install_command
+
+        command = install_command(self.host, anew=anew)
+        return Unreachable(
+            "host.not_installed", host=self.host.name, program=program, command=command
+        )
+
+    def _older(self) -> SafetrainError:
+        from safetrain.remote.installing import not_taken
+        from safetrain_proto.v1.control_pb2 import InfoResponse
+
+        return not_taken(self.host, "safetraind endpoint", InfoResponse())
+
+    def _not_understood(self) -> Unreachable:
+        from safetrain.remote.installing import install_command
+
+        command = install_command(self.host)
+        return Unreachable("host.not_understood", host=self.host.name, command=command)
 
     def _understood(self, text: str) -> Endpoint:
         """Return the endpoint in the last line printed. A host's answer is as untrusted as a file.
@@ -118,11 +164,11 @@ class Tunnel:
             found: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
             endpoint = Endpoint(*(str(found[key]) for key in ("socket", "version", "folder")))
         except (ValueError, IndexError, KeyError, TypeError):
-            raise Unreachable("host.not_understood", host=self.host.name) from None
+            raise self._not_understood() from None
         for path in (endpoint.socket, endpoint.folder):
             # A colon would end the path in ssh's -L.
             if not path.startswith("/") or ":" in path or not path.isprintable():
-                raise Unreachable("host.not_understood", host=self.host.name)
+                raise self._not_understood()
         return endpoint
 
     def _refused(self, done: subprocess.CompletedProcess[str]) -> SafetrainError:

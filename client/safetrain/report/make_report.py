@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetrain.asking import ask
 from safetrain.connection import Daemon
 from safetrain.follower import events_so_far
 from safetrain.report.preflight_facts import PreflightFacts, read_facts
@@ -92,7 +93,7 @@ def _answer(
         keep_alive_seconds=_KEEP_ALIVE_SECONDS,
     )
     seconds = max(0.0, deadline - time.monotonic())
-    for event in daemon.stream(daemon.answers.Ask, request, seconds=seconds):
+    for event in ask(daemon, request, seconds=seconds):
         answer.take(event)
     return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from safetraind.storage import output_folder, training_state
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.manifest import sha256
 from safetraind.storage.uploads import Receiving, Upload, read_from, receiving, upload
+
+_SLOWEST_DISK = 50e6  # bytes a second, at which a whole file is read to check its hash
 
 
 class FilesService(files_pb2_grpc.FilesServicer):
@@ -46,7 +47,7 @@ class FilesService(files_pb2_grpc.FilesServicer):
         self._busy.add(wanted.sha256)
         try:
             with receiving(self._controller.home, wanted) as received:
-                await _receive(received, requests)
+                await _receive(wanted, received, requests)
         finally:
             self._busy.discard(wanted.sha256)
         return files_pb2.PutResponse(held=_held(wanted))
@@ -102,11 +103,14 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return output_folder.results(output)
 
 
-async def _receive(received: Receiving, requests: AsyncIterator[files_pb2.PutRequest]) -> None:
+async def _receive(
+    wanted: Upload, received: Receiving, requests: AsyncIterator[files_pb2.PutRequest]
+) -> None:
     async for request in requests:
         check_understood(request)
-        await asyncio.to_thread(received.append, request.data)
-    await asyncio.to_thread(received.finish)
+        await bounded(wanted.path, received.append, request.data)
+    seconds = SLOW_SECONDS + wanted.size / _SLOWEST_DISK
+    await bounded(wanted.path, received.finish, seconds=seconds)
 
 
 def _held(wanted: Upload) -> files_pb2.Held:

@@ -20,12 +20,19 @@ SENTENCES: dict[str, str] = {
     "host.unreachable": _("{host} cannot be reached by ssh ({reason}). Try: ssh {host} true"),
     "host.lost": _("The connection to {host} is lost. What runs there goes on."),
     "host.not_installed": _(
-        "There is no {command} on {host}. Install safetrain there (pip install "
-        "'safetrain[daemon]'), or name the place: safetrain hosts add {host} --command PATH"
+        "There is no {program} on {host}. Install it with: {command} Or say where it is: "
+        "safetrain hosts add {host} --command PATH"
     ),
     "host.not_understood": _(
-        "{host} answered something that cannot be understood. Is its safetrain older than this "
-        "one? Upgrade it there: pip install --upgrade 'safetrain[daemon]'"
+        "{host} answered something that cannot be understood. Install this version there: {command}"
+    ),
+    "host.older": _(
+        "The safetrain on {host} ({daemon}) is older than this one ({own}) and lacks {feature}. "
+        "Upgrade it with: {command}"
+    ),
+    "host.newer": _(
+        "The safetrain on {host} ({daemon}) is newer than this one ({own}) and no longer takes "
+        "{feature}. Upgrade this one: pipx upgrade safetrain"
     ),
     "host.refused": _("On {host}: {sentence}"),
     "host.files_here": _(
