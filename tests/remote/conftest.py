@@ -17,7 +17,7 @@ import pytest
 from safetrain.remote import host_list
 from safetrain.remote.host_list import Host
 from safetrain.remote.tunnel import Tunnel
-from tests.harness import DaemonProcess, wait_for
+from tests.harness import DaemonProcess, kill_all, wait_for
 
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -35,10 +35,11 @@ class Studio:
         """The daemon's harness there, to look at its processes and to end them."""
         return DaemonProcess(self.home)
 
-    def cut(self) -> None:
-        """Kill what serves the connections, as a link that breaks does."""
-        for process in psutil.Process(self.server.pid).children():
-            process.kill()
+    def cut(self) -> bool:
+        """Kill what serves the connections, as a link that breaks; return whether there was one."""
+        serving = psutil.Process(self.server.pid).children()
+        kill_all(serving)
+        return bool(serving)
 
 
 @pytest.fixture(scope="module")

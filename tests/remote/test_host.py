@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,6 @@ from typing import Any
 import pytest
 
 from safetrain import cli
-from safetrain.connection import Daemon
-from safetrain.follower import Follower
-from safetrain.remote.job_spec import for_host
-from safetrain.remote.upload import send
-from safetrain_proto.v1.jobs_pb2 import SubmitRequest
-from safetrain_shared.jobs import JobSpec, JobState
-from safetrain_shared.wire import spec_to_wire
 from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess
 from tests.remote.conftest import Studio
@@ -80,68 +72,6 @@ def _jobs(capsys: pytest.CaptureFixture[str]) -> Any:
     assert run("jobs", "--host", "studio", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     return found["jobs"] if isinstance(found, dict) else found
-
-
-def test_an_upload_goes_on_where_the_link_broke_and_sends_nothing_twice(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "large.jsonl"
-    file.write_bytes(b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(1_000_000)))
-    cuts = [0.2, 0.5, 0.8]
-    seen: list[float] = []
-
-    def cut(share: float) -> None:
-        seen.append(share)
-        if cuts and share > cuts[0]:
-            cuts.pop(0)
-            studio.cut()
-
-    with Daemon(host="studio") as daemon:
-        held = _watch_looks(monkeypatch, daemon)
-        path = Path(send(daemon, str(file), cut))
-        assert not cuts and len(held) > 1, "the link broke"
-        assert held == sorted(held) and held[-1] > 0.1 * file.stat().st_size
-        assert path.read_bytes() == file.read_bytes()
-        pieces = len(seen)
-        assert send(daemon, str(file), cut) == str(path)
-        assert len(seen) == pieces + 1  # only the end is told: not a byte was sent again
-
-
-def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
-    """What the host said that it holds, each time before something is sent."""
-    held: list[int] = []
-    call = daemon.call
-
-    def watched(method: Any, request: Any, **options: Any) -> Any:
-        answer = call(method, request, **options)
-        held.append(answer.bytes)
-        return answer
-
-    monkeypatch.setattr(daemon, "call", watched)
-    return held
-
-
-@pytest.mark.slow
-def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
-    studio: Studio, tmp_path: Path
-) -> None:
-    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
-    train, valid = make_chat_data(tmp_path / "data", 8, 2)
-    settings = {**SETTINGS, "num_epochs": 5, "log_steps": 1}
-    spec = JobSpec("demo", str(train), str(valid), str(tmp_path / "out"), settings=settings)
-    with Daemon(host="studio") as daemon:
-        request = SubmitRequest(spec=for_host(daemon, spec_to_wire(spec), lambda _: None))
-        job = daemon.call(daemon.jobs.Submit, request, seconds=120).job
-        seqs: list[int] = []
-        cuts = 0
-        follower = Follower(daemon, job.id)
-        for events, _ in follower.batches():
-            seqs += [event.seq for event in events]
-            if len(seqs) // 10 > cuts:
-                cuts += 1
-                studio.cut()
-    assert follower.state is JobState.SUCCEEDED
-    assert seqs == list(range(1, len(seqs) + 1)) and cuts > 1
 
 
 @pytest.mark.parametrize(

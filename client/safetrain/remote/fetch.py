@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from safetrain.connection import Daemon, connection_lost
@@ -12,6 +13,7 @@ from safetrain_proto.v1.files_pb2 import GetRequest, JobFile, JobFilesRequest
 from safetrain_shared.errors import Broken, NotAllowed, SafetrainError
 
 _LIST_SECONDS = 300.0  # the daemon hashes the files
+_LISTINGS = 5  # a file that changes while it is sent is listed again so often
 _ATTEMPTS_WITHOUT_PROGRESS = 5
 _SUFFIX = ".partial"
 Progress = Callable[[float], None]  # takes the share that is there, 0 to 1
@@ -25,6 +27,20 @@ def fetch(
     Raises NotFound for an unknown job, Broken where a file arrives damaged, NotAllowed for a name
     that leads out of the folder, and SafetrainError where the host stays out of reach.
     """
+    fetched: dict[Path, None] = {}  # a set in order
+    for attempt in range(1, _LISTINGS + 1):
+        try:
+            for path in _changes(daemon, job, folder, progress):
+                fetched[path] = None
+            break
+        except Broken:  # a job that trains writes its metrics anew
+            if attempt == _LISTINGS:
+                raise
+    return list(fetched)
+
+
+def _changes(daemon: Daemon, job: int, folder: Path, progress: Progress) -> Iterator[Path]:
+    """List the files, bring those that differ here, and yield each. Raises as `fetch`."""
     request = JobFilesRequest(job_id=job)
     files = daemon.call(daemon.files.List, request, seconds=_LIST_SECONDS, again=True).files
     wanted = [(file, local_path(folder, file.name)) for file in files]
@@ -32,9 +48,9 @@ def fetch(
     total, done = max(1, sum(file.size for file, _ in changed)), 0
     for file, path in changed:
         _bring(daemon, job, file, path)
+        yield path
         done += file.size
         progress(done / total)
-    return [path for _, path in changed]
 
 
 def _bring(daemon: Daemon, job: int, file: JobFile, path: Path) -> None:
@@ -59,6 +75,8 @@ def _bring(daemon: Daemon, job: int, file: JobFile, path: Path) -> None:
         partial.unlink()
         raise Broken("files.changed", name=file.name)
     partial.replace(path)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):  # of versions before
+        old.unlink()
 
 
 def _append(daemon: Daemon, request: GetRequest, partial: Path) -> None:
