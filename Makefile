@@ -119,6 +119,10 @@ bench-published: .venv/developing ## the estimate from shape against peaks publi
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli
 
+bench-host: .venv/developing ## `status --host` against `ssh HOST true`, by the delay of the link
+	@bash scripts/sshd.sh
+	$(BIN)/python -m benchmarks.bench_host
+
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 

@@ -32,7 +32,7 @@ from safetrain_shared.jobs import JobSpec
 from safetrain_shared.wire import spec_to_wire
 from safetraind.storage.manifest import write_manifest
 from tests.harness import wait_for
-from tests.remote.conftest import Studio
+from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
 BREAKS = int(os.environ.get("SAFETRAIN_BREAKS", "4"))

@@ -11,7 +11,7 @@ import pytest
 from safetrain import cli
 from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess
-from tests.remote.conftest import Studio
+from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
 SETTINGS = {"num_epochs": 1, "batch_size": 2, "max_seq_length": 64, "lora_layers": 1}

@@ -19,7 +19,7 @@ from safetrain.remote import host_list
 from safetrain.remote.host_list import Host
 from safetrain.remote.installing import install_command
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
-from tests.remote.conftest import Studio
+from tests.remote.studio import Studio
 
 _OWN = version("safetrain")
 _FILES = "safetrain.v1.Files/"

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetrain.atomic_write import write_files
 from safetrain_shared.errors import InvalidInput, NotFound
 
 FORMAT = 1
@@ -89,5 +88,7 @@ def _checked(host: Host, *, named: bool = True) -> Host:
 
 
 def _write(hosts: Mapping[str, Host]) -> None:
+    from safetrain.atomic_write import write_files  # takes longer than the rest of a command
+
     content = {"format": FORMAT, "hosts": [asdict(host) for host in hosts.values()]}
     write_files({path(): (json.dumps(content, indent=2) + "\n").encode()})

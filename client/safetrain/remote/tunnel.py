@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryFile
 from typing import Any
 
 from safetrain.autostart import Notify, answers, wait
@@ -65,7 +64,7 @@ class Tunnel:
         self._notify = notify
         digest = hashlib.sha256(f"{host.destination}\0{host.command}".encode()).hexdigest()[:16]
         self._folder = private(runtime_folder(), parents=True)
-        self._control = self._folder / f"ssh-{digest}"
+        self.control = self._folder / f"ssh-{digest}"
         self.home = Home(private(self._folder / digest))
 
     def ensure(self, *, autostart: bool) -> None:
@@ -184,6 +183,8 @@ class Tunnel:
 
     def _ssh(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ssh, which may ask for a passphrase where there is a terminal."""
+        from tempfile import TemporaryFile  # not for a command that finds its tunnel open
+
         # Files, not pipes: the ssh that stays behind to hold the connection keeps them open.
         with (
             TemporaryFile("w+", errors="replace") as out,
@@ -205,7 +206,7 @@ class Tunnel:
 
     def _options(self) -> Sequence[str]:
         batch = "no" if _has_terminal() else "yes"
-        options = {**_OPTIONS, "ControlPath": str(self._control), "BatchMode": batch}
+        options = {**_OPTIONS, "ControlPath": str(self.control), "BatchMode": batch}
         return [word for key, value in options.items() for word in ("-o", f"{key}={value}")] + [
             "-T"
         ]
