@@ -36,7 +36,7 @@ RESTART_SECONDS = 15.0  # wait for a daemon that was stopped in order, such as f
 HOST_PATIENCE_SECONDS = 3600.0  # a host that was reached and is out of reach is tried so long
 _HOST_PAUSE_SECONDS = 2.0  # between two such attempts
 _RETRY_SECONDS = 0.1  # pause before reconnecting: a stopping daemon may still accept
-_OPTIONS = (
+CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -88,7 +88,9 @@ class Daemon:
             else:
                 self.home = home or paths.home()
                 ensure(self.home, autostart=autostart, notify=notify)
-        self._channel = grpc.insecure_channel(socket_target(self.home.socket), options=_OPTIONS)
+        self._channel = grpc.insecure_channel(
+            socket_target(self.home.socket), options=CHANNEL_OPTIONS
+        )
 
     def __enter__(self) -> Daemon:
         return self

@@ -69,6 +69,7 @@ def running(folder: Path) -> Iterator[Studio]:
             for host in host_list.read().values():
                 shutil.rmtree(Tunnel(host, print).home.root, ignore_errors=True)
         finally:
+            kill_all(psutil.Process(server.pid).children(recursive=True))
             server.kill()
             server.wait()
 

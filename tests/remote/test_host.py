@@ -94,10 +94,44 @@ def test_a_command_that_is_not_there_is_named_with_the_cure(
     assert run("hosts", "remove", "bare") == 0
 
 
-def test_what_reads_files_here_does_not_pretend_to_work_there(
+def test_a_file_of_this_machine_is_checked_there_and_named_as_here(
     studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "train.jsonl"
-    file.write_text("{}\n")
-    assert run("validate", str(file), "--host", "studio") == 65
-    assert "--host studio" in capsys.readouterr().err
+    file.write_text('{"text": "olá"}\n{}\n')
+    assert run("validate", str(file), "--host", "studio") == 1
+    said = capsys.readouterr().out
+    assert f"{file}:2" in said and "uploads" not in said
+    assert run("validate", str(file), "--host", "studio", "--json") == 1
+    said = capsys.readouterr().out
+    assert str(file) in said and "uploads" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("prepare", "a.csv", "--output", "dados"), "Run it without --host"),
+        (("ask", "olá", "--model", "."), "models are not sent"),
+        (("preview", "{file}", "--model", "."), "models are not sent"),
+        (
+            ("submit", "--model", ".", "--train", "{file}", "--valid", "{file}"),
+            "models are not sent",
+        ),
+        (("serve", "."), "models are not sent"),
+        (("evaluate", "--exported", "."), "models are not sent"),
+    ],
+)
+def test_what_cannot_work_there_is_one_sentence(
+    studio: Studio,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "train.jsonl"
+    file.write_text('{"text": "olá"}\n')
+    given = (word.format(file=file) for word in command)
+    assert run(*given, "--host", "studio") == 65
+    assert words in capsys.readouterr().err

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from safetrain.autostart import Notify, answers, wait
 from safetrain.remote.host_list import Host
@@ -31,6 +31,8 @@ CONNECT_SECONDS = 20
 FORWARD_SECONDS = 3.0
 GREETING_SECONDS = 10.0
 _ATTEMPTS = 4
+_MOST_CHARACTERS = 1 << 20  # of what a host may print
+_LOOK_SECONDS = 0.2
 _NOT_FOUND = 127  # a shell's exit code for a command that is not there
 _SSH_FAILED = 255
 _OPTIONS: Mapping[str, str] = {
@@ -191,18 +193,32 @@ class Tunnel:
             TemporaryFile("w+", errors="replace") as err,
         ):
             try:
-                done = subprocess.run(
+                process = subprocess.Popen(
                     ["ssh", *self._options(), *words],
                     stdin=None if _has_terminal() else subprocess.DEVNULL,
                     stdout=out,
                     stderr=err,
-                    check=False,
                 )
             except FileNotFoundError:
                 raise Unreachable("host.no_ssh") from None
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(words, done.returncode, out.read(), err.read())
+            self._wait(process, out, err)
+            for file in (out, err):
+                file.seek(0)
+            said, errors = out.read(_MOST_CHARACTERS), err.read(_MOST_CHARACTERS)
+            return subprocess.CompletedProcess(words, process.returncode, said, errors)
+
+    def _wait(self, process: subprocess.Popen[bytes], *outputs: IO[str]) -> None:
+        """Wait for ssh. Raises Unreachable, and ends it, where the host talks without end."""
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_SECONDS)
+                if any(os.fstat(file.fileno()).st_size > _MOST_CHARACTERS for file in outputs):
+                    raise self._not_understood()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def _options(self) -> Sequence[str]:
         batch = "no" if _has_terminal() else "yes"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetrain.connection import Daemon, connection_lost
 from safetrain_proto.v1.files_pb2 import Held, Offer, PutRequest
-from safetrain_shared.errors import NotFound, SafetrainError
+from safetrain_shared.errors import Broken, NotFound, SafetrainError
 
 _PIECE_BYTES = 512 << 10  # the daemon takes requests of at most 1 MiB
 _ATTEMPTS_WITHOUT_PROGRESS = 5
@@ -32,17 +32,24 @@ def send(daemon: Daemon, path: str, progress: Progress = lambda _: None) -> str:
     held = daemon.call(daemon.files.Look, file.offer, again=True)
     attempts = 0
     while not held.path:
-        before = held.bytes
+        before = _possible(held, file)
         try:
-            held = _put(daemon, file, held.bytes, progress)
+            held = _put(daemon, file, before, progress)
         except SafetrainError as error:
             if not connection_lost(error) or attempts >= _ATTEMPTS_WITHOUT_PROGRESS:
                 raise
             daemon.recover(error)
             held = daemon.call(daemon.files.Look, file.offer, again=True)
-        attempts = 0 if held.bytes > before else attempts + 1
+        attempts = 0 if _possible(held, file) > before else attempts + 1
+        if attempts > _ATTEMPTS_WITHOUT_PROGRESS:
+            raise Broken("host.never_whole", host=daemon.host, name=file.offer.name)
     progress(1.0)
     return held.path
+
+
+def _possible(held: Held, file: _File) -> int:
+    """Return the bytes that the host holds; its answer is untrusted."""
+    return min(max(0, held.bytes), file.offer.size)
 
 
 def _put(daemon: Daemon, file: _File, start: int, progress: Progress) -> Held:

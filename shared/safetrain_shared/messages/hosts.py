@@ -35,17 +35,17 @@ SENTENCES: dict[str, str] = {
         "{feature}. Upgrade this one: pipx upgrade safetrain"
     ),
     "host.refused": _("On {host}: {sentence}"),
-    "host.files_here": _(
-        "safetrain {command} reads files of this machine, so it does not work with --host {host}. "
-        "Run it here, or on {host} itself."
+    "host.prepare": _(
+        "safetrain prepare works on files of this machine. Run it without --host: safetrain submit "
+        "--host {host} sends what it writes."
     ),
     "host.fetch_from_where": _(
         "--fetch brings results from another machine. Name one with --host, or leave it out: here "
         "they are in the output folder anyway."
     ),
     "host.folder_here": _(
-        "{path} is a folder of this machine, and models are not sent. Add it on the host: "
-        "safetrain models add NAME --host HOST"
+        "{path} is a folder of this machine, and models are not sent. Name one of the hub, or a "
+        "folder of {host} by its absolute path, once you copied it there: scp -r {path} {host}:"
     ),
     "files.offer": _(
         "The file {name} cannot be sent: its name is hidden or not printable, or it has more than "
@@ -55,6 +55,8 @@ SENTENCES: dict[str, str] = {
     "files.too_long": _("More was sent of {name} than it has; it was not kept."),
     "files.damaged": _("{name} arrived damaged and was not kept. Send it again."),
     "files.changed": _("{name} changed on the host while it was sent. Try again."),
+    "host.too_much": _("{host} sent more than it had announced; it was not kept."),
+    "host.never_whole": _("{host} takes {name} and never has it whole. It was sent several times."),
     "files.name": _("The host sent a file name that leads out of the folder: {name}"),
     "files.none": _("Job {id} has no file {name}."),
     "files.no_room": _("There is no room on the disk for {name} ({size:bytes})."),

@@ -13,6 +13,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.inputs import model as model_path
 from safetrain.int64 import Int64
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.answer import Answer, numbers, source
@@ -88,6 +89,7 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
     `brief`: print only the text. Raises SafetrainError.
     """
     status_line, answer = StatusLine(silent=session.terse), Answer()
+    request.model = LocalFiles(daemon).folder_there(request.model)
     for event in ask(daemon, request):
         status_line.clear()
         begun = bool(answer.parts)
