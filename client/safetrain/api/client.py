@@ -188,12 +188,13 @@ class Client:
         share = options.get("split")
         with self.daemon.language():
             message = spec_to_wire(spec_of(options))
+            local = message.train
             if self.daemon.host:
                 from safetrain.remote.job_spec import for_host
 
                 message = for_host(self.daemon, message, lambda _share: None)
             if share is not None:
-                split.split_data(self.daemon, message, share)
+                split.split_data(self.daemon, message, share, local=local)
         return message
 
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 
 from safetrain.connection import Daemon
 from safetrain.remote.host_list import read
 from safetrain.remote.job_spec import for_host
+from safetrain.views.forecasts import Forecast
 from safetrain_proto.v1.jobs_pb2 import Job, JobSpec, JobState, ListJobsRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_shared.errors import Blocked, SafetrainError, Unreachable
@@ -21,7 +21,6 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
 
-ANY = "any"  # in place of a host's name
 _LIVE = (
     JobState.JOB_STATE_QUEUED,
     JobState.JOB_STATE_CHECKING,
@@ -29,19 +28,6 @@ _LIVE = (
     JobState.JOB_STATE_INTERRUPTED,
 )
 Connect = Callable[[str], Daemon]  # takes a host's name, empty for this machine
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """When a host would start and end the training, in seconds from now; None: not known.
-
-    `refusal`: why it would not train it at all; empty: it would.
-    """
-
-    host: str
-    start: float | None = None
-    end: float | None = None
-    refusal: str = ""
 
 
 def forecasts(connect: Connect, spec: JobSpec) -> list[Forecast]:
@@ -100,12 +86,14 @@ def _judged(daemon: Daemon, spec: JobSpec, start: float | None) -> Forecast:
         for event in events:
             if event.progress.phase == "downloading":
                 return Forecast(daemon.host, start)
-            if event.HasField("finding") and event.finding.blocks:
-                blocking = blocking or finding_from_wire(event.finding)
+            if event.HasField("finding"):
+                finding = finding_from_wire(event.finding)
+                if finding.blocks and finding.status is Status.FAILED:
+                    blocking = blocking or finding
             if event.HasField("recommendation"):
                 lasts = event.recommendation.plan.expected_seconds
-                known = start is not None and lasts > 0
-                return Forecast(daemon.host, start, start + lasts if known else None)
+                end = None if start is None or lasts <= 0 else start + lasts
+                return Forecast(daemon.host, start, end)
     if blocking is None:
         raise Unreachable("host.lost", host=daemon.host)
     return Forecast(daemon.host, refusal=say(blocking))

@@ -55,6 +55,19 @@ SENTENCES: dict[str, str] = {
     "files.too_long": _("More was sent of {name} than it has; it was not kept."),
     "files.damaged": _("{name} arrived damaged and was not kept. Send it again."),
     "files.changed": _("{name} changed on the host while it was sent. Try again."),
+    "host.any": _(
+        "--host any stands for the host where a training would end soonest, so it is for safetrain "
+        "submit alone. Name one: safetrain hosts list shows all."
+    ),
+    "host.any_split": _(
+        "--host any judges the training and the validation file on every host, so it does not go "
+        "with --split. Split them first: safetrain prepare"
+    ),
+    "host.none_of_any": _("No machine would train this. The first one says: {reason}"),
+    "host.diagnose": _(
+        "--bundle and --selftest look at the machine that they run on. Run it there: ssh {host} "
+        "safetrain diagnose"
+    ),
     "host.too_much": _("{host} sent more than it had announced; it was not kept."),
     "host.never_whole": _("{host} takes {name} and never has it whole. It was sent several times."),
     "files.name": _("The host sent a file name that leads out of the folder: {name}"),
