@@ -52,7 +52,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	@bash scripts/sshd.sh
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
