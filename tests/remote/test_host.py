@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from safetrain import cli
-from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess
 from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
@@ -32,7 +31,7 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    model = str(make_tiny_model(tmp_path / "tiny", layers=1))
     train, valid = make_chat_data(tmp_path / "data", 8, 2)
     monkeypatch.chdir(tmp_path)
     pairs = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
@@ -40,10 +39,12 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
 
     assert run("hosts", "check", "studio") == 0
     capsys.readouterr()
-    submit = ("submit", "--host", "studio", "--model", "demo", *files, *pairs, "--wait", "--json")
+    submit = ("submit", "--host", "studio", "--model", model, *files, *pairs, "--wait", "--json")
     assert run(*submit) == 0, capsys.readouterr()
     jobs = _jobs(capsys)
     assert [job["state"] for job in jobs] == ["succeeded"]
+    trained = Path(jobs[0]["spec"]["model"])
+    assert trained.name == "tiny" and trained.is_relative_to(studio.home / "uploads")
     there = Path(jobs[0]["spec"]["output"])
     assert there.is_dir() and there.parent == studio.home.parent / "safetrain"
 
@@ -111,14 +112,9 @@ def test_a_file_of_this_machine_is_checked_there_and_named_as_here(
     ("command", "words"),
     [
         (("prepare", "a.csv", "--output", "dados"), "Run it without --host"),
-        (("ask", "olá", "--model", "."), "models are not sent"),
-        (("preview", "{file}", "--model", "."), "models are not sent"),
-        (
-            ("submit", "--model", ".", "--train", "{file}", "--valid", "{file}"),
-            "models are not sent",
-        ),
-        (("serve", "."), "models are not sent"),
-        (("evaluate", "--exported", "."), "models are not sent"),
+        (("diagnose", "--bundle", "report.zip"), "Run it there: ssh studio"),
+        (("diagnose", "--selftest"), "Run it there: ssh studio"),
+        (("ask", "olá", "--model", "."), "no files that could be sent"),
     ],
 )
 def test_what_cannot_work_there_is_one_sentence(
@@ -130,8 +126,5 @@ def test_what_cannot_work_there_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "train.jsonl"
-    file.write_text('{"text": "olá"}\n')
-    given = (word.format(file=file) for word in command)
-    assert run(*given, "--host", "studio") == 65
+    assert run(*command, "--host", "studio") == 65
     assert words in capsys.readouterr().err

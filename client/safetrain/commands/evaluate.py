@@ -103,7 +103,7 @@ def evaluate(
             questions=local.there(absolute(questions)) if questions else "",
             checkpoint=checkpoint,
             checkpoints=checkpoints or bool(promote),
-            folder=local.folder_there(absolute(exported)) if exported else "",
+            folder=local.model_there(absolute(exported)) if exported else "",
             general=general,
             max_tokens=max_tokens,
             limit=limit,

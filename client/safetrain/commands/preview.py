@@ -79,7 +79,7 @@ def preview(
     with connected(session) as daemon:
         local = LocalFiles(daemon, lambda done: status_line.show("sending", done))
         request.path = local.there(request.path)
-        request.model = local.folder_there(request.model)
+        request.model = local.model_there(request.model)
         status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.data.Preview, request, seconds=_SECONDS, again=True)

@@ -73,7 +73,7 @@ def _served(daemon: Daemon, target: str) -> Served:
 
     if not target.isdecimal():
         model = inputs.model(target) if target else ""
-        return Served(model=LocalFiles(daemon).folder_there(model))
+        return Served(model=LocalFiles(daemon).model_there(model))
     job = min(int(target), MOST)
     daemon.call(daemon.jobs.Get, JobRequest(id=job), again=True)
     return Served(job=job)

@@ -13,6 +13,7 @@ from contextlib import closing
 from safetrain.connection import Daemon
 from safetrain.remote.host_list import read
 from safetrain.remote.job_spec import for_host
+from safetrain.remote.local_files import is_here
 from safetrain.views.forecasts import Forecast
 from safetrain_proto.v1.jobs_pb2 import Job, JobSpec, JobState, ListJobsRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
@@ -60,10 +61,11 @@ def soonest(found: Sequence[Forecast]) -> Forecast:
 def _forecast(connect: Connect, host: str, spec: JobSpec) -> Forecast:
     try:
         with connect(host) as daemon:
-            sent = for_host(daemon, spec, lambda _: None)
             request = ListJobsRequest(ended_limit=1)
             start = queue_seconds(daemon.call(daemon.jobs.List, request, again=True).jobs)
-            return _judged(daemon, sent, start)
+            if host and is_here(spec.model):  # a large folder is sent to the chosen host alone
+                return Forecast(host, start)
+            return _judged(daemon, for_host(daemon, spec, lambda _: None), start)
     except SafetrainError as error:
         return Forecast(host, refusal=str(error))
 

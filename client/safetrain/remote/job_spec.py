@@ -12,16 +12,15 @@ Progress = Callable[[float], None]  # takes the share of a file that is there, 0
 
 
 def for_host(daemon: Daemon, spec: JobSpec, progress: Progress) -> JobSpec:
-    """Return the job with its data sent to the host.
+    """Return the job with its data, and a model that is a folder here, sent to the host.
 
     An output folder below the current folder becomes one of the same name in ~/safetrain there;
-    any other absolute path is taken as a path of the host. Raises InvalidInput for a model or an
-    adapter that is a folder of this machine, and what `send` raises.
+    any other absolute path is taken as a path of the host. Raises what `send` raises.
     """
     local, found = LocalFiles(daemon, progress), JobSpec()
     found.CopyFrom(spec)
-    found.model = local.folder_there(spec.model)
-    found.start_adapter = local.folder_there(spec.start_adapter)
+    found.model = local.model_there(spec.model)
+    found.start_adapter = local.model_there(spec.start_adapter)
     found.train = local.there(spec.train)
     found.valid = local.there(spec.valid)  # empty: split off there
     if spec.evaluation.questions:

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from safetrain.connection import Daemon
-from safetrain.remote.upload import send
-from safetrain_shared.errors import InvalidInput
+from safetrain.remote.upload import send, send_folder
 
 Progress = Callable[[float], None]  # takes the share of a file that is there, 0 to 1
 M = TypeVar("M", bound=Message)
@@ -34,14 +33,19 @@ class LocalFiles:
         self._sent[found] = path
         return found
 
-    def folder_there(self, path: str) -> str:
-        """Return a folder's path, which is taken as one of the host.
+    def model_there(self, path: str) -> str:
+        """Return the path for the daemon of a model's folder, or an adapter's file, that is here.
 
-        Raises InvalidInput for a folder that exists here: folders are not sent.
+        Anything else, such as a name or a path of the host, is returned as it is. Raises
+        InvalidInput for an empty folder, and what `send` raises.
         """
-        if self._daemon.host and Path(path).is_absolute() and Path(path).exists():
-            raise InvalidInput("host.folder_here", path=path, host=self._daemon.host)
-        return path
+        if not self._daemon.host or not is_here(path):
+            return path
+        if Path(path).is_file():
+            return self.there(path)
+        found = send_folder(self._daemon, path, self._progress)
+        self._sent[found] = path
+        return found
 
     def shown(self, message: M) -> M:
         """Return the daemon's message with the paths of sent files as they are called here."""
@@ -61,6 +65,11 @@ class LocalFiles:
         for there, here in self._sent.items():
             text = text.replace(there, here)
         return text
+
+
+def is_here(path: str) -> bool:
+    """Whether this is the absolute path of something on this machine."""
+    return Path(path).is_absolute() and Path(path).exists()
 
 
 def _messages(value: Any) -> list[Message]:

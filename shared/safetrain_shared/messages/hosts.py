@@ -43,10 +43,7 @@ SENTENCES: dict[str, str] = {
         "--fetch brings results from another machine. Name one with --host, or leave it out: here "
         "they are in the output folder anyway."
     ),
-    "host.folder_here": _(
-        "{path} is a folder of this machine, and models are not sent. Name one of the hub, or a "
-        "folder of {host} by its absolute path, once you copied it there: scp -r {path} {host}:"
-    ),
+    "host.folder_empty": _("{path} has no files that could be sent to {host}."),
     "files.offer": _(
         "The file {name} cannot be sent: its name is hidden or not printable, or it has more than "
         "{limit:bytes}."
@@ -54,6 +51,7 @@ SENTENCES: dict[str, str] = {
     "files.busy": _("Another client is sending {name} just now; try again in a moment."),
     "files.too_long": _("More was sent of {name} than it has; it was not kept."),
     "files.damaged": _("{name} arrived damaged and was not kept. Send it again."),
+    "files.not_whole": _("{name} was not sent whole. Run the command again: it goes on there."),
     "files.changed": _("{name} changed on the host while it was sent. Try again."),
     "host.any": _(
         "--host any stands for the host where a training would end soonest, so it is for safetrain "

@@ -89,7 +89,7 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
     `brief`: print only the text. Raises SafetrainError.
     """
     status_line, answer = StatusLine(silent=session.terse), Answer()
-    request.model = LocalFiles(daemon).folder_there(request.model)
+    request.model = LocalFiles(daemon).model_there(request.model)
     for event in ask(daemon, request):
         status_line.clear()
         begun = bool(answer.parts)
