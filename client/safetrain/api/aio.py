@@ -33,9 +33,14 @@ class AsyncClient:
     """`Client` for asyncio. Await it to connect, or use it in an `async with` block."""
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
-        self._connect = partial(Client, home, autostart=autostart, lang=lang)
+        self._connect = partial(Client, home, autostart=autostart, lang=lang, host=host)
         self._threads = ThreadPoolExecutor(_THREADS, "safetrain")
         self._client: Client | None = None
 

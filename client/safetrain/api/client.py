@@ -13,12 +13,14 @@ from safetrain.api.data_files import Prepared, Preview, prepared_of, preview_of
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
+from safetrain.asking import ask
 from safetrain.connection import Daemon
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import PrepareRequest, PreviewRequest, ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
+from safetrain_shared.errors import Unreachable
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
@@ -163,9 +165,17 @@ class Client:
 
     @keywords(AskOptions, ASK_DEFAULTS)
     def ask_stream(self, question: str, **options: Unpack[AskOptions]) -> Iterator[str]:
-        """Yield the answer in pieces, as they arrive."""
+        """Yield the answer in pieces, as they arrive.
+
+        Raises Unreachable where the link to another machine broke and the answer, asked for again,
+        is another one.
+        """
+        begun = False
         for event in self._ask(question, options):
+            if event.HasField("source") and begun:
+                raise Unreachable("host.lost", host=self.daemon.host)
             if event.HasField("text"):
+                begun = True
                 yield event.text
 
     def validate(self, *files: str) -> Iterator[Finding]:
@@ -237,18 +247,19 @@ class Client:
         share = options.get("split")
         with self.daemon.language():
             message = spec_to_wire(spec_of(options))
+            local = message.train
             if self.daemon.host:
                 from safetrain.remote.job_spec import for_host
 
                 message = for_host(self.daemon, message, lambda _share: None)
             if share is not None:
-                split.split_data(self.daemon, message, share)
+                split.split_data(self.daemon, message, share, local=local)
         return message
 
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():
             message = request(question, options)
-        return self.daemon.stream(self.daemon.answers.Ask, message)
+        return ask(self.daemon, message)
 
 
 def spec_of(options: JobOptions) -> JobSpec:

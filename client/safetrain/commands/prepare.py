@@ -16,7 +16,7 @@ from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.prepare import prepare_lines
 from safetrain_proto.v1.data_pb2 import PrepareRequest
-from safetrain_shared.errors import InvalidSetting
+from safetrain_shared.errors import InvalidInput, InvalidSetting
 from safetrain_shared.i18n import translate as _
 
 _HEAVIEST = 100.0
@@ -80,7 +80,9 @@ def prepare(
         seed=seed,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session, files_of="prepare") as daemon:
+    if session.host:
+        raise InvalidInput("host.prepare", host=session.host)
+    with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
             status_line.clear()
             if session.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -84,7 +84,7 @@ class Contents:
     """The contents of the page. `made`: seconds since the epoch, UTC.
 
     `measured`: the facts of the preflight report, None without one; `machine` is shown then.
-    `on_disk`: the paths of checkpoints that still exist.
+    `on_disk`: the paths of checkpoints that still exist; None: not known.
     """
 
     job: Job
@@ -94,7 +94,7 @@ class Contents:
     measured: PreflightFacts | None = None
     machine: str = ""
     samples: Sequence[Sample] = ()
-    on_disk: frozenset[str] = field(default_factory=frozenset)
+    on_disk: frozenset[str] | None = frozenset()
 
 
 def page(contents: Contents) -> str:
@@ -369,7 +369,7 @@ def _files(files: Sequence[DataFile]) -> Markup:
     return table(_("Training files; the last three columns are tokens"), head, rows, "numbers")
 
 
-def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
+def _checkpoints(curves: Curves, on_disk: frozenset[str] | None) -> Markup:
     saved = curves.checkpoints
     if not saved:
         return paragraph(_("No checkpoint has been saved yet."))
@@ -380,7 +380,7 @@ def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
             integer(each.step),
             size(each.bytes),
             losses.get(each.step, "–"),
-            _("yes") if each.path in on_disk else _("no"),
+            "–" if on_disk is None else _("yes") if each.path in on_disk else _("no"),
         )
         for each in saved[-MOST_CHECKPOINTS:]
     ]

@@ -10,8 +10,11 @@ from safetrain_shared.i18n import format_text, percent, size
 from safetrain_shared.i18n import translate as _
 
 
-def export_lines(done: Exported) -> list[str]:
-    """Return what was written, how it agrees with the adapter, and commands to use it."""
+def export_lines(done: Exported, *, host: str = "") -> list[str]:
+    """Return what was written, how it agrees with the adapter, and commands to use it.
+
+    `host`: the other machine on which it lies; then how to bring it here.
+    """
     path, pasted = short_path(done.path), _for_shell(done.path)
     lines = [
         _("{path} is written ({size}): job {id} and its base in one.").format(
@@ -23,6 +26,14 @@ def export_lines(done: Exported) -> list[str]:
     if done.gguf:
         file = f"{short_path(done.gguf)} ({done.gguf_type})"
         lines.append("  " + _agreement(file, done.gguf_agreement))
+    if host:
+        bring = shlex.join(["scp", "-r", f"{host}:{done.path}", "."])
+        return [
+            *lines,
+            "",
+            _("It stays on {host}. Bring it here with:").format(host=host),
+            f"  {bring}",
+        ]
     lines += ["", _("Try it with:"), f"  mlx_lm.generate --model {pasted} --prompt …"]
     if done.modelfile:
         modelfile = _for_shell(f"{done.path}/Modelfile")

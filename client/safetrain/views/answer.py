@@ -27,6 +27,7 @@ class Answer:
         match event.WhichOneof("body"):
             case "source":
                 self.source = event.source
+                self.parts.clear()  # a second source: the answer begins anew
             case "text":
                 self.parts.append(event.text)
             case "done":
