@@ -119,6 +119,10 @@ bench-published: .venv/developing ## the estimate from shape against peaks publi
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli
 
+bench-host: .venv/developing ## `status --host` against `ssh HOST true`, by the delay of the link
+	@bash scripts/sshd.sh
+	$(BIN)/python -m benchmarks.bench_host
+
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 
@@ -131,6 +135,10 @@ serve-clients: .venv/developing ## programs of others ask `safetrain serve`: Ope
 
 journeys: .venv/developing ## whole journeys that take too long for `make test`: pages, pilot, links that break
 	$(BIN)/pytest -n 2 --dist loadfile -m slow tests --ignore tests/soak --ignore tests/packaging --ignore tests/serve/test_other_clients.py --ignore tests/export
+
+links: .venv/developing ## another machine by a real sshd: 50 links that break, a 1 GB upload
+	@bash scripts/sshd.sh
+	SAFETRAIN_BREAKS=50 SAFETRAIN_UPLOAD_MB=1024 $(BIN)/pytest -n 0 -s --timeout 3600 tests/remote
 
 notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
 	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py

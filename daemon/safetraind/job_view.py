@@ -1,4 +1,4 @@
-"""A job as clients see it: record, place in the queue, progress and honest estimates."""
+"""Builds the job message that clients see: record, place in the queue, progress, estimates."""
 
 from __future__ import annotations
 

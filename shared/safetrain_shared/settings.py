@@ -120,7 +120,7 @@ PLANNED = frozenset(
 
 
 def checked(name: str, value: object) -> SettingValue:
-    """`value` as setting `name` takes it.
+    """Return `value` in the type of setting `name`.
 
     Raises InvalidSetting for a name that does not exist, another type, or a value out of range.
     Whole floats pass for integers and integers for floats, as JSON and YAML mix them.

@@ -130,9 +130,9 @@ def _written(value: object) -> str:
 
 def _expected(plan: Plan) -> Iterator[str]:
     if plan.expected_seconds:
-        text = _("Duration: about {time} for {steps} steps")
-        steps = i18n.integer(plan.total_steps)
-        yield text.format(time=i18n.duration(plan.expected_seconds), steps=steps)
+        text = _("Duration: about {time} for {steps:int} {steps:|step|steps}")
+        args = {"time": i18n.duration(plan.expected_seconds), "steps": plan.total_steps}
+        yield i18n.format_text(text, args)
 
 
 def _place(finding: Finding) -> str:

@@ -1,4 +1,4 @@
-"""The workers of jobs (train, evaluate): starting them, following them, learning how they ended."""
+"""Starts and follows the workers of jobs (train, evaluate), and determines how they ended."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from safetraind.processes.rank_watch import RankWatch
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
-from safetraind.storage import documents, event_file
+from safetraind.storage import documents, event_file, output_folder
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+from safetraind.storage.durable import clear
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,8 @@ class Trainings:
         end.
         """
         run, progress = self._files.run(job.id), self._files.progress(job)
-        for number in range(job.ranks):
-            with contextlib.suppress(OSError):  # a keeper that was killed leaves what it reserved
-                Path(f"{run.rank(number).exit}.new").unlink()
+        for number in range(job.ranks):  # a keeper that was killed leaves what it had reserved
+            clear(Path(f"{run.rank(number).exit}.new"))
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
@@ -116,9 +116,11 @@ class Trainings:
             raise Busy("job.live", id=job_id)
         held = [lock]
         try:
-            output = await lock_output(Path(self._files.record(job_id).output))
+            folder = self._trained_in(job_id)
+            output = await lock_output(folder)
             if output is not None:
                 held.append(output)
+            await bounded(folder, self._check_folder, job_id, folder)
             known = self._files.events.known(job_id)
             floor = seq_floor(run, known, event_file.last_seq(run.events))
             self._files.restore(job_id)
@@ -132,6 +134,20 @@ class Trainings:
         finally:
             for descriptor in held:
                 os.close(descriptor)
+
+    def _trained_in(self, job_id: int) -> Path:
+        """Return the folder of the job's training, or of the training that it evaluates."""
+        output = Path(self._files.record(job_id).output)
+        return output.parent if self._current(job_id).evaluates else output
+
+    def _check_folder(self, job_id: int, folder: Path) -> None:
+        """Raise Conflict where the folder holds another training by now."""
+        document, home = self._files.record(job_id).document, self._files.home.root
+        evaluation = document.spec.evaluation
+        if self._current(job_id).evaluates and evaluation is not None:
+            output_folder.check_not_replaced(folder, evaluation.job, home)
+        else:
+            output_folder.check_not_replaced(folder, job_id, home, document)
 
     def _prepare_role(self, run: RunFolder, job_id: int) -> str:
         """Return the job's role; a training's plan is written down first."""

@@ -53,7 +53,9 @@ class Budget:
         return int(_LIMIT_SHARE * self.mlx)
 
     def room(self, degree: Degree) -> int:
-        """Return the peak that a plan may have, known to this degree."""
+        """Return the largest peak, in bytes, that a plan may have whose peak is known to this
+        degree.
+        """
         return int(self.mlx * (1 - degree.margin))
 
     @property

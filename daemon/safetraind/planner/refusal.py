@@ -1,4 +1,4 @@
-"""Says no where nothing fits, with the smallest change that would, in numbers."""
+"""Refuses a job that does not fit, and finds the smallest change with which it would."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,7 +259,13 @@ def _attempt(run: Path) -> int:
 
 def _reserve(path: Path) -> int:
     """Return an open file beside `path`, with space reserved for the note."""
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    new, flags = Path(f"{path}.new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        descriptor = os.open(new, flags, 0o600)
+    except (IsADirectoryError, PermissionError):  # the name is ours, whoever took it
+        shutil.rmtree(new, ignore_errors=True)
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, flags, 0o600)
     os.write(descriptor, b" " * _ROOM)
     return descriptor
 

@@ -130,6 +130,8 @@ class Worker:
     def _lives(self) -> bool:
         try:
             return is_held(self.run.lock)
+        except PermissionError:  # another user's by now: who asks the lock would wait for ever
+            return bool(workers_of(self.run))
         except OSError as error:  # descriptors used up: who can't ask knows nothing
             log.warning("%s: %s; asking again", self.run.root, error)
             return True

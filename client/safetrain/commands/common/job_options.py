@@ -185,9 +185,12 @@ def sent(
 
 
 def split_if_asked(
-    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None, local: str
 ) -> None:
-    """Split the validation file off the training file where `--split` is given; print a summary."""
+    """Split the validation file off the training file where `--split` is given; print a summary.
+
+    `local`: the training file as this machine knows it.
+    """
     if share is None:
         return
 
@@ -196,7 +199,7 @@ def split_if_asked(
             for line in prepare_lines(event, with_samples=False):
                 session.note(f"  {line}")
 
-    split.split_data(daemon, spec, share, show)
+    split.split_data(daemon, spec, share, show, local=local)
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:

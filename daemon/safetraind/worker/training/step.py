@@ -147,10 +147,12 @@ class Stepper:
         return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
-        """Return the mean loss of a window and its gradient, added up over its micro-batches.
+        """Return the mean loss of a window, a float32 scalar, and its gradient by weight name,
+        added up over its micro-batches.
 
-        Each counts by its share of the window's predictions, so that tokens weigh equally however
-        the window is cut. Dropout follows from the seed, `number` and the micro-batch's place.
+        Each micro-batch counts by its share of the window's predictions, so that tokens weigh
+        equally however the window is cut. Dropout follows from the seed, `number` (optimizer steps
+        done before) and the micro-batch's place.
         """
         share = mx.array(1 / sum(batch.learned for batch in window))
         loss, gradients = mx.array(0.0), None

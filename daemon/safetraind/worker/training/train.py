@@ -43,7 +43,8 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
 
 def main(arguments: list[str]) -> int:
-    """Train the job in the run folder that the only argument names.
+    """Train the job in the run folder `arguments[0]`. Return the worker's exit code, see
+    `outcome.run_and_report`.
 
     With several ranks this process is one of them, and the folder is the rank's own.
     """
