@@ -1,18 +1,18 @@
 """Several ranks: bytes of a step, the time of a sum, and the speed-up simulated for real links.
 
-`make bench-ranks`. Run: steps of one process of each number of rows that a rank of 2 to 8 has, on
-the demo model; sums over 2, 3 and 4 ranks on this machine, over loopback, and the bytes that they
-put on it. Simulated: machines like this one, joined by links of 1, 10 and 40 Gbit/s.
+`make bench-ranks`. Run: steps of one process, of each number of rows that one of 2 to 8 ranks has,
+on the demo model; sums over 2, 3 and 4 hosts on this machine, over links of 1 Gbit/s, and the bytes
+that they send. Simulated: 2 to 8 machines like this one, joined by links of 1, 10 and 40 Gbit/s.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from benchmarks.train.setup import ours, settings
-from safetrain_shared.paths import RunFolder, home
+from safetrain_shared.paths import home
 from safetraind.batching import quarters
-from safetraind.processes.rank_links import links_between
-from safetraind.rank_speed import bytes_sent, ring_seconds, speedup
+from safetraind.rank_speed import bytes_sent, ring_seconds
 from safetraind.worker.training.batches import Batch
 
 ROWS, WIDTH, LAYERS = 16, 128, 16  # samples of a step, their tokens, the layers with an adapter
@@ -32,7 +31,8 @@ LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 10e9, "40 Gbit/s": 40e9}
 # TCP over Ethernet: 1,448 bytes of content in a frame of 1,538 on the wire.
 GOODPUT = 1448 / 1538
 LATENCY = 1e-4  # seconds a message, assumed: a switch, two network stacks and a thread each
-STEPS, SUMS = 4, 30
+STEPS, SUMS = 4, 20
+_LINK = Path(__file__).with_name("ranks") / "link.sh"
 
 
 def window(rows: int, at_once: int = 4) -> list[Batch]:
@@ -73,79 +73,48 @@ def measured_steps(model: Path) -> tuple[dict[int, float], float, int]:
     return seconds, statistics.median(updates), 4 * sum(array.size for _, array in leaves)
 
 
-def measured_sum(ranks: int, size: int) -> tuple[float, float]:
-    """Seconds of one sum of `size` bytes over ranks on this machine, the median; and the bytes it
-    puts on the loopback device, by the kernel's count, which counts those of others too.
+def measured_sums(hosts: int, size: int, rate: str) -> tuple[float, float] | None:
+    """Seconds of one sum of `size` bytes over hosts on this machine, the median; and the bytes that
+    each sent in it. None where network namespaces cannot be made: not on Linux, or not as root.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder) / "runs" / "1")
-        run.root.mkdir(parents=True)
-        before = _on_loopback()
-        with links_between(run, ranks) as links:
-            started = [
-                subprocess.Popen(
-                    [sys.executable, "-c", _SUMS, str(size // 4), str(SUMS)],
-                    stdout=subprocess.PIPE,
-                    env={**_environment(), **link.environment},
-                )
-                for link in links
-            ]
-        answers = [json.loads(process.communicate()[0]) for process in started]
-        return statistics.median(answers[0]), (_on_loopback() - before) / SUMS
+    if sys.platform != "linux" or os.geteuid() or shutil.which("tc") is None:
+        return None
+    command = ["unshare", "-n", "bash", str(_LINK), sys.executable]
+    command += [str(hosts), rate, str(size // 4), str(SUMS)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = [json.loads(line) for line in output.splitlines()]
+    seconds = next(line["seconds"] for line in found if "seconds" in line)
+    sent = statistics.median(line["sent"] for line in found if "sent" in line)
+    return statistics.median(seconds), sent / SUMS
 
 
-_SUMS = """
-import json, sys, time
-import mlx.core as mx
-group = mx.distributed.init(strict=True, backend="ring")
-vector = mx.ones(int(sys.argv[1]))
-mx.eval(vector)
-seconds = []
-for _ in range(int(sys.argv[2])):
-    began = time.perf_counter()
-    mx.eval(mx.distributed.all_sum(vector, group=group, stream=mx.cpu))
-    seconds.append(time.perf_counter() - began)
-print(json.dumps(seconds))
-"""
+def _ring(size: int, machines: int, bits_per_second: float) -> float:
+    """Seconds of one sum over links of that speed on the wire."""
+    return ring_seconds(size, machines, bits_per_second=GOODPUT * bits_per_second, latency=LATENCY)
 
 
-def _environment() -> dict[str, str]:
-    return dict(os.environ)
-
-
-def _on_loopback() -> int:
-    """The bytes that this machine sent over loopback so far; 0 where no file says it."""
-    file = Path("/proc/net/dev")
-    lines = file.read_text().splitlines() if file.exists() else []
-    return sum(int(line.split()[9]) for line in lines if line.strip().startswith("lo:"))
-
-
-def simulated(
-    seconds: dict[int, float], update: float, size: int, bits_per_second: float, machines: int
-) -> float:
-    """The speed-up of machines like this one over such links."""
-    rows = -(-ROWS // machines)
-    link = GOODPUT * bits_per_second
-    adding = ring_seconds(size, machines, bits_per_second=link, latency=LATENCY)
+def simulated(seconds: dict[int, float], update: float, machines: int, adding: float) -> float:
+    """The speed-up of machines like this one, whose sums take `adding` seconds."""
     alone = seconds[ROWS] + update
-    return alone / (seconds[rows] + update + adding)
+    return alone / (seconds[-(-ROWS // machines)] + update + adding)
 
 
 def main() -> None:
-    """Print the tables of docs/several-machines.md."""
+    """Print the tables of docs/several-ranks.md."""
     seconds, update, size = measured_steps(home().models / "demo")
-    print(f"gradient: {size:,} bytes; update {update:.4f} s")
+    print(f"gradient {size:,} bytes; update {update:.4f} s; load {os.getloadavg()[0]:.1f}")
     for rows, value in seconds.items():
-        print(f"| {rows} rows | {value:.3f} s |")
-    for ranks in (2, 3, 4):
-        took, moved = measured_sum(ranks, size)
-        due = bytes_sent(size, ranks)
-        print(f"| {ranks} ranks | {due:,.0f} | {moved / ranks:,.0f} | {took:.4f} s |")
-    print("| machines | ideal | " + " | ".join(LINKS) + " |")
+        print(f"| {rows} | {value:.2f} s |")
+    print("| ranks | bytes due | sent | sum due | sum |")
+    for hosts in (2, 3, 4):
+        if (found := measured_sums(hosts, size, "1gbit")) is not None:
+            due, ring = bytes_sent(size, hosts), _ring(size, hosts, 1e9)
+            print(f"| {hosts} | {due:,.0f} | {found[1]:,.0f} | {ring:.3f} s | {found[0]:.3f} s |")
+    print("| machines | no link | " + " | ".join(LINKS) + " |")
     for machines in MACHINES:
-        cells = [simulated(seconds, update, size, bits, machines) for bits in LINKS.values()]
-        ideal = speedup(seconds[ROWS] + update, machines, 0.0)
-        print(f"| {machines} | {ideal:.2f} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+        adding = [0.0, *(_ring(size, machines, bits) for bits in LINKS.values())]
+        cells = [simulated(seconds, update, machines, each) for each in adding]
+        print(f"| {machines} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
 
 
 if __name__ == "__main__":
