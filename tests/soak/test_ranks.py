@@ -32,7 +32,7 @@ STOPPED_SECONDS = 0.7
 # The patience of `unhurried_worker` and what the daemon adds to it; the rest is a busy machine.
 FOUND_SECONDS = PATIENCE_SECONDS + CONFIRM_SECONDS + 6
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(40 * KILLS + 300)]
+pytestmark = [pytest.mark.slow, pytest.mark.compiled, pytest.mark.timeout(40 * KILLS + 300)]
 
 
 def faults(rng: random.Random) -> Iterator[tuple[str, signal.Signals]]:
@@ -71,7 +71,8 @@ def test_random_faults_change_nothing(
 ) -> None:
     count = KILLS // len(RANKS)
     rng = random.Random(SEED)
-    settings = {"ranks": ranks, "max_steps": STEPS_PER_FAULT * (count + 2), "save_steps": 1}
+    steps = STEPS_PER_FAULT * (count + 2)
+    settings = {"ranks": ranks, "max_steps": steps, "save_steps": 1, "lora_dropout": 0.1}
     calm = daemon.submit(spec_of(tiny, tmp_path / "calm", **settings)).job.id
     daemon.wait_for_state(calm, JobState.SUCCEEDED, seconds=300)
     wild = daemon.submit(spec_of(tiny, tmp_path / "wild", **settings)).job.id

@@ -1,7 +1,7 @@
 """The heartbeat of a rank: what it is doing, and for how long to wait until it says more.
 
 A sum over the ranks needs all of them, so one that hangs stops them all: the training hangs once
-the patience of each rank's last beat is over. `processes.rank_group` judges it.
+the patience of each rank's last beat is over. `processes.rank_watch` judges it.
 """
 
 from __future__ import annotations
