@@ -25,13 +25,13 @@ from safetraind.batching import quarters
 from safetraind.rank_speed import bytes_sent, ring_seconds
 from safetraind.worker.training.batches import Batch
 
-ROWS, WIDTH, LAYERS = 16, 128, 16  # samples of a step, their tokens, the layers with an adapter
+ROWS, WIDTH, LAYERS = 8, 64, 16  # samples of a step, their tokens, the layers with an adapter
 MACHINES = range(2, 9)
 LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 10e9, "40 Gbit/s": 40e9}
 # TCP over Ethernet: 1,448 bytes of content in a frame of 1,538 on the wire.
 GOODPUT = 1448 / 1538
 LATENCY = 1e-4  # seconds a message, assumed: a switch, two network stacks and a thread each
-STEPS, SUMS = 4, 20
+STEPS, SUMS = 3, 20
 _LINK = Path(__file__).with_name("ranks") / "link.sh"
 
 
