@@ -89,6 +89,10 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
         ]
         if value
     ]
+    if job.ranks:
+        from safetrain.views.ranks import rank_lines  # only few jobs have several
+
+        lines += [f"  {label:<{12}}{value}" for label, value in rank_lines(job.ranks)]
     if job.HasField("cause"):
         lines.append(f"  {_cause(job)}")
     return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))

@@ -3,6 +3,29 @@
 from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
+    "job.rank_killed": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) was killed (signal {signal:int}). All "
+        "ranks were ended and go on from the last checkpoint."
+    ),
+    "job.rank_crashed": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) ended with exit code {code:int}. All "
+        "ranks were ended and go on from the last checkpoint. Its log: {log}"
+    ),
+    "job.rank_lost": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) is gone, and nothing says why. All ranks "
+        "were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_hung": _(
+        "The {ranks:int} ranks made no step for {seconds:int} s at step {step:int}: nothing came "
+        "from rank {late}. All were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_stuck": _(
+        "The {ranks:int} ranks made no step for {seconds:int} s at step {step:int}, each waiting "
+        "for the others. All were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_left_behind": _(
+        "Rank 0 of {ranks:int} had ended, and another one did not follow. All were ended."
+    ),
     "job.unreadable": _(
         "What is kept of this job cannot be understood ({reason}), so it was set aside; its files "
         "are as they were. Submit it again with the same output folder, or remove the job."

@@ -248,6 +248,14 @@ SENTENCES: dict[str, str] = {
         "{model} would fit: about {peak:bytes} at the peak. Others are told by: safetrain models "
         "suggest"
     ),
+    "plan.refused_ranks": _(
+        "{ranks:int} ranks do not fit on one machine: each needs {each:bytes}, all together "
+        "{needed:bytes}, and {room:bytes} can be had. It would fit with --ranks {fewer}"
+    ),
+    "plan.ranks": _(
+        "{ranks:int} ranks take {memory:bytes} together at most, and each sends {sent:bytes} in a "
+        "step. On one machine they share its device, so they are no faster than one"
+    ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "
         "for everything. Choose a smaller model, or one with fewer bits"

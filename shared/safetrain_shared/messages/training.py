@@ -24,6 +24,28 @@ SENTENCES: dict[str, str] = {
     "train.adapter_gone": _(
         "The training went to its end, but its adapter is not in {path} and could not be put back."
     ),
+    "train.ranks_differ": _(
+        "The ranks of this training no longer hold the same adapter at step {step:int}: they "
+        "computed different numbers. Its last checkpoint is whole. If it happens again, train with "
+        "one rank."
+    ),
+    "train.ranks_sum": _(
+        "One sum of {bytes:bytes} over the {ranks:int} ranks takes {seconds:num} s. A step alone "
+        "was not measured, so no speed-up can be told."
+    ),
+    "train.ranks_speedup": _(
+        "One sum of {bytes:bytes} over the {ranks:int} ranks takes {seconds:num} s, and a step "
+        "alone {alone:num} s: {speedup:num} times as fast if each rank had a machine of its own."
+    ),
+    "train.ranks_too_slow": _(
+        "{ranks:int} ranks would be slower than one: to add up {bytes:bytes} they take "
+        "{seconds:num} s, and a step alone takes {alone:num} s. Raise gradient_accumulation, so "
+        "that a step computes more, or train with one rank."
+    ),
+    "train.rank_left": _(
+        "Another rank was asked to stop, or its machine is short of memory; saved at step "
+        "{step:int}."
+    ),
     "train.base_changed": _(
         "The model in {path} is not the one that this training began on ({files}). Put that back "
         "to go on from {checkpoint}, or train anew with --fresh."
