@@ -119,6 +119,13 @@ def data(
                 raise InvalidInput("config.data_set", data=folder)
             raise NotFound("config.no_folder", path=named)
         return f"{named}/train.jsonl", f"{named}/valid.jsonl"
+    return sample_data()
+
+
+def sample_data() -> tuple[str, str]:
+    """Return training and validation file of the full set or the sample in ./data, else of the
+    packaged sample. Raises NotFound where there is none.
+    """
     here = Path.cwd() / "data"
     places = [(here, _FULL_DATA), (here, _SAMPLE_DATA), (_packaged_sample(), _SAMPLE_DATA)]
     for place, names in places:

@@ -49,7 +49,7 @@ def _short(text: str) -> str:
 
 def _prepared(prepared: Prepared, *, with_next_command: bool) -> list[str]:
     lines = [
-        f"{sign(Status.WARNING)} {integer(count)} × {_dropped(code)}"
+        f"{sign(Status.WARNING)} {integer(count)} × {dropped(code)}"
         for code, count in sorted(prepared.dropped.items())
     ]
     folder = short_path(prepared.output)
@@ -63,7 +63,7 @@ def _prepared(prepared: Prepared, *, with_next_command: bool) -> list[str]:
     return lines
 
 
-def _dropped(code: str) -> str:
+def dropped(code: str) -> str:
     """Return the kind of what was dropped, without the arguments of a single row."""
     kinds = {
         "prepare.repeated": _("a sample that stood there before"),
