@@ -38,7 +38,7 @@ _STATUSES = {
     "info": marked("for information"),
 }
 _CHOICES = {
-    "trust_remote_code": marked("the model's own programs may run"),
+    "trust_remote_code": marked("the model's own code may run"),
     "allow_shorter": marked("sequences may be cut where memory runs out"),
     "wait": marked("waits for the GPU"),
     "thorough": marked("measures however long it takes"),
