@@ -99,8 +99,7 @@ def train(job: Task, sink: EventSink) -> Outcome:
     run = _prepare(job, sink)
     stepper, records, progress = run.stepper, run.records, run.progress
     batches, validation, total_steps = run.batches, run.validation, run.total_steps
-    # A short run is logged more often, or a progress bar would stand still.
-    log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
+    log_steps = logged_every(settings.log_steps, total_steps)
 
     memory_limits.begin_measuring()
     throughput = Throughput()
@@ -155,6 +154,13 @@ def train(job: Task, sink: EventSink) -> Outcome:
 
     records.save(progress)
     return records.conclude(progress, outcome)
+
+
+def logged_every(log_steps: int, total_steps: int) -> int:
+    """Return after how many steps each is logged. A short run is logged more often than asked, or a
+    progress bar would stand still.
+    """
+    return max(1, min(log_steps, total_steps // _LEAST_LOGGED))
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
