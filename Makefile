@@ -172,5 +172,8 @@ soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 
+ranks: .venv/developing ## trainings of 2, 3 and 4 ranks under 60 random kills and stops
+	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_ranks.py
+
 clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
 	rm -rf .demo .darwin site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

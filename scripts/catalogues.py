@@ -1,4 +1,4 @@
-"""Collects the user-facing sentences from the code and compiles the catalogues.
+"""Collects the user-facing sentences from code and templates and compiles the catalogues.
 
 `--check` changes nothing and exits 1 naming each sentence without a translation, each translation
 that names other arguments than its original, a compiled file that is out of date, and each
@@ -21,6 +21,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "shared" / "safetrain_shared" / "locale"
 SOURCES = ("shared/safetrain_shared", "client/safetrain", "daemon/safetraind")
+METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
 KEYWORDS = {"_": None, "marked": None, "translate": None, "plural": (1, 2)}
 LANGUAGES = ("pt",)
 
@@ -29,7 +30,7 @@ def collected() -> Catalog:
     """Return a catalogue of every sentence that is marked in the code."""
     catalogue = Catalog(domain="safetrain")
     for source in SOURCES:
-        found = extract_from_dir(ROOT / source, [("**.py", "python")], keywords=KEYWORDS)
+        found = extract_from_dir(ROOT / source, METHODS, keywords=KEYWORDS)
         for _file, _line, message, _comments, _context in found:
             if message:
                 catalogue.add(message)

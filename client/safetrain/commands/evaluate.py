@@ -92,7 +92,9 @@ def evaluate(
     tasks: str,
     limit: int,
 ) -> int:
-    """Prints the verdict, and which questions were won and lost."""
+    """Print the verdict, and the questions that were won and lost. The exit code is 0, 1 or 6, see
+    the help.
+    """
     with connected(session) as daemon:
         if promote not in (None, _BY_TASK):
             _promote(session, daemon, job or 0, str(promote))
@@ -120,7 +122,7 @@ def evaluate(
 
 
 def _followed(session: Session, daemon: Daemon, request: EvaluateRequest) -> Evaluation:
-    """The evaluation, once it is done; how far it is meanwhile, on standard error."""
+    """Return the evaluation once it is done; print its progress on standard error meanwhile."""
     line, own, found = StatusLine(silent=session.terse, log=True), 0, Evaluation()
     try:
         for event in daemon.stream(daemon.evaluations.Run, request):

@@ -78,7 +78,7 @@ def list_models(session: Session) -> None:
     "--memory-budget", metavar="SIZE", help=_("Use at most this much memory, such as 6GB.")
 )
 def suggest(session: Session, train: str | None, memory_budget: str | None) -> None:
-    """Prints a line a model, class by class, and what they were judged by."""
+    """Print the suggested models, one a line, class by class, and the data they were judged by."""
     request = SuggestModelsRequest(
         train=inputs.absolute(train) if train else "", memory_budget=inputs.memory(memory_budget)
     )

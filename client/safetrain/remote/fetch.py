@@ -116,8 +116,10 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def local_path(folder: Path, name: str) -> Path:
-    """Return the file's path. A host's answer is as untrusted as any: no name leads out, or is
-    hidden. Raises NotAllowed.
+    """Return the path at which a fetched file is kept.
+
+    Raises NotAllowed for a name that leads out of the folder, or is hidden: a host's answer is
+    untrusted.
     """
     parts = PurePosixPath(name).parts
     plain = name.isprintable() and parts and not PurePosixPath(name).is_absolute()

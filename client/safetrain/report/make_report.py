@@ -13,6 +13,7 @@ from typing import Any
 from safetrain.asking import ask
 from safetrain.connection import Daemon
 from safetrain.follower import events_so_far
+from safetrain.job_folder import is_replaced, local_folder
 from safetrain.report.preflight_facts import PreflightFacts, read_facts
 from safetrain.report.report_page import Contents, Sample, page
 from safetrain.sample_questions import SampleQuestion, evenly_spaced
@@ -34,11 +35,8 @@ _KEEP_ALIVE_SECONDS = 20.0  # the model stays loaded between two questions
 
 
 def default_path(job: Job, host: str = "") -> Path:
-    """Return the path of plots/report.html in the job's output folder.
-
-    For a job of another machine that folder is `job-ID`, which `fetch` fills.
-    """
-    return Path(f"job-{job.id}" if host else job.spec.output) / PLOTS / REPORT
+    """Return the path of plots/report.html in the job's folder on this machine."""
+    return local_folder(job, host) / PLOTS / REPORT
 
 
 def default_questions(job: Job, host: str = "") -> list[SampleQuestion]:
@@ -102,6 +100,8 @@ def _answer(
 
 
 def _measured(daemon: Daemon, job: Job) -> PreflightFacts | None:
+    if not daemon.host and is_replaced(job):
+        return None
     try:
         found: Any = json.loads(_preflight_report(daemon, job))
     except (OSError, ValueError, RecursionError, NotFound):

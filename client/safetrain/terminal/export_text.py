@@ -6,7 +6,7 @@ import shlex
 
 from safetrain.views.job import short_path
 from safetrain_proto.v1.exports_pb2 import Agreement, Exported
-from safetrain_shared.i18n import integer, percent, size
+from safetrain_shared.i18n import format_text, percent, size
 from safetrain_shared.i18n import translate as _
 
 
@@ -60,6 +60,9 @@ def _bits(done: Exported) -> str:
 def _agreement(what: str, found: Agreement) -> str:
     """Return the measured agreement; less than 0.1 % is shown as such, not as 0."""
     lost = f"< {percent(0.001)}" if 0 < found.lost < 0.001 else percent(found.lost)
-    text = _("{what}: {same} of {tokens} tokens as with the adapter; {lost} of its effect is lost")
-    same = integer(found.tokens - found.differing)
-    return text.format(what=what, same=same, tokens=integer(found.tokens), lost=lost)
+    text = _(
+        "{what}: {same:int} of {tokens:int} {tokens:|token|tokens} as with the adapter; "
+        "{lost} of its effect is lost"
+    )
+    same = found.tokens - found.differing
+    return format_text(text, {"what": what, "same": same, "tokens": found.tokens, "lost": lost})

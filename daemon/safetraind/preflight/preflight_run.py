@@ -1,6 +1,6 @@
 """One preflight: gathers facts, judges section by section, plans, measures, reports.
 
-All acting of preflight meets here; what is decided is decided by `check`, `checks` and `planner`.
+All I/O of a preflight is in this module; `check`, `checks` and `planner` decide.
 """
 
 from __future__ import annotations

@@ -37,7 +37,12 @@ class FilesService(files_pb2_grpc.FilesServicer):
     async def Put(  # noqa: N802
         self, requests: AsyncIterator[files_pb2.PutRequest], context: Any
     ) -> files_pb2.PutResponse:
-        """Append the pieces of a file. A broken stream leaves its part, to continue from."""
+        """Append the pieces of a file. After a broken stream the part stays, and the next call
+        continues it.
+
+        Raises InvalidInput for a stream without an offer, Busy where another client sends the same
+        file.
+        """
         first = await anext(aiter(requests), None)
         check_understood(first)
         if first is None or not first.HasField("offer"):

@@ -71,9 +71,8 @@ class Reporting:
             return
         from safetrain.tensorboard import open_writer
 
-        folder = (
-            absolute(self.log_dir) if self.log_dir else str(output_here(session, job) / TENSORBOARD)
-        )
+        default = str(output_here(session, job) / TENSORBOARD)
+        folder = absolute(self.log_dir) if self.log_dir else default
         with open_writer(Path(folder) / f"job-{job.id}") as writer:
             text = _("See the curves with: tensorboard --logdir {path}")
             session.note(text.format(path=short_path(folder)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetrain.connection import Daemon
 from safetrain.echo import echo
+from safetrain.job_folder import local_folder
 from safetrain.session import Session
 from safetrain.views.job import rank, summary
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
@@ -45,8 +46,8 @@ def current(jobs: Iterable[Job], wanted: int | None) -> Job:
 
 
 def output_here(session: Session, job: Job) -> Path:
-    """Return the job's output folder; for a job of another machine the one that `fetch` fills."""
-    return Path(f"job-{job.id}" if session.host else job.spec.output)
+    """Return the job's folder on this machine."""
+    return local_folder(job, session.host)
 
 
 def show(session: Session, job: Job) -> None:
