@@ -28,13 +28,14 @@ Response = tuple[int, dict[str, str], str]
 class Served:
     """One `safetrain dashboard`."""
 
-    def __init__(self, *options: str, home: Home | None = None) -> None:
+    def __init__(self, *options: str, home: Home | None = None, user: Path | None = None) -> None:
+        named = {"SAFETRAIN_HOME": str(home.root)} if home else {}
         self.process = subprocess.Popen(
             [*SAFETRAIN, "dashboard", "--port", "0", "--json", "--no-autostart", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **({"SAFETRAIN_HOME": str(home.root)} if home else {})},
+            env={**os.environ, **named, **({"HOME": str(user)} if user else {})},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -79,8 +79,9 @@ def curves(history: History) -> Json:
 
 def compared(known: Curves) -> Json:
     """Return the points of a run that is laid over others."""
+    loss = known.line("loss")
     return {
-        "smooth": _points(smoothed(known.line("loss"))),
+        "smooth": _points(smoothed(loss) or loss),
         "validation": _points(known.validation),
     }
 
