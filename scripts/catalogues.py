@@ -41,12 +41,13 @@ def hidden(source: str) -> Iterator[int]:
     """The lines of Python source where a sentence is marked inside an f-string."""
     for text in ast.walk(ast.parse(source)):
         if isinstance(text, ast.JoinedStr):
-            yield from (node.lineno for node in ast.walk(text) if _marks(node))
+            calls = (node for node in ast.walk(text) if isinstance(node, ast.Call))
+            yield from (call.lineno for call in calls if _marks(call))
 
 
-def _marks(node: ast.AST) -> bool:
-    """Whether the node marks a literal sentence, rather than translating a variable."""
-    called = isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
+def _marks(node: ast.Call) -> bool:
+    """Whether the call marks a literal sentence, rather than translating a variable."""
+    called = getattr(node.func, "id", "") in KEYWORDS
     return called and any(isinstance(argument, ast.Constant) for argument in node.args[:1])
 
 
@@ -104,7 +105,7 @@ def complaints(lang: str, wanted: Catalog) -> list[str]:
         if not message.id:
             continue
         entry = catalogue.get(message.id)
-        if entry is None or not all(forms(entry.string)):
+        if entry is None or not entry.string or not all(forms(entry.string)):
             found.append(f"{lang}: no translation of {message.id!r}")
         elif names(message.id) != names(entry.string):
             found.append(f"{lang}: other arguments in the translation of {message.id!r}")

@@ -153,6 +153,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
     """
     lock = HomeLock(home, take_home(home))
     try:
+        _check_accessible(home)
         os.chdir("/")  # the current folder may be deleted, and workers inherit it
         _log_to(home.log)
         _truncate_if_large(home.log.with_suffix(".out"))
@@ -163,10 +164,13 @@ def run(home: Home, parts: Parts | None = None) -> None:
 
 
 def take_home(home: Home) -> int:
-    """Lock the home for this process and return the lock's descriptor. Raises Busy, NotAllowed."""
+    """Lock the home for this process and return the lock's file descriptor. Raises Busy,
+    NotAllowed.
+    """
     try:
         private(home.root, parents=True)
         private(home.socket.parent)
+        _check_file(home.lock)
         lock = try_lock(home.lock)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -175,6 +179,25 @@ def take_home(home: Home) -> int:
         raise Busy("daemon.running", pid=_pid_in(home.lock), home=str(home.root))
     write_pid(lock)
     return lock
+
+
+def _check_accessible(home: Home) -> None:
+    """Raise NotAllowed for a file of the home without which no job can run, and that this user may
+    not read and write, such as one that a command under sudo has made.
+    """
+    database = home.database
+    parts = [database.with_name(database.name + end) for end in ("", "-wal", "-shm")]
+    for file in (home.log, home.lease(device()), *parts):
+        _check_file(file)
+
+
+def _check_file(file: Path) -> None:
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError as error:
+        raise NotAllowed("home.file_closed", path=str(file)) from error
+    except OSError:
+        pass  # missing, a folder, a disk that can only be read: what uses it says so
 
 
 def _pid_in(path: Path) -> int:

@@ -18,6 +18,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
 from safetraind.models.registry import Models, Source
 from safetraind.preflight.job_preflight import Foreseen
+from safetraind.processes.locks import claimed_soon
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
@@ -86,6 +87,7 @@ class Submission:
         model = request.spec.model
         source = await bounded(model, self._models.resolve, model)
         await bounded(output, check_not_reserved, output, home, source)
+        await bounded(output, output_folder.check_home, output, home.root)
         if request.after:
             self._controller.job(request.after)
         known = self._attached(request, output)
@@ -104,14 +106,18 @@ class Submission:
             if known is not None:
                 return known
             if request.fresh:  # only now: a refused request must not move anything
-                await bounded(output, output_folder.move_aside, output)
+                await move_aside(output)
             document = dataclasses.replace(document, forecast=foreseen.forecast)
             record = self._accept(document, output, request)
         return Accepted(record.job.id, "queued", foreseen.findings)
 
-    def check_retry(self, job_id: int) -> None:
-        """Raise Conflict where another live job uses the output folder."""
-        output = self._controller.record(job_id).output
+    async def check_going_on(self, job_id: int) -> None:
+        """Raise Conflict where another job uses the output folder, or has trained in it since."""
+        record, home = self._controller.record(job_id), self._controller.home.root
+        output = record.output
+        if not record.job.evaluates:  # of an evaluation, its worker's start tells
+            check = output_folder.check_not_replaced
+            await bounded(output, check, Path(output), job_id, home, record.document)
         for record in self._controller.store.by_output(output):
             if record.job.id != job_id and record.job.state not in FINAL:
                 raise Conflict("job.output_taken", id=record.job.id, output=output)
@@ -167,7 +173,7 @@ class Submission:
     def _continued(
         self, request: SubmitRequest, output: Path, document: JobDocument, *, begun: bool
     ) -> Accepted | None:
-        """Continue the training in the folder, by its job or, in another home, by a new one."""
+        """Continue the training in the folder, by its job or, where that is gone, by a new one."""
         if request.fresh:
             return None
         job_id = self._ended_job(output, document)
@@ -229,6 +235,14 @@ class Submission:
         )
 
 
+async def move_aside(output: Path) -> None:
+    """Move the training in the folder aside. Raises Busy where a worker is at it, and the errors of
+    `output_folder.move_aside`.
+    """
+    async with claimed_soon(output):
+        await bounded(output, output_folder.move_aside, output)
+
+
 def _can_continue(request: SubmitRequest, output: Path, document: JobDocument) -> bool:
     """Return whether the folder holds an unfinished training that this one may continue.
 
@@ -287,14 +301,17 @@ def checked_output(path: Path) -> Path:
 
 
 def check_not_reserved(output: Path, home: Home, model: Source) -> None:
-    """Raise InvalidInput for an output folder inside the home's own folders or the model's.
+    """Raise InvalidInput for an output folder inside a home's own folders, this one's or another's,
+    or the model's.
 
     Which files belong to safetrain or to a job is decided by their folder alone.
     """
-    root = home.root.resolve()
-    kept = (root / "runs", home.models.resolve(), home.learned.resolve())
-    if output == root or any(output.is_relative_to(folder) for folder in kept):
-        raise InvalidInput("path.ours", path=str(output))
+    others = (Home(folder) for folder in (output, *output.parents))
+    for one in (home, *(other for other in others if other.database.is_file())):
+        root = one.root.resolve()
+        kept = (root / "runs", one.models.resolve(), one.learned.resolve())
+        if output == root or any(output.is_relative_to(folder) for folder in kept):
+            raise InvalidInput("path.ours", path=str(output))
     if not model.hub and output.is_relative_to(Path(model.path).resolve()):
         raise InvalidInput("path.of_the_job", path=str(output), used=model.path)
 

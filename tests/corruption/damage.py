@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
@@ -12,7 +14,9 @@ from pathlib import Path
 DEEP = "[" * 200_000 + "]" * 200_000
 _HUGE_BYTES = 70 << 20  # more than any JSON file that is read
 _NOBODY = 65534
-EVERY = "SAFETRAIN_CORRUPTIONS"  # in the environment: every case, not a sample
+_CAPABILITIES = 0x20080522  # the version of Linux' structures, linux/capability.h
+# In the environment: "all" cases, a part of them as "2/4", or those of one kind; else a sample.
+WANTED = "SAFETRAIN_CORRUPTIONS"
 
 
 def flipped(path: Path) -> None:
@@ -71,8 +75,8 @@ def newer(path: Path) -> None:
 
 
 def of_another(path: Path) -> None:
-    """Another user's, who lets nobody read it. Root reads it all the same."""
-    path.chmod(0o600)
+    """Another user's, who lets nobody read it; where only root can do that, closed to all."""
+    path.chmod(0o600 if os.getuid() == 0 else 0)
     if os.getuid() == 0:
         os.chown(path, _NOBODY, _NOBODY)
 
@@ -91,8 +95,46 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 def cases(files: Sequence[str], sample: int) -> Iterator[tuple[str, str]]:
-    """Every file with every kind, or `sample` of them, always the same."""
+    """Every file with every kind, or one part of them, or `sample` of them, always the same."""
     found = [(file, kind) for file in files for kind in KINDS]
-    if not os.environ.get(EVERY):
+    wanted = os.environ.get(WANTED, "")
+    if not wanted:
         found = random.Random(20261128).sample(found, min(sample, len(found)))
+    elif "/" in wanted:
+        part, parts = map(int, wanted.split("/"))
+        found = found[part - 1 :: parts]
+    elif wanted != "all":
+        found = [case for case in found if case[1] == wanted]
     yield from found
+
+
+# Before a command of root's: what it runs may read and write what its owner may, and no more.
+UNPRIVILEGED = ("setpriv", "--bounding-set", "-all", "--") if os.getuid() == 0 else ()
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """In it, root may read and write what the owner of root's files may, and no more."""
+    if os.getuid() != 0:
+        yield
+        return
+    held = _capabilities()
+    _set_capabilities([0, held[1], held[2], 0, held[4], held[5]])
+    try:
+        yield
+    finally:
+        _set_capabilities(held)
+
+
+def _capabilities() -> list[int]:
+    """This thread's, as capget(2) tells them: effective, permitted, inheritable; twice 32 bits."""
+    words = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None).capget((ctypes.c_uint32 * 2)(_CAPABILITIES, 0), words):
+        raise OSError("capget")
+    return list(words)
+
+
+def _set_capabilities(words: Sequence[int]) -> None:
+    header, data = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0), (ctypes.c_uint32 * 6)(*words)
+    if ctypes.CDLL(None).capset(header, data):
+        raise OSError("capset")

@@ -16,7 +16,7 @@ import pytest
 
 from safetrain_shared.errors import Damaged, Incompatible, NoRoom, NotAllowed
 from safetrain_shared.jobs import JobSpec, JobState
-from tests.corruption.damage import KINDS, cases
+from tests.corruption.damage import KINDS, UNPRIVILEGED, cases
 from tests.daemon.conftest import PLAY
 from tests.daemon.test_accidents import read_result, result_of
 from tests.daemon.test_set_aside import state_of
@@ -107,7 +107,7 @@ def _damage(home: Path, file: str, kind: str) -> None:
 
 def _tried(place: Path, *, damaged_job: bool) -> str:
     """How it went. Raises AssertionError for what may not be."""
-    daemon = DaemonProcess(place / "home", PLAY)
+    daemon = DaemonProcess(place / "home", (*UNPRIVILEGED, *PLAY))
     outcome = "equal"
     try:
         if refusal := _refusal(daemon):

@@ -20,7 +20,7 @@ from safetrain_shared.events import Outcome
 from safetrain_shared.paths import RunFolder
 from safetraind.storage import event_file
 from safetraind.worker.training import train
-from tests.corruption.damage import KINDS, cases
+from tests.corruption.damage import KINDS, cases, unprivileged
 from tests.tiny import make_chat_data, make_tiny_model
 from tests.trainer.runs import Run, make_run
 
@@ -94,7 +94,8 @@ def _finished(run: Run, place: Path, file: str = "", kind: str = "") -> str:
         KINDS[kind](run.output / file)
     launch = {"role": "train", "attempt": 2, "seq_floor": 0, "boot_id": "test"}
     run.folder.launch.write_text(json.dumps(launch))
-    code = train.main([str(run.folder.root)])
+    with unprivileged():
+        code = train.main([str(run.folder.root)])
     return _last_word(run.folder) if code == 0 else f"exit {code}"
 
 

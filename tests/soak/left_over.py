@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetrain_shared.paths import Home
-from safetraind.processes.locks import is_held, try_lock_folder
+from safetraind.processes.locks import is_held
+from safetraind.storage.folder_lock import try_lock_folder
 from tests.harness import DaemonProcess, wait_for
 
 _EPHEMERAL = re.compile(r"[a-z]+-\d+-\d+-\d+|serve")

@@ -50,6 +50,9 @@ DROPS_SYSTEM = CHAT_TEMPLATE.replace(
 DROPS_TOOL_RESULTS = TOOLS.replace(
     "{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}"
 )
+BACKWARDS = CHAT_TEMPLATE.replace("in messages %}", "in messages | reverse %}")
+TWICE = CHAT_TEMPLATE + CHAT_TEMPLATE
+ESCAPES = CHAT_TEMPLATE.replace("message['content']", "(message['content'] | tojson)")
 NO_END = CHAT_TEMPLATE.replace("<|im_end|>", "")
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 

@@ -89,7 +89,7 @@ class Job:
 
         job = self.refresh()._message
         path = Path(absolute(output)) if output else default_path(job, self._daemon.host)
-        questions = default_questions(job) if answers else []
+        questions = default_questions(job, self._daemon.host) if answers else []
         html = make_report(self._daemon, job, questions, lambda _text: None)
         write_files({path: html.encode()})
         return path

@@ -135,9 +135,9 @@ def value_text(value: object) -> str:
 def expected(plan: Plan) -> Iterator[str]:
     """Yield how long the training is expected to take, where that is known."""
     if plan.expected_seconds:
-        text = _("Duration: about {time} for {steps} steps")
-        steps = i18n.integer(plan.total_steps)
-        yield text.format(time=i18n.duration(plan.expected_seconds), steps=steps)
+        text = _("Duration: about {time} for {steps:int} {steps:|step|steps}")
+        args = {"time": i18n.duration(plan.expected_seconds), "steps": plan.total_steps}
+        yield i18n.format_text(text, args)
 
 
 def _place(finding: Finding) -> str:

@@ -9,7 +9,7 @@ from safetrain.views.job import short_path
 from safetrain.views.labels import sign
 from safetrain_proto.v1.data_pb2 import Prepared, PrepareEvent, PrepareGuess
 from safetrain_shared.findings import Status
-from safetrain_shared.i18n import integer
+from safetrain_shared.i18n import format_text, integer
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.wire import finding_from_wire
@@ -55,8 +55,8 @@ def _prepared(prepared: Prepared, *, with_next_command: bool) -> list[str]:
     folder = short_path(prepared.output)
     for name, count in sorted(prepared.counts.items()):
         if count:
-            text = _("{path}: {count} samples")
-            text = text.format(path=f"{folder}/{name}", count=integer(count))
+            text = _("{path}: {count:int} {count:|sample|samples}")
+            text = format_text(text, {"path": f"{folder}/{name}", "count": count})
             lines.append(f"{sign(Status.PASSED)} {text}")
     if with_next_command and prepared.counts.get("train.jsonl"):
         lines.append("  " + shlex.join(["safetrain", "submit", folder]))

@@ -8,7 +8,7 @@ from itertools import groupby
 from safetrain.views.labels import sign
 from safetrain_proto.v1.models_pb2 import SuggestedModel, SuggestModelsResponse
 from safetrain_shared.findings import Status
-from safetrain_shared.i18n import duration, integer, size, translate
+from safetrain_shared.i18n import duration, format_text, size, translate
 from safetrain_shared.i18n import marked as _
 
 CLASSES = {
@@ -29,11 +29,14 @@ def suggestion_lines(found: SuggestModelsResponse) -> Iterator[str]:
 
 
 def suggestion_notes(found: SuggestModelsResponse) -> Iterator[str]:
-    """What the models were judged by, a sentence each."""
-    yield translate(
-        "For {samples} samples of up to {longest} tokens, counted by their bytes, and {room} for "
-        "arrays; nothing was run: preflight measures."
-    ).format(samples=integer(found.samples), longest=integer(found.longest), room=size(found.room))
+    """Yield what the models were judged by, a sentence each."""
+    text = translate(
+        "For {samples:int} {samples:|sample|samples} of up to {longest:int} "
+        "{longest:|token|tokens}, counted by their bytes, and {room:bytes} for arrays; "
+        "nothing was run: preflight measures."
+    )
+    args = {"samples": found.samples, "longest": found.longest, "room": found.room}
+    yield format_text(text, args)
     if found.speed_of:
         text = translate("Times are scaled from the speed of {model}, measured on this machine.")
         yield text.format(model=found.speed_of)
@@ -74,7 +77,7 @@ def _languages(model: SuggestedModel) -> str:
         return translate("made for the Portuguese of Portugal")
     if not model.languages:
         return translate("languages not named")
-    text = translate("{count} languages, Portuguese too")
+    text = translate("{count:int} {count:|language|languages}, Portuguese too")
     if not model.portuguese:
-        text = translate("{count} languages")
-    return text.format(count=integer(model.languages))
+        text = translate("{count:int} {count:|language|languages}")
+    return format_text(text, {"count": model.languages})

@@ -7,15 +7,15 @@ it too, and it is free once the last of them has died. No pid is ever trusted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
-import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from safetrain_shared.errors import Busy
 from safetraind.storage.bounded_read import bounded
-
-log = logging.getLogger(__name__)
+from safetraind.storage.folder_lock import try_lock_folder
 
 _PATIENCE_SECONDS = 0.5
 _PATIENCE = 25  # tries
@@ -49,24 +49,6 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def try_lock_folder(folder: Path) -> int | None:
-    """Lock the folder itself, so that no lock file is left in it. Raises OSError.
-
-    A missing folder is made. Return a close-on-exec descriptor that holds the lock; None where
-    another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError as error:  # a network disk may know no locks of folders
-        log.warning("%s cannot be locked: %s", folder, error)
-    return descriptor
-
-
 async def lock_folder_soon(folder: Path) -> int | None:
     """Call `try_lock_folder` for half a second at most; None where another process holds the lock.
 
@@ -83,6 +65,23 @@ async def lock_folder_soon(folder: Path) -> int | None:
             return descriptor
         await asyncio.sleep(_PATIENCE_SECONDS / _PATIENCE)
     return None
+
+
+@contextlib.asynccontextmanager
+async def claimed_soon(folder: Path) -> AsyncIterator[None]:
+    """Keep a folder for this process while the block runs; one that is missing is not made.
+
+    Raises Busy where another process, of this home or another, has it; OSError, NoRoom.
+    """
+    there = await bounded(folder, folder.is_dir)
+    descriptor = await lock_folder_soon(folder) if there else None
+    if there and descriptor is None:
+        raise Busy("folder.busy", path=str(folder))
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 async def retry_briefly(take: Callable[[], int | None]) -> int | None:

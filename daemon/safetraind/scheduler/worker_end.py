@@ -33,6 +33,10 @@ ATTEMPTS_WITHOUT_PROGRESS = 3
 _TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "job.output_busy"})
 
 
+# No other try can succeed.
+_LASTING = frozenset({"job.output_replaced"})
+
+
 def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
     """Decide the job's next state by its worker's end: done, paused, waiting, resting, failed or
     tried again.
@@ -69,6 +73,8 @@ def launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
         return released(*fulfil_intent(scheduler, job))
     if trigger.cause.code in _TEMPORARY:
         return released(*held_until_resources(scheduler, job, trigger.cause))
+    if trigger.cause.code in _LASTING:
+        return released(*moved(scheduler, job, JobState.FAILED, trigger.cause))
     failures = job.attempts_without_progress + 1
     job = dataclasses.replace(job, attempts_without_progress=failures)
     if failures >= ATTEMPTS_WITHOUT_PROGRESS:

@@ -101,6 +101,8 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         if not folder:  # raises NotFound where there is none
             folder = str(own_adapter(trained, request.checkpoint)) if request.checkpoint else ""
             own_adapter(trained, request.checkpoint)
+        elif trained.replaced_by is not None:  # its answers would lie in another's folder
+            own_adapter(trained)
         asked = EvaluationSpec(
             job=trained.id,
             questions=str(questions),

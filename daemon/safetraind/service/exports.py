@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetraind.service.adapter_choice import job_with_adapter
 from safetraind.service.error_mapping import guarded
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.export_folder import check_free, partial_of
+from safetraind.storage.folder_lock import remove_unclaimed
 from safetraind.submission import checked_output
 from safetraind.worker_messages.export_messages import (
     EXPORT,
@@ -44,7 +44,9 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
     async def Run(  # noqa: N802
         self, request: exports_pb2.ExportRequest, context: Any
     ) -> AsyncIterator[exports_pb2.ExportEvent]:
-        """Stream progress, and last the exported model."""
+        """Stream progress, and last the exported model. Raises Busy where the GPU is held and the
+        request does not wait.
+        """
         work = await bounded(request.output, self._work, request)
         yield _progress(WorkerProgress("queue"))
         lease = await self._controller.borrow_lease(wait=request.wait)
@@ -62,7 +64,7 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             os.close(lease)
-            shutil.rmtree(partial_of(Path(work.output)), ignore_errors=True)
+            remove_unclaimed(partial_of(Path(work.output)))  # of a worker that was killed
 
     def _work(self, request: exports_pb2.ExportRequest) -> ExportRequest:
         """Return the worker's request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import jobs_pb2, jobs_pb2_grpc
@@ -14,6 +15,7 @@ from safetrain_shared.jobs import FINAL
 from safetrain_shared.wire import finding_to_wire, spec_from_wire, state_to_wire
 from safetraind.controller.controller import Controller
 from safetraind.job_view import QueueView, view
+from safetraind.processes.locks import claimed_soon
 from safetraind.scheduler import triggers
 from safetraind.service.error_mapping import guarded
 from safetraind.service.job_pages import page_of
@@ -95,6 +97,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self, request: jobs_pb2.JobRequest, context: Any
     ) -> jobs_pb2.Job:
         """Put a paused job at the head of the queue."""
+        await self._submission.check_going_on(request.id)
         return self._request(request.id, triggers.ResumeAsked(request.id))
 
     @guarded
@@ -107,7 +110,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     @guarded
     async def Retry(self, request: jobs_pb2.JobRequest, context: Any) -> jobs_pb2.Job:  # noqa: N802
         """Queue a failed or cancelled job again."""
-        self._submission.check_retry(request.id)
+        await self._submission.check_going_on(request.id)
         return self._request(request.id, triggers.RetryAsked(request.id))
 
     @guarded
@@ -121,7 +124,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     async def Remove(  # noqa: N802
         self, request: jobs_pb2.RemoveJobRequest, context: Any
     ) -> jobs_pb2.RemoveJobResponse:
-        """Remove a job that has ended. With `files`, delete its files too.
+        """Remove a job that has ended. With `files`, delete its files too. Raises Busy where a
+        worker is at them.
 
         A verdict stays, since it belongs to the training.
         """
@@ -130,7 +134,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         if request.files and job.state in FINAL and not job.evaluates:
             home = self._controller.home.root
             remove = output_folder.remove
-            kept = await bounded(output, remove, output, request.id, home, seconds=SLOW_SECONDS)
+            async with claimed_soon(Path(output)):
+                kept = await bounded(output, remove, output, request.id, home, seconds=SLOW_SECONDS)
         self._controller.request(triggers.Removed(request.id))
         return jobs_pb2.RemoveJobResponse(kept=kept)
 

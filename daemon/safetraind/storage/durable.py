@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     is then untouched.
     """
     new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = _opened(new)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -32,6 +33,30 @@ def write_text(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _opened(new: Path) -> int:
+    """Open a temporary file of ours for writing, in place of whatever is left at its path."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        return os.open(new, flags, 0o600)
+    except (IsADirectoryError, PermissionError):  # the name is ours, whoever took it
+        clear(new)
+        return os.open(new, flags, 0o600)
+
+
+def clear(path: Path) -> None:
+    """Remove what has a name that is ours: a file, or a folder with all in it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # of a folder: EISDIR, on macOS EPERM
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in a folder of ours. Raises OSError where it cannot be listed."""
+    for left in folder.iterdir():
+        clear(left)
 
 
 def write_json(path: Path, value: Any) -> None:

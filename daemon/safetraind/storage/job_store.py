@@ -20,6 +20,7 @@ from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetrain_shared.paths import Home
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents
+from safetraind.storage.durable import clear
 from safetraind.storage.job_document import JobDocument, ModelSource
 from safetraind.storage.rebuilt_record import rebuild
 from safetraind.storage.record import Record
@@ -74,6 +75,8 @@ class JobStore:
         try:
             self._connect()
             self._migrate(migrations)
+            self._db.execute("BEGIN IMMEDIATE")  # what can be read may still refuse to be written
+            self._db.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
 
@@ -379,7 +382,7 @@ class _Transaction:
 
 def _copy(database: sqlite3.Connection, path: Path) -> None:
     """Write the content of a database into a file of its own, for this user alone."""
-    path.unlink(missing_ok=True)
+    clear(path)
     path.touch(mode=0o600)
     with contextlib.closing(sqlite3.connect(path)) as copy:
         database.backup(copy)

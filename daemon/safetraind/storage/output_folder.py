@@ -42,6 +42,13 @@ _CHECKPOINT = re.compile(r"\.?checkpoint_epoch_\d+_step_\d+(\.partial)?")
 _IN_CHECKPOINT = (*_IN_FOLDERS[ADAPTERS], "optimizer.safetensors", "state.json")
 
 
+def check_home(output: Path, home: Path) -> None:
+    """Raise Conflict where the folder holds a training of another home."""
+    state = training_state.read(output)
+    if state is not None and (other := state.other_home(home)):
+        raise Conflict("job.output_of_other_home", output=str(output), id=state.job, home=other)
+
+
 def examine(output: Path, document: JobDocument) -> TrainingState | None:
     """Return the training in the folder that the job of `document` would continue.
 
@@ -56,6 +63,25 @@ def examine(output: Path, document: JobDocument) -> TrainingState | None:
     if state.fingerprint != document.fingerprint:
         raise _differing(output, state, document)
     return state
+
+
+def check_not_replaced(
+    output: Path, job_id: int, home: Path, document: JobDocument | None = None
+) -> None:
+    """Raise Conflict where the folder holds by now the training of another job, or of another home.
+
+    One that the training of `document` can continue, by its fingerprint, is no such.
+    """
+    state = training_state.read(output)
+    if state is None or state.belongs_to(job_id, home):
+        return
+    if state.other_home(home):
+        document = None
+    same = document is not None and state.fingerprint == document.fingerprint
+    if not same or state.state == "succeeded":
+        owner = state.home or str(home)
+        where = str(output)
+        raise Conflict("job.output_replaced", output=where, id=job_id, other=state.job, home=owner)
 
 
 def _differing(output: Path, state: TrainingState, document: JobDocument) -> Conflict:

@@ -64,6 +64,7 @@ def publish(checkpoint: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ADAPTER_FILES:
         new = folder / f".{name}.new"
+        durable.clear(new)
         shutil.copyfile(checkpoint / name, new)
         durable.sync_path(new)
         new.replace(folder / name)

@@ -22,6 +22,7 @@ from safetraind.storage.rebuilt_record import rebuild, run_numbers
 log = logging.getLogger(__name__)
 _DAY = 24 * 3600.0
 _LOOK_SECONDS = 3600.0
+_AGAIN_SECONDS = 60.0  # after an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class DailyBackup:
                 return  # there is no job yet
             self._due = time.monotonic() + _LOOK_SECONDS
         except OSError as error:
+            self._due = time.monotonic() + _AGAIN_SECONDS
             log.warning("the daily backup could not be written: %s", error)
 
 

@@ -47,11 +47,15 @@ class TrainingState:
 
         The number decides where an older version named no home, and where the home was moved.
         """
-        if self.job != job_id:
-            return False
-        named = Home(Path(self.home))
-        moved = not self.home or not named.database.exists()
-        return moved or os.path.realpath(self.home) == os.path.realpath(home)
+        return self.job == job_id and not self.other_home(home)
+
+    def other_home(self, home: Path) -> str:
+        """Return the home whose training it is, where that is there and is another than `home`;
+        else nothing.
+        """
+        there = bool(self.home) and Home(Path(self.home)).database.exists()
+        same = os.path.realpath(self.home) == os.path.realpath(home)
+        return self.home if there and not same else ""
 
 
 def read(output: Path) -> TrainingState | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from safetrain.commands.common.job_selection import EXIT_CODES
+from safetrain.commands.common.job_selection import EXIT_CODES, output_here
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
@@ -71,7 +71,8 @@ class Reporting:
             return
         from safetrain.tensorboard import open_writer
 
-        folder = absolute(self.log_dir) if self.log_dir else f"{job.spec.output}/{TENSORBOARD}"
+        default = str(output_here(session, job) / TENSORBOARD)
+        folder = absolute(self.log_dir) if self.log_dir else default
         with open_writer(Path(folder) / f"job-{job.id}") as writer:
             text = _("See the curves with: tensorboard --logdir {path}")
             session.note(text.format(path=short_path(folder)))

@@ -17,7 +17,7 @@ import mlx_lm
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import InvalidInput, NoRoom, SafetrainError, error_to_dict
-from safetraind.storage.durable import sync_folder
+from safetraind.storage.durable import clear, sync_folder
 from safetraind.storage.manifest import sha256, write_manifest
 from safetraind.worker.convert.gguf_reader import Gguf, model_config, model_weights, read_gguf
 from safetraind.worker.convert.gguf_tokenizer import build_tokenizer, tokenizer_config
@@ -42,7 +42,7 @@ def convert_gguf(
     """
     report = progress or (lambda _phase, _done: None)
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    clear(partial)
     partial.mkdir(parents=True)
     try:
         report("converting", 0.0)
@@ -72,7 +72,9 @@ def working_type() -> mx.Dtype:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert, printing JSON lines: progress, and an error as class, code and arguments."""
+    """Convert, printing JSON lines: progress, and an error as class, code and arguments. Return the
+    exit code, 0 for success.
+    """
     mx.set_default_device(mx.cpu)
     gguf, folder, *documents = map(Path, arguments)
     try:
@@ -114,7 +116,7 @@ def _check(folder: Path) -> None:
 def _replace(partial: Path, folder: Path) -> None:
     """Replace `folder` by `partial`; at every moment there is a complete folder or none."""
     old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    clear(old)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)

@@ -32,6 +32,7 @@ from safetraind.worker.time_limit import TimeLimitReached, time_limit
 
 # A template takes milliseconds; one that takes so long may never end.
 SAMPLE_SECONDS = 5.0
+_MOST_SPECIAL = 64  # of a tokenizer's special tokens: some have hundreds that are reserved
 _MESSAGE_SECONDS = 0.1  # each answer is marked and rendered again
 
 
@@ -130,7 +131,7 @@ class Encoder:
         options = template_options(self.thinking)
         rendering = _rendered(self.tokenizer, messages, sample.get("tools"), options)
         turns = answers(rendering)
-        problems = compare(rendering, turns)
+        problems = [*compare(rendering, turns), *_control_tokens(self.tokenizer, messages)]
         shortened = _without_thinking(problems) if self.thinking == KEEP else ()
         tokens, places = _tokenized(self.tokenizer, rendering.text)
         learned = [not self.mask_prompt] * len(tokens)
@@ -161,6 +162,9 @@ class Encoder:
             problems.append(Problem("data.doubled_token", Status.WARNING, args))
             kept = [n for n in range(len(tokens)) if n not in set(twice)]
             tokens, learned = [tokens[n] for n in kept], [learned[n] for n in kept]
+        if _unknown(tokenizer, tokens):
+            args = {"token": shown(str(tokenizer.unk_token))}
+            problems.append(Problem("data.unknown_token", Status.WARNING, args))
         beyond = max(tokens, default=0)
         if 0 < self.vocabulary <= beyond:
             token = shown(str(tokenizer.convert_ids_to_tokens(beyond)))
@@ -169,6 +173,31 @@ class Encoder:
         if not any(learned[1:]):
             problems.append(Problem("data.nothing_learned", Status.WARNING))
         return Encoded(line, tokens, learned, tuple(problems))
+
+
+def _control_tokens(tokenizer: TokenizerWrapper, messages: list[Message]) -> Iterator[Problem]:
+    """Yield a problem for the first message whose text holds a token that ends or begins turns.
+
+    One at its end is no fault: it is learned once.
+    """
+    tokens = [token for token in tokenizer.all_special_tokens if token][:_MOST_SPECIAL]
+    for place, message in enumerate(messages, 1):
+        content = content_of(message).rstrip()
+        for token in tokens:
+            if token in content and token in content.removesuffix(token):
+                args: dict[str, ArgValue] = {"place": place, "token": shown(token)}
+                yield Problem("data.control_token", Status.WARNING, args)
+                return
+
+
+def _unknown(tokenizer: TokenizerWrapper, tokens: list[int]) -> bool:
+    """Return whether the token for what the tokenizer does not know is among them.
+
+    Where it is the token of an end or a beginning too, none says.
+    """
+    unknown = tokenizer.unk_token_id
+    others = {tokenizer.bos_token_id, tokenizer.pad_token_id, *tokenizer.eos_token_ids}
+    return unknown is not None and unknown not in others and unknown in tokens
 
 
 def _refuse_differing(path: str, encoded: Encoded) -> None:

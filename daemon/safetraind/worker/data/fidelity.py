@@ -13,21 +13,23 @@ from typing import Any
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Status
 from safetraind.worker.data.rendering import Answer, Message, Rendering, changed, marker
-from safetraind.worker.data.schema import Problem, content_of, shown
+from safetraind.worker.data.schema import OPENING_ROLES, Problem, content_of, shown
 from safetraind.worker.data.thinking import REASONING, opens_thinking
 
 
 def compare(rendering: Rendering, answers: Iterable[Answer]) -> list[Problem]:
     """Return the differences in the order of the messages."""
     by_place = {answer.place: answer for answer in answers}
-    problems = [*misprints(rendering), *_dropped_tools(rendering)]
-    unwritten = _unwritten(rendering)
+    marked = _marked(rendering)
+    problems = [*misprints(rendering), *_dropped_tools(rendering), *_misplaced(rendering, marked)]
+    unwritten = _unwritten(rendering, marked)
     for place, message in enumerate(rendering.messages):
         if place in by_place:
             problems += _compare_answer(rendering, message, by_place[place])
         elif place in unwritten:
             args = {"place": place + 1, "role": message["role"]}
             problems.append(Problem("data.message_dropped", Status.WARNING, args))
+        problems += _compare_name(rendering, message, place)
     return problems
 
 
@@ -87,17 +89,63 @@ def _dropped_tools(rendering: Rendering) -> list[Problem]:
     return [Problem("data.tools_dropped", Status.WARNING, {"name": shown(dropped[0])})]
 
 
-def _unwritten(rendering: Rendering) -> set[int]:
-    """Return the messages other than answers whose content is not in the text."""
-    messages, signs = list(rendering.messages), {}
+def _marked(rendering: Rendering) -> str:
+    """Return the text of the conversation with a marker on each side of every content; only behind
+    an answer's, which a template may cut at its beginning.
+    """
+    messages = list(rendering.messages)
     for place, message in enumerate(messages):
-        content = message.get("content")
-        if message["role"] != "assistant" and isinstance(content, str) and content.strip():
-            signs[place] = marker(2 * place), marker(2 * place + 1)
-            messages[place] = {**message, "content": content.join(signs[place])}
-    marked = rendering.again(messages) or ""
-    doubtful = [p for p, pair in signs.items() if not all(sign in marked for sign in pair)]
+        if content := _text_of(message):
+            before = "" if message["role"] == "assistant" else marker(2 * place)
+            messages[place] = {**message, "content": f"{before}{content}{marker(2 * place + 1)}"}
+    return rendering.again(messages) or ""
+
+
+def _text_of(message: Message) -> str:
+    """Return the content of a message, where it is a text that is not blank; else nothing."""
+    content = message.get("content")
+    return content if isinstance(content, str) and content.strip() else ""
+
+
+def _misplaced(rendering: Rendering, marked: str) -> Iterator[Problem]:
+    """Yield a problem for turns that the template writes twice, or in another order. Where it puts
+    a system message is its own affair.
+    """
+    highest = -1
+    for place, message in enumerate(rendering.messages):
+        sign = marker(2 * place + 1)
+        if message["role"] in OPENING_ROLES or not _text_of(message) or sign not in marked:
+            continue
+        args: dict[str, ArgValue] = {"place": place + 1}
+        if marked.count(sign) > 1:
+            yield Problem("data.message_twice", Status.WARNING, args)
+            return
+        if marked.index(sign) < highest:
+            yield Problem("data.reordered", Status.WARNING, args)
+            return
+        highest = marked.index(sign)
+
+
+def _unwritten(rendering: Rendering, marked: str) -> set[int]:
+    """Return the messages other than answers whose content is not in the text as it is."""
+    signed = {
+        place: f"{marker(2 * place)}{content}{marker(2 * place + 1)}"
+        for place, message in enumerate(rendering.messages)
+        if message["role"] != "assistant" and (content := _text_of(message))
+    }
+    doubtful = [place for place, text in signed.items() if text not in marked]
     return {place for place in doubtful if not _is_written(rendering, place)}
+
+
+def _compare_name(rendering: Rendering, message: Message, place: int) -> Iterator[Problem]:
+    """Yield a problem for the name of who speaks, where the template leaves it out. Of a tool's
+    result, the call before it has the name.
+    """
+    name = message.get("name")
+    if message["role"] == "tool" or not isinstance(name, str) or name in rendering.text:
+        return
+    args: dict[str, ArgValue] = {"key": "name", "place": place + 1}
+    yield Problem("data.foreign_key_of_message", Status.WARNING, args)
 
 
 def _is_written(rendering: Rendering, place: int) -> bool:

@@ -40,8 +40,20 @@ _FOREIGN = frozenset(
     | {"train_detail", "training", "chosen", "rejected", "images", "image", "videos", "audios"}
     | {"function_call", "functions", "input_ids", "attention_mask", "assistant_masks", "response"}
     | {"prefix", "partial", "ignore", "skip", "kto_tag", "rating", "reward", "advantage"}
+    | {"end_turn", "recipient", "channel", "refusal", "audio"}
 )
-_FOREIGN_OF_SAMPLE = _FOREIGN | {"system", "weight", "train", "instruction", "output", "history"}
+_FOREIGN_OF_SAMPLE = (
+    _FOREIGN
+    | {"system", "weight", "train", "instruction", "input", "output", "history", "context"}
+    | {"documents", "chat_template_kwargs", "add_generation_prompt", "tool_choice", "suffix"}
+    | {"parallel_tool_calls", "response_format"}
+)
+_OTHER_FORMATS = {
+    "completions": ("messages", "text"),
+    "chat": ("prompt", "completion", "text"),
+    "tools": ("prompt", "completion", "text"),
+    "text": ("prompt", "completion"),
+}
 _FOREIGN_BEGINNING = ("train_on_", "loss_", "mask_")
 # A line's findings end here: a line may hold a hundred thousand bad messages.
 _MOST_MESSAGES_NAMED = 8
@@ -89,7 +101,7 @@ def form_of(sample: Sample) -> str:
 
 def judge(sample: Sample, form: str) -> list[Problem]:
     """Return the problems of a sample of format `form`; empty for a good one."""
-    foreign = _judge_keys(sample) if len(sample) > 1 else []
+    foreign = _judge_keys(sample, form) if len(sample) > 1 else []
     if form == "chat" and is_plain(sample["messages"]):
         return foreign
     if form == "text":
@@ -242,10 +254,17 @@ def _wrong_weight(message: Mapping[str, Any]) -> dict[str, ArgValue]:
     return {}
 
 
-def _judge_keys(sample: Sample) -> list[Problem]:
-    """Return problems for keys of the sample that have a meaning to other trainers."""
+def _judge_keys(sample: Sample, form: str) -> list[Problem]:
+    """Return problems for keys of the sample that have a meaning to other trainers, or in another
+    format.
+    """
     foreign = (key for key in sample if key in _FOREIGN_OF_SAMPLE or _begins_foreign(key))
-    return [_foreign(key, 0) for key in islice(foreign, _MOST_KEYS_NAMED)]
+    problems = [_foreign(key, 0) for key in islice(foreign, _MOST_KEYS_NAMED)]
+    others = next((key for key in _OTHER_FORMATS[form] if key in sample), None)
+    if others is not None:
+        args: dict[str, ArgValue] = {"key": others, "form": form}
+        problems.append(Problem("data.two_formats", Status.WARNING, args))
+    return problems
 
 
 def _judge_keys_of(messages: list[dict[str, Any]]) -> list[Problem]:

@@ -22,8 +22,9 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Blocked, InvalidInput
 from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind import host
-from safetraind.storage.durable import sync_folder
+from safetraind.storage.durable import empty, sync_folder
 from safetraind.storage.export_folder import check_free, check_room, partial_of
+from safetraind.storage.folder_lock import temporary
 from safetraind.storage.manifest import NAME as MANIFEST
 from safetraind.storage.manifest import write_manifest
 from safetraind.worker.exchange import Tell, answer, read_request
@@ -70,14 +71,14 @@ def export(request: ExportRequest, tell: Tell) -> Exported:
     """Write the output folder, which must be empty or missing, and return its description.
 
     The files are written to a folder beside it, which is renamed once the fused model was found to
-    answer as the adapter does. Raises Conflict where the output is taken, Blocked where there is
-    too little memory or the fused model differs, NoRoom, and what loading raises.
+    answer as the adapter does. Raises Conflict where the output is taken, Busy where another
+    process writes it, Blocked where there is too little memory or the fused model differs, NoRoom,
+    and what loading raises.
     """
     output = Path(request.output)
     check_free(output)
     unfinished = partial_of(output)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with temporary(unfinished):
         tell(WorkerProgress("loading", 0.0))
         result = _Exporter(request, tell, unfinished).run()
         about = to_plain(request.about) if request.about else {}
@@ -87,8 +88,6 @@ def export(request: ExportRequest, tell: Tell) -> Exported:
         unfinished.rename(output)
         sync_folder(output.parent)
         return _with_final_paths(result, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass
@@ -112,7 +111,9 @@ class _Exporter:
         return dataclasses.replace(result, gguf=gguf, modelfile=has_modelfile)
 
     def _progress(self, phase: str, done: float) -> None:
-        """Tell the phase (loading, asking, fusing, checking, gguf) and the total progress."""
+        """Report the phase (loading, asking, fusing, checking, gguf) and the total progress, 0 to
+        1.
+        """
         self.tell(WorkerProgress(phase, done))
 
     def _reference(self) -> tuple[Reference, bool]:
@@ -145,8 +146,7 @@ class _Exporter:
         loaded = self._load(dequantize=False)
         self._check_resources(fused_bytes(loaded.model, bits=bits, dequantize=dequantize))
         config = fuse(loaded.model, loaded.config, bits=bits, dequantize=dequantize)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty(self.folder)
         save_model(self.folder, loaded.model, donate_model=True)
         save_config(config, self.folder / "config.json")
         _copy_other_files(loaded.folder, self.folder)

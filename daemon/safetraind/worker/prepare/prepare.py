@@ -21,6 +21,7 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import PREPARED
 from safetraind.storage import documents
 from safetraind.storage.durable import write_json
+from safetraind.storage.folder_lock import claimed
 from safetraind.storage.manifest import sha256
 from safetraind.worker.data.duplicate_index import Repeats
 from safetraind.worker.data.schema import form_of as training_form
@@ -57,7 +58,9 @@ _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare as the run folder asks. Problems of the files are a result, not a failure."""
+    """Prepare the files that the request in the run folder `arguments[0]` names. Return 0: problems
+    of the files are a result.
+    """
     request = read_request(arguments[0], PREPARE.name, PrepareRequest)
     answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0
@@ -82,7 +85,10 @@ class Preparation:
         self._refuse_foreign()
         sources, weights = self._sources()
         forms = [self._guess(source) for source in sources]
-        self._output.mkdir(parents=True, exist_ok=True)
+        with claimed(self._output):
+            return self._written(sources, weights, forms)
+
+    def _written(self, sources: list[Source], weights: list[float], forms: list[Form]) -> Prepared:
         with SampleStore(self._output) as self._store:
             for source, form, weight in zip(sources, forms, weights, strict=True):
                 self._gather(source, form, weight)

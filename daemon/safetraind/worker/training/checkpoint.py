@@ -45,7 +45,7 @@ class Checkpoints:
         self._base = base_weights.facts(Path(self._model))
         self._damaged: set[str] = set()  # the names of those whose hashes were found wrong
         for left in self._output.glob(f".checkpoint_*{_PARTIAL}"):  # by a kill while saving
-            shutil.rmtree(left, ignore_errors=True)
+            durable.clear(left)
 
     def save(self, stepper: Stepper, progress: RunPosition) -> Path:
         """Write the checkpoint of the run's position, then drop those no longer to be kept.
@@ -54,14 +54,14 @@ class Checkpoints:
         """
         target = self._output / checkpoint_name(progress.epoch, progress.step_in_epoch)
         partial = target.with_name(f".{target.name}{_PARTIAL}")
-        shutil.rmtree(partial, ignore_errors=True)
+        durable.clear(partial)
         partial.mkdir(parents=True)
         try:
             self._fill(partial, stepper, progress)
-            shutil.rmtree(target, ignore_errors=True)  # there only after a step back, or damaged
+            durable.clear(target)  # there only after a step back, or damaged
             partial.rename(target)
         except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
+            durable.clear(partial)
             raise
         durable.sync_folder(self._output)
         self._damaged.discard(target.name)
@@ -95,6 +95,14 @@ class Checkpoints:
         """Yield the run's checkpoints, each with its damaged files, or None without a manifest."""
         for folder in self._own():
             yield folder, self._examined(folder)
+
+    def load_newest(self, stepper: Stepper) -> RunPosition | None:
+        """Restore from the newest whole checkpoint; return None where there is none. Raises as
+        `load`.
+        """
+        whole = (folder for folder, damaged in self.newest_first() if damaged == [])
+        newest = next(whole, None)
+        return None if newest is None else self.load(newest, stepper)
 
     def is_whole(self, name: str) -> bool:
         """Return whether the checkpoint of that name exists and matches its manifest's hashes."""
