@@ -19,6 +19,7 @@ from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.i18n import (
     LANGUAGES,
+    format_text,
     integer,
     language,
     marked,
@@ -64,6 +65,7 @@ class Renderer:
         )
         self._environment.globals.update(
             _=translate,
+            format_text=format_text,
             send=self._send,
             size=size,
             integer=integer,
