@@ -159,6 +159,10 @@ bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 see
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
 
+bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-up simulated over real links
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
+
 bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
 	$(BIN)/python -m benchmarks.bench_settings
 

@@ -1,13 +1,14 @@
 """The heartbeat of a rank: what it is doing, and for how long to wait until it says more.
 
 A sum over the ranks needs all of them, so one that hangs stops them all: the training hangs once
-the patience of each rank's last beat is over. `processes.rank_group` judges it.
+the patience of each rank's last beat is over. `processes.rank_watch` judges it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import deque
 
@@ -22,6 +23,7 @@ FIRST_SECONDS = 600.0  # until two steps are done: their kernels are compiled
 PHASE_SECONDS = 3600.0  # loading, evaluating, answering: nothing of them was measured
 JOINING_SECONDS = 120.0  # until the ranks are connected: MLX itself gives up after 31
 _LAST_STEPS = 50
+_FOOTPRINT_SECONDS = 2.0  # between two looks at the footprint: Linux adds up its pages for each
 
 
 class Heartbeat:
@@ -34,6 +36,7 @@ class Heartbeat:
         self._seconds: deque[float] = deque(maxlen=_LAST_STEPS)
         self._since = time.monotonic()
         self._computing = self._waiting = 0.0
+        self._footprint, self._footprint_at = 0, -math.inf
 
     def phase(self, phase: str) -> None:
         """Say what the worker does: one of `events.PHASES`, or `joining`."""
@@ -59,15 +62,18 @@ class Heartbeat:
         self._beat("ended", 0, 0.0)
 
     def _beat(self, state: str, step: int, seconds: float) -> None:
+        now = time.monotonic()
+        if now - self._footprint_at >= _FOOTPRINT_SECONDS:
+            self._footprint, self._footprint_at = memory_limits.own_footprint(), now
         beat = Beat(
             state,
-            time.monotonic(),
+            now,
             seconds,
             step,
             self._computing,
             self._waiting,
             memory_limits.peak(),
-            memory_limits.own_footprint(),
+            self._footprint,
         )
         new = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from safetrain_shared.errors import Broken
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.heartbeat import Heartbeat
+from safetraind.worker.training.outcome import is_out_of_memory
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 
@@ -154,6 +155,8 @@ class Ranks:
             total = mx.distributed.all_sum(vector, group=self._group, stream=mx.cpu)
             mx.eval(total)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise RankLost(str(error)) from error
         return total
 
