@@ -127,7 +127,7 @@ class Daemon:
         """The user's home folder on the host; empty for this machine. Raises Unreachable."""
         if self._tunnel is None:
             return ""
-        return self._tunnel.endpoint(autostart=self._autostart).folder
+        return self._tunnel.folder(autostart=self._autostart)
 
     @contextmanager
     def language(self) -> Iterator[None]:
