@@ -273,10 +273,9 @@ def _logs() -> click.Command:
     @_command("safetraind logs -n 100", _("Print the end of the log."))
     def logs(lines: int) -> dict[str, Any]:
         path = home().log
-        try:
+        log: list[str] = []
+        if path.is_file():  # a FIFO would wait for a writer
             log = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            log = []
         tail = log[-lines:] if lines else []
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
