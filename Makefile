@@ -52,7 +52,7 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	@bash scripts/sshd.sh
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
@@ -119,6 +119,10 @@ bench-published: .venv/developing ## the estimate from shape against peaks publi
 bench-cli: .venv/developing ## how fast the commands feel, against their floor
 	$(BIN)/python -m benchmarks.bench_cli
 
+bench-host: .venv/developing ## `status --host` against `ssh HOST true`, by the delay of the link
+	@bash scripts/sshd.sh
+	$(BIN)/python -m benchmarks.bench_host
+
 upgrade: .venv/developing ## an upgrade from an earlier wheel in mid-training
 	$(BIN)/pytest -m slow tests/packaging/test_upgrade.py
 
@@ -131,6 +135,10 @@ serve-clients: .venv/developing ## programs of others ask `safetrain serve`: Ope
 
 journeys: .venv/developing ## whole journeys that take too long for `make test`: pages, pilot, links that break
 	$(BIN)/pytest -n 2 --dist loadfile -m slow tests --ignore tests/soak --ignore tests/packaging --ignore tests/serve/test_other_clients.py --ignore tests/export
+
+links: .venv/developing ## another machine by a real sshd: 50 links that break, a 1 GB upload
+	@bash scripts/sshd.sh
+	SAFETRAIN_BREAKS=50 SAFETRAIN_UPLOAD_MB=1024 $(BIN)/pytest -n 0 -s --timeout 3600 tests/remote
 
 notebooks: .venv/developing ## the notebooks in both languages, run on a tiny model
 	$(BIN)/pytest -n 0 -m "slow or not slow" tests/docs/test_notebook.py
@@ -151,6 +159,10 @@ bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 see
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
 
+bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-up simulated over real links
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
+
 bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
 	$(BIN)/python -m benchmarks.bench_settings
 
@@ -163,6 +175,9 @@ corruption: .venv/developing ## every file of a home and an output folder, damag
 soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
 	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
+
+ranks: .venv/developing ## trainings of 2, 3 and 4 ranks under 60 random kills and stops
+	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_ranks.py
 
 clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
 	rm -rf .demo .darwin site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def main() -> int:
         layer, path, length = chosen.one
         print(json.dumps(_measured(layer, path, int(length))))
         return 0
-    print(f"{platform.platform()}, mlx {mx.__version__}, load {os.getloadavg()[0]:.1f}")
+    print(f"{platform.platform()}, mlx {version('mlx')}, load {os.getloadavg()[0]:.1f}")
     found = [row for layer in chosen.layers for row in _rows(layer, chosen.lengths, chosen.most)]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

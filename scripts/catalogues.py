@@ -1,4 +1,4 @@
-"""Collects the user-facing sentences from the code and compiles the catalogues.
+"""Collects the user-facing sentences from code and templates and compiles the catalogues.
 
 `--check` changes nothing and exits 1 naming each sentence without a translation, each translation
 that names other arguments than its original, a compiled file that is out of date, and each
@@ -21,6 +21,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "shared" / "safetrain_shared" / "locale"
 SOURCES = ("shared/safetrain_shared", "client/safetrain", "daemon/safetraind")
+METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
 KEYWORDS = {"_": None, "marked": None, "translate": None, "plural": (1, 2)}
 LANGUAGES = ("pt",)
 
@@ -29,7 +30,7 @@ def collected() -> Catalog:
     """Return a catalogue of every sentence that is marked in the code."""
     catalogue = Catalog(domain="safetrain")
     for source in SOURCES:
-        found = extract_from_dir(ROOT / source, [("**.py", "python")], keywords=KEYWORDS)
+        found = extract_from_dir(ROOT / source, METHODS, keywords=KEYWORDS)
         for _file, _line, message, _comments, _context in found:
             if message:
                 catalogue.add(message)
@@ -40,12 +41,13 @@ def hidden(source: str) -> Iterator[int]:
     """The lines of Python source where a sentence is marked inside an f-string."""
     for text in ast.walk(ast.parse(source)):
         if isinstance(text, ast.JoinedStr):
-            yield from (node.lineno for node in ast.walk(text) if _marks(node))
+            calls = (node for node in ast.walk(text) if isinstance(node, ast.Call))
+            yield from (call.lineno for call in calls if _marks(call))
 
 
-def _marks(node: ast.AST) -> bool:
-    """Whether the node marks a literal sentence, rather than translating a variable."""
-    called = isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
+def _marks(node: ast.Call) -> bool:
+    """Whether the call marks a literal sentence, rather than translating a variable."""
+    called = getattr(node.func, "id", "") in KEYWORDS
     return called and any(isinstance(argument, ast.Constant) for argument in node.args[:1])
 
 
@@ -103,7 +105,7 @@ def complaints(lang: str, wanted: Catalog) -> list[str]:
         if not message.id:
             continue
         entry = catalogue.get(message.id)
-        if entry is None or not all(forms(entry.string)):
+        if entry is None or not entry.string or not all(forms(entry.string)):
             found.append(f"{lang}: no translation of {message.id!r}")
         elif names(message.id) != names(entry.string):
             found.append(f"{lang}: other arguments in the translation of {message.id!r}")

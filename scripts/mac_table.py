@@ -7,12 +7,14 @@ Nothing is measured: the estimate from the model's shape decides, with its margi
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from safetrain_shared import i18n
@@ -62,45 +64,9 @@ MODELS = (
     Model("Mistral-7B-4bit", "mistral", Sizes(32, 4096, 14336, 32, 8, 128, 32768, tied=False)),
     Model("Qwen2.5-14B-4bit", "qwen2", Sizes(48, 5120, 13824, 40, 8, 128, 152064, tied=False)),
 )
-# Published reports: (GB of the Mac, model) → what ran or did not, in two languages, and its source.
-# Where nobody reports a model on such a machine there is none.
-_PEAKS = "benchmarks/published/peaks.csv"
-REPORTS = {
-    (16, "Qwen3-4B-4bit"): (
-        "1 × 2,047, 8 layers, checkpointed: 5.45 GB; 4 × 400: 12.4 GB, and the machine froze (M1 "
-        "Pro); 4 samples, 16 layers, checkpointed: 7.9 GB (M3 Pro, 18 GB)",
-        "1 × 2047, 8 camadas, com checkpointing: 5,45 GB; 4 × 400: 12,4 GB, e a máquina parou (M1 "
-        "Pro); 4 amostras, 16 camadas, com checkpointing: 7,9 GB (M3 Pro, 18 GB)",
-        f"{_PEAKS}: dist2048, triage4b; "
-        "[mlx-lm #1206](https://github.com/ml-explore/mlx-lm/issues/1206)",
-    ),
-    (16, "Mistral-7B-4bit"): (
-        "out of memory with `lora.py` (M1 Pro)",
-        "faltou memória com `lora.py` (M1 Pro)",
-        "[mlx-examples #481](https://github.com/ml-explore/mlx-examples/issues/481)",
-    ),
-    (32, "Mistral-7B-4bit"): (
-        "batch 1, 4 layers, M1 Max: about 250 tokens/s",
-        "lote 1, 4 camadas, M1 Max: cerca de 250 tokens/s",
-        "[LORA.md of mlx-lm](https://github.com/ml-explore/mlx-lm/blob/main/mlx_lm/LORA.md)",
-    ),
-    (32, "Qwen3-4B-4bit"): (
-        "16 bits, 4 samples, 16 layers, M4: 9.8 GB checkpointed, 14.1 without",
-        "16 bits, 4 amostras, 16 camadas, M4: 9,8 GB com checkpointing, 14,1 sem",
-        f"{_PEAKS}: spokeT6, spokeT6b",
-    ),
-    (32, "Gemma-3-4b-4bit"): (
-        "16 bits, 4 samples, all layers, M4: 11.6 GB checkpointed; without, out of memory at 18.9",
-        "16 bits, 4 amostras, todas as camadas, M4: 11,6 GB com checkpointing; sem, faltou memória "
-        "aos 18,9",
-        f"{_PEAKS}: spokeG3, spokeG3n",
-    ),
-    (128, "Gemma-3-4b-4bit"): (
-        "1 × 2,047, checkpointed, M1 Ultra: 6.1 GB; 2 without checkpointing ran out of memory",
-        "1 × 2047, com checkpointing, M1 Ultra: 6,1 GB; 2 sem checkpointing: faltou memória",
-        f"{_PEAKS}: koa2",
-    ),
-}
+# Published reports, one a row; without `memory_gb` where the report does not say how large the Mac
+# was. Where nobody reports a model on such a machine there is none.
+REPORTS = ROOT / "benchmarks" / "published" / "macs.csv"
 
 TEXTS = {
     "en": {
@@ -112,12 +78,15 @@ TEXTS = {
             "run a step, with the margin of that; on your machine preflight measures. The data "
             "is taken to be 848 conversations of 96 to 512 tokens. The 8 and the 16 GB Mac have a "
             "browser and a messenger open; the others have nothing to speak of. What people report "
-            "was measured with other trainers, mostly mlx-lm, on machines of about that size; a "
-            "dash stands where no public report was found."
+            "was measured with other trainers, mostly mlx-lm, on machines of about that size, and "
+            "is not checked; GB are there 10⁹ bytes. Where no date stands, the report has none. A "
+            "dash stands where none was found by November 2026."
         ),
         "machine": "{chip}, {memory} GB, {available} available",
+        "unnamed": "Reported without the size of the machine",
+        "unnamed_head": ("model", "what people report"),
         "head": ("model", "recommendation", "why", "what people report"),
-        "plan": "{batch} × {accumulation} samples, {length} tokens",
+        "plan": "batch {batch} × {accumulation}, {length} tokens",
         "peak": "{peak} at the peak, {room} for arrays",
         "generated": "This page is made by `scripts/mac_table.py` (`make mac-table`).",
     },
@@ -131,11 +100,14 @@ TEXTS = {
             "848 conversas de 96 a 512 tokens. Os Macs de 8 e de 16 GB têm um navegador e um "
             "programa de mensagens abertos; os outros, nada que se note. O que as pessoas relatam "
             "foi medido com outros treinadores, quase sempre o mlx-lm, em máquinas mais ou menos "
-            "desse tamanho; há um traço onde não se encontrou nenhum relato público."
+            "desse tamanho, e não está verificado; ali os GB são 10⁹ bytes. Sem data, o relato não "
+            "a tem. Há um traço onde não se encontrou nenhum até novembro de 2026."
         ),
         "machine": "{chip}, {memory} GB, {available} disponíveis",
+        "unnamed": "Relatado sem o tamanho da máquina",
+        "unnamed_head": ("modelo", "o que as pessoas relatam"),
         "head": ("modelo", "recomendação", "porquê", "o que as pessoas relatam"),
-        "plan": "{batch} × {accumulation} amostras, {length} tokens",
+        "plan": "lote {batch} × {accumulation}, {length} tokens",
         "peak": "{peak} no pico, {room} para arrays",
         "generated": "Esta página é feita por `scripts/mac_table.py` (`make mac-table`).",
     },
@@ -227,7 +199,29 @@ def page(models: dict[Model, ModelFacts], lang: str) -> str:
         lines += [f"| {' | '.join(texts['head'])} |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(_row(mac, m, facts, lang))} |" for m, facts in models.items()]
         lines.append("")
-    return "\n".join([*lines, str(texts["generated"]), ""])
+    lines += [f"## {texts['unnamed']}", "", f"| {' | '.join(texts['unnamed_head'])} |", "|---|---|"]
+    lines += [f"| {model.name} | {reported(None, model.name, lang)} |" for model in models]
+    return "\n".join([*lines, "", str(texts["generated"]), ""])
+
+
+@cache
+def reports() -> dict[tuple[int | None, str], list[dict[str, str]]]:
+    """Return the published reports by GB of the Mac (None: not said) and model."""
+    found: dict[tuple[int | None, str], list[dict[str, str]]] = {}
+    with REPORTS.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            memory = int(row["memory_gb"]) if row["memory_gb"] else None
+            found.setdefault((memory, row["model"]), []).append(row)
+    return found
+
+
+def reported(memory_gb: int | None, model: str, lang: str) -> str:
+    """Return what is reported, each with its source and, where it is known, its date."""
+    said = [
+        f"{row[lang]} ({', '.join(part for part in (row['source'], row['date']) if part)})"
+        for row in reports().get((memory_gb, model), [])
+    ]
+    return "; ".join(said) or "–"
 
 
 def _row(mac: Mac, model: Model, known: ModelFacts, lang: str) -> list[str]:
@@ -240,11 +234,7 @@ def _row(mac: Mac, model: Model, known: ModelFacts, lang: str) -> list[str]:
         apps = OPEN_APPS if mac in MACS[:2] else ()
         helps = make_room(answer, question.spec, facts, apps) + smaller_model(answer, question)
         cells = ["–", " ".join(f"{say(finding)}." for finding in [answer, *helps])]
-    reported = REPORTS.get((mac.memory_gb, model.name))
-    told = "–"
-    if reported is not None:
-        told = f"{reported[LANGUAGES.index(lang)]} ({reported[2]})"
-    return [model.name, *cells, told]
+    return [model.name, *cells, reported(mac.memory_gb, model.name, lang)]
 
 
 def _facts(mac: Mac, model: ModelFacts) -> Facts:

@@ -20,6 +20,7 @@ ALLOWED = frozenset(
         ("tests/daemon/test_memory_pressure.py", "no memory controller can be written here"),
         ("tests/daemon/test_out_of_memory.py", "no memory controller can be written here"),
         ("tests/client/test_connection.py", "only root can give a file away"),
+        ("tests/remote/test_two_users.py", "only root can make a second user"),
         # lm-evaluation-harness brings forty packages, which no other test needs.
         ("tests/evaluation/test_harness.py", "the extra tasks is not installed here"),
         # What only Linux, or only some of its distributions, have.

@@ -28,7 +28,7 @@ def make(name: str, folder: Path) -> Path:
     model: nn.Module = module.Model(module.ModelArgs.from_dict(json.loads(json.dumps(own))))
     weights = {
         name: _noisy(value) if mx.issubdtype(value.dtype, mx.floating) else value
-        for name, value in tree_flatten(model.parameters())
+        for name, value in dict(tree_flatten(model.parameters())).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})

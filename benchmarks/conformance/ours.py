@@ -79,8 +79,8 @@ def _watching(report: Report) -> type[Stepper]:
             real += done.tokens
             computed += sum(batch.inputs.size for batch in window)
             report.padding = 1 - real / computed
-            weights = tree_flatten(self.model.trainable_parameters())
-            report.weights = {name: np.array(value) for name, value in weights}
+            weights = dict(tree_flatten(self.model.trainable_parameters()))
+            report.weights = {name: np.array(value) for name, value in weights.items()}
             return done
 
     return Watching

@@ -132,7 +132,7 @@ def _train(
 
 
 def _arrays(tree: Any) -> Arrays:
-    return {name: np.array(value) for name, value in tree_flatten(tree)}
+    return {name: np.array(value) for name, value in dict(tree_flatten(tree)).items()}
 
 
 def _rate(chosen: SimpleNamespace, iterations: int) -> Any:
@@ -175,7 +175,7 @@ class _Watched:
         self._report.padding = 1 - self._real / self._computed
 
 
-class _Told(TrainingCallback):  # type: ignore[misc]
+class _Told(TrainingCallback):
     """Takes the numbers from the callback, at every iteration, and leaves them in a file."""
 
     def __init__(self, report: Report, file: Path, kill: int) -> None:
@@ -211,7 +211,8 @@ def _train_and_kill(
         part = folder if not step else folder / f"part{number}"
         part.mkdir(exist_ok=True)
         resume = str(_newest(folder)) if done else ""
-        job = {"model": str(material.model), "train": material.train, "valid": material.valid}
+        job: dict[str, Any] = {"model": str(material.model)}
+        job |= {"train": material.train, "valid": material.valid}
         job |= {"chosen": vars(chosen), "iterations": iterations - done, "resume": resume}
         wanted = (step * chosen.gradient_accumulation + chosen.gradient_accumulation // 2) - done
         job |= {"kill": wanted if step else 0}

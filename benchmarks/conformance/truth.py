@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx_lm import load
 
 from benchmarks.conformance.material import Conversation
@@ -30,7 +31,7 @@ def mean_loss(model: Path, samples: list[Conversation], adapter: Path | None = N
         tokens, start = _tokens(tokenizer, sample)
         logits = network(mx.array(tokens[:-1])[None])[0]
         losses = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))[start - 1 :]
-        total, count = total + losses.sum().item(), count + losses.size
+        total, count = total + float(np.array(losses.sum())), count + losses.size
     return total / count
 
 

@@ -92,7 +92,9 @@ def _peak() -> int:
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    assert found is not None
+    return 1024 * int(found[1])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from benchmarks.conformance.ours import run_folder
 from benchmarks.train import lengths, setup
 from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
+from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
 from safetraind.worker.training import batches, task, train
 from safetraind.worker.training.batches import Batch, batch
@@ -124,7 +125,7 @@ def _train_ours(
     chosen = chosen.with_overrides({"max_seq_length": longest, "packing": name == PACKED})
     run = run_folder(folder, Material(model, lines, lines[:1]), to_plain(chosen))
     with mock.patch.object(train, "Batches", Picked):
-        train.train(task.read(run), InTurn(run, {}))
+        train.train(task.read(run), InTurn(run, Launch()))
 
 
 class Equal(batches.Batches):
@@ -164,7 +165,7 @@ def _spread(sizes: Sequence[int], rounds: int, turns: int) -> list[int]:
     return [order[0], *(p for n, own in enumerate(by_round) for p in own[:: 1 - 2 * (n % 2)])]
 
 
-class _Tokenized(trainer.CacheDataset):  # type: ignore[misc]
+class _Tokenized(trainer.CacheDataset):
     """Tokenized samples behind the class that mlx-lm's batches look for."""
 
     def __init__(self, tokens: Tokens) -> None:

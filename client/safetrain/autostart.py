@@ -61,7 +61,8 @@ def installed() -> bool:
 def start(home: Home) -> None:
     """Start a daemon in the background and wait until it answers.
 
-    Raises the daemon's own refusal, with its sentence and exit code.
+    Raises the daemon's own refusal, with its sentence and exit code, and Unreachable where it does
+    not answer in time.
     """
     import tempfile
 

@@ -47,7 +47,7 @@ COMMANDS: dict[str, str] = {
     "diagnose": _("What troubles a training, and what to do about it."),
     "fetch": _("Bring a job's results from another machine to this one."),
     "hosts": _("Other machines on which you train: add, list, check, remove."),
-    "models": _("Models kept on this machine: add, list, remove."),
+    "models": _("Models for this machine: suggest, add, list, remove."),
     "completion": _("Teach your shell these commands."),
 }
 

@@ -18,13 +18,18 @@ def explained(method: Any, info: InfoResponse) -> Incompatible:
     `method`: gRPC's callable. A daemon with calls that this client does not know is newer, so the
     client must be upgraded; otherwise the daemon is older and must be restarted.
     """
-    path = getattr(method, "_method", b"")  # gRPC has no public name for it
-    name = (path.decode() if isinstance(path, bytes) else str(path)).lstrip("/")
-    feature = name.rpartition(".")[2] or "?"
+    feature = feature_of(method)
     if set(info.methods) - known_methods():
         own = version("safetrain")
         return Incompatible("client.outdated", feature=feature, daemon=info.version, own=own)
     return Incompatible("daemon.incompatible", feature=feature)
+
+
+def feature_of(method: Any) -> str:
+    """Return the name of a call, such as Files/Look. `method`: gRPC's callable."""
+    path = getattr(method, "_method", b"")  # gRPC has no public name for it
+    name = (path.decode() if isinstance(path, bytes) else str(path)).lstrip("/")
+    return name.rpartition(".")[2] or "?"
 
 
 def known_methods() -> set[str]:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 CALL_SECONDS = 30.0
 RETURN_SECONDS = 3.0  # wait for a killed daemon to come back, before one is started
 RESTART_SECONDS = 15.0  # wait for a daemon that was stopped in order, such as for an upgrade
+HOST_PATIENCE_SECONDS = 3600.0  # a host that was reached and is out of reach is tried so long
+_HOST_PAUSE_SECONDS = 2.0  # between two such attempts
 _RETRY_SECONDS = 0.1  # pause before reconnecting: a stopping daemon may still accept
-_OPTIONS = (
+CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -86,7 +88,9 @@ class Daemon:
             else:
                 self.home = home or paths.home()
                 ensure(self.home, autostart=autostart, notify=notify)
-        self._channel = grpc.insecure_channel(socket_target(self.home.socket), options=_OPTIONS)
+        self._channel = grpc.insecure_channel(
+            socket_target(self.home.socket), options=CHANNEL_OPTIONS
+        )
 
     def __enter__(self) -> Daemon:
         return self
@@ -180,17 +184,31 @@ class Daemon:
     def recover(self, failure: SafetrainError) -> None:
         """Wait for a daemon that went away, else start one.
 
-        A daemon that was stopped on purpose is not started. Raises Unreachable.
+        A daemon that was stopped on purpose is not started. Another machine that is out of reach,
+        as after a laptop slept, is tried again for an hour. Raises Unreachable.
         """
         time.sleep(_RETRY_SECONDS)
         stopped = failure.code == "daemon.stopping"
-        if self._tunnel is not None:  # its end here answers though the daemon there may be gone
+        if self._tunnel is not None:
             with self.language():
-                self._tunnel.open(autostart=self._autostart and not stopped)
+                self._reopen(self._tunnel, autostart=self._autostart and not stopped)
         elif not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
             with self.language():
                 autostart = self._autostart and not stopped
                 ensure(self.home, autostart=autostart, notify=self.notify)
+
+    def _reopen(self, tunnel: Tunnel, *, autostart: bool) -> None:
+        from safetrain_shared.messages import sentence
+
+        self.notify(sentence("host.lost", {"host": self.host}))
+        deadline = time.monotonic() + HOST_PATIENCE_SECONDS
+        while True:
+            try:
+                return tunnel.open(autostart=autostart)
+            except Unreachable as error:
+                if error.code != "host.unreachable" or time.monotonic() > deadline:
+                    raise
+            time.sleep(_HOST_PAUSE_SECONDS)
 
     def _error_of(self, error: Any, seconds: float, method: Any) -> SafetrainError:
         found = error_of(error, self.home, seconds)
@@ -203,14 +221,18 @@ class Daemon:
 
     def _incompatible(self, method: Any) -> Incompatible:
         """Return the error for a method that the daemon does not offer: which side is outdated."""
-        from safetrain.compatibility import explained
+        from safetrain.compatibility import explained, feature_of
         from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
 
         try:
             info = self.control.Info(InfoRequest(), timeout=CALL_SECONDS)
         except grpc.RpcError:
             info = InfoResponse()  # no Info call: an older daemon, or none
-        return explained(method, info)
+        if self._tunnel is None:
+            return explained(method, info)
+        from safetrain.remote.installing import not_taken
+
+        return not_taken(self._tunnel.host, feature_of(method), info)
 
     if TYPE_CHECKING:
         answers: AnswersStub

@@ -21,6 +21,8 @@ DEFAULT_OUTPUT = "checkpoints_qlora"
 _FULL_DATA = ("train_v3_final_complete.jsonl", "valid_v3_final_complete.jsonl")
 _SAMPLE_DATA = ("farense_train.jsonl", "farense_valid.jsonl")
 _LEAST_BUDGET = 1_000_000  # bytes; for less, a unit was forgotten
+_HUB = "hf:"  # a data set there
+_COLUMN_ROLES = ("question", "answer", "system", "text", "messages")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -40,6 +42,23 @@ def absolute(path: str) -> str:
     if "\0" in found:
         raise InvalidInput("path.nul", path=found.replace("\0", "\N{REPLACEMENT CHARACTER}"))
     return found
+
+
+def source(text: str) -> str:
+    """Return the absolute path of what `prepare` reads; `hf:OWNER/NAME`, of the hub, unchanged."""
+    return text if text.startswith(_HUB) else absolute(text)
+
+
+def columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return which column holds what: `question`, `answer`, `system`, `text` or `messages`.
+
+    Raises InvalidSetting for another role, or where a column has no name.
+    """
+    for role, column in columns.items():
+        if role not in _COLUMN_ROLES or not column:
+            known = ", ".join(_COLUMN_ROLES)
+            raise InvalidSetting("prepare.map_form", text=f"{role}={column}", known=known)
+    return dict(columns)
 
 
 def model(text: str) -> str:
@@ -100,6 +119,13 @@ def data(
                 raise InvalidInput("config.data_set", data=folder)
             raise NotFound("config.no_folder", path=named)
         return f"{named}/train.jsonl", f"{named}/valid.jsonl"
+    return sample_data()
+
+
+def sample_data() -> tuple[str, str]:
+    """Return training and validation file of the full set or the sample in ./data, else of the
+    packaged sample. Raises NotFound where there is none.
+    """
     here = Path.cwd() / "data"
     places = [(here, _FULL_DATA), (here, _SAMPLE_DATA), (_packaged_sample(), _SAMPLE_DATA)]
     for place, names in places:

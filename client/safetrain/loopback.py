@@ -1,4 +1,4 @@
-"""HTTP servers for this machine alone: a socket on loopback, uvicorn, and comparing secrets."""
+"""HTTP servers for this machine alone: a socket on loopback, a guard, uvicorn, secrets."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import errno
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safetrain_shared.errors import Busy, NotAllowed
 
@@ -28,6 +30,38 @@ def names(port: int) -> tuple[str, str]:
 def same(given: str, secret: str) -> bool:
     """Whether two secrets are equal, in a time that does not depend on where they differ."""
     return secrets.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+class Guard:
+    """ASGI middleware: `judge` answers in place of the application, or returns None to pass a
+    request on; `headers` are added to every response.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        judge: Callable[[Request], ASGIApp | None],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._app = app
+        self._judge = judge
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # websockets are not served: closed unanswered
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        answer = self._judge(Request(scope)) or self._app
+        await answer(scope, receive, send_guarded)
 
 
 def listening(port: int) -> socket.socket:

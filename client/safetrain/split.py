@@ -21,16 +21,22 @@ OnEvent = Callable[[PrepareEvent], None]
 
 
 def split_data(
-    daemon: Daemon, spec: JobSpec, share: float, on_event: OnEvent = lambda _event: None
+    daemon: Daemon,
+    spec: JobSpec,
+    share: float,
+    on_event: OnEvent = lambda _event: None,
+    *,
+    local: str = "",
 ) -> None:
     """Split `spec.train` into a training and a validation file, and set them in `spec`.
 
-    `share`: the validation samples, 0 to 1. `on_event` receives the events of `prepare`. Raises
-    NotFound and NotAllowed for the file, InvalidInput where no sample can be held out.
+    `share`: the validation samples, 0 to 1. `on_event` receives the events of `prepare`. `local`:
+    the training file as this machine knows it, where the daemon's is another. Raises NotFound and
+    NotAllowed for the file, InvalidInput where no sample can be held out.
     """
     if not 0 < share < 1:
         raise InvalidInput("client.split_share", share=share)
-    folder = Path(spec.output) / f"{SPLIT}{_digest(spec.train, share)}"
+    folder = Path(spec.output) / f"{SPLIT}{_digest(local or spec.train, share)}"
     request = PrepareRequest(paths=[spec.train], output=str(folder), valid_share=share, seed=_SEED)
     counts: dict[str, int] = {}
     for event in daemon.stream(daemon.data.Prepare, request):

@@ -112,7 +112,7 @@ def start(home: Home, ask: Ask = ask) -> int:
 
 
 def restart(home: Home, ask: Ask = ask) -> int:
-    """Stop the service gracefully, if one runs, and start it as `start` does."""
+    """Stop the service gracefully, if one runs, start it as `start` does, and return its pid."""
     background.stop_if_running(home)
     # -k: the old process may still be exiting.
     command: tuple[str, ...] = ("launchctl", "kickstart", "-k", _target())

@@ -166,7 +166,9 @@ def run(home: Home, parts: Parts | None = None) -> None:
 
 
 def take_home(home: Home) -> int:
-    """Lock the home for this process and return the lock's descriptor. Raises Busy, NotAllowed."""
+    """Lock the home for this process and return the lock's file descriptor. Raises Busy,
+    NotAllowed.
+    """
     try:
         private(home.root, parents=True)
         private(home.socket.parent)

@@ -1,7 +1,9 @@
-"""A job as clients see it: record, place in the queue, progress and honest estimates."""
+"""Builds the job message that clients see: record, place in the queue, progress, estimates."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from functools import cached_property
 
 from safetrain_proto.v1 import jobs_pb2
@@ -10,6 +12,7 @@ from safetrain_shared.history import Progress
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import fill, finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
+from safetraind.processes.rank_watch import beats_of
 from safetraind.scheduler.queue_estimate import RunOrder, run_order
 from safetraind.scheduler.state import Job
 
@@ -169,8 +172,30 @@ def view(controller: Controller, job_id: int, queue: QueueView | None = None) ->
         message.forecast.CopyFrom(plan_to_wire(forecast.plan))
     if job.cause is not None:
         message.cause.CopyFrom(finding_to_wire(job.cause))
+    message.ranks.extend(_ranks(controller, job))
     _estimate(queue, job, message)
     return message
+
+
+def _ranks(controller: Controller, job: Job) -> Iterator[jobs_pb2.Rank]:
+    """Yield the ranks of a running training that has several, as their heartbeats tell."""
+    if job.ranks == 1 or job.state is not JobState.RUNNING:
+        return
+    now = time.monotonic()
+    for number, beat in enumerate(beats_of(controller.home.run(job.id), job.ranks)):
+        if beat is None:
+            yield jobs_pb2.Rank(number=number)
+            continue
+        yield jobs_pb2.Rank(
+            number=number,
+            state=beat.state,
+            step=beat.step,
+            step_seconds=beat.step_seconds,
+            wait_seconds=beat.wait_seconds,
+            footprint=beat.footprint,
+            peak_memory=beat.peak,
+            silent_seconds=max(0.0, now - beat.time),
+        )
 
 
 def _phase(controller: Controller, job: Job, progress: Progress) -> str:

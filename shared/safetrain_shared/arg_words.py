@@ -58,7 +58,7 @@ CHECKS = {
     "positions": _("the longest sequence of the model"),
     "repository": _("files of the model"),
     "architecture": _("architecture of the model"),
-    "code": _("programs of the model"),
+    "code": _("code of the model"),
     "model_keys": _("configuration of the model"),
     "targets": _("layers that get an adapter"),
     "quantization": _("quantization"),

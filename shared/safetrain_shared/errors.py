@@ -153,6 +153,7 @@ EXIT_CANCELLED = 5
 EXIT_UNCLEAR = 6  # an evaluation with too few questions for a verdict
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+EXIT_RANK = 7  # a rank left because another one was lost
 EXIT_MEMORY = 71  # a worker left in the middle of a step, at critical memory pressure
 
 ERRORS: tuple[type[SafetrainError], ...] = (

@@ -122,6 +122,23 @@ class RunFolder:
         """
         return self.root / "left_at_warning"
 
+    def rank(self, number: int) -> RunFolder:
+        """Return the run folder of a rank of this job: rank 0's is the job's own."""
+        return RunFolder(self.root / "ranks" / str(number)) if number else self
+
+    @property
+    def heartbeat(self) -> Path:
+        """What a rank is doing, and until when to wait for it, JSON.
+
+        Absent where a worker trains alone.
+        """
+        return self.root / "heartbeat.json"
+
+    @property
+    def hosts(self) -> Path:
+        """The addresses of all ranks, in MLX's form of a hostfile, JSON."""
+        return self.root / "hosts.json"
+
     @property
     def socket(self) -> Path:
         """The socket on which the worker takes questions."""

@@ -79,6 +79,7 @@ class TrainingSettings:
     rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
     pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
     thinking: str = _setting("given", choices=("given", "keep", "drop"))
+    ranks: int = _setting(1, low=1, high=16)
 
     @property
     def effective_batch(self) -> int:
@@ -119,7 +120,7 @@ PLANNED = frozenset(
 
 
 def checked(name: str, value: object) -> SettingValue:
-    """`value` as setting `name` takes it.
+    """Return `value` in the type of setting `name`.
 
     Raises InvalidSetting for a name that does not exist, another type, or a value out of range.
     Whole floats pass for integers and integers for floats, as JSON and YAML mix them.

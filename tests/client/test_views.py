@@ -28,8 +28,9 @@ from safetrain.terminal import live_view
 from safetrain.terminal.braille_curve import MARK, curve
 from safetrain.terminal.live_frame import FrameData, frame
 from safetrain.views.event_lines import describe
-from safetrain.views.job import summary
+from safetrain.views.job import name_of, summary
 from safetrain_proto.v1 import events_pb2
+from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, ListJobsResponse
 from safetrain_shared import events, i18n
 from safetrain_shared.errors import Unreachable
 from safetrain_shared.findings import Finding, Status
@@ -186,6 +187,20 @@ def test_the_queue_that_does_not_answer_keeps_nobody_waiting() -> None:
     with Live(console=console, auto_refresh=False) as screen:
         assert not live_view._show(reader, console, screen, lambda: "q", 1.0)
     never.set()
+
+
+def test_the_live_view_asks_for_what_waits_and_for_its_own_job_alone() -> None:
+    asked: list[object] = []
+
+    def call(_method: object, request: object, **_more: object) -> object:
+        asked.append(request)
+        listed = isinstance(request, ListJobsRequest)
+        return ListJobsResponse(jobs=[job(2)]) if listed else job(1, JobState.SUCCEEDED)
+
+    queue = live_view._Queue(Mock(call=call), job(1))
+    queue._fetch()
+    assert asked == [ListJobsRequest(ended_limit=1), JobRequest(id=1)]
+    assert name_of(queue.job) == "succeeded" and [one.id for one in queue.others] == [2]
 
 
 def test_a_frame_before_the_first_event_shows_the_job() -> None:

@@ -1,5 +1,6 @@
 """A daemon whose workers and checks are play: `python tests/daemon/fakes.py` serves the home;
-with `real` as its argument the workers are real and only the checks are play.
+with `real` as its argument the workers are real and only the checks are play. A program named after
+it runs them.
 
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit, or `memory`, for which it is short unless its micro-batch is
@@ -45,7 +46,7 @@ def let_go(output: str | Path, moment: str = "step") -> None:
     gate(output, moment).touch()
 
 
-def serve(*, real_worker: bool = False) -> None:
+def serve(worker: tuple[str, ...] = (__file__,)) -> None:
     from safetrain_shared.errors import SafetrainError
     from safetrain_shared.findings import Finding, Status
     from safetrain_shared.jobs import JobSpec, Plan
@@ -82,7 +83,7 @@ def serve(*, real_worker: bool = False) -> None:
         return replace(plan, memory_budget=budget, heaviest_width=64, heaviest_share=1.0)
 
     python = os.environ.get("PLAY_PYTHON", sys.executable)
-    command = () if real_worker else (python, __file__)
+    command = (python, *worker) if worker else ()
     parts = app.Parts(worker_command=command, checks=PlayChecks())
     try:
         app.run(home(), parts)
@@ -267,8 +268,10 @@ if __name__ == "__main__":
         break_once(os.environ["PLAY_BREAK"])
     if "PLAY_RUNTIME" in os.environ:
         move_runtime(Path(os.environ["PLAY_RUNTIME"]))
-    if len(sys.argv) == 1 or sys.argv[1] == "real":
-        serve(real_worker=len(sys.argv) > 1)
+    if len(sys.argv) == 1:
+        serve()
+    elif sys.argv[1] == "real":
+        serve(tuple(sys.argv[2:]))
     elif sys.argv[1] == "train":
         train_really(sys.argv[2])
         sys.exit(Trainee(sys.argv[2]).train())

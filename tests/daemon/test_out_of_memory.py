@@ -21,6 +21,7 @@ from tests.tiny import make_tiny_model
 
 # Daemon, keeper and worker together take more with steps of eight samples, and half with one.
 LIMIT = 520 << 20
+VOCABULARY = 16_384  # 32 MiB of logits a sample
 RUNS = int(os.environ.get("SAFETRAIN_OOM_RUNS", "1"))  # `make soak`: 20
 STEPS_AGREE = 1e-4  # relative: sums of gradients are rounded in another order
 
@@ -35,11 +36,11 @@ def group() -> Iterator[MemoryGroup]:
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model, and samples cut at the longest length: activations make a step large, and
-    computing it is short.
+    """A small model of many words, and samples cut at the longest length: its logits make a step
+    large, and computing it is short.
     """
     folder = tmp_path_factory.mktemp("heavy")
-    make_tiny_model(folder / "model", layers=4, hidden=128)
+    make_tiny_model(folder / "model", layers=1, hidden=32, vocab=VOCABULARY)
     draw = random.Random(3)
     words = ["o", "clube", "de", "Faro", "joga", "no", "Algarve", "Leões", "branco", "preto"]
     for name, count in (("train", 16), ("valid", 1)):
@@ -47,7 +48,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "messages": [
                     {"role": "user", "content": f"Pergunta {n}?"},
-                    {"role": "assistant", "content": " ".join(draw.choices(words, k=900))},
+                    {"role": "assistant", "content": " ".join(draw.choices(words, k=400))},
                 ]
             }
             for n in range(count)
@@ -60,13 +61,13 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec_of(heavy: Path, output: Path) -> JobSpec:
     settings: dict[str, Any] = {
         "batch_size": 8,
-        "max_seq_length": 1024,
+        "max_seq_length": 512,
         "num_epochs": 1,
         "log_steps": 1,
         "save_steps": 1,
         "eval_steps": 1000,
         "eval_samples": 1,
-        "lora_layers": 4,
+        "lora_layers": 1,
         "warmup_steps": 0,
         "learning_rate": 1e-3,
     }

@@ -9,7 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from safetrain_proto.v1.files_pb2 import GetRequest, Held, JobFilesRequest, Offer, PutRequest
+from safetrain_proto.v1.files_pb2 import (
+    GatherRequest,
+    GetRequest,
+    Held,
+    JobFilesRequest,
+    Offer,
+    PutRequest,
+)
 from safetrain_proto.v1.files_pb2_grpc import FilesStub
 from safetrain_shared.paths import Home, socket_target
 from tests.daemon.conftest import PLAY
@@ -52,6 +59,38 @@ def test_a_file_in_two_parts_is_whole_and_is_not_taken_again(files: FilesStub) -
         or Path(whole.path).parent.stat().st_mode & 0o077 == 0
     )
     assert put(files, wanted, b"more") == whole == files.Look(wanted)
+
+
+def test_the_same_content_under_another_name_is_not_sent_again(files: FilesStub) -> None:
+    put(files, offer(CONTENT + b"0"), CONTENT + b"0")
+    again = files.Look(offer(CONTENT + b"0", "other.jsonl"))
+    assert Path(again.path).name == "other.jsonl" and again.bytes == len(CONTENT) + 1
+    assert Path(again.path).read_bytes() == CONTENT + b"0"
+
+
+def test_a_folder_is_made_of_whole_files_alone(files: FilesStub) -> None:
+    config, weights = offer(b"{}", "config.json"), offer(CONTENT, "model.safetensors")
+    put(files, config, b"{}")
+    both = GatherRequest(name="tiny", files=[config, weights])
+    put(files, weights, CONTENT[:10])
+    refused = {
+        "files.not_whole": GatherRequest(name="tiny", files=[offer(b"never", "a")]),
+        "files.offer": GatherRequest(name="../tiny", files=[config]),
+        "request.malformed": GatherRequest(name="tiny", files=[config] * 1001),
+    }
+    for code, request in refused.items():
+        with pytest.raises(grpc.RpcError) as error:
+            files.Gather(request)
+        assert error_of(error).code == code
+    for names in ([config, config], []):
+        with pytest.raises(grpc.RpcError):
+            files.Gather(GatherRequest(name="tiny", files=names))
+    if not files.Look(weights).path:
+        put(files, weights, CONTENT[10:])
+    folder = Path(files.Gather(both).path)
+    assert folder.name == "tiny" and files.Gather(both).path == str(folder)
+    assert (folder / "config.json").read_bytes() == b"{}"
+    assert (folder / "model.safetensors").read_bytes() == CONTENT
 
 
 def test_a_wrong_byte_is_refused_and_dropped(files: FilesStub) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from safetrain.page.access import Keys
+from safetrain.page.routes import STATIC
 from safetrain.page.server import listening
 from safetrain_shared.errors import Busy
 from safetrain_shared.paths import Home
@@ -19,6 +22,7 @@ from tests.client.fake import FakeDaemon
 from tests.dashboard.conftest import Serve, Served, other_address
 from tests.harness import wait_for
 
+VENDOR = STATIC / "vendor"
 EVERYTHING = ("/", "/static/app.js", "/api/live", "/docs", "/openapi.json")
 
 
@@ -145,3 +149,34 @@ def test_without_its_libraries_one_sentence_says_what_to_install(scripted: FakeD
     assert done.returncode == 69
     assert "pip install 'safetrain[dashboard]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_change_needs_the_token_of_its_own_path(page: Served) -> None:
+    keep = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
+    text = page.get("/begin", **keep)[2]
+    tokens = re.findall(
+        r'hx-post="([^"]+)" hx-headers="\{&#34;([\w-]+)&#34;: &#34;(\w+)&#34;\}"', text
+    )
+    by_path = {path: {name: token} for path, name, token in tokens}
+    assert {"/begin/upload", "/begin/check", "/language"} <= by_path.keys()
+    right, other = by_path["/begin/point"], by_path["/begin/check"]
+    for forged in ({}, other, dict.fromkeys(right, ""), dict.fromkeys(right, "é")):
+        answer = page.ask("/begin/point", "POST", "path=/none", **keep, **forged)
+        assert answer.status == 403, forged
+    for without in ("Cookie", "Origin"):
+        kept = {name: value for name, value in keep.items() if name != without}
+        assert page.ask("/begin/point", "POST", "path=/none", **kept, **right).status in (401, 403)
+    answer = page.ask("/begin/point", "POST", "path=/none", **keep, **right)
+    assert answer.status == 400 and "/none" in answer.read().decode()
+    another = Keys(page.port).action("/begin/point")  # of a dashboard that has ended
+    replayed = dict.fromkeys(right, another)
+    assert page.ask("/begin/point", "POST", "path=/none", **keep, **replayed).status == 403
+
+
+def test_the_libraries_are_those_whose_hashes_are_kept() -> None:
+    sums = (VENDOR / "SHA256SUMS").read_text().splitlines()
+    kept = {name: digest for digest, name in (line.split() for line in sums)}
+    here = {p.name for p in VENDOR.iterdir()} - {"SHA256SUMS", "README.md"}
+    assert here == kept.keys()
+    for name, digest in kept.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name

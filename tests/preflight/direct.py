@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import RunFolder
 from safetraind.storage.durable import read_json
 from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.role import Role
 from safetraind.worker_messages.worker_result import WorkerResult
 
 _number = itertools.count(1)
@@ -27,7 +28,14 @@ class DirectWorkers:
         self.environment = dict(environment)
         self.roles: list[str] = []
 
-    async def run_worker(self, role, request, *, lease, on_progress=None) -> WorkerResult[Any]:
+    async def run_worker(
+        self,
+        role: Role[Any, Any],
+        request: Any,
+        *,
+        lease: bool,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> WorkerResult[Any]:
         self.roles.append(role.name)
         run = RunFolder(self.root / f"{role.name}-{next(_number)}")
         run.root.mkdir(parents=True)

@@ -482,3 +482,20 @@ def test_a_plan_has_the_steps_that_were_set_whatever_they_are_in_epochs() -> Non
     assert steps.total_steps == 7
     share = 7 / epochs.total_steps
     assert steps.expected_seconds == pytest.approx(epochs.expected_seconds * share)
+
+
+def test_ranks_on_one_machine_share_its_memory_and_are_refused_where_it_is_not_enough() -> None:
+    alone = budget_for(spec(), facts(host=LINUX))
+    shared = budget_for(spec(ranks=4), facts(host=LINUX))
+    assert (shared.worker, shared.whole) == (alone.worker // 4, 4 * (alone.worker // 4))
+
+    least = choose_plan.smallest(question()).peak
+    room = dataclasses.replace(budget(int(0.7 * least)), ranks=2)
+    refusal = choose_plan.plan(question(spec=spec(ranks=2), budget=room))
+    assert isinstance(refusal, Finding) and refusal.code == "plan.refused_ranks"
+    assert refusal.args["fewer"] == 1
+    assert int(refusal.args["needed"] or 0) == 2 * int(refusal.args["each"] or 0) > room.whole
+
+    enough = dataclasses.replace(budget(10 * GB), ranks=2)
+    reasons = {r.code: r.args for r in planned(spec=spec(ranks=2), budget=enough).reasons}
+    assert reasons["plan.ranks"]["ranks"] == 2

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import safetrain
 from safetraind.worker.data.near_duplicates import is_near
 from safetraind.worker.data.text_normalisation import key_of, words_of
 from safetraind.worker.prepare import split
@@ -76,6 +77,15 @@ def test_from_a_spreadsheet_to_files_that_validate(
     assert digests(output) == before, "the same files give the same result, to the bit"
     files = [str(output / name) for name in ("train.jsonl", "valid.jsonl")]
     assert run(daemon, "validate", *files).returncode == 0
+    with safetrain.connect(str(daemon.home.root), autostart=False) as client:
+        again = client.prepare(str(table), output=str(tmp_path / "api"), questions=0.1)
+        with pytest.raises(safetrain.InvalidSetting, match="perguntas"):
+            client.prepare(str(table), output=str(tmp_path / "no"), columns={"perguntas": "a"})
+    assert digests(Path(again.folder))["train.jsonl"] == before["train.jsonl"]
+    assert sum(again.counts.values()) == 80 and again.dropped == manifest["dropped"]
+    assert [problem.code for problem in again.problems] == ["prepare.row_dropped"]
+    assert again.columns[str(table)]["answer"] == "resposta"
+    assert "answer = resposta" in str(again)
 
 
 def test_a_file_counts_as_often_as_its_weight_says(

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import safetrain
 from tests.harness import DaemonProcess
 from tests.tiny import make_tiny_model
 
@@ -30,13 +33,20 @@ def test_samples_are_shown_as_the_model_sees_them(daemon: DaemonProcess, tmp_pat
     done = run(daemon, str(table), "--model", str(model), "--samples", "1")
     assert done.returncode == 0, done.stderr
     assert "<|im_start|>user\nOnde joga?<|im_end|>\n<|im_start|>assistant\n⟦Joga" in done.stdout
-    assert "2 samples counted" in done.stdout and "1 are no samples" in done.stdout
+    assert "2 samples counted" in done.stdout and "1 is no sample," in done.stdout
     done = run(daemon, str(table), "--model", str(model), "--length", "12", "--json")
     answer = json.loads(done.stdout)
     assert (answer["counted"], answer["failed"]) == (2, 1)
     first = answer["samples"][0]
     assert first["tokens"] == answer["longest"] > 12 and answer["cut"] == 2
     assert first["pieces"][-1]["cut"] and not first["pieces"][0]["learned"]
+    with safetrain.connect(str(daemon.home.root), autostart=False) as client:
+        seen = client.preview(str(table), model=str(model), samples=1)
+        with pytest.raises(safetrain.InvalidSetting):
+            client.preview(str(table), model=str(model), settings={"thinking": "perhaps"})
+    assert next(text for text, learned in seen.samples[0].pieces if learned).startswith("Joga")
+    assert (seen.counted, seen.failed, seen.samples[0].tokens) == (2, 1, first["tokens"])
+    assert "2 samples counted" in str(seen) and "<mark>Joga" in seen._repr_html_()
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("a,b\n1,2\n")
     for arguments, code in (

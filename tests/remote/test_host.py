@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,8 @@ from typing import Any
 import pytest
 
 from safetrain import cli
-from safetrain.connection import Daemon
-from safetrain.follower import Follower
-from safetrain.remote.job_spec import for_host
-from safetrain.remote.upload import send
-from safetrain_proto.v1.jobs_pb2 import SubmitRequest
-from safetrain_shared.jobs import JobSpec, JobState
-from safetrain_shared.wire import spec_to_wire
-from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess
-from tests.remote.conftest import Studio
+from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
 SETTINGS = {"num_epochs": 1, "batch_size": 2, "max_seq_length": 64, "lora_layers": 1}
@@ -40,7 +31,7 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
+    model = str(make_tiny_model(tmp_path / "tiny", layers=1))
     train, valid = make_chat_data(tmp_path / "data", 8, 2)
     monkeypatch.chdir(tmp_path)
     pairs = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
@@ -48,10 +39,12 @@ def test_the_whole_job_from_data_here_to_an_adapter_here(
 
     assert run("hosts", "check", "studio") == 0
     capsys.readouterr()
-    submit = ("submit", "--host", "studio", "--model", "demo", *files, *pairs, "--wait", "--json")
+    submit = ("submit", "--host", "studio", "--model", model, *files, *pairs, "--wait", "--json")
     assert run(*submit) == 0, capsys.readouterr()
     jobs = _jobs(capsys)
     assert [job["state"] for job in jobs] == ["succeeded"]
+    trained = Path(jobs[0]["spec"]["model"])
+    assert trained.name == "tiny" and trained.is_relative_to(studio.home / "uploads")
     there = Path(jobs[0]["spec"]["output"])
     assert there.is_dir() and there.parent == studio.home.parent / "safetrain"
 
@@ -82,68 +75,6 @@ def _jobs(capsys: pytest.CaptureFixture[str]) -> Any:
     return found["jobs"] if isinstance(found, dict) else found
 
 
-def test_an_upload_goes_on_where_the_link_broke_and_sends_nothing_twice(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "large.jsonl"
-    file.write_bytes(b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(1_000_000)))
-    cuts = [0.2, 0.5, 0.8]
-    seen: list[float] = []
-
-    def cut(share: float) -> None:
-        seen.append(share)
-        if cuts and share > cuts[0]:
-            cuts.pop(0)
-            studio.cut()
-
-    with Daemon(host="studio") as daemon:
-        held = _watch_looks(monkeypatch, daemon)
-        path = Path(send(daemon, str(file), cut))
-        assert not cuts and len(held) > 1, "the link broke"
-        assert held == sorted(held) and held[-1] > 0.1 * file.stat().st_size
-        assert path.read_bytes() == file.read_bytes()
-        pieces = len(seen)
-        assert send(daemon, str(file), cut) == str(path)
-        assert len(seen) == pieces + 1  # only the end is told: not a byte was sent again
-
-
-def _watch_looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[int]:
-    """What the host said that it holds, each time before something is sent."""
-    held: list[int] = []
-    call = daemon.call
-
-    def watched(method: Any, request: Any, **options: Any) -> Any:
-        answer = call(method, request, **options)
-        held.append(answer.bytes)
-        return answer
-
-    monkeypatch.setattr(daemon, "call", watched)
-    return held
-
-
-@pytest.mark.slow
-def test_a_watcher_outlives_links_that_break_and_sees_each_event_once(
-    studio: Studio, tmp_path: Path
-) -> None:
-    write_manifest(make_tiny_model(studio.home / "models" / "demo", layers=1), {"name": "demo"})
-    train, valid = make_chat_data(tmp_path / "data", 8, 2)
-    settings = {**SETTINGS, "num_epochs": 5, "log_steps": 1}
-    spec = JobSpec("demo", str(train), str(valid), str(tmp_path / "out"), settings=settings)
-    with Daemon(host="studio") as daemon:
-        request = SubmitRequest(spec=for_host(daemon, spec_to_wire(spec), lambda _: None))
-        job = daemon.call(daemon.jobs.Submit, request, seconds=120).job
-        seqs: list[int] = []
-        cuts = 0
-        follower = Follower(daemon, job.id)
-        for events, _ in follower.batches():
-            seqs += [event.seq for event in events]
-            if len(seqs) // 10 > cuts:
-                cuts += 1
-                studio.cut()
-    assert follower.state is JobState.SUCCEEDED
-    assert seqs == list(range(1, len(seqs) + 1)) and cuts > 1
-
-
 @pytest.mark.parametrize(
     ("host", "code", "words"),
     [("nowhere.invalid", 69, "cannot be reached by ssh"), ("-oProxyCommand=x", 65, "destination")],
@@ -160,14 +91,40 @@ def test_a_command_that_is_not_there_is_named_with_the_cure(
 ) -> None:
     assert run("hosts", "add", "bare", "studio", "--command", "/no/safetraind") == 0
     assert run("jobs", "--host", "bare") == 69
-    assert "pip install" in capsys.readouterr().err
+    assert "pipx install --force 'safetrain[daemon]==" in capsys.readouterr().err
     assert run("hosts", "remove", "bare") == 0
 
 
-def test_what_reads_files_here_does_not_pretend_to_work_there(
+def test_a_file_of_this_machine_is_checked_there_and_named_as_here(
     studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "train.jsonl"
-    file.write_text("{}\n")
-    assert run("validate", str(file), "--host", "studio") == 65
-    assert "--host studio" in capsys.readouterr().err
+    file.write_text('{"text": "olá"}\n{}\n')
+    assert run("validate", str(file), "--host", "studio") == 1
+    said = capsys.readouterr().out
+    assert f"{file}:2" in said and "uploads" not in said
+    assert run("validate", str(file), "--host", "studio", "--json") == 1
+    said = capsys.readouterr().out
+    assert str(file) in said and "uploads" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("prepare", "a.csv", "--output", "dados"), "Run it without --host"),
+        (("diagnose", "--bundle", "report.zip"), "Run it there: ssh studio"),
+        (("diagnose", "--selftest"), "Run it there: ssh studio"),
+        (("ask", "olá", "--model", "."), "no files that could be sent"),
+    ],
+)
+def test_what_cannot_work_there_is_one_sentence(
+    studio: Studio,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*command, "--host", "studio") == 65
+    assert words in capsys.readouterr().err

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-from safetraind.worker.training import train
+from safetraind.worker.training import prepare, train
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepped, Stepper
 
@@ -31,5 +31,5 @@ def _held_before(step: int, run: Path) -> type[Stepper]:
 
 
 if __name__ == "__main__":
-    with mock.patch.object(train, "Stepper", _held_before(int(sys.argv[2]), Path(sys.argv[1]))):
+    with mock.patch.object(prepare, "Stepper", _held_before(int(sys.argv[2]), Path(sys.argv[1]))):
         sys.exit(train.main(sys.argv[1:2]))

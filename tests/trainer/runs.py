@@ -64,9 +64,9 @@ class Run:
                 env={**os.environ, **environment},
             )
 
-    def finish(self, attempt: int = 1, **environment: str) -> Outcome:
+    def finish(self, attempt: int = 1) -> Outcome:
         """Run the worker to its end and return what it said last."""
-        code = self.start(attempt, **environment).wait(120)
+        code = self.start(attempt).wait(120)
         assert code == 0, self.folder.log.read_text()
         outcome = self.bodies()[-1]
         assert isinstance(outcome, Outcome)

@@ -50,6 +50,21 @@ def test_an_epoch_sees_every_sample_once(packing: bool, samples: Samples) -> Non
     assert seen(batches, 0) == seen(batches, 5) == list(range(203))
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_the_ranks_shares_of_a_window_are_the_window(ranks: int, samples: Samples) -> None:
+    chosen = settings(batch_size=2, gradient_accumulation=2)
+    whole = Batches(samples, chosen, 32, seed=1)
+    shares = [Batches(samples, chosen, 32, seed=1, share=(n, ranks)) for n in range(ranks)]
+    for place in range(whole.steps_per_epoch):
+        numbers = [n for part in whole.window(1, place) for n in part.samples]
+        parts = [[n for b in share.window(1, place) for n in b.samples] for share in shares]
+        assert sorted(n for part in parts for n in part) == sorted(numbers)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert [b.samples for b in shares[-1].whole_window(1, place)] == [
+            b.samples for b in whole.window(1, place)
+        ]
+
+
 def test_the_steps_of_an_epoch_follow_from_the_effective_batch(samples: Samples) -> None:
     assert Batches(samples, settings(), 32, seed=1).steps_per_epoch == 51  # 203 by 4
     accumulating = settings(gradient_accumulation=2)

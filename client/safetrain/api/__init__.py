@@ -6,13 +6,14 @@ sentence, `error.code` its stable name; `safetrain_shared.errors` lists the clas
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Unpack
 
 from safetrain.api.aio import AsyncClient, AsyncJob
 from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions
 from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
+from safetrain.api.data_files import Prepared, Preview, Sample
 from safetrain.api.evaluation import Evaluation
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
@@ -36,8 +37,8 @@ from safetrain_shared.errors import (
 )
 from safetrain_shared.events import Evaluated, Event, StepDone
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.jobs import JobSpec, JobState, Plan
-from safetrain_shared.settings import TrainingSettings
+from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, JobState, Plan
+from safetrain_shared.settings import SettingValue, TrainingSettings
 
 __all__ = [
     "AlreadyFinished",
@@ -68,7 +69,10 @@ __all__ = [
     "NotFound",
     "Plan",
     "Preflight",
+    "Prepared",
+    "Preview",
     "SafetrainError",
+    "Sample",
     "Status",
     "StepDone",
     "TrainingSettings",
@@ -77,6 +81,8 @@ __all__ = [
     "connect",
     "jobs",
     "preflight",
+    "prepare",
+    "preview",
     "submit",
     "validate",
 ]
@@ -123,6 +129,39 @@ def ask(question: str, **options: Unpack[AskOptions]) -> Answer:
 def jobs() -> list[Job]:
     """`Client.jobs` on the default connection."""
     return _default().jobs()
+
+
+def prepare(
+    *files: str,
+    output: str,
+    columns: Mapping[str, str] | None = None,
+    weights: Sequence[float] = (),
+    valid: float = 0.1,
+    questions: float = 0.0,
+    seed: int = 0,
+) -> Prepared:
+    """`Client.prepare` on the default connection."""
+    return _default().prepare(
+        *files,
+        output=output,
+        columns=columns,
+        weights=weights,
+        valid=valid,
+        questions=questions,
+        seed=seed,
+    )
+
+
+def preview(
+    file: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    samples: int = 3,
+    length: int = 0,
+    settings: Mapping[str, SettingValue] | None = None,
+) -> Preview:
+    """`Client.preview` on the default connection."""
+    return _default().preview(file, model=model, samples=samples, length=length, settings=settings)
 
 
 def validate(*files: str) -> Iterable[Finding]:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
 
 from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions
 from safetrain.api.client import JOB_DEFAULTS, Client, JobOptions
+from safetrain.api.data_files import Prepared, Preview
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
@@ -32,9 +33,14 @@ class AsyncClient:
     """`Client` for asyncio. Await it to connect, or use it in an `async with` block."""
 
     def __init__(
-        self, home: str | None = None, *, autostart: bool = True, lang: str | None = None
+        self,
+        home: str | None = None,
+        *,
+        autostart: bool = True,
+        lang: str | None = None,
+        host: str = "",
     ) -> None:
-        self._connect = partial(Client, home, autostart=autostart, lang=lang)
+        self._connect = partial(Client, home, autostart=autostart, lang=lang, host=host)
         self._threads = ThreadPoolExecutor(_THREADS, "safetrain")
         self._client: Client | None = None
 
@@ -89,6 +95,14 @@ class AsyncClient:
     def ask_stream(self, question: str, **options: Unpack[AskOptions]) -> AsyncGenerator[str, None]:
         """`Client.ask_stream`."""
         return self.stream(lambda client: client.ask_stream(question, **options))
+
+    async def prepare(self, *files: str, output: str, **options: Any) -> Prepared:
+        """`Client.prepare`, with the same options."""
+        return await self.run(self.client.prepare, *files, output=output, **options)
+
+    async def preview(self, file: str, **options: Any) -> Preview:
+        """`Client.preview`, with the same options."""
+        return await self.run(self.client.preview, file, **options)
 
     def validate(self, *files: str) -> AsyncGenerator[Finding, None]:
         """`Client.validate`."""

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from safetrain import inputs, split
 from safetrain.api.answer import ASK_DEFAULTS, Answer, AskOptions, answer_of, request
+from safetrain.api.data_files import Prepared, Preview, prepared_of, preview_of
 from safetrain.api.job import Job
 from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
+from safetrain.asking import ask
 from safetrain.connection import Daemon
+from safetrain.remote.local_files import LocalFiles
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
-from safetrain_proto.v1.data_pb2 import ValidateRequest
+from safetrain_proto.v1.data_pb2 import PrepareRequest, PreviewRequest, ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
+from safetrain_shared.errors import InvalidInput, Unreachable
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import SettingValue, checked
-from safetrain_shared.wire import finding_from_wire, spec_to_wire
+from safetrain_shared.wire import finding_from_wire, settings_to_wire, spec_to_wire
 
 _JOBS_AT_ONCE = 200
 _SUBMIT_SECONDS = 300.0
+_PREVIEW_SECONDS = 600.0  # a tokenizer of the hub is downloaded first
 
 
 class JobOptions(TypedDict, total=False):
@@ -161,35 +166,106 @@ class Client:
 
     @keywords(AskOptions, ASK_DEFAULTS)
     def ask_stream(self, question: str, **options: Unpack[AskOptions]) -> Iterator[str]:
-        """Yield the answer in pieces, as they arrive."""
+        """Yield the answer in pieces, as they arrive.
+
+        Raises Unreachable where the link to another machine broke and the answer, asked for again,
+        is another one.
+        """
+        begun = False
         for event in self._ask(question, options):
+            if event.HasField("source") and begun:
+                raise Unreachable("host.lost", host=self.daemon.host)
             if event.HasField("text"):
+                begun = True
                 yield event.text
 
     def validate(self, *files: str) -> Iterator[Finding]:
         """Yield every problem of training files; `args` has its `path` and `line`."""
         with self.daemon.language():
-            message = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-        for event in self.daemon.stream(self.daemon.data.Validate, message):
+            local = LocalFiles(self.daemon)
+            message = ValidateRequest(paths=[local.there(inputs.absolute(file)) for file in files])
+        for event in map(local.shown, self.daemon.stream(self.daemon.data.Validate, message)):
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
+
+    def prepare(
+        self,
+        *files: str,
+        output: str,
+        columns: Mapping[str, str] | None = None,
+        weights: Sequence[float] = (),
+        valid: float = 0.1,
+        questions: float = 0.0,
+        seed: int = 0,
+    ) -> Prepared:
+        """Make training files in the folder `output` of spreadsheets, dumps and texts.
+
+        `columns`: which column holds the question, answer, system, text or messages. `weights`: how
+        often each file's samples are written, by their order; empty: once. `valid`, `questions`:
+        the shares held out for validation and for evaluation, 0 to 1. Raises InvalidInput,
+        InvalidSetting, NotAllowed, NotFound.
+        """
+        with self.daemon.language():
+            if self.daemon.host:
+                raise InvalidInput("host.prepare", host=self.daemon.host)
+            message = PrepareRequest(
+                paths=[inputs.source(file) for file in files],
+                output=inputs.absolute(output),
+                columns=inputs.columns(columns or {}),
+                weights=weights,
+                valid_share=valid,
+                questions_share=questions,
+                seed=seed,
+            )
+        events = self.daemon.stream(self.daemon.data.Prepare, message)
+        return prepared_of(events, self.daemon.lang)
+
+    def preview(
+        self,
+        file: str,
+        *,
+        model: str = inputs.DEFAULT_MODEL,
+        samples: int = 3,
+        length: int = 0,
+        settings: Mapping[str, SettingValue] | None = None,
+    ) -> Preview:
+        """Return samples of a file as the model will see them, learned tokens marked.
+
+        `length`: tokens at which samples would be cut; 0: nowhere. `settings`: mask_prompt and
+        thinking count. Raises InvalidInput, InvalidSetting, NotFound.
+        """
+        with self.daemon.language():
+            given = {name: checked(name, value) for name, value in (settings or {}).items()}
+            local = LocalFiles(self.daemon)
+            message = PreviewRequest(
+                path=local.there(inputs.absolute(file)),
+                model=local.model_there(inputs.model(model)),
+                samples=samples,
+                max_seq_length=length,
+                settings=settings_to_wire(given),
+            )
+        daemon, seconds = self.daemon, _PREVIEW_SECONDS
+        answer = daemon.call(daemon.data.Preview, message, seconds=seconds, again=True)
+        return preview_of(local.shown(answer), length, daemon.lang)
 
     def _spec_of(self, options: JobOptions) -> jobs_pb2.JobSpec:
         share = options.get("split")
         with self.daemon.language():
             message = spec_to_wire(spec_of(options))
+            local = message.train
             if self.daemon.host:
                 from safetrain.remote.job_spec import for_host
 
                 message = for_host(self.daemon, message, lambda _share: None)
             if share is not None:
-                split.split_data(self.daemon, message, share)
+                split.split_data(self.daemon, message, share, local=local)
         return message
 
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():
             message = request(question, options)
-        return self.daemon.stream(self.daemon.answers.Ask, message)
+            message.model = LocalFiles(self.daemon).model_there(message.model)
+        return ask(self.daemon, message)
 
 
 def spec_of(options: JobOptions) -> JobSpec:

@@ -77,7 +77,9 @@ def _cell(value: Any) -> str:
 
 
 def evaluation_of(message: evaluations_pb2.Evaluation, lang: str | None) -> Evaluation:
-    """The daemon's message as an `Evaluation`, its text in `lang`, else in the language in use."""
+    """Return the daemon's message as an `Evaluation`, its text in `lang`, else in the language in
+    use.
+    """
     verdict = message.verdict
     with using(lang or language()):
         text = click.unstyle("\n".join(verdict_lines(message)))

@@ -20,7 +20,13 @@ from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.diagnosis_pb2 import ExamineRequest, ExamineResponse
 from safetrain_shared import paths
-from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, SafetrainError, error_to_dict
+from safetrain_shared.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    InvalidInput,
+    SafetrainError,
+    error_to_dict,
+)
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import size
 from safetrain_shared.i18n import translate as _
@@ -49,7 +55,7 @@ _SECONDS = 120.0  # a worker loads MLX and tries the device
     is_flag=True,
     help=_(
         "Train a tiny model on this machine, kill it, let it resume, compare to the bit, and "
-        "check the memory plan. About a minute; your jobs are not touched."
+        "check the memory plan. A minute or two; your jobs are not touched."
     ),
 )
 @click.option(
@@ -63,6 +69,8 @@ def diagnose(
     session: Session, job: int | None, bundle: str | None, selftest: bool, thorough: bool
 ) -> int:
     """Print the findings of every topic, or run the self-test; write the report."""
+    if session.host and (bundle is not None or selftest):
+        raise InvalidInput("host.diagnose", host=session.host)
     if bundle is not None:
         collect.refuse_taken(Path(absolute(bundle)))
     if selftest:

@@ -9,6 +9,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB, Int64
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.evaluation import verdict_lines
@@ -16,7 +17,7 @@ from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
 from safetrain_proto.v1.evaluations_pb2 import EvaluateRequest, Evaluation, PromoteRequest
-from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, EXIT_UNCLEAR
+from safetrain_shared.errors import EXIT_FAILED, EXIT_OK, EXIT_UNCLEAR, Unreachable
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import translate as _
 
@@ -91,24 +92,26 @@ def evaluate(
     tasks: str,
     limit: int,
 ) -> int:
-    """Prints the verdict, and which questions were won and lost."""
-    named_here = "evaluate" if questions or exported else ""
-    with connected(session, files_of=named_here) as daemon:
+    """Print the verdict, and the questions that were won and lost. The exit code is 0, 1 or 6, see
+    the help.
+    """
+    with connected(session) as daemon:
         if promote not in (None, _BY_TASK):
             _promote(session, daemon, job or 0, str(promote))
             return EXIT_OK
+        local = LocalFiles(daemon)
         request = EvaluateRequest(
             job_id=job or 0,
-            questions=absolute(questions) if questions else "",
+            questions=local.there(absolute(questions)) if questions else "",
             checkpoint=checkpoint,
             checkpoints=checkpoints or bool(promote),
-            folder=absolute(exported) if exported else "",
+            folder=local.model_there(absolute(exported)) if exported else "",
             general=general,
             max_tokens=max_tokens,
             limit=limit,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],
         )
-        evaluation = _followed(session, daemon, request)
+        evaluation = local.shown(_followed(session, daemon, request))
         if session.json:
             write(message_to_json(evaluation))
         else:
@@ -119,7 +122,7 @@ def evaluate(
 
 
 def _followed(session: Session, daemon: Daemon, request: EvaluateRequest) -> Evaluation:
-    """The evaluation, once it is done; how far it is meanwhile, on standard error."""
+    """Return the evaluation once it is done; print its progress on standard error meanwhile."""
     line, own, found = StatusLine(silent=session.terse, log=True), 0, Evaluation()
     try:
         for event in daemon.stream(daemon.evaluations.Run, request):
@@ -128,7 +131,7 @@ def _followed(session: Session, daemon: Daemon, request: EvaluateRequest) -> Eva
                 line.show(event.progress.phase, event.progress.done)
             else:
                 found = event.evaluation
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unreachable):
         if own:
             text = _("Job {id} goes on. Watch it with: safetrain watch {id}")
             session.note(text.format(id=own))

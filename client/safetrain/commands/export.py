@@ -8,6 +8,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.inputs import absolute
 from safetrain.int64 import JOB
+from safetrain.remote.local_files import output_there
 from safetrain.session import Session, command
 from safetrain.terminal.export_text import export_lines
 from safetrain.terminal.status_line import StatusLine
@@ -63,7 +64,8 @@ def export(
         wait=wait,
     )
     status_line = StatusLine(silent=session.terse, log=True)
-    with connected(session, files_of="export") as daemon:
+    with connected(session) as daemon:
+        request.output = output_there(daemon, request.output)
         for event in daemon.stream(daemon.exports.Run, request):
             if event.HasField("progress"):
                 status_line.show(event.progress.phase, event.progress.done)
@@ -72,5 +74,5 @@ def export(
             if session.json:
                 write(message_to_json(event.exported))
                 continue
-            for line in export_lines(event.exported):
+            for line in export_lines(event.exported, host=session.host):
                 echo(line)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
+from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.remote import host_list
 from safetrain.remote.host_list import COMMAND, Host
+from safetrain.remote.installing import missing
 from safetrain.remote.tunnel import Tunnel
 from safetrain.session import Session, command, example_epilog, shared_options
 from safetrain.views.json_output import write
+from safetrain_proto.v1.control_pb2 import InfoRequest
 from safetrain_shared.i18n import translate as _
 
 hosts = shared_options(
@@ -58,8 +63,12 @@ def list_hosts(session: Session) -> None:
 @click.argument("name")
 def check(session: Session, name: str) -> None:
     """Ask the host for its service, which is started where none runs."""
-    tunnel = Tunnel(host_list.find(name), session.note)
-    found = tunnel.endpoint(autostart=session.autostart)
+    host = host_list.find(name)
+    found = Tunnel(host, session.note).endpoint(autostart=session.autostart)
+    with connected(replace(session, host=name)) as daemon:
+        info = daemon.call(daemon.control.Info, InfoRequest(), again=True)
+    if error := missing(host, info):
+        raise error
     if session.json:
         write({"name": name, "version": found.version, "socket": found.socket})
         return

@@ -7,6 +7,7 @@ import click
 from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session, command, example_epilog, shared_options
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
@@ -77,11 +78,12 @@ def list_models(session: Session) -> None:
     "--memory-budget", metavar="SIZE", help=_("Use at most this much memory, such as 6GB.")
 )
 def suggest(session: Session, train: str | None, memory_budget: str | None) -> None:
-    """Prints a line a model, class by class, and what they were judged by."""
+    """Print the suggested models, one a line, class by class, and the data they were judged by."""
     request = SuggestModelsRequest(
         train=inputs.absolute(train) if train else "", memory_budget=inputs.memory(memory_budget)
     )
     with connected(session) as daemon:
+        request.train = LocalFiles(daemon).there(request.train)
         found = daemon.call(daemon.models.Suggest, request, again=True)
     if session.json:
         write(message_to_json(found))

@@ -42,9 +42,10 @@ def preflight(session: Session, wait: bool, thorough: bool, **given: Any) -> int
     spec = spec_of(session, **given)
     text, status_line, blocked = PreflightText(), StatusLine(silent=session.terse, log=True), False
     with connected(session) as daemon:
+        local = spec.train
         spec = sent(session, daemon, spec, status_line)
         status_line.clear()
-        split_if_asked(session, daemon, spec, given["split"])
+        split_if_asked(session, daemon, spec, given["split"], local)
         request = PreflightRequest(spec=spec, wait=wait, thorough=thorough)
         if not session.json:
             echo("\n".join(text.opening()))

@@ -16,12 +16,10 @@ from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.prepare import prepare_lines
 from safetrain_proto.v1.data_pb2 import PrepareRequest
-from safetrain_shared.errors import InvalidSetting
+from safetrain_shared.errors import InvalidInput, InvalidSetting
 from safetrain_shared.i18n import translate as _
 
 _HEAVIEST = 100.0
-_HUB = "hf:"
-_ROLES = ("question", "answer", "system", "text", "messages")
 
 
 @command(
@@ -73,7 +71,7 @@ def prepare(
     """Print how each file is read, what was dropped, and what was written."""
     weighted = [_weighted(file) for file in files]
     request = PrepareRequest(
-        paths=[_named(file) for file, _weight in weighted],
+        paths=[inputs.source(file) for file, _weight in weighted],
         weights=[weight for _file, weight in weighted],
         output=inputs.absolute(output),
         columns=_columns(mapping),
@@ -82,7 +80,9 @@ def prepare(
         seed=seed,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session, files_of="prepare") as daemon:
+    if session.host:
+        raise InvalidInput("host.prepare", host=session.host)
+    with connected(session) as daemon:
         for event in daemon.stream(daemon.data.Prepare, request):
             status_line.clear()
             if session.json:
@@ -104,17 +104,8 @@ def _weighted(text: str) -> tuple[str, float]:
         raise InvalidSetting("prepare.weight", weight=weight, most=_HEAVIEST) from None
 
 
-def _named(file: str) -> str:
-    """Return an absolute path; the name of a data set of the hub, `hf:OWNER/NAME`, unchanged."""
-    return file if file.startswith(_HUB) else inputs.absolute(file)
-
-
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
     """Parse --map: question=pergunta,answer=resposta. Raises InvalidSetting."""
-    columns = {}
-    for pair in ",".join(pairs).split(",") if pairs else ():
-        role, _equals, column = pair.partition("=")
-        if role.strip() not in _ROLES or not column.strip():
-            raise InvalidSetting("prepare.map_form", text=pair, known=", ".join(_ROLES))
-        columns[role.strip()] = column.strip()
-    return columns
+    parts = ",".join(pairs).split(",") if pairs else ()
+    split = (pair.partition("=") for pair in parts)
+    return inputs.columns({role.strip(): column.strip() for role, _equals, column in split})

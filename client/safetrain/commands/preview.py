@@ -11,6 +11,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.int64 import Int64
 from safetrain.mlx_lm_config import Config
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.json_output import message_to_json, write
@@ -75,10 +76,14 @@ def preview(
         trust_remote_code=trust_remote_code,
     )
     status_line = StatusLine(silent=session.terse)
-    with connected(session, files_of="preview") as daemon:
+    with connected(session) as daemon:
+        local = LocalFiles(daemon, lambda done: status_line.show("sending", done))
+        request.path = local.there(request.path)
+        request.model = local.model_there(request.model)
         status_line.show("inspecting")
         try:
             answer = daemon.call(daemon.data.Preview, request, seconds=_SECONDS, again=True)
+            answer = local.shown(answer)
         finally:
             status_line.clear()
     if session.json:

@@ -65,7 +65,7 @@ def report(
         chosen = job_to_draw(jobs, job)
         asked = [SampleQuestion(question) for question in questions]
         if not asked and chosen.step and not any(name_of(one) in ACTIVE for one in jobs):
-            asked = default_questions(chosen)
+            asked = default_questions(chosen, session.host)
         html = make_report(daemon, chosen, [] if no_answers else asked, session.note)
     path = Path(absolute(output)) if output else default_path(chosen, session.host)
     write_files({path: html.encode()})

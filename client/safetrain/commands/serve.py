@@ -10,6 +10,8 @@ from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.int64 import MOST
+from safetrain.remote.keep_open import keep_open
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session, command
 from safetrain.views.json_output import write
 from safetrain_proto.v1.jobs_pb2 import JobRequest
@@ -59,8 +61,10 @@ def serve(session: Session, target: str | None, port: int) -> None:
         echo(_("Model: {name}").format(name=address.model))
         session.note(_("Ctrl-C ends it; training goes on."))
 
-    with connected(session, files_of="serve") as daemon:
-        serve(daemon.home, _served(daemon, target or ""), port, on_ready=ready)
+    with connected(session) as daemon:
+        served = _served(daemon, target or "")
+        keep_open(daemon)
+        serve(daemon.home, served, port, on_ready=ready)
 
 
 def _served(daemon: Daemon, target: str) -> Served:
@@ -68,7 +72,8 @@ def _served(daemon: Daemon, target: str) -> Served:
     from safetrain.serve.served import Served
 
     if not target.isdecimal():
-        return Served(model=inputs.model(target) if target else "")
+        model = inputs.model(target) if target else ""
+        return Served(model=LocalFiles(daemon).model_there(model))
     job = min(int(target), MOST)
     daemon.call(daemon.jobs.Get, JobRequest(id=job), again=True)
     return Served(job=job)

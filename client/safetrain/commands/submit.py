@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -19,12 +20,13 @@ from safetrain.commands.common.job_selection import connected, output_here
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import Int64
+from safetrain.remote.host_list import ANY
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path, time_left
 from safetrain.views.json_output import message_to_json, write
 from safetrain.views.labels import sign
-from safetrain_proto.v1.jobs_pb2 import Job, SubmitRequest, SubmitResponse
+from safetrain_proto.v1.jobs_pb2 import Job, JobSpec, SubmitRequest, SubmitResponse
 from safetrain_shared.errors import EXIT_OK, InvalidInput
 from safetrain_shared.findings import Status
 from safetrain_shared.i18n import marked, translate
@@ -49,7 +51,8 @@ _OUTCOMES = {
         "safetrain submit --watch\n"
         "safetrain submit dados --model demo --output farense\n"
         "safetrain submit perguntas.csv --split\n"
-        "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
+        "safetrain submit --model demo --output farense --set num_epochs=2 --name farense\n"
+        "safetrain submit dados --model demo --output farense --host any --fetch"
     ),
     cls=CommandWithSettings,
 )
@@ -95,11 +98,13 @@ def submit(
     if fetch and not session.host:
         raise InvalidInput("host.fetch_from_where")
     spec = spec_of(session, **given, evaluates=True)
-    status_line = StatusLine(silent=session.terse)
+    status_line, local = StatusLine(silent=session.terse), spec.train
+    if session.host == ANY:
+        session = _chosen(session, spec, status_line, split=given["split"] is not None)
     with connected(session) as daemon:
         try:
             spec = sent(session, daemon, spec, status_line)
-            split_if_asked(session, daemon, spec, given["split"])
+            split_if_asked(session, daemon, spec, given["split"], local)
             request = SubmitRequest(
                 spec=spec, idempotency_key=uuid.uuid4().hex, fresh=fresh, after=after
             )
@@ -113,7 +118,7 @@ def submit(
         if not (wait or watch or report_to or fetch):
             return EXIT_OK
         code = _follow(session, daemon, answer.job, reporting, quiet=not watch)
-        if fetch:
+        if fetch and session.host:
             from safetrain.remote.fetch import fetch as bring
 
             folder = output_here(session, answer.job)
@@ -123,10 +128,33 @@ def submit(
         return code
 
 
+def _chosen(session: Session, spec: JobSpec, status_line: StatusLine, *, split: bool) -> Session:
+    """Return the session with the host that would end the training soonest; say why it is that.
+
+    Raises InvalidInput with `split`: what is split off is not there to be judged. Raises Blocked
+    where no host would train it.
+    """
+    from safetrain.remote.any_host import forecasts, soonest
+    from safetrain.views.forecasts import choice_line, forecast_line
+
+    if split:
+        raise InvalidInput("host.any_split")
+    status_line.show("probing")
+    try:
+        found = forecasts(lambda host: connected(replace(session, host=host)), spec)
+    finally:
+        status_line.clear()
+    for forecast in found:
+        session.note(f"  {forecast_line(forecast)}")
+    chosen = soonest(found)
+    session.note(choice_line(chosen))
+    return replace(session, host=chosen.host)
+
+
 def _show(session: Session, answer: SubmitResponse) -> None:
     """Print the job's id on standard output, remarks about it on standard error."""
     if session.json:
-        write(message_to_json(answer))
+        write(message_to_json(answer) | ({"host": session.host} if session.host else {}))
         return
     job = answer.job
     text = translate(_OUTCOMES.get(answer.outcome, _OUTCOMES[SubmitResponse.OUTCOME_QUEUED]))

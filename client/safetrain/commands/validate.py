@@ -10,6 +10,7 @@ import click
 from safetrain import inputs
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path
@@ -37,10 +38,12 @@ _IN_FULL = 3  # problems of each kind in a file
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 def validate(session: Session, files: tuple[str, ...]) -> int:
     """Print each problem as it is found, the first of each kind in full, then a line per file."""
-    request = ValidateRequest(paths=[inputs.absolute(file) for file in files])
+    paths = [inputs.absolute(file) for file in files]
     status_line, problems = StatusLine(silent=session.terse), Problems()
-    with connected(session, files_of="validate") as daemon:
-        for event in daemon.stream(daemon.data.Validate, request):
+    with connected(session) as daemon:
+        local = LocalFiles(daemon, lambda done: status_line.show("sending", done))
+        request = ValidateRequest(paths=[local.there(path) for path in paths])
+        for event in map(local.shown, daemon.stream(daemon.data.Validate, request)):
             status_line.clear()
             line = problems.take(event.problem) if event.HasField("problem") else None
             if session.json:

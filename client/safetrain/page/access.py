@@ -1,31 +1,34 @@
-"""Access control of the page: allowed host names, own origin, and a secret token or cookie.
+"""Access control of the page: allowed host names, own origin, a secret cookie, a token per action.
 
-Opening the address with the token sets a cookie; every other request needs that cookie. Excluded
-are other pages in the same browser (Origin, Sec-Fetch-Site, SameSite), names that resolve to
-127.0.0.1 (Host), and other users of the machine (the secrets; the socket listens on loopback).
-What is not covered: programs of the same user, which can talk to the daemon anyway, and another
-user's server on 127.0.0.1 that this user opens: browsers send cookies to every port of a host.
+Opening the address with the token sets a cookie; every other request needs that cookie, and one
+that changes something needs the token of its own path too, which only our own pages hold. Excluded
+are other pages in the same browser (Origin, Sec-Fetch-Site, SameSite, the actions' tokens), names
+that resolve to 127.0.0.1 (Host), and other users of the machine (the secrets; the socket listens on
+loopback). What is not covered: programs of the same user, which can talk to the daemon anyway, and
+another user's server on 127.0.0.1 that this user opens: browsers send cookies to every port of a
+host.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safetrain.loopback import names, same
 from safetrain_shared.i18n import translate as _
 
+ACTION_HEADER = "X-Safetrain-Action"
 _SAFE_METHODS = ("GET", "HEAD")
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "object-src 'none'; require-trusted-types-for 'script'"
+        "object-src 'none'; require-trusted-types-for 'script'; trusted-types htmx"
     ),
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -47,12 +50,14 @@ class Keys:
     """The secrets of one dashboard, new at each start.
 
     `token` opens the page any number of times. Each of `tickets` opens it once: the address on a
-    browser's command line is visible to other users.
+    browser's command line is visible to other users. `actions` is what the tokens of the actions
+    are made of.
     """
 
     port: int
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    actions: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     tickets: set[str] = field(default_factory=set)
 
     @property
@@ -82,64 +87,50 @@ class Keys:
             return True
         return same(token, self.token)
 
+    def action(self, path: str) -> str:
+        """Return the token without which nothing is changed at `path`; it opens no other path."""
+        return hmac.new(self.actions, path.encode(), hashlib.sha256).hexdigest()
+
 
 def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
     """Return status and sentence of a refusal; None where the request is allowed.
 
-    Tokens are not checked here.
+    The token of the address is not checked here.
     """
     headers = request.headers
     host = headers.get("host", "")
     if host not in keys.hosts:
         return 403, _("This page answers only at {address}.").format(address=keys.hosts[0])
     origin = headers.get("origin")
-    foreign = origin is not None and origin != f"http://{host}"
-    unsigned = origin is None and request.method not in _SAFE_METHODS
-    if foreign or unsigned:
+    changes = request.method not in _SAFE_METHODS
+    if (origin is not None and origin != f"http://{host}") or (origin is None and changes):
         return 403, _("This request came from another page.")
     if not same(request.cookies.get(keys.cookie_name, ""), keys.cookie):
         return 401, _("Open the page with the address that `safetrain dashboard` printed.")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return 403, _("This request came from another page.")
+    action = keys.action(request.url.path)
+    if (
+        changes
+        and not request.url.path.startswith("/api/")
+        and not same(headers.get(ACTION_HEADER, ""), action)
+    ):
+        return 403, _("This page is out of date. Load it again.")
     return None
 
 
-class Guard:
-    """ASGI middleware: refuses requests without access and adds `HEADERS` to every response."""
+def judge(request: Request, keys: Keys) -> Response | None:
+    """Return the refusal, or the response that sets the cookie; None: pass the request on."""
+    refused = refusal(request, keys)
+    token = request.query_params.get("token", "")
+    if token and request.url.path == "/" and request.headers.get("host") in keys.hosts:
+        if keys.opens(token):
+            return _entered(keys)
+        return PlainTextResponse(_("This address has been used up or is of another run."), 401)
+    return PlainTextResponse(refused[1], refused[0]) if refused else None
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self._app = app
-        self._keys = keys
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI request."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # websockets are not served
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        answer = self._answer(Request(scope)) or self._app
-        await answer(scope, receive, send_guarded)
-
-    def _answer(self, request: Request) -> Response | None:
-        """Return the refusal, or the response that sets the cookie; None: pass the request on."""
-        refused = refusal(request, self._keys)
-        token = request.query_params.get("token", "")
-        if token and request.url.path == "/" and request.headers.get("host") in self._keys.hosts:
-            if self._keys.opens(token):
-                return self._entered()
-            return PlainTextResponse(_("This address has been used up or is of another run."), 401)
-        return PlainTextResponse(refused[1], refused[0]) if refused else None
-
-    def _entered(self) -> Response:
-        response = HTMLResponse(_ENTRY_PAGE)
-        response.set_cookie(
-            self._keys.cookie_name, self._keys.cookie, httponly=True, samesite="strict", path="/"
-        )
-        return response
+def _entered(keys: Keys) -> Response:
+    response = HTMLResponse(_ENTRY_PAGE)
+    response.set_cookie(keys.cookie_name, keys.cookie, httponly=True, samesite="strict", path="/")
+    return response

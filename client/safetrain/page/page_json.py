@@ -27,6 +27,7 @@ from safetrain.views.job import (
 )
 from safetrain.views.labels import PHASES, word
 from safetrain.views.preview import lengths_line
+from safetrain.views.ranks import rank_lines
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.data_pb2 import PreviewResponse
 from safetrain_proto.v1.jobs_pb2 import Job
@@ -145,6 +146,7 @@ def _chosen(job: Job, history: History) -> Json:
                     _("checkpoint"),
                     short_path(history.checkpoint.path) if history.checkpoint else "",
                 ),
+                *rank_lines(job.ranks),
             ]
             if value
         ],

@@ -10,16 +10,27 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from safetrain.int64 import MOST
+from safetrain.loopback import Guard
 from safetrain.page import page_json
-from safetrain.page.access import Guard, Keys
+from safetrain.page.access import HEADERS, Keys, judge
 from safetrain.page.ask_stream import answer_pieces, request_from
+from safetrain.page.begin import Begin
 from safetrain.page.data_preview import preview_of_job
+from safetrain.page.forms import fields
 from safetrain.page.job_feed import JobFeed, compact
+from safetrain.page.render import InLanguage, Renderer, language_cookie
+from safetrain.page.site import Site
 from safetrain.page.texts import words
 from safetrain_proto.v1.jobs_pb2 import JobRequest
 from safetrain_shared.errors import InvalidInput, NotFound, SafetrainError
@@ -27,6 +38,7 @@ from safetrain_shared.history import History
 from safetrain_shared.i18n import LANGUAGES, language, using
 
 STATIC = Path(__file__).parent / "static"
+_YEAR = 365 * 24 * 3600
 TICK_SECONDS = 0.25  # between two checks for changes
 _KEEP_ALIVE_TICKS = 60  # without changes, before a comment is sent to keep the stream open
 _BODY_BYTES = 1 << 17
@@ -72,15 +84,41 @@ def application(feed: JobFeed, keys: Keys) -> Starlette:
         with using(lang):
             return JSONResponse(page_json.preview(found))
 
+    site = Site(feed, keys, Renderer(keys))
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        return HTMLResponse(site.render.message(str(error)), 400)
+
     routes = [
         Route("/", page),
+        _language_choice(keys),
+        *Begin(site).routes(),
         Route("/api/live", live),
         Route("/api/ask", ask, methods=["POST"]),
         Route("/api/retry", retry, methods=["POST"]),
         Route("/api/preview", preview, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, keys=keys)])
+    middleware = [
+        Middleware(InLanguage, keys=keys),
+        Middleware(Guard, judge=lambda request: judge(request, keys), headers=HEADERS),
+    ]
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={SafetrainError: refused}
+    )
+
+
+def _language_choice(keys: Keys) -> Route:
+    async def speak(request: Request) -> Response:
+        """Keep the chosen language in a cookie and load the page again."""
+        chosen = (await fields(request)).get("lang", "")
+        response = Response(headers={"HX-Refresh": "true"})
+        if chosen in LANGUAGES:
+            name = language_cookie(keys)
+            response.set_cookie(name, chosen, httponly=True, samesite="strict", max_age=_YEAR)
+        return response
+
+    return Route("/language", speak, methods=["POST"])
 
 
 class Tab:

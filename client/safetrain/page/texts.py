@@ -6,6 +6,7 @@ from safetrain_shared.i18n import language, translate
 from safetrain_shared.i18n import marked as _
 
 WORDS: dict[str, str] = {
+    "station_begin": _("Begin"),
     "skip": _("To the training"),
     "jobs": _("Jobs"),
     "no_jobs": _("No job yet."),

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetrain.atomic_write import write_files
 from safetrain_shared.errors import InvalidInput, NotFound
 
 FORMAT = 1
 COMMAND = "safetraind"
+ANY = "any"  # in place of a name: the host that would end a training soonest
 # What `ssh` takes as a destination, without what it or a shell would take for something else.
 _DESTINATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%\[\]/+-]{0,253}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -75,11 +75,13 @@ def remove(name: str) -> None:
 
 def find(name: str) -> Host:
     """Return the host of that name, else one that ssh knows by it. Raises InvalidInput."""
+    if name == ANY:
+        raise InvalidInput("host.any")
     return read().get(name) or _checked(Host(name, name), named=False)
 
 
 def _checked(host: Host, *, named: bool = True) -> Host:
-    if named and not _NAME.fullmatch(host.name):
+    if named and (host.name == ANY or not _NAME.fullmatch(host.name)):
         raise InvalidInput("hosts.name", name=host.name)
     if not _DESTINATION.fullmatch(host.destination):
         raise InvalidInput("hosts.destination", destination=host.destination)
@@ -89,5 +91,7 @@ def _checked(host: Host, *, named: bool = True) -> Host:
 
 
 def _write(hosts: Mapping[str, Host]) -> None:
+    from safetrain.atomic_write import write_files  # takes longer than the rest of a command
+
     content = {"format": FORMAT, "hosts": [asdict(host) for host in hosts.values()]}
     write_files({path(): (json.dumps(content, indent=2) + "\n").encode()})

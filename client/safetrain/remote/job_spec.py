@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from safetrain.connection import Daemon
-from safetrain.remote.upload import send
+from safetrain.remote.local_files import LocalFiles, output_there
 from safetrain_proto.v1.jobs_pb2 import JobSpec
-from safetrain_shared.errors import InvalidInput
 
-OUTPUTS = "safetrain"  # folder in the user's home there, for outputs named by a relative path
 Progress = Callable[[float], None]  # takes the share of a file that is there, 0 to 1
 
 
 def for_host(daemon: Daemon, spec: JobSpec, progress: Progress) -> JobSpec:
-    """Return the job with its data sent to the host.
+    """Return the job with its data, and a model that is a folder here, sent to the host.
 
     An output folder below the current folder becomes one of the same name in ~/safetrain there;
-    any other absolute path is taken as a path of the host. Raises InvalidInput for a model or an
-    adapter that is a folder of this machine, and what `send` raises.
+    any other absolute path is taken as a path of the host. Raises what `send` raises.
     """
-    for folder in (spec.model, spec.start_adapter):
-        if Path(folder).is_absolute() and Path(folder).exists():
-            raise InvalidInput("host.folder_here", path=folder)
-    found = JobSpec()
+    local, found = LocalFiles(daemon, progress), JobSpec()
     found.CopyFrom(spec)
-    found.train = send(daemon, spec.train, progress)
-    if spec.valid:  # empty: split off there
-        found.valid = send(daemon, spec.valid, progress)
+    found.model = local.model_there(spec.model)
+    found.start_adapter = local.model_there(spec.start_adapter)
+    found.train = local.there(spec.train)
+    found.valid = local.there(spec.valid)  # empty: split off there
     if spec.evaluation.questions:
-        found.evaluation.questions = send(daemon, spec.evaluation.questions, progress)
-    relative = os.path.relpath(spec.output)
-    if not relative.startswith(".."):
-        found.output = os.path.normpath(f"{daemon.remote_folder}/{OUTPUTS}/{relative}")
+        found.evaluation.questions = local.there(spec.evaluation.questions)
+    found.output = output_there(daemon, spec.output)
     return found

@@ -14,22 +14,25 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 from safetrain.autostart import Notify, answers, wait
 from safetrain.remote.host_list import Host
-from safetrain_shared.errors import ERRORS, SafetrainError, Unreachable
+from safetrain_shared.errors import ERRORS, EXIT_USAGE, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, private, runtime_folder
 
 KEPT_SECONDS = 600  # an idle connection to a host stays open so long
 CONNECT_SECONDS = 20
 FORWARD_SECONDS = 3.0
+GREETING_SECONDS = 10.0
 _ATTEMPTS = 4
+_MOST_CHARACTERS = 1 << 20  # of what a host may print
+_LOOK_SECONDS = 0.2
 _NOT_FOUND = 127  # a shell's exit code for a command that is not there
 _SSH_FAILED = 255
 _OPTIONS: Mapping[str, str] = {
@@ -42,6 +45,7 @@ _OPTIONS: Mapping[str, str] = {
     "StreamLocalBindUnlink": "yes",
     "ExitOnForwardFailure": "yes",
 }
+_NO_MODULE = re.compile(r"No module named '?safetraind?\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -62,7 +66,7 @@ class Tunnel:
         self._notify = notify
         digest = hashlib.sha256(f"{host.destination}\0{host.command}".encode()).hexdigest()[:16]
         self._folder = private(runtime_folder(), parents=True)
-        self._control = self._folder / f"ssh-{digest}"
+        self.control = self._folder / f"ssh-{digest}"
         self.home = Home(private(self._folder / digest))
 
     def ensure(self, *, autostart: bool) -> None:
@@ -72,22 +76,42 @@ class Tunnel:
         Unreachable where there is no way to the host or no daemon on it.
         """
         if not answers(self.home):
+            from safetrain_shared.messages import sentence
+
+            self._notify(sentence("host.connecting", {"host": self.host.name}))
             self.open(autostart=autostart)
 
     def open(self, *, autostart: bool) -> None:
-        """Ask the host for its socket, starting a daemon there if need be, and forward it."""
-        from safetrain_shared.messages import sentence
+        """Ask the host for its socket, starting a daemon there if need be, and forward it.
 
-        self._notify(sentence("host.connecting", {"host": self.host.name}))
+        Raises Unreachable, and the daemon's refusal.
+        """
         with self._alone():
+            if self._speaks():  # another thread or command was first
+                return
             for _ in range(_ATTEMPTS):
                 endpoint = self.endpoint(autostart=autostart)
                 done = self._forward(endpoint)
-                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS):
+                if done.returncode == 0 and wait(self.home, FORWARD_SECONDS) and self._speaks():
                     return
                 # A connection that is just being lost took it: the next attempt makes a new one.
                 self._ssh("-O", "exit", self.host.destination)
             raise self._unreachable(done.stderr)
+
+    def _speaks(self) -> bool:
+        """Whether a daemon is at the other end, which ssh's own end here does not tell.
+
+        gRPC greets whoever connects.
+        """
+        try:
+            if not answers(self.home):
+                return False
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(GREETING_SECONDS)
+                probe.connect(os.fspath(self.home.socket))
+                return bool(probe.recv(1))
+        except OSError:
+            return False
 
     def _forward(self, endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -103,11 +127,34 @@ class Tunnel:
         done = self._ssh(self.host.destination, "--", " ".join(map(quoted, words)))
         if done.returncode == 0:
             return self._understood(done.stdout)
-        if done.returncode == _NOT_FOUND:
-            raise Unreachable("host.not_installed", host=self.host.name, command=words[0])
+        missing = _NO_MODULE.search(done.stderr)
+        if done.returncode == _NOT_FOUND or missing:
+            raise self._not_installed("safetraind" if missing else words[0], anew=not missing)
+        if done.returncode == EXIT_USAGE:  # it does not know `endpoint`
+            raise self._older()
         if done.returncode == _SSH_FAILED:
             raise self._unreachable(done.stderr)
         raise self._refused(done)
+
+    def _not_installed(self, program: str, *, anew: bool) -> Unreachable:
+        from safetrain.remote.installing import install_command
+
+        command = install_command(self.host, anew=anew)
+        return Unreachable(
+            "host.not_installed", host=self.host.name, program=program, command=command
+        )
+
+    def _older(self) -> SafetrainError:
+        from safetrain.remote.installing import not_taken
+        from safetrain_proto.v1.control_pb2 import InfoResponse
+
+        return not_taken(self.host, "safetraind endpoint", InfoResponse())
+
+    def _not_understood(self) -> Unreachable:
+        from safetrain.remote.installing import install_command
+
+        command = install_command(self.host)
+        return Unreachable("host.not_understood", host=self.host.name, command=command)
 
     def _understood(self, text: str) -> Endpoint:
         """Return the endpoint in the last line printed. A host's answer is as untrusted as a file.
@@ -118,11 +165,11 @@ class Tunnel:
             found: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
             endpoint = Endpoint(*(str(found[key]) for key in ("socket", "version", "folder")))
         except (ValueError, IndexError, KeyError, TypeError):
-            raise Unreachable("host.not_understood", host=self.host.name) from None
+            raise self._not_understood() from None
         for path in (endpoint.socket, endpoint.folder):
             # A colon would end the path in ssh's -L.
             if not path.startswith("/") or ":" in path or not path.isprintable():
-                raise Unreachable("host.not_understood", host=self.host.name)
+                raise self._not_understood()
         return endpoint
 
     def _refused(self, done: subprocess.CompletedProcess[str]) -> SafetrainError:
@@ -138,28 +185,44 @@ class Tunnel:
 
     def _ssh(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ssh, which may ask for a passphrase where there is a terminal."""
+        from tempfile import TemporaryFile  # not for a command that finds its tunnel open
+
         # Files, not pipes: the ssh that stays behind to hold the connection keeps them open.
         with (
             TemporaryFile("w+", errors="replace") as out,
             TemporaryFile("w+", errors="replace") as err,
         ):
             try:
-                done = subprocess.run(
+                process = subprocess.Popen(
                     ["ssh", *self._options(), *words],
                     stdin=None if _has_terminal() else subprocess.DEVNULL,
                     stdout=out,
                     stderr=err,
-                    check=False,
                 )
             except FileNotFoundError:
                 raise Unreachable("host.no_ssh") from None
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(words, done.returncode, out.read(), err.read())
+            self._wait(process, out, err)
+            for file in (out, err):
+                file.seek(0)
+            said, errors = out.read(_MOST_CHARACTERS), err.read(_MOST_CHARACTERS)
+            return subprocess.CompletedProcess(words, process.returncode, said, errors)
+
+    def _wait(self, process: subprocess.Popen[bytes], *outputs: IO[str]) -> None:
+        """Wait for ssh. Raises Unreachable, and ends it, where the host talks without end."""
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_SECONDS)
+                if any(os.fstat(file.fileno()).st_size > _MOST_CHARACTERS for file in outputs):
+                    raise self._not_understood()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def _options(self) -> Sequence[str]:
         batch = "no" if _has_terminal() else "yes"
-        options = {**_OPTIONS, "ControlPath": str(self._control), "BatchMode": batch}
+        options = {**_OPTIONS, "ControlPath": str(self.control), "BatchMode": batch}
         return [word for key, value in options.items() for word in ("-o", f"{key}={value}")] + [
             "-T"
         ]

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetrain.asking import ask
 from safetrain.connection import Daemon
 from safetrain.follower import events_so_far
 from safetrain.job_folder import is_replaced, local_folder
@@ -19,7 +20,7 @@ from safetrain.sample_questions import SampleQuestion, evenly_spaced
 from safetrain.views.answer import Answer
 from safetrain_proto.v1.answers_pb2 import AskRequest, Message
 from safetrain_proto.v1.jobs_pb2 import Job
-from safetrain_shared.errors import SafetrainError
+from safetrain_shared.errors import NotFound, SafetrainError
 from safetrain_shared.events import CheckpointSaved, Event
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import PLOTS, PREFLIGHT_REPORT, REPORT
@@ -38,9 +39,12 @@ def default_path(job: Job, host: str = "") -> Path:
     return local_folder(job, host) / PLOTS / REPORT
 
 
-def default_questions(job: Job) -> list[SampleQuestion]:
-    """Return a few questions of the job's validation data, with their reference answers."""
-    return evenly_spaced(job.spec.valid, _QUESTIONS)
+def default_questions(job: Job, host: str = "") -> list[SampleQuestion]:
+    """Return a few questions of the job's validation data, with their reference answers.
+
+    None for a job of another machine, whose files are not read from here.
+    """
+    return [] if host else evenly_spaced(job.spec.valid, _QUESTIONS)
 
 
 def make_report(daemon: Daemon, job: Job, questions: Sequence[SampleQuestion], note: Note) -> str:
@@ -52,10 +56,10 @@ def make_report(daemon: Daemon, job: Job, questions: Sequence[SampleQuestion], n
             events=events,
             made=time.time(),
             version=version("safetrain"),
-            measured=_measured(job),
-            machine=_this_machine(),
+            measured=_measured(daemon, job),
+            machine=daemon.host or _this_machine(),
             samples=list(_samples(daemon, job, questions, note)),
-            on_disk=_on_disk(events),
+            on_disk=None if daemon.host else _on_disk(events),
         )
     )
 
@@ -90,19 +94,27 @@ def _answer(
         keep_alive_seconds=_KEEP_ALIVE_SECONDS,
     )
     seconds = max(0.0, deadline - time.monotonic())
-    for event in daemon.stream(daemon.answers.Ask, request, seconds=seconds):
+    for event in ask(daemon, request, seconds=seconds):
         answer.take(event)
     return answer
 
 
-def _measured(job: Job) -> PreflightFacts | None:
-    if is_replaced(job):
+def _measured(daemon: Daemon, job: Job) -> PreflightFacts | None:
+    if not daemon.host and is_replaced(job):
         return None
     try:
-        found: Any = json.loads((Path(job.spec.output) / PREFLIGHT_REPORT).read_text("utf-8"))
-    except (OSError, ValueError):
+        found: Any = json.loads(_preflight_report(daemon, job))
+    except (OSError, ValueError, RecursionError, NotFound):
         return None
     return read_facts(found, spec_from_wire(job.spec))
+
+
+def _preflight_report(daemon: Daemon, job: Job) -> bytes:
+    if not daemon.host:
+        return (Path(job.spec.output) / PREFLIGHT_REPORT).read_bytes()
+    from safetrain.remote.fetch import content
+
+    return content(daemon, job.id, PREFLIGHT_REPORT)
 
 
 def _this_machine() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -45,7 +45,16 @@ from safetrain_shared.events import (
 )
 from safetrain_shared.findings import Finding
 from safetrain_shared.history import history
-from safetrain_shared.i18n import decimal, duration, integer, number, percent, size, throughput
+from safetrain_shared.i18n import (
+    decimal,
+    duration,
+    format_text,
+    integer,
+    number,
+    percent,
+    size,
+    throughput,
+)
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.messages import SENTENCES, say
@@ -75,7 +84,7 @@ class Contents:
     """The contents of the page. `made`: seconds since the epoch, UTC.
 
     `measured`: the facts of the preflight report, None without one; `machine` is shown then.
-    `on_disk`: the paths of checkpoints that still exist.
+    `on_disk`: the paths of checkpoints that still exist; None: not known.
     """
 
     job: Job
@@ -85,7 +94,7 @@ class Contents:
     measured: PreflightFacts | None = None
     machine: str = ""
     samples: Sequence[Sample] = ()
-    on_disk: frozenset[str] = field(default_factory=frozenset)
+    on_disk: frozenset[str] | None = frozenset()
 
 
 def page(contents: Contents) -> str:
@@ -184,7 +193,8 @@ def _figures(job: Job, plan: Plan | None, curves: Curves) -> Iterator[tuple[str,
 
 
 def _attempts(count: int) -> str:
-    return _("in {count} attempts").format(count=count) if count > 1 else ""
+    text = _("in {count:int} {count:|attempt|attempts}")
+    return format_text(text, {"count": count}) if count > 1 else ""
 
 
 def _curves(curves: Curves) -> Markup:
@@ -308,19 +318,17 @@ def _data(spec: JobSpec, plan: Plan | None, measured: PreflightFacts | None) -> 
         parts.append(table(_("Training files"), head, rows))
     if plan is not None and plan.samples:
         text = _(
-            "{samples} samples are trained at up to {length} tokens; {cut} of them are cut there, "
-            "{out} are left out because their whole answer lies beyond."
+            "{samples:int} {samples:|sample is|samples are} trained at up to {length:int} "
+            "tokens; {cut:int} of them {cut:|is|are} cut there, {out:int} {out:|is|are} left "
+            "out because {out:|its|their} whole answer lies beyond."
         )
-        parts.append(
-            paragraph(
-                text.format(
-                    samples=integer(plan.samples),
-                    length=integer(plan.settings.max_seq_length),
-                    cut=integer(plan.samples_cut),
-                    out=integer(plan.samples_left_out),
-                )
-            )
-        )
+        args = {
+            "samples": plan.samples,
+            "length": plan.settings.max_seq_length,
+            "cut": plan.samples_cut,
+            "out": plan.samples_left_out,
+        }
+        parts.append(paragraph(format_text(text, args)))
     if measured is not None:
         parts.append(_findings(measured.of("data")))
         parts += [_as_seen(file) for file in measured.files[:1] if file.preview]
@@ -361,7 +369,7 @@ def _files(files: Sequence[DataFile]) -> Markup:
     return table(_("Training files; the last three columns are tokens"), head, rows, "numbers")
 
 
-def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
+def _checkpoints(curves: Curves, on_disk: frozenset[str] | None) -> Markup:
     saved = curves.checkpoints
     if not saved:
         return paragraph(_("No checkpoint has been saved yet."))
@@ -372,7 +380,7 @@ def _checkpoints(curves: Curves, on_disk: frozenset[str]) -> Markup:
             integer(each.step),
             size(each.bytes),
             losses.get(each.step, "–"),
-            _("yes") if each.path in on_disk else _("no"),
+            "–" if on_disk is None else _("yes") if each.path in on_disk else _("no"),
         )
         for each in saved[-MOST_CHECKPOINTS:]
     ]

@@ -6,9 +6,8 @@ ever sent, so that no page reads an answer), and names that are made to resolve 
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safetrain.loopback import names, same
 from safetrain.serve.api_errors import api_error
@@ -17,37 +16,21 @@ from safetrain_shared.errors import NotAllowed, SafetrainError
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-class Guard:
-    """Lets through what may pass, and adds `HEADERS` to every answer."""
+class Access:
+    """Judges the requests to one server, for `loopback.Guard`."""
 
-    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
-        self._app = app
+    def __init__(self, port: int, token: str) -> None:
         self._names = names(port)
         self._token = token
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # no websockets here: closed unanswered
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        refused = self._refusal(Headers(scope=scope))
-        answer = refusal(refused) if refused else self._app
-        await answer(scope, receive, send_guarded)
-
-    def _refusal(self, headers: Headers) -> SafetrainError | None:
+    def __call__(self, request: Request) -> Response | None:
+        """Return the refusal; None for a request that may pass."""
+        headers = request.headers
         if headers.get("host", "") not in self._names:
-            return NotAllowed("serve.host", address=self._names[0])
+            return refusal(NotAllowed("serve.host", address=self._names[0]))
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not same(token.strip(), self._token):
-            return NotAllowed("serve.unauthorized")
+            return refusal(NotAllowed("serve.unauthorized"))
         return None
 
 

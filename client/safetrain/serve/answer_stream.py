@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 
-from safetrain.connection import error_of
+from safetrain.connection import CHANNEL_OPTIONS, error_of
 from safetrain_proto.v1.answers_pb2 import AskEvent, AskRequest
 from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
 from safetrain_shared.errors import Busy
@@ -58,7 +58,7 @@ class Answers:
         self._home = home
         self._line = line or Line()
         self._channel = grpc.aio.insecure_channel(
-            socket_target(home.socket), options=[("grpc.enable_http_proxy", 0)]
+            socket_target(home.socket), options=CHANNEL_OPTIONS
         )
         self._stub = AnswersStub(self._channel)
 

@@ -17,8 +17,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Send
 
+from safetrain.loopback import Guard
 from safetrain.serve import completion_json
-from safetrain.serve.access import Guard, refusal
+from safetrain.serve.access import HEADERS, Access, refusal
 from safetrain.serve.answer_stream import Answers
 from safetrain.serve.api_errors import api_error
 from safetrain.serve.completion_json import Completion, event
@@ -105,7 +106,7 @@ def application(home: Home, served: Served, port: int, token: str) -> Starlette:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, port=port, token=token)],
+        middleware=[Middleware(Guard, judge=Access(port, token), headers=HEADERS)],
         exception_handlers={
             SafetrainError: _refused,
             HTTPException: _no_route,

@@ -6,12 +6,15 @@ import shlex
 
 from safetrain.views.job import short_path
 from safetrain_proto.v1.exports_pb2 import Agreement, Exported
-from safetrain_shared.i18n import integer, percent, size
+from safetrain_shared.i18n import format_text, percent, size
 from safetrain_shared.i18n import translate as _
 
 
-def export_lines(done: Exported) -> list[str]:
-    """Return what was written, how it agrees with the adapter, and commands to use it."""
+def export_lines(done: Exported, *, host: str = "") -> list[str]:
+    """Return what was written, how it agrees with the adapter, and commands to use it.
+
+    `host`: the other machine on which it lies; then how to bring it here.
+    """
     path, pasted = short_path(done.path), _for_shell(done.path)
     lines = [
         _("{path} is written ({size}): job {id} and its base in one.").format(
@@ -23,6 +26,14 @@ def export_lines(done: Exported) -> list[str]:
     if done.gguf:
         file = f"{short_path(done.gguf)} ({done.gguf_type})"
         lines.append("  " + _agreement(file, done.gguf_agreement))
+    if host:
+        bring = shlex.join(["scp", "-r", f"{host}:{done.path}", "."])
+        return [
+            *lines,
+            "",
+            _("It stays on {host}. Bring it here with:").format(host=host),
+            f"  {bring}",
+        ]
     lines += ["", _("Try it with:"), f"  mlx_lm.generate --model {pasted} --prompt …"]
     if done.modelfile:
         modelfile = _for_shell(f"{done.path}/Modelfile")
@@ -49,6 +60,9 @@ def _bits(done: Exported) -> str:
 def _agreement(what: str, found: Agreement) -> str:
     """Return the measured agreement; less than 0.1 % is shown as such, not as 0."""
     lost = f"< {percent(0.001)}" if 0 < found.lost < 0.001 else percent(found.lost)
-    text = _("{what}: {same} of {tokens} tokens as with the adapter; {lost} of its effect is lost")
-    same = integer(found.tokens - found.differing)
-    return text.format(what=what, same=same, tokens=integer(found.tokens), lost=lost)
+    text = _(
+        "{what}: {same:int} of {tokens:int} {tokens:|token|tokens} as with the adapter; "
+        "{lost} of its effect is lost"
+    )
+    same = found.tokens - found.differing
+    return format_text(text, {"what": what, "same": same, "tokens": found.tokens, "lost": lost})

@@ -22,6 +22,7 @@ from safetrain.views.job import (
     time_left,
 )
 from safetrain.views.labels import PHASES, SIGNS, STATE_COLOURS, word
+from safetrain.views.ranks import rank_lines
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.history import History
@@ -188,6 +189,8 @@ def _numbers(data: FrameData, width: int) -> list[Text]:
         speed = _("{count} tokens/s").format(count=throughput(last.tokens_per_second))
         rows.append((_("learning rate"), f"{rate(last.learning_rate)} · {speed}"))
         rows.append((_("memory"), _memory(history, width)))
+    if history.state is JobState.RUNNING:
+        rows += rank_lines(data.job.ranks)
     if history.checkpoint:
         rows.append((_("checkpoint"), short_path(history.checkpoint.path)))
     return [Text.assemble((f"{label:<{_LABEL}}", "dim"), value) for label, value in rows if value]

@@ -19,7 +19,7 @@ from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.terminal.live_frame import FrameData, frame
-from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
+from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Event
 from safetrain_shared.history import History
@@ -142,11 +142,15 @@ class _Queue(threading.Thread):
     def _fetch(self) -> None:
         daemon = self._daemon
         try:
-            jobs = daemon.call(daemon.jobs.List, ListJobsRequest(), seconds=_ANSWER_SECONDS).jobs
+            request = ListJobsRequest(ended_limit=1)  # only those that wait are shown
+            jobs = daemon.call(daemon.jobs.List, request, seconds=_ANSWER_SECONDS).jobs
+            job = next((job for job in jobs if job.id == self.job.id), None)
+            if job is None:  # it has ended
+                wanted = JobRequest(id=self.job.id)
+                job = daemon.call(daemon.jobs.Get, wanted, seconds=_ANSWER_SECONDS)
         except (SafetrainError, ValueError):  # ValueError: the channel was closed as we left
             return
-        self.others = jobs
-        self.job = next((job for job in jobs if job.id == self.job.id), self.job)
+        self.others, self.job = jobs, job
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from safetrain.views.job import short_path
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
-from safetrain_shared.i18n import decimal, integer
+from safetrain_shared.i18n import decimal, format_text, integer
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
@@ -27,6 +27,7 @@ class Answer:
         match event.WhichOneof("body"):
             case "source":
                 self.source = event.source
+                self.parts.clear()  # a second source: the answer begins anew
             case "text":
                 self.parts.append(event.text)
             case "done":
@@ -59,11 +60,13 @@ def source(message: AnswerSource) -> list[str]:
 
 def numbers(done: AnswerDone) -> str:
     """Return length and speed of the answer, and whether it was cut."""
-    text = _("[{count} tokens · first after {seconds} s · {speed} tokens/s]").format(
-        count=integer(done.tokens),
-        seconds=decimal(done.seconds_to_first_token, 2),
-        speed=decimal(done.tokens_per_second, 1),
-    )
+    text = _("[{count:int} {count:|token|tokens} · first after {seconds} s · {speed} tokens/s]")
+    args = {
+        "count": done.tokens,
+        "seconds": decimal(done.seconds_to_first_token, 2),
+        "speed": decimal(done.tokens_per_second, 1),
+    }
+    text = format_text(text, args)
     if done.interrupted:
         return text + " " + _("cut there: the training went on to its end; ask again")
     return text + (" " + _("cut there: --max-tokens gives more") if done.cut else "")

@@ -9,7 +9,7 @@ from safetrain.views.labels import sign
 from safetrain_proto.v1.evaluations_pb2 import EvaluatedAnswer, Evaluation, TaskScore, Verdict
 from safetrain_shared import evaluations
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.i18n import decimal, integer, percent
+from safetrain_shared.i18n import decimal, format_text, integer, percent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.printable import printable
@@ -50,18 +50,26 @@ def findings_of(evaluation: Evaluation | evaluations.Evaluation) -> list[Finding
 
 def verdict_sentence(verdict: Verdict | evaluations.Verdict) -> str:
     """Return the verdict as a sentence: better by how much, worse, or undecided."""
-    points = integer(abs(round(100 * verdict.difference)))
+    points = {"points": abs(round(100 * verdict.difference))}
     if verdict.judgement == "better":
-        text = _("The training helped: {points} of 100 questions more are answered rightly.")
-        return f"{sign(Status.PASSED)} {text.format(points=points)}"
+        text = _(
+            "The training helped: {points:int} of 100 questions more {points:|is|are} "
+            "answered rightly."
+        )
+        return f"{sign(Status.PASSED)} {format_text(text, points)}"
     if verdict.judgement == "worse":
-        text = _("The training did harm: {points} of 100 questions fewer are answered rightly.")
-        return f"{sign(Status.FAILED)} {text.format(points=points)}"
-    text = _("Whether the training helped cannot be told with {count} questions.")
-    text = text.format(count=integer(verdict.questions))
+        text = _(
+            "The training did harm: {points:int} of 100 questions fewer "
+            "{points:|is|are} answered rightly."
+        )
+        return f"{sign(Status.FAILED)} {format_text(text, points)}"
+    text = _(
+        "Whether the training helped cannot be told with {count:int} {count:|question|questions}."
+    )
+    text = format_text(text, {"count": verdict.questions})
     if verdict.needed > verdict.questions:
-        more = _("If the difference is as it looks, {needed} would tell.")
-        text += " " + more.format(needed=integer(verdict.needed))
+        more = _("If the difference is as it looks, {needed:int} would tell.")
+        text += " " + format_text(more, {"needed": verdict.needed})
     return f"{sign(Status.WARNING)} {text}"
 
 
@@ -105,8 +113,11 @@ def checkpoint_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[st
     if not evaluation.checkpoints:
         return []
     best = evaluation.checkpoints[0]
-    text = _("Best by task: {name}, chosen on {count} other questions than those reported here")
-    lines = [text.format(name=best.checkpoint, count=integer(evaluation.selection))]
+    text = _(
+        "Best by task: {name}, chosen on {count:int} other {count:|question|questions} "
+        "than those reported here"
+    )
+    lines = [format_text(text, {"name": best.checkpoint, "count": evaluation.selection})]
     for one in evaluation.checkpoints:
         mark = " · " + _("lowest validation loss") if one.best_loss else ""
         lines.append(f"  {percent(one.score, digits=0):>5}  {one.checkpoint}{mark}")
@@ -115,15 +126,17 @@ def checkpoint_lines(evaluation: Evaluation | evaluations.Evaluation) -> list[st
 
 def _figures(verdict: Verdict | evaluations.Verdict) -> str:
     text = _(
-        "base {base} · adapter {adapter} · difference {low} to {high} (95 %), {count} questions"
+        "base {base} · adapter {adapter} · difference {low} to {high} (95 %), {count:int} "
+        "{count:|question|questions}"
     )
-    return text.format(
-        base=percent(verdict.base, digits=0),
-        adapter=percent(verdict.adapter, digits=0),
-        low=percent(verdict.low, digits=0),
-        high=percent(verdict.high, digits=0),
-        count=integer(verdict.questions),
-    )
+    args = {
+        "base": percent(verdict.base, digits=0),
+        "adapter": percent(verdict.adapter, digits=0),
+        "low": percent(verdict.low, digits=0),
+        "high": percent(verdict.high, digits=0),
+        "count": verdict.questions,
+    }
+    return format_text(text, args)
 
 
 def _answers(label: str, answers: Iterable[EvaluatedAnswer]) -> list[str]:

@@ -8,7 +8,7 @@ from safetrain.views.labels import PHASES, sign, word
 from safetrain_shared import events
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
+from safetrain_shared.i18n import decimal, duration, format_text, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 
@@ -76,8 +76,8 @@ def _step(step: events.StepDone) -> str:
 
 
 def _answered(body: events.QuestionsAnswered) -> str:
-    text = _("{answered} of {total} questions answered")
-    text = text.format(answered=integer(body.answered), total=integer(body.total))
+    text = _("{answered:int} of {total:int} {total:|question|questions} answered")
+    text = format_text(text, {"answered": body.answered, "total": body.total})
     if body.eta_seconds < 1:
         return text
     return text + " · " + _("{time} left").format(time=duration(body.eta_seconds))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from safetrain.views.job import clock
 from safetrain_shared.history import History
-from safetrain_shared.i18n import marked
+from safetrain_shared.i18n import format_text, marked
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import FINAL, JobState
 
@@ -52,5 +52,6 @@ def _counted(history: History) -> Iterable[str]:
         if len(times) == 1:
             yield f"{_(word)} ({clock(times[0])})"
         else:
-            last = _("{count} times, last {time}")
-            yield f"{_(word)} ({last.format(count=len(times), time=clock(times[-1]))})"
+            last = _("{count:int} {count:|time|times}, last {time}")
+            args = {"count": len(times), "time": clock(times[-1])}
+            yield f"{_(word)} ({format_text(last, args)})"

@@ -11,7 +11,7 @@ import click
 
 from safetrain.views.labels import PHASES, state, word
 from safetrain_proto.v1.jobs_pb2 import Job, JobState
-from safetrain_shared.i18n import decimal, duration, integer, percent
+from safetrain_shared.i18n import decimal, duration, format_text, integer, percent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.printable import one_line
 
@@ -89,6 +89,10 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
         ]
         if value
     ]
+    if job.ranks:
+        from safetrain.views.ranks import rank_lines  # only few jobs have several
+
+        lines += [f"  {label:<{12}}{value}" for label, value in rank_lines(job.ranks)]
     if job.HasField("cause"):
         lines.append(f"  {_cause(job)}")
     return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
@@ -188,8 +192,8 @@ def progress(job: Job) -> str:
     """Return a bar, the percentage, step and epoch; empty before the steps are planned."""
     if asking(job):
         answered, total = job.questions_answered, job.questions_total
-        text = _("{answered} of {total} questions answered")
-        text = text.format(answered=integer(answered), total=integer(total))
+        text = _("{answered:int} of {total:int} {total:|question|questions} answered")
+        text = format_text(text, {"answered": answered, "total": total})
         return f"{_bar(answered / total)} {_share(job)} · {text}"
     if not job.total_steps:
         return ""

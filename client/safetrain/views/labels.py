@@ -41,6 +41,14 @@ PHASES = {
     "fusing": _("fusing the adapter"),
     "gguf": _("writing the GGUF file"),
 }
+# States of one of several ranks; a phase is named by PHASES.
+RANK_STATES = {
+    "": _("starting"),
+    "joining": _("joining the others"),
+    "computing": _("computing"),
+    "waiting": _("waiting"),
+    "ended": _("done"),
+}
 SIGNS = {
     Status.PASSED: ("✓", "green"),
     Status.WARNING: ("⚠", "yellow"),

@@ -102,7 +102,7 @@ def recommendation(message: Recommendation) -> list[str]:
     if reasons:
         lines.append("  " + _("REASON: {text}").format(text=reasons[0]))
         lines += [f"  {text}" for text in reasons[1:]]
-    lines += [f"  {text}" for text in _expected(plan)]
+    lines += [f"  {text}" for text in expected(plan)]
     return lines
 
 
@@ -113,13 +113,17 @@ def _section(name: str) -> list[str]:
 
 def _settings(plan: Plan) -> Iterator[str]:
     """Yield the five settings of the document, and others that differ from their default."""
-    for name, field in FIELDS.items():
-        value = getattr(plan.settings, name)
-        if name in _ALWAYS or value != field.default:
-            yield f"  • {name}: {_written(value)}"
+    for name in FIELDS:
+        if is_chosen(plan, name):
+            yield f"  • {name}: {value_text(getattr(plan.settings, name))}"
 
 
-def _written(value: object) -> str:
+def is_chosen(plan: Plan, name: str) -> bool:
+    """Whether a setting is one of the document's five, or differs from its default."""
+    return name in _ALWAYS or getattr(plan.settings, name) != FIELDS[name].default
+
+
+def value_text(value: object) -> str:
     """Format a setting as in a configuration file, in every language alike."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -128,11 +132,12 @@ def _written(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _expected(plan: Plan) -> Iterator[str]:
+def expected(plan: Plan) -> Iterator[str]:
+    """Yield how long the training is expected to take, where that is known."""
     if plan.expected_seconds:
-        text = _("Duration: about {time} for {steps} steps")
-        steps = i18n.integer(plan.total_steps)
-        yield text.format(time=i18n.duration(plan.expected_seconds), steps=steps)
+        text = _("Duration: about {time} for {steps:int} {steps:|step|steps}")
+        args = {"time": i18n.duration(plan.expected_seconds), "steps": plan.total_steps}
+        yield i18n.format_text(text, args)
 
 
 def _place(finding: Finding) -> str:

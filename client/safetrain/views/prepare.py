@@ -9,7 +9,7 @@ from safetrain.views.job import short_path
 from safetrain.views.labels import sign
 from safetrain_proto.v1.data_pb2 import Prepared, PrepareEvent, PrepareGuess
 from safetrain_shared.findings import Status
-from safetrain_shared.i18n import integer
+from safetrain_shared.i18n import format_text, integer
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import SENTENCES, say
 from safetrain_shared.wire import finding_from_wire
@@ -49,21 +49,21 @@ def _short(text: str) -> str:
 
 def _prepared(prepared: Prepared, *, with_next_command: bool) -> list[str]:
     lines = [
-        f"{sign(Status.WARNING)} {integer(count)} × {_dropped(code)}"
+        f"{sign(Status.WARNING)} {integer(count)} × {dropped(code)}"
         for code, count in sorted(prepared.dropped.items())
     ]
     folder = short_path(prepared.output)
     for name, count in sorted(prepared.counts.items()):
         if count:
-            text = _("{path}: {count} samples")
-            text = text.format(path=f"{folder}/{name}", count=integer(count))
+            text = _("{path}: {count:int} {count:|sample|samples}")
+            text = format_text(text, {"path": f"{folder}/{name}", "count": count})
             lines.append(f"{sign(Status.PASSED)} {text}")
     if with_next_command and prepared.counts.get("train.jsonl"):
         lines.append("  " + shlex.join(["safetrain", "submit", folder]))
     return lines
 
 
-def _dropped(code: str) -> str:
+def dropped(code: str) -> str:
     """Return the kind of what was dropped, without the arguments of a single row."""
     kinds = {
         "prepare.repeated": _("a sample that stood there before"),

@@ -8,7 +8,7 @@ import click
 
 from safetrain.views.labels import sign
 from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
-from safetrain_shared.i18n import integer
+from safetrain_shared.i18n import format_text
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.printable import printable
@@ -20,14 +20,17 @@ _LEARNED, _CUT = "⟦{}⟧", "✂{}✂"
 
 def sample_lines(sample: PreviewSample, name: str) -> Iterator[str]:
     """Yield a heading, the sample with its pieces marked, and its problems."""
-    text = _("{name}, line {line}: {tokens} tokens, {learned} of them learned")
-    heading = text.format(
-        name=name,
-        line=integer(sample.line),
-        tokens=integer(sample.tokens),
-        learned=integer(sample.learned),
+    text = _(
+        "{name}, line {line:int}: {tokens:int} {tokens:|token|tokens}, {learned:int} of "
+        "them learned"
     )
-    yield click.style(heading, bold=True)
+    args = {
+        "name": name,
+        "line": sample.line,
+        "tokens": sample.tokens,
+        "learned": sample.learned,
+    }
+    yield click.style(format_text(text, args), bold=True)
     if sample.pieces:
         yield "".join(map(_marked, sample.pieces))
     for message in sample.problems:
@@ -38,19 +41,25 @@ def sample_lines(sample: PreviewSample, name: str) -> Iterator[str]:
 
 def lengths_line(preview: PreviewResponse, length: int) -> str:
     """Return the lengths of the counted samples, and how many `length` tokens would cut."""
-    text = _("{count} samples counted: median {median}, longest {longest} tokens.").format(
-        count=integer(preview.counted),
-        median=integer(preview.median),
-        longest=integer(preview.longest),
+    text = _(
+        "{count:int} {count:|sample|samples} counted: median {median:int}, longest "
+        "{longest:int} {longest:|token|tokens}."
     )
+    args = {"count": preview.counted, "median": preview.median, "longest": preview.longest}
+    text = format_text(text, args)
     if length:
-        cut = _("At {length} tokens {cut} would be cut, {lost} would lose their answer.")
-        text += " " + cut.format(
-            length=integer(length), cut=integer(preview.cut), lost=integer(preview.lost)
+        cut = _(
+            "At {length:int} tokens {cut:int} would be cut, {lost:int} would lose "
+            "{lost:|its|their} answer."
         )
+        args = {"length": length, "cut": preview.cut, "lost": preview.lost}
+        text += " " + format_text(cut, args)
     if preview.failed:
-        failed = _("{count} are no samples, or the chat template refuses them.")
-        text += " " + failed.format(count=integer(preview.failed))
+        failed = _(
+            "{count:int} {count:|is no sample|are no samples}, or the chat template "
+            "refuses {count:|it|them}."
+        )
+        text += " " + format_text(failed, {"count": preview.failed})
     return text
 
 

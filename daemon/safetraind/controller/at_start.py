@@ -1,4 +1,4 @@
-"""Jobs as the daemon finds them at its start: rows, plans, and corrections from their events."""
+"""Loads the jobs when the daemon starts: rows and plans, corrected by their event files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background work on one job: what breaks it unforeseen ends that job, and never the queue."""
+"""Background work on one job: an unforeseen exception fails that job alone, never the queue."""
 
 from __future__ import annotations
 

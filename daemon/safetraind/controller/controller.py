@@ -181,9 +181,9 @@ class Controller:
         self._retries.persist(f"job {job_id}: its options", act)
 
     async def borrow_lease(self, *, wait: bool) -> int | None:
-        """Return a descriptor that holds the GPU lease for a moment, to be closed by the caller.
+        """Return a descriptor that holds the GPU lease, which the caller closes soon.
 
-        None where a job or another process has it, unless `wait`.
+        Return None where a job or another process holds the lease, unless `wait`.
         """
         while wait and self._scheduler.lease != state.FREE:
             await asyncio.sleep(LEASE_SECONDS)
@@ -194,8 +194,8 @@ class Controller:
     # Start and stop of the daemon.
 
     async def open(self) -> None:
-        """Take the home over: adopt living workers, read the ends of dead ones, and start what can
-        start.
+        """Recover the jobs at start: adopt running workers, read the exits of those that ended,
+        start jobs that can run.
         """
         runs = private(self.home.root / "runs")
         jobs, readable = {}, []

@@ -1,4 +1,6 @@
-"""The check of the job whose turn has come: it is probed and planned while the lease is held."""
+"""The check of the job whose turn has come: it is probed and planned while the daemon holds the
+lease.
+"""
 
 from __future__ import annotations
 

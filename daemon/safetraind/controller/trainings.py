@@ -1,9 +1,10 @@
-"""The workers of jobs (train, evaluate): starting them, following them, learning how they ended."""
+"""Starts and follows the workers of jobs (train, evaluate), and determines how they ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -21,12 +22,14 @@ from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_files import JobFiles
 from safetraind.controller.lessons import lesson
 from safetraind.controller.output_lock import lock_output
+from safetraind.controller.rank_folders import prepare_ranks
 from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
 from safetraind.processes.locks import try_lock
+from safetraind.processes.rank_watch import RankWatch
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
 from safetraind.scheduler.state import Job, WorkerExit
@@ -77,7 +80,7 @@ class Trainings:
             await self._follow(job_id, worker)
 
     async def adopt(self, job_id: int) -> None:
-        """Follow the living worker that an earlier daemon of this home started."""
+        """Follow the living workers that an earlier daemon of this home started."""
         await self._follow(job_id, self._supervisor.adopt(self._files.run(job_id)))
 
     def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
@@ -85,7 +88,8 @@ class Trainings:
         end.
         """
         run, progress = self._files.run(job.id), self._files.progress(job)
-        clear(Path(f"{run.exit}.new"))  # a keeper that was killed leaves what it had reserved
+        for number in range(job.ranks):  # a keeper that was killed leaves what it had reserved
+            clear(Path(f"{run.rank(number).exit}.new"))
         return read_end(run, job, progress, observed=observed)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
@@ -122,8 +126,10 @@ class Trainings:
             self._files.restore(job_id)
             role = self._prepare_role(run, job_id)
             write_launch(run, role, attempt, floor)
+            ranks = self._current(job_id).ranks
+            prepare_ranks(run, role, attempt, ranks)
             return await self._supervisor.start(
-                run, role, lock=lock, lease=self._lease.descriptor, output=output
+                run, role, lock=lock, lease=self._lease.descriptor, output=output, ranks=ranks
             )
         finally:
             for descriptor in held:
@@ -154,18 +160,22 @@ class Trainings:
 
     async def _follow(self, job_id: int, worker: Worker) -> None:
         feed = self._files.events.feed(job_id)
+        watch = RankWatch(worker.run, self._current(job_id).ranks)
         ended = asyncio.ensure_future(worker.ended())
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=FOLLOW_SECONDS)
                 with contextlib.suppress(OSError):
                     feed.look()
+                    watch.look()
             await ended
         finally:
             ended.cancel()
         end = await self._retries.until_possible(
             lambda: self.exit_of(self._current(job_id), observed=True)
         )
+        if watch.found is not None and not end.outcome:
+            end = dataclasses.replace(end, hung=watch.found)
         log.info("job %d: its worker has ended: %s", job_id, end)
         await let_display_sleep_if_unattended(self._current(job_id), end)
         await self.learn(self._current(job_id), end)

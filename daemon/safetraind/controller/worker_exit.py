@@ -8,6 +8,7 @@ from collections.abc import Callable
 from safetrain_shared.history import Progress
 from safetrain_shared.paths import RunFolder
 from safetraind import host
+from safetraind.controller.rank_folders import end_to_blame, last_failure
 from safetraind.host import HostFacts
 from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
@@ -37,11 +38,11 @@ def read_end(
     Its start then counts even where neither worker nor keeper wrote anything.
     """
     launch = documents.read_known(run.launch, Launch)
-    note = documents.read_known(run.exit, KeeperNote)
-    spoke = note is not None and note.attempt == job.attempt
-    if note is None or not spoke:
-        note = KeeperNote()
+    rank, found = end_to_blame([_note(run.rank(n), job) for n in range(job.ranks)])
+    spoke, note = found is not None, found or KeeperNote()
     outcome = progress.outcome if progress.outcome_attempt == job.attempt else None
+    if outcome is None and rank:
+        outcome = last_failure(run.rank(rank), job.attempt)
     began_here = launch is not None and launch.attempt == job.attempt
     restarted = launch is not None and began_here and launch.boot_id != boot_id() and not spoke
     suspected = note.signal in _SUSPECTS
@@ -56,9 +57,17 @@ def read_end(
         memory_short=suspected and _was_short(note, job, gather()),
         machine_restarted=restarted,
         panic=panic_report(_begun(run)) if restarted else "",
-        log=str(run.log),
+        log=str(run.rank(rank).log),
         ineffective=ineffective_fallbacks(run),
+        rank=rank,
+        ranks=job.ranks,
     )
+
+
+def _note(run: RunFolder, job: Job) -> KeeperNote | None:
+    """Return the note of the job's newest attempt in a run folder; None where there is none."""
+    note = documents.read_known(run.exit, KeeperNote)
+    return note if note is not None and note.attempt == job.attempt else None
 
 
 def _begun(run: RunFolder) -> float:

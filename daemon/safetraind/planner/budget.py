@@ -33,7 +33,7 @@ _LIMIT_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits in bytes.
+    """Limits in bytes, of each of `ranks` processes on this machine.
 
     `worker`: the whole process. `cache`: the allocator's cache. `mlx`: MLX's peak, before the
     margin is taken off. `wired`: the wired limit to set, 0 to leave it alone.
@@ -43,6 +43,7 @@ class Budget:
     cache: int
     mlx: int
     wired: int = 0
+    ranks: int = 1
 
     @property
     def limit(self) -> int:
@@ -52,8 +53,20 @@ class Budget:
         return int(_LIMIT_SHARE * self.mlx)
 
     def room(self, degree: Degree) -> int:
-        """Return the peak that a plan may have, known to this degree."""
+        """Return the largest peak, in bytes, that a plan may have whose peak is known to this
+        degree.
+        """
         return int(self.mlx * (1 - degree.margin))
+
+    @property
+    def whole(self) -> int:
+        """The bytes of all ranks together."""
+        return self.ranks * self.worker
+
+    def most_ranks(self, peak: int, degree: Degree) -> int:
+        """Return how many ranks of such a peak this machine has memory for."""
+        outside = self.worker - self.mlx
+        return int(self.whole // (peak / (1 - degree.margin) + outside))
 
 
 def available(spec: JobSpec, facts: Facts) -> int:
@@ -81,18 +94,19 @@ def most(facts: Facts) -> int:
 
 def budget_for(spec: JobSpec, facts: Facts, worker_bytes: int = WORKER_BYTES) -> Budget:
     """Return the budget of a job on this machine. `worker_bytes`: the worker's memory beside
-    arrays.
+    arrays. Several ranks have equal parts of the memory.
     """
-    device = facts.device
+    device, ranks = facts.device, spec.complete_settings.ranks
     worker = int(_SHARE * facts.host.memory_available)
     if spec.memory_budget:
         worker = available(spec, facts)
+    worker //= ranks
     cache = min(_MAX_CACHE, max(_LEAST_CACHE, int(_CACHE_SHARE * worker)))
     mlx = max(0, worker - worker_bytes - cache)
     if device is not None and device.kind == "metal" and device.working_set:
-        mlx = min(mlx, int(_WORKING_SET_SHARE * device.working_set))
-        return Budget(worker, cache, mlx, wired=_wired(device, mlx))
-    return Budget(worker, cache, mlx)
+        mlx = min(mlx, int(_WORKING_SET_SHARE * device.working_set / ranks))
+        return Budget(worker, cache, mlx, wired=_wired(device, mlx), ranks=ranks)
+    return Budget(worker, cache, mlx, ranks=ranks)
 
 
 def _wired(device: Device, mlx: int) -> int:

@@ -41,8 +41,8 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Bytes free where the job writes and where models are kept; `writable` is the reason why
-    the output folder cannot be written, empty when it can.
+    """Free bytes where the job writes and where models are kept. `unwritable`: the reason why the
+    output folder cannot be written, empty when it can.
     """
 
     output: str
@@ -57,8 +57,8 @@ class Facts:
     """All facts of a preflight.
 
     `busy`: the GPU was held by another process, so nothing could be measured. `inspection_end`: why
-    the inspection of the files wrote no result. `too_slow`: seconds that were not enough to
-    measure, 0 where they were.
+    the inspection of the files wrote no result. `too_slow`: seconds that measuring would
+    have taken at least, 0 where there was time for it.
     """
 
     host: HostFacts

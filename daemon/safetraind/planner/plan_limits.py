@@ -12,9 +12,11 @@ from safetraind.planner.batch_shapes import compiled_shapes, padded_tokens
 from safetraind.planner.candidates import rows_an_epoch
 from safetraind.planner.degree import Degree
 from safetraind.planner.epochs import kind_of
+from safetraind.planner.memory_estimate import gradient_bytes
 from safetraind.planner.option import Option, Question
 from safetraind.planner.pilot import reason
 from safetraind.planner.tiers import tier_for
+from safetraind.rank_speed import bytes_sent
 
 
 def frozen(
@@ -60,6 +62,7 @@ def frozen(
             *_lengths(question, option),
             *_savings(question, option),
             *_device(question, option, bucket, held_by_buffer=held_by_buffer),
+            *_ranks(question, option),
             _peak(question, option, predicted, bucket),
         ),
     )
@@ -136,6 +139,16 @@ def _device(
         shapes = compiled_shapes(question.lengths, option.settings, bucket, question.valid)
         args = {"bucket": bucket, "shapes": shapes, "resources": question.resources}
         yield Finding("plan.fewer_shapes", args=args)
+
+
+def _ranks(question: Question, option: Option) -> Iterator[Finding]:
+    """Yield what several ranks on one machine take, and what they send."""
+    budget = question.budget
+    if budget.ranks > 1:
+        each = option.peak + budget.worker - budget.mlx
+        sent = bytes_sent(gradient_bytes(question.shape, option.settings), budget.ranks)
+        args = {"ranks": budget.ranks, "memory": budget.ranks * each, "sent": round(sent)}
+        yield Finding("plan.ranks", args=args)
 
 
 def _speed(question: Question, option: Option, bucket: int) -> float:

@@ -1,4 +1,4 @@
-"""Says no where nothing fits, with the smallest change that would, in numbers."""
+"""Refuses a job that does not fit, and finds the smallest change with which it would."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import TrainingSettings
 from safetraind.models.model_config import ModelShape
+from safetraind.planner.budget import Budget
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import predict
 from safetraind.planner.option import Option, Question
@@ -21,14 +22,16 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
     """Return the blocking finding: the least memory needed, the memory available, and the changes
     that would fit.
 
-    The changes are tried from the one that costs least: a smaller micro-batch than the chosen one,
-    then fewer LoRA layers, then a shorter sequence, then both. Where even that is too much, the
-    size of a model that fits is named. Predictions are corrected by `correction`, or by the error
-    of the option that needs the least memory.
+    The changes are tried from the one that costs least: fewer ranks on this machine, a smaller
+    micro-batch than the chosen one, then fewer LoRA layers, then a shorter sequence, then both.
+    Where even that is too much, the size of a model that fits is named. Predictions are corrected
+    by `correction`, or by the error of the option that needs the least memory.
     """
     if 0 < question.largest_buffer < least.largest:
         args = {"needed": least.largest, "room": question.largest_buffer}
         return _finding("plan.refused_buffer", args)
+    if refusal := _too_many_ranks(question.budget, least):
+        return refusal
     fits = _judge(question, least, correction)
     room = question.budget.room(least.degree)
     args = {"needed": least.peak, "room": room, "budget": question.budget.worker}
@@ -43,6 +46,16 @@ def refuse(question: Question, least: Option, correction: float) -> Finding:
     if length := _first(shorter, _on(least, 1), _cut, fits):
         return _finding("plan.refused_both", args | {"layers": 1, "length": length})
     return _finding("plan.refused_model", args | {"weights": question.shape.weight_bytes})
+
+
+def _too_many_ranks(budget: Budget, least: Option) -> Finding | None:
+    """Return the finding where fewer ranks would fit on this machine, at least one."""
+    fewer = budget.most_ranks(least.peak, least.degree)
+    if budget.ranks == 1 or not fewer:
+        return None
+    each = least.peak + budget.worker - budget.mlx
+    args = {"each": each, "needed": budget.ranks * each, "room": budget.whole}
+    return _finding("plan.refused_ranks", {"ranks": budget.ranks, "fewer": fewer, **args})
 
 
 def _judge(question: Question, least: Option, correction: float) -> Callable[[Option], bool]:

@@ -1,6 +1,6 @@
 """The starting settings by available memory: the user's own table, for a 4-bit model of 7 B.
 
-The planner begins here and may go below or above; it then says why.
+The planner starts from these and may choose smaller or larger values; its reasons say which.
 """
 
 from __future__ import annotations

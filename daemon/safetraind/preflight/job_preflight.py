@@ -152,7 +152,8 @@ async def fetch(
     """Download a repository of the hub in a child process. Yield its size in bytes, the progress,
     and last its folder.
 
-    Raises the hub's error, and NoRoom before the download where the disk is too small.
+    Raises the hub's error, NoRoom before the download where the disk is too small, and Broken where
+    the child dies without an answer.
     """
     lines: asyncio.Queue[FetchLine | None] = asyncio.Queue()
     request = FetchRequest(repository)

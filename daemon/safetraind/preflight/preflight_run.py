@@ -1,6 +1,6 @@
 """One preflight: gathers facts, judges section by section, plans, measures, reports.
 
-All acting of preflight meets here; what is decided is decided by `check`, `checks` and `planner`.
+All I/O of a preflight is in this module; `check`, `checks` and `planner` decide.
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ class PreflightRun:
         return self._measuring.measures
 
     @property
+    def outside(self) -> int:
+        """Bytes that a worker takes beside MLX's arrays, as trials of this preflight showed."""
+        return self._measuring.outside
+
+    @property
     def question(self) -> Question | None:
         """The planner's question; None while data or model are not known well enough."""
         return self._measuring.question(self._facts)
@@ -220,8 +225,7 @@ class PreflightRun:
         answer = choose_plan.plan(question, self.measures)
         if isinstance(answer, Finding):
             apps = await bounded("/", host.largest_apps, seconds=SLOW_SECONDS)
-            outside = self._measuring.outside
-            found = [answer, *make_room(answer, self.spec, self._facts, apps, outside)]
+            found = [answer, *make_room(answer, self.spec, self._facts, apps, self.outside)]
             found += smaller_model(answer, question)
             self.findings += found
             return [*found]

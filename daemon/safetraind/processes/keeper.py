@@ -4,7 +4,8 @@
 safetraind.worker`. A daemon that was started anew is not the worker's parent and could never learn
 its exit status; this program can. It imports the standard library alone, so that an upgrade under a
 running training can't break it. An ephemeral worker (probe, serve, inspect) gets a pipe as its
-keeper's standard input and is ended when the daemon at the other end is gone.
+keeper's standard input and is ended when the daemon at the other end is gone. One of several ranks
+is ended when another rank's worker is gone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _LOG_KEPT = 1 << 20
 _OF_JOBS = ("train", "evaluate")  # their workers go on without the daemon
 # Hold off the sleep of an idle Mac.
 _AWAKE = (*_OF_JOBS, "probe", "pilot", "fetch", "convert", "export")
+_RANK_FD = "SAFETRAIN_RANK_FD"
+_LEAVE_SECONDS = 0.2  # for a rank to leave by itself, once another one is gone
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it
 
 
@@ -47,6 +50,8 @@ def main(arguments: list[str]) -> int:
         [*command, role, str(run)], stdin=subprocess.DEVNULL, pass_fds=_descriptors()
     )
     _forward_signals(worker, stopped)
+    lost: list[int] = []  # ranks
+    _follow_peers(worker, lost)
     sampler = _Sampler(worker.pid, run / "worker.log")
     if role in _AWAKE:
         _keep_awake(worker.pid)
@@ -54,6 +59,7 @@ def main(arguments: list[str]) -> int:
         threading.Thread(target=_end_with_daemon, args=(worker,), daemon=True).start()
     _, status = os.waitpid(worker.pid, 0)
     worker.returncode = os.waitstatus_to_exitcode(status)
+    peer = lost[0] if lost else -1
     ended = {  # `storage.run_folder.KeeperNote`
         "format": 1,
         "attempt": attempt,
@@ -64,6 +70,7 @@ def main(arguments: list[str]) -> int:
         "footprint": sampler.last,
         "pressure": sampler.pressure,
         "ended": time.time(),
+        "peer": peer,
     }
     _commit(exit_file, run / "exit.json", json.dumps(ended))
     return 0
@@ -71,8 +78,36 @@ def main(arguments: list[str]) -> int:
 
 def _descriptors() -> list[int]:
     """Return the locks that the worker keeps if this keeper is killed."""
-    names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD")
+    names = ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD", _RANK_FD)
     return [int(os.environ[name]) for name in names if name in os.environ]
+
+
+def _follow_peers(worker: subprocess.Popen[bytes], lost: list[int]) -> None:
+    """Kill the worker when that of another rank is gone, and note that rank in `lost`.
+
+    Each rank's worker alone holds the writing end of a pipe. It writes to it before it ends by
+    itself, except rank 0: nothing is left to do without it.
+    """
+    if _RANK_FD in os.environ:
+        os.close(int(os.environ[_RANK_FD]))  # the worker's own
+    for peer in filter(None, os.environ.get("SAFETRAIN_PEER_FDS", "").split(",")):
+        rank, descriptor = map(int, peer.split(":"))
+        arguments = (worker, rank, descriptor, lost)
+        threading.Thread(target=_end_with_peer, args=arguments, daemon=True).start()
+
+
+def _end_with_peer(
+    worker: subprocess.Popen[bytes], rank: int, descriptor: int, lost: list[int]
+) -> None:
+    said = b""
+    while part := os.read(descriptor, 64):
+        said += part
+    if said and rank:
+        return
+    time.sleep(_LEAVE_SECONDS)
+    if worker.returncode is None:
+        lost.append(rank)
+        _send(worker, signal.SIGKILL)
 
 
 def _forward_signals(worker: subprocess.Popen[bytes], stopped: list[int]) -> None:

@@ -18,6 +18,7 @@ import psutil
 from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.processes.locks import is_held
+from safetraind.processes.rank_links import ALONE, RankLink, links_between
 from safetraind.storage import documents
 from safetraind.storage.delivered_watermark import MOST_SEQ
 from safetraind.storage.run_folder import Launch
@@ -25,6 +26,7 @@ from safetraind.storage.run_folder import Launch
 log = logging.getLogger(__name__)
 
 _OF_JOBS = ("train", "evaluate")  # roles whose workers outlive the daemon
+_NOT_PASSED_ON = ("NOTIFY_SOCKET", "MLX_HOSTFILE", "MLX_RANK")
 _KEEPER = Path(__file__).with_name("keeper.py")
 _ADOPTED_SECONDS = 0.25  # a worker that is not our child cannot be waited for
 # A restarted machine may have lost events that watchers saw: the next attempt stays clear of them.
@@ -47,44 +49,56 @@ class Supervisor:
         lock: int,
         lease: int | None = None,
         output: int | None = None,
+        ranks: int = 1,
     ) -> Worker:
         """Start keeper and worker, which inherit the locks; the caller closes its own copies.
 
-        `launch.json` must have been written. Raises OSError, and NotAllowed where the worker's
-        socket would be open to others.
+        With several `ranks` it is a worker each, all of which hold the locks. `launch.json` of each
+        must have been written. Raises OSError, and NotAllowed where the worker's socket would be
+        open to others.
         """
-        run.exit.unlink(missing_ok=True)
-        private(run.socket.parent)  # of a long path it is another folder, which may be gone
         held = {
             "SAFETRAIN_RUN_FD": lock,
             "SAFETRAIN_LEASE_FD": lease,
             "SAFETRAIN_OUTPUT_FD": output,
         }
         locks = {name: fd for name, fd in held.items() if fd is not None}
+        private(run.socket.parent)  # of a long path it is another folder, which may be gone
+        if ranks == 1:
+            return Worker(run, [await self._start_one(run, role, locks)])
+        keepers = []
+        with links_between(run, ranks) as links:
+            for number, link in enumerate(links):
+                keepers.append(await self._start_one(run.rank(number), role, locks, link))
+        return Worker(run, keepers)
+
+    async def _start_one(
+        self, run: RunFolder, role: str, locks: Mapping[str, int], link: RankLink = ALONE
+    ) -> Process:
+        run.exit.unlink(missing_ok=True)
+        for stale in (run.heartbeat, run.heartbeat.with_suffix(".new")):
+            stale.unlink(missing_ok=True)
         log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(_KEEPER), str(run.root), role),
                 *self._worker_command,
                 stdin=DEVNULL if role in _OF_JOBS else PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=tuple(locks.values()),
-                env=self._environment(role, locks),
+                pass_fds=(*locks.values(), *link.descriptors),
+                env=self._environment(role, locks) | dict(link.environment),
             )
         finally:
             os.close(log)
-        return Worker(run, process)
 
     def adopt(self, run: RunFolder) -> Worker:
-        """Return a living worker that another daemon of this home started; None where there is
-        none.
-        """
-        return Worker(run, None)
+        """Return the living worker, or ranks, that another daemon of this home started."""
+        return Worker(run, [])
 
     def _environment(self, role: str, locks: Mapping[str, int]) -> dict[str, str]:
-        environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+        environment = {k: v for k, v in os.environ.items() if k not in _NOT_PASSED_ON}
         environment |= {name: str(fd) for name, fd in locks.items()}
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
         if role == "train":
@@ -99,16 +113,17 @@ class Supervisor:
 
 
 class Worker:
-    """A living worker, our own child's or one that was adopted."""
+    """A living worker, or all ranks of one training, our own children or adopted."""
 
-    def __init__(self, run: RunFolder, keeper: Process | None) -> None:
+    def __init__(self, run: RunFolder, keepers: Sequence[Process]) -> None:
+        """`keepers`: that of each rank, rank 0 first; none where they were adopted."""
         self.run = run
-        self._keeper = keeper
+        self._keepers = keepers
 
     async def ended(self) -> None:
-        """Wait until keeper and worker are both gone."""
-        if self._keeper is not None:
-            await self._keeper.wait()
+        """Wait until all keepers and workers are gone."""
+        for keeper in self._keepers:
+            await keeper.wait()
         while self._lives():
             await asyncio.sleep(_ADOPTED_SECONDS)
 
@@ -122,47 +137,55 @@ class Worker:
             return True
 
     def footprint(self) -> int:
-        """Return the bytes of the worker and its own child processes; 0 where it is gone."""
-        try:
-            parent = psutil.Process(self._keeper.pid) if self._keeper is not None else None
-            children = parent.children(recursive=True) if parent is not None else []
-        except psutil.Error:
-            return 0
-        return sum(host.footprint(child.pid) for child in children)
+        """Return the bytes of the workers and their own child processes; 0 where they are gone."""
+        total = 0
+        for keeper in self._keepers:
+            with contextlib.suppress(psutil.Error):
+                children = psutil.Process(keeper.pid).children(recursive=True)
+                total += sum(host.footprint(child.pid) for child in children)
+        return total
 
     def terminate(self) -> None:
         """Ask the worker to end. The keeper forwards the signal."""
-        if self._keeper is not None:
+        for keeper in self._keepers[:1]:
             with contextlib.suppress(ProcessLookupError):
-                self._keeper.terminate()
+                keeper.terminate()
 
     def kill(self) -> None:
         """Kill an ephemeral worker. Its keeper sees the pipe close, and kills it.
 
         Where the keeper is gone, the worker is found by its command line, which names the run.
         """
-        if self._keeper is not None and self._keeper.stdin is not None:
-            self._keeper.stdin.close()
-        if self._keeper is None or self._keeper.returncode is not None:
+        for keeper in self._keepers:
+            if keeper.stdin is not None:
+                keeper.stdin.close()
+        if not self._keepers or any(keeper.returncode is not None for keeper in self._keepers):
             kill_workers(self.run)
 
 
 def kill_workers(run: RunFolder) -> None:
-    """Kill the user's processes that have this run folder as an argument."""
+    """Kill the user's processes that have this run folder as an argument, or that of a rank."""
     for process in workers_of(run):
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def workers_of(run: RunFolder) -> list[psutil.Process]:
-    """Return the user's living processes that have this run folder as an argument."""
+    """Return the user's living processes that have this run folder as an argument, or that of a
+    rank of it.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            ours = process.uids().real == os.getuid() and str(run.root) in process.cmdline()[1:]
+            ours = process.uids().real == os.getuid() and _names(run, process.cmdline()[1:])
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _names(run: RunFolder, arguments: Sequence[str]) -> bool:
+    root = str(run.root)
+    return any(one == root or one.startswith(f"{root}/ranks/") for one in arguments)
 
 
 def write_launch(run: RunFolder, role: str, attempt: int, floor: int) -> None:

@@ -19,6 +19,8 @@ def died_of_memory(end: WorkerExit) -> bool:
     """
     if end.outcome == "failed":
         return end.cause is not None and end.cause.code in _MEMORY_CODES
+    if end.hung is not None:
+        return False  # the daemon killed it
     return end.oom_kills > 0 or end.memory_short
 
 
@@ -57,12 +59,16 @@ def cause_of(end: WorkerExit) -> Finding:
     """
     if end.outcome == "failed" and end.cause is not None:
         return end.cause
+    if end.hung is not None:
+        return end.hung
     if end.machine_restarted and end.panic:
         return Finding("job.kernel_panic", Status.WARNING, args={"path": end.panic})
     if end.machine_restarted:
         return Finding("job.machine_restarted", Status.WARNING)
     if died_of_memory(end):
         return Finding("job.out_of_memory", Status.WARNING)
+    if end.ranks > 1:
+        return _cause_of_ranks(end)
     if end.signal:
         return Finding("job.worker_killed", Status.WARNING, args={"signal": end.signal})
     if end.code:
@@ -70,3 +76,14 @@ def cause_of(end: WorkerExit) -> Finding:
             "job.worker_crashed", Status.WARNING, args={"code": end.code, "log": end.log}
         )
     return Finding("job.worker_lost", Status.WARNING)
+
+
+def _cause_of_ranks(end: WorkerExit) -> Finding:
+    """Return the finding on the rank whose end ended the others."""
+    which: dict[str, str | int] = {"rank": end.rank, "ranks": end.ranks}
+    if end.signal:
+        return Finding("job.rank_killed", Status.WARNING, args={**which, "signal": end.signal})
+    if end.code:
+        args = {**which, "code": end.code, "log": end.log}
+        return Finding("job.rank_crashed", Status.WARNING, args=args)
+    return Finding("job.rank_lost", Status.WARNING, args=which)

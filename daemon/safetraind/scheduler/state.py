@@ -37,6 +37,11 @@ class Job:
     resting: bool = False
     ineffective: frozenset[str] = frozenset()
 
+    @property
+    def ranks(self) -> int:
+        """The workers that train it together."""
+        return 1 if self.plan is None or self.evaluates else self.plan.settings.ranks
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
@@ -71,7 +76,8 @@ class WorkerExit:
     `spoke`: it sent at least one event in this attempt, or the keeper saw it end. `memory_short`:
     it was killed, and what was seen just before speaks for memory as the cause. `panic`: the report
     of a kernel panic that restarted the machine meanwhile, a path. `ineffective`: what it said of
-    the fallbacks, see `Job`.
+    the fallbacks, see `Job`. `hung`: the finding for which the daemon killed its ranks. `rank` of
+    `ranks`: whose end it is; with several, that which ended the others.
     """
 
     outcome: str = ""
@@ -86,3 +92,6 @@ class WorkerExit:
     panic: str = ""
     log: str = ""
     ineffective: frozenset[str] = frozenset()
+    hung: Finding | None = None
+    rank: int = 0
+    ranks: int = 1

@@ -112,7 +112,9 @@ class DataService(data_pb2_grpc.DataServicer):
     async def Preview(  # noqa: N802
         self, request: data_pb2.PreviewRequest, context: Any
     ) -> data_pb2.PreviewResponse:
-        """Return the first samples of a file as the model sees them."""
+        """Return the first samples of a file as the model sees them. Raises InvalidInput where the
+        worker exceeds its limits, Broken where it dies.
+        """
         check_absolute(request.path)
         model = request.model or DEFAULT_MODEL
         source = await bounded(model, self._models.resolve, model)

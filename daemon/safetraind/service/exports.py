@@ -44,7 +44,9 @@ class ExportsService(exports_pb2_grpc.ExportsServicer):
     async def Run(  # noqa: N802
         self, request: exports_pb2.ExportRequest, context: Any
     ) -> AsyncIterator[exports_pb2.ExportEvent]:
-        """Stream progress, and last the exported model."""
+        """Stream progress, and last the exported model. Raises Busy where the GPU is held and the
+        request does not wait.
+        """
         work = await bounded(request.output, self._work, request)
         yield _progress(WorkerProgress("queue"))
         lease = await self._controller.borrow_lease(wait=request.wait)

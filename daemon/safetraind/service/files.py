@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from safetraind.service.error_mapping import check_understood, guarded
 from safetraind.storage import output_folder, training_state
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.manifest import sha256
-from safetraind.storage.uploads import Receiving, Upload, read_from, receiving, upload
+from safetraind.storage.uploads import Receiving, Upload, gather, read_from, receiving, upload
+
+_MOST_GATHERED = 1000  # files of a folder
+_SLOWEST_DISK = 50e6  # bytes a second, at which a whole file is read to check its hash
 
 
 class FilesService(files_pb2_grpc.FilesServicer):
@@ -26,14 +28,21 @@ class FilesService(files_pb2_grpc.FilesServicer):
 
     @guarded
     async def Look(self, request: files_pb2.Offer, context: Any) -> files_pb2.Held:  # noqa: N802
-        """Return the number of bytes received of a file."""
-        return _held(self._upload(request))
+        """Return the number of bytes received of a file; all, where it has another name there."""
+        wanted = self._upload(request)
+        wanted.adopt()
+        return _held(wanted)
 
     @guarded
     async def Put(  # noqa: N802
         self, requests: AsyncIterator[files_pb2.PutRequest], context: Any
     ) -> files_pb2.PutResponse:
-        """Append the pieces of a file. A broken stream leaves its part, to continue from."""
+        """Append the pieces of a file. After a broken stream the part stays, and the next call
+        continues it.
+
+        Raises InvalidInput for a stream without an offer, Busy where another client sends the same
+        file.
+        """
         first = await anext(aiter(requests), None)
         check_understood(first)
         if first is None or not first.HasField("offer"):
@@ -46,10 +55,21 @@ class FilesService(files_pb2_grpc.FilesServicer):
         self._busy.add(wanted.sha256)
         try:
             with receiving(self._controller.home, wanted) as received:
-                await _receive(received, requests)
+                await _receive(wanted, received, requests)
         finally:
             self._busy.discard(wanted.sha256)
         return files_pb2.PutResponse(held=_held(wanted))
+
+    @guarded
+    async def Gather(  # noqa: N802
+        self, request: files_pb2.GatherRequest, context: Any
+    ) -> files_pb2.GatherResponse:
+        """Make a folder of files that were sent."""
+        if len(request.files) > _MOST_GATHERED:
+            raise InvalidInput("request.malformed", reason="files")
+        uploads = [self._upload(offer) for offer in request.files]
+        path = await bounded(request.name, gather, self._controller.home, request.name, uploads)
+        return files_pb2.GatherResponse(path=str(path))
 
     @guarded
     async def List(  # noqa: N802
@@ -102,11 +122,14 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return output_folder.results(output)
 
 
-async def _receive(received: Receiving, requests: AsyncIterator[files_pb2.PutRequest]) -> None:
+async def _receive(
+    wanted: Upload, received: Receiving, requests: AsyncIterator[files_pb2.PutRequest]
+) -> None:
     async for request in requests:
         check_understood(request)
-        await asyncio.to_thread(received.append, request.data)
-    await asyncio.to_thread(received.finish)
+        await bounded(wanted.path, received.append, request.data)
+    seconds = SLOW_SECONDS + wanted.size / _SLOWEST_DISK
+    await bounded(wanted.path, received.finish, seconds=seconds)
 
 
 def _held(wanted: Upload) -> files_pb2.Held:

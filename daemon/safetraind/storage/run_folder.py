@@ -1,4 +1,4 @@
-"""The small files of a run's folder: which worker was started, and how it ended."""
+"""The small files of a run's folder: which worker was started, what it does, how it ended."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class KeeperNote:
 
     `oom_kills`: kills for memory meanwhile, None where that is not known. `footprint`: bytes, the
     last that was seen; `pressure`: macOS' level then. `ended`: seconds since the epoch, UTC.
+    `peer`: the rank for whose end the keeper killed this one; -1: none.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -43,6 +44,29 @@ class KeeperNote:
     footprint: int = 0
     pressure: int = 0
     ended: float = 0.0
+    peer: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """`heartbeat.json` of one of several ranks, replaced before and after each sum over them.
+
+    `state`: `computing`, `waiting` (for the others), `ended`, or a phase of the worker. `time`:
+    seconds of the machine's monotonic clock; `patience`: how long to wait for the next beat.
+    `step_seconds`, `wait_seconds`: of the last step, its own computing and its wait for the others.
+    `peak`, `footprint`: bytes.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    state: str = ""
+    time: float = 0.0
+    patience: float = 0.0
+    step: int = 0
+    step_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    peak: int = 0
+    footprint: int = 0
 
 
 def set_odd_aside(run: Path) -> None:

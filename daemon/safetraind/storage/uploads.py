@@ -2,6 +2,7 @@
 
 uploads/SHA256/NAME       the whole file, checked
 uploads/SHA256/.partial   its beginning, while it is sent
+uploads/SHA256/NAME/      a folder of such files, as hard links, by the hash of their list
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,48 @@ class Upload:
         """Whether the whole file is there."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
+    def adopt(self) -> None:
+        """Give the file this name too, where the same content is there whole under another."""
+        if self.is_whole or not self.folder.is_dir():
+            return
+        for other in self.folder.iterdir():
+            if other.is_file() and other.name[0] != "." and other.stat().st_size == self.size:
+                self.path.hardlink_to(other)
+                return
+
 
 def upload(home: Home, sha256: str, size: int, name: str) -> Upload:
     """Return the upload of a file. Raises InvalidInput for a hash, size or name that cannot be."""
     if not _SHA256.fullmatch(sha256) or not 0 <= size <= MOST_BYTES or not _is_name(name):
         raise InvalidInput("files.offer", name=name, limit=MOST_BYTES)
     return Upload(home.root / "uploads" / sha256, name, sha256, size)
+
+
+def gather(home: Home, name: str, uploads: Sequence[Upload]) -> Path:
+    """Return the folder `name` of these files, made where it is not there yet.
+
+    Raises InvalidInput for a name that cannot be, two files of one name, or one that is not whole.
+    """
+    names = sorted(file.name for file in uploads)
+    if not _is_name(name) or not names or len(set(names)) < len(names):
+        raise InvalidInput("files.offer", name=name, limit=MOST_BYTES)
+    for file in uploads:
+        if not file.is_whole:
+            raise InvalidInput("files.not_whole", name=file.name)
+    listed = "".join(sorted(f"{file.sha256} {file.name}\n" for file in uploads))
+    parent = home.root / "uploads" / hashlib.sha256(listed.encode()).hexdigest()
+    if not (parent / name).is_dir():
+        made = private(private(parent) / f"{_PARTIAL}-{os.urandom(8).hex()}")
+        for file in uploads:
+            (made / file.name).hardlink_to(file.path)
+        try:
+            made.rename(parent / name)
+        except OSError:
+            if not (parent / name).is_dir():  # another client made it meanwhile
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return parent / name
 
 
 class Receiving:

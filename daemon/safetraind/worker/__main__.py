@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from safetraind.worker import transformers_index
+
 # Each module has `main(arguments: list[str]) -> int`. They are executed, never imported.
 ROLES = {
     "train": "safetraind.worker.training.train",
@@ -30,6 +32,7 @@ def main() -> int:
         return 2
     _keep_locks()
     _offer_itself()
+    transformers_index.keep_on_disk()
     role: int = importlib.import_module(ROLES[sys.argv[1]]).main(sys.argv[2:])
     return role
 

@@ -28,7 +28,7 @@ _CHAT_TEMPLATE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the files into the folder that is the only argument."""
+    """Write the self-test's model into the folder `arguments[0]`. Return 0."""
     mx.set_default_device(mx.cpu)
     folder = Path(arguments[0])
     make_model(folder / "model")

@@ -19,7 +19,9 @@ class FetchRequest:
 
 @dataclass(frozen=True, slots=True)
 class FetchLine:
-    """One of these at a time: `bytes`, the size of the download; `done`, the share that arrived."""
+    """One line of a download; one field is set. `bytes`: its size; `done`: the share that arrived,
+    0 to 1.
+    """
 
     bytes: int | None = None
     done: float | None = None

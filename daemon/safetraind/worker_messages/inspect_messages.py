@@ -64,7 +64,9 @@ class FileSummary:
 
 @dataclass(frozen=True, slots=True)
 class InspectLine:
-    """One of these at a time. `counting`: the file whose tokens are being counted."""
+    """One line of an inspection; one field is set. `counting`: the file whose tokens are being
+    counted.
+    """
 
     packages: Mapping[str, Package] | None = None
     problem: Finding | None = None

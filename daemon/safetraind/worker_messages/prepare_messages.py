@@ -49,7 +49,7 @@ class RowProgress:
 
 @dataclass(frozen=True, slots=True)
 class PrepareLine:
-    """One of these at a time; `problem`: a row that was dropped."""
+    """One line of a preparation; one field is set. `problem`: a row that was dropped."""
 
     guess: Guess | None = None
     problem: Finding | None = None

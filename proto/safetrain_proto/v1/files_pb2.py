@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esafetrain_proto/v1/files.proto\x12\x0csafetrain.v1\"3\n\x05Offer\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\"#\n\x04Held\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"J\n\nPutRequest\x12$\n\x05offer\x18\x01 \x01(\x0b\x32\x13.safetrain.v1.OfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"/\n\x0bPutResponse\x12 \n\x04held\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Held\"!\n\x0fJobFilesRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"5\n\x07JobFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x08JobFiles\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.safetrain.v1.JobFile\":\n\nGetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xed\x01\n\x05\x46iles\x12/\n\x04Look\x12\x13.safetrain.v1.Offer\x1a\x12.safetrain.v1.Held\x12<\n\x03Put\x12\x18.safetrain.v1.PutRequest\x1a\x19.safetrain.v1.PutResponse(\x01\x12=\n\x04List\x12\x1d.safetrain.v1.JobFilesRequest\x1a\x16.safetrain.v1.JobFiles\x12\x36\n\x03Get\x12\x18.safetrain.v1.GetRequest\x1a\x13.safetrain.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esafetrain_proto/v1/files.proto\x12\x0csafetrain.v1\"3\n\x05Offer\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\"#\n\x04Held\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"J\n\nPutRequest\x12$\n\x05offer\x18\x01 \x01(\x0b\x32\x13.safetrain.v1.OfferH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"/\n\x0bPutResponse\x12 \n\x04held\x18\x01 \x01(\x0b\x32\x12.safetrain.v1.Held\"A\n\rGatherRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x13.safetrain.v1.Offer\"\x1e\n\x0eGatherResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\"!\n\x0fJobFilesRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"5\n\x07JobFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x08JobFiles\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.safetrain.v1.JobFile\":\n\nGetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xb2\x02\n\x05\x46iles\x12/\n\x04Look\x12\x13.safetrain.v1.Offer\x1a\x12.safetrain.v1.Held\x12<\n\x03Put\x12\x18.safetrain.v1.PutRequest\x1a\x19.safetrain.v1.PutResponse(\x01\x12\x43\n\x06Gather\x12\x1b.safetrain.v1.GatherRequest\x1a\x1c.safetrain.v1.GatherResponse\x12=\n\x04List\x12\x1d.safetrain.v1.JobFilesRequest\x1a\x16.safetrain.v1.JobFiles\x12\x36\n\x03Get\x12\x18.safetrain.v1.GetRequest\x1a\x13.safetrain.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,16 +39,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTREQUEST']._serialized_end=212
   _globals['_PUTRESPONSE']._serialized_start=214
   _globals['_PUTRESPONSE']._serialized_end=261
-  _globals['_JOBFILESREQUEST']._serialized_start=263
-  _globals['_JOBFILESREQUEST']._serialized_end=296
-  _globals['_JOBFILE']._serialized_start=298
-  _globals['_JOBFILE']._serialized_end=351
-  _globals['_JOBFILES']._serialized_start=353
-  _globals['_JOBFILES']._serialized_end=401
-  _globals['_GETREQUEST']._serialized_start=403
-  _globals['_GETREQUEST']._serialized_end=461
-  _globals['_CHUNK']._serialized_start=463
-  _globals['_CHUNK']._serialized_end=484
-  _globals['_FILES']._serialized_start=487
-  _globals['_FILES']._serialized_end=724
+  _globals['_GATHERREQUEST']._serialized_start=263
+  _globals['_GATHERREQUEST']._serialized_end=328
+  _globals['_GATHERRESPONSE']._serialized_start=330
+  _globals['_GATHERRESPONSE']._serialized_end=360
+  _globals['_JOBFILESREQUEST']._serialized_start=362
+  _globals['_JOBFILESREQUEST']._serialized_end=395
+  _globals['_JOBFILE']._serialized_start=397
+  _globals['_JOBFILE']._serialized_end=450
+  _globals['_JOBFILES']._serialized_start=452
+  _globals['_JOBFILES']._serialized_end=500
+  _globals['_GETREQUEST']._serialized_start=502
+  _globals['_GETREQUEST']._serialized_end=560
+  _globals['_CHUNK']._serialized_start=562
+  _globals['_CHUNK']._serialized_end=583
+  _globals['_FILES']._serialized_start=586
+  _globals['_FILES']._serialized_end=892
 # @@protoc_insertion_point(module_scope)

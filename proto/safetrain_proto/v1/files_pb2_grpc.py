@@ -44,6 +44,11 @@ class FilesStub:
                 request_serializer=safetrain__proto_dot_v1_dot_files__pb2.PutRequest.SerializeToString,
                 response_deserializer=safetrain__proto_dot_v1_dot_files__pb2.PutResponse.FromString,
                 _registered_method=True)
+        self.Gather = channel.unary_unary(
+                '/safetrain.v1.Files/Gather',
+                request_serializer=safetrain__proto_dot_v1_dot_files__pb2.GatherRequest.SerializeToString,
+                response_deserializer=safetrain__proto_dot_v1_dot_files__pb2.GatherResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/safetrain.v1.Files/List',
                 request_serializer=safetrain__proto_dot_v1_dot_files__pb2.JobFilesRequest.SerializeToString,
@@ -68,6 +73,13 @@ class FilesServicer:
 
     def Put(self, request_iterator, context):
         """Takes the rest of a file; a wrong content is refused and dropped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Gather(self, request, context):
+        """Makes a folder of files that are whole there; the same files make the same folder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +110,11 @@ def add_FilesServicer_to_server(servicer, server):
                     servicer.Put,
                     request_deserializer=safetrain__proto_dot_v1_dot_files__pb2.PutRequest.FromString,
                     response_serializer=safetrain__proto_dot_v1_dot_files__pb2.PutResponse.SerializeToString,
+            ),
+            'Gather': grpc.unary_unary_rpc_method_handler(
+                    servicer.Gather,
+                    request_deserializer=safetrain__proto_dot_v1_dot_files__pb2.GatherRequest.FromString,
+                    response_serializer=safetrain__proto_dot_v1_dot_files__pb2.GatherResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -164,6 +181,33 @@ class Files:
             '/safetrain.v1.Files/Put',
             safetrain__proto_dot_v1_dot_files__pb2.PutRequest.SerializeToString,
             safetrain__proto_dot_v1_dot_files__pb2.PutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Gather(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/safetrain.v1.Files/Gather',
+            safetrain__proto_dot_v1_dot_files__pb2.GatherRequest.SerializeToString,
+            safetrain__proto_dot_v1_dot_files__pb2.GatherResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class FilesStub:
     """What is there of a file already."""
     Put: _grpc.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]
     """Takes the rest of a file; a wrong content is refused and dropped."""
+    Gather: _grpc.UnaryUnaryMultiCallable[_files_pb2.GatherRequest, _files_pb2.GatherResponse]
+    """Makes a folder of files that are whole there; the same files make the same folder."""
     List: _grpc.UnaryUnaryMultiCallable[_files_pb2.JobFilesRequest, _files_pb2.JobFiles]
     """The files that a job wrote for its user."""
     Get: _grpc.UnaryStreamMultiCallable[_files_pb2.GetRequest, _files_pb2.Chunk]
@@ -46,6 +48,8 @@ class FilesAsyncStub(FilesStub):
     """What is there of a file already."""
     Put: _aio.StreamUnaryMultiCallable[_files_pb2.PutRequest, _files_pb2.PutResponse]  # type: ignore[assignment]
     """Takes the rest of a file; a wrong content is refused and dropped."""
+    Gather: _aio.UnaryUnaryMultiCallable[_files_pb2.GatherRequest, _files_pb2.GatherResponse]  # type: ignore[assignment]
+    """Makes a folder of files that are whole there; the same files make the same folder."""
     List: _aio.UnaryUnaryMultiCallable[_files_pb2.JobFilesRequest, _files_pb2.JobFiles]  # type: ignore[assignment]
     """The files that a job wrote for its user."""
     Get: _aio.UnaryStreamMultiCallable[_files_pb2.GetRequest, _files_pb2.Chunk]  # type: ignore[assignment]
@@ -66,6 +70,14 @@ class FilesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.PutResponse, _abc.Awaitable[_files_pb2.PutResponse]]:
         """Takes the rest of a file; a wrong content is refused and dropped."""
+
+    @_abc_1.abstractmethod
+    def Gather(
+        self,
+        request: _files_pb2.GatherRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_files_pb2.GatherResponse, _abc.Awaitable[_files_pb2.GatherResponse]]:
+        """Makes a folder of files that are whole there; the same files make the same folder."""
 
     @_abc_1.abstractmethod
     def List(

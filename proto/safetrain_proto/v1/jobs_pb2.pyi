@@ -258,6 +258,7 @@ class Job(_message.Message):
     QUESTIONS_ANSWERED_FIELD_NUMBER: _builtins.int
     QUESTIONS_TOTAL_FIELD_NUMBER: _builtins.int
     BASE_LOSS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     state: Global___JobState.ValueType
     queue_position: _builtins.int
@@ -315,6 +316,10 @@ class Job(_message.Message):
     def evaluation(self) -> _evaluations_pb2.Evaluation:
         """the newest verdict on this job, without answers; absent: none"""
 
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rank]:
+        """of a running training of several ranks, as they last said"""
+
     def __init__(
         self,
         *,
@@ -350,10 +355,11 @@ class Job(_message.Message):
         questions_answered: _builtins.int = ...,
         questions_total: _builtins.int = ...,
         base_loss: _builtins.float = ...,
+        ranks: _abc.Iterable[Global___Rank] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "cause", b"cause", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "forecast", b"forecast", "plan", b"plan", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "base_loss", b"base_loss", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "questions_answered", b"questions_answered", "questions_total", b"questions_total", "queue_position", b"queue_position", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds", "_eta_low_seconds", b"_eta_low_seconds", "_eta_seconds", b"_eta_seconds", "_start_eta_high_seconds", b"_start_eta_high_seconds", "_start_eta_low_seconds", b"_start_eta_low_seconds", "_start_eta_seconds", b"_start_eta_seconds", "after", b"after", "attempt", b"attempt", "base_loss", b"base_loss", "best_loss", b"best_loss", "cause", b"cause", "created", b"created", "epoch", b"epoch", "eta_high_seconds", b"eta_high_seconds", "eta_low_seconds", b"eta_low_seconds", "eta_seconds", b"eta_seconds", "evaluation", b"evaluation", "finished", b"finished", "forecast", b"forecast", "id", b"id", "intent", b"intent", "last_seq", b"last_seq", "log_path", b"log_path", "phase", b"phase", "plan", b"plan", "questions_answered", b"questions_answered", "questions_total", b"questions_total", "queue_position", b"queue_position", "ranks", b"ranks", "spec", b"spec", "start_eta_high_seconds", b"start_eta_high_seconds", "start_eta_low_seconds", b"start_eta_low_seconds", "start_eta_seconds", b"start_eta_seconds", "started", b"started", "state", b"state", "step", b"step", "total_steps", b"total_steps", "train_loss", b"train_loss", "valid_loss", b"valid_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_high_seconds: _TypeAlias = _typing.Literal["eta_high_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_high_seconds: _TypeAlias = _typing.Literal["_eta_high_seconds", b"_eta_high_seconds"]  # noqa: Y015
@@ -381,6 +387,56 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_eta_seconds) -> _WhichOneofReturnType__start_eta_seconds | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Rank(_message.Message):
+    """One of several processes that divide each optimizer step of a training."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    FOOTPRINT_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_FIELD_NUMBER: _builtins.int
+    SILENT_SECONDS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """from 0, which leads"""
+    state: _builtins.str
+    """computing, waiting (for the others), ended, or a phase"""
+    step: _builtins.int
+    """optimizer step it is at, from 0"""
+    step_seconds: _builtins.float
+    """its own computing in its last step"""
+    wait_seconds: _builtins.float
+    """its wait for the others in that step"""
+    footprint: _builtins.int
+    """bytes"""
+    peak_memory: _builtins.int
+    """bytes, of MLX's arrays"""
+    silent_seconds: _builtins.float
+    """since it said so"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        state: _builtins.str = ...,
+        step: _builtins.int = ...,
+        step_seconds: _builtins.float = ...,
+        wait_seconds: _builtins.float = ...,
+        footprint: _builtins.int = ...,
+        peak_memory: _builtins.int = ...,
+        silent_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "number", b"number", "peak_memory", b"peak_memory", "silent_seconds", b"silent_seconds", "state", b"state", "step", b"step", "step_seconds", b"step_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rank: _TypeAlias = Rank  # noqa: Y015
 
 @_typing.final
 class SubmitRequest(_message.Message):

@@ -1,8 +1,9 @@
 """Every sentence the product says, by its code; English here, other languages in `locale/`.
 
 One module an area. A sentence names its arguments as `{name}` or `{name:unit}`, with the units of
-`i18n`: bytes, num, int, pct, time; names among the arguments are said as `words` has them. A test
-holds that every code has a Portuguese sentence.
+`i18n`: bytes, num, int, pct, time; names among the arguments are said as `arg_words` has them. What
+agrees with a count is written `{count:|sample is|samples are}`, in each language. Tests hold that
+every code has a Portuguese sentence, and that sentences agree with 1 and with 2.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from safetrain_shared.messages import (
     hosts,
     jobs,
     models,
+    page,
     preflight,
     prepare,
     serve,
@@ -40,6 +42,7 @@ SENTENCES: dict[str, str] = {
     **hosts.SENTENCES,
     **jobs.SENTENCES,
     **models.SENTENCES,
+    **page.SENTENCES,
     **preflight.SENTENCES,
     **prepare.SENTENCES,
     **serve.SENTENCES,

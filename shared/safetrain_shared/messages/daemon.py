@@ -56,17 +56,18 @@ SENTENCES: dict[str, str] = {
         "bring them back with: safetraind restore"
     ),
     "restore.whole": _(
-        "The database is whole: {jobs:int} jobs, {rebuilt:int} of them brought back from their "
-        "folders."
+        "The database is whole: {jobs:int} {jobs:|job|jobs}, {rebuilt:int} of them brought "
+        "back from {rebuilt:|its folder|their folders}."
     ),
     "restore.from_folders": _(
-        "The database is whole again: {jobs:int} jobs, all brought back from their folders. The "
-        "damaged one is kept as {aside}. Go on with: safetraind start"
+        "The database is whole again: {jobs:int} {jobs:|job, brought back from its "
+        "folder|jobs, all brought back from their folders}. The damaged one is kept as "
+        "{aside}. Go on with: safetraind start"
     ),
     "restore.from_backup": _(
-        "The database is whole again: {jobs:int} jobs, from the backup of {when}, and "
-        "{rebuilt:int} of them as their folders tell. The damaged one is kept as {aside}. Go on "
-        "with: safetraind start"
+        "The database is whole again: {jobs:int} {jobs:|job|jobs}, from the backup of "
+        "{when}, and {rebuilt:int} of them as {rebuilt:|its folder tells|their folders "
+        "tell}. The damaged one is kept as {aside}. Go on with: safetraind start"
     ),
     "disk.full": _("No space left for {path}. Free some, then go on; nothing was lost."),
     "disk.refused": _("{path} cannot be written ({reason})."),

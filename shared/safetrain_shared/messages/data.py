@@ -42,10 +42,12 @@ SENTENCES: dict[str, str] = {
         "own, for instance with: jq -c '{filter}' '{path}' > samples.jsonl"
     ),
     "data.unlearned": _(
-        "{count:int} answers are not learned: their messages say train: false, or weight: 0"
+        "{count:int} {count:|answer is|answers are} not learned: {count:|its message "
+        "says|their messages say} train: false, or weight: 0"
     ),
     "data.unlearned_in": _(
-        "{name}: {count:int} answers are not learned: their messages say train: false, or weight: 0"
+        "{name}: {count:int} {count:|answer is|answers are} not learned: {count:|its message "
+        "says|their messages say} train: false, or weight: 0"
     ),
     "data.weight": _(
         '"{key}" of message {place} is {value}; only 0, 1, true and false mean something here'
@@ -130,12 +132,14 @@ SENTENCES: dict[str, str] = {
         'with one, or text data (samples with the key "text")'
     ),
     "data.all_lose": _(
-        "At {length:int} tokens every sample of {name} loses its whole answer: nothing could be "
-        "learned. The answers begin after {first:int} tokens or more; raise max_seq_length"
+        "At {length:int} tokens every sample of {name} loses its whole answer: nothing could "
+        "be learned. The answers begin after {first:int} {first:|token|tokens} or more; "
+        "raise max_seq_length"
     ),
     "data.beyond_positions": _(
-        "{name}: {count:int} samples are longer than the {positions:int} tokens that the model was "
-        "made for (the longest has {longest:int}). Choose --set max_seq_length={positions} or less"
+        "{name}: {count:int} {count:|sample is|samples are} longer than the {positions:int} "
+        "tokens that the model was made for (the longest has {longest:int}). Choose --set "
+        "max_seq_length={positions} or less"
     ),
     "data.none_learns": _("Nothing of any sample in {name} is learned"),
     # whole files
@@ -152,12 +156,12 @@ SENTENCES: dict[str, str] = {
     "data.not_inspected": _(
         "The training files are large: they are read to their end when the job's turn comes"
     ),
-    "data.train": _("Training file: {name} ({samples:int} samples)"),
-    "data.valid": _("Validation file: {name} ({samples:int} samples)"),
+    "data.train": _("Training file: {name} ({samples:int} {samples:|sample|samples})"),
+    "data.valid": _("Validation file: {name} ({samples:int} {samples:|sample|samples})"),
     "data.same_file": _("{path} was named before, as {other}: the file is read once"),
     "data.partly_compared": _(
-        "{path} is too large to be held: the next file is compared with its first {samples:int} "
-        "samples, for near-duplicates with {near:int} of them"
+        "{path} is too large to be held: the next file is compared with its first "
+        "{samples:int} {samples:|sample|samples}, for near-duplicates with {near:int} of them"
     ),
     "data.no_samples": _("{path} holds no sample that can be trained"),
     "data.good": _("Every line is in order"),
@@ -166,12 +170,12 @@ SENTENCES: dict[str, str] = {
         "with: safetrain validate {path}"
     ),
     "data.warnings": _(
-        "{name}: {count:int} warnings, the first in line {line}. See all of them with: "
-        "safetrain validate {path}"
+        "{name}: {count:int} {count:|warning|warnings}, the first in line {line}. See all of "
+        "them with: safetrain validate {path}"
     ),
     "data.template": _(
-        "{name}: the model's chat template refuses {count:int} samples, the first in line "
-        "{line:int} ({reason})"
+        "{name}: the model's chat template refuses {count:int} {count:|sample|samples}, the "
+        "first in line {line:int} ({reason})"
     ),
     "data.no_tokenizer": _("The model's tokenizer cannot be loaded ({reason})"),
     "data.duplicates": _(
@@ -181,13 +185,21 @@ SENTENCES: dict[str, str] = {
         "{count:int} training {count:|sample is|samples are} also in the validation file: its loss"
         " will look too good"
     ),
-    "data.near_leaks": _("{count:int} training samples are nearly the same as validation samples"),
-    "data.lengths": _("Lengths: median {median:int}, longest {longest:int} tokens"),
+    "data.near_leaks": _(
+        "{count:int} training {count:|sample is nearly the same as a "
+        "validation sample|samples are nearly the same as validation "
+        "samples}"
+    ),
+    "data.lengths": _(
+        "Lengths: median {median:int}, longest {longest:int} {longest:|token|tokens}"
+    ),
     "data.lengths_drawn": _(
-        "Lengths counted on {counted:int} of {samples:int} samples, drawn at random"
+        "Lengths counted on {counted:int} of {samples:int} {samples:|sample|samples}, drawn "
+        "at random"
     ),
     "data.would_cut": _(
-        "At {length:int} tokens {cut:int} samples would be cut, {lost:int} would lose their answer"
+        "At {length:int} tokens {cut:int} {cut:|sample|samples} would be cut, {lost:int} "
+        "would lose {lost:|its|their} answer"
     ),
     "data.would_lose": _(
         "At {length:int} tokens {count:int} {count:|sample loses its|samples lose their} whole "

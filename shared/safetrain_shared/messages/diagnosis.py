@@ -103,9 +103,12 @@ SENTENCES: dict[str, str] = {
         "The GPU is in use: by a training, or by a model kept ready for questions. Try again when "
         "it is free."
     ),
-    "selftest.trained": _("Trained a tiny model: {steps:int} steps, loss {first:num} → {last:num}"),
+    "selftest.trained": _(
+        "Trained a tiny model: {steps:int} {steps:|step|steps}, loss {first:num} → {last:num}"
+    ),
     "selftest.not_learned": _(
-        "The tiny model did not learn: {steps:int} steps, loss {first:num} → {last:num}"
+        "The tiny model did not learn: {steps:int} {steps:|step|steps}, loss {first:num} → "
+        "{last:num}"
     ),
     "selftest.not_trained": _("The tiny model could not be trained (state: {state})"),
     "selftest.peak_right": _("Peak memory {peak:bytes}, planned {planned:bytes}: {off:pct} off"),
@@ -119,17 +122,18 @@ SENTENCES: dict[str, str] = {
         "Killed the worker at step {step:int}; it did not go on from a checkpoint"
     ),
     "selftest.equal": _(
-        "Equal to the bit with an undisturbed run: {steps:int} losses and the adapter "
-        "({bytes:bytes})"
+        "Equal to the bit with an undisturbed run: {steps:int} {steps:|loss|losses} and the "
+        "adapter ({bytes:bytes})"
     ),
     "selftest.not_equal": _(
-        "Not equal to an undisturbed run: {differing:int} of {steps:int} losses differ, or the "
-        "adapter does"
+        "Not equal to an undisturbed run: {differing:int} of {steps:int} "
+        "{steps:|loss|losses} {differing:|differs|differ}, or the adapter does"
     ),
     "selftest.not_deterministic": _(
-        "Two undisturbed runs already differ ({differing:int} of {steps:int} losses, or the "
-        "adapter): this GPU itself is not deterministic. A resume restores all of the state here, "
-        "and its result differs as much as any two runs do"
+        "Two undisturbed runs already differ ({differing:int} of {steps:int} "
+        "{steps:|loss|losses}, or the adapter): this GPU itself is not deterministic. A "
+        "resume restores all of the state here, and its result differs as much as any two "
+        "runs do"
     ),
     "selftest.way": _("With {settings}:"),
     "selftest.no_real_model": _(
@@ -144,7 +148,7 @@ SENTENCES: dict[str, str] = {
     "selftest.not_awake": _("The sleep of an idle Mac could not be held off"),
     "selftest.awake": _("The sleep of an idle Mac can be held off"),
     # service
-    "diagnosis.again": _("The same happened {count:int} times in all"),
+    "diagnosis.again": _("The same happened {count:int} {count:|time|times} in all"),
     "diagnosis.jobs_failed": _("Failed jobs: {count:int}. See them with: safetrain jobs"),
     "diagnosis.set_aside": _("Jobs that were set aside, unreadable: {count:int}"),
     "diagnosis.set_aside.fix": _(

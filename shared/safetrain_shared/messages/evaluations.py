@@ -10,8 +10,9 @@ SENTENCES: dict[str, str] = {
         "similarity."
     ),
     "evaluate.leaked": _(
-        "{count:int} questions of {path} stand in the training data, or nearly, so they tell "
-        "nothing of what was learned. The first: {first}. Take them out, or name other questions "
+        "{count:int} {count:|question|questions} of {path} {count:|stands|stand} in the "
+        "training data, or nearly, so {count:|it tells|they tell} nothing of what was "
+        "learned. The first: {first}. Take {count:|it|them} out, or name other questions "
         "with --questions."
     ),
     "evaluate.out_of_memory": _(
@@ -34,19 +35,20 @@ SENTENCES: dict[str, str] = {
         "lm-evaluation-harness refuses {tasks}: {reason}. It lists its tasks with: lm_eval ls tasks"
     ),
     "evaluate.damaged": _(
-        "The adapter is damaged: {looping:int} of {count:int} answers run in a circle, and its "
-        "predictions are {divergence} nats a token from the base's. The learning rate was too "
-        "high: train with a fifth of it."
+        "The adapter is damaged: {looping:int} of {count:int} {count:|answer|answers} "
+        "{looping:|runs|run} in a circle, and its predictions are {divergence} nats a token "
+        "from the base's. The learning rate was too high: train with a fifth of it."
     ),
     "evaluate.one_answer": _(
-        "The adapter gives one and the same answer to {times:int} of {count:int} questions: "
-        "{answer}. It has learned the form and not the facts: train for more epochs, or with a "
-        "larger lora_rank on more layers."
+        "The adapter gives one and the same answer to {times:int} of {count:int} "
+        "{count:|question|questions}: {answer}. It has learned the form and not the facts: "
+        "train for more epochs, or with a larger lora_rank on more layers."
     ),
     "evaluate.by_heart": _(
-        "The adapter is overfitted: {repeated:int} of its {wrong:int} wrong answers are answers of "
-        "the training data, word for word. Train for fewer epochs (early_stopping=2), or on more "
-        "wordings of each fact."
+        "The adapter is overfitted: {repeated:int} of its {wrong:int} wrong "
+        "{wrong:|answer|answers} {repeated:|is an answer|are answers} of the training data, "
+        "word for word. Train for fewer epochs (early_stopping=2), or on more wordings of "
+        "each fact."
     ),
     "promote.live": _("Job {id} has not ended. Promote a checkpoint once it has."),
     "promote.not_evaluated": _(

@@ -22,14 +22,15 @@ SENTENCES: dict[str, str] = {
     "export.died": _("The export ended without a word (exit code {code}, signal {signal})."),
     "export.gpu_busy": _("The GPU is in use. Try again later, or wait for it: --wait"),
     "export.differs": _(
-        "The fused model does not answer as the adapter does: {lost:pct} of what was learned would "
-        "be lost, and {differing:int} of {tokens:int} tokens differ. Nothing was written. Try "
-        "--dequantize."
+        "The fused model does not answer as the adapter does: {lost:pct} of what was learned "
+        "would be lost, and {differing:int} of {tokens:int} {tokens:|token|tokens} "
+        "{differing:|differs|differ}. Nothing was written. Try --dequantize."
     ),
     "export.gguf_differs": _(
         "The GGUF file in {type} does not answer as the adapter does: {lost:pct} of what was "
-        "learned would be lost, and {differing:int} of {tokens:int} tokens differ. Nothing was "
-        "written. Try --gguf-type f16, or leave out --gguf."
+        "learned would be lost, and {differing:int} of {tokens:int} {tokens:|token|tokens} "
+        "{differing:|differs|differ}. Nothing was written. Try --gguf-type f16, or leave out "
+        "--gguf."
     ),
     "export.gguf_architecture": _(
         "A {architecture} model cannot be written as GGUF here; plain models of {known} can. Leave "

@@ -3,6 +3,29 @@
 from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
+    "job.rank_killed": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) was killed (signal {signal:int}). All "
+        "ranks were ended and go on from the last checkpoint."
+    ),
+    "job.rank_crashed": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) ended with exit code {code:int}. All "
+        "ranks were ended and go on from the last checkpoint. Its log: {log}"
+    ),
+    "job.rank_lost": _(
+        "Rank {rank:int} (of {ranks:int}, counted from 0) is gone, and nothing says why. All ranks "
+        "were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_hung": _(
+        "The {ranks:int} ranks made no step for {seconds:int} s at step {step:int}: nothing came "
+        "from rank {late}. All were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_stuck": _(
+        "The {ranks:int} ranks made no step for {seconds:int} s at step {step:int}, each waiting "
+        "for the others. All were ended and go on from the last checkpoint."
+    ),
+    "job.ranks_left_behind": _(
+        "Rank 0 of {ranks:int} had ended, and another one did not follow. All were ended."
+    ),
     "job.unreadable": _(
         "What is kept of this job cannot be understood ({reason}), so it was set aside; its files "
         "are as they were. Submit it again with the same output folder, or remove the job."
@@ -40,7 +63,10 @@ SENTENCES: dict[str, str] = {
     "path.ours": _("{path} cannot be an output folder: safetrain keeps its own files there."),
     "path.of_the_job": _("{path} cannot be an output folder: {used} is read from there."),
     "path.of_the_system": _("{path} cannot be an output folder: it is not on a disk."),
-    "job.left_out": _("Not shown: {count:int} older jobs that have ended (safetrain jobs --all)."),
+    "job.left_out": _(
+        "Not shown: {count:int} older {count:|job that has|jobs that have} "
+        "ended (safetrain jobs --all)."
+    ),
     "job.finished": _("Job {id} has already ended ({state})."),
     "job.not_paused": _("Job {id} is not paused ({state})."),
     "job.not_queued": _("Job {id} is not waiting in the queue ({state})."),
@@ -109,7 +135,9 @@ SENTENCES: dict[str, str] = {
     "backoff.gradient_checkpointing": _(
         "It goes on with gradient checkpointing, which is slower and takes less memory."
     ),
-    "backoff.loss_chunk": _("It goes on with the loss in chunks of {loss_chunk:int} tokens."),
+    "backoff.loss_chunk": _(
+        "It goes on with the loss in chunks of {loss_chunk:int} {loss_chunk:|token|tokens}."
+    ),
     "backoff.shorter": _("It goes on with max_seq_length {max_seq_length:int}, as you allowed."),
     "events.damaged": _("Bytes {first} to {last} of the event file cannot be read."),
 }

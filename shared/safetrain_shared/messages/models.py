@@ -55,16 +55,18 @@ SENTENCES: dict[str, str] = {
     ),
     "model.does_not_load": _("The model in {path} does not load: {reason}"),
     "model.parameters_missing": _(
-        "The model in {path} lacks {count:int} parameters ({names}): a weight file is probably "
-        "missing, or its download broke off. Get the folder again"
+        "The model in {path} lacks {count:int} {count:|parameter|parameters} ({names}): a "
+        "weight file is probably missing, or its download broke off. Get the folder again"
     ),
     "model.parameters_foreign": _(
-        "The model in {path} holds {count:int} parameters that its architecture has no place for "
-        "({names}): config.json and the weights probably belong to different models"
+        "The model in {path} holds {count:int} {count:|parameter|parameters} that its "
+        "architecture has no place for ({names}): config.json and the weights probably "
+        "belong to different models"
     ),
     "model.keys_lost": _(
-        "config.json in {path} says what mlx-lm's program for this architecture does not follow: "
-        "{names}. It would be another model; use one that mlx-lm computes as it was made"
+        "config.json in {path} says what mlx-lm's code for this architecture does not "
+        "follow: {names}. It would be another model; use one that mlx-lm computes as it was "
+        "made"
     ),
     "model.keys_dropped": _(
         "mlx-lm does not read these keys of config.json, none of which is known to change what is "

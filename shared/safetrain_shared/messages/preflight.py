@@ -36,8 +36,8 @@ SENTENCES: dict[str, str] = {
         "{used:bytes} of swap are in use, which slows training. Close other applications"
     ),
     "hardware.one_core": _("CPU: a single core; the machine will feel slow while it trains"),
-    "hardware.cores": _("CPU: {cores:int} cores"),
-    "hardware.gpu_cores": _("GPU: {cores:int} cores"),
+    "hardware.cores": _("CPU: {cores:int} {cores:|core|cores}"),
+    "hardware.gpu_cores": _("GPU: {cores:int} {cores:|core|cores}"),
     "hardware.macos": _("macOS {version}"),
     "hardware.old_macos": _("macOS {version} is too old for MLX: {least} or later is needed"),
     "hardware.battery": _("On battery ({share:pct}). Plug the machine in before a long training"),
@@ -89,11 +89,11 @@ SENTENCES: dict[str, str] = {
         "mlx-lm does not know models of the kind {kind}. Choose another model"
     ),
     "model.code_trusted": _(
-        "The model brings programs of its own, which will run as you allowed ({path})"
+        "The model brings its own code, which will run as you allowed ({path})"
     ),
-    "model.code_unused": _("The model brings programs of its own; they are not run ({path})"),
+    "model.code_unused": _("The model brings its own code; it is not run ({path})"),
     "model.needs_code": _(
-        "The model needs programs that came with it ({path}). Read them, then allow them with "
+        "The model needs the code that came with it ({path}). Read it, then allow it with "
         "--trust-remote-code"
     ),
     "model.quantized": _("Weights: {bits} bits (QLoRA)"),
@@ -104,8 +104,8 @@ SENTENCES: dict[str, str] = {
     "model.loading_died": _("The worker died while it loaded the model in {path} ({reason})"),
     "model.probe_failed": _("Trying the model in {path} ended with an error: {reason}"),
     "model.too_slow": _(
-        "Too slow here to measure within {limit:time}: the recommendation is by estimate, with "
-        "a wide margin. preflight --thorough measures however long it takes"
+        "Too slow here to measure: it would take {limit:time} or more. The recommendation is "
+        "by estimate, with a wide margin; preflight --thorough measures however long it takes"
     ),
     "model.does_not_train": _("The model in {path} cannot be trained: {reason}"),
     # disk
@@ -136,24 +136,28 @@ SENTENCES: dict[str, str] = {
         "With what you chose the effective batch is {batch}, not {usual} as usual in so much memory"
     ),
     "plan.epochs_texts": _(
-        "{epochs} epochs: {samples:int} samples of text give {steps:int} steps then, and an "
-        "adapter needs some hundreds to learn facts or a style"
+        "{epochs:int} {epochs:|epoch|epochs}: {samples:int} {samples:|sample of text "
+        "gives|samples of text give} {steps:int} {steps:|step|steps} then, and an adapter "
+        "needs some hundreds to learn facts or a style"
     ),
     "plan.epochs_structured": _(
-        "{epochs} epochs: {samples:int} samples with JSON answers give {steps:int} steps then, and "
-        "an adapter needs some two hundred to learn a format"
+        "{epochs:int} {epochs:|epoch|epochs}: {samples:int} {samples:|sample with a JSON "
+        "answer gives|samples with JSON answers give} {steps:int} {steps:|step|steps} then, "
+        "and an adapter needs some two hundred to learn a format"
     ),
     "plan.epochs_labels": _(
-        "{epochs} epochs: {samples:int} samples with few different answers give {steps:int} steps "
-        "then, and an adapter needs some two hundred to tell them apart"
+        "{epochs:int} {epochs:|epoch|epochs}: {samples:int} {samples:|sample|samples} with "
+        "few different answers {samples:|gives|give} {steps:int} {steps:|step|steps} then, "
+        "and an adapter needs some two hundred to tell them apart"
     ),
     "plan.pilot": _(
-        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
-        "loss {base:num} before; after, by rate: {tried})"
+        "Learning rate {rate:num}, by a pilot of {steps:int} {steps:|step|steps} each on "
+        "this data (validation loss {base:num} before; after, by rate: {tried})"
     ),
     "plan.pilot_refused": _(
-        "Learning rate {rate:num}, by a pilot of {steps:int} steps each on this data (validation "
-        "loss {base:num} before; after, by rate: {tried}). Rates from {hot:num} on diverge"
+        "Learning rate {rate:num}, by a pilot of {steps:int} {steps:|step|steps} each on "
+        "this data (validation loss {base:num} before; after, by rate: {tried}). Rates from "
+        "{hot:num} on diverge"
     ),
     "plan.pilot_failed": _(
         "The pilot found no learning rate in its time: the table's is used. Give it more: "
@@ -181,7 +185,7 @@ SENTENCES: dict[str, str] = {
         "Without packing: in this model the samples of a packed row would see each other"
     ),
     "plan.loss_chunk": _(
-        "The loss is computed {tokens:int} tokens at a time: less memory, no slower"
+        "The loss is computed {tokens:int} {tokens:|token|tokens} at a time: less memory, no slower"
     ),
     "plan.dequantize": _("Quantized weights are computed as float32: much faster on the CPU"),
     "plan.largest_buffer": _(
@@ -189,8 +193,9 @@ SENTENCES: dict[str, str] = {
         "this device holds"
     ),
     "plan.fewer_shapes": _(
-        "Padded to multiples of {bucket:int} tokens: at most {shapes:int} shapes are compiled, "
-        "because this device allows {resources:int} buffers"
+        "Padded to multiples of {bucket:int} {bucket:|token|tokens}: at most {shapes:int} "
+        "{shapes:|shape is|shapes are} compiled, because this device allows {resources:int} "
+        "buffers"
     ),
     "plan.measured": _(
         "Measured with real steps at the heaviest shape: {peak:bytes} at the peak ±{margin:pct} "
@@ -242,6 +247,14 @@ SENTENCES: dict[str, str] = {
     "plan.smaller_model": _(
         "{model} would fit: about {peak:bytes} at the peak. Others are told by: safetrain models "
         "suggest"
+    ),
+    "plan.refused_ranks": _(
+        "{ranks:int} ranks do not fit on one machine: each needs {each:bytes}, all together "
+        "{needed:bytes}, and {room:bytes} can be had. It would fit with --ranks {fewer}"
+    ),
+    "plan.ranks": _(
+        "{ranks:int} ranks take {memory:bytes} together at most, and each sends {sent:bytes} in a "
+        "step. On one machine they share its device, so they are no faster than one"
     ),
     "plan.refused_model": _(
         "This model does not fit: its weights take {weights:bytes}, and {room:bytes} can be had "

@@ -32,9 +32,11 @@ SENTENCES: dict[str, str] = {
     "serve.role": _("{field} must be system, developer, user or assistant."),
     "serve.stop": _(
         "{field} must be one text, or a list of at most {most:int}, of 1 to {longest:int} "
-        "characters each."
+        "{longest:|character|characters} each."
     ),
-    "serve.full": _("{count:int} questions are waiting already. Ask again in a moment."),
+    "serve.full": _(
+        "{count:int} {count:|question is|questions are} waiting already. Ask again in a moment."
+    ),
     "serve.training": _(
         "Job {training} holds the GPU, so that this model cannot answer now. It can once the job "
         "has ended or is paused. Until then `safetrain serve`, without a job or a model, answers "

@@ -171,4 +171,9 @@ SENTENCES: dict[str, str] = {
         "asks for it, drop takes it out and asks without. Shorter samples take less memory and "
         "time."
     ),
+    "explain.ranks": _(
+        "Processes that divide the samples of each optimizer step among them. Each holds the whole "
+        "model, so it takes that many times the memory. On one machine they share one GPU, and are "
+        "not faster: there it is for trying out."
+    ),
 }

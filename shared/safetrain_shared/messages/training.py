@@ -24,6 +24,28 @@ SENTENCES: dict[str, str] = {
     "train.adapter_gone": _(
         "The training went to its end, but its adapter is not in {path} and could not be put back."
     ),
+    "train.ranks_differ": _(
+        "The ranks of this training no longer hold the same adapter at step {step:int}: they "
+        "computed different numbers. Its last checkpoint is whole. If it happens again, train with "
+        "one rank."
+    ),
+    "train.ranks_sum": _(
+        "One sum of {bytes:bytes} over the {ranks:int} ranks takes {seconds:num} s. A step alone "
+        "was not measured, so no speed-up can be told."
+    ),
+    "train.ranks_speedup": _(
+        "One sum of {bytes:bytes} over the {ranks:int} ranks takes {seconds:num} s, and a step "
+        "alone {alone:num} s: {speedup:num} times as fast if each rank had a machine of its own."
+    ),
+    "train.ranks_too_slow": _(
+        "{ranks:int} ranks would be slower than one: to add up {bytes:bytes} they take "
+        "{seconds:num} s, and a step alone takes {alone:num} s. Raise gradient_accumulation, so "
+        "that a step computes more, or train with one rank."
+    ),
+    "train.rank_left": _(
+        "Another rank was asked to stop, or its machine is short of memory; saved at step "
+        "{step:int}."
+    ),
     "train.base_changed": _(
         "The model in {path} is not the one that this training began on ({files}). Put that back "
         "to go on from {checkpoint}, or train anew with --fresh."
@@ -120,16 +142,18 @@ SENTENCES: dict[str, str] = {
         "Train on more samples that are like it, or more gently: --set learning_rate={lower:num}"
     ),
     "train.too_hot": _(
-        "After {step:int} steps the validation loss is {last:num}, above the {base:num} before "
-        "training, and the training loss is {train:num}: a learning rate of {rate:num} is too "
-        "high. Lower it: --set learning_rate={lower:num}"
+        "After {step:int} {step:|step|steps} the validation loss is {last:num}, above the "
+        "{base:num} before training, and the training loss is {train:num}: a learning rate "
+        "of {rate:num} is too high. Lower it: --set learning_rate={lower:num}"
     ),
     "train.too_short": _(
-        "The training ended while it still learned: the last evaluation brought the validation "
-        "loss from {before:num} to {last:num} in {epochs} epochs. Train longer: --set "
-        "num_epochs={more}"
+        "The training ended while it still learned: the last evaluation brought the "
+        "validation loss from {before:num} to {last:num} in {epochs:int} "
+        "{epochs:|epoch|epochs}. Train longer: --set num_epochs={more}"
     ),
-    "train.early_stop": _("Stopped early: {count:int} evaluations brought no improvement."),
+    "train.early_stop": _(
+        "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
+    ),
     "train.paused": _("Paused at step {step:int}, with a checkpoint."),
     "train.segment": _(
         "A segment ended at step {step:int}, with a checkpoint: the GPU rests, then it goes on."
@@ -178,7 +202,8 @@ SENTENCES: dict[str, str] = {
     "ask.no_adapter": _("Job {id} has no adapter yet."),
     "ask.base_only": _("There is no trained job yet: this is the base model's answer."),
     "ask.prompt_too_long": _(
-        "The question has {tokens:int} tokens; at most {limit:int} can be answered now."
+        "The question has {tokens:int} {tokens:|token|tokens}; at most {limit:int} can be "
+        "answered now."
     ),
     "ask.checkpoint_unknown": _("Job {id} has no checkpoint {checkpoint}."),
     "ask.malformed": _("That is no question a model can take: {field} is missing or wrong."),

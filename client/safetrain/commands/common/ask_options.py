@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from safetrain.asking import ask
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.inputs import model as model_path
 from safetrain.int64 import Int64
+from safetrain.remote.local_files import LocalFiles
 from safetrain.session import Session
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.answer import Answer, numbers, source
@@ -87,11 +89,16 @@ def show(session: Session, daemon: Daemon, request: AskRequest, *, brief: bool =
     `brief`: print only the text. Raises SafetrainError.
     """
     status_line, answer = StatusLine(silent=session.terse), Answer()
-    for event in daemon.stream(daemon.answers.Ask, request):
+    request.model = LocalFiles(daemon).model_there(request.model)
+    for event in ask(daemon, request):
         status_line.clear()
+        begun = bool(answer.parts)
         answer.take(event)
         if event.HasField("waiting"):
             status_line.show(event.waiting)
+        elif event.HasField("source") and begun and not session.json:
+            echo()
+            session.note(_("The connection was lost, and the answer begins anew:"))
         elif event.HasField("source") and not (session.json or brief):
             for line in source(event.source):
                 session.note(line)

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
-from safetrain.commands.common.job_selection import EXIT_CODES
+from safetrain.commands.common.job_selection import EXIT_CODES, output_here
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.follower import Follower
 from safetrain.inputs import absolute
-from safetrain.job_folder import local_folder
 from safetrain.session import Session
 from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import line
@@ -72,7 +71,7 @@ class Reporting:
             return
         from safetrain.tensorboard import open_writer
 
-        default = str(local_folder(job, session.host) / TENSORBOARD)
+        default = str(output_here(session, job) / TENSORBOARD)
         folder = absolute(self.log_dir) if self.log_dir else default
         with open_writer(Path(folder) / f"job-{job.id}") as writer:
             text = _("See the curves with: tensorboard --logdir {path}")

@@ -21,7 +21,7 @@ from safetrain_proto.v1.data_pb2 import PrepareEvent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
-from safetrain_shared.settings import SEGMENT_MINUTES, SettingValue
+from safetrain_shared.settings import FIELDS, SEGMENT_MINUTES, SettingValue
 from safetrain_shared.wire import spec_to_wire
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,6 +99,12 @@ def job_options(function: F) -> F:
             help=_("First try learning rates on the data for so long, such as 2min."),
         ),
         click.option(
+            "--ranks",
+            metavar="N",
+            type=click.IntRange(1, int(FIELDS["ranks"].metadata["high"])),
+            help=_("Divide each step over so many processes on this machine, for trying that out."),
+        ),
+        click.option(
             "--trust-remote-code",
             is_flag=True,
             help=_("Run the Python code that comes with the model."),
@@ -124,6 +130,7 @@ def spec_of(
     ignore_pressure: bool,
     allow_shorter: bool,
     pilot: str | None,
+    ranks: int | None,
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
@@ -147,7 +154,9 @@ def spec_of(
         output=inputs.absolute(_given("output") or file.output or output),
         name=name,
         settings=inputs.settings(
-            file, pairs, _unattended(ignore_pressure, overnight) | inputs.pilot(pilot)
+            file,
+            pairs,
+            _unattended(ignore_pressure, overnight) | inputs.pilot(pilot) | _ranks(ranks),
         ),
         memory_budget=inputs.memory(memory_budget),
         trust_remote_code=trust_remote_code or file.trust_remote_code,
@@ -176,9 +185,12 @@ def sent(
 
 
 def split_if_asked(
-    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None
+    session: Session, daemon: Daemon, spec: jobs_pb2.JobSpec, share: float | None, local: str
 ) -> None:
-    """Split the validation file off the training file where `--split` is given; print a summary."""
+    """Split the validation file off the training file where `--split` is given; print a summary.
+
+    `local`: the training file as this machine knows it.
+    """
     if share is None:
         return
 
@@ -187,13 +199,18 @@ def split_if_asked(
             for line in prepare_lines(event, with_samples=False):
                 session.note(f"  {line}")
 
-    split.split_data(daemon, spec, share, show)
+    split.split_data(daemon, spec, share, show, local=local)
 
 
 def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValue]:
     """Return the settings that --ignore-pressure and --overnight stand for."""
     chosen: dict[str, SettingValue] = {"ignore_pressure": True} if ignore_pressure else {}
     return chosen | ({"segment_minutes": SEGMENT_MINUTES} if overnight else {})
+
+
+def _ranks(count: int | None) -> dict[str, SettingValue]:
+    """Return the setting that --ranks stands for."""
+    return {} if count is None else {"ranks": count}
 
 
 def _given(option: str) -> str:

@@ -11,20 +11,14 @@ from safetrain.job_folder import local_folder
 from safetrain.session import Session
 from safetrain.views.job import rank, summary
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
-from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, InvalidInput, NotFound
+from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, NotFound
 
 ENDED_TO_DRAW = 100  # ended jobs to fetch, of which the newest that ever ran is drawn
 EXIT_CODES = {"succeeded": EXIT_OK, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
 
-def connected(session: Session, *, files_of: str = "") -> Daemon:
-    """Return a connection; starting a daemon is noted on standard error.
-
-    `files_of`: the command's name where it gives the daemon paths of this machine. Raises
-    InvalidInput for such a command and another machine.
-    """
-    if session.host and files_of:
-        raise InvalidInput("host.files_here", command=files_of, host=session.host)
+def connected(session: Session) -> Daemon:
+    """Return a connection; starting a daemon is noted on standard error."""
     return Daemon(autostart=session.autostart, notify=session.note, host=session.host)
 
 

@@ -1,4 +1,4 @@
-"""Whether mlx-lm knows how to build this kind of model, and we how large its parts are."""
+"""Checks that mlx-lm implements the architecture and that the sizes of its parts are known."""
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec

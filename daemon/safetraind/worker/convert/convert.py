@@ -72,7 +72,9 @@ def working_type() -> mx.Dtype:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert, printing JSON lines: progress, and an error as class, code and arguments."""
+    """Convert, printing JSON lines: progress, and an error as class, code and arguments. Return the
+    exit code, 0 for success.
+    """
     mx.set_default_device(mx.cpu)
     gguf, folder, *documents = map(Path, arguments)
     try:

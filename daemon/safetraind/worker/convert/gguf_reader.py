@@ -117,7 +117,8 @@ def model_config(gguf: Gguf, dtype: mx.Dtype = mx.float16) -> dict[str, Any]:
 def model_weights(
     gguf: Gguf, config: dict[str, Any], dtype: mx.Dtype = mx.float16
 ) -> dict[str, mx.array]:
-    """Return the weights under mlx-lm's names, matrices still packed, everything else in `dtype`.
+    """Return the weights by mlx-lm's names: matrices still packed (uint32, with scales and biases),
+    everything else in `dtype`.
 
     GGUF mixes float16 scales with float32 norms; without one type for all, every activation would
     be computed in the wider one.

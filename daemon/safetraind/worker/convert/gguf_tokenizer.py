@@ -17,7 +17,9 @@ from safetraind.worker.convert.gguf_reader import Gguf
 
 
 def build_tokenizer(gguf: Gguf) -> Tokenizer:
-    """Return the tokenizer of `gguf`, with the ids of the file's token list."""
+    """Return the tokenizer of `gguf`, with the ids of the file's token list. Raises InvalidInput
+    for a tokenizer that cannot be converted.
+    """
     kind = gguf.need("tokenizer.ggml.model")
     if kind != "gpt2":
         raise InvalidInput("gguf.tokenizer", found=kind, supported="gpt2")

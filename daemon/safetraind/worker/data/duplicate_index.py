@@ -103,8 +103,9 @@ class Leak(NamedTuple):
 class Leakage:
     """Finds the sample of an earlier file that is equal or nearly equal to a sample of this one.
 
-    Holds no more than `MOST_SAMPLES` and `near.MOST_RUNS`. `indexed` and `indexed_near` count the
-    samples of the last file that can be found as equal, and as nearly equal.
+    Holds at most `MOST_SAMPLES` samples and `near_duplicates.MOST_RUNS` runs of words. `indexed`
+    and `indexed_near` count the samples of the last file that can be found as equal, and as nearly
+    equal.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,9 @@ _PREVIEWED = 2  # samples of each file
 
 
 def main(arguments: list[str]) -> int:
-    """Inspect as the run folder asks. Problems of the files are a result, not a failure."""
+    """Inspect the files that the request in the run folder `arguments[0]` names. Return 0: problems
+    of the files are a result, not a failure.
+    """
     request = read_request(arguments[0], INSPECT.name, InspectRequest)
     inspect = _validate if request.files else _preflight
     answer(arguments[0], partial(inspect, request))

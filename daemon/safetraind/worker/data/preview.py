@@ -40,7 +40,9 @@ _MOST_CHARACTERS = 20_000
 
 
 def main(arguments: list[str]) -> int:
-    """Preview as the run folder asks. Problems of file or model are a result."""
+    """Render the samples that the request in the run folder `arguments[0]` names. Return 0:
+    problems of file or model are a result.
+    """
     request = read_request(arguments[0], PREVIEW.name, PreviewRequest)
     answer(arguments[0], lambda _: preview(request))
     return 0

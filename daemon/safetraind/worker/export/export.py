@@ -111,7 +111,9 @@ class _Exporter:
         return dataclasses.replace(result, gguf=gguf, modelfile=has_modelfile)
 
     def _progress(self, phase: str, done: float) -> None:
-        """Tell the phase (loading, asking, fusing, checking, gguf) and the total progress."""
+        """Report the phase (loading, asking, fusing, checking, gguf) and the total progress, 0 to
+        1.
+        """
         self.tell(WorkerProgress(phase, done))
 
     def _reference(self) -> tuple[Reference, bool]:

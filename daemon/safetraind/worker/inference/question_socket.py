@@ -110,7 +110,7 @@ class QuestionServer:
             self.done_with(asker)
 
     def done_with(self, asker: Asker) -> None:
-        """Close the connection and make room for another one."""
+        """Close the connection, which makes a place free for another client."""
         asker.close()
         self._places.release()
 

@@ -58,7 +58,9 @@ _MOST_PROBLEMS = 20  # of one kind are named; the rest is counted
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare as the run folder asks. Problems of the files are a result, not a failure."""
+    """Prepare the files that the request in the run folder `arguments[0]` names. Return 0: problems
+    of the files are a result.
+    """
     request = read_request(arguments[0], PREPARE.name, PrepareRequest)
     answer(arguments[0], lambda tell: Preparation(request, tell).run(), output=request.output)
     return 0

@@ -88,7 +88,9 @@ class Clock:
 
 
 def main(arguments: list[str]) -> int:
-    """Probe as the run folder asks. A model that doesn't load is a result, not a failure."""
+    """Run the setups that the request in the run folder `arguments[0]` names. Return 0: a model
+    that does not load is a result.
+    """
     request = read_request(arguments[0], PROBE.name, ProbeRequest)
     answer(arguments[0], lambda tell: _probe(request, Findings(tell)))
     return 0

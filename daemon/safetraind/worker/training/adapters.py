@@ -93,12 +93,16 @@ def _check_targets(model: nn.Module, settings: TrainingSettings) -> None:
 
 
 def dropouts(model: nn.Module) -> int:
-    """Return the number of keys that a pass through the model needs."""
+    """Return the number of random keys that a pass through the model needs, one for each dropout
+    layer.
+    """
     return sum(isinstance(m, KeyedDropout) for m in model.modules())
 
 
 def weights(model: nn.Module) -> dict[str, mx.array]:
-    """Return the adapter's weights by name, as mlx-lm names them."""
+    """Return the adapter's weights by mlx-lm's names: `lora_a` (inputs, rank), `lora_b` (rank,
+    outputs), for DoRA also `m` (outputs,).
+    """
     return dict(tree_flatten(model.trainable_parameters()))
 
 

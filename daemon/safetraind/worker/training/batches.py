@@ -63,9 +63,11 @@ class Batches:
         seed: int,
         first_length: int = 0,
         first_window: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """`bucket`: rows are padded to a multiple of it. `first_length` and `first_window`: see
-        `RunPosition`; 0: those of `settings`.
+        `RunPosition`; 0: those of `settings`. `share`: of each window this process trains on one
+        part of so many, as in (rank, ranks).
         """
         first_length = first_length or settings.max_seq_length
         length = min(first_length, settings.max_seq_length)
@@ -73,6 +75,7 @@ class Batches:
         self._rows_at_once = settings.batch_size
         self._window = first_window or settings.effective_batch
         self._seed = seed
+        self._rank, self._ranks = share
         self._bucket = bucket
         self._shorter = length < first_length
         self._usable = samples.usable
@@ -103,15 +106,27 @@ class Batches:
         return max(rooms, default=0)
 
     def window(self, epoch: int, place: int) -> list[Batch]:
-        """Return the micro-batches of optimizer step `place` of an epoch, both counted from 0.
+        """Return the micro-batches of optimizer step `place` of an epoch, both counted from 0, or
+        this rank's share of them: every so-manieth row, so that all have rows of about one length.
 
-        The list is empty where sequences became shorter and left the whole window nothing to learn.
+        The list is empty where sequences became shorter and left the whole window nothing to learn,
+        or where there are fewer rows than ranks.
         """
+        return self._cut(self._window_rows(epoch, place)[self._rank :: self._ranks])
+
+    def whole_window(self, epoch: int, place: int) -> list[Batch]:
+        """Return the micro-batches of all ranks of an optimizer step, as `window` does."""
+        return self._cut(self._window_rows(epoch, place))
+
+    def _window_rows(self, epoch: int, place: int) -> list[Row]:
         rows, windows = self._epoch(epoch)
         start = int(windows[place]) * self._window
-        window = self._rows(rows[start : start + self._window])
-        cuts = range(0, len(window), self._rows_at_once)
-        return [self._batch(window[cut : cut + self._rows_at_once]) for cut in cuts]
+        return self._rows(rows[start : start + self._window])
+
+    def _cut(self, rows: Sequence[Row]) -> list[Batch]:
+        """Return rows as micro-batches."""
+        cuts = range(0, len(rows), self._rows_at_once)
+        return [self._batch(rows[cut : cut + self._rows_at_once]) for cut in cuts]
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows sorted from wide to narrow, in random order within a width, and the order

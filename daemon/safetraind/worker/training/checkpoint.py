@@ -96,6 +96,14 @@ class Checkpoints:
         for folder in self._own():
             yield folder, self._examined(folder)
 
+    def load_newest(self, stepper: Stepper) -> RunPosition | None:
+        """Restore from the newest whole checkpoint; return None where there is none. Raises as
+        `load`.
+        """
+        whole = (folder for folder, damaged in self.newest_first() if damaged == [])
+        newest = next(whole, None)
+        return None if newest is None else self.load(newest, stepper)
+
     def is_whole(self, name: str) -> bool:
         """Return whether the checkpoint of that name exists and matches its manifest's hashes."""
         return self._examined(self._output / name) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 
 from safetrain_shared.events import Body, Notice, PhaseChanged
 from safetrain_shared.findings import Finding, Status
@@ -32,6 +33,7 @@ class EventSink:
         self._waiting: deque[Body] = deque(maxlen=MOST_WAITING)
         self._stopping = False
         self._phase = ""
+        self.on_phase: Callable[[str], None] = lambda _phase: None
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
     @property
@@ -48,6 +50,7 @@ class EventSink:
         """Emit the worker's phase, if it has changed."""
         if phase != self._phase:
             self._phase = phase
+            self.on_phase(phase)
             self.emit(PhaseChanged(phase))
 
     def notice(self, code: str, **args: str | int | float) -> None:

@@ -61,11 +61,12 @@ def _with_gradient(chunked: Chunked, hidden: mx.array) -> mx.array:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """The loss of hidden rows in chunks of so many.
+    """The loss of hidden states (M, D), computed in chunks of `chunk` predictions.
 
-    `mx.depends` makes a chunk wait for the one before it; MLX would otherwise be free to compute
-    several at once and hold all their logits. Targets and weights have no gradient, and `head` has
-    no trainable weights (`heads.split` sees to it).
+    `targets` (M,): vocabulary ids; `weights` (M,): 1, or 0 for filling. Neither has a gradient, and
+    `head` has no trainable weights (`model_split.split` ensures it). `mx.depends` makes each chunk
+    wait for the one before it, because MLX could otherwise compute several at once and hold all
+    their logits.
     """
 
     head: Head
@@ -74,14 +75,14 @@ class Chunked:
     chunk: int
 
     def loss(self, rows: mx.array) -> mx.array:
-        """Return the loss alone."""
+        """Return the summed loss of `rows` (M, D), a float32 scalar."""
         total = mx.array(0.0)
         for part in self._parts():
             total = total + self._loss_of(part, mx.depends([rows[part]], [total])[0])
         return total
 
     def loss_and_gradient(self, rows: mx.array) -> tuple[mx.array, mx.array]:
-        """Return the loss, and its gradient for `rows`."""
+        """Return the summed loss, a float32 scalar, and its gradient for `rows`, both (M, D)."""
         total, gradients = mx.array(0.0), list[mx.array]()
         for part in self._parts():
             (held,) = mx.depends([rows[part]], [total, *gradients[-1:]])

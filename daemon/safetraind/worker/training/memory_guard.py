@@ -1,15 +1,17 @@
-"""Keeps a training from pressing the machine: watches memory, holds, and leaves in time.
+"""Watches memory during a training: frees caches, holds the run, and makes it leave in time.
 
-A thread looks every two seconds; what it saw is judged before each step. A process that grows near
-its budget gives its caches back. While others need memory the run holds, so that they can finish
-their work. If they still need it then, or the pressure becomes critical, the run leaves the memory
-with a checkpoint, and the daemon starts it again when there is room. A step that doesn't end while
-the pressure is critical is broken off: the last checkpoint is whole, and the run resumes exactly.
+A thread takes a reading every two seconds; the readings are judged before each step. A process that
+grows near its budget frees its cached buffers. While other programs need memory the run holds, so
+that they can finish their work. If they still need it after that, or the pressure becomes critical,
+the worker exits with a checkpoint, and the daemon starts it again when memory is available. A step
+that does not end while the pressure is critical is aborted: the last checkpoint is whole, and the
+run resumes exactly.
 
 Pressure alone does not say that others need memory. macOS's warning level is an occupancy: pages
 that are not compressed are fewer than half of all. A training that takes its planned part of a
-small Mac keeps it there, and holding changes nothing. So the level that the machine has once the
-training has settled, or that it kept when the training left for it before, is the usual one here.
+small Mac keeps the machine at that level, and holding changes nothing. So the level that the
+machine has once the training has settled, or that it kept after the training left for it before,
+counts as normal.
 """
 
 from __future__ import annotations

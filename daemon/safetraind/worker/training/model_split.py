@@ -1,4 +1,6 @@
-"""Takes a language model apart: the body gives hidden states, the head makes logits of them."""
+"""Splits a language model into its body, which computes hidden states, and its head, which computes
+logits.
+"""
 
 from __future__ import annotations
 

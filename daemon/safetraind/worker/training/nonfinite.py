@@ -1,5 +1,5 @@
-"""The cause of a number that is not finite: the sample, the learning rate, or the numbers'
-range.
+"""Finds the cause of a loss or gradient that is not finite: a sample, the learning rate, or the
+dtype's range.
 """
 
 from __future__ import annotations

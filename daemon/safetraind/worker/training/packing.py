@@ -75,7 +75,7 @@ class PackedRows:
         return (same & seen)[:, None]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Return the keys and values themselves."""
+        """Return `keys` and `values` (B, heads, T, D) unchanged: nothing is cached."""
         return keys, values
 
 
@@ -104,7 +104,7 @@ class PackedState:
         """Keep nothing."""
 
     def make_mask(self, _: int) -> None:
-        """No token is filling."""
+        """Return None: no token of a packed row is padding."""
 
 
 class Packing:

@@ -1,4 +1,4 @@
-"""`adapters/` in the output folder: taken back, and proved to be whole."""
+"""Deletes and verifies the published adapter, the folder `adapters/` in the output folder."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def number(seed: int, *place: int) -> int:
 
 
 def order(count: int, seed: int, *place: int) -> NDArray[np.int64]:
-    """Return a random order of `range(count)`, shape (count,)."""
+    """Return a random permutation of `range(count)`, int64, shape (count,), that depends on seed
+    and place alone.
+    """
     keys = np.uint64(number(seed, *place)) + np.arange(count, dtype=np.uint64) * _GAMMA
     return np.argsort(_mixed(keys), kind="stable")
 

@@ -1,4 +1,4 @@
-"""One short pass there and back: whether a model with its adapter trains at all."""
+"""Runs a short forward and backward pass, which shows whether a model with its adapter trains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def check(model: nn.Module) -> None:
 
 
 def gradients(model: nn.Module) -> Gradients:
-    """Return the gradient of the loss over a few tokens, by the names of the trainable weights."""
+    """Return the gradient of the loss over a few tokens, by the names of the trainable weights,
+    each of its weight's shape.
+    """
 
     def loss(tokens: mx.array) -> mx.array:
         return nn.losses.cross_entropy(model(tokens), tokens, reduction="mean")
@@ -50,7 +52,10 @@ def gradients(model: nn.Module) -> Gradients:
 
 
 def alike(found: Gradients, expected: Gradients) -> bool:
-    """Return whether two gradients differ by rounding only."""
+    """Return whether two gradients of the same weights are equal within rounding.
+
+    That is, whether the norm of their difference is at most `_ROUNDING` of the norm of `expected`.
+    """
     length, distance = mx.array(0.0), mx.array(0.0)
     for name, gradient in expected.items():
         difference = found[name].astype(mx.float32) - gradient.astype(mx.float32)

@@ -22,6 +22,7 @@ from safetraind.worker.training.block_attention import in_blocks
 from safetraind.worker.training.gradient_checkpointing import can_recompute, recompute_layers
 from safetraind.worker.training.loss import summed_loss
 from safetraind.worker.training.packing import Packing
+from safetraind.worker.training.ranks import Counts, Ranks
 from safetraind.worker.training.recurrence.replacements import in_chunks
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
@@ -50,12 +51,25 @@ class Stepped:
     update_seconds: float = 0.0
 
 
+_NOTHING = Stepped(True, 0.0, 0.0, learned=0, tokens=0, samples=0, seconds=0.0)
+
+
 class Stepper:
     """A model with its adapter, its optimizer, and the compiled functions that train it."""
 
-    def __init__(self, model: nn.Module, settings: TrainingSettings, seed: int) -> None:
-        """Put a new adapter on `model`. Raises InvalidSetting where the settings don't suit it."""
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainingSettings,
+        seed: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Put a new adapter on `model`. Raises InvalidSetting where the settings don't suit it.
+
+        `ranks`: those that share each step with this process; None: it trains alone.
+        """
         self.model = model
+        self._ranks = ranks
         self._seed = seed
         self._chunk = settings.loss_chunk
         self._max_norm = settings.max_grad_norm
@@ -85,12 +99,19 @@ class Stepper:
     def step(self, window: Sequence[Batch], number: int, learning_rate: float) -> Stepped:
         """Train on one window as if it were one large batch; `number` counts optimizer steps.
 
+        With several ranks `window` is this rank's share of it; see `Ranks.add` for what is raised.
         A window whose loss or gradient is not finite changes nothing, nor does an empty one.
         """
-        if not window:
-            return Stepped(True, 0.0, 0.0, learned=0, tokens=0, samples=0, seconds=0.0)
+        if not window and self._ranks is None:
+            return _NOTHING
         start = time.perf_counter()
-        loss, gradients = self.gradients(window, number)
+        counts = Counts.of(window)
+        loss, gradients = self.gradients(window, number) if window else self._no_gradients()
+        if self._ranks is not None:
+            weights = self.model.trainable_parameters()
+            loss, gradients, counts = self._ranks.add(loss, gradients, counts, number, weights)
+            if not counts.learned:
+                return _NOTHING
         computed = time.perf_counter()
         norm = _norm(gradients)
         mean, length = _number(loss), _number(norm)
@@ -104,9 +125,9 @@ class Stepper:
             finite=finite,
             loss=mean,
             grad_norm=length,
-            learned=sum(batch.learned for batch in window),
-            tokens=sum(batch.tokens for batch in window),
-            samples=sum(len(batch.samples) for batch in window),
+            learned=counts.learned,
+            tokens=counts.tokens,
+            samples=counts.samples,
             seconds=end - start,
             update_seconds=end - computed,
         )
@@ -126,14 +147,18 @@ class Stepper:
         return {"gradient_checkpointing": can_recompute(self.model), "loss_chunk": chunks}
 
     def gradients(self, window: Sequence[Batch], number: int) -> tuple[mx.array, Gradients]:
-        """Return the mean loss of a window and its gradient, added up over its micro-batches.
+        """Return the mean loss of a window, a float32 scalar, and its gradient by weight name,
+        added up over its micro-batches.
 
-        Each counts by its share of the window's predictions, so that tokens weigh equally however
-        the window is cut. Dropout follows from the seed, `number` and the micro-batch's place.
+        Each micro-batch counts by its share of the window's predictions, so that tokens weigh
+        equally however the window is cut. Dropout follows from the seed, `number` (optimizer steps
+        done before) and the micro-batch's place.
         """
         share = mx.array(1 / sum(batch.learned for batch in window))
         loss, gradients = mx.array(0.0), None
         for place, batch in enumerate(window):
+            if self._ranks is not None:
+                place = place * self._ranks.size + self._ranks.rank
             key = mx.random.key(rng.number(self._seed, _DROPOUT, number, place))
             arrays = self._arrays(batch)
             part, gradients = self._accumulate(arrays, key, share, gradients)
@@ -165,6 +190,15 @@ class Stepper:
         self.optimizer.init(self.model.trainable_parameters())
         mx.eval(self.optimizer.state, self.model.trainable_parameters())
         self._compile()
+
+    def leave(self, number: int) -> None:
+        """Have each rank leave before optimizer step `number`, to which all of them come."""
+        if self._ranks is not None:
+            self._ranks.leave(self.model.trainable_parameters(), number)
+
+    def _no_gradients(self) -> tuple[mx.array, Gradients]:
+        """Return loss and gradient of a share without samples: zeros."""
+        return mx.array(0.0), tree_map(mx.zeros_like, self.model.trainable_parameters())
 
     def _arrays(self, batch: Batch) -> Arrays:
         """Return a batch on the device. All traces are dropped before they become one too many."""

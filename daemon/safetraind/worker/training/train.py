@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,23 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, durable
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
-from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.evaluation.after_training import evaluated_after
 from safetraind.worker.training import memory_limits, nonfinite, task
+from safetraind.worker.training.as_rank import (
+    as_rank,
+    follow,
+    left_by_another,
+    refused_for_the_link,
+)
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
 from safetraind.worker.training.outcome import outcome_of, run_and_report, waiting_for_room
 from safetraind.worker.training.position import RunPosition
+from safetraind.worker.training.prepare import encoder_of, load_model, make_batches
 from safetraind.worker.training.questions import Questions
+from safetraind.worker.training.ranks import HOSTS, Dismissed, Ranks
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
 from safetraind.worker.training.segment import Segment
@@ -35,14 +43,20 @@ _LEAST_LOGGED = 20  # lines of metrics a run has, where it has as many steps
 
 
 def main(arguments: list[str]) -> int:
-    """Train the job in the run folder that the only argument names."""
+    """Train the job in the run folder `arguments[0]`. Return the worker's exit code, see
+    `outcome.run_and_report`.
+
+    With several ranks this process is one of them, and the folder is the rank's own.
+    """
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
+    if HOSTS not in os.environ:
+        return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
+    return as_rank(run, sink, train=_train_and_evaluate, follow=follow)
 
 
-def _train_and_evaluate(job: Task, sink: EventSink) -> Outcome:
-    return evaluated_after(job, sink, train(job, sink))
+def _train_and_evaluate(job: Task, sink: EventSink, ranks: Ranks | None = None) -> Outcome:
+    return evaluated_after(job, sink, train(job, sink, ranks))
 
 
 @dataclass(slots=True)
@@ -59,29 +73,20 @@ class _Run:
     total_steps: int
 
 
-def _prepare(job: Task, sink: EventSink) -> _Run:
+def _prepare(job: Task, sink: EventSink, ranks: Ranks | None) -> _Run:
     """Load the model and the data, at the position of the newest checkpoint. Raises as `train`."""
-    plan, settings = job.plan, job.plan.settings
-
-    sink.phase("loading")
-    memory_limits.set_limits(plan)
-    loaded = loading.load(
-        plan.model_path,
-        dequantize=settings.dequantize,
-        trust_remote_code=job.spec.trust_remote_code,
-    )
-    stepper = Stepper(loaded.model, settings, job.seed)
+    settings = job.plan.settings
+    loaded, stepper = load_model(job, sink, ranks)
 
     records = Records(job, sink, stepper)
     progress = records.resume()
 
     sink.phase("tokenizing")
-    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking)
+    encoder = encoder_of(loaded, settings)
     samples = training_samples(job, encoder, progress.first_length)
     held_out = validation_samples(job, encoder, progress.first_length)
     validation = Validation(job, sink, stepper, records, held_out)
-    windows = progress.first_length, progress.first_window
-    batches = Batches(samples, settings, plan.length_bucket, job.seed, *windows)
+    batches = make_batches(job, samples, progress, ranks)
     total_steps = settings.total_steps(batches.steps_per_epoch)
 
     durable.write_json(job.run.fallbacks, {"format": 1, **stepper.fallbacks(batches)})
@@ -89,71 +94,84 @@ def _prepare(job: Task, sink: EventSink) -> _Run:
     return _Run(loaded, stepper, records, progress, samples, batches, validation, total_steps)
 
 
-def train(job: Task, sink: EventSink) -> Outcome:
+def train(job: Task, sink: EventSink, ranks: Ranks | None = None) -> Outcome:
     """Train from the newest checkpoint, or from the beginning, to the end or until an intent.
 
-    Raises SafetrainError for input that can't be used, OSError where the disk refuses a write, and
-    RuntimeError as MLX does when memory runs out.
+    `ranks`: those that this process leads.
+
+    Raises SafetrainError for input that can't be used, OSError where the disk refuses a write,
+    RankLost where another rank is gone, and RuntimeError as MLX does when memory runs out.
     """
-    plan, settings = job.plan, job.plan.settings
-    run = _prepare(job, sink)
+    plan = job.plan
+    run = _prepare(job, sink, ranks)
+    memory_limits.begin_measuring()
+
+    cause = None
+    if ranks is not None:
+        cause = refused_for_the_link(job, sink, ranks, run.stepper, run.progress.step)
+    if cause := cause or run.validation.evaluate_base(run.progress):
+        outcome = Outcome("failed", cause)
+    else:
+        with Questions(job, sink, run.loaded) as questions, Guard(plan, sink) as guard:
+            try:
+                outcome = _loop(job, sink, run, questions, guard)
+            except Dismissed:
+                outcome = left_by_another(run.progress.step)
+                ranks = None  # they have all left
+    if ranks is not None:
+        run.stepper.leave(run.progress.step)
+    if outcome.outcome == "failed" and outcome.cause is not None:
+        return run.records.fail(run.progress, outcome.cause)
+    run.records.save(run.progress)
+    return run.records.conclude(run.progress, outcome)
+
+
+def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Guard) -> Outcome:
+    """Train until the end, an intent, or a failure; return the outcome. Raises as `train`."""
+    settings = job.plan.settings
     stepper, records, progress = run.stepper, run.records, run.progress
     batches, validation, total_steps = run.batches, run.validation, run.total_steps
     log_steps = logged_every(settings.log_steps, total_steps)
-
-    memory_limits.begin_measuring()
     throughput = Throughput()
-    outcome = Outcome("succeeded")
     segment = Segment(settings.segment_minutes, progress.step)
 
-    if cause := validation.evaluate_base(progress):
-        return records.fail(progress, cause)
+    while progress.step < total_steps and not enough(settings, progress):
+        if left := leaving(sink, segment, guard, progress.step):
+            return left
 
-    with Questions(job, sink, run.loaded) as questions, Guard(plan, sink) as guard:
-        while progress.step < total_steps and not enough(settings, progress):
-            if left := leaving(sink, segment, guard, progress.step):
-                outcome = left
-                break
+        sink.phase("training")
+        epoch, place = divmod(progress.step, batches.steps_per_epoch)
+        rate = learning_rate(settings, progress.step, total_steps)
+        done = stepper.step(batches.window(epoch, place), progress.step, rate)
+        if not done.finite:
+            window, path = batches.whole_window(epoch, place), job.spec.train
+            cause = nonfinite.diagnose_step(stepper, window, run.samples, path, progress.step, rate)
+            return Outcome("failed", cause)
+        progress.advance(epoch, place, done)
+        throughput.add(done)
 
-            sink.phase("training")
-            epoch, place = divmod(progress.step, batches.steps_per_epoch)
-            window = batches.window(epoch, place)
-            rate = learning_rate(settings, progress.step, total_steps)
-            done = stepper.step(window, progress.step, rate)
-            if not done.finite:
-                path = job.spec.train
-                cause = nonfinite.diagnose_step(
-                    stepper, window, run.samples, path, progress.step, rate
-                )
-                return records.fail(progress, cause)
-            progress.advance(epoch, place, done)
-            throughput.add(done)
+        if progress.step in (1, total_steps) or progress.step % log_steps == 0:
+            records.log(progress, done, rate, throughput)
 
-            if progress.step in (1, total_steps) or progress.step % log_steps == 0:
-                records.log(progress, done, rate, throughput)
+        at_epoch_or_run_end = progress.step_in_epoch == batches.steps_per_epoch
+        at_epoch_or_run_end |= progress.step == total_steps  # by `max_steps`, within an epoch
+        save_now = at_epoch_or_run_end or progress.step_in_epoch % settings.save_steps == 0
 
-            at_epoch_or_run_end = progress.step_in_epoch == batches.steps_per_epoch
-            at_epoch_or_run_end |= progress.step == total_steps  # by `max_steps`, within an epoch
-            save_now = at_epoch_or_run_end or progress.step_in_epoch % settings.save_steps == 0
+        if validation.usable and (
+            at_epoch_or_run_end or progress.step_in_epoch % settings.eval_steps == 0
+        ):
+            best = validation.evaluate(progress, rate)
+            if isinstance(best, Finding):
+                return Outcome("failed", best)
+            save_now |= best
 
-            if validation.usable and (
-                at_epoch_or_run_end or progress.step_in_epoch % settings.eval_steps == 0
-            ):
-                best = validation.evaluate(progress, rate)
-                if isinstance(best, Finding):
-                    return records.fail(progress, best)
-                save_now |= best
+        if save_now or records.save_is_due():
+            records.save(progress)
+            if sink.struggling:
+                return waiting_for_room()
 
-            if save_now or records.save_is_due():
-                records.save(progress)
-                if sink.struggling:
-                    outcome = waiting_for_room()
-                    break
-
-            questions.answer(progress.step)
-
-    records.save(progress)
-    return records.conclude(progress, outcome)
+        questions.answer(progress.step)
+    return Outcome("succeeded")
 
 
 def logged_every(log_steps: int, total_steps: int) -> int:

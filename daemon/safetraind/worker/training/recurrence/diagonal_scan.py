@@ -79,7 +79,9 @@ def _selective(
 
 
 def scan(a: mx.array, b: mx.array) -> mx.array:
-    """Return h_t = a_t h_{t-1} + b_t along axis 1, from h = 0 before the first token."""
+    """Return h_t = a_t h_{t-1} + b_t along axis 1 for `a` and `b` (B, T, …), from h = 0 before the
+    first token; same shape.
+    """
     run: Any = mx.custom_function(_doubling)
     run.vjp(_from_the_end)
     h: mx.array = run(a, b)

@@ -1,0 +1,1 @@
+"""A link with a delay, for the benchmark of another machine."""

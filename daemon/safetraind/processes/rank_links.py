@@ -1,0 +1,73 @@
+"""What joins the ranks of one training: their addresses for MLX's ring, and pipes that tell of an
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from safetrain_shared.paths import RunFolder, private
+from safetraind.storage.durable import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class RankLink:
+    """What the keeper of one rank inherits: descriptors, and an environment that names them."""
+
+    descriptors: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+ALONE = RankLink()  # of a worker that is the only one
+
+
+@contextlib.contextmanager
+def links_between(run: RunFolder, ranks: int) -> Iterator[list[RankLink]]:
+    """Yield the links of `ranks` ranks on this machine. The caller's own copies are closed at the
+    end; from then on a pipe ends with the worker that writes to it.
+
+    Raises OSError.
+    """
+    write_text(run.hosts, json.dumps([[f"127.0.0.1:{port}"] for port in _free_ports(ranks)]))
+    with contextlib.ExitStack() as stack:
+        pipes = []
+        for _ in range(ranks):
+            pipe = os.pipe()
+            for descriptor in pipe:
+                stack.callback(os.close, descriptor)
+            pipes.append(pipe)
+        yield [_link(run, number, pipes) for number in range(ranks)]
+
+
+def _link(run: RunFolder, number: int, pipes: list[tuple[int, int]]) -> RankLink:
+    peers = {rank: reading for rank, (reading, _) in enumerate(pipes) if rank != number}
+    writing = pipes[number][1]
+    environment = {
+        "MLX_HOSTFILE": str(run.hosts),
+        "MLX_RANK": str(number),
+        "SAFETRAIN_RANK_FD": str(writing),
+        "SAFETRAIN_PEER_FDS": ",".join(f"{rank}:{fd}" for rank, fd in peers.items()),
+    }
+    if number and sys.platform != "darwin":
+        # MLX compiles for a CPU into the temporary folder, without a lock: each rank has its own.
+        folder = private(run.root.parent.parent / "ranks" / f"tmp{number}", parents=True)
+        environment["TMPDIR"] = str(folder)
+    return RankLink((writing, *peers.values()), environment)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nobody uses now. Raises OSError.
+
+    Where another process takes one before its rank does, the ranks end and are started again.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]

@@ -1,0 +1,124 @@
+"""A training of several ranks, killed, stopped and hung: all end, and the result is the same."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from safetrain_shared.events import StateChanged, StepDone
+from safetrain_shared.jobs import JobSpec, JobState
+from safetraind.processes.locks import is_held
+from tests.daemon import fakes
+from tests.harness import DaemonProcess, wait_for
+from tests.tiny import make_chat_data, make_tiny_model
+
+SETTINGS: dict[str, Any] = {
+    "batch_size": 2,
+    "gradient_accumulation": 3,
+    "max_seq_length": 64,
+    "num_epochs": 3,
+    "log_steps": 1,
+    "save_steps": 2,
+    "lora_layers": 2,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "seed": 7,
+}
+WORKER = str(Path(fakes.__file__).with_name("unhurried_worker.py"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """One with real workers of `unhurried_worker`, whose checks are play."""
+    home = tmp_path_factory.mktemp("ranks") / "home"
+    process = DaemonProcess(home, (sys.executable, fakes.__file__, "real", WORKER))
+    try:
+        yield process.start()
+    finally:
+        process.end()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(folder / "model", layers=2, hidden=32)
+    make_chat_data(folder, train=16, valid=2)
+    return folder
+
+
+def spec_of(tiny: Path, output: Path, **settings: Any) -> JobSpec:
+    files = {name: str(tiny / f"{name}.jsonl") for name in ("train", "valid")}
+    return JobSpec(
+        str(tiny / "model"), **files, output=str(output), settings={**SETTINGS, **settings}
+    )
+
+
+def adapter(output: Path) -> bytes:
+    return (output / "adapters" / "adapters.safetensors").read_bytes()
+
+
+def rank(daemon: DaemonProcess, job: int, number: int) -> psutil.Process:
+    """The living worker of a rank."""
+    folder = str(daemon.home.run(job).rank(number).root)
+    return wait_for(
+        lambda: next((p for p in daemon.workers() if p.cmdline()[-1] == folder), None),
+        what=f"rank {number}",
+    )
+
+
+def steps_on(daemon: DaemonProcess, job: int, more: int = 3) -> None:
+    """Wait until the job has done some more steps."""
+    last = daemon.job(job).last_seq
+
+    def done() -> bool:
+        events = daemon.watch(job, last)
+        return sum(isinstance(event.body, StepDone) for event in events) >= more
+
+    wait_for(done, what=f"job {job} goes on")
+
+
+def test_two_ranks_agree_with_one_process_and_equal_themselves_after_a_hang(
+    daemon: DaemonProcess, tiny: Path, tmp_path: Path
+) -> None:
+    """Windows of 6 samples and one of 4, in micro-batches of 2: the ranks have unequal shares of
+    tokens, and unlike numbers of micro-batches.
+    """
+    alone = daemon.submit(spec_of(tiny, tmp_path / "alone")).job.id
+    calm = daemon.submit(spec_of(tiny, tmp_path / "calm", ranks=2)).job.id
+    wild = daemon.submit(spec_of(tiny, tmp_path / "wild", ranks=2)).job.id
+    daemon.wait_for_state(calm, JobState.SUCCEEDED)
+    steps_on(daemon, wild)
+    shown = daemon.job(wild).ranks
+    assert [one.number for one in shown] == [0, 1] and all(one.footprint for one in shown)
+    rank(daemon, wild, 1).send_signal(signal.SIGSTOP)
+    daemon.kill()
+    daemon.start()
+    daemon.wait_for_state(wild, JobState.SUCCEEDED)
+
+    assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
+    changes = [e.body for e in daemon.watch(wild) if isinstance(e.body, StateChanged)]
+    causes = [body.cause for body in changes if body.state is JobState.INTERRUPTED and body.cause]
+    assert [cause.code in ("job.ranks_hung", "job.ranks_stuck") for cause in causes] == [True]
+    wait_for(lambda: not daemon.workers() + daemon.keepers(), what="nothing is left behind")
+    assert not is_held(daemon.home.run(wild).lock)
+    assert not is_held(daemon.home.lease("cpu"))
+
+    assert losses(daemon, calm) == pytest.approx(losses(daemon, alone))
+    assert not list(daemon.home.run(calm).rank(1).root.rglob("*.safetensors"))
+
+
+def losses(daemon: DaemonProcess, job: int) -> list[float]:
+    """Tokens so far, loss and gradient norm of each step, one after the other."""
+    bodies = [event.body for event in daemon.watch(job)]
+    return [
+        part
+        for body in bodies
+        if isinstance(body, StepDone)
+        for part in (body.tokens, body.loss, body.grad_norm)
+    ]

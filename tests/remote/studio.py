@@ -1,0 +1,135 @@
+"""Another machine: a real sshd on loopback, with a home of its own behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from safetrain.remote import host_list
+from safetrain.remote.host_list import Host
+from safetrain.remote.tunnel import Tunnel
+from tests.harness import DaemonProcess, kill_all, wait_for
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@dataclass
+class Studio:
+    """The other machine. `name`: what ssh and `--host` call it; `port`: where its sshd listens."""
+
+    name: str
+    home: Path
+    server: subprocess.Popen[bytes]
+    settings: Path  # of ssh
+    port: int
+
+    def daemon(self) -> DaemonProcess:
+        """The daemon's harness there, to look at its processes and to end them."""
+        return DaemonProcess(self.home)
+
+    def cut(self) -> bool:
+        """Kill what serves the connections, as a link that breaks; return whether there was one."""
+        serving = psutil.Process(self.server.pid).children()
+        kill_all(serving)
+        return bool(serving)
+
+    def add(self, name: str, *, port: int = 0, user: str = "") -> None:
+        """Let ssh know it by another name too, at another port or for another user."""
+        with self.settings.open("a") as settings:
+            settings.write(_entry(name, port or self.port, self.settings.parent, user))
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Studio]:
+    """A machine named `studio` with its files in `folder`, known to ssh and in the list of hosts.
+
+    Its sshd, its daemon and the connections to it end with the block.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        port = _free_port()
+        settings = _configured(folder, port)
+        server = _serve(folder, port)
+        try:
+            patch.setenv("PATH", f"{_ssh_with(settings)}:{os.environ['PATH']}")
+            patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+            host_list.add(Host("studio", "studio", command(folder)))
+            studio = Studio("studio", folder / "home", server, settings, port)
+            yield studio
+            studio.daemon().end()
+            for host in host_list.read().values():
+                shutil.rmtree(Tunnel(host, print).home.root, ignore_errors=True)
+        finally:
+            kill_all(psutil.Process(server.pid).children(recursive=True))
+            server.kill()
+            server.wait()
+
+
+def command(folder: Path) -> str:
+    """What starts safetraind there, with its home in `folder`."""
+    variables = f"SAFETRAIN_HOME={folder}/home SAFETRAIN_LANG=en HOME={folder}"
+    return f"env {variables} MLX_DISABLE_COMPILE=1 {sys.executable} -m safetraind"
+
+
+def _configured(folder: Path, port: int) -> Path:
+    """Makes keys and the settings of both sides, and returns those of ssh."""
+    for name in ("host_key", "user_key"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(make, check=True)
+    (folder / "authorized").write_bytes((folder / "user_key.pub").read_bytes())
+    (folder / "sshd").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    settings = folder / "ssh_config"
+    settings.write_text(_entry("studio", port, folder))
+    return settings
+
+
+def _entry(name: str, port: int, folder: Path, user: str = "") -> str:
+    return (
+        f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {folder}/user_key\n"
+        "  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n"
+        "  LogLevel ERROR\n" + (f"  User {user}\n" if user else "")
+    )
+
+
+def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    assert SSHD is not None
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd of root gives up its rights
+    with (folder / "sshd.log").open("wb") as log:
+        server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd")], stderr=log)
+    wait_for(lambda: _answers(port), 20, "sshd answers")
+    return server
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _ssh_with(settings: Path) -> Path:
+    """A folder with an `ssh` that reads these settings, in place of the user's."""
+    folder = settings.parent / "bin"
+    folder.mkdir()
+    real = shutil.which("ssh")
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {settings} "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    return folder
