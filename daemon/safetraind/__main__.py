@@ -272,10 +272,13 @@ def _logs() -> click.Command:
     )
     @_command("safetraind logs -n 100", _("Print the end of the log."))
     def logs(lines: int) -> dict[str, Any]:
+        from safetraind.storage.durable import read_file
+
         path = home().log
-        log: list[str] = []
-        if path.is_file():  # a FIFO would wait for a writer
-            log = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            log = read_file(path).decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            log = []
         tail = log[-lines:] if lines else []
         return {"path": str(path), "lines": tail, "text": "\n".join(tail)}
 
