@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,19 +20,22 @@ from tests.client.fake import FakeDaemon
 from tests.daemon.conftest import make_spec, playing  # noqa: F401 (fixtures)
 
 SAFETRAIN = (sys.executable, "-c", "import sys; from safetrain.cli import main; sys.exit(main())")
+# What an element that changes something carries: the path, and the header with its token.
+ACTION = re.compile(r'hx-post="([^"]+)" hx-headers="\{&#34;([\w-]+)&#34;: &#34;(\w+)&#34;\}"')
 Response = tuple[int, dict[str, str], str]
 
 
 class Served:
     """One `safetrain dashboard`."""
 
-    def __init__(self, *options: str, home: Home | None = None) -> None:
+    def __init__(self, *options: str, home: Home | None = None, user: Path | None = None) -> None:
+        named = {"SAFETRAIN_HOME": str(home.root)} if home else {}
         self.process = subprocess.Popen(
             [*SAFETRAIN, "dashboard", "--port", "0", "--json", "--no-autostart", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **({"SAFETRAIN_HOME": str(home.root)} if home else {})},
+            env={**os.environ, **named, **({"HOME": str(user)} if user else {})},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -60,23 +64,48 @@ class Served:
         answer = self.ask(path, **headers)
         return answer.status, dict(answer.getheaders()), answer.read().decode()
 
+    def open(self, path: str, body: str = "", page: str = "/begin") -> http.client.HTTPResponse:
+        """A change, asked for as `page` does; its answer is not read yet."""
+        cookie = self.cookie()
+        found = ACTION.findall(self.get(page, Cookie=cookie)[2])
+        tokens = {at: {name: token} for at, name, token in found}
+        sent = {"Origin": f"http://{self.host}", "HX-Request": "true", "Cookie": cookie}
+        return self.ask(path, "POST", body, **sent, **tokens.get(path, {}))
+
+    def post(self, path: str, body: str = "", page: str = "/begin") -> Response:
+        """Status, headers and text of a change, asked for as `page` does."""
+        answer = self.open(path, body, page)
+        return answer.status, dict(answer.getheaders()), answer.read().decode()
+
     def cookie(self) -> str:
         """The cookie that the address is exchanged for."""
         status, headers, _text = self.get(self.url.partition(self.host)[2])
         assert status == 200
         return headers["set-cookie"].partition(";")[0]
 
-    def live(self, query: str = "") -> Iterator[tuple[str, Any]]:
-        """The live stream as pairs: an event's name, and what it brings."""
-        answer = self.ask(f"/api/live{query}", Cookie=self.cookie())
+    def live(self, job: int = 0, lang: str = "") -> Iterator[tuple[str, Any]]:
+        """The live stream as pairs: an event's name or the id of an element, and what it brings."""
+        cookie = "; ".join(
+            [self.cookie(), *([f"safetrain_{self.port}_lang={lang}"] if lang else [])]
+        )
+        answer = self.ask(f"/live?job={job or ''}", Cookie=cookie)
         assert answer.status == 200
-        name = ""
+        name, data = "", []
         while line := answer.readline().decode():
             field, _, value = line.rstrip("\n").partition(": ")
             if field == "event":
                 name = value
             elif field == "data":
-                yield name, json.loads(value)
+                data.append(value)
+            elif not field and data:
+                whole = "\n".join(data)
+                target = re.match(r'<hx-partial hx-target="#(\w+)', whole)
+                yield name or (target[1] if target else ""), _loaded(name, whole)
+                name, data = "", []
+
+
+def _loaded(name: str, text: str) -> Any:
+    return json.loads(text) if name == "curves" else text
 
 
 Serve = Callable[..., Served]

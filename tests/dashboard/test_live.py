@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +20,9 @@ from tests.dashboard.conftest import Serve, Served
 from tests.harness import DaemonProcess, wait_for
 
 
-def until(page: Served, name: str, holds: Callable[[Any], bool], query: str = "") -> Any:
-    """The first event of that name for which it holds."""
-    return next(data for event, data in page.live(query) if event == name and holds(data))
+def until(page: Served, name: str, holds: Callable[[Any], bool], number: int = 0) -> Any:
+    """The first event, or content of the element, of that name for which it holds."""
+    return next(data for event, data in page.live(number) if event == name and holds(data))
 
 
 def test_a_training_is_seen_as_it_goes(
@@ -37,18 +37,18 @@ def test_a_training_is_seen_as_it_goes(
         seen.setdefault(name, []).append(data)
         if name == "curves" and len(data["loss"]) == 6:
             at_the_hold.add(name)
-        if name == "overview" and data["chosen"] and data["chosen"]["share"] == 0.6:
+        if name == "job" and 'value="60"' in data:
             at_the_hold.add(name)
-        if at_the_hold == {"curves", "overview"}:
+        if at_the_hold == {"curves", "job"}:
             let_go(tmp_path / "one")
-        if name == "overview" and data["chosen"] and data["chosen"]["state"] == "succeeded":
+        if name == "heading" and 'data-state="succeeded"' in data:
             break
-    shares = [o["chosen"]["share"] for o in seen["overview"] if o["chosen"]["id"] == first.id]
-    assert shares == sorted(shares) and 0.6 in shares
-    waiting = [o["jobs"][1]["label"] for o in seen["overview"] if len(o["jobs"]) == 2]
-    assert "queued" in waiting
+    own = [text for text in seen["job"] if f"/jobs/{first.id}/" in text]
+    shares = [int(share) for text in own for share in re.findall(r'max="100" value="(\d+)"', text)]
+    assert shares == sorted(shares) and 60 in shares
+    assert any("queued" in text for text in seen["queue"])
     assert 6 in [len(c["loss"]) for c in seen["curves"]]
-    assert any("checkpoint" in e["text"] for e in seen["log"][-1])
+    assert "checkpoint" in seen["log"][-1]
 
 
 def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
@@ -59,22 +59,21 @@ def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
     page = serve()
     until(page, "curves", lambda c: len(c["loss"]) >= 3)
     playing.kill()
-    assert until(page, "link", lambda sink: sink["trouble"])["trouble"]
+    assert until(page, "link", lambda state: state != "live") == "away"
     playing.start()
-    assert until(page, "link", lambda sink: not sink["trouble"]) == {"trouble": ""}
+    assert until(page, "link", lambda state: state == "live")
     playing.wait_for_state(id_, JobState.SUCCEEDED)
     curves = until(page, "curves", lambda c: len(c["loss"]) >= 20)
     assert [step for step, _loss in curves["loss"]] == list(range(1, 21))
-    log = until(page, "log", lambda entries: entries and entries[0]["text"] == "succeeded")
-    saved = [entry["text"] for entry in log if "checkpoint" in entry["text"]]
-    assert len(saved) == 4
+    log = until(page, "log", lambda text: "<span>succeeded</span>" in text)
+    assert len(re.findall(r"saved \S+", log)) == 4
 
 
 def test_tabs_share_one_watch_of_a_job(scripted: FakeDaemon, serve: Serve) -> None:
     scripted.jobs, scripted.events = [job(1, last_seq=12)], complete_run()
     page = serve()
-    for lang in ("en", "pt", "en"):
-        until(page, "curves", lambda c: bool(c["loss"]), f"?lang={lang}")
+    for _tab in range(3):
+        until(page, "curves", lambda c: bool(c["loss"]))
     assert sum(type(r).__name__ == "WatchRequest" for r in scripted.requests) == 1
 
 
@@ -95,26 +94,35 @@ def test_every_figure_and_sentence_is_in_the_language_asked_for(
     scripted.jobs = [job(1, last_seq=12, step=30, total_steps=100, train_loss=1.25)]
     scripted.events = complete_run()
     page = serve("--lang", "pt")
-
-    def loss(query: str) -> str:
-        seen = until(page, "overview", lambda o: o["chosen"]["figures"]["memory"]["value"], query)
-        return " ".join(f["value"] for f in seen["chosen"]["figures"].values())
-
-    assert loss("?lang=en") == "1.250  3.0 GiB 250"
-    assert loss("?lang=pt") == loss("") == loss("?lang=xx") == "1,250  3,0 GiB 250"
-    assert until(page, "words", lambda words: True)["lang"] == "pt"
+    for lang, loss, memory, word in (
+        ("en", "1.250", "3.0 GiB", "running"),
+        ("pt", "1,250", "3,0 GiB", "em curso"),
+        ("xx", "1,250", "3,0 GiB", "em curso"),
+    ):
+        stream = page.live(lang=lang)
+        shown = next(data for name, data in stream if name == "job" and "GiB" in data)
+        assert loss in shown and memory in shown, lang
+        cookie = f"{page.cookie()}; safetrain_{page.port}_lang={lang}"
+        text = page.get("/jobs/1", Cookie=cookie)[2]
+        assert word in text and loss in text
 
 
 def test_the_job_that_is_asked_for_is_shown(scripted: FakeDaemon, serve: Serve) -> None:
     scripted.jobs = [job(1, JobState.SUCCEEDED), job(2), job(3, JobState.QUEUED, queue_position=1)]
     page = serve()
-    chosen = {q: until(page, "overview", bool, q)["chosen"]["id"] for q in ("", "?job=1", "?job=9")}
-    assert chosen == {"": 2, "?job=1": 1, "?job=9": 2}
-    assert [card["id"] for card in until(page, "overview", bool)["jobs"]] == [2, 3, 1]
+    for number, shown in ((0, 2), (1, 1)):
+        assert f"Job {shown}<" in until(page, "heading", bool, number)
+    queue = until(page, "queue", bool)
+    assert re.findall(r'href="/jobs/(\d)"', queue) == ["2", "3", "1"]
+    assert page.get("/jobs/9", Cookie=page.cookie())[0] == 404
+    for wrong in ("/jobs/0", "/jobs/x", "/jobs/" + "9" * 30):
+        assert page.get(wrong, Cookie=page.cookie())[0] == 404, wrong
 
 
-def test_a_home_without_jobs_is_an_empty_page(scripted: FakeDaemon, serve: Serve) -> None:
-    assert until(serve(), "overview", bool)["chosen"] is None
+def test_a_home_without_jobs_begins_one(scripted: FakeDaemon, serve: Serve) -> None:
+    page = serve()
+    status, headers, _text = page.get("/", Cookie=page.cookie())
+    assert (status, headers["location"]) == (303, "/begin")
 
 
 def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
@@ -124,20 +132,12 @@ def test_a_job_that_is_checked_says_what_is_done_and_a_failed_one_what_to_do(
     checked.forecast.settings.batch_size = 4
     scripted.jobs = [job(1, JobState.FAILED), checked]
     page = serve()
-    shown = until(page, "overview", bool)["chosen"]
-    assert shown["doing"] == "measuring real training steps" and not shown["retry"]
-    assert ["settings", "batch_size 4 × 0, 0 tokens"] in shown["facts"]
-    failed = until(page, "overview", bool, "?job=1")["chosen"]
-    assert failed["retry"]
-    assert [command for _label, command in failed["next"]] == [
-        "safetrain diagnose 1",
-        "safetrain retry 1",
-    ]
-    assert ask(page, '{"job": 1}', path="/api/retry") == (200, [{}])
+    assert "measuring real training steps" in until(page, "heading", bool)
+    assert "batch_size 4 × 0, 0 tokens" in until(page, "facts", bool)
+    failed = until(page, "job", bool, 1)
+    assert "safetrain diagnose 1" in failed and "/jobs/1/retry" in failed
+    assert page.post("/jobs/1/retry", page="/jobs/1")[0] == 200
     assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in scripted.requests)
-    for body in ("", "[]", '{"job": "1"}', '{"job": true}', '{"job": 0}', '{"job": 9}'):
-        status, answer = ask(page, body, path="/api/retry")
-        assert status == 400 and "There is no job" in answer[0]["error"], body
 
 
 def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> None:
@@ -145,65 +145,82 @@ def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> No
     pieces = [PreviewPiece(text="<b>user"), PreviewPiece(text="Faro\x1b", learned=True)]
     scripted.preview = PreviewResponse(samples=[PreviewSample(pieces=pieces)], counted=1, longest=9)
     page = serve()
-    status, (shown,) = ask(page, '{"job": 1}', path="/api/preview")
-    assert status == 200
-    assert shown["samples"] == [[["<b>user", False, False], ["Faro", True, False]]]
-    assert "longest 9" in shown["lengths"]
+    text = page.get("/jobs/1/samples", Cookie=page.cookie())[2]
+    assert "<span>&lt;b&gt;user</span><mark>Faro</mark>" in text and "longest 9" in text
     request = next(r for r in scripted.requests if type(r).__name__ == "PreviewRequest")
     spec = scripted.jobs[0].spec
     assert (request.path, request.model) == (spec.train, spec.model)
-    status, (refused,) = ask(page, '{"job": 9}', path="/api/preview")
-    assert status == 400 and "no job 9" in refused["error"]
+    assert page.get("/jobs/9/samples", Cookie=page.cookie())[0] == 404
 
 
-def ask(
-    page: Served, body: str, query: str = "", path: str = "/api/ask"
-) -> tuple[int, list[dict[str, str]]]:
-    """The pieces of an answer."""
-    headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
-    answer = page.ask(f"{path}{query}", "POST", body, **headers)
-    return answer.status, [json.loads(line) for line in answer.read().splitlines()]
+def test_a_place_in_the_queue_is_given_by_moves(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs = [job(n, JobState.QUEUED, queue_position=n) for n in (1, 2, 3, 4)]
+    page = serve()
+    for number, place, moves in ((4, 2, [4, 1]), (1, 4, [-1]), (3, 1, [3])):
+        before = len(scripted.requests)
+        assert page.post(f"/jobs/{number}/place", f"place={place}", page="/")[0] == 200
+        asked = [r for r in scripted.requests[before:] if type(r).__name__ == "MoveJobRequest"]
+        assert [r.id if r.first else -r.id for r in asked] == moves
+
+
+def ask(page: Served, question: str, number: int = 2) -> tuple[int, str]:
+    """The stream of an answer."""
+    path = f"/jobs/{number}/ask"
+    status, _headers, text = page.post(path, f"question={question}&base=on", page=f"/jobs/{number}")
+    return status, text
 
 
 def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
     scripted: FakeDaemon, serve: Serve
 ) -> None:
+    scripted.jobs = [job(2)]
     scripted.answer = [
         AskEvent(waiting="loading"),
         AskEvent(source=AnswerSource(model="demo", job_id=2, step=7, training=True)),
-        AskEvent(text="Em \x1b]0;Faro"),
-        AskEvent(text="."),
+        AskEvent(text="Em \x1b]0;<img src=x>"),
+        AskEvent(text=" Faro\ndata: <script>."),
         AskEvent(done=AnswerDone(tokens=3, seconds_to_first_token=0.5, cut=True)),
     ]
     page = serve()
-    question = "Em que cidade joga o clube?"
-    body = json.dumps({"question": question, "job": 2, "base": True})
-    status, pieces = ask(page, body, "?lang=pt")
+    status, text = ask(page, "Em+que+<b>cidade</b>")
     assert status == 200
-    assert [next(iter(piece)) for piece in pieces] == ["waiting", "source", "text", "text", "done"]
-    assert pieces[2]["text"] == "Em ]0;Faro"
+    targets = re.findall(r'hx-target="#(\w+)', text)
+    assert targets == ["message", "answers", "state", "state", "answer", "answer", "state"]
+    assert "Em ]0;&lt;img src=x&gt;<" in text and "data: data: &lt;script&gt;.<" in text
+    assert "Em que &lt;b&gt;cidade" in text and "<b>" not in text and "<script>" not in text
     request = next(r for r in scripted.requests if type(r).__name__ == "AskRequest")
-    assert request.messages[0].content == question
+    assert request.messages[0].content == "Em que <b>cidade</b>"
     assert (request.job_id, request.base) == (2, True)
     said = page.end()
-    assert question not in said and "Faro" not in said
+    assert "cidade" not in said and "Faro" not in said
 
 
 def test_a_question_that_cannot_be_answered_gets_one_sentence(
     scripted: FakeDaemon, serve: Serve
 ) -> None:
+    scripted.jobs = [job(2)]
     page = serve()
-    for body in ("", "[]", "{}", '{"question": " "}', '{"question": 3}', "\x00"):
-        assert ask(page, body) == (400, [{"error": "The question is empty."}]), body
-    status, pieces = ask(page, json.dumps({"question": "a" * 20_000}))
-    assert status == 400 and "error" in pieces[0]
-    scripted.error = Busy("client.port_taken", port=1)
-    status, pieces = ask(page, json.dumps({"question": "Olá?"}))
-    assert pieces == [{"error": pieces[0]["error"]}] and "Port 1" in pieces[0]["error"]
+    for empty in ("", "+", "%0A"):
+        status, text = ask(page, empty)
+        assert status == 400 and "The question is empty." in text
+    status, text = ask(page, "a" * 20_000)
+    assert status == 400 and "too large" in text
+    assert ask(page, "a" * 200_000)[0] == 400
+
+    def busy(request: Any, context: Any) -> Any:
+        scripted._refuse(Busy("client.port_taken", port=1), context)
+        yield AskEvent()
+
+    scripted.Ask = busy  # type: ignore[method-assign]
+    scripted.stop()
+    scripted.start()
+    status, text = ask(page, "Ol%C3%A1")
+    assert status == 200 and "Port 1" in text
 
 
 def test_a_tab_that_is_closed_ends_its_question(scripted: FakeDaemon, serve: Serve) -> None:
     ended = threading.Event()
+    scripted.jobs = [job(2)]
 
     def slow(request: Any, context: Any) -> Any:
         context.add_callback(ended.set)
@@ -214,8 +231,8 @@ def test_a_tab_that_is_closed_ends_its_question(scripted: FakeDaemon, serve: Ser
     scripted.stop()
     scripted.start()
     page = serve()
-    headers = {"Cookie": page.cookie(), "Origin": f"http://{page.host}"}
-    answer = page.ask("/api/ask", "POST", json.dumps({"question": "Olá?"}), **headers)
-    assert b"Em" in answer.readline()
+    answer = page.open("/jobs/2/ask", "question=Ol%C3%A1", page="/jobs/2")
+    while b"Em" not in answer.readline():
+        pass
     answer.close()
     assert wait_for(ended.is_set)

@@ -10,8 +10,8 @@ from safetrain.inputs import absolute
 from safetrain.int64 import JOB
 from safetrain.remote.local_files import output_there
 from safetrain.session import Session, command
-from safetrain.terminal.export_text import export_lines
 from safetrain.terminal.status_line import StatusLine
+from safetrain.views.export import export_lines
 from safetrain.views.json_output import message_to_json, write
 from safetrain_proto.v1.exports_pb2 import ExportRequest
 from safetrain_shared.gguf_types import GGUF_TYPES

@@ -110,11 +110,7 @@ def refusal(request: Request, keys: Keys) -> tuple[int, str] | None:
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return 403, _("This request came from another page.")
     action = keys.action(request.url.path)
-    if (
-        changes
-        and not request.url.path.startswith("/api/")
-        and not same(headers.get(ACTION_HEADER, ""), action)
-    ):
+    if changes and not same(headers.get(ACTION_HEADER, ""), action):
         return 403, _("This page is out of date. Load it again.")
     return None
 

@@ -16,7 +16,7 @@ from safetrain.page import begin_form
 from safetrain.page.begin_check import CheckPieces
 from safetrain.page.daemon_stream import events
 from safetrain.page.forms import checked, fields
-from safetrain.page.render import piece, stream
+from safetrain.page.render import piece
 from safetrain.page.site import Site
 from safetrain.page.uploads import MOST_BYTES, NAME_HEADER, Source, pointed_at, received, sample
 from safetrain.views.prepare import dropped
@@ -29,7 +29,6 @@ from safetrain_proto.v1.models_pb2 import AddModelRequest, ListModelsRequest, Su
 from safetrain_proto.v1.models_pb2_grpc import ModelsStub
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
-from safetrain_shared.errors import SafetrainError
 from safetrain_shared.i18n import format_text, percent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
@@ -124,7 +123,7 @@ class Begin:
 
     async def data(self, request: Request) -> Response:
         """Make training files of the source, and stream how it is read and what came of it."""
-        return self._streamed(self._data(await fields(request)))
+        return self._site.streamed(self._data(await fields(request)))
 
     async def _data(self, found: Mapping[str, str]) -> AsyncIterator[str]:
         ready = {name: found.get(name, "") for name in _FILES}
@@ -188,12 +187,12 @@ class Begin:
             daemon.call, daemon.data.Preview, wanted, seconds=_PREVIEW_SECONDS
         )
         return self._render.piece(
-            "samples", "begin_samples.html", samples=seen.samples, lengths=lengths_line(seen, 0)
+            "samples", "samples.html", samples=seen.samples, lengths=lengths_line(seen, 0)
         )
 
     async def get_model(self, request: Request) -> Response:
         """Get a model, and stream how far it is."""
-        return self._streamed(self._got(begin_form.model(await fields(request))))
+        return self._site.streamed(self._got(begin_form.model(await fields(request))))
 
     async def _got(self, name: str) -> AsyncIterator[str]:
         call = AddModelRequest(name=name)
@@ -206,7 +205,7 @@ class Begin:
 
     async def check(self, request: Request) -> Response:
         """Run the preflight, and stream its sections as they finish."""
-        return self._streamed(self._checked(await fields(request)))
+        return self._site.streamed(self._checked(await fields(request)))
 
     async def _checked(self, found: Mapping[str, str]) -> AsyncIterator[str]:
         spec = begin_form.job(found, begin_form.place_of(self._site.daemon))
@@ -227,22 +226,11 @@ class Begin:
         answer = await asyncio.to_thread(
             daemon.call, daemon.jobs.Submit, wanted, seconds=_SUBMIT_SECONDS, again=True
         )
-        return Response(headers={"HX-Redirect": f"/#job={answer.job.id}"})
+        return Response(headers={"HX-Redirect": f"/jobs/{answer.job.id}"})
 
     @property
     def _home(self) -> Any:
         return self._site.daemon.home
-
-    def _streamed(self, messages: AsyncIterator[str]) -> Response:
-        async def guarded() -> AsyncIterator[str]:
-            yield self._render.message("")
-            try:
-                async for text in messages:
-                    yield text
-            except SafetrainError as error:
-                yield self._render.message(error)
-
-        return stream(guarded())
 
 
 def _files(event: PrepareEvent) -> dict[str, str]:

@@ -16,16 +16,19 @@ from typing import Any
 from safetrain.autostart import answers
 from safetrain.connection import Daemon, connection_lost
 from safetrain.follower import Follower
-from safetrain.page import page_json
+from safetrain.page import job_texts
+from safetrain.views.job import ENDED, name_of
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
-from safetrain_proto.v1.jobs_pb2 import Job, ListJobsRequest
-from safetrain_shared.errors import Incompatible, SafetrainError
+from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
+from safetrain_shared.errors import Incompatible, NotFound, SafetrainError
 from safetrain_shared.events import Event, PhaseChanged, StepDone
 from safetrain_shared.history import History
 
 POLL_SECONDS = 1.0
 _CALL_SECONDS = 5.0
 _LOG_ENTRIES = 200  # kept of a job's log
+ENDED_SHOWN = 30  # ended jobs, on the page at first and at each press of the button for more
+_PAGE = 100
 _WATCHES = 16  # jobs whose history is kept
 _CURVES_SHARE = 0.05  # of a core, at most, for computing curves
 
@@ -38,17 +41,47 @@ class JobFeed:
         self.jobs: Sequence[Job] | None = None  # None: not fetched yet
         self.info = InfoResponse()
         self.trouble: SafetrainError | None = None  # why the daemon does not answer
+        self.version = 0  # rises with every change of what was fetched
+        self.left_out = 0  # ended jobs that are not among them
+        self._wanted: set[int] = set()
         self._in_use = threading.Event()
+        self._hurried = threading.Event()
+        self._fetching = threading.Lock()
         self._watches: dict[int, JobWatch] = {}
 
     def start(self) -> None:
         """Start fetching the jobs, every second while a tab is open."""
         threading.Thread(target=self._poll, name="jobs", daemon=True).start()
 
-    def latest(self) -> Sequence[Job] | None:
-        """Return the jobs as last fetched."""
+    def latest(self, wanted: int = 0) -> Sequence[Job] | None:
+        """Return the live jobs, the newest that have ended, and job `wanted`, as last fetched."""
+        if wanted:
+            self._wanted.add(wanted)
         self._in_use.set()
         return self.jobs
+
+    def now(self, wanted: int = 0) -> Sequence[Job]:
+        """Return the same, fetched first where that was not done yet; [] while nothing answers."""
+        known = self.latest(wanted)
+        if known is not None and (not wanted or any(job.id == wanted for job in known)):
+            return known
+        with contextlib.suppress(SafetrainError):
+            self._wanted.add(wanted)
+            self._fetch()
+        return self.jobs or []
+
+    def hurry(self) -> None:
+        """Fetch the jobs soon: something was changed."""
+        self._hurried.set()
+
+    def older(self, shown: int) -> tuple[Sequence[Job], bool]:
+        """Return the ended jobs before the `shown` newest, the newest first, and whether there are
+        more. Raises SafetrainError.
+        """
+        request = ListJobsRequest(ended_limit=shown + ENDED_SHOWN, page_size=_PAGE)
+        found = self.daemon.call(self.daemon.jobs.List, request, seconds=_CALL_SECONDS)
+        ended = [job for job in found.jobs if name_of(job) in ENDED][:ENDED_SHOWN]
+        return ended[::-1], found.left_out > 0
 
     def watch(self, job: Job) -> JobWatch:
         """Return the watch of a job, shared by all tabs; it goes on after a retry."""
@@ -70,15 +103,29 @@ class JobFeed:
             except SafetrainError as error:
                 self.trouble = error
                 wait_until_back(self.daemon, error)
-            time.sleep(POLL_SECONDS)
+            self._hurried.wait(POLL_SECONDS)
+            self._hurried.clear()
 
     def _fetch(self) -> None:
-        daemon = self.daemon
+        with self._fetching:
+            self._fetch_jobs(self.daemon)
+
+    def _fetch_jobs(self, daemon: Daemon) -> None:
         if self.trouble or not self.info.pid:
             with contextlib.suppress(Incompatible):  # only for display
                 self.info = daemon.call(daemon.control.Info, InfoRequest(), seconds=_CALL_SECONDS)
-        listed = daemon.call(daemon.jobs.List, ListJobsRequest(), seconds=_CALL_SECONDS)
-        self.jobs = listed.jobs
+        request = ListJobsRequest(ended_limit=ENDED_SHOWN)
+        listed = daemon.call(daemon.jobs.List, request, seconds=_CALL_SECONDS)
+        jobs = {job.id: job for job in listed.jobs}
+        wanted, self._wanted = self._wanted, set()
+        for number in wanted - jobs.keys() - {0}:
+            with contextlib.suppress(NotFound):
+                one = daemon.call(daemon.jobs.Get, JobRequest(id=number), seconds=_CALL_SECONDS)
+                jobs[number] = one
+        found = list(jobs.values())
+        if found != self.jobs or self.left_out != listed.left_out:
+            self.jobs, self.left_out = found, listed.left_out
+            self.version += 1
 
 
 class JobWatch:
@@ -92,7 +139,7 @@ class JobWatch:
         self._daemon = daemon
         self._job = job
         self._seq = 0
-        self._version = 0
+        self.version = 0
         self._curves_version = -1
         self._not_before = 0.0  # the next computation of curves
         self._restart_at = 0.0  # the earliest next start of the thread
@@ -108,9 +155,9 @@ class JobWatch:
     def curves(self) -> str:
         """Return the curves as JSON, recomputed after changes within the limit on CPU time."""
         started = time.monotonic()
-        if self._curves_version != self._version and started >= self._not_before:
+        if self._curves_version != self.version and started >= self._not_before:
             with self.lock:
-                points, self._curves_version = page_json.curves(self.history), self._version
+                points, self._curves_version = job_texts.curves(self.history), self.version
             self._curves = compact(points)
             now = time.monotonic()
             self._not_before = now + (now - started) / _CURVES_SHARE
@@ -138,7 +185,7 @@ class JobWatch:
                 self._seq = max(self._seq, event.seq)
                 if not isinstance(event.body, StepDone | PhaseChanged):
                     self.log.append(event)
-            self._version += len(events)
+            self.version += len(events)
 
 
 def wait_until_back(daemon: Daemon, error: SafetrainError) -> None:

@@ -13,10 +13,13 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safetrain.page.access import ACTION_HEADER, Keys
+from safetrain.views.answer import numbers, source
 from safetrain.views.labels import PHASES, word
+from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.i18n import (
     LANGUAGES,
+    format_text,
     integer,
     language,
     marked,
@@ -30,6 +33,7 @@ from safetrain_shared.printable import printable
 _TEMPLATES = Path(__file__).parent / "templates"
 _PIECE = '<hx-partial hx-target="#{target}" hx-swap="{swap}">{body}</hx-partial>'
 
+_CUT = marked("cut at its longest")
 _STATUSES = {
     "passed": marked("passed"),
     "warning": marked("warning"),
@@ -61,6 +65,7 @@ class Renderer:
         )
         self._environment.globals.update(
             _=translate,
+            format_text=format_text,
             send=self._send,
             size=size,
             integer=integer,
@@ -86,6 +91,23 @@ class Renderer:
     def message(self, error: SafetrainError | str) -> str:
         """Return the piece that shows an error."""
         return piece("message", str(escape(printable(str(error)))))
+
+    def answer(self, event: AskEvent, text: str, state: str) -> str:
+        """Return the piece of one message of an answer; `text`, `state`: ids of its elements."""
+        match event.WhichOneof("body"):
+            case "waiting":
+                return piece(state, str(escape(f"{word(PHASES, event.waiting)} …")))
+            case "source":
+                known = " ".join(line.strip("[]") for line in source(event.source))
+                return piece(state, str(escape(printable(known))))
+            case "text":
+                return piece(text, str(escape(printable(event.text))), "beforeend")
+            case "done":
+                cut, event.done.cut = event.done.cut, False
+                told = numbers(event.done).strip("[]")
+                end = f" · {told}" + (" · " + translate(_CUT) if cut else "")
+                return piece(state, str(escape(end)), "beforeend")
+        return ""
 
     def _send(self, path: str) -> Markup:
         """Return the attributes of an element that changes something at `path`."""

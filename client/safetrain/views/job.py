@@ -16,7 +16,7 @@ from safetrain_shared.i18n import translate as _
 from safetrain_shared.printable import one_line
 
 _BAR = 24
-_ENDED = ("succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "cancelled")
 ACTIVE = ("running", "checking", "interrupted")
 
 
@@ -95,7 +95,7 @@ def summary(job: Job, others: Iterable[Job] = (), *, interrupted: str = "") -> l
         lines += [f"  {label:<{12}}{value}" for label, value in rank_lines(job.ranks)]
     if job.HasField("cause"):
         lines.append(f"  {_cause(job)}")
-    return lines + (queue(job, others) if name_of(job) not in _ENDED else next_steps(job))
+    return lines + (queue(job, others) if name_of(job) not in ENDED else next_steps(job))
 
 
 def purpose(job: Job) -> str:
@@ -118,7 +118,7 @@ def next_steps(job: Job) -> list[str]:
 
 def next_commands(job: Job) -> list[tuple[str, str]]:
     """Return (what for, command) for an ended job; [] for any other."""
-    if name_of(job) not in _ENDED:
+    if name_of(job) not in ENDED:
         return []
     if name_of(job) == "succeeded" and job.spec.evaluation.job:
         commands = [(_("all answers"), short_path(job.evaluation.path))]

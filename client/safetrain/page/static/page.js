@@ -36,3 +36,51 @@ function link(state) {
 document.addEventListener("htmx:sse:error", () => link("gone"));
 document.addEventListener("htmx:error", () => link("gone"));
 document.addEventListener("link", (event) => link(event.detail.data));
+
+// Enter asks; Shift+Enter begins a new line. A form that asks is emptied for the next question.
+document.addEventListener("keydown", (event) => {
+  const asks = event.target.matches("[data-enter]") && event.key === "Enter";
+  if (!asks || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  event.target.form.requestSubmit();
+});
+document.addEventListener("htmx:before:request", ({ target }) => {
+  if (target.matches("[data-clear]")) target.querySelector("textarea").value = "";
+});
+document.addEventListener("click", ({ target }) => {
+  if (!target.matches("[data-stop]")) return;
+  target.form.dispatchEvent(new Event("htmx:abort"));
+  const state = [...document.querySelectorAll("[data-stopped]")].at(-1);
+  if (state) state.textContent = state.dataset.stopped;
+});
+
+// A waiting job that is dropped on another takes its place, by its own button.
+let dragged = null;
+document.addEventListener("dragstart", ({ target }) => { dragged = target.closest?.(".waiting"); });
+document.addEventListener("dragover", (event) => {
+  if (dragged && event.target.closest?.(".waiting")) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  const place = dragged && event.target.closest?.(".waiting")?.dataset.place;
+  const button = dragged?.querySelector("[name=place]");
+  dragged = null;
+  if (!place || !button) return;
+  event.preventDefault();
+  button.value = place;
+  button.click();
+});
+
+// Notifications of the browser, for whoever asked for them.
+const notify = document.getElementById("notify");
+if (notify && "Notification" in window) {
+  notify.hidden = Notification.permission !== "default";
+  notify.addEventListener("click", async () => {
+    notify.hidden = await Notification.requestPermission() !== "default";
+  });
+  document.addEventListener("htmx:after:swap", () => {
+    for (const told of document.querySelectorAll("#told [data-told]")) {
+      if (Notification.permission === "granted" && document.hidden) new Notification(told.textContent);
+      delete told.dataset.told;
+    }
+  });
+}

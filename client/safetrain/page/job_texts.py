@@ -1,4 +1,4 @@
-"""The page's JSON: jobs and histories as texts in the language in use, curves as numbers. Pure."""
+"""What the page says of jobs: texts in the language in use, curves as numbers. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import click
 
 from safetrain.views.charts import budget_in_view
 from safetrain.views.curves import Curves, Points, smoothed, thinned
-from safetrain.views.evaluation import head_lines
 from safetrain.views.event_lines import describe
 from safetrain.views.interruptions import interruptions
 from safetrain.views.job import (
@@ -26,10 +25,8 @@ from safetrain.views.job import (
     time_left,
 )
 from safetrain.views.labels import PHASES, word
-from safetrain.views.preview import lengths_line
 from safetrain.views.ranks import rank_lines
 from safetrain_proto.v1.control_pb2 import InfoResponse
-from safetrain_proto.v1.data_pb2 import PreviewResponse
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
 from safetrain_shared.events import Damaged, Evaluated, Event, Notice
@@ -38,7 +35,6 @@ from safetrain_shared.history import History
 from safetrain_shared.i18n import decimal, duration, integer, rate, size, throughput
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
-from safetrain_shared.printable import printable
 from safetrain_shared.wire import finding_from_wire
 
 COLUMNS = 240  # curves are thinned to what this many pixel columns can show
@@ -46,21 +42,19 @@ _LOSS_DIGITS = 3
 Json = dict[str, Any]
 
 
-def overview(jobs: Sequence[Job], chosen: Job | None, history: History, info: InfoResponse) -> Json:
-    """Return all jobs as cards, the chosen job in full, and version and home of the daemon."""
-    return {
-        "jobs": [_card(job) for job in sorted(jobs, key=rank)],
-        "chosen": _chosen(chosen, history) if chosen is not None else None,
-        "about": " · ".join(
-            part for part in (info.version, info.device, short_path(info.home)) if part
-        ),
-    }
+def cards(jobs: Iterable[Job]) -> list[Json]:
+    """Return jobs as cards: active ones, the queue in its order, ended ones."""
+    return [card(job) for job in sorted(jobs, key=rank)]
+
+
+def about(info: InfoResponse) -> str:
+    """Return version, device and home of the daemon."""
+    return " · ".join(part for part in (info.version, info.device, short_path(info.home)) if part)
 
 
 def pick(jobs: Sequence[Job], wanted: int) -> Job | None:
-    """Return job `wanted`; else the active one, the next in the queue, or the newest."""
-    named = [job for job in jobs if job.id == wanted]
-    return min(named or jobs, key=rank, default=None)
+    """Return job `wanted`, for 0 the active one, the next in the queue, or the newest."""
+    return min((job for job in jobs if wanted in (0, job.id)), key=rank, default=None)
 
 
 def curves(history: History) -> Json:
@@ -84,6 +78,15 @@ def curves(history: History) -> Json:
     }
 
 
+def compared(known: Curves) -> Json:
+    """Return the points of a run that is laid over others."""
+    loss = known.line("loss")
+    return {
+        "smooth": _points(smoothed(loss) or loss),
+        "validation": _points(known.validation),
+    }
+
+
 def log(entries: Iterable[Event]) -> list[Json]:
     """Return the log's entries, the newest first."""
     return [
@@ -92,22 +95,12 @@ def log(entries: Iterable[Event]) -> list[Json]:
     ]
 
 
-def preview(response: PreviewResponse) -> Json:
-    """Return samples as runs of text (learned? cut off?), and their lengths as a sentence."""
-    return {
-        "samples": [
-            [[printable(piece.text), piece.learned, piece.cut] for piece in sample.pieces]
-            for sample in response.samples
-        ],
-        "lengths": lengths_line(response, 0),
-    }
-
-
-def _card(job: Job) -> Json:
+def card(job: Job) -> Json:
+    """Return a job as one entry of a list."""
     state = name_of(job)
     return {
         "id": job.id,
-        "heading": f"{job.id} · {job.spec.name}" if job.spec.name else _title(job),
+        "heading": heading(job),
         "state": state,
         "label": word(STATES, state),
         "place": job.queue_position,
@@ -116,16 +109,17 @@ def _card(job: Job) -> Json:
     }
 
 
-def _chosen(job: Job, history: History) -> Json:
+def details(job: Job, history: History) -> Json:
+    """Return all that the page says of one job."""
     state = name_of(job)
     return {
         "id": job.id,
-        "title": _title(job),
+        "title": title(job),
         "state": state,
         "label": word(STATES, state),
         "doing": _doing(job, state),
-        "why": " ".join(filter(None, (_verdict(job), interruptions(history), _why(job)))),
-        "retry": state in ("failed", "cancelled"),
+        "why": " ".join(filter(None, (interruptions(history), _why(job)))),
+        "can": _possible(state),
         "next": next_commands(job),
         "share": _share(job),
         "progress": steps_text(job),
@@ -153,11 +147,13 @@ def _chosen(job: Job, history: History) -> Json:
     }
 
 
-def _verdict(job: Job) -> str:
-    """What the evaluation concluded; empty where there was none."""
-    if not job.HasField("evaluation"):
-        return ""
-    return " · ".join(click.unstyle(line).strip() for line in head_lines(job.evaluation)[:2])
+def _possible(state: str) -> tuple[str, ...]:
+    """Return the actions that make sense in a state, the most likely first."""
+    if state == "paused":
+        return "resume", "cancel"
+    if state in ("failed", "cancelled"):
+        return "retry", "remove"
+    return ("remove",) if state == "succeeded" else ("pause", "cancel")
 
 
 def _why(job: Job) -> str:
@@ -167,7 +163,13 @@ def _why(job: Job) -> str:
     return say(finding_from_wire(job.cause), fallback=job.cause.text)
 
 
-def _title(job: Job) -> str:
+def heading(job: Job) -> str:
+    """Return a job's number and name."""
+    return f"{job.id} · {job.spec.name}" if job.spec.name else title(job)
+
+
+def title(job: Job) -> str:
+    """Return a job's name, else its number."""
     return job.spec.name or _("Job {id}").format(id=job.id)
 
 
