@@ -16,7 +16,7 @@ import pytest
 
 from safetrain_shared.events import StateChanged
 from safetrain_shared.jobs import FINAL, JobState
-from safetraind.processes.rank_watch import CONFIRM_SECONDS
+from safetraind.processes.rank_watch import CONFIRM_SECONDS, START_SECONDS
 from tests.daemon.test_ranks import adapter, daemon, losses, spec_of, tiny
 from tests.daemon.unhurried_worker import PATIENCE_SECONDS
 from tests.harness import DaemonProcess, wait_for
@@ -89,7 +89,7 @@ def test_random_faults_change_nothing(
         began = time.monotonic()
         wait_for(
             lambda step=step: daemon.state(wild) in FINAL or daemon.job(wild).step > step,
-            seconds=120,
+            seconds=240,
             what=f"the training goes on after {struck}",
         )
         waits.append(time.monotonic() - began)
@@ -98,11 +98,14 @@ def test_random_faults_change_nothing(
 
     changes = [e.body for e in daemon.watch(wild) if isinstance(e.body, StateChanged)]
     causes = [body.cause for body in changes if body.state is JobState.INTERRUPTED and body.cause]
-    found = [float(cause.args["seconds"] or 0) for cause in causes if "seconds" in cause.args]
+    hung = [cause.args for cause in causes if "seconds" in cause.args]
+    found = [float(args["seconds"] or 0) for args in hung]
     print(f"\n{ranks} ranks, SOAK_SEED={SEED}: {dict(done)}")
     print(f"{dict(Counter(cause.code for cause in causes))}; hangs found within {found} s")
     print(f"on after {max(waits):.1f} s at most; {daemon.job(wild).attempt} attempts")
-    assert all(seconds <= FOUND_SECONDS for seconds in found)
+    in_steps = [seconds for args, seconds in zip(hung, found, strict=True) if args["step"]]
+    assert all(seconds <= FOUND_SECONDS for seconds in in_steps)
+    assert all(seconds <= START_SECONDS + FOUND_SECONDS for seconds in found)
     assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
     assert set(losses(daemon, calm)) == set(losses(daemon, wild)), "no step gave two results"
     daemon.terminate()

@@ -49,7 +49,8 @@ class KeeperNote:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """`heartbeat.json` of one of several ranks, replaced before and after each sum over them.
+    """`heartbeat.json` of one of several ranks, replaced before and after each sum over them, and
+    every two seconds while it computes.
 
     `state`: `computing`, `waiting` (for the others), `ended`, or a phase of the worker. `time`:
     seconds of the machine's monotonic clock; `patience`: how long to wait for the next beat.

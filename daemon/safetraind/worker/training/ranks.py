@@ -116,7 +116,7 @@ class Ranks:
         """
         vector = self._zeros(parameters)
         seconds = []
-        self._heartbeat.phase("joining")
+        self._heartbeat.waiting(0)
         for _ in range(_MEASURED_SUMS):
             began = time.perf_counter()
             self._all_sum(vector)
@@ -163,7 +163,7 @@ class Ranks:
 
 def joined(heartbeat: Heartbeat) -> Ranks:
     """Return the ranks of this training, once all of them are there. Raises RankLost."""
-    heartbeat.phase("joining")
+    heartbeat.joining()
     try:
         return Ranks(mx.distributed.init(strict=True, backend="ring"), heartbeat)
     except (RuntimeError, ValueError) as error:
