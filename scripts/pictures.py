@@ -80,7 +80,7 @@ def after(lang: str) -> None:
         page.locator(".verdict summary").click()
         page.locator("#won-lost li").first.wait_for()
         page.locator("#both-question").fill(QUESTION)
-        page.locator("#adapter-state", has_text="tokens/s").wait_for(timeout=120_000)
+        page.locator("#adapter-state", has_text="tokens/s").wait_for(timeout=300_000)
         _at_both_widths(page, "after", lang, ".verdict")
 
 
