@@ -163,6 +163,10 @@ bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-u
 	$(DEMO) $(BIN)/safetrain models add demo
 	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
 
+bench-page: .venv/developing ## how soon the page stands with 5,000 jobs, and what it costs a training
+	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	$(BIN)/python -m benchmarks.bench_page
+
 bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
 	$(BIN)/python -m benchmarks.bench_settings
 

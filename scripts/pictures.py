@@ -26,6 +26,8 @@ IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SAFETRAIN = str(Path(sys.executable).with_name("safetrain"))
 COLUMNS, ROWS = 92, 26
 WINDOW = {"width": 1100, "height": 800}
+PHONE = {"width": 390, "height": 844}
+QUESTION = "Qual foi a melhor classificação do Farense?"
 TMUX = ("tmux", "-L", f"safetrain-pictures-{os.getpid()}")
 
 
@@ -58,12 +60,58 @@ def _settled() -> str:
 
 
 def dashboard(lang: str) -> None:
-    """Write the live page, as PNG."""
+    """Write the page of the job at work, else of the newest, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        page.screenshot(path=IMAGES / f"dashboard-{lang}.png")
+
+
+def job(lang: str) -> None:
+    """Write the page of the job at work at both widths, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        _at_both_widths(page, "job", lang)
+
+
+def after(lang: str) -> None:
+    """Write the end of the newest training at both widths, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        page.locator(".verdict summary").click()
+        page.locator("#won-lost li").first.wait_for()
+        page.locator("#both-question").fill(QUESTION)
+        page.locator("#adapter-state", has_text="tokens/s").wait_for(timeout=300_000)
+        _at_both_widths(page, "after", lang, ".verdict")
+
+
+def begin(lang: str) -> None:
+    """Write Begin with the sample data and the demo model at both widths, as PNG."""
     with _page() as page, _served(lang) as url:
         page.goto(url)
-        page.wait_for_selector("svg path")
-        page.wait_for_timeout(1500)  # one round of live figures
-        page.screenshot(path=IMAGES / f"dashboard-{lang}.png")
+        page.wait_for_url("**/")
+        page.locator(".stations a").first.click()
+        page.locator("input[value=demo]").check()
+        page.locator(".point button.plain").click()
+        page.locator("#samples mark").first.wait_for(timeout=120_000)
+        page.locator("#step-check ~ button").click()
+        page.locator("#start button").wait_for(timeout=400_000)
+        _at_both_widths(page, "begin", lang, "#samples", height=1500)
+
+
+def _job(page: Page, url: str) -> None:
+    page.goto(url)
+    page.locator("#chart-loss canvas").wait_for()
+    page.wait_for_timeout(1500)  # one round of live figures
+
+
+def _at_both_widths(page: Page, name: str, lang: str, top: str = "", height: int = 0) -> None:
+    """Write a station as `page-NAME-LANG.png` and `page-NAME-phone-LANG.png`, from `top` down."""
+    for suffix, size in (("", WINDOW), ("-phone", PHONE)):
+        page.set_viewport_size({**size, "height": height or size["height"]})  # type: ignore[typeddict-item]
+        page.wait_for_timeout(500)  # the curves are drawn anew
+        place = page.locator(top).first.bounding_box() if top else None
+        page.evaluate("y => scrollTo(0, y)", max(0, place["y"] - 16) if place else 0)
+        page.screenshot(path=IMAGES / f"page-{name}{suffix}-{lang}.png")
 
 
 def report(lang: str) -> None:
@@ -99,8 +147,17 @@ def _served(lang: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Take both languages of each image, or of those named: terminal, dashboard, report."""
-    pictures = {"terminal": terminal, "dashboard": dashboard, "report": report}
+    """Take both languages of each image, or of those named: terminal, dashboard, report, begin, job
+    (one is at work), after (one has ended with a verdict).
+    """
+    pictures = {
+        "terminal": terminal,
+        "dashboard": dashboard,
+        "report": report,
+        "begin": begin,
+        "job": job,
+        "after": after,
+    }
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or pictures:
         for lang in ("en", "pt"):

@@ -105,7 +105,8 @@ class DaemonProcess:
         texts = []
         for path in (self.home.root.parent / f"{self.home.root.name}.stderr", self.home.log):
             with contextlib.suppress(OSError):
-                texts.append(path.read_text(errors="replace")[-3000:])
+                if path.is_file():  # a test may have put something else there
+                    texts.append(path.read_text(errors="replace")[-3000:])
         return "\n".join(texts)
 
     def kill(self) -> None:

@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "watch": _("Follow a training live."),
     "plot": _("Draw loss, learning rate and memory."),
     "report": _("Everything about a training on one page."),
-    "dashboard": _("Look at it live in a browser."),
+    "dashboard": _("Do it all in a browser, and look at it live."),
     "ask": _("Ask the model a question."),
     "chat": _("Talk with the model, turn by turn."),
     "serve": _("Let other programs ask the model, as they ask OpenAI's."),

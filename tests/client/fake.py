@@ -55,6 +55,7 @@ class FakeDaemon(
         self.sheet: list[preflight_pb2.PreflightEvent] = []
         self.answer: list[answers_pb2.AskEvent] = []
         self.problems: list[data_pb2.ValidateEvent] = []
+        self.prepared: list[data_pb2.PrepareEvent] = []
         self.preview = data_pb2.PreviewResponse()
         self.submitted = jobs_pb2.SubmitResponse()
         self.kept: list[str] = []
@@ -145,6 +146,10 @@ class FakeDaemon(
         self._note(request, context)
         yield from self.problems
 
+    def Prepare(self, request: Any, context: Any) -> Iterator[Any]:
+        self._note(request, context)
+        yield from self.prepared
+
     def Preview(self, request: Any, context: Any) -> Any:
         self._note(request, context)
         return self.preview
@@ -158,7 +163,8 @@ class FakeDaemon(
         for job in self.jobs:
             if job.id == wanted:
                 return job
-        return self._refuse(NotFound("job.unknown", id=wanted), context)
+        self._refuse(NotFound("job.unknown", id=wanted), context)
+        raise AssertionError("abort raises")
 
     def _note(self, request: Any, context: Any) -> None:
         self.requests.append(request)

@@ -24,7 +24,7 @@ _SUBMITS = 7  # more than the threads that asyncio would have had for them
 
 @pytest.fixture
 def impatient(home: Path) -> Iterator[DaemonProcess]:
-    process = DaemonProcess(home, PLAY, {"PLAY_READ_SECONDS": "0.5"})
+    process = DaemonProcess(home, PLAY, {"PLAY_READ_SECONDS": "1.5"})
     try:
         yield process.start()
     finally:

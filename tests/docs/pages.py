@@ -20,6 +20,7 @@ COUNTERPARTS = {
     "docs/hosts.md": "docs/pt/outra-maquina.md",
     "docs/json.md": "docs/pt/json.md",
     "docs/memory-plan.md": "docs/pt/plano-de-memoria.md",
+    "docs/page.md": "docs/pt/pagina.md",
     "docs/quick-start.md": "docs/pt/inicio-rapido.md",
     "docs/evaluation.md": "docs/pt/avaliacao.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",

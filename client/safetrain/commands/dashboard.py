@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @command(
     _(
-        "Shows jobs, curves, memory and the log live in a browser, with a box to ask the model. "
+        "The whole job in a browser: begin a training from a file, follow it, and use what came of "
+        "it. "
         "Served to this machine alone, and only to who opens the address it prints. Ctrl-C ends "
         "it; training goes on."
     ),

@@ -17,6 +17,7 @@ from safetrain.views.job import (
     name_of,
     next_commands,
     pending_request,
+    purpose,
     queue_place,
     rank,
     settings_text,
@@ -164,8 +165,9 @@ def _why(job: Job) -> str:
 
 
 def heading(job: Job) -> str:
-    """Return a job's number and name."""
-    return f"{job.id} · {job.spec.name}" if job.spec.name else title(job)
+    """Return a job's number, and its name or whom it evaluates."""
+    name = purpose(job) or job.spec.name
+    return f"{job.id} · {name}" if name else title(job)
 
 
 def title(job: Job) -> str:

@@ -83,7 +83,6 @@ class Jobs:
             "jobs.html",
             parts=parts,
             chosen=chosen.id if chosen is not None else 0,
-            wanted=wanted,
             about=job_texts.about(feed.info),
             most=QUESTION_CHARACTERS,
         )

@@ -83,10 +83,12 @@ def read_file(path: Path) -> bytes:
     Raises OSError for anything else: a FIFO would wait for a writer, and a device never end.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
+        os.close(descriptor)
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise OSError(number, os.strerror(number), str(path))
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
         return file.read()
 
 
