@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetrain.page.job_feed import ENDED_SHOWN
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
 from safetrain_shared.errors import Busy
@@ -151,6 +152,17 @@ def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> No
     spec = scripted.jobs[0].spec
     assert (request.path, request.model) == (spec.train, spec.model)
     assert page.get("/jobs/9/samples", Cookie=page.cookie())[0] == 404
+
+
+def test_only_the_jobs_that_are_shown_are_asked_for(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs = [job(n, JobState.SUCCEEDED, name=f"run {n}") for n in range(1, 80)]
+    page = serve()
+    until(page, "queue", bool)
+    older = page.get("/jobs/older?shown=30", Cookie=page.cookie())[2]
+    shown = [int(number) for number in re.findall(r'href="/jobs/(\d+)"', older)]
+    assert len(shown) == ENDED_SHOWN and shown == sorted(shown, reverse=True)
+    asked = [r for r in scripted.requests if type(r).__name__ == "ListJobsRequest"]
+    assert {(r.ended_limit, r.page_size) for r in asked} == {(ENDED_SHOWN, 0), (60, 100)}
 
 
 def test_a_place_in_the_queue_is_given_by_moves(scripted: FakeDaemon, serve: Serve) -> None:
