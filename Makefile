@@ -163,6 +163,10 @@ bench-page: .venv/developing ## how soon the page stands with 5,000 jobs, and wh
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	$(BIN)/python -m benchmarks.bench_page
 
+bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-up simulated over real links
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
+
 bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
 	$(BIN)/python -m benchmarks.bench_settings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetrain_shared.errors import InvalidInput, NotFound
 
 _YAML = (".yaml", ".yml")
 # YAML 1.2's numbers; PyYAML, which follows 1.1, reads 2e-4 as text.
+_MOST_BYTES = 1 << 20  # a configuration has a kilobyte
 _EXPONENT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")
 
 
@@ -27,7 +29,13 @@ def read_file(path: str) -> dict[str, Any]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8-sig")
+        if Path(path).exists() and not Path(path).is_file():
+            raise InvalidInput("path.not_a_file", path=path)
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise InvalidInput("setting.config_unreadable", path=path, reason=f"> {_MOST_BYTES} B")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise NotFound("path.missing", path=path) from None
     except OSError as error:
@@ -44,7 +52,12 @@ def _yaml(path: str, text: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's safe loader, which also reads 2e-4 as a number."""
+        """PyYAML's safe loader, which also reads 2e-4 as a number, and no key twice."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            _refuse_doubled(path, names)
+            return super().construct_mapping(node, deep)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
     try:
@@ -60,9 +73,21 @@ def _yaml(path: str, text: str) -> Any:
 
 def _json(path: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=partial(_mapping, path))
     except json.JSONDecodeError as error:
         where = {"line": error.lineno, "column": error.colno}
         raise InvalidInput("setting.config_malformed", path=path, **where) from None
     except (ValueError, RecursionError) as error:
         raise InvalidInput("setting.config_unreadable", path=path, reason=str(error)) from None
+
+
+def _mapping(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_doubled(path, [name for name, _ in pairs])
+    return dict(pairs)
+
+
+def _refuse_doubled(path: str, names: list[str]) -> None:
+    """Raise InvalidInput where a key stands twice: one of its values would be lost."""
+    doubled = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if doubled is not None and doubled != "<<":
+        raise InvalidInput("config.doubled", path=path, name=doubled)

@@ -6,7 +6,7 @@ import importlib
 import re
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -35,6 +35,7 @@ RETURN_SECONDS = 3.0  # wait for a killed daemon to come back, before one is sta
 RESTART_SECONDS = 15.0  # wait for a daemon that was stopped in order, such as for an upgrade
 HOST_PATIENCE_SECONDS = 3600.0  # a host that was reached and is out of reach is tried so long
 _HOST_PAUSE_SECONDS = 2.0  # between two such attempts
+_READY_SECONDS = 5.0
 _RETRY_SECONDS = 0.1  # pause before reconnecting: a stopping daemon may still accept
 CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -52,6 +53,20 @@ _SERVICES = (
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+
+
+class _NobodyThere(Exception):
+    """A call that did not leave: no daemon took the connection."""
+
+    def __init__(self, failure: SafetrainError) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def _never_left(error: Any) -> bool:
+    """Whether gRPC had no connection for the call, rather than lost one."""
+    unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return unavailable and str(error.details()).startswith("failed to connect")
 
 
 def _ignore(text: str) -> None:
@@ -112,7 +127,7 @@ class Daemon:
         """The user's home folder on the host; empty for this machine. Raises Unreachable."""
         if self._tunnel is None:
             return ""
-        return self._tunnel.endpoint(autostart=self._autostart).folder
+        return self._tunnel.folder(autostart=self._autostart)
 
     @contextmanager
     def language(self) -> Iterator[None]:
@@ -156,13 +171,34 @@ class Daemon:
     ) -> Generator[Response, None, None]:
         """Yield the responses of a streaming method. Closing the iterator cancels the call.
 
-        `seconds`: the deadline, after which Unreachable is raised.
+        `seconds`: the deadline, after which Unreachable is raised. A call that found nobody behind
+        the tunnel to another machine is made again once there is somebody.
         """
+        try:
+            yield from self._streamed(method, request, seconds)
+            return
+        except _NobodyThere as nobody:
+            failure = nobody.failure
+        self.recover(failure)
+        try:
+            yield from self._streamed(method, request, seconds)
+        except _NobodyThere as nobody:
+            raise nobody.failure from None
+
+    def _streamed(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        seconds: float | None,
+    ) -> Generator[Response, None, None]:
         call = method(request, timeout=seconds)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise self._error_of(error, seconds or 0.0, method) from None
+            failure = self._error_of(error, seconds or 0.0, method)
+            if self.host and _never_left(error):
+                raise _NobodyThere(failure) from None
+            raise failure from None
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
 
@@ -192,6 +228,9 @@ class Daemon:
         if self._tunnel is not None:
             with self.language():
                 self._reopen(self._tunnel, autostart=self._autostart and not stopped)
+            # Until gRPC has connected again, it refuses calls at once for the last failure.
+            with suppress(grpc.FutureTimeoutError):
+                grpc.channel_ready_future(self._channel).result(_READY_SECONDS)
         elif not wait(self.home, RESTART_SECONDS if stopped else RETURN_SECONDS):
             with self.language():
                 autostart = self._autostart and not stopped

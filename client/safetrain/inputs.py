@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetrain.config_file import read_file
 from safetrain.int64 import MOST
-from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm
+from safetrain.mlx_lm_config import Config, from_mlx_lm, in_steps, is_mlx_lm, refuse_foreign
 from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.findings import Finding
@@ -183,6 +183,7 @@ def read_config(file: str) -> Config:
     values = read_file(absolute(file))
     if is_mlx_lm(values):
         return from_mlx_lm(values)
+    refuse_foreign(values)
     return Config({name: checked(name, value) for name, value in values.items()})
 
 

@@ -9,11 +9,11 @@ different training is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from safetrain_shared.errors import InvalidInput
+from safetrain_shared.errors import InvalidInput, InvalidSetting
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.settings import FIELDS, SettingValue, checked
 
@@ -41,6 +41,39 @@ _OPTIMIZERS = ("adam", "adamw")
 _ADAMW_DECAY = 0.01  # mlx's default; its Adam has none
 _BATCH_SIZE = 4  # mlx-lm's default
 _RANK = 8
+# Other trainers' keys → what the user would say here
+_FOREIGN = {
+    **dict.fromkeys(("lr", "lr_rate", "base_learning_rate"), "learning_rate"),
+    **dict.fromkeys(("epochs", "num_train_epochs", "n_epochs", "max_epochs"), "num_epochs"),
+    **dict.fromkeys(("micro_batch_size", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("per_device_train_batch_size", "per_gpu_train_batch_size"), "batch_size"),
+    **dict.fromkeys(
+        ("gradient_accumulation_steps", "accumulate_grad_batches"), "gradient_accumulation"
+    ),
+    **dict.fromkeys(("r", "rank", "lora_r"), "lora_rank"),
+    **dict.fromkeys(("alpha", "lora_alpha", "scale"), "lora_scale"),
+    **dict.fromkeys(("target_modules", "lora_target_modules", "lora_modules"), "lora_targets"),
+    **dict.fromkeys(("warmup", "warmup_ratio"), "warmup_steps"),
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_type", "scheduler"), "schedule"),
+    **dict.fromkeys(
+        ("max_length", "seq_length", "sequence_len", "sequence_length"), "max_seq_length"
+    ),
+    **dict.fromkeys(("cutoff_len", "model_max_length", "max_seq_len"), "max_seq_length"),
+    **dict.fromkeys(("steps", "num_steps", "max_iters", "train_steps"), "max_steps"),
+    "dropout": "lora_dropout",
+    "gradient_checkpoint": "gradient_checkpointing",
+    "train_on_inputs": "mask_prompt: false",
+    "use_dora": "fine_tune_type: dora",
+}
+_FOREIGN_LORA = {
+    "r": "rank",
+    "lora_rank": "rank",
+    "lora_alpha": "alpha",
+    "lora_scale": "scale",
+    "lora_dropout": "dropout",
+    "target_modules": "keys",
+    "lora_targets": "keys",
+}
 _READ = {"model", "data", "adapter_path", "trust_remote_code", "num_layers", "val_batches"}
 _READ |= {
     "resume_adapter_file",
@@ -87,8 +120,10 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
     """
     values = {str(name): value for name, value in given.items() if value is not None}
     if "hf_dataset" in values:
-        raise InvalidInput("config.data_set", data="hf_dataset")
+        raise InvalidInput("config.data_set", data=_data_set(values["hf_dataset"]))
     lora, schedule = _group(values, "lora_parameters"), _group(values, "lr_schedule")
+    refuse_foreign(values)
+    refuse_foreign(lora, "lora_parameters.", _FOREIGN_LORA, _LORA.keys() | {"keys", "alpha"})
     settings: dict[str, Any] = {n: values[n] for n in values if n in FIELDS and n not in _RENAMED}
     settings |= {_RENAMED[n]: _number(v) for n, v in values.items() if n in _RENAMED}
     counted = {name: ours for name, ours in _COUNTED.items() if name in values}
@@ -107,6 +142,38 @@ def from_mlx_lm(given: Mapping[str, Any]) -> Config:
         start_adapter=_text(values, "resume_adapter_file"),
         notes=tuple(_notes(values, lora, schedule)),
     )
+
+
+def refuse_foreign(
+    values: Mapping[str, Any],
+    group: str = "",
+    foreign: Mapping[str, str] = _FOREIGN,
+    known: Collection[str] = _READ | FIELDS.keys(),
+) -> None:
+    """Raise InvalidSetting for a key that means something to another trainer, or one of `known` in
+    another spelling: passed over, it would make another training.
+    """
+    spellings = {_spelled(name): name for name in known}
+    for name, value in values.items():
+        if name in known or not value:  # one that is off is in complete files of others
+            continue
+        ours = foreign.get(_spelled(name)) or spellings.get(_spelled(name))
+        inside = value if isinstance(value, Mapping) and not group else {}
+        if nested := next((key for key in inside if key in FIELDS), None):
+            name, ours = f"{name}.{nested}", nested
+        if ours is not None:
+            raise InvalidSetting("config.foreign", name=f"{group}{name}", ours=f"{group}{ours}")
+
+
+def _spelled(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _data_set(value: Any) -> str:
+    """Return the name of a data set of the hub; of several the first."""
+    first = value[0] if isinstance(value, list) and value else value
+    name = first.get("path") if isinstance(first, Mapping) else first
+    return str(name)
 
 
 def in_steps(micro_batches: int, accumulation: int) -> int:
@@ -177,7 +244,17 @@ def _schedule(schedule: Mapping[str, Any], *, constant: bool) -> dict[str, Any]:
     arguments = schedule.get("arguments") or []
     if not isinstance(arguments, list):
         raise InvalidInput("config.type", name="lr_schedule.arguments", value=str(arguments))
+    if name == "linear_schedule" and _rises(arguments):
+        raise InvalidInput("config.rising", arguments=str(arguments))
     return ours | ({"learning_rate": _number(arguments[0])} if arguments else {})
+
+
+def _rises(arguments: list[Any]) -> bool:
+    """Return whether a linear schedule, of a first and a last rate, ends above its beginning."""
+    rates = [_number(argument) for argument in arguments[:2]]
+    return (
+        len(rates) == 2 and all(isinstance(r, int | float) for r in rates) and rates[0] < rates[1]
+    )
 
 
 def _notes(

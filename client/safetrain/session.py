@@ -87,7 +87,9 @@ def shared_options(target: C) -> C:
             metavar="HOST",
             expose_value=False,
             callback=_host,
-            help=_("Another machine, by its name in `safetrain hosts` or in ssh."),
+            help=_(
+                "Another machine, by its name in `safetrain hosts` or in ssh; submit takes any too."
+            ),
         ),
     ]
     return translate_values(target)

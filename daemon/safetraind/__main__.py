@@ -272,9 +272,11 @@ def _logs() -> click.Command:
     )
     @_command("safetraind logs -n 100", _("Print the end of the log."))
     def logs(lines: int) -> dict[str, Any]:
+        from safetraind.storage.durable import read_file
+
         path = home().log
         try:
-            log = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            log = read_file(path).decode(errors="replace").splitlines()
         except FileNotFoundError:
             log = []
         tail = log[-lines:] if lines else []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import resource
 import signal
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -193,11 +195,17 @@ def _check_accessible(home: Home) -> None:
 
 def _check_file(file: Path) -> None:
     try:
-        os.close(os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        descriptor = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
     except PermissionError as error:
         raise NotAllowed("home.file_closed", path=str(file)) from error
-    except OSError:
-        pass  # missing, a folder, a disk that can only be read: what uses it says so
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            return  # missing, a folder, a disk that can only be read: what uses it says so
+        mode = 0
+    if not stat.S_ISREG(mode):  # who opens a FIFO or a device may wait for ever
+        raise NotAllowed("home.odd_file", path=str(file))
 
 
 def _pid_in(path: Path) -> int:

@@ -79,7 +79,7 @@ class TrainingSettings:
     rest_minutes: float = _setting(5.0, low=0.0, high=1_440.0)
     pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
     thinking: str = _setting("given", choices=("given", "keep", "drop"))
-    ranks: int = _setting(1, low=1, high=256)
+    ranks: int = _setting(1, low=1, high=16)
 
     @property
     def effective_batch(self) -> int:

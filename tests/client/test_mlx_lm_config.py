@@ -110,7 +110,7 @@ def test_a_learning_rate_alone_is_constant_as_it_is_there(tmp_path: Path) -> Non
         ("train: true\nbatch_size: true", "batch_size"),
         ("model: 3", "model"),
         ("train: true\nfine_tune_type: full", "full"),
-        ("train: true\nhf_dataset: {path: mlx-community/wikisql}", "hf_dataset"),
+        ("train: true\nhf_dataset: {path: mlx-community/wikisql}", "mlx-community/wikisql"),
         ("train: true\nseed: 2024-01-01", "seed"),
     ],
 )

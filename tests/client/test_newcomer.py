@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import safetrain_shared
+from safetrain.bundle import collect
+from safetrain.bundle.scrub import Scrubber
 from safetrain.cli import main
+from safetrain.views import charts
+from safetrain.views.answer import numbers
+from safetrain.views.curves import curves_of
 from safetrain.views.job import summary, table
-from safetrain_proto.v1 import answers_pb2
+from safetrain_proto.v1 import answers_pb2, data_pb2
 from safetrain_proto.v1.jobs_pb2 import SubmitResponse
+from safetrain_shared import wire
+from safetrain_shared.errors import NotAllowed
+from safetrain_shared.events import Evaluated
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobState
-from tests.client.builders import complete_run, job
+from safetrain_shared.paths import Home
+from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
 
 Capture = pytest.CaptureFixture[str]
@@ -111,6 +123,63 @@ def test_watch_ends_with_what_comes_next(daemon: FakeDaemon, capsys: Capture) ->
     daemon.ended.set()
     assert main(["watch"]) == 0
     assert "safetrain export 1" in capsys.readouterr().err
+
+
+def test_an_answer_that_the_end_of_the_training_cut_does_not_ask_for_more_tokens() -> None:
+    done = answers_pb2.AnswerDone(tokens=3, cut=True, interrupted=True)
+    assert "--max-tokens" not in numbers(done) and "ask again" in numbers(done)
+    assert "--max-tokens" in numbers(answers_pb2.AnswerDone(tokens=3, cut=True))
+
+
+def test_no_time_is_left_while_the_last_evaluation_runs() -> None:
+    last = job(1, eta_seconds=0.0, eta_low_seconds=0.0, eta_high_seconds=0.0)
+    assert "left" not in "\n".join(summary(last))
+    assert "left" in "\n".join(summary(job(1, eta_seconds=90.0)))
+
+
+def test_a_chart_of_one_evaluation_names_one_step_and_only_lines_that_are_there() -> None:
+    one = [wire.event_from_wire(event(1, step(10))), wire.event_from_wire(event(2, step(20)))]
+    chart = charts.loss(curves_of(one))
+    assert [line.label for line in chart.lines] == ["training"]
+    best = Evaluated(20, 0, 20, loss=2.028, samples=4, best=True)
+    caption = charts.loss(curves_of([*one, wire.event_from_wire(event(3, best))])).caption
+    assert "Validation loss is 2.028 at step 20." in caption
+
+
+def test_validating_a_file_that_is_not_there_exits_as_every_missing_file(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    missing = wire.finding_to_wire(Finding("path.missing", Status.FAILED, args={"path": "/no"}))
+    daemon.problems = [data_pb2.ValidateEvent(problem=missing)]
+    assert main(["validate", "/no"]) == 66
+
+
+def test_a_bundle_for_a_folder_that_cannot_be_written_is_a_sentence(
+    home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotAllowed) as caught:
+        collect.write(tmp_path / "file" / "bundle.zip", home, {})
+    assert caught.value.code == "path.unwritable"
+
+
+def test_a_bundle_holds_the_job_that_was_diagnosed(home: Home) -> None:
+    for number in (1, 2, 3, 4):
+        home.run(number).root.mkdir(parents=True)
+    names = [name for name, _ in collect.files(home, {}, Scrubber(), 1)]
+    assert {name.split("/")[1] for name in names if name.startswith("runs/")} == {"1"}
+
+
+def test_the_catalogue_has_one_portuguese_word_for_each_thing() -> None:
+    """What a reader of the language struck out does not come back."""
+    struck = re.compile(
+        r"salv[ao]s?\b|preflight check|muitas vezes mais|por predefinição|completamento",
+        re.IGNORECASE,
+    )
+    file = Path(safetrain_shared.__file__).parent / "locale/pt/LC_MESSAGES/safetrain.po"
+    lines = file.read_text("utf-8").replace('"\n"', "").splitlines()
+    said = [line for line in lines if line.startswith("msgstr")]
+    assert len(said) > 500 and not [text for text in said if struck.search(text)]
 
 
 def test_json_errors_of_slips_are_json(daemon: FakeDaemon, capsys: Capture) -> None:

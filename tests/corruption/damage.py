@@ -81,6 +81,24 @@ def of_another(path: Path) -> None:
         os.chown(path, _NOBODY, _NOBODY)
 
 
+def a_fifo(path: Path) -> None:
+    """Who opens it waits for another end that never comes."""
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def endless(path: Path) -> None:
+    """A link to a device that never ends."""
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def a_loop(path: Path) -> None:
+    """A link that leads to itself."""
+    path.unlink()
+    path.symlink_to(path)
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "flipped": flipped,
     "cut": cut,
@@ -91,6 +109,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "huge": huge,
     "newer": newer,
     "of another": of_another,
+    "a fifo": a_fifo,
+    "endless": endless,
+    "a loop": a_loop,
 }
 
 

@@ -93,7 +93,7 @@ def test_trainings_killed_for_memory_finish_without_a_hand_and_end_alike(
         for n in range(RUNS):
             kills = group.kills()
             job = daemon.submit(spec_of(heavy, tmp_path / f"tight{n}")).job.id
-            daemon.wait_for_state(job, JobState.SUCCEEDED, seconds=120)
+            daemon.wait_for_state(job, JobState.SUCCEEDED, seconds=300)
             assert group.kills() > kills, "the kernel killed the first attempt"
             _assert_each_kill_was_answered_by_a_rung(daemon, job, group.kills() - kills)
             assert losses(daemon, job) == pytest.approx(losses(daemon, calm), rel=STEPS_AGREE)

@@ -45,5 +45,6 @@ def test_the_rank_to_blame_is_the_first_that_ended_by_itself() -> None:
     assert end_to_blame([crashed, killed])[0] == 0
     assert end_to_blame([followed, refused])[0] == 1, "it ended in order, before its time"
     assert end_to_blame([left, None])[0] == 1, "its keeper was killed too"
+    assert end_to_blame([refused, left])[0] == 1, "they never met"
     assert end_to_blame([None]) == (0, None)
     assert end_to_blame([refused]) == (0, refused)

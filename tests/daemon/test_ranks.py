@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 2,
     "gradient_accumulation": 3,
     "max_seq_length": 64,
-    "num_epochs": 4,
+    "num_epochs": 3,
     "log_steps": 1,
     "save_steps": 2,
     "lora_layers": 2,

@@ -17,7 +17,7 @@ from safetraind.worker.training import heartbeat
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepped, Stepper
 
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 8.0
 
 
 def _slower(stepper: Stepper, window: Sequence[Batch], number: int, rate: float) -> Stepped:
@@ -31,6 +31,7 @@ if __name__ == "__main__":
     with (
         mock.patch.object(heartbeat, "LEAST_SECONDS", PATIENCE_SECONDS),
         mock.patch.object(heartbeat, "STEP_MULTIPLE", 1.0),
+        mock.patch.object(heartbeat, "FIRST_SECONDS", 8 * PATIENCE_SECONDS),
         mock.patch.object(Stepper, "step", _slower),
     ):
         sys.exit(main())

@@ -25,6 +25,7 @@ COUNTERPARTS = {
     "docs/evaluation.md": "docs/pt/avaliacao.md",
     "docs/recovery.md": "docs/pt/recuperacao.md",
     "docs/serve.md": "docs/pt/servir.md",
+    "docs/several-ranks.md": "docs/pt/varios-processos.md",
     "docs/settings.md": "docs/pt/definicoes.md",
     "docs/troubleshooting.md": "docs/pt/resolucao-de-problemas.md",
     "docs/verified.md": "docs/pt/verificado.md",

@@ -52,7 +52,7 @@ class Training:
         self.folder = folder
         model = make_tiny_model(studio.home / "models" / "demo", layers=1)
         write_manifest(model, {"name": "demo"})
-        train, valid = make_chat_data(folder / "data", 8, 2)
+        train, valid = make_chat_data(folder / "data", 200, 2)  # few ends of epochs, which save
         settings = {**_SETTINGS, "log_steps": 1, "eval_steps": 10**6, "save_steps": 10**6}
         spec = JobSpec("demo", str(train), str(valid), str(folder / "out"), settings=settings)
         self.daemon = Daemon(host="studio")

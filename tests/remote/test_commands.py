@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import safetrain
 from safetrain import cli
+from safetrain_shared.errors import InvalidInput
 from safetrain_shared.paths import PLOTS, REPORT
 from safetraind.storage.manifest import write_manifest
 from tests.harness import wait_for
@@ -71,6 +73,16 @@ def test_preview_evaluate_suggest_and_report(
     assert run("report", "1") == 0
     page = (trained / "job-1" / PLOTS / REPORT).read_text()
     assert "studio" in page and "–" in page
+
+
+def test_a_program_does_the_same(trained: Path) -> None:
+    (trained / "wrong.jsonl").write_text("{}\n")
+    with safetrain.connect(host="studio") as client:
+        found = list(client.validate("wrong.jsonl"))
+        assert [one.args["path"] for one in found] == [str(trained / "wrong.jsonl")]
+        assert client.ask("Quem joga?", job=1, max_tokens=3).text
+        with pytest.raises(InvalidInput, match="Run it without --host"):
+            client.prepare("wrong.jsonl", output="dados")
 
 
 def test_an_export_stays_there_and_says_how_to_bring_it(

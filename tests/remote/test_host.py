@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from safetrain import cli
-from tests.harness import DaemonProcess
+from safetrain.connection import Daemon
+from safetrain_proto.v1.data_pb2 import ValidateRequest
+from tests.harness import DaemonProcess, kill_all
 from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -128,3 +131,13 @@ def test_what_cannot_work_there_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert run(*command, "--host", "studio") == 65
     assert words in capsys.readouterr().err
+
+
+def test_a_daemon_that_ended_behind_a_kept_connection_is_started_again(studio: Studio) -> None:
+    with Daemon(host="studio"):
+        pass
+    ended = studio.daemon().processes()
+    kill_all(ended)
+    psutil.wait_procs(ended, 20)
+    with Daemon(host="studio") as daemon:  # a call that is not repeated where it may have left
+        assert list(daemon.stream(daemon.data.Validate, ValidateRequest())) == []

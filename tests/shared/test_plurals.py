@@ -12,7 +12,10 @@ from safetrain_shared.i18n import format_text
 from scripts import catalogues
 
 # Numbers that a sentence cannot be given as 1: limits of the settings, of models, of devices.
-NEVER_ONE = {"length", "positions", "size", "limit", "least", "most", "resources", "rank", "hours"}
+NEVER_ONE = {
+    *("length", "positions", "size", "limit", "least", "most", "resources", "rank", "hours"),
+    "ranks",  # one rank is an ordinary training, of which nothing of the kind is said
+}
 # Behind these a noun belongs to something else: line 1 of two samples, 1 de 2 respostas.
 ENDS = {
     "en": re.compile("of|in|on|at|is|was|has|does|its|this|holds|because|as|than|would|to|s"),

@@ -90,6 +90,8 @@ def _value(field: dataclasses.Field[Any], hint: Any, number: Iterator[int]) -> A
         return next(choice for choice in choices if choice != field.default)
     if (high := field.metadata.get("high")) is not None and hint is float:
         return high * 0.5 ** (1 + next(number) / 100)
+    if high is not None and hint is int:
+        return min(next(number), high)
     if hint in (int, float, str):
         return hint(next(number))
     if hint is bool:

@@ -9,7 +9,7 @@ import pytest
 
 from safetrain import inputs
 from safetrain.mlx_lm_config import Config
-from safetrain_shared.errors import InvalidInput, NotFound
+from safetrain_shared.errors import InvalidInput, InvalidSetting, NotFound
 
 LORA = "train: true\nmodel: demo\nlearning_rate: 1e-5\n"
 
@@ -67,6 +67,55 @@ def test_a_folder_of_data_that_is_missing_is_no_data_set(tmp_path: Path) -> None
     with pytest.raises(InvalidInput) as refused:
         inputs.data(None, None, "mlx-community/WikiSQL")
     assert refused.value.code == "config.data_set"
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("epochs: 3", "num_epochs"),
+        ("lr: 1e-4", "learning_rate"),
+        ("learning-rate: 1e-4", "learning_rate"),
+        ("Learning_Rate: 1e-4", "learning_rate"),
+        ("lora_alpha: 16", "lora_scale"),
+        ("use_dora: true", "fine_tune_type: dora"),
+        ("train_on_inputs: true", "mask_prompt: false"),
+        ("training: {learning_rate: 1e-4}", "learning_rate"),
+        ("lora_parameters: {r: 8}", "lora_parameters.rank"),
+    ],
+)
+def test_another_trainers_key_is_refused_with_its_name_here(
+    line: str, ours: str, tmp_path: Path
+) -> None:
+    for text in (f"model: demo\n{line}\n", f"{line}\n"):
+        with pytest.raises(InvalidSetting) as caught:
+            read(tmp_path, text)
+        assert caught.value.args_by_name["ours"] == ours
+
+
+@pytest.mark.parametrize("line", ["use_dora: false", "lora_alpha: null", "epochs: 0"])
+def test_another_trainers_key_that_is_off_is_passed_over(line: str, tmp_path: Path) -> None:
+    assert read(tmp_path, f"model: demo\n{line}\n").settings == {}
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_a_key_that_stands_twice_is_refused(name: str, tmp_path: Path) -> None:
+    text = '{"learning_rate": 0.0001, "learning_rate": 0.001}'
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path, text, name)
+    assert caught.value.code == "config.doubled"
+
+
+def test_a_rate_that_rises_is_refused(tmp_path: Path) -> None:
+    schedule = "lr_schedule: {name: linear_schedule, arguments: [0.0, 1e-5, 100]}\n"
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path, LORA + schedule)
+    assert caught.value.code == "config.rising"
+
+
+def test_a_data_set_of_the_hub_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path, LORA + "hf_dataset: {path: some/one}\n")
+    assert caught.value.args_by_name["data"] == "some/one"
 
 
 def test_a_configuration_that_does_not_train_is_told(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from safetrain.api.keywords import keywords
 from safetrain.api.preflight_result import Preflight
 from safetrain.asking import ask
 from safetrain.connection import Daemon
+from safetrain.remote.local_files import LocalFiles
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_proto.v1.data_pb2 import PrepareRequest, PreviewRequest, ValidateRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, ListJobsRequest, SubmitRequest
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
-from safetrain_shared.errors import Unreachable
+from safetrain_shared.errors import InvalidInput, Unreachable
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import Home
@@ -181,8 +182,9 @@ class Client:
     def validate(self, *files: str) -> Iterator[Finding]:
         """Yield every problem of training files; `args` has its `path` and `line`."""
         with self.daemon.language():
-            message = ValidateRequest(paths=[inputs.absolute(file) for file in files])
-        for event in self.daemon.stream(self.daemon.data.Validate, message):
+            local = LocalFiles(self.daemon)
+            message = ValidateRequest(paths=[local.there(inputs.absolute(file)) for file in files])
+        for event in map(local.shown, self.daemon.stream(self.daemon.data.Validate, message)):
             if event.HasField("problem"):
                 yield finding_from_wire(event.problem)
 
@@ -204,6 +206,8 @@ class Client:
         InvalidSetting, NotAllowed, NotFound.
         """
         with self.daemon.language():
+            if self.daemon.host:
+                raise InvalidInput("host.prepare", host=self.daemon.host)
             message = PrepareRequest(
                 paths=[inputs.source(file) for file in files],
                 output=inputs.absolute(output),
@@ -232,16 +236,17 @@ class Client:
         """
         with self.daemon.language():
             given = {name: checked(name, value) for name, value in (settings or {}).items()}
+            local = LocalFiles(self.daemon)
             message = PreviewRequest(
-                path=inputs.absolute(file),
-                model=inputs.model(model),
+                path=local.there(inputs.absolute(file)),
+                model=local.model_there(inputs.model(model)),
                 samples=samples,
                 max_seq_length=length,
                 settings=settings_to_wire(given),
             )
         daemon, seconds = self.daemon, _PREVIEW_SECONDS
         answer = daemon.call(daemon.data.Preview, message, seconds=seconds, again=True)
-        return preview_of(answer, length, daemon.lang)
+        return preview_of(local.shown(answer), length, daemon.lang)
 
     def _spec_of(self, options: JobOptions) -> jobs_pb2.JobSpec:
         share = options.get("split")
@@ -259,6 +264,7 @@ class Client:
     def _ask(self, question: str, options: AskOptions) -> Iterator[AskEvent]:
         with self.daemon.language():
             message = request(question, options)
+            message.model = LocalFiles(self.daemon).model_there(message.model)
         return ask(self.daemon, message)
 
 

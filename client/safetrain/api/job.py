@@ -12,6 +12,7 @@ from safetrain.atomic_write import write_files
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
+from safetrain.remote.local_files import LocalFiles, output_there
 from safetrain.views.curves import curves_of
 from safetrain.views.json_output import message_to_json
 from safetrain_proto.v1 import jobs_pb2
@@ -115,13 +116,14 @@ class Job:
     ) -> dict[str, Any]:
         """Fuse its best adapter (or a checkpoint's) into a model folder of its own.
 
-        `gguf_type`: f16 (the default) or q8_0; implies `gguf`.
+        `gguf_type`: f16 (the default) or q8_0; implies `gguf`. On another machine the folder lies
+        there.
 
         Returns what `safetrain export --json` prints. Raises Busy, Conflict, NotFound, NoRoom.
         """
         request = ExportRequest(
             job_id=self.id,
-            output=absolute(output),
+            output=output_there(self._daemon, absolute(output)),
             checkpoint=checkpoint,
             gguf=gguf or bool(gguf_type),
             gguf_type=gguf_type,
@@ -155,12 +157,13 @@ class Job:
         the longest of the training data. `limit`: questions at most; 0: all. Raises InvalidInput
         for questions that stand in the training data, NotFound without an adapter.
         """
+        local = LocalFiles(self._daemon)
         request = EvaluateRequest(
             job_id=self.id,
-            questions=absolute(questions) if questions else "",
+            questions=local.there(absolute(questions)) if questions else "",
             checkpoint=checkpoint,
             checkpoints=checkpoints,
-            folder=absolute(exported) if exported else "",
+            folder=local.model_there(absolute(exported)) if exported else "",
             general=general,
             max_tokens=max_tokens,
             limit=limit,
@@ -169,7 +172,7 @@ class Job:
         last = EvaluateEvent()
         for event in self._daemon.stream(self._daemon.evaluations.Run, request):
             last = event
-        return evaluation_of(last.evaluation, self._daemon.lang)
+        return evaluation_of(local.shown(last.evaluation), self._daemon.lang)
 
     @property
     def evaluation(self) -> Evaluation | None:

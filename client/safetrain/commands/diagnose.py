@@ -55,7 +55,7 @@ _SECONDS = 120.0  # a worker loads MLX and tries the device
     is_flag=True,
     help=_(
         "Train a tiny model on this machine, kill it, let it resume, compare to the bit, and "
-        "check the memory plan. About a minute; your jobs are not touched."
+        "check the memory plan. A minute or two; your jobs are not touched."
     ),
 )
 @click.option(

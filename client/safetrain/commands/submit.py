@@ -51,7 +51,8 @@ _OUTCOMES = {
         "safetrain submit --watch\n"
         "safetrain submit dados --model demo --output farense\n"
         "safetrain submit perguntas.csv --split\n"
-        "safetrain submit --model demo --output farense --set num_epochs=2 --name farense"
+        "safetrain submit --model demo --output farense --set num_epochs=2 --name farense\n"
+        "safetrain submit dados --model demo --output farense --host any --fetch"
     ),
     cls=CommandWithSettings,
 )

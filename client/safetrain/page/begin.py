@@ -29,7 +29,7 @@ from safetrain_proto.v1.models_pb2 import AddModelRequest, ListModelsRequest, Su
 from safetrain_proto.v1.models_pb2_grpc import ModelsStub
 from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
-from safetrain_shared.i18n import integer, percent
+from safetrain_shared.i18n import format_text, percent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
 from safetrain_shared.wire import finding_from_wire
@@ -154,8 +154,8 @@ class Begin:
                 shown = {"line": finding.args.get("line", ""), "text": text}
                 return self._render.piece("problems", "begin_problem.html", "beforeend", **shown)
             case "progress":
-                rows = _("{count} rows read").format(count=integer(event.progress.rows))
-                return piece("reading", rows)
+                text = _("{count:int} {count:|row|rows} read")
+                return piece("reading", format_text(text, {"count": event.progress.rows}))
             case "prepared":
                 counts = [(name, count) for name, count in event.prepared.counts.items() if count]
                 gone = [(dropped(code), n) for code, n in sorted(event.prepared.dropped.items())]

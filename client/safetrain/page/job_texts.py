@@ -26,6 +26,7 @@ from safetrain.views.job import (
     time_left,
 )
 from safetrain.views.labels import PHASES, word
+from safetrain.views.ranks import rank_lines
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.arg_words import STATES
@@ -140,6 +141,7 @@ def details(job: Job, history: History) -> Json:
                     _("checkpoint"),
                     short_path(history.checkpoint.path) if history.checkpoint else "",
                 ),
+                *rank_lines(job.ranks),
             ]
             if value
         ],

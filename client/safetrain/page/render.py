@@ -19,6 +19,7 @@ from safetrain_proto.v1.answers_pb2 import AskEvent
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.i18n import (
     LANGUAGES,
+    format_text,
     integer,
     language,
     marked,
@@ -41,7 +42,7 @@ _STATUSES = {
     "info": marked("for information"),
 }
 _CHOICES = {
-    "trust_remote_code": marked("the model's own programs may run"),
+    "trust_remote_code": marked("the model's own code may run"),
     "allow_shorter": marked("sequences may be cut where memory runs out"),
     "wait": marked("waits for the GPU"),
     "thorough": marked("measures however long it takes"),
@@ -64,6 +65,7 @@ class Renderer:
         )
         self._environment.globals.update(
             _=translate,
+            format_text=format_text,
             send=self._send,
             size=size,
             integer=integer,

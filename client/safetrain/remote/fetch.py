@@ -92,8 +92,9 @@ def _bring(daemon: Daemon, job: int, file: JobFile, path: Path) -> None:
 def _append(daemon: Daemon, request: GetRequest, file: JobFile, partial: Path) -> None:
     with partial.open("ab") as target:
         for chunk in daemon.stream(daemon.files.Get, request):
-            if target.tell() + len(chunk.data) > file.size:
-                raise Broken("host.too_much", host=daemon.host)
+            if target.tell() + len(chunk.data) > file.size:  # of another version, or a flood
+                partial.unlink()
+                raise Broken("files.changed", name=file.name)
             target.write(chunk.data)
         target.flush()
         os.fsync(target.fileno())

@@ -68,6 +68,7 @@ class Tunnel:
         self._folder = private(runtime_folder(), parents=True)
         self.control = self._folder / f"ssh-{digest}"
         self.home = Home(private(self._folder / digest))
+        self._kept_folder = self.home.root / "folder"  # what `folder` returns, since it was opened
 
     def ensure(self, *, autostart: bool) -> None:
         """Return once the socket here is connected, opening the tunnel where it is not.
@@ -91,12 +92,22 @@ class Tunnel:
                 return
             for _ in range(_ATTEMPTS):
                 endpoint = self.endpoint(autostart=autostart)
+                self._kept_folder.write_text(endpoint.folder, encoding="utf-8")
                 done = self._forward(endpoint)
                 if done.returncode == 0 and wait(self.home, FORWARD_SECONDS) and self._speaks():
                     return
                 # A connection that is just being lost took it: the next attempt makes a new one.
                 self._ssh("-O", "exit", self.host.destination)
             raise self._unreachable(done.stderr)
+
+    def folder(self, *, autostart: bool) -> str:
+        """Return the user's home folder on the host. Raises what `endpoint` raises.
+
+        As told when the tunnel was opened: to ask again takes a Python's start there.
+        """
+        with contextlib.suppress(OSError, UnicodeError):
+            return self._kept_folder.read_text(encoding="utf-8")
+        return self.endpoint(autostart=autostart).folder
 
     def _speaks(self) -> bool:
         """Whether a daemon is at the other end, which ssh's own end here does not tell.

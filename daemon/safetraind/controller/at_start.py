@@ -16,8 +16,9 @@ from safetraind.controller.worker_exit import ineffective_fallbacks
 from safetraind.scheduler.state import Job
 from safetraind.storage import documents, event_file, restore
 from safetraind.storage.job_store import JobStore
-from safetraind.storage.rebuilt_record import is_ahead, rebuild
+from safetraind.storage.rebuilt_record import is_ahead, rebuild, run_numbers
 from safetraind.storage.record import Record
+from safetraind.storage.run_folder import set_odd_aside
 
 _BEGUN = (JobState.RUNNING, JobState.INTERRUPTED)
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Found:
 
 def found(home: Home, store: JobStore, progress: JobProgress) -> Iterator[Found]:
     """Yield each job, after adding those that the database has lost."""
+    for number in run_numbers(home.root / "runs"):
+        set_odd_aside(home.run(number).root)
     restore.add_lost(store, home)
     for record in store.all():
         try:

@@ -30,15 +30,15 @@ def end_to_blame(notes: Sequence[KeeperNote | None]) -> tuple[int, KeeperNote | 
     """Return the rank whose end ended the others, and its keeper's note, if there is one. Pure.
 
     Of the notes of all ranks, it is the first one that ended in trouble of its own; else the one
-    for which another was ended; else the one without a note, whose keeper was killed as well.
+    for which another was ended; else the one without a note, whose keeper was killed as well; else
+    the first that lost the connection.
     """
     known = [(note.ended, rank, note) for rank, note in enumerate(notes) if note is not None]
     own = [(ended, rank) for ended, rank, note in known if _by_itself(note)]
     peers = [(ended, note.peer) for ended, _, note in known if note.peer >= 0]
-    if own or peers:
-        rank = min(own or peers)[1]
-    else:
-        rank = next((rank for rank, note in enumerate(notes) if note is None), 0)
+    silent = [(0.0, rank) for rank, note in enumerate(notes) if note is None]
+    left = [(ended, rank) for ended, rank, note in known if note.code == EXIT_RANK]
+    rank = min(own or peers or silent or left or [(0.0, 0)])[1]
     return rank, notes[rank]
 
 

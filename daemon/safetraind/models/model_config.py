@@ -18,6 +18,7 @@ from typing import Any
 
 from safetrain_shared.findings import Finding
 from safetraind.models.weight_files import missing_weights
+from safetraind.storage.durable import read_file
 
 _MAX_HEADER = 100 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
@@ -136,9 +137,7 @@ def read_model(name: str, folder: Path | None) -> ModelFacts:
     if folder is None:
         return ModelFacts(name)
     try:
-        config = _object(
-            json.loads((folder / "config.json").read_text(encoding="utf-8")), "config.json"
-        )
+        config = _object(json.loads(read_file(folder / "config.json").decode()), "config.json")
         missing = tuple(_missing(folder))
         tensors = {} if missing else _tensors(folder)
         return _facts(name, folder, config, missing, tensors)
@@ -361,7 +360,7 @@ def _licence(folder: Path, config: Mapping[str, Any]) -> str:
         return str(config["license"])
     for name in ("README.md", "LICENSE", "LICENSE.txt"):
         try:
-            head = (folder / name).read_text(encoding="utf-8", errors="replace")[:4096]
+            head = read_file(folder / name).decode(errors="replace")[:4096]
         except OSError:
             continue
         if name != "README.md":

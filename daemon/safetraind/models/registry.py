@@ -25,6 +25,7 @@ from safetraind.host.awake import stay_awake
 from safetraind.models.packaged import KNOWN, Known, convert, download, unpack
 from safetraind.models.weight_files import missing_weights
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
+from safetraind.storage.durable import read_file
 from safetraind.storage.manifest import damaged_files, read_manifest
 from safetraind.worker_messages.role import WorkerProgress
 
@@ -164,7 +165,7 @@ def hub_snapshot(repository: str) -> Path | None:
     """
     folder = _hub_cache() / f"models--{repository.replace('/', '--')}"
     try:
-        revision = (folder / "refs" / "main").read_text(encoding="ascii").strip()
+        revision = read_file(folder / "refs" / "main").decode("ascii").strip()
     except (OSError, ValueError):
         return None
     snapshot = folder / "snapshots" / revision

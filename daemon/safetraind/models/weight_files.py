@@ -13,6 +13,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from safetraind.storage.durable import read_file
+
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 _MAX_HEADER = 100 << 20
@@ -39,7 +41,7 @@ def missing_weights(folder: Path) -> list[str]:
 def _indexed(folder: Path) -> dict[str, str]:
     """Return parameter → file from the index; empty without a valid index."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = json.loads(read_file(folder / INDEX).decode())
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     weights = index.get("weight_map") if isinstance(index, dict) else None

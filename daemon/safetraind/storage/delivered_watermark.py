@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from safetrain_shared.paths import Home
+from safetraind.storage.durable import read_file
 
 _DIGITS = 20
 # Of a `seq`: far beyond any training, and far from where 64 bits end.
@@ -33,7 +34,7 @@ class DeliveredWatermark:
     def _read(self, job_id: int) -> int:
         """Return the number in the file; 0 where it is missing or was never written."""
         try:
-            seq = int(self._home.run(job_id).delivered.read_text(encoding="ascii")[: 2 * _DIGITS])
+            seq = int(read_file(self._home.run(job_id).delivered)[: 2 * _DIGITS].decode("ascii"))
         except (OSError, ValueError):
             return 0
         return seq if 0 <= seq < MOST_SEQ else 0

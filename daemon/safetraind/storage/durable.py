@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -71,15 +72,24 @@ def read_json(path: Path) -> Any:
     deeper than Python's parser goes.
     """
     try:
-        # A FIFO would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
-                return None
-            return json.loads(file.read().decode())
+        return json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file of at most `MOST_JSON_BYTES`.
+
+    Raises OSError for anything else: a FIFO would wait for a writer, and a device never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
+        os.close(descriptor)
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise OSError(number, os.strerror(number), str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 def read_object(path: Path) -> dict[str, Any]:

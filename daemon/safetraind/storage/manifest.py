@@ -71,8 +71,8 @@ def sha256(file: Path) -> str:
 
 def _matches(file: Path, facts: Mapping[str, Any], hashes: bool) -> bool:
     try:
-        if file.stat().st_size != facts["bytes"]:
+        if not file.is_file() or file.stat().st_size != facts["bytes"]:
             return False
         return not hashes or sha256(file) == facts["sha256"]
-    except OSError:
+    except (OSError, TypeError, KeyError, ValueError):  # the facts may be nonsense
         return False

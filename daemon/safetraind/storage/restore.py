@@ -18,6 +18,7 @@ from safetrain_shared.errors import SafetrainError
 from safetrain_shared.paths import Home
 from safetraind.storage.job_store import JobStore
 from safetraind.storage.rebuilt_record import rebuild, run_numbers
+from safetraind.storage.run_folder import set_odd_aside
 
 log = logging.getLogger(__name__)
 _DAY = 24 * 3600.0
@@ -85,6 +86,8 @@ def restore(home: Home) -> Restored:
     from the run folders are added, and take precedence. Raises OSError, NoRoom, and Incompatible
     for a database of a newer version.
     """
+    for number in run_numbers(home.root / "runs"):
+        set_odd_aside(home.run(number).root)
     try:
         store = JobStore(home.database)
         store.all()

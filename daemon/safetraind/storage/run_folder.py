@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -44,7 +49,8 @@ class KeeperNote:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """`heartbeat.json` of one of several ranks, replaced before and after each sum over them.
+    """`heartbeat.json` of one of several ranks, replaced before and after each sum over them, and
+    every two seconds while it computes.
 
     `state`: `computing`, `waiting` (for the others), `ended`, or a phase of the worker. `time`:
     seconds of the machine's monotonic clock; `patience`: how long to wait for the next beat.
@@ -62,3 +68,29 @@ class Beat:
     wait_seconds: float = 0.0
     peak: int = 0
     footprint: int = 0
+
+
+def set_odd_aside(run: Path) -> None:
+    """Rename what is neither a file nor a folder in a run folder, to `NAME.aside-N`.
+
+    Who opens a FIFO or a device may wait for ever, and a link may lead to one, or to itself.
+    """
+    with contextlib.suppress(OSError):
+        for name in list(_odd(run)):
+            number = 1
+            while os.path.lexists(aside := run / f"{name}.aside-{number}"):
+                number += 1
+            (run / name).rename(aside)
+
+
+def _odd(run: Path) -> Iterator[str]:
+    with os.scandir(run) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) or ".aside-" in entry.name:
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except OSError:  # a link that leads nowhere
+                mode = 0
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISSOCK(mode)):
+                yield entry.name

@@ -27,6 +27,15 @@ SENTENCES: dict[str, str] = {
         "The configuration says train: false, which is passed over: this is a training."
     ),
     "config.group": _("{name} cannot be {value}: it is a group of names with values below it."),
+    "config.foreign": _(
+        "{name} in the configuration is no key of safetrain or mlx-lm; here it is {ours}. Rename "
+        "it, or take it out."
+    ),
+    "config.doubled": _("{path} has the key {name} twice. Keep one of them."),
+    "config.rising": _(
+        "lr_schedule.arguments {arguments} is a learning rate that rises, which is not here. Give "
+        "the highest rate, and a warmup."
+    ),
     "config.type": _("{name} cannot be {value}."),
     "config.optimizer": _(
         "The optimizer {name} is not here; safetrain trains with AdamW. In the configuration, "

@@ -20,6 +20,10 @@ SENTENCES: dict[str, str] = {
         "{path} may not be read and written by you; a command under sudo may have made it. Take it "
         'back with: sudo chown "$(id -un)" {path} && chmod u+rw {path}'
     ),
+    "home.odd_file": _(
+        "{path} is neither a file nor a folder, and stands where safetrain keeps a file of its "
+        "own. Move it away, then start again."
+    ),
     "daemon.running": _("A safetraind (pid {pid}) already serves {home}; it goes on untouched."),
     "daemon.unreachable": _("No safetraind answers at {socket}. Start one with: safetraind start"),
     "daemon.not_installed": _(

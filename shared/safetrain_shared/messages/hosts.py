@@ -43,6 +43,9 @@ SENTENCES: dict[str, str] = {
         "--fetch brings results from another machine. Name one with --host, or leave it out: here "
         "they are in the output folder anyway."
     ),
+    "host.folder_here": _(
+        "{path} is a folder of this machine, and the training is on another. Name a file."
+    ),
     "host.folder_empty": _("{path} has no files that could be sent to {host}."),
     "files.offer": _(
         "The file {name} cannot be sent: its name is hidden or not printable, or it has more than "

@@ -213,6 +213,11 @@ SENTENCES: dict[str, str] = {
         "This model's chat template does not take these turns: system first, then user and "
         "assistant in alternation."
     ),
+    "ask.template_slow": _(
+        "This model's chat template was still running after {seconds:int} seconds, so it cannot be "
+        "asked."
+    ),
+    "ask.too_large": _("The model in {path} does not fit in this machine's memory."),
     "ask.worker_ended": _("The model was unloaded before it could answer; ask again."),
     "ask.failed": _("The model could not answer ({reason})."),
 }

@@ -23,9 +23,11 @@ from safetraind.worker.data.thinking import GIVEN, template_options, with_thinki
 from safetraind.worker.inference.context_limit import PREFILL_TOKENS
 from safetraind.worker.inference.prompt_cache import Conversation
 from safetraind.worker.inference.stop_texts import StopTexts
+from safetraind.worker.time_limit import TimeLimitReached, time_limit
 
 _ROLES = ("system", "user", "assistant")
 _LONGEST_KEEP_ALIVE = 1e9  # seconds
+_TEMPLATE_SECONDS = 5.0  # it takes milliseconds; one that takes so long may never end
 
 
 def question_from_json(data: Any) -> Question:
@@ -67,7 +69,11 @@ def encode_prompt(
     if not tokenizer.has_chat_template:
         return list(tokenizer.encode("\n".join(message["content"] for message in messages)))
     try:
-        return _templated(tokenizer, messages, thinking)
+        with time_limit(_TEMPLATE_SECONDS):
+            return _templated(tokenizer, messages, thinking)
+    except TimeLimitReached as error:
+        seconds = round(_TEMPLATE_SECONDS)
+        raise InvalidInput("ask.template_slow", seconds=seconds) from error
     except TemplateError as error:
         if messages[0]["role"] == "system" and len(messages) > 1:
             return encode_prompt(tokenizer, _system_folded(messages), thinking)

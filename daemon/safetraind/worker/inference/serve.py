@@ -6,14 +6,16 @@ whether to trust the model's code, and how long to keep the model loaded after i
 
 from __future__ import annotations
 
+import resource
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
-from safetrain_shared.errors import SafetrainError, error_to_dict
+from safetrain_shared.errors import Blocked, SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.questions import AnswerReply, AnswerSource
 from safetraind import host
@@ -31,6 +33,7 @@ from safetraind.worker.loading import (
     item_bytes,
     load,
 )
+from safetraind.worker.time_limit import TimeLimitReached, broken_off
 from safetraind.worker_messages.serve_messages import ServeRequest
 
 FIRST_SECONDS = 30.0
@@ -106,9 +109,13 @@ class Server:
         try:
             if model != self._model:
                 asker.send(AnswerReply(waiting="loading"))
-                self._load(model, question.trust_remote_code)
+                most = host.gather().memory_usable
+                with broken_off(lambda: self._stopping or asker.gone or _is_over(most, model)):
+                    self._load(model, question.trust_remote_code)
             if not question.base:
                 self._set_adapter(adapter)
+        except TimeLimitReached:  # nobody waits for it any more
+            return
         except SafetrainError as error:
             asker.send(AnswerReply(error=error_to_dict(error)))
             return
@@ -154,6 +161,18 @@ class Server:
         self._adapter = _NO_ADAPTER
         if folder:
             self._adapter = _attached(self._loaded, Path(folder))
+
+
+def _is_over(most: int, model: str) -> bool:
+    """Raise Blocked once this process has taken `most` bytes; else return False.
+
+    A folder may claim a thousand million layers, which are made one by one.
+    """
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    taken *= 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    if 0 < most < taken:
+        raise Blocked("ask.too_large", path=model)
+    return False
 
 
 def _attached(loaded: LoadedModel, folder: Path) -> Attached:

@@ -63,10 +63,10 @@ def follow(job: Task, sink: EventSink, ranks: Ranks) -> Outcome:
     total_steps = settings.total_steps(batches.steps_per_epoch)
 
     ranks.measure(stepper.model.trainable_parameters())
-    sink.phase("training")
     try:
         with Guard(job.plan, sink) as guard:
             while progress.step < total_steps and not (sink.intent() or guard.before_step()):
+                sink.phase("training")
                 epoch, place = divmod(progress.step, batches.steps_per_epoch)
                 rate = learning_rate(settings, progress.step, total_steps)
                 done = stepper.step(batches.window(epoch, place), progress.step, rate)

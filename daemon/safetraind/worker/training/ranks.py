@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from safetrain_shared.errors import Broken
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.heartbeat import Heartbeat
+from safetraind.worker.training.outcome import is_out_of_memory
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 
@@ -115,7 +116,7 @@ class Ranks:
         """
         vector = self._zeros(parameters)
         seconds = []
-        self._heartbeat.phase("joining")
+        self._heartbeat.waiting(0)
         for _ in range(_MEASURED_SUMS):
             began = time.perf_counter()
             self._all_sum(vector)
@@ -154,13 +155,15 @@ class Ranks:
             total = mx.distributed.all_sum(vector, group=self._group, stream=mx.cpu)
             mx.eval(total)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise RankLost(str(error)) from error
         return total
 
 
 def joined(heartbeat: Heartbeat) -> Ranks:
     """Return the ranks of this training, once all of them are there. Raises RankLost."""
-    heartbeat.phase("joining")
+    heartbeat.joining()
     try:
         return Ranks(mx.distributed.init(strict=True, backend="ring"), heartbeat)
     except (RuntimeError, ValueError) as error:

@@ -131,8 +131,7 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
     settings = job.plan.settings
     stepper, records, progress = run.stepper, run.records, run.progress
     batches, validation, total_steps = run.batches, run.validation, run.total_steps
-    # A short run is logged more often, or a progress bar would stand still.
-    log_steps = max(1, min(settings.log_steps, total_steps // _LEAST_LOGGED))
+    log_steps = logged_every(settings.log_steps, total_steps)
     throughput = Throughput()
     segment = Segment(settings.segment_minutes, progress.step)
 
@@ -173,6 +172,13 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
 
         questions.answer(progress.step)
     return Outcome("succeeded")
+
+
+def logged_every(log_steps: int, total_steps: int) -> int:
+    """Return after how many steps each is logged. A short run is logged more often than asked, or a
+    progress bar would stand still.
+    """
+    return max(1, min(log_steps, total_steps // _LEAST_LOGGED))
 
 
 def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outcome | None:
