@@ -159,13 +159,13 @@ bench-prepare: .venv/developing ## 1 GB prepared, against a bare loop; 1,000 see
 bench-queue: .venv/developing ## what listing jobs costs with 1,000 waiting and 5,000 ended
 	$(BIN)/python -m benchmarks.bench_queue
 
-bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-up simulated over real links
-	$(DEMO) $(BIN)/safetrain models add demo
-	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
-
 bench-page: .venv/developing ## how soon the page stands with 5,000 jobs, and what it costs a training
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	$(BIN)/python -m benchmarks.bench_page
+
+bench-ranks: .venv/developing ## what a step of several ranks sends; the speed-up simulated over real links
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_ranks
 
 bench-settings: .venv/developing ## do the recommended settings learn as much as the best of a grid
 	$(BIN)/python -m benchmarks.bench_settings

@@ -27,7 +27,6 @@ SAFETRAIN = str(Path(sys.executable).with_name("safetrain"))
 COLUMNS, ROWS = 92, 26
 WINDOW = {"width": 1100, "height": 800}
 PHONE = {"width": 390, "height": 844}
-QUESTION = "Qual foi a melhor classificação do Farense?"
 TMUX = ("tmux", "-L", f"safetrain-pictures-{os.getpid()}")
 
 
@@ -79,13 +78,11 @@ def after(lang: str) -> None:
         _job(page, url)
         page.locator(".verdict summary").click()
         page.locator("#won-lost li").first.wait_for()
-        page.locator("#both-question").fill(QUESTION)
-        page.locator("#adapter-state", has_text="tokens/s").wait_for(timeout=300_000)
         _at_both_widths(page, "after", lang, ".verdict")
 
 
 def begin(lang: str) -> None:
-    """Write Begin with the sample data and the demo model at both widths, as PNG."""
+    """Write Begin with the sample data and the demo model (it is here) at both widths, as PNG."""
     with _page() as page, _served(lang) as url:
         page.goto(url)
         page.wait_for_url("**/")
@@ -93,9 +90,7 @@ def begin(lang: str) -> None:
         page.locator("input[value=demo]").check()
         page.locator(".point button.plain").click()
         page.locator("#samples mark").first.wait_for(timeout=120_000)
-        page.locator("#step-check ~ button").click()
-        page.locator("#start button").wait_for(timeout=400_000)
-        _at_both_widths(page, "begin", lang, "#samples", height=1500)
+        _at_both_widths(page, "begin", lang, "#step-data")
 
 
 def _job(page: Page, url: str) -> None:
@@ -104,10 +99,10 @@ def _job(page: Page, url: str) -> None:
     page.wait_for_timeout(1500)  # one round of live figures
 
 
-def _at_both_widths(page: Page, name: str, lang: str, top: str = "", height: int = 0) -> None:
+def _at_both_widths(page: Page, name: str, lang: str, top: str = "") -> None:
     """Write a station as `page-NAME-LANG.png` and `page-NAME-phone-LANG.png`, from `top` down."""
     for suffix, size in (("", WINDOW), ("-phone", PHONE)):
-        page.set_viewport_size({**size, "height": height or size["height"]})  # type: ignore[typeddict-item]
+        page.set_viewport_size(size)  # type: ignore[arg-type]
         page.wait_for_timeout(500)  # the curves are drawn anew
         place = page.locator(top).first.bounding_box() if top else None
         page.evaluate("y => scrollTo(0, y)", max(0, place["y"] - 16) if place else 0)

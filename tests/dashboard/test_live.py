@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetrain.page.job_feed import ENDED_SHOWN
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
 from safetrain_shared.errors import Busy
@@ -33,7 +34,7 @@ def test_a_training_is_seen_as_it_goes(
     playing.submit(make_spec("two", num_epochs=1))
     seen: dict[str, list[Any]] = {}
     at_the_hold: set[str] = set()  # the two come apart: the worker is let go once both have
-    for name, data in serve().live():
+    for name, data in serve().live(first.id):
         seen.setdefault(name, []).append(data)
         if name == "curves" and len(data["loss"]) == 6:
             at_the_hold.add(name)
@@ -41,14 +42,15 @@ def test_a_training_is_seen_as_it_goes(
             at_the_hold.add(name)
         if at_the_hold == {"curves", "job"}:
             let_go(tmp_path / "one")
-        if name == "heading" and 'data-state="succeeded"' in data:
+        if name == "log" and "<span>succeeded</span>" in data:
             break
-    own = [text for text in seen["job"] if f"/jobs/{first.id}/" in text]
-    shares = [int(share) for text in own for share in re.findall(r'max="100" value="(\d+)"', text)]
+    shares = [
+        int(share) for text in seen["job"] for share in re.findall(r'max="100" value="(\d+)"', text)
+    ]
     assert shares == sorted(shares) and 60 in shares
     assert any("queued" in text for text in seen["queue"])
     assert 6 in [len(c["loss"]) for c in seen["curves"]]
-    assert any("checkpoint" in text for text in seen["log"])
+    assert "checkpoint" in seen["log"][-1]
 
 
 def test_nothing_is_lost_and_nothing_comes_twice_when_the_daemon_is_killed(
@@ -151,6 +153,17 @@ def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> No
     spec = scripted.jobs[0].spec
     assert (request.path, request.model) == (spec.train, spec.model)
     assert page.get("/jobs/9/samples", Cookie=page.cookie())[0] == 404
+
+
+def test_only_the_jobs_that_are_shown_are_asked_for(scripted: FakeDaemon, serve: Serve) -> None:
+    scripted.jobs = [job(n, JobState.SUCCEEDED, name=f"run {n}") for n in range(1, 80)]
+    page = serve()
+    until(page, "queue", bool)
+    older = page.get("/jobs/older?shown=30", Cookie=page.cookie())[2]
+    shown = [int(number) for number in re.findall(r'href="/jobs/(\d+)"', older)]
+    assert len(shown) == ENDED_SHOWN and shown == sorted(shown, reverse=True)
+    asked = [r for r in scripted.requests if type(r).__name__ == "ListJobsRequest"]
+    assert {(r.ended_limit, r.page_size) for r in asked} == {(ENDED_SHOWN, 0), (60, 100)}
 
 
 def test_a_place_in_the_queue_is_given_by_moves(scripted: FakeDaemon, serve: Serve) -> None:
