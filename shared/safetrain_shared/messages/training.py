@@ -214,8 +214,7 @@ SENTENCES: dict[str, str] = {
         "assistant in alternation."
     ),
     "ask.template_slow": _(
-        "This model's chat template was still running after {seconds:int} seconds, so it cannot be "
-        "asked."
+        "This model's chat template was still running after {seconds:int} s, so it cannot be asked."
     ),
     "ask.too_large": _("The model in {path} does not fit in this machine's memory."),
     "ask.worker_ended": _("The model was unloaded before it could answer; ask again."),
