@@ -57,6 +57,8 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
         "request", lambda r: wrong.append(r.url) if f"//{served.host}/" not in r.url else None
     )
     opened.goto(served.url)
+    language = opened.get_by_role("button", name="PT", exact=True)
+    expect(language).to_have_attribute("data-htmx-powered", "true")  # its scripts have run
     yield opened
     context.close()
     assert wrong == []
