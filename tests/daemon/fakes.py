@@ -11,7 +11,8 @@ worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
 machine, `PLAY_DEVICE` what its workers compute on, `PLAY_PYTHON` which interpreter runs them,
 `PLAY_BREAK` what raises an error that nobody foresaw the first time it is called,
-`PLAY_READ_SECONDS` how long a read in a client's folder may take.
+`PLAY_READ_SECONDS` how long a read in a client's folder may take, `PLAY_DEAD` a folder of which
+nothing can be read, as of a mount whose server is gone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +247,16 @@ def break_once(name: str) -> None:
     setattr(owner, attribute, once)
 
 
+def hang_below(folder: str) -> None:
+    """Let whoever opens a file below `folder` wait for ever."""
+
+    def hang(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[0], str) and args[0].startswith(f"{folder}/"):
+            threading.Event().wait()
+
+    sys.addaudithook(hang)
+
+
 def be_another(facts: dict[str, Any]) -> None:
     from safetraind import host
 
@@ -264,6 +276,8 @@ if __name__ == "__main__":
         from safetraind.storage import bounded_read
 
         bounded_read.READ_SECONDS = float(os.environ["PLAY_READ_SECONDS"])
+    if "PLAY_DEAD" in os.environ:
+        hang_below(os.environ["PLAY_DEAD"])
     if "PLAY_BREAK" in os.environ:
         break_once(os.environ["PLAY_BREAK"])
     if "PLAY_RUNTIME" in os.environ:

@@ -1,9 +1,8 @@
-"""Reads that hang, as on a mount whose server is gone: a FIFO that nobody writes stands for it."""
+"""Reads that hang, as on a mount whose server is gone."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,8 +22,9 @@ _SUBMITS = 7  # more than the threads that asyncio would have had for them
 
 
 @pytest.fixture
-def impatient(home: Path) -> Iterator[DaemonProcess]:
-    process = DaemonProcess(home, PLAY, {"PLAY_READ_SECONDS": "1.5"})
+def impatient(home: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
+    play = {"PLAY_READ_SECONDS": "1.5", "PLAY_DEAD": str(tmp_path / "dead")}
+    process = DaemonProcess(home, PLAY, play)
     try:
         yield process.start()
     finally:
@@ -38,7 +38,6 @@ def test_submits_of_a_model_on_a_dead_mount_end_with_a_sentence_and_stop_returns
     dead.mkdir()
     for name in ("config.json", "tokenizer_config.json"):
         (dead / name).write_text("{}")
-    os.mkfifo(dead / "model.safetensors.index.json")
     for number in range(_SUBMITS):
         with pytest.raises(grpc.RpcError) as caught:
             impatient.submit(replace(make_spec(f"out{number}"), model=str(dead)))
