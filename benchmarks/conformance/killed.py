@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
-from safetraind.worker.training import train
+from safetraind.worker.training import prepare, train
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 
@@ -30,5 +30,5 @@ def _killed_after(step: int) -> type[Stepper]:
 
 
 if __name__ == "__main__":
-    with mock.patch.object(train, "Stepper", _killed_after(int(sys.argv[2]))):
+    with mock.patch.object(prepare, "Stepper", _killed_after(int(sys.argv[2]))):
         sys.exit(train.main(sys.argv[1:2]))

@@ -25,7 +25,7 @@ from safetraind.storage import documents, event_file
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
 from safetraind.storage.run_folder import Launch
-from safetraind.worker.training import task, train
+from safetraind.worker.training import prepare, task, train
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.step import Stepped, Stepper
@@ -60,7 +60,7 @@ class Ours:
 
 def _train_here(run: RunFolder, report: Report) -> None:
     handler = signal.getsignal(signal.SIGTERM)  # the worker takes it over; it has no process
-    with mock.patch.object(train, "Stepper", _watching(report)):
+    with mock.patch.object(prepare, "Stepper", _watching(report)):
         outcome = train.train(task.read(run), EventSink(run, Launch()))
     signal.signal(signal.SIGTERM, handler)
     assert outcome.outcome in ("succeeded", "failed"), outcome

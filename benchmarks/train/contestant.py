@@ -32,7 +32,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
-from safetraind.worker.training import batches, task, train
+from safetraind.worker.training import batches, prepare, task, train
 from safetraind.worker.training.batches import Batch, batch
 from safetraind.worker.training.dataset import Samples
 from safetraind.worker.training.event_sink import EventSink
@@ -124,7 +124,7 @@ def _train_ours(
     longest = max(len(line["text"].split()) for line in lines) + 1  # a token a word, and the end
     chosen = chosen.with_overrides({"max_seq_length": longest, "packing": name == PACKED})
     run = run_folder(folder, Material(model, lines, lines[:1]), to_plain(chosen))
-    with mock.patch.object(train, "Batches", Picked):
+    with mock.patch.object(prepare, "Batches", Picked):
         train.train(task.read(run), InTurn(run, Launch()))
 
 

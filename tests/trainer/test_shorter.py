@@ -15,7 +15,7 @@ from safetrain_shared.events import StepDone
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage.run_folder import Launch
 from safetraind.worker.data.encode_chat import Encoded
-from safetraind.worker.training import task, train
+from safetraind.worker.training import prepare, task, train
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
 from safetraind.worker.training.dataset import Samples, write
 from safetraind.worker.training.event_sink import EventSink
@@ -121,7 +121,7 @@ def trained(run: Run, monkeypatch: pytest.MonkeyPatch, until: int = 0) -> dict[i
             seen[number] = [n for part in window for n in part.samples]
             return super().step(window, number, learning_rate)
 
-    monkeypatch.setattr(train, "Stepper", Watching)
+    monkeypatch.setattr(prepare, "Stepper", Watching)
     try:
         train.train(task.read(run.folder), EventSink(run.folder, Launch()))
     except Killed:
