@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from safetrain.page import page_json
+from safetrain.page import job_texts
 from safetrain.views import charts
 from safetrain.views.curves import Curves, curves_of
 from safetrain_shared import events, i18n
@@ -103,4 +103,4 @@ def test_a_budget_far_above_the_memory_in_use_does_not_flatten_its_curve() -> No
     chart = charts.memory(dataclasses.replace(curves, plan=far))
     assert chart.limit is None
     assert "64.0 GiB" in chart.title and "64.0 GiB" in chart.caption
-    assert page_json.curves(dataclasses.replace(history(runs.eventful()), plan=far))["budget"] == 0
+    assert job_texts.curves(dataclasses.replace(history(runs.eventful()), plan=far))["budget"] == 0

@@ -81,6 +81,10 @@ def test_tokens_beyond_the_embedding_are_refused(tmp_path: Path) -> None:
     assert failures(tmp_path, folder, train) == {"data.token_beyond"}
 
 
+# The sandbox ends a loop beyond 100,000 rounds, not one inside another.
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("limit", "reached"), [(Limit(60.0, memory=1 << 20), "memory"), (Limit(0.0), "time")]
 )
@@ -94,7 +98,8 @@ def test_a_worker_ends_at_its_limit(
     monkeypatch.setattr(ephemeral, "LIMITS", {"inspect": limit})
     train, valid = make_chat_data(tmp_path / "data")
     home = Home(private(tmp_path / "home"))
-    request = InspectRequest(train=str(train), valid=str(valid), model=str(model))
+    endless = with_tokenizer_config(model, tmp_path / "m", chat_template=ENDLESS)
+    request = InspectRequest(train=str(train), valid=str(valid), model=str(endless))
     launched = EphemeralWorkers(home, Supervisor(home)).run_worker(INSPECT, request, lease=False)
     ended = asyncio.run(launched)
     assert (ended.limit, ended.result) == (reached, None)
