@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> int:
     _keep_locks()
     _offer_itself()
     transformers_index.keep_on_disk()
+    _allow_few_open_files()
     role: int = importlib.import_module(ROLES[sys.argv[1]]).main(sys.argv[2:])
     return role
 
@@ -45,6 +47,24 @@ def _keep_locks() -> None:
     for name in ("SAFETRAIN_RUN_FD", "SAFETRAIN_LEASE_FD", "SAFETRAIN_OUTPUT_FD"):
         if name in os.environ:
             os.set_inheritable(int(os.environ[name]), False)
+
+
+def _allow_few_open_files() -> None:
+    """Keep a limit that this process may not have from being an error.
+
+    mlx-lm sets the limit of open files to 2,048 of at most 4,096 when it is imported, and cannot be
+    imported where the hard limit is lower.
+    """
+    real = resource.setrlimit
+
+    def within(kind: int, limits: tuple[int, int]) -> None:
+        try:
+            real(kind, limits)
+        except ValueError:
+            hard = resource.getrlimit(kind)[1]
+            real(kind, (min(limits[0], hard), hard))
+
+    resource.setrlimit = within
 
 
 def _offer_itself() -> None:
