@@ -1,6 +1,6 @@
 """transformers' index of its own modules, kept on disk: it reads 3,000 files for it at each import.
 
-With it a worker starts in 0.45 s of processor time where it takes 0.98 s (transformers 5.24, two
+With it mlx-lm is imported in 0.45 s of processor time, without it in 0.98 s (transformers 5.24, two
 cores of a server). What is kept is what transformers computed, in Python's own form for `.pyc`
 files, below a digest; where anything is in doubt it computes the index itself, as always.
 """
