@@ -18,7 +18,7 @@ from safetrain.remote.host_list import Host
 from safetrain.remote.tunnel import Tunnel
 from safetrain.remote.upload import send
 from safetrain_shared.errors import Unreachable
-from tests.remote.studio import SSHD, Studio, running
+from tests.remote.studio import Studio, running
 
 _USERADD = shutil.which("useradd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -39,8 +39,6 @@ def guest() -> Iterator[str]:
 @pytest.fixture
 def shared(guest: str) -> Iterator[Studio]:
     """A studio in a folder that everybody may enter, which is `guest` to ssh for the other user."""
-    if SSHD is None:
-        pytest.skip("no sshd here; scripts/sshd.sh installs it where that needs no password")
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         with running(Path(name)) as studio:

@@ -20,7 +20,7 @@ from safetrain import inputs
 from safetrain.follower import events_so_far
 from safetrain.page.begin_form import place_of
 from safetrain.page.daemon_stream import events
-from safetrain.page.forms import checked, fields, job_number
+from safetrain.page.forms import checked, fields, job_id
 from safetrain.page.jobs import question
 from safetrain.page.render import piece
 from safetrain.page.site import Site
@@ -69,7 +69,7 @@ class After:
 
     async def answers(self, request: Request) -> Response:
         """Return the questions that were won and those that were lost."""
-        found = await self._evaluation(_id(request))
+        found = await self._evaluation(job_id(request))
         scored = [(one["adapter_score"] - one["base_score"], one) for one in found["answers"]]
         kinds = [
             ("won", _("Won"), [one for gain, one in scored if gain > 0]),
@@ -91,7 +91,7 @@ class After:
     async def both(self, request: Request) -> Response:
         """Ask base and adapter the same and stream both answers."""
         text = question((await fields(request)).get("question", ""))
-        return self._site.streamed(self._both(text, _id(request)))
+        return self._site.streamed(self._both(text, job_id(request)))
 
     async def _both(self, text: str, job: int) -> AsyncIterator[str]:
         sides = ("base", "adapter")
@@ -115,11 +115,11 @@ class After:
         name = (await fields(request)).get("checkpoint", "")
         evaluations = self._site.daemon.evaluations
         done = await self._site.call(
-            evaluations.Promote, PromoteRequest(job_id=_id(request), checkpoint=name), again=True
+            evaluations.Promote, PromoteRequest(job_id=job_id(request), checkpoint=name), again=True
         )
         text = _("{checkpoint} now answers, and is exported.").format(checkpoint=done.checkpoint)
         shown: dict[str, Any] = {
-            "job": _id(request),
+            "job": job_id(request),
             "text": text,
             "before": done.before or "best-loss",
         }
@@ -129,7 +129,7 @@ class After:
 
     async def evaluate(self, request: Request) -> Response:
         """Ask the held-out questions now, as a job of its own, and stream how far it is."""
-        return self._site.streamed(self._evaluated(_id(request)))
+        return self._site.streamed(self._evaluated(job_id(request)))
 
     async def _evaluated(self, job: int) -> AsyncIterator[str]:
         wanted = EvaluateRequest(job_id=job)
@@ -180,7 +180,7 @@ class After:
         found = await fields(request)
         kind = found.get("gguf_type", "")
         wanted = ExportRequest(
-            job_id=_id(request),
+            job_id=job_id(request),
             output=inputs.absolute(found.get("output", "").strip()),
             gguf=bool(kind),
             gguf_type=kind if kind in GGUF_TYPES else "",
@@ -202,18 +202,14 @@ class After:
         """Bring the results from the other machine."""
         from safetrain.remote.fetch import fetch
 
-        job, folder = _id(request), Path.cwd() / f"job-{_id(request)}"
+        job, folder = job_id(request), Path.cwd() / f"job-{job_id(request)}"
         await asyncio.to_thread(fetch, self._site.daemon, job, folder)
         text = _("The results are in {folder}.").format(folder=short_path(str(folder)))
         return HTMLResponse(self._render.piece("fetched", "told.html", text=text))
 
     async def _job(self, request: Request) -> Job:
-        job: Job = await self._site.call(self._site.daemon.jobs.Get, JobRequest(id=_id(request)))
+        job: Job = await self._site.call(self._site.daemon.jobs.Get, JobRequest(id=job_id(request)))
         return job
-
-
-def _id(request: Request) -> int:
-    return job_number(request.path_params["id"])
 
 
 def _file(data: bytes, media_type: str, name: str) -> Response:

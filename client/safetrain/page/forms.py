@@ -39,6 +39,11 @@ async def _body(request: Request) -> bytes:
     return body
 
 
+def job_id(request: Request) -> int:
+    """Return the job that the path of a request names. Raises NotFound where it is no number."""
+    return job_number(request.path_params["id"])
+
+
 def job_number(text: str) -> int:
     """Return a job's number. Raises NotFound for what is none."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0

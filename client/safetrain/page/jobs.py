@@ -20,7 +20,7 @@ from starlette.routing import Route
 from safetrain.follower import events_so_far
 from safetrain.page import job_texts
 from safetrain.page.daemon_stream import events
-from safetrain.page.forms import checked, fields, job_number
+from safetrain.page.forms import checked, fields, job_id, job_number
 from safetrain.page.job_feed import compact
 from safetrain.page.live import Tab, job_pieces, messages
 from safetrain.page.render import EVENT_STREAM, piece
@@ -69,7 +69,7 @@ class Jobs:
 
     async def page(self, request: Request) -> Response:
         """Return the page of a job: the one named, else the one at work, next or newest."""
-        wanted = job_number(request.path_params["id"]) if "id" in request.path_params else 0
+        wanted = job_id(request) if "id" in request.path_params else 0
         feed = self._site.feed
         jobs = await asyncio.to_thread(feed.now, wanted)
         chosen = job_texts.pick(jobs, wanted)
@@ -110,18 +110,18 @@ class Jobs:
             return Response(status_code=404)
         jobs = self._site.daemon.jobs
         call = {"pause": jobs.Pause, "resume": jobs.Resume, "cancel": jobs.Cancel}.get(action)
-        await self._site.call(call or jobs.Retry, JobRequest(id=_id(request)))
+        await self._site.call(call or jobs.Retry, JobRequest(id=job_id(request)))
         return self._done()
 
     async def remove(self, request: Request) -> Response:
         """Remove a job that has ended; its files stay."""
         jobs = self._site.daemon.jobs
-        await self._site.call(jobs.Remove, RemoveJobRequest(id=_id(request)))
+        await self._site.call(jobs.Remove, RemoveJobRequest(id=job_id(request)))
         return Response(headers={"HX-Redirect": "/"})
 
     async def place(self, request: Request) -> Response:
         """Give a waiting job its place in the queue, counted from 1."""
-        number, text = _id(request), (await fields(request)).get("place", "")
+        number, text = job_id(request), (await fields(request)).get("place", "")
         place = int(text) if text.isdecimal() and len(text) < 6 else 1
         listed = await asyncio.to_thread(self._site.feed.now)
         queue = sorted((job.queue_position, job.id) for job in listed if job.queue_position)
@@ -169,7 +169,7 @@ class Jobs:
         text = question(found.get("question", ""))
         wanted = AskRequest(
             messages=[Message(role="user", content=text)],
-            job_id=_id(request),
+            job_id=job_id(request),
             base=checked(found, "base"),
         )
         return self._site.streamed(self._answered(text, wanted))
@@ -205,7 +205,7 @@ class Jobs:
         return HTMLResponse(self._render.html("compared.html", runs=compact(runs), any=bool(runs)))
 
     async def _job(self, request: Request) -> Job:
-        job: Job = await self._site.call(self._site.daemon.jobs.Get, JobRequest(id=_id(request)))
+        job: Job = await self._site.call(self._site.daemon.jobs.Get, JobRequest(id=job_id(request)))
         return job
 
     def _done(self) -> Response:
@@ -221,10 +221,6 @@ def question(text: str) -> str:
     if len(text) > QUESTION_CHARACTERS:
         raise InvalidInput("message.too_large", size=len(text), limit=QUESTION_CHARACTERS)
     return text
-
-
-def _id(request: Request) -> int:
-    return job_number(request.path_params["id"])
 
 
 def _end_of(path: str) -> str:
