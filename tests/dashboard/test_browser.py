@@ -18,6 +18,7 @@ from tests.browser import browser
 from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
 from tests.dashboard.conftest import Served
+from tests.harness import wait_for
 
 __all__ = ["browser"]
 
@@ -103,6 +104,15 @@ def test_the_language_changes_at_a_click_and_stays(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "pt")
 
 
+def test_the_button_of_the_language_that_is_spoken_loads_nothing(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("button", name="EN", exact=True).click()
+    page.get_by_role("button", name="PT", exact=True).click()
+    expect(page.locator("html")).to_have_attribute("lang", "pt")
+    assert sum(url.endswith("/language") for url in asked) == 1
+
+
 def test_the_keyboard_reads_a_curve_and_picks_a_job(page: Page) -> None:
     page.locator("#chart-loss .plot").focus()
     page.keyboard.press("Home")
@@ -133,8 +143,8 @@ def test_a_question_is_answered_and_what_the_model_says_stays_text(
 def test_it_fits_a_phone_and_a_desktop(page: Page) -> None:
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
-        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert beyond <= 0, width
+        # The charts are drawn anew after the width has changed.
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
         expect(page.locator("#chart-memory canvas")).to_be_visible()
 
 
@@ -164,10 +174,10 @@ def test_a_job_that_failed_before_its_first_step_has_a_way_on_and_nothing_empty(
         expect(page.locator("#next")).to_contain_text("safetrain diagnose 1")
         for empty in ("#figures", "#curves", ".progress"):
             expect(page.locator(empty)).to_be_hidden()
-        fake.jobs = [job(1, JobState.QUEUED, queue_position=1)]
         page.get_by_role("button", name="Try again").click()
+        wait_for(lambda: any(type(r).__name__ == "JobRequest" and r.id == 1 for r in fake.requests))
+        fake.jobs = [job(1, JobState.QUEUED, queue_position=1)]
         expect(page.get_by_role("button", name="Try again")).to_be_hidden()
-        assert any(type(r).__name__ == "JobRequest" and r.id == 1 for r in fake.requests)
     finally:
         page.close()
         served.end()
