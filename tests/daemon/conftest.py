@@ -30,19 +30,24 @@ def playing(home: Path) -> Iterator[DaemonProcess]:
 @pytest.fixture
 def make_spec(tmp_path: Path) -> MakeSpec:
     """Makes a job for it: `make_spec("out", name="pace=0.1", num_epochs=2)`, ten steps an epoch."""
-    model = tmp_path / "model"
+    return spec_maker(tmp_path)
+
+
+def spec_maker(folder: Path) -> MakeSpec:
+    """Makes jobs whose model, data and output folders lie in `folder`."""
+    model = folder / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
         (model / name).write_text("{}")
     for name in ("train.jsonl", "valid.jsonl"):
-        (tmp_path / name).write_text('{"text": "olá"}\n')
+        (folder / name).write_text('{"text": "olá"}\n')
 
     def make(output: str = "out", *, name: str = "", **settings: Any) -> JobSpec:
         return JobSpec(
             model=str(model),
-            train=str(tmp_path / "train.jsonl"),
-            valid=str(tmp_path / "valid.jsonl"),
-            output=str(tmp_path / output),
+            train=str(folder / "train.jsonl"),
+            valid=str(folder / "valid.jsonl"),
+            output=str(folder / output),
             name=name,
             settings={"save_steps": 5, **settings},
         )

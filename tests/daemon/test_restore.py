@@ -16,10 +16,10 @@ from safetrain_shared.paths import Home
 from safetraind.storage.job_store import JobStore
 from tests.daemon.conftest import MakeSpec
 from tests.daemon.test_faults import command
-from tests.daemon.test_set_aside import all_end, judge, killed
+from tests.daemon.test_set_aside import all_end, judge, killed, place
 from tests.harness import DaemonProcess
 
-__all__ = ["killed"]
+__all__ = ["killed", "place"]
 DATABASE = ("jobs.db", "jobs.db-wal", "jobs.db-shm")
 
 
@@ -44,14 +44,14 @@ def lose_its_end(home: Path) -> None:
 
 @pytest.mark.parametrize("damage", [lose, empty, lose_its_end])
 def test_a_database_that_lost_its_jobs_has_them_again_from_their_folders(
-    killed: DaemonProcess, damage: Callable[[Path], None], tmp_path: Path
+    killed: DaemonProcess, damage: Callable[[Path], None]
 ) -> None:
     damage(killed.home.root)
     jobs = all_end(killed)
     judge(jobs)
     attempts = [job.attempt for job in jobs.values()]
     assert attempts[:2] == [1, 1] and max(attempts) <= 2, "nothing that had ended began anew"
-    assert jobs[2].spec.output == str(tmp_path / "two") and jobs[2].finished > 0
+    assert jobs[2].spec.output == str(killed.home.root.parent / "two") and jobs[2].finished > 0
 
 
 def test_a_damaged_database_names_the_command_that_brings_it_back(

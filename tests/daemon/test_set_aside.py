@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -15,7 +16,7 @@ import pytest
 
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.jobs import FINAL, JobState
-from tests.daemon.conftest import MakeSpec
+from tests.daemon.conftest import PLAY, MakeSpec, spec_maker
 from tests.daemon.fakes import let_go
 from tests.harness import DaemonProcess, wait_for
 
@@ -51,9 +52,37 @@ ROWS = {
 }
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place")
+
+
 @pytest.fixture
-def killed(playing: DaemonProcess, make_spec: MakeSpec) -> DaemonProcess:
-    """Two jobs that have ended, one in training and one that waits; the daemon is dead."""
+def killed(place: Path) -> Iterator[DaemonProcess]:
+    """Two jobs that have ended, one in training and one that waits; the daemon is dead.
+
+    They are made for the first test and put back, to the same paths, for each of the others.
+    """
+    folder, made = place / "folder", place / "made"
+    shutil.rmtree(folder, ignore_errors=True)
+    daemon = DaemonProcess(folder / "home", PLAY)
+    try:
+        if made.exists():
+            shutil.copytree(made, folder)
+        else:
+            folder.mkdir()
+            play_and_kill(daemon, spec_maker(folder))
+            shutil.copytree(folder, made, ignore=sockets)
+        yield daemon
+    finally:
+        daemon.end()
+
+
+def sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_socket()]
+
+
+def play_and_kill(playing: DaemonProcess, make_spec: MakeSpec) -> None:
     playing.start()
     for name in ("one", "two"):
         job = playing.submit(make_spec(name, name="pace=0", num_epochs=1)).job
@@ -69,7 +98,6 @@ def killed(playing: DaemonProcess, make_spec: MakeSpec) -> DaemonProcess:
             process.kill()
     wait_for(lambda: not playing.processes())
     let_go(spec.output)
-    return playing
 
 
 def put(path: Path, content: str | None) -> None:
