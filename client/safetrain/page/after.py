@@ -19,9 +19,9 @@ from starlette.routing import Route
 from safetrain import inputs
 from safetrain.follower import events_so_far
 from safetrain.page.begin_form import place_of
+from safetrain.page.chat import question
 from safetrain.page.daemon_stream import events
 from safetrain.page.forms import checked, fields, job_id
-from safetrain.page.jobs import question
 from safetrain.page.render import piece
 from safetrain.page.site import Site
 from safetrain.report.make_report import make_report
