@@ -1,4 +1,4 @@
-"""The conversation on a job's page: the page itself carries what was said, and nothing is kept here."""
+"""The conversation on a job's page: the page itself carries what was said; nothing is kept here."""
 
 from __future__ import annotations
 
