@@ -179,6 +179,62 @@ def test_a_question_that_is_stopped_is_forgotten_and_none_is_lost_meanwhile(
     assert [[m.content for m in r.messages] for r in asked] == [["Quem?"], ["Onde?"]]
 
 
+# Stands for the browser's own: what is told is kept, and the person agrees when asked.
+NOTIFICATION = """
+window.told = []; window.away = false;
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() { return (this.permission = "granted"); }
+  constructor(text) { window.told.push(text); }
+};
+Object.defineProperty(document, "hidden", { get: () => window.away });
+"""
+
+
+def test_the_browser_tells_whoever_asked_for_it_and_looks_elsewhere(
+    page: Page, scripted: FakeDaemon
+) -> None:
+    page.context.add_init_script(NOTIFICATION)
+    page.reload()
+    running, told = scripted.jobs[0], page.locator("#told")
+
+    def turn(state: JobState, word: str) -> None:
+        running.state = job(1, state).state
+        expect(told).to_have_text(f"Farense: {word}")
+
+    def notified() -> list[str]:
+        return list(page.evaluate("told"))
+
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    page.evaluate("away = true")
+    turn(JobState.PAUSED, "paused")  # nobody asked for it yet
+    assert notified() == []
+    page.get_by_role("button", name="Notify me").click()
+    expect(page.locator("#notify")).to_be_hidden()
+    turn(JobState.INTERRUPTED, "interrupted")
+    page.wait_for_function("told.length === 1")
+    page.evaluate("away = false")
+    turn(JobState.FAILED, "failed")  # one looks at the page
+    page.evaluate("away = true")
+    turn(JobState.SUCCEEDED, "succeeded")
+    page.wait_for_function("told.length === 2")
+    assert notified() == ["Farense: interrupted", "Farense: succeeded"]
+    running.state = job(1).state
+    expect(page.locator("#state")).to_have_text("running")
+
+
+def test_a_browser_that_allows_notifications_is_not_asked_again(
+    browser: Browser, served: Served
+) -> None:
+    context = browser.new_context(permissions=["notifications"])
+    page = context.new_page()
+    page.goto(served.url)
+    expect(page.locator("#title")).to_have_text("Farense")
+    assert page.evaluate("Notification.permission") == "granted"
+    expect(page.locator("#notify")).to_be_hidden()
+    context.close()
+
+
 def test_it_fits_a_phone_and_a_desktop(page: Page) -> None:
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})

@@ -83,7 +83,7 @@ def job_pieces(site: Site, jobs: Any, chosen: Job | None, watch: JobWatch | None
         "title": html("job_title.html", job=details, percentage=share),
         "heading": html("job_heading.html", job=details),
         "job": html("job.html", job=details, percentage=share),
-        "after": html("after.html", job=details, **after_it) if after_it else "",
+        "after": html("after.html", host=site.daemon.host, **after_it) if after_it else "",
         "queue": _queue(site, jobs, chosen.id),
         "log": html("job_log.html", entries=entries),
         "facts": html("job_facts.html", job=details),
