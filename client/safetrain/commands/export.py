@@ -38,7 +38,9 @@ from safetrain_shared.i18n import translate as _
 @click.option(
     "--gguf-type",
     type=click.Choice(GGUF_TYPES),
-    help=_("What the GGUF file is stored in: 16 bits, or 8. Implies --gguf."),
+    help=_(
+        "What the GGUF file is stored in: 16 bits, 8, or the 4 of a 4-bit base. Implies --gguf."
+    ),
 )
 @click.option(
     "--to",

@@ -30,7 +30,7 @@ _LOG_ENTRIES = 200  # kept of a job's log
 ENDED_SHOWN = 30  # ended jobs, on the page at first and at each press of the button for more
 _PAGE = 100
 _WATCHES = 16  # jobs whose history is kept
-_CURVES_SHARE = 0.05  # of a core, at most, for computing curves
+_CURVES_SHARE = 0.005  # of a core, at most, for computing the curves of a job that goes on
 
 
 class JobFeed:
@@ -153,9 +153,13 @@ class JobWatch:
             threading.Thread(target=self._run, name=f"job {self._job}", daemon=True).start()
 
     def curves(self) -> str:
-        """Return the curves as JSON, recomputed after changes within the limit on CPU time."""
+        """Return the curves as JSON, recomputed after changes within the limit on CPU time.
+
+        The last ones of a job that has ended are there at once.
+        """
         started = time.monotonic()
-        if self._curves_version != self.version and started >= self._not_before:
+        due = started >= self._not_before or not self.running
+        if self._curves_version != self.version and due:
             with self.lock:
                 points, self._curves_version = job_texts.curves(self.history), self.version
             self._curves = compact(points)

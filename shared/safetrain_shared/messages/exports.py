@@ -56,6 +56,10 @@ SENTENCES: dict[str, str] = {
         "FOLDER"
     ),
     "export.not_put": _("The model could not be put at {place} ({reason}). It lies in {path}."),
+    "export.gguf_no_four_bits": _(
+        "q4_1 keeps the 4 bits of a base model that has 4, and {path} has none. Take --gguf-type "
+        "q8_0; llama-quantize of llama.cpp makes other sizes of an f16 file."
+    ),
     "export.gguf_tokenizer": _(
         "This model's tokenizer ({found}) cannot be written as GGUF without changing how it cuts "
         "text. Leave out --gguf."
