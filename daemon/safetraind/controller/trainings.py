@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetrain_shared.errors import Busy
 from safetrain_shared.events import Notice
 from safetrain_shared.findings import Finding
 from safetrain_shared.paths import RunFolder
@@ -28,7 +27,7 @@ from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
-from safetraind.processes.locks import try_lock
+from safetraind.processes.locks import lock_run
 from safetraind.processes.rank_watch import RankWatch
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
@@ -111,10 +110,7 @@ class Trainings:
         return start_notices(host.gather(), settings, attempt, at_login=at_login)
 
     async def _start(self, run: RunFolder, job_id: int, attempt: int) -> Worker:
-        lock = try_lock(run.lock)
-        if lock is None:
-            raise Busy("job.live", id=job_id)
-        held = [lock]
+        held = [lock := lock_run(run)]
         try:
             folder = self._trained_in(job_id)
             output = await lock_output(folder)
