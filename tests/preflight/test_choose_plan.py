@@ -394,9 +394,20 @@ def test_the_loss_is_in_chunks_only_where_the_head_can_be_split_off() -> None:
     whole = planned(lengths=long, splits_head=False)
     assert whole.settings.loss_chunk == 0
     chosen = spec(loss_chunk=128, batch_size=4)
-    split = planned(lengths=long, spec=chosen)
-    not_split = planned(lengths=long, spec=chosen, splits_head=False)
-    assert not_split.predicted_peak > 1.1 * split.predicted_peak
+    asked = [question(lengths=long, spec=chosen, splits_head=splits) for splits in (True, False)]
+    split, not_split = (choose_plan.options(one)[0] for one in asked)
+    assert not_split.peak > 1.1 * split.peak
+
+
+def test_the_prediction_of_an_estimate_is_what_will_be_seen() -> None:
+    """On a CPU chunks of the loss run ahead while there is memory; the need alone decides."""
+    long, chosen = lengths((400, 848)), spec(loss_chunk=128, batch_size=4)
+    asked = question(lengths=long, spec=chosen)
+    need = choose_plan.options(asked)[0]
+    roomy = planned(lengths=long, spec=chosen)
+    assert need.peak < roomy.predicted_peak == estimated(asked, need)
+    tight = planned(lengths=long, spec=chosen, budget=budget(int(1.3 * need.peak)))
+    assert need.peak <= tight.predicted_peak <= tight.memory_limit
 
 
 def test_few_resources_give_coarser_padding_and_so_fewer_shapes() -> None:

@@ -97,7 +97,7 @@ class Judge:
         self._fits: list[tuple[TrainingSettings, Step, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
-            (self._expected(m).off_by(m.peak) for m in self._run),
+            (self._estimated(m).off_by(m.peak) for m in self._run),
             default=1.0,
         )
         self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
@@ -141,8 +141,23 @@ class Judge:
             peak = max(peak, evaluation.corrected(self.correction))
         return peak, Degree.EXTRAPOLATED
 
-    def _expected(self, measure: Measure) -> Peak:
-        """Return the estimated peak of a step that was run."""
+    def expected(self, settings: TrainingSettings, step: Step) -> int:
+        """Return the peak that an estimate expects to see with the memory that there is.
+
+        It is corrected by the steps run in this way of computing; by others only upwards.
+        """
+        own = [
+            self._estimated(m).off_by(m.peak)
+            for m in self._run
+            if same_way(m.settings, settings) and self._alike(settings, m.step, step)
+        ]
+        factor = max(own, default=max(1.0, self.correction))
+        return expected(self._runtime, settings, step, self._question.budget.limit).corrected(
+            factor
+        )
+
+    def _estimated(self, measure: Measure) -> Peak:
+        """Return the peak of a step that was run, estimated."""
         return expected(self._runtime, measure.settings, measure.step, measure.limit)
 
     def _runs_ahead(self, settings: TrainingSettings, step: Step) -> bool:
