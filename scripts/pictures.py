@@ -105,7 +105,7 @@ def both(lang: str) -> None:
         for side in ("base", "adapter"):
             speed = page.locator(f"#{side}-state", has_text="tokens/s")
             speed.wait_for(timeout=120_000)
-        _at_both_widths(page, "both", lang, "#both-title")
+        _at_both_widths(page, "both", lang, "#both-title", end=".both")
 
 
 def _sample(page: Page, url: str) -> None:
@@ -124,13 +124,18 @@ def _job(page: Page, url: str) -> None:
     page.wait_for_timeout(1500)  # one round of live figures
 
 
-def _at_both_widths(page: Page, name: str, lang: str, top: str = "") -> None:
-    """Write a station as `page-NAME-LANG.png` and `page-NAME-phone-LANG.png`, from `top` down."""
+def _at_both_widths(page: Page, name: str, lang: str, top: str = "", end: str = "") -> None:
+    """Write a station as `page-NAME-LANG.png` and `page-NAME-phone-LANG.png`, from `top` down; that
+    of a phone ends with `end` where one is named.
+    """
     for suffix, size in (("", WINDOW), ("-phone", PHONE)):
         page.set_viewport_size(size)  # type: ignore[arg-type]
         page.wait_for_timeout(500)  # the curves are drawn anew
+        page.evaluate("scrollTo(0, 0)")
         place = page.locator(top).first.bounding_box() if top else None
         page.evaluate("y => scrollTo(0, y)", max(0, place["y"] - 16) if place else 0)
+        if end and size is PHONE:
+            page.locator(end).evaluate("it => it.scrollIntoView({ block: 'end' })")
         page.screenshot(path=IMAGES / f"page-{name}{suffix}-{lang}.png")
 
 

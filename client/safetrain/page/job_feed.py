@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from safetrain.autostart import answers
@@ -21,12 +21,13 @@ from safetrain.views.job import ENDED, name_of
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
 from safetrain_shared.errors import Incompatible, NotFound, SafetrainError
-from safetrain_shared.events import Event, PhaseChanged, StepDone
+from safetrain_shared.events import Event, PhaseChanged, StateChanged, StepDone
 from safetrain_shared.history import History
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0  # between two looks whether the daemon is back
+_LIST_SECONDS = 2.0  # between two listings of the jobs, unless something was changed
 _CALL_SECONDS = 5.0
-_LOG_ENTRIES = 200  # kept of a job's log
+_LOG_ENTRIES = 100  # kept of a job's log
 ENDED_SHOWN = 30  # ended jobs, on the page at first and at each press of the button for more
 _PAGE = 100
 _WATCHES = 16  # jobs whose history is kept
@@ -50,7 +51,7 @@ class JobFeed:
         self._watches: dict[int, JobWatch] = {}
 
     def start(self) -> None:
-        """Start fetching the jobs, every second while a tab is open."""
+        """Start fetching the jobs, every two seconds while a tab is open."""
         threading.Thread(target=self._poll, name="jobs", daemon=True).start()
 
     def latest(self, wanted: int = 0) -> Sequence[Job] | None:
@@ -85,7 +86,7 @@ class JobFeed:
 
     def watch(self, job: Job) -> JobWatch:
         """Return the watch of a job, shared by all tabs; it goes on after a retry."""
-        watch = self._watches.pop(job.id, None) or JobWatch(self.daemon, job.id)
+        watch = self._watches.pop(job.id, None) or JobWatch(self.daemon, job.id, self.hurry)
         self._watches[job.id] = watch  # the most recently used is last
         for id_ in list(self._watches)[:-_WATCHES]:
             if not self._watches[id_].running:
@@ -103,7 +104,7 @@ class JobFeed:
             except SafetrainError as error:
                 self.trouble = error
                 wait_until_back(self.daemon, error)
-            self._hurried.wait(POLL_SECONDS)
+            self._hurried.wait(_LIST_SECONDS)
             self._hurried.clear()
 
     def _fetch(self) -> None:
@@ -129,15 +130,19 @@ class JobFeed:
 
 
 class JobWatch:
-    """The history and log of one job, followed across restarts of the daemon."""
+    """The history and log of one job, followed across restarts of the daemon.
 
-    def __init__(self, daemon: Daemon, job: int) -> None:
+    `on_state`: called when the job's state changes.
+    """
+
+    def __init__(self, daemon: Daemon, job: int, on_state: Callable[[], None]) -> None:
         self.lock = threading.Lock()  # guards history and log
         self.history = History()
         self.log: deque[Event] = deque(maxlen=_LOG_ENTRIES)
         self.running = False
         self._daemon = daemon
         self._job = job
+        self._on_state = on_state
         self._seq = 0
         self.version = 0
         self.logged = 0  # events that were ever added to the log
@@ -192,6 +197,8 @@ class JobWatch:
                     self.log.append(event)
                     self.logged += 1
             self.version += len(events)
+        if any(isinstance(event.body, StateChanged) for event in events):
+            self._on_state()
 
 
 def wait_until_back(daemon: Daemon, error: SafetrainError) -> None:
