@@ -183,11 +183,13 @@ def _ranks(controller: Controller, job: Job) -> Iterator[jobs_pb2.Rank]:
         return
     now = time.monotonic()
     for number, beat in enumerate(beats_of(controller.home.run(job.id), job.ranks)):
+        machine = job.machines[number - 1] if number and job.machines else ""
         if beat is None:
-            yield jobs_pb2.Rank(number=number)
+            yield jobs_pb2.Rank(number=number, machine=machine)
             continue
         yield jobs_pb2.Rank(
             number=number,
+            machine=machine,
             state=beat.state,
             step=beat.step,
             step_seconds=beat.step_seconds,
