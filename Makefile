@@ -183,5 +183,9 @@ soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon
 ranks: .venv/developing ## trainings of 2, 3 and 4 ranks under 60 random kills and stops
 	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_ranks.py
 
+machines: .venv/developing ## trainings of 2, 3 and 4 machines by a real sshd, under 60 random faults on either side
+	$(BIN)/pytest -n 0 -m slow tests/remote/test_machines.py
+	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_machines.py
+
 clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
 	rm -rf .demo .darwin site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

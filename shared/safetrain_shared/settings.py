@@ -81,6 +81,7 @@ class TrainingSettings:
     thinking: str = _setting("given", choices=("given", "keep", "drop"))
     ranks: int = _setting(1, low=1, high=16)
     machines: tuple[str, ...] = _setting(())
+    fewer_machines: bool = _setting(False)
 
     @property
     def effective_batch(self) -> int:

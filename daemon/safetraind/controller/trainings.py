@@ -8,12 +8,11 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from safetrain_shared.errors import Busy
 from safetrain_shared.events import Notice
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind import host
@@ -23,7 +22,7 @@ from safetraind.controller.gpu_lease import GpuLease
 from safetraind.controller.job_files import JobFiles
 from safetraind.controller.lessons import lesson
 from safetraind.controller.output_lock import lock_output
-from safetraind.controller.rank_folders import prepare_ranks
+from safetraind.controller.rank_folders import prepare_ranks, ranks_in
 from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
@@ -31,7 +30,7 @@ from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
 from safetraind.machines.party import Attempt, Party, party_of
 from safetraind.processes.locks import try_lock
-from safetraind.processes.rank_links import leading_link
+from safetraind.processes.rank_links import ALONE, RankLink, leading_link
 from safetraind.processes.rank_watch import RankWatch
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
 from safetraind.scheduler import triggers
@@ -74,7 +73,8 @@ class Trainings:
             notices = await bounded(run.root, self._notices, job_id, attempt, seconds=SLOW_SECONDS)
             if notices:
                 self._files.emit(self._current(job_id), *map(Notice, notices))
-            worker, party = await self._start(run, job_id, attempt)
+            party = await self._gathered(run, self._current(job_id), attempt)
+            worker = await self._start_with(party, run, job_id, attempt)
         except Exception as error:  # whatever it is, the lease must not stay held
             log.warning("job %d: its worker could not be started: %s", job_id, error, exc_info=True)
             await self._happened(triggers.LaunchFailed(job_id, start_failure(run, error)))
@@ -115,10 +115,20 @@ class Trainings:
         at_login = agent_path().exists()
         return start_notices(host.gather(), settings, attempt, at_login=at_login)
 
-    async def _start(
-        self, run: RunFolder, job_id: int, attempt: int
-    ) -> tuple[Worker, Party | None]:
-        """Start the worker, and ask the other machines of its training, if there are any."""
+    async def _start_with(
+        self, party: Party | None, run: RunFolder, job_id: int, attempt: int
+    ) -> Worker:
+        """Start the worker; let the other machines go where that fails."""
+        link = leading_link(run) if party and not party.alone else ALONE
+        try:
+            return await self._start(run, job_id, attempt, link)
+        except BaseException:
+            if party:
+                await party.close(wait=False)
+            raise
+
+    async def _start(self, run: RunFolder, job_id: int, attempt: int, link: RankLink) -> Worker:
+        """Start the worker, or all ranks that are on this machine."""
         lock = try_lock(run.lock)
         if lock is None:
             raise Busy("job.live", id=job_id)
@@ -135,34 +145,35 @@ class Trainings:
             role = self._prepare_role(run, job_id)
             write_launch(run, role, attempt, floor)
             job = self._current(job_id)
-            prepare_ranks(run, role, attempt, job.ranks)
-            start = partial(
-                self._supervisor.start,
+            ranks = 1 if job.machines else job.ranks
+            prepare_ranks(run, role, attempt, ranks)
+            return await self._supervisor.start(
                 *(run, role),
                 lock=lock,
                 lease=self._lease.descriptor,
                 output=output,
+                ranks=ranks,
+                link=link,
             )
-            if not job.machines:
-                return await start(ranks=job.ranks), None
-            party = await self._gathered(run, job, attempt)
-            try:
-                return await start(link=leading_link(run)), party
-            except BaseException:
-                await party.close(wait=False)
-                raise
         finally:
             for descriptor in held:
                 os.close(descriptor)
 
-    async def _gathered(self, run: RunFolder, job: Job, attempt: int) -> Party:
-        """Return the other machines of the training, ready for rank 0. Raises what one refuses."""
+    async def _gathered(self, run: RunFolder, job: Job, attempt: int) -> Party | None:
+        """Return the other machines of the training, ready for rank 0; None where it has none.
+        Raises what one refuses.
+        """
         record = self._files.record(job.id)
-        assert job.plan is not None  # a training is only launched with one
+        if job.plan is None or not job.machines:
+            return None
         output = Path(record.output)
         party = party_of(Attempt(run, record.document, job.plan, attempt, output))
         try:
             await party.gather()
+            if party.missing:
+                args = {"machines": ", ".join(party.missing)}
+                missing = Finding("machines.missing", Status.WARNING, args=args)
+                self._files.emit(job, Notice(missing))
         except BaseException:
             await party.close(wait=False)
             raise
@@ -193,7 +204,7 @@ class Trainings:
 
     async def _follow(self, job_id: int, worker: Worker, party: Party | None = None) -> None:
         feed = self._files.events.feed(job_id)
-        watch = RankWatch(worker.run, self._current(job_id).ranks)
+        watch = RankWatch(worker.run, ranks_in(worker.run, self._current(job_id)))
         ended = asyncio.ensure_future(worker.ended())
         joining = asyncio.ensure_future(party.start(ended)) if party else None
         try:

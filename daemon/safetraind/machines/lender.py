@@ -94,15 +94,15 @@ class RankLender:
             yield LendEvent(granted=RankGranted(port=port, next_port=next_port))
             go = (await _next(requests, "go")).go
             write_text(run.hosts, json.dumps([[address] for address in go.addresses]))
-            worker = await self._started(run, start, lease)
-            log.info("rank %d of another machine's training begins", start.rank)
+            worker = await self._started(run, go.rank, lease)
+            log.info("rank %d of another machine's training begins", go.rank)
             try:
                 async for event in _told(run, worker, port, _Leader(requests)):
                     yield event
             finally:
                 worker.kill()
                 await asyncio.shield(worker.ended())
-                log.info("rank %d of another machine's training has ended", start.rank)
+                log.info("rank %d of another machine's training has ended", go.rank)
         finally:
             os.close(lease)
             shutil.rmtree(run.root, ignore_errors=True)
@@ -164,10 +164,10 @@ class RankLender:
             found[part] = str(sent.path)
         return found
 
-    async def _started(self, run: RunFolder, start: RankStart, lease: int) -> Worker:
+    async def _started(self, run: RunFolder, rank: int, lease: int) -> Worker:
         lock = try_lock(run.lock)
         assert lock is not None  # the folder is new
-        link = lent_link(self._home, run, start.rank)
+        link = lent_link(self._home, run, rank)
         try:
             return await self._supervisor.start(run, ROLE, lock=lock, lease=lease, link=link)
         finally:

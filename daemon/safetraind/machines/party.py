@@ -27,6 +27,7 @@ from safetraind.machines.ring_way import RingWay, open_way
 from safetraind.machines.terms import own_terms
 from safetraind.processes.rank_links import free_ports, listens
 from safetraind.processes.supervisor import kill_workers, workers_of
+from safetraind.scheduler.worker_end import AWAY
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.durable import write_text
 from safetraind.storage.job_document import JobDocument
@@ -83,14 +84,23 @@ class Party:
 
     def __init__(self, attempt: Attempt, ranks: Sequence[RemoteRank]) -> None:
         self._attempt = attempt
-        self._ranks = ranks
+        self._ranks = ranks  # those that take part, by their numbers from 1 on
+        self.missing: list[str] = []
         self._ways: list[RingWay] = []
         self._port = 0
         self._addresses: list[list[str]] = []
         self.found: Finding | None = None  # what ended another machine's rank, and so all
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other machine takes part."""
+        return not self._ranks
+
     async def gather(self) -> None:
-        """Ask each machine for its GPU, and join them. Raises what one refuses, and Unreachable."""
+        """Ask each machine for its GPU, and join them. Raises what one refuses, and Unreachable.
+
+        Where the job allows fewer machines and has begun, it goes on without those that are away.
+        """
         attempt = self._attempt
         terms = await bounded(
             attempt.plan.model_path,
@@ -111,14 +121,39 @@ class Party:
             start = RankStart(
                 terms=terms,
                 attempt=attempt.number,
-                rank=rank.number,
-                ranks=len(self._ranks) + 1,
                 files=files,
             )
             return await rank.ask(start, attempt.output, files)
 
-        granted = await _all(partial(ask, rank) for rank in self._ranks)
-        await self._join(granted)
+        answers = await asyncio.gather(*map(ask, self._ranks), return_exceptions=True)
+        dispensable = bool(files) and attempt.plan.settings.fewer_machines
+        granted = await self._present(answers, dispensable=dispensable)
+        for number, rank in enumerate(self._ranks, 1):
+            rank.place(number, attempt.run.rank(number))
+        for number in range(len(self._ranks) + 1, len(answers) + 1):
+            attempt.run.rank(number).machine.unlink(missing_ok=True)
+        if granted:
+            await self._join(granted)
+
+    async def _present(
+        self, answers: Sequence[RankGranted | BaseException], *, dispensable: bool
+    ) -> list[RankGranted]:
+        """Keep the ranks whose machines have agreed; return what they grant. Raises the error of
+        another one, unless it is away and `dispensable`.
+        """
+        granted, present = [], []
+        for rank, answer in zip(self._ranks, answers, strict=True):
+            if isinstance(answer, RankGranted):
+                granted.append(answer)
+                present.append(rank)
+            elif dispensable and isinstance(answer, SafetrainError) and answer.code in AWAY:
+                log.warning("going on without %s: %s", rank.name, answer)
+                self.missing.append(rank.name)
+                await rank.close()
+            else:
+                raise answer
+        self._ranks = present
+        return granted
 
     async def _join(self, granted: Sequence[RankGranted]) -> None:
         """Open the ring's ways. Rank 0 reaches rank 1 by a port here, each other rank the next one
@@ -155,6 +190,8 @@ class Party:
 
     async def _start(self, ended: asyncio.Future[None]) -> None:
         run = self._attempt.run
+        if self.alone:
+            return
         await self._until(lambda: listens(workers_of(run), self._port), ended, "rank 0")
         *others, last = self._ranks
         for rank in others:
@@ -204,11 +241,7 @@ class Party:
 
 def party_of(attempt: Attempt) -> Party:
     """Return the other machines of an attempt, not asked yet. Raises InvalidInput."""
-    ranks = [
-        RemoteRank(OtherMachine(host), attempt.run.rank(number), number)
-        for number, host in enumerate(hosts_of(attempt.document), 1)
-    ]
-    return Party(attempt, ranks)
+    return Party(attempt, [RemoteRank(OtherMachine(host)) for host in hosts_of(attempt.document)])
 
 
 def _ring(size: int, rank: int, own: int, following: int) -> list[str]:

@@ -28,12 +28,13 @@ from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import EXIT_RANK, SafetrainError, Unreachable
 from safetrain_shared.events import Outcome
 from safetrain_shared.findings import Finding, Status
-from safetrain_shared.paths import RunFolder
+from safetrain_shared.paths import RunFolder, private
 from safetrain_shared.printable import printable
 from safetraind.machines.other_machine import OtherMachine
 from safetraind.machines.rank_files import pieces
 from safetraind.storage import documents
 from safetraind.storage.bounded_read import bounded
+from safetraind.storage.durable import write_text
 from safetraind.storage.run_folder import Beat, KeeperNote
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,13 @@ T = TypeVar("T")
 class RemoteRank:
     """The call that runs it, from the first message to the last."""
 
-    def __init__(self, machine: OtherMachine, run: RunFolder, number: int) -> None:
-        """`run`: the folder of this rank on this machine."""
-        self.machine, self.number = machine, number
+    def __init__(self, machine: OtherMachine) -> None:
+        self.machine, self.number = machine, 0
         self.listens = False
         self.outcome: Outcome | None = None
         self.note: KeeperNote | None = None
         self.lost: SafetrainError | None = None  # the call's end before the rank's
-        self._run = run
+        self._run = RunFolder(Path())
         self._to_send: asyncio.Queue[LendRequest] = asyncio.Queue(maxsize=4)
         self._call: Any = None
         self._events: Any = None
@@ -75,8 +75,6 @@ class RemoteRank:
 
         Raises what the machine refuses it for.
         """
-        for stale in (self._run.exit, self._run.heartbeat, self._run.log):
-            stale.unlink(missing_ok=True)
         self._call = self.machine.machines.Lend(self._requests())
         self._events = aiter(self._call)
         sending = asyncio.ensure_future(self._send(start, output, files))
@@ -93,9 +91,18 @@ class RemoteRank:
             raise Unreachable("machines.unreachable", machine=self.name, reason="EOF")
         return granted
 
+    def place(self, number: int, run: RunFolder) -> None:
+        """Make it rank `number`, whose folder on this machine is `run`. Raises OSError."""
+        self.number, self._run = number, run
+        private(run.root, parents=True)
+        for stale in (run.exit, run.heartbeat):
+            stale.unlink(missing_ok=True)
+        write_text(run.machine, self.name)
+
     async def go(self, addresses: Sequence[str]) -> None:
         """Let the rank start, and follow it from now on."""
-        await self._to_send.put(LendRequest(go=RankGo(addresses=addresses)))
+        go = RankGo(addresses=addresses, rank=self.number)
+        await self._to_send.put(LendRequest(go=go))
         self._task = asyncio.ensure_future(self._follow())
 
     async def settle(self, seconds: float) -> None:

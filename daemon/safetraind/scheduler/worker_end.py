@@ -34,7 +34,7 @@ _TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "
 
 
 # Another machine of the training is not there, or not free: it is asked again, however long.
-_AWAY = frozenset({"machines.unreachable", "machines.busy", "machines.memory"})
+AWAY = frozenset({"machines.unreachable", "machines.busy", "machines.memory"})
 AWAY_SECONDS = 20.0
 # No other try can succeed.
 _LASTING = frozenset(
@@ -85,7 +85,7 @@ def launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
         return released(*fulfil_intent(scheduler, job))
     if trigger.cause.code in _TEMPORARY:
         return released(*held_until_resources(scheduler, job, trigger.cause))
-    if trigger.cause.code in _AWAY:
+    if trigger.cause.code in AWAY:
         scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, trigger.cause, held=True)
         return released(scheduler, [*effects, WaitForResources(job.id, seconds=AWAY_SECONDS)])
     if trigger.cause.code in _LASTING:

@@ -165,13 +165,8 @@ class RankStart(_message.Message):
 
     TERMS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    RANK_FIELD_NUMBER: _builtins.int
-    RANKS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
-    rank: _builtins.int
-    """from 1"""
-    ranks: _builtins.int
     @_builtins.property
     def terms(self) -> Global___RankTerms: ...
     @_builtins.property
@@ -183,13 +178,11 @@ class RankStart(_message.Message):
         *,
         terms: Global___RankTerms | None = ...,
         attempt: _builtins.int = ...,
-        rank: _builtins.int = ...,
-        ranks: _builtins.int = ...,
         files: _abc.Iterable[Global___RankFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "files", b"files", "rank", b"rank", "ranks", b"ranks", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "files", b"files", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +193,9 @@ class RankGo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    rank: _builtins.int
+    """from 1"""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of all ranks, as this machine reaches them"""
@@ -208,10 +204,11 @@ class RankGo(_message.Message):
         self,
         *,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        rank: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "rank", b"rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,10 @@ SENTENCES: dict[str, str] = {
     "machines.busy": _(
         "The GPU of {machine} is in use. The training begins once all its machines are free."
     ),
+    "machines.missing": _(
+        "The training goes on without {machines}, as fewer_machines allows, with the same "
+        "effective batch. They take part again in an attempt after this one."
+    ),
     "machines.ready": _("{machine} takes part, with {memory:bytes} of memory for its rank."),
     "machines.versions": _(
         "{machine} has other versions, and what is computed may differ: {differences}. Install the "

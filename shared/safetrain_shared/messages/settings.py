@@ -181,4 +181,8 @@ SENTENCES: dict[str, str] = {
         "that safetrain hosts or ssh know. Each holds the whole model; what is summed up goes by "
         "ssh."
     ),
+    "explain.fewer_machines": _(
+        "Whether a training that has a checkpoint goes on without machines that are away, instead "
+        "of waiting for them. The effective batch stays; the result then differs by rounding."
+    ),
 }
