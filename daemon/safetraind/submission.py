@@ -123,7 +123,7 @@ class Submission:
         hosts, model = hosts_of(document), located(source)
         if not hosts or model is None:
             return []
-        found = await fitness(document, model, foreseen.forecast.plan)
+        found = await fitness(document, model, foreseen.forecast.plan, self._controller.home)
         return [
             Finding(
                 "machines.busy" if one.busy else "machines.ready",

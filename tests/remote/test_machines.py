@@ -15,13 +15,15 @@ import pytest
 from safetrain.connection import error_of
 from safetrain_shared.events import Notice, StepDone
 from safetrain_shared.jobs import JobState
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
 from safetrain_shared.wire import finding_from_wire
 from safetraind.processes.locks import is_held
 from tests.daemon import fakes
 from tests.daemon.test_ranks import WORKER, adapter, interruptions, losses, spec_of, steps_on, tiny
 from tests.daemon.unhurried_worker import SECONDS
 from tests.harness import DaemonProcess, kill_all, wait_for
-from tests.remote.studio import Studio
+from tests.remote.studio import Studio, command
 
 __all__ = ["tiny"]
 
@@ -116,6 +118,11 @@ def test_what_machines_do_not_have_alike_is_refused_at_submit(
     assert refusal(machines=("studio", "studio"))[0] == "machines.twice"
     assert refusal(ranks=2)[0] == "machines.with_ranks"
     assert refusal(machines=("-oProxyCommand=touch",))[0] == "hosts.destination"
+    folder = tmp_path / "other"
+    host_list.add(
+        Host("me", "studio", command(folder).replace(f"{folder}/home", str(leader.home.root)))
+    )
+    assert refusal(machines=("me",))[0] == "machines.itself"
     code, text = refusal(machines=("nowhere.invalid",))
     assert code == "machines.unreachable" and "nowhere.invalid" in text
 

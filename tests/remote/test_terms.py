@@ -35,7 +35,8 @@ def model(tmp_path: Path) -> Path:
 def terms_for(model: Path, **plan: int) -> RankTerms:
     spec = JobSpec("demo", train="/d/train.jsonl", valid="", output=str(model.parent / "out"))
     document = JobDocument(spec, ModelSource("demo"), {})
-    return own_terms(document, Plan(TrainingSettings(), str(model), **plan), model)
+    plan_here = Plan(TrainingSettings(), str(model), **plan)
+    return own_terms(document, plan_here, model, Home(model.parent / "leader"))
 
 
 def refusal(message: RankTerms, home: Path, model: Path) -> SafetrainError:
@@ -53,6 +54,7 @@ def test_a_machine_refuses_other_versions_clocks_models_and_what_does_not_fit(
     plan = own_plan(terms.plan, tmp_path / "copy", budget)
     assert plan.model_path == str(tmp_path / "copy") and plan.memory_limit == budget.limit
 
+    assert refusal(terms_for(model), tmp_path / "leader", model).code == "machines.itself"
     other = terms_for(model)
     other.packages["mlx"] = "0.1"
     assert refusal(other, tmp_path, model).code == "machines.versions"

@@ -37,7 +37,9 @@ def _line(rank: Rank, ranks: Sequence[Rank]) -> str:
 def _state(rank: Rank, ranks: Sequence[Rank]) -> str:
     """Return what the rank does; of one that waits, for which others."""
     others = [other for other in ranks if other.state not in ("waiting", "ended")]
-    busy = [other.machine or str(other.number) for other in others]
+    if rank.state == "waiting" and others and any(other.machine for other in ranks):
+        return _("waiting for {names}").format(names=", ".join(map(_label, others)))
+    busy = [str(other.number) for other in others]
     if rank.state == "waiting" and busy:
         return _("waiting for rank {ranks}").format(ranks=", ".join(busy))
     return word({**PHASES, **RANK_STATES}, rank.state)

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from safetrain_shared.codec import to_plain
 from safetrain_shared.errors import Busy, InvalidInput, NotFound
 from safetrain_shared.events import Outcome
 from safetrain_shared.paths import Home, RunFolder
-from safetraind.machines.rank_files import receive_files
+from safetraind.machines.rank_files import SILENT_SECONDS, heard, receive_files
 from safetraind.machines.terms import Terms, check, own_plan, read_terms
 from safetraind.models.registry import Models
 from safetraind.preflight.job_preflight import located
@@ -48,7 +49,6 @@ from safetraind.storage.run_folder import Beat, KeeperNote
 log = logging.getLogger(__name__)
 
 ROLE = "rank"
-SILENT_SECONDS = 30.0  # of the leader: the link is gone, though nothing says so
 GO_SECONDS = 300.0  # for the other machines to be ready
 FREE_SECONDS = 10.0  # for the GPU to become free
 _NEWS_SECONDS = 0.5
@@ -97,8 +97,9 @@ class RankLender:
             worker = await self._started(run, go.rank, lease)
             log.info("rank %d of another machine's training begins", go.rank)
             try:
-                async for event in _told(run, worker, port, _Leader(requests)):
-                    yield event
+                async with aclosing(_told(run, worker, port, _Leader(requests))) as told:
+                    async for event in told:
+                        yield event
             finally:
                 worker.kill()
                 await asyncio.shield(worker.ended())
@@ -197,7 +198,7 @@ class _Leader:
 
 async def _told(
     run: RunFolder, worker: Worker, port: int, leader: _Leader
-) -> AsyncIterator[LendEvent]:
+) -> AsyncGenerator[LendEvent, None]:
     """Yield news of the rank, and last how it ended; nothing more once the leader is gone."""
     ended = asyncio.ensure_future(worker.ended())
     news = _News(run, port)
@@ -258,12 +259,10 @@ async def _next(requests: AsyncIterator[LendRequest], kind: str) -> LendRequest:
     """Return the leader's next message but for its signs of life. Raises InvalidInput where it is
     of another kind, or does not come.
     """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GO_SECONDS):
-            async for request in requests:
-                if not isinstance(request, LendRequest) or request.WhichOneof("body") == "alive":
-                    continue
-                if request.WhichOneof("body") == kind:
-                    return request
-                break
+    deadline = time.monotonic() + GO_SECONDS
+    while time.monotonic() < deadline and (request := await heard(requests)) is not None:
+        if request.WhichOneof("body") == kind:
+            return request
+        if request.WhichOneof("body") != "alive":
+            break
     raise InvalidInput("request.malformed", reason=kind)

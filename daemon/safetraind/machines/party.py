@@ -17,7 +17,7 @@ from safetrain_shared.errors import InvalidInput, SafetrainError, Unreachable
 from safetrain_shared.events import Outcome
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import Plan
-from safetrain_shared.paths import RunFolder
+from safetrain_shared.paths import Home, RunFolder
 from safetrain_shared.remote import host_list
 from safetrain_shared.remote.host_list import Host
 from safetraind.machines.other_machine import OtherMachine
@@ -50,10 +50,12 @@ class Attempt:
     output: Path
 
 
-async def fitness(document: JobDocument, model: Path, plan: Plan | None) -> list[RankFitness]:
+async def fitness(
+    document: JobDocument, model: Path, plan: Plan | None, home: Home
+) -> list[RankFitness]:
     """Return what each machine that a job names could lend. Raises what speaks against one."""
     hosts = hosts_of(document)
-    terms = await bounded(model, own_terms, document, plan, model, seconds=SLOW_SECONDS)
+    terms = await bounded(model, own_terms, document, plan, model, home, seconds=SLOW_SECONDS)
 
     async def ask(host: Host) -> RankFitness:
         machine = OtherMachine(host)
@@ -108,6 +110,7 @@ class Party:
             attempt.document,
             attempt.plan,
             Path(attempt.plan.model_path),
+            Home(attempt.run.root.parent.parent),
             seconds=SLOW_SECONDS,
         )
         files = await bounded(

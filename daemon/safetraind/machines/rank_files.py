@@ -4,6 +4,7 @@ checkpoint that it resumes from, sent anew for each attempt.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import shutil
@@ -15,6 +16,7 @@ from safetrain_shared.errors import InvalidInput, NoRoom
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.manifest import damaged_files, sha256
 
+SILENT_SECONDS = 30.0  # of the leader: the link is gone, though nothing says so
 _PIECE_BYTES = 512 << 10  # a daemon takes requests of at most 1 MiB
 _MOST_FILES = 100
 _MOST_BYTES = 64 << 30
@@ -79,9 +81,18 @@ async def receive_files(
             raise InvalidInput("files.damaged", name=file.name)
 
 
+async def heard(requests: AsyncIterator[LendRequest]) -> LendRequest | None:
+    """Return a leader's next message; None where the call has ended, or the leader is silent."""
+    try:
+        request = await asyncio.wait_for(anext(aiter(requests), None), SILENT_SECONDS)
+    except TimeoutError:
+        return None
+    return request if isinstance(request, LendRequest) else None
+
+
 async def _data(requests: AsyncIterator[LendRequest], name: str) -> bytes:
-    async for request in requests:
-        if isinstance(request, LendRequest) and request.WhichOneof("body") == "data":
+    while (request := await heard(requests)) is not None:
+        if request.WhichOneof("body") == "data":
             return request.data
     raise InvalidInput("files.not_whole", name=name)
 

@@ -15,6 +15,7 @@ from safetrain_shared.errors import Blocked, Incompatible, InvalidInput
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.packages import PACKAGES
 from safetrain_shared.paths import Home
+from safetraind import host
 from safetraind.planner.budget import Budget, budget_for
 from safetraind.preflight.gather_facts import gather_facts
 from safetraind.storage import base_weights, documents
@@ -34,9 +35,10 @@ class Terms:
     packages: Mapping[str, str]
     model: Mapping[str, str]
     now: float
+    leader: str
 
 
-def own_terms(document: JobDocument, plan: Plan | None, model: Path) -> RankTerms:
+def own_terms(document: JobDocument, plan: Plan | None, model: Path, home: Home) -> RankTerms:
     """Return the terms of a job that this machine leads. `model`: its folder. Raises OSError."""
     return RankTerms(
         job=json.dumps(documents.to_json(document)),
@@ -44,6 +46,7 @@ def own_terms(document: JobDocument, plan: Plan | None, model: Path) -> RankTerm
         packages=_versions(),
         model=base_weights.facts(model),
         now=time.time(),
+        leader=_identity(home),
     )
 
 
@@ -58,7 +61,7 @@ def read_terms(message: RankTerms) -> Terms:
         plan = documents.parse(json.loads(message.plan), Plan, "plan") if message.plan else None
     except (ValueError, RecursionError) as error:
         raise InvalidInput("request.malformed", reason=str(error)[:200]) from None
-    return Terms(document, plan, message.packages, message.model, message.now)
+    return Terms(document, plan, message.packages, message.model, message.now, message.leader)
 
 
 def check_versions(leader: Mapping[str, str]) -> None:
@@ -76,9 +79,11 @@ def check_versions(leader: Mapping[str, str]) -> None:
 def check(terms: Terms, home: Home, model: Path) -> Budget:
     """Return this machine's budget for a rank. `model`: its folder here.
 
-    Raises InvalidInput where the clocks or the models differ, and Blocked where the planned step
-    does not fit. Reads some megabytes of the model.
+    Raises InvalidInput where the clocks or the models differ or this is the leader itself, and
+    Blocked where the planned step does not fit. Reads some megabytes of the model.
     """
+    if terms.leader == _identity(home):
+        raise InvalidInput("machines.itself", machine="")
     off = time.time() - terms.now
     if abs(off) > CLOCK_SECONDS:
         raise InvalidInput("machines.clock", machine="", seconds=round(abs(off)))
@@ -113,6 +118,10 @@ def own_plan(plan: Plan, model: Path, budget: Budget) -> Plan:
         cache_limit=budget.cache,
         wired_limit=budget.wired,
     )
+
+
+def _identity(home: Home) -> str:
+    return f"{host.boot_id()} {home.root}"
 
 
 def _versions() -> dict[str, str]:

@@ -45,6 +45,7 @@ _LASTING = frozenset(
         "machines.model",
         "machines.no_model",
         "machines.clock",
+        "machines.itself",
     }
 )
 

@@ -69,12 +69,15 @@ class RankTerms(_message.Message):
     PACKAGES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """as frozen at submit, JSON"""
     plan: _builtins.str
     """JSON; empty: none is made yet"""
     now: _builtins.float
     """by the leader's clock, seconds since the epoch, UTC"""
+    leader: _builtins.str
+    """its machine's boot and its home, to know itself by"""
     @_builtins.property
     def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """versions by name, safetrain's own too"""
@@ -91,10 +94,11 @@ class RankTerms(_message.Message):
         packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         model: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         now: _builtins.float = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "leader", b"leader", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,10 @@ from safetrain_shared.i18n import marked as _
 
 SENTENCES: dict[str, str] = {
     "machines.twice": _("A machine is named twice: {names}. Each takes part once."),
+    "machines.itself": _(
+        "{machine} is the machine that leads this training. Name the others only: it takes part "
+        "by itself."
+    ),
     "machines.with_ranks": _(
         "ranks is for one machine and machines for several: each machine has one rank. Leave one "
         "of them out."
