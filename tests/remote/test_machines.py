@@ -64,9 +64,11 @@ def lent(daemon: DaemonProcess) -> psutil.Process:
 def test_two_machines_equal_two_ranks_of_one_and_go_on_after_a_kill_and_a_cut_link(
     studio: Studio, mini: DaemonProcess, leader: DaemonProcess, tiny: Path, tmp_path: Path
 ) -> None:
-    calm = leader.submit(spec_of(tiny, tmp_path / "calm", ranks=2)).job.id
+    calm = leader.submit(spec_of(tiny, tmp_path / "calm", ranks=2, max_steps=24)).job.id
     leader.wait_for_state(calm, JobState.SUCCEEDED)
-    wild = leader.submit(spec_of(tiny, tmp_path / "wild", machines=("studio",))).job.id
+    wild = leader.submit(
+        spec_of(tiny, tmp_path / "wild", machines=("studio",), max_steps=24)
+    ).job.id
     steps_on(leader, wild)
     assert is_held(mini.home.lease("cpu")), "the other machine has lent its GPU"
     here, there = leader.job(wild).ranks
@@ -79,7 +81,7 @@ def test_two_machines_equal_two_ranks_of_one_and_go_on_after_a_kill_and_a_cut_li
 
     lent(mini).kill()
     wait_for(lambda: leader.job(wild).attempt == 2, what="a killed rank ends all")
-    steps_on(leader, wild)
+    steps_on(leader, wild, 1)
     assert studio.cut()
     leader.wait_for_state(wild, JobState.SUCCEEDED, seconds=180)
 

@@ -40,7 +40,13 @@ from safetraind.preflight.job_preflight import located
 from safetraind.processes.ephemeral import fresh_folder
 from safetraind.processes.locks import try_lock
 from safetraind.processes.rank_links import free_ports, lent_link, listens
-from safetraind.processes.supervisor import Supervisor, Worker, workers_of, write_launch
+from safetraind.processes.supervisor import (
+    Supervisor,
+    Worker,
+    kill_workers,
+    workers_of,
+    write_launch,
+)
 from safetraind.storage import documents, event_file, uploads
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
 from safetraind.storage.durable import write_text
@@ -87,7 +93,7 @@ class RankLender:
         start = (await _next(requests, "start")).start
         terms = read_terms(start.terms)
         lease = await self._lease()
-        run = fresh_folder(self._home, ROLE)
+        run, worker = fresh_folder(self._home, ROLE), None
         try:
             await self._fill(run, start, terms, requests)
             port, next_port = free_ports(2)
@@ -96,17 +102,11 @@ class RankLender:
             write_text(run.hosts, json.dumps([[address] for address in go.addresses]))
             worker = await self._started(run, go.rank, lease)
             log.info("rank %d of another machine's training begins", go.rank)
-            try:
-                async with aclosing(_told(run, worker, port, _Leader(requests))) as told:
-                    async for event in told:
-                        yield event
-            finally:
-                worker.kill()
-                await asyncio.shield(worker.ended())
-                log.info("rank %d of another machine's training has ended", go.rank)
+            async with aclosing(_told(run, worker, port, _Leader(requests))) as told:
+                async for event in told:
+                    yield event
         finally:
-            os.close(lease)
-            shutil.rmtree(run.root, ignore_errors=True)
+            await asyncio.shield(_end(run, worker, lease))  # also where the call is cancelled
 
     async def _lease(self) -> int:
         """Return a descriptor that holds the lease. Raises Busy.
@@ -173,6 +173,18 @@ class RankLender:
             return await self._supervisor.start(run, ROLE, lock=lock, lease=lease, link=link)
         finally:
             os.close(lock)
+
+
+async def _end(run: RunFolder, worker: Worker | None, lease: int) -> None:
+    """End the rank, whatever has been stopped of it, and free the GPU."""
+    try:
+        if worker is not None:
+            kill_workers(run)
+            await worker.ended()
+            log.info("a rank of another machine's training has ended")
+    finally:
+        os.close(lease)
+        shutil.rmtree(run.root, ignore_errors=True)
 
 
 class _Leader:
