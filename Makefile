@@ -6,6 +6,8 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 KILLS ?= 200
 DEMO := SAFETRAIN_HOME=$(CURDIR)/.demo/home
+# Users have it unset. With it each process compiles again all that it imports, here 0.2 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
@@ -177,7 +179,7 @@ corruption: .venv/developing ## every file of a home and an output folder, damag
 	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
 
 soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
-	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak
+	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak --ignore tests/soak/test_ranks.py
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 
 ranks: .venv/developing ## trainings of 2, 3 and 4 ranks under 60 random kills and stops

@@ -4,6 +4,9 @@ Over models of many shapes and four budgets each, drawn by a seed that it prints
 small steps extrapolate to and the one measured, against the peak of the training itself; whether
 the training ends inside its budget; whether other settings would have been faster. Then the demo's
 preflight, cold and warm, and `validate` on a large file. A report is written as JSON.
+
+A plan of the grid may be so small that it is measured at once. `extrapolated` therefore draws wider
+batches and fixes how they are computed, so that small steps come before.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from benchmarks.preflight.grid import Cell
 from benchmarks.preflight.models import SHAPES, make_data, make_model
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import home
+from safetrain_shared.settings import LOSS_CHUNK
 from safetraind.planner import choose_plan
 from safetraind.planner.degree import Degree
 
@@ -40,15 +44,18 @@ def main() -> None:
     parser.add_argument("--validate-bytes", type=int, default=1_000_000_000)
     parser.add_argument("--demo", type=Path, default=home().models / "demo")
     parser.add_argument("--report", type=Path, default=Path("bench_preflight.json"))
-    parser.add_argument("--only", choices=("grid", "demo", "validate"), action="append")
+    parts = ("grid", "extrapolated", "demo", "validate")
+    parser.add_argument("--only", choices=parts, action="append")
     chosen = parser.parse_args()
-    wanted = chosen.only or ("grid", "demo", "validate")
+    wanted = chosen.only or parts
     with tempfile.TemporaryDirectory(prefix="bench-preflight-") as name:
         root = Path(name)
         if "grid" in wanted:
             _write(
                 chosen.report, chosen.seed, _grid(chosen.seed, chosen.cells, chosen.models, root)
             )
+        if "extrapolated" in wanted:
+            _extrapolated(chosen.seed, chosen.models, root)
         if "demo" in wanted and (chosen.demo / "config.json").exists():
             _demo(chosen.demo.resolve(), root / "demo")
         if "validate" in wanted:
@@ -77,6 +84,35 @@ def _grid(seed: int, count: int, models: Sequence[str] | None, root: Path) -> li
         shutil.rmtree(folder)
     _summarise(cells)
     return cells
+
+
+def _extrapolated(seed: int, models: Sequence[str] | None, root: Path) -> None:
+    """Two drawn batches for each model, in ample memory."""
+    draw = random.Random(seed)
+    print(f"\nextrapolated: seed {seed}\n", flush=True)
+    cells: list[Cell] = []
+    for shape in SHAPES:
+        if not shape.name.startswith(tuple(models or [""])):
+            continue
+        for number in range(2):
+            folder = root / f"wide-{len(cells)}-{number}"
+            model = make_model(shape, folder / "model")
+            longest = draw.choice((320, 512, 768))
+            train, valid = make_data(folder / "data", draw, samples=16, longest=longest)
+            settings = {
+                "num_epochs": 1,
+                "log_steps": 1,
+                "batch_size": draw.choice((1, 2, 4)),
+                "gradient_checkpointing": draw.random() < 0.3,
+                "loss_chunk": draw.choice((0, LOSS_CHUNK)),
+            }
+            spec = JobSpec(
+                str(model), str(train), str(valid), str(folder / "out"), settings=settings
+            )
+            cells.append(grid.run(shape.name, spec, folder, speeds=False))
+            _say(cells[-1], 1.0)
+            shutil.rmtree(folder)
+    _summarise(cells)
 
 
 def _budgeted(spec: JobSpec, share: float, folder: Path) -> JobSpec:
@@ -109,12 +145,14 @@ def _say(cell: Cell, share: float) -> None:
         )
         return
     trained = cell.trained
+    measured = f"measured {cell.measured_error:+.1%}" if cell.plan.measured_peak else "not measured"
     print(
         f"{head} {grid.said(cell.plan.settings)}: "
         f"peak {trained.peak / 1e6:.0f} MB, {cell.before} {cell.predicted_error:+.1%}, "
-        f"measured {cell.measured_error:+.1%}; footprint {trained.footprint / 1e6:.0f} of "
-        f"{cell.budget / 1e6:.0f} MB, {'finished' if trained.finished else 'FAILED'}; "
-        f"speed {cell.speed_share:.0%} of the best ({cell.fastest})",
+        f"{measured}; footprint {trained.footprint / 1e6:.0f} of "
+        f"{cell.budget / 1e6:.0f} MB, {'finished' if trained.finished else 'FAILED'}"
+        + f"; speed {cell.speed_share:.0%} of the best ({cell.fastest})"
+        * bool(cell.fastest),
         flush=True,
     )
 
@@ -140,8 +178,10 @@ def _summarise(cells: Sequence[Cell]) -> None:
         print(f"    most under {min(predicted):+.1%} (goal −4 %), {len(predicted)} cells")
     if measured:
         print(f"  measured: worst {max(map(abs, measured)):.1%} (goal 3 %), {len(measured)} cells")
-    print(f"  ended inside the budget: {sum(inside)} of {len(inside)} (goal all)")
-    print(f"  speed against the best: worst {min(c.speed_share for c in done):.0%} (goal 95 %)")
+    if any(cell.budget for cell in done):
+        print(f"  ended inside the budget: {sum(inside)} of {len(inside)} (goal all)")
+    if any(cell.fastest for cell in done):
+        print(f"  speed against the best: worst {min(c.speed_share for c in done):.0%} (goal 95 %)")
 
 
 def _demo(model: Path, root: Path) -> None:

@@ -2,15 +2,18 @@
 
 A real safetraind whose database is filled with copies of one job. `List` is called over its socket,
 after a first call that reads every event file; meanwhile another client calls `Info`, whose longest
-wait is what everybody else feels. Memory is the daemon's resident set.
+wait is what everybody else feels. `status` is the command, its start included. Memory is the
+daemon's resident set. The ratios are to the first size.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -36,6 +39,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             row = _measured(Path(name), waiting, ended)
         rows.append(row)
+        for what in ("list", "status", "info_longest", "memory"):
+            unit = "mb" if what == "memory" else "seconds"
+            row[f"{what}_ratio"] = round(row[f"{what}_{unit}"] / rows[0][f"{what}_{unit}"], 1)
         print(json.dumps(row), flush=True)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(rows, indent=1) + "\n")
@@ -50,6 +56,7 @@ def _measured(folder: Path, waiting: int, ended: int) -> dict[str, float]:
         first = _list(daemon, 0)
         times = [_list(daemon, 0) for _ in range(_ROUNDS)]
         short = [_list(daemon, 20) for _ in range(_ROUNDS)]
+        status = [_status(daemon) for _ in range(_ROUNDS)]
         longest = _longest_wait(daemon)
         assert daemon.process is not None
         memory = psutil.Process(daemon.process.pid).memory_info().rss
@@ -61,6 +68,7 @@ def _measured(folder: Path, waiting: int, ended: int) -> dict[str, float]:
         "first_seconds": round(first, 4),
         "list_seconds": round(statistics.median(times), 4),
         "newest_20_seconds": round(statistics.median(short), 4),
+        "status_seconds": round(statistics.median(status), 4),
         "info_longest_seconds": round(longest, 4),
         "memory_mb": round(memory / 2**20, 1),
     }
@@ -99,6 +107,18 @@ def _fill(daemon: DaemonProcess, folder: Path, waiting: int, ended: int) -> None
 def _list(daemon: DaemonProcess, limit: int) -> float:
     begun = time.perf_counter()
     daemon.jobs.List(jobs_pb2.ListJobsRequest(ended_limit=limit), timeout=120)
+    return time.perf_counter() - begun
+
+
+def _status(daemon: DaemonProcess) -> float:
+    command = [sys.executable, "-m", "safetrain", "status"]
+    begun = time.perf_counter()
+    subprocess.run(
+        command,
+        env={**os.environ, "SAFETRAIN_HOME": str(daemon.home.root)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     return time.perf_counter() - begun
 
 

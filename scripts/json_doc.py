@@ -33,7 +33,7 @@ COMMANDS = (
     ("preview", "PreviewResponse"),
     ("serve", '{"base_url", "token", "model", "port"}'),
     ("validate", "ValidateEvent …"),
-    ("export", "Exported"),
+    ("export", '{Exported, "program", "name"}'),
     ("evaluate", "Evaluation"),
     ("models list", "[Model]"),
     ("models add", "AddModelEvent …"),

@@ -84,13 +84,38 @@ def after(lang: str) -> None:
 def begin(lang: str) -> None:
     """Write Begin with the sample data and the demo model (it is here) at both widths, as PNG."""
     with _page() as page, _served(lang) as url:
-        page.goto(url)
-        page.wait_for_url("**/")
-        page.locator(".stations a").first.click()
-        page.locator("input[value=demo]").check()
-        page.locator(".point button.plain").click()
-        page.locator("#samples mark").first.wait_for(timeout=120_000)
+        _sample(page, url)
         _at_both_widths(page, "begin", lang, "#step-data")
+
+
+def check(lang: str) -> None:
+    """Write the check of the same, all sections of which are there, at both widths, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _sample(page, url)
+        page.locator("#step-check ~ button").click()
+        page.locator("#outcome .outcome").wait_for(timeout=300_000)
+        _at_both_widths(page, "check", lang, "#step-check")
+
+
+def both(lang: str) -> None:
+    """Write base and adapter of the newest training side by side at both widths, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        page.locator("#both-question").fill("Qual foi a melhor classificação do Farense?")
+        for side in ("base", "adapter"):
+            speed = page.locator(f"#{side}-state", has_text="tokens/s")
+            speed.wait_for(timeout=120_000)
+        _at_both_widths(page, "both", lang, "#both-title")
+
+
+def _sample(page: Page, url: str) -> None:
+    """Open Begin, and take the demo model and the sample data."""
+    page.goto(url)
+    page.wait_for_url(re.compile(r"/(begin)?$"))
+    page.locator(".stations a").first.click()
+    page.locator("input[value=demo]").check()
+    page.locator(".point button.plain").click()
+    page.locator("#samples mark").first.wait_for(timeout=120_000)
 
 
 def _job(page: Page, url: str) -> None:
@@ -142,16 +167,18 @@ def _served(lang: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Take both languages of each image, or of those named: terminal, dashboard, report, begin, job
-    (one is at work), after (one has ended with a verdict).
+    """Take both languages of each image, or of those named: terminal, dashboard, report, begin,
+    check, job (one is at work), after (one has ended with a verdict), both (one has ended).
     """
     pictures = {
         "terminal": terminal,
         "dashboard": dashboard,
         "report": report,
         "begin": begin,
+        "check": check,
         "job": job,
         "after": after,
+        "both": both,
     }
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or pictures:

@@ -54,6 +54,7 @@ class FakeDaemon(
         self.events: list[events_pb2.Event] = []
         self.sheet: list[preflight_pb2.PreflightEvent] = []
         self.answer: list[answers_pb2.AskEvent] = []
+        self.hold_answer: threading.Event | None = None  # an answer ends once it is set
         self.problems: list[data_pb2.ValidateEvent] = []
         self.prepared: list[data_pb2.PrepareEvent] = []
         self.preview = data_pb2.PreviewResponse()
@@ -137,6 +138,8 @@ class FakeDaemon(
     def Ask(self, request: Any, context: Any) -> Iterator[Any]:
         self._note(request, context)
         yield from self.answer
+        if self.hold_answer is not None:
+            self.hold_answer.wait(60)
 
     def Suggest(self, request: Any, context: Any) -> Any:
         self._note(request, context)

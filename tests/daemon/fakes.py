@@ -180,7 +180,7 @@ class Trainee:
     def _intent(self) -> str:
         if self.stopped:
             return "pause"
-        return self.run.intent.read_text() if self.run.intent.exists() else ""
+        return self.run.intent.read_text() if self.run.intent.is_file() else ""
 
     def _save(self, checkpoint: Path, step: int, total: int) -> None:
         from safetrain_shared.events import CheckpointSaved

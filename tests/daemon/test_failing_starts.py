@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from safetrain_shared.events import StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
 from tests.daemon.conftest import PLAY, MakeSpec
-from tests.harness import DaemonProcess
+from tests.daemon.fakes import let_go
+from tests.harness import DaemonProcess, wait_for
 
 
 def folder_at(path: Path) -> None:
@@ -47,6 +49,36 @@ def test_a_folder_in_the_place_of_a_file_is_three_starts_at_the_most(
     assert job.attempt <= 3
     if playing.state(first) is JobState.FAILED:
         assert job.cause.code == "job.gave_up" and job.cause.text
+
+
+def fifo_at(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def test_a_fifo_put_in_the_place_of_a_living_runs_file_blocks_nobody(
+    playing: DaemonProcess, make_spec: MakeSpec
+) -> None:
+    files = dict(IN_THE_WAY)
+    files |= {
+        "events.log": lambda run: run.events,
+        "told": lambda run: run.delivered,
+        "intent.new": lambda run: Path(f"{run.intent}.new"),
+    }
+    playing.start()
+    for name, path_of in files.items():
+        for kind, moment in (("check=0.1", "checking"), ("pace=0.01,hold=2", "training")):
+            spec = make_spec(f"{moment} {name}", name=kind, num_epochs=1)
+            job = playing.submit(spec).job.id
+            if moment == "checking":
+                playing.wait_for_state(job, JobState.CHECKING)
+            else:
+                wait_for(lambda job=job: playing.job(job).step == 2)
+            fifo_at(path_of(playing.home.run(job)))
+            let_go(spec.output)
+            state = playing.wait_for_state(job, seconds=60)
+            assert state is JobState.SUCCEEDED, (name, moment, playing.job(job).cause.text)
+            assert playing.job(job).attempt <= 3
 
 
 @pytest.fixture

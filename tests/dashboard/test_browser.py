@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -10,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from safetrain_proto.v1.answers_pb2 import AnswerSource, AskEvent
+from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_shared import i18n
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import Home
@@ -125,19 +126,113 @@ def test_the_keyboard_reads_a_curve_and_picks_a_job(page: Page) -> None:
     expect(page.locator("#title")).to_have_text("Job 2")
 
 
-def test_a_question_is_answered_and_what_the_model_says_stays_text(
+def test_a_conversation_counts_until_one_begins_anew_and_what_is_said_stays_text(
     page: Page, scripted: FakeDaemon
 ) -> None:
     scripted.answer = [
         AskEvent(source=AnswerSource(model="demo")),
         AskEvent(text="<img src=x onerror=alert(1)>"),
         AskEvent(text=" Faro."),
+        AskEvent(done=AnswerDone(tokens=3)),
     ]
-    page.get_by_label("Your question").fill("Em que cidade joga o clube?")
-    page.keyboard.press("Enter")
-    expect(page.locator(".answer")).to_have_text("<img src=x onerror=alert(1)> Faro.")
+    answer, before = "<img src=x onerror=alert(1)> Faro.", len(scripted.requests)
+    for number, question in enumerate(("Em que cidade?", "E é\nbonita?", "Outra?"), 1):
+        if number == 3:
+            page.get_by_role("button", name="Begin anew").click()
+            expect(page.locator("#forgotten")).to_have_text("What was said is forgotten.")
+            expect(page.locator(".exchange")).to_have_count(0)
+        page.get_by_label("Your question").fill(question)
+        page.keyboard.press("Enter")
+        expect(page.locator(".exchange .hint").last).to_contain_text("tokens/s")
+        expect(page.locator("#said input")).to_have_count(1)
+        expect(page.locator("#said input")).to_have_value(re.compile(question.split()[-1][:5]))
+    expect(page.locator(".answer").last).to_have_text(answer)
     expect(page.locator(".answer img")).to_have_count(0)
+    asked = [r for r in scripted.requests[before:] if type(r).__name__ == "AskRequest"]
+    assert [[m.content for m in r.messages] for r in asked] == [
+        ["Em que cidade?"],
+        ["Em que cidade?", answer, "E é\nbonita?"],
+        ["Outra?"],
+    ]
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+
+
+def test_a_question_that_is_stopped_is_forgotten_and_none_is_lost_meanwhile(
+    page: Page, scripted: FakeDaemon
+) -> None:
+    field, held = page.get_by_label("Your question"), threading.Event()
+    scripted.answer, before = [AskEvent(text="Em")], len(scripted.requests)
+    scripted.hold_answer = held
+    field.fill("Quem?")
+    field.press("Enter")
+    expect(page.locator(".answer")).to_have_text("Em")
+    field.fill("Onde?")
+    field.press("Enter")  # not while the other is answered
+    expect(field).to_have_value("Onde?")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".exchange .hint")).to_have_text("Stopped; this question is forgotten.")
+    held.set()
+    scripted.hold_answer = None
+    field.press("Enter")
+    expect(page.locator(".exchange")).to_have_count(2)
+    asked = [r for r in scripted.requests[before:] if type(r).__name__ == "AskRequest"]
+    assert [[m.content for m in r.messages] for r in asked] == [["Quem?"], ["Onde?"]]
+
+
+# Stands for the browser's own: what is told is kept, and the person agrees when asked.
+NOTIFICATION = """
+window.told = []; window.away = false;
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() { return (this.permission = "granted"); }
+  constructor(text) { window.told.push(text); }
+};
+Object.defineProperty(document, "hidden", { get: () => window.away });
+"""
+
+
+def test_the_browser_tells_whoever_asked_for_it_and_looks_elsewhere(
+    page: Page, scripted: FakeDaemon
+) -> None:
+    page.context.add_init_script(NOTIFICATION)
+    page.reload()
+    running, told = scripted.jobs[0], page.locator("#told")
+
+    def turn(state: JobState, word: str) -> None:
+        running.state = job(1, state).state
+        expect(told).to_have_text(f"Farense: {word}")
+
+    def notified() -> list[str]:
+        return list(page.evaluate("told"))
+
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    page.evaluate("away = true")
+    turn(JobState.PAUSED, "paused")  # nobody asked for it yet
+    assert notified() == []
+    page.get_by_role("button", name="Notify me").click()
+    expect(page.locator("#notify")).to_be_hidden()
+    turn(JobState.INTERRUPTED, "interrupted")
+    page.wait_for_function("told.length === 1")
+    page.evaluate("away = false")
+    turn(JobState.FAILED, "failed")  # one looks at the page
+    page.evaluate("away = true")
+    turn(JobState.SUCCEEDED, "succeeded")
+    page.wait_for_function("told.length === 2")
+    assert notified() == ["Farense: interrupted", "Farense: succeeded"]
+    running.state = job(1).state
+    expect(page.locator("#state")).to_have_text("running")
+
+
+def test_a_browser_that_allows_notifications_is_not_asked_again(
+    browser: Browser, served: Served
+) -> None:
+    context = browser.new_context(permissions=["notifications"])
+    page = context.new_page()
+    page.goto(served.url)
+    expect(page.locator("#title")).to_have_text("Farense")
+    assert page.evaluate("Notification.permission") == "granted"
+    expect(page.locator("#notify")).to_be_hidden()
+    context.close()
 
 
 def test_it_fits_a_phone_and_a_desktop(page: Page) -> None:

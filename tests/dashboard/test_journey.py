@@ -1,17 +1,22 @@
-"""From a CSV file dropped on the page to a model that is asked and exported, in real Chromium.
+"""From a CSV file to a verdict, a promoted checkpoint, an export and a conversation, in Chromium.
 
-A real daemon trains a tiny model. Axe looks at each station, and no request leaves the machine.
+Once by mouse in English, once by keyboard alone in Portuguese: each language sees every station. A
+real daemon trains a tiny model. Axe looks at each station, and no request leaves the machine.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from safetrain_shared.i18n import translate as _
+from safetrain_shared.i18n import using
 from tests.browser import browser
 from tests.dashboard.conftest import Served
 from tests.harness import DaemonProcess
@@ -64,17 +69,56 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     assert wrong == []
 
 
-def drop(page: Page, file: Path) -> None:
-    """Drop a file on the page's field for files, as a mouse does."""
-    field = page.locator("#file")
-    field.scroll_into_view_if_needed()
-    box = field.bounding_box()
-    assert box is not None
-    chrome = page.context.new_cdp_session(page)
-    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        chrome.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+class Mouse:
+    """Does what a person does with a mouse."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def press(self, what: Locator) -> None:
+        what.click()
+
+    def write(self, field: Locator, text: str) -> None:
+        field.click()
+        self.page.keyboard.insert_text(text)
+
+    def give(self, file: Path, _field: Locator) -> None:
+        """Drop a file on the page's field for files."""
+        drop = self.page.locator("#file")
+        drop.scroll_into_view_if_needed()
+        box = drop.bounding_box()
+        assert box is not None
+        chrome = self.page.context.new_cdp_session(self.page)
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            chrome.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+
+
+class Keyboard(Mouse):
+    """Does the same with the keyboard alone."""
+
+    def press(self, what: Locator) -> None:
+        self.reach(what)
+        self.page.keyboard.press("Enter")
+
+    def write(self, field: Locator, text: str) -> None:
+        self.reach(field)
+        self.page.keyboard.insert_text(text)
+
+    def give(self, file: Path, field: Locator) -> None:
+        """Point at a file by its path."""
+        self.write(field, str(file))
+        self.page.keyboard.press("Enter")
+
+    def reach(self, what: Locator) -> None:
+        """Press Tab until it has the focus."""
+        expect(what).to_be_visible()
+        for _step in range(200):
+            if what.evaluate("it => it === document.activeElement"):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"Tab does not reach {what}")
 
 
 def axe(page: Page) -> None:
@@ -82,71 +126,101 @@ def axe(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_from_a_file_to_a_model_that_answers(page: Page, served: Served, folder: Path) -> None:
-    expect(page).to_have_url(f"http://{served.host}/begin")
-    page.get_by_label("A folder, or a name on the Hugging Face hub").fill(str(folder / "model"))
-    drop(page, folder / "perguntas.csv")
+def said(page: Page) -> list[str]:
+    """The conversation that the page carries."""
+    return list(json.loads(page.locator("#said input").input_value()))
+
+
+@pytest.mark.parametrize(("kind", "lang"), [(Mouse, "en"), (Keyboard, "pt")])
+def test_from_a_file_to_a_model_one_talks_to(
+    page: Page, served: Served, folder: Path, kind: type[Mouse], lang: str
+) -> None:
+    hand = kind(page)
+    expect(page).to_have_url(re.compile(f"//{served.host}/"))
+    if lang != "en":
+        hand.press(page.get_by_role("button", name=lang.upper(), exact=True))
+        expect(page.locator("html")).to_have_attribute("lang", lang)
+    with using(lang):
+        begin(hand, folder)
+        meanwhile(hand)
+        verdict_and_promotion(hand)
+        export(hand)
+        conversation(hand)
+        compare(hand)
+
+
+def begin(hand: Mouse, folder: Path) -> None:
+    page = hand.page
+    hand.press(page.get_by_role("link", name=_("Begin"), exact=True))
+    model = page.get_by_label(_("A folder, or a name on the Hugging Face hub"))
+    hand.write(model, str(folder / "model"))
+    hand.give(folder / "perguntas.csv", page.get_by_label(_("Or point at a file or a folder")))
     expect(page.locator("#read")).to_contain_text("pergunta")
-    expect(page.locator("#made")).to_contain_text("samples to train on")
+    expect(page.locator("#made")).to_contain_text(_("samples to train on"))
     expect(page.locator("#problems li")).to_have_count(1)
     expect(page.locator("#samples mark").first).to_contain_text("O golo")
-    page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.locator("#outcome")).to_contain_text("It can be trained here.")
+    hand.press(page.get_by_role("button", name=_("Check"), exact=True))
+    expect(page.locator("#outcome")).to_contain_text(_("It can be trained here."))
     expect(page.locator("#found-hardware li").first).to_be_visible()
     axe(page)
-    page.get_by_label("num_epochs").fill("1")
-    page.get_by_label("save_steps").evaluate("field => { field.value = '4' }")
-    page.get_by_role("button", name="Start the training").click()
+    hand.write(page.get_by_label("num_epochs"), "1")
+    hand.press(page.get_by_text(_("All other settings"), exact=True))
+    hand.write(page.get_by_label("save_steps"), "4")
+    hand.press(page.get_by_role("button", name=_("Start the training")))
 
-    expect(page).to_have_url(f"http://{served.host}/jobs/1")
-    expect(page.locator("#title")).to_have_text("perguntas")
-    expect(page.locator("#state")).to_have_text("succeeded", timeout=120_000)
+
+def meanwhile(hand: Mouse) -> None:
+    page = hand.page
+    expect(page).to_have_url(re.compile(r"/jobs/\d+$"))
+    expect(page.locator("#title")).to_have_text(re.compile(r"^perguntas(-2)?$"))
+    axe(page)
+    expect(page.locator("#state")).to_have_text(_("succeeded"), timeout=120_000)
     expect(page.locator("#chart-loss canvas")).to_be_visible()
+
+
+def verdict_and_promotion(hand: Mouse) -> None:
+    page = hand.page
     expect(page.locator(".judgement")).to_be_visible()
-    page.get_by_text("Questions won and lost").click()
+    hand.press(page.get_by_text(_("Questions won and lost"), exact=True))
     expect(page.locator("#won-lost li").first).to_be_visible()
-    page.get_by_role("button", name="Use checkpoint_").last.click()
-    expect(page.locator("#promoted")).to_contain_text("now answers")
-    page.get_by_placeholder("both answer as you pause").fill(HOSTILE)
+    hand.press(page.locator("button[name=checkpoint]").last)
+    answers = _("{checkpoint} now answers, and is exported.")
+    expect(page.locator("#promoted")).to_contain_text(answers.partition("}")[2])
+    both = _("Write a question; both answer as you pause")
+    hand.write(page.get_by_placeholder(both), HOSTILE)
     for side in ("base", "adapter"):
         expect(page.locator(f"#{side}-state")).to_contain_text("tokens/s")
-    page.get_by_label("Your question").last.fill(HOSTILE)
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator(".exchange .question")).to_have_text(HOSTILE)
-    expect(page.locator(".exchange .hint")).to_contain_text("tokens/s")
-    page.get_by_role("button", name="Write it").click()
+
+
+def export(hand: Mouse) -> None:
+    page = hand.page
+    hand.press(page.get_by_role("button", name=_("Write it")))
     expect(page.locator("#exporting")).to_contain_text("mlx_lm.generate")
     with page.expect_download() as taken:
-        page.get_by_role("link", name="The report").click()
-    assert taken.value.suggested_filename == "safetrain-1-report.html"
+        hand.press(page.get_by_role("link", name=_("The report")))
+    assert re.fullmatch(r"safetrain-\d-report.html", taken.value.suggested_filename)
+
+
+def conversation(hand: Mouse) -> None:
+    page = hand.page
+    field = page.get_by_label(_("Your question")).last
+    hand.write(field, HOSTILE)
+    hand.press(page.get_by_role("button", name=_("Ask"), exact=True))
+    expect(page.locator(".exchange .question")).to_have_text(HOSTILE)
+    expect(page.locator(".exchange .hint")).to_contain_text("tokens/s")
+    expect(page.locator("#said input")).to_have_count(1)
+    hand.write(field, "E depois?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".exchange .hint").last).to_contain_text("tokens/s")
+    expect(page.locator("#said input")).to_have_value(re.compile("E depois"))
+    assert said(page)[::2] == [HOSTILE, "E depois?"]
     axe(page)
-    page.get_by_role("link", name="Compare runs").click()
+    hand.press(page.get_by_role("button", name=_("Begin anew")))
+    expect(page.locator(".exchange")).to_have_count(0)
+
+
+def compare(hand: Mouse) -> None:
+    page = hand.page
+    hand.press(page.get_by_role("link", name=_("Compare runs")))
     expect(page.locator("#compared canvas").first).to_be_visible()
     axe(page)
-
-
-def test_the_same_by_keyboard_alone_in_portuguese(page: Page, served: Served, folder: Path) -> None:
-    page.get_by_role("button", name="PT", exact=True).press("Enter")
-    expect(page.locator("html")).to_have_attribute("lang", "pt")
-    page.get_by_role("link", name="Começar", exact=True).press("Enter")
-    page.get_by_label("Uma pasta, ou um nome").press_sequentially(str(folder / "model"))
-    page.get_by_label("Ou indique um ficheiro").press_sequentially(str(folder / "perguntas.csv"))
-    page.keyboard.press("Enter")
-    expect(page.locator("#samples mark").first).to_be_visible()
-    page.get_by_role("button", name="Verificar", exact=True).press("Enter")
-    expect(page.locator("#outcome")).to_contain_text("Pode ser treinado aqui.")
-    reach(page, "Iniciar o treino")
-    page.keyboard.press("Enter")
-    expect(page.locator("#title")).to_have_text("perguntas-2")
-    cancel = page.get_by_role("button", name="Cancelar", exact=True)
-    expect(cancel.or_(page.locator(".judgement"))).to_be_visible()
-    axe(page)
-
-
-def reach(page: Page, name: str) -> None:
-    """Press Tab until the button of that name has the focus."""
-    for _step in range(150):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent.trim()") == name:
-            return
-    raise AssertionError(f"Tab does not reach {name}")

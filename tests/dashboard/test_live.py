@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+from safetrain.page.chat import CONVERSATION_CHARACTERS
 from safetrain.page.job_feed import ENDED_SHOWN
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
 from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
-from safetrain_shared.errors import Busy
+from safetrain_shared.errors import Busy, NotFound
 from safetrain_shared.jobs import JobState
 from tests.client.builders import complete_run, event, job, step
 from tests.client.fake import FakeDaemon
@@ -198,7 +202,8 @@ def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
     status, text = ask(page, "Em+que+<b>cidade</b>")
     assert status == 200
     targets = re.findall(r'hx-target="#(\w+)', text)
-    assert targets == ["message", "answers", "state", "state", "answer", "answer", "state"]
+    parts = ["state", "state", "answer", "answer", "state"]
+    assert targets == ["message", "answers", *parts, "said"]
     assert "Em ]0;&lt;img src=x&gt;<" in text and "data: data: &lt;script&gt;.<" in text
     assert "Em que &lt;b&gt;cidade" in text and "<b>" not in text and "<script>" not in text
     request = next(r for r in scripted.requests if type(r).__name__ == "AskRequest")
@@ -206,6 +211,41 @@ def test_an_answer_comes_piece_by_piece_and_nothing_of_it_is_logged(
     assert (request.job_id, request.base) == (2, True)
     said = page.end()
     assert "cidade" not in said and "Faro" not in said
+
+
+def test_a_conversation_counts_and_what_carries_it_has_limits(
+    scripted: FakeDaemon, serve: Serve
+) -> None:
+    scripted.jobs = [job(2)]
+    scripted.answer = [
+        AskEvent(text="Em\x1b "),
+        AskEvent(text='"Faro".'),
+        AskEvent(done=AnswerDone()),
+    ]
+    page = serve()
+
+    def chat(said: object) -> tuple[int, str]:
+        text = said if isinstance(said, str) else json.dumps(said)
+        form = urlencode({"said": text, "question": "E onde?"})
+        return page.post("/jobs/2/ask", form, page="/jobs/2")[::2]
+
+    before = ["Olá <b>", "Olá! €"] * 300
+    status, text = chat(before)
+    assert status == 200
+    asked = [r for r in scripted.requests if type(r).__name__ == "AskRequest"][-1]
+    assert [m.content for m in asked.messages] == [*before, "E onde?"]
+    assert [m.role for m in asked.messages] == [*["user", "assistant"] * 300, "user"]
+    carried = re.findall(r'name="said" value="([^"]*)"', text)
+    assert len(carried) == 1 and "\x1b" not in text
+    assert json.loads(html.unescape(carried[0])) == [*before, "E onde?", 'Em\x1b "Faro".']
+    too_long = ["a", "€" * CONVERSATION_CHARACTERS]
+    assert chat(too_long)[0] == 400 and "Begin anew." in chat(too_long)[1]
+    for wrong in ("[", "{}", '["a"]', '["a", 1]', "[" * 50_000):
+        assert chat(wrong)[0] == 400, wrong
+    scripted.error = NotFound("ask.no_adapter", id=2)
+    status, text = chat(before)
+    assert status == 200 and 'name="said"' not in text
+    assert "Not answered; this question is forgotten." in text and "no adapter" in text
 
 
 def test_a_question_that_cannot_be_answered_gets_one_sentence(

@@ -39,11 +39,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonPr
         daemon.end()
 
 
-def run(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    daemon: DaemonProcess, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "safetrain", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=daemon.environment()
-    )
+    env = daemon.environment() | environment
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
 def test_the_newest_adapter_becomes_a_model_that_mlx_lm_loads(
@@ -74,6 +75,24 @@ def test_a_checkpoint_as_gguf_with_its_numbers_as_json(
     assert exported["gguf"] == f"{output}/model.gguf"
     assert exported["gguf_agreement"]["differing"] == 0
     assert exported["modelfile"] and (folder / "gguf" / "Modelfile").is_file()
+
+
+def test_a_program_that_is_here_is_given_the_model_and_one_that_is_not_before_the_work(
+    trained: tuple[DaemonProcess, Path],
+) -> None:
+    daemon, folder = trained
+    (folder / "user" / ".lmstudio").mkdir(parents=True)
+    asked = ("export", "--output", str(folder / "farense"), "--to")
+    there = {"HOME": str(folder / "user"), "PATH": "/nowhere"}
+    absent = run(daemon, *asked, "ollama", **there)
+    assert absent.returncode == 69 and absent.stderr.count("\n") == 1
+    assert "Ollama is not on this machine." in absent.stderr
+    assert not (folder / "farense").exists()
+    done = run(daemon, *asked, "lm-studio", "--gguf-type", "q8_0", **there)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("LM Studio lists it as safetrain/farense.\n")
+    place = folder / "user" / ".lmstudio" / "models" / "safetrain" / "farense"
+    assert (place / "farense.gguf").read_bytes()[:4] == b"GGUF"
 
 
 @pytest.mark.parametrize(

@@ -248,24 +248,46 @@ def test_quantized_weights_become_float32_on_a_cpu_where_they_fit() -> None:
 def small(option: Option, rows: int, width: int, peak: int, speed: float) -> Measure:
     """Steps of a small shape in an option's way of computing."""
     settings = dataclasses.replace(option.settings, batch_size=rows)
-    return Measure(settings, Step(rows, width, rows * width // 2), peak, speed)
+    learned = option.step.learned * rows * width // (option.step.rows * option.step.width)
+    return Measure(settings, Step(rows, width, learned), peak, speed)
 
 
 def test_an_extrapolation_decides_over_an_estimate_and_a_measure_over_both() -> None:
-    asked = question()
+    whole = {"spec": spec(loss_chunk=0, batch_size=4)}
+    asked = question(**whole)
     best = choose_plan.options(asked)[0]
     rows, width = best.step.rows, best.step.width
     assert rows == 4
     probed = tuple(small(best, n, width, (600 + n * 100) * MB, 100.0) for n in (1, 2, 3))
-    plan = planned(probed)
+    plan = planned(probed, **whole)
     assert (plan.degree, plan.margin, plan.measured_peak) == ("extrapolated", 0.06, 0)
     assert plan.predicted_peak == pytest.approx(1000 * MB, rel=1e-3)
     assert plan.tokens_per_second == pytest.approx(100.0)
     measured = Measure(best.settings, best.step, GB, tokens_per_second=100.0)
-    plan = planned((*probed, measured))
+    plan = planned((*probed, measured), **whole)
     assert (plan.degree, plan.margin, plan.measured_peak) == ("measured", 0.03, GB)
     assert plan.predicted_peak == pytest.approx(1000 * MB, rel=1e-3)
     assert planned().degree == "estimated" and planned().expected_seconds == 0
+
+
+def test_what_holds_less_logits_than_the_plan_does_is_not_extrapolated_from() -> None:
+    """On a CPU as many as three chunks of logits exist at once: with fewer, the peak grows faster
+    than with more.
+    """
+    asked = question(lengths=lengths((400, 848)))
+    best = next(o for o in choose_plan.options(asked) if o.settings.loss_chunk)
+    rows, width = best.step.rows, best.step.width
+    assert best.step.learned > 3 * best.settings.loss_chunk
+    step = Step(1, width, 2 * best.settings.loss_chunk)
+    settings = dataclasses.replace(best.settings, batch_size=1)
+    steep = Measure(settings, step, 100 * MB, 100.0)
+    flat = [small(best, n, width, (600 + n * 100) * MB, 100.0) for n in range(2, rows)]
+    peaks = [
+        choose_plan.judge(asked, run).peak(best.settings, best.step)
+        for run in ([steep, *flat], flat)
+    ]
+    assert peaks[0] == peaks[1]
+    assert peaks[0][1] is Degree.EXTRAPOLATED
 
 
 def test_an_extrapolation_reaches_only_so_far() -> None:
@@ -372,9 +394,20 @@ def test_the_loss_is_in_chunks_only_where_the_head_can_be_split_off() -> None:
     whole = planned(lengths=long, splits_head=False)
     assert whole.settings.loss_chunk == 0
     chosen = spec(loss_chunk=128, batch_size=4)
-    split = planned(lengths=long, spec=chosen)
-    not_split = planned(lengths=long, spec=chosen, splits_head=False)
-    assert not_split.predicted_peak > 1.1 * split.predicted_peak
+    asked = [question(lengths=long, spec=chosen, splits_head=splits) for splits in (True, False)]
+    split, not_split = (choose_plan.options(one)[0] for one in asked)
+    assert not_split.peak > 1.1 * split.peak
+
+
+def test_the_prediction_of_an_estimate_is_what_will_be_seen() -> None:
+    """On a CPU chunks of the loss run ahead while there is memory; the need alone decides."""
+    long, chosen = lengths((400, 848)), spec(loss_chunk=128, batch_size=4)
+    asked = question(lengths=long, spec=chosen)
+    need = choose_plan.options(asked)[0]
+    roomy = planned(lengths=long, spec=chosen)
+    assert need.peak < roomy.predicted_peak == estimated(asked, need)
+    tight = planned(lengths=long, spec=chosen, budget=budget(int(1.3 * need.peak)))
+    assert need.peak <= tight.predicted_peak <= tight.memory_limit
 
 
 def test_few_resources_give_coarser_padding_and_so_fewer_shapes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -18,6 +20,7 @@ from safetrain import cli
 from safetrain_shared.errors import InvalidInput
 from safetrain_shared.paths import PLOTS, REPORT
 from safetraind.storage.manifest import write_manifest
+from tests.dashboard.conftest import Served
 from tests.harness import wait_for
 from tests.remote.studio import Studio
 from tests.tiny import make_chat_data, make_tiny_model
@@ -130,9 +133,19 @@ def test_a_served_model_answers_again_after_the_link_broke(studio: Studio) -> No
         assert wait_for(answered, 60, "it answers again") == first
 
 
-def test_the_page_shows_the_jobs_of_the_host() -> None:
-    with (
-        _serving("dashboard", "--no-open", "--port", "0") as at,
-        urllib.request.urlopen(at["url"], timeout=30) as page,
-    ):
-        assert page.status == 200
+def test_the_page_brings_the_results_here_and_exports_there(studio: Studio, tmp_path: Path) -> None:
+    page = Served("--host", "studio", user=tmp_path)
+    try:
+        wait_for(lambda: "Bring the results here" in page.get("/jobs/1", Cookie=page.cookie())[2])
+        fetched = page.post("/jobs/1/fetch", page="/jobs/1")[2]
+        assert "The results are in ~/safetrain/studio-job-1." in fetched, fetched
+        here = tmp_path / "safetrain" / "studio-job-1"
+        assert [path.name for path in here.rglob("adapters.safetensors")]
+        form = page.get("/jobs/1/export-form", Cookie=page.cookie())[2]
+        folder = re.findall(r'name="output" value="([^"]+)"', form)[0]
+        exported = page.post("/jobs/1/export", urlencode({"output": folder}), "/jobs/1/export-form")
+        assert f"scp -r studio:{folder} ." in exported[2], exported[2]
+        assert (Path(folder) / "model.safetensors").is_file()
+        assert Path(folder).parent == studio.home.parent / "safetrain"
+    finally:
+        page.end()

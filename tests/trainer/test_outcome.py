@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,11 @@ def sink(tmp_path: Path) -> Iterator[EventSink]:
     handler = signal.getsignal(signal.SIGTERM)
     yield EventSink(RunFolder(tmp_path), Launch())
     signal.signal(signal.SIGTERM, handler)
+
+
+def test_an_intent_that_is_a_fifo_does_not_block_a_step(sink: EventSink, tmp_path: Path) -> None:
+    os.mkfifo(RunFolder(tmp_path).intent)
+    assert sink.intent() == ""
 
 
 def last_word(sink: EventSink, error: Exception, run: Path) -> Outcome:

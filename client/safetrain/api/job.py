@@ -116,8 +116,8 @@ class Job:
     ) -> dict[str, Any]:
         """Fuse its best adapter (or a checkpoint's) into a model folder of its own.
 
-        `gguf_type`: f16 (the default) or q8_0; implies `gguf`. On another machine the folder lies
-        there.
+        `gguf_type`: f16 (the default), q8_0 or q4_1; implies `gguf`. On another machine the folder
+        lies there.
 
         Returns what `safetrain export --json` prints. Raises Busy, Conflict, NotFound, NoRoom.
         """

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import itertools
 import json
+import re
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,10 +19,10 @@ from starlette.routing import Route
 
 from safetrain import inputs
 from safetrain.follower import events_so_far
-from safetrain.page.begin_form import place_of
+from safetrain.page.begin_form import PLACE, place_of
+from safetrain.page.chat import question
 from safetrain.page.daemon_stream import events
 from safetrain.page.forms import checked, fields, job_id
-from safetrain.page.jobs import question
 from safetrain.page.render import piece
 from safetrain.page.site import Site
 from safetrain.report.make_report import make_report
@@ -43,6 +44,7 @@ from safetrain_shared.paths import EVALUATION, EVALUATION_RESULT
 
 _ANSWERS_SHOWN = 50  # of each kind
 _SIDE_BY_SIDE_TOKENS = 160
+_PROGRESS_SECONDS = 0.5  # between two looks at what is being fetched
 
 
 class After:
@@ -195,17 +197,33 @@ class After:
                 shown: dict[str, Any] = {"phase": event.progress.phase, "done": event.progress.done}
                 yield self._render.piece("exporting", "progress.html", **shown)
             else:
-                lines = export_lines(event.exported)
+                lines = export_lines(event.exported, host=self._site.daemon.host)
                 yield self._render.piece("exporting", "exported.html", lines=lines)
 
     async def fetch(self, request: Request) -> Response:
-        """Bring the results from the other machine."""
+        """Bring the results from the other machine, and stream how far it is."""
+        return self._site.streamed(self._fetched(job_id(request)))
+
+    async def _fetched(self, job: int) -> AsyncIterator[str]:
         from safetrain.remote.fetch import fetch
 
-        job, folder = job_id(request), Path.cwd() / f"job-{job_id(request)}"
-        await asyncio.to_thread(fetch, self._site.daemon, job, folder)
+        daemon, share = self._site.daemon, 0.0
+        host = re.sub(r"[^\w.-]+", "-", daemon.host)
+        folder = Path.home() / PLACE / f"{host}-job-{job}"
+
+        def progress(done: float) -> None:
+            nonlocal share
+            share = done
+
+        running = asyncio.create_task(asyncio.to_thread(fetch, daemon, job, folder, progress))
+        while not running.done():
+            shown: dict[str, Any] = {"phase": "fetching", "done": share}
+            yield self._render.piece("fetched", "progress.html", **shown)
+            await asyncio.wait([running], timeout=_PROGRESS_SECONDS)
+        yield piece("fetched", "")
+        await running
         text = _("The results are in {folder}.").format(folder=short_path(str(folder)))
-        return HTMLResponse(self._render.piece("fetched", "told.html", text=text))
+        yield self._render.piece("fetched", "told.html", text=text)
 
     async def _job(self, request: Request) -> Job:
         job: Job = await self._site.call(self._site.daemon.jobs.Get, JobRequest(id=job_id(request)))

@@ -22,7 +22,7 @@ from safetrain_shared.wire import spec_to_wire
 
 ROLES = ("question", "answer", "system", "text", "messages")
 VALID_SHARE, QUESTIONS_SHARE = 0.1, 0.1  # of the samples
-_PLACE = "safetrain"  # folder in the user's home for what the page makes
+PLACE = "safetrain"  # folder in the user's home for what the page makes
 _SET = "set."  # before the name of a setting, as a field
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPTIONS = ("trust_remote_code", "allow_shorter", "wait", "thorough", "memory_budget")
@@ -106,7 +106,7 @@ def choices(found: Fields) -> list[tuple[str, str]]:
 
 def place_of(daemon: Daemon) -> Path:
     """Return the folder for data and trainings on the daemon's machine, in the user's home."""
-    return Path(daemon.remote_folder or Path.home()) / _PLACE
+    return Path(daemon.remote_folder or Path.home()) / PLACE
 
 
 def free_name(source: str, place: Path) -> str:

@@ -14,12 +14,12 @@ _BODY_BYTES = 1 << 17
 _MOST_FIELDS = 500
 
 
-async def fields(request: Request) -> dict[str, str]:
+async def fields(request: Request, limit: int = _BODY_BYTES) -> dict[str, str]:
     """Return the fields of a form; of several with one name the last that is not empty.
 
-    Raises InvalidInput for a body that is too long or no form.
+    Raises InvalidInput for a body of more than `limit` bytes, or that is no form.
     """
-    body = await _body(request)
+    body = await _body(request, limit)
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
@@ -30,12 +30,12 @@ async def fields(request: Request) -> dict[str, str]:
     return found
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, limit: int) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _BODY_BYTES:
-            raise InvalidInput("message.too_large", size=len(body), limit=_BODY_BYTES)
+        if len(body) > limit:
+            raise InvalidInput("message.too_large", size=len(body), limit=limit)
     return body
 
 

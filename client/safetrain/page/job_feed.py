@@ -30,7 +30,7 @@ _LOG_ENTRIES = 200  # kept of a job's log
 ENDED_SHOWN = 30  # ended jobs, on the page at first and at each press of the button for more
 _PAGE = 100
 _WATCHES = 16  # jobs whose history is kept
-_CURVES_SHARE = 0.05  # of a core, at most, for computing curves
+_CURVES_SHARE = 0.002  # of a core, at most, for computing the curves of a job that goes on
 
 
 class JobFeed:
@@ -140,6 +140,7 @@ class JobWatch:
         self._job = job
         self._seq = 0
         self.version = 0
+        self.logged = 0  # events that were ever added to the log
         self._curves_version = -1
         self._not_before = 0.0  # the next computation of curves
         self._restart_at = 0.0  # the earliest next start of the thread
@@ -153,9 +154,13 @@ class JobWatch:
             threading.Thread(target=self._run, name=f"job {self._job}", daemon=True).start()
 
     def curves(self) -> str:
-        """Return the curves as JSON, recomputed after changes within the limit on CPU time."""
+        """Return the curves as JSON, recomputed after changes within the limit on CPU time.
+
+        The last ones of a job that has ended are there at once.
+        """
         started = time.monotonic()
-        if self._curves_version != self.version and started >= self._not_before:
+        due = started >= self._not_before or not self.running
+        if self._curves_version != self.version and due:
             with self.lock:
                 points, self._curves_version = job_texts.curves(self.history), self.version
             self._curves = compact(points)
@@ -185,6 +190,7 @@ class JobWatch:
                 self._seq = max(self._seq, event.seq)
                 if not isinstance(event.body, StepDone | PhaseChanged):
                     self.log.append(event)
+                    self.logged += 1
             self.version += len(events)
 
 

@@ -63,16 +63,16 @@ def curves(history: History) -> Json:
     known = Curves(history.steps, history.evaluations, plan=history.plan)
     loss, best = known.line("loss"), known.best
     last = history.steps[-1] if history.steps else None
-    memory = [*known.line("footprint"), *known.line("peak_memory")]
-    highest = max((value for _step, value in memory), default=0.0)
+    footprint, peak = known.line("footprint"), known.line("peak_memory")
+    highest = max((value for _step, value in (*footprint, *peak)), default=0.0)
     return {
         "loss": _points(loss),
         "smooth": _points(smoothed(loss)),
         "validation": _points(known.validation),
         "best": [best.step, _figure(best.loss)] if best else None,
         "rate": _points(known.line("learning_rate")),
-        "footprint": _points(known.line("footprint")),
-        "peak": _points(known.line("peak_memory")),
+        "footprint": _points(footprint),
+        "peak": _points(peak),
         "budget": budget_in_view(history.plan.memory_budget, highest) if history.plan else 0,
         "epochs": [step for step, _epoch in known.epochs],
         "total": last.total_steps if last else 0,

@@ -1,10 +1,8 @@
-"""The station of trainings: one job live, the queue, actions on jobs, questions, comparison."""
+"""The station of trainings: one job live, the queue, actions on jobs, comparison."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +17,23 @@ from starlette.routing import Route
 
 from safetrain.follower import events_so_far
 from safetrain.page import job_texts
-from safetrain.page.daemon_stream import events
-from safetrain.page.forms import checked, fields, job_id, job_number
+from safetrain.page.chat import QUESTION_CHARACTERS
+from safetrain.page.forms import fields, job_id, job_number
 from safetrain.page.job_feed import compact
 from safetrain.page.live import Tab, job_pieces, messages
 from safetrain.page.render import EVENT_STREAM, piece
 from safetrain.page.site import Site
 from safetrain.views.curves import curves_of
 from safetrain.views.preview import lengths_line
-from safetrain_proto.v1.answers_pb2 import AskRequest, Message
-from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
 from safetrain_proto.v1.data_pb2 import PreviewRequest
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, MoveJobRequest, RemoveJobRequest
-from safetrain_shared.errors import InvalidInput, NotFound
+from safetrain_shared.errors import NotFound
 
-QUESTION_CHARACTERS = 16_000
 _COMPARED = 6  # jobs in one chart; more cannot be told apart
 _LOG_BYTES = 1 << 16  # of a log, its end
 _SAMPLES = 2
 _PREVIEW_SECONDS = 120.0  # a tokenizer is loaded, of a hub model perhaps downloaded
 _ACTIONS = ("pause", "resume", "cancel", "retry")
-_numbers = itertools.count(1)  # of answers on the page, for their elements' ids
 
 
 class Jobs:
@@ -61,7 +55,6 @@ class Jobs:
             Route("/jobs/{id}", self.page),
             Route("/jobs/{id}/log", self.log),
             Route("/jobs/{id}/samples", self.samples),
-            Route("/jobs/{id}/ask", self.ask, methods=post),
             Route("/jobs/{id}/place", self.place, methods=post),
             Route("/jobs/{id}/remove", self.remove, methods=post),
             Route("/jobs/{id}/{action}", self.act, methods=post),
@@ -163,25 +156,6 @@ class Jobs:
         shown: dict[str, Any] = {"samples": seen.samples, "lengths": lengths_line(seen, 0)}
         return HTMLResponse(self._render.html("samples.html", **shown))
 
-    async def ask(self, request: Request) -> Response:
-        """Ask a job's model and stream the answer. Nothing of it is kept."""
-        found = await fields(request)
-        text = question(found.get("question", ""))
-        wanted = AskRequest(
-            messages=[Message(role="user", content=text)],
-            job_id=job_id(request),
-            base=checked(found, "base"),
-        )
-        return self._site.streamed(self._answered(text, wanted))
-
-    async def _answered(self, text: str, wanted: AskRequest) -> AsyncIterator[str]:
-        number = next(_numbers)
-        shown: dict[str, Any] = {"question": text, "number": number}
-        yield self._render.piece("answers", "exchange.html", "beforeend", **shown)
-        home = self._site.daemon.home
-        async for event in events(home, lambda c: AnswersStub(c).Ask(wanted)):
-            yield self._render.answer(event, f"answer-{number}", f"state-{number}")
-
     async def compare(self, request: Request) -> Response:
         """Return the page that lays runs over each other."""
         jobs = await asyncio.to_thread(self._site.feed.now)
@@ -211,16 +185,6 @@ class Jobs:
     def _done(self) -> Response:
         self._site.feed.hurry()
         return HTMLResponse(piece("message", ""))
-
-
-def question(text: str) -> str:
-    """Return a question without blanks around it. Raises InvalidInput."""
-    text = text.strip()
-    if not text:
-        raise InvalidInput("client.question_empty")
-    if len(text) > QUESTION_CHARACTERS:
-        raise InvalidInput("message.too_large", size=len(text), limit=QUESTION_CHARACTERS)
-    return text
 
 
 def _end_of(path: str) -> str:

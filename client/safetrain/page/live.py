@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from safetrain.page import job_texts
@@ -17,6 +18,7 @@ from safetrain_shared.arg_words import STATES
 from safetrain_shared.i18n import percent, translate
 
 TICK_SECONDS = 0.5  # between two checks for changes
+_REDRAW_SECONDS = 1.0  # between two drawings of what a training alone changed
 _KEEP_ALIVE_TICKS = 30  # without changes, before a comment is sent to keep the stream open
 _TOLD = ("succeeded", "failed", "paused", "interrupted")  # states worth a notification
 
@@ -31,6 +33,8 @@ class Tab:
         self._jobs = jobs
         self._sent: dict[str, str] = {}
         self._drawn: tuple[int, ...] = ()
+        self._drawn_at = -_REDRAW_SECONDS
+        self._logged = (0, -1)
         self._states: dict[int, str] = {}
 
     def changes(self) -> Iterator[str]:
@@ -50,14 +54,26 @@ class Tab:
             yield f"told-{number}", piece("told", text)
         chosen = job_texts.pick(jobs, self._wanted)
         watch = feed.watch(chosen) if chosen is not None else None
-        drawn = (feed.version, watch.version if watch else 0)
-        if drawn != self._drawn:
-            self._drawn = drawn
-            for target, text in job_pieces(self._site, jobs, chosen, watch).items():
-                is_title = target == "title"
-                yield target, text if is_title else piece(target, text, "innerMorph")
+        yield from self._pieces(jobs, chosen, watch)
         if watch is not None and (curves := watch.curves()):
             yield "curves", curves
+
+    def _pieces(
+        self, jobs: Sequence[Job], chosen: Job | None, watch: JobWatch | None
+    ) -> Iterator[tuple[str, str]]:
+        """Yield what is drawn anew: at once where jobs changed, else now and then; the log as it
+        grows.
+        """
+        drawn = (self._feed.version, watch.version if watch else 0)
+        now = time.monotonic()
+        logged = (chosen.id if chosen is not None else 0, watch.logged if watch else 0)
+        recent = drawn[:1] == self._drawn[:1] and now < self._drawn_at + _REDRAW_SECONDS
+        if drawn == self._drawn or recent:
+            return
+        grown, self._logged = logged != self._logged, logged
+        self._drawn, self._drawn_at = drawn, now
+        for target, text in job_pieces(self._site, jobs, chosen, watch, log=grown).items():
+            yield target, text if target == "title" else piece(target, text, "innerMorph")
 
     def _told(self, jobs: Any) -> Iterator[tuple[int, str]]:
         """Yield (job, text) of jobs that ended, stopped or need something since the last look."""
@@ -69,25 +85,27 @@ class Tab:
                 yield job.id, self._site.render.html("told.html", text=text)
 
 
-def job_pieces(site: Site, jobs: Any, chosen: Job | None, watch: JobWatch | None) -> dict[str, str]:
-    """Return the parts of a job's page, each by the id of its element."""
+def job_pieces(
+    site: Site, jobs: Sequence[Job], chosen: Job | None, watch: JobWatch | None, *, log: bool = True
+) -> dict[str, str]:
+    """Return the parts of a job's page, each by the id of its element. `log`: its log too."""
     if chosen is None or watch is None:
         return {"queue": _queue(site, jobs, 0)}
     with watch.lock:
         details = job_texts.details(chosen, watch.history)
-        entries = job_texts.log(watch.log)
+        entries = job_texts.log(watch.log) if log else []
         after_it = after(chosen, watch.history)
     html = site.render.html
     share = percent(details["share"], digits=0)
-    return {
+    found = {
         "title": html("job_title.html", job=details, percentage=share),
         "heading": html("job_heading.html", job=details),
         "job": html("job.html", job=details, percentage=share),
-        "after": html("after.html", job=details, **after_it) if after_it else "",
+        "after": html("after.html", host=site.daemon.host, **after_it) if after_it else "",
         "queue": _queue(site, jobs, chosen.id),
-        "log": html("job_log.html", entries=entries),
         "facts": html("job_facts.html", job=details),
     }
+    return {**found, "log": html("job_log.html", entries=entries)} if log else found
 
 
 def _queue(site: Site, jobs: Any, chosen: int) -> str:

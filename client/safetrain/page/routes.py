@@ -15,6 +15,7 @@ from safetrain.loopback import Guard
 from safetrain.page.access import HEADERS, Keys, judge
 from safetrain.page.after import After
 from safetrain.page.begin import Begin
+from safetrain.page.chat import Chat
 from safetrain.page.forms import fields
 from safetrain.page.job_feed import JobFeed
 from safetrain.page.jobs import Jobs
@@ -42,6 +43,7 @@ def application(feed: JobFeed, keys: Keys) -> Starlette:
         _language_choice(keys),
         *After(site).routes(),
         *Begin(site).routes(),
+        *Chat(site).routes(),
         *Jobs(site).routes(),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]

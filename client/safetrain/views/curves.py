@@ -6,7 +6,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
+from itertools import accumulate
+from operator import attrgetter, itemgetter
 
 from safetrain_shared.events import CheckpointSaved, Evaluated, Event, StepDone
 from safetrain_shared.history import Fallback, history
@@ -28,8 +29,8 @@ class Curves:
 
     def line(self, name: str) -> Points:
         """Return (step, value) of one field of the logged steps; finite values only."""
-        pairs = ((done.step, getattr(done, name)) for done in self.steps)
-        return [pair for pair in pairs if math.isfinite(pair[1])]
+        value, finite = attrgetter(name), math.isfinite
+        return [(done.step, found) for done in self.steps if finite(found := value(done))]
 
     @property
     def validation(self) -> Points:
@@ -110,11 +111,13 @@ def smoothed(points: Points, windows: int = 40) -> Points:
     reach = len(points) // (2 * windows)
     if reach < 1:
         return []
-    sums = [0.0]
-    for _step, value in points:
-        sums.append(sums[-1] + value)
-    result = []
-    for i, (step, _value_here) in enumerate(points):
+    sums = list(accumulate(map(_VALUE, points), initial=0.0))
+
+    def mean(i: int) -> tuple[float, float]:
         near = min(reach, i, len(points) - 1 - i)  # symmetric, so that the ends are not bent
-        result.append((step, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
-    return result
+        return points[i][0], (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)
+
+    width, end = 2 * reach + 1, len(points) - reach
+    whole = zip(map(_STEP, points[reach:end]), sums, sums[width:], strict=False)
+    middle = [(step, (after - before) / width) for step, before, after in whole]
+    return [*map(mean, range(reach)), *middle, *map(mean, range(end, len(points)))]

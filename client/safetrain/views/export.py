@@ -43,6 +43,13 @@ def export_lines(done: Exported, *, host: str = "") -> list[str]:
     return lines
 
 
+def given_line(program: str, name: str) -> str:
+    """Return that a program has the model, and how to talk to it there."""
+    if program == "ollama":
+        return _("Ollama has it: {command}").format(command=f"ollama run {name}")
+    return _("LM Studio lists it as {name}.").format(name=name)
+
+
 def _for_shell(path: str) -> str:
     """Return a path as it can be pasted into a shell: short where that needs no quotes."""
     short = short_path(path)

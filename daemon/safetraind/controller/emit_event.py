@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from safetrain_shared.errors import Busy
 from safetrain_shared.events import Body, StateChanged
 from safetrain_shared.jobs import JobState
 from safetrain_shared.paths import RunFolder
-from safetraind.processes.locks import try_lock
+from safetraind.processes.locks import lock_run
 from safetraind.processes.supervisor import seq_floor
 from safetraind.storage import event_file
 
@@ -21,9 +20,7 @@ def emit(run: RunFolder, attempt: int, seen: int, *bodies: Body) -> int:
     `seen`: the highest `seq` known so far. Raises Busy while a worker writes the file, OSError on
     a full disk.
     """
-    lock = try_lock(run.lock)
-    if lock is None:
-        raise Busy("job.live", id=run.root.name)
+    lock = lock_run(run)
     try:
         floor = max(seen, seq_floor(run, seen, event_file.last_seq(run.events)))
         writer = event_file.EventWriter(run.events, attempt, floor)

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetrain_shared.errors import Busy
 from safetrain_shared.events import Notice
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
@@ -29,7 +28,7 @@ from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import read_end
 from safetraind.host.agents import agent_path
 from safetraind.machines.party import Attempt, Party, party_of
-from safetraind.processes.locks import try_lock
+from safetraind.processes.locks import lock_run
 from safetraind.processes.rank_links import ALONE, RankLink, leading_link
 from safetraind.processes.rank_watch import RankWatch
 from safetraind.processes.supervisor import Supervisor, Worker, seq_floor, write_launch
@@ -129,10 +128,7 @@ class Trainings:
 
     async def _start(self, run: RunFolder, job_id: int, attempt: int, link: RankLink) -> Worker:
         """Start the worker, or all ranks that are on this machine."""
-        lock = try_lock(run.lock)
-        if lock is None:
-            raise Busy("job.live", id=job_id)
-        held = [lock]
+        held = [lock := lock_run(run)]
         try:
             folder = self._trained_in(job_id)
             output = await lock_output(folder)

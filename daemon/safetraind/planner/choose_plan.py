@@ -16,7 +16,6 @@ from safetraind.planner.candidates import (
 )
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import Judge, same_work
-from safetraind.planner.memory_estimate import expected
 from safetraind.planner.option import Option, Question
 from safetraind.planner.plan_limits import frozen
 from safetraind.planner.refusal import refuse
@@ -106,17 +105,20 @@ def _timed(judged: list[Option]) -> list[Option]:
 
 
 def _predicted(question: Question, option: Option, measures: Sequence[Measure]) -> int:
-    """Return the predicted peak, in bytes, from before the option itself was measured."""
-    if option.degree < Degree.MEASURED:
+    """Return the peak, in bytes, predicted from before the option itself was measured.
+
+    Of an estimate that is the peak that will be seen: more than the need, on which the option was
+    judged, where MLX has memory to run ahead in.
+    """
+    if option.degree is Degree.EXTRAPOLATED:
         return option.peak
     before = [
         m for m in measures if m.step != option.step or not same_work(m.settings, option.settings)
     ]
-    peak, degree = judge(question, before).peak(option.settings, option.step)
-    if degree is Degree.ESTIMATED:
-        limit = question.budget.limit
-        return expected(question.runtime, option.settings, option.step, limit).total
-    return peak
+    by_others = judge(question, before)
+    peak, degree = by_others.peak(option.settings, option.step)
+    seen = by_others.expected(option.settings, option.step)
+    return max(peak, seen) if degree is Degree.ESTIMATED else peak
 
 
 def _room(question: Question, option: Option) -> int:

@@ -22,6 +22,7 @@ from safetraind.planner.memory_estimate import (
     gradient_bytes,
     heaviest_part,
     largest_array,
+    loss_alike,
     most_per_square,
     predict,
 )
@@ -93,10 +94,10 @@ class Judge:
         self._runtime = question.runtime
         self._bucket = bucket
         self._run = valid(question, measures)
-        self._fits: list[tuple[TrainingSettings, int, Fit | None]] = []
+        self._fits: list[tuple[TrainingSettings, Step, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
-            (self._expected(m).off_by(m.peak) for m in self._run),
+            (self._estimated(m).off_by(m.peak) for m in self._run),
             default=1.0,
         )
         self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
@@ -127,7 +128,7 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        curve = self._fit(settings, step.width)
+        curve = self._fit(settings, step)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
         peak = curve.peak(step.rows, step.width)
@@ -140,8 +141,23 @@ class Judge:
             peak = max(peak, evaluation.corrected(self.correction))
         return peak, Degree.EXTRAPOLATED
 
-    def _expected(self, measure: Measure) -> Peak:
-        """Return the estimated peak of a step that was run."""
+    def expected(self, settings: TrainingSettings, step: Step) -> int:
+        """Return the peak that an estimate expects to see with the memory that there is.
+
+        It is corrected by the steps run in this way of computing; by others only upwards.
+        """
+        own = [
+            self._estimated(m).off_by(m.peak)
+            for m in self._run
+            if same_way(m.settings, settings) and self._alike(settings, m.step, step)
+        ]
+        factor = max(own, default=max(1.0, self.correction))
+        return expected(self._runtime, settings, step, self._question.budget.limit).corrected(
+            factor
+        )
+
+    def _estimated(self, measure: Measure) -> Peak:
+        """Return the peak of a step that was run, estimated."""
         return expected(self._runtime, measure.settings, measure.step, measure.limit)
 
     def _runs_ahead(self, settings: TrainingSettings, step: Step) -> bool:
@@ -158,28 +174,29 @@ class Judge:
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
-    def _fit(self, settings: TrainingSettings, width: int) -> Fit | None:
-        """Return the curve through the steps run in this way of computing, in rows that compute
-        attention as rows of `width` tokens do.
+    def _fit(self, settings: TrainingSettings, step: Step) -> Fit | None:
+        """Return the curve through the steps run in this way of computing, of those that compute
+        attention and the loss as `step` does.
         """
         for other, near, found in self._fits:
-            if same_way(other, settings) and self._attends_alike(settings, near, width):
+            if same_way(other, settings) and self._alike(settings, near, step):
                 return found
         run = [
             m
             for m in self._run
             if same_way(m.settings, settings)
             and not m.step.valid_width
-            and self._attends_alike(settings, m.step.width, width)
+            and self._alike(settings, m.step, step)
         ]
         widest = max((m.step.width for m in run), default=0)
         most = most_per_square(self._runtime, settings, widest)
         found = fit([self._sample(m) for m in run if m.tokens_per_second], most)
-        self._fits.append((settings, width, found))
+        self._fits.append((settings, step, found))
         return found
 
-    def _attends_alike(self, settings: TrainingSettings, one: int, other: int) -> bool:
-        return attends_alike(self._runtime, settings, one, other)
+    def _alike(self, settings: TrainingSettings, one: Step, other: Step) -> bool:
+        attends = attends_alike(self._runtime, settings, one.width, other.width)
+        return attends and loss_alike(self._runtime, settings, one.learned, other.learned)
 
     def _sample(self, measure: Measure) -> Sample:
         step, twice = measure.step, accumulates(measure.settings)
@@ -191,7 +208,7 @@ class Judge:
         this way.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        if curve := self._fit(settings, step.width):
+        if curve := self._fit(settings, step):
             return curve.seconds(tokens, batches) + updates
         measured = [m for m in self._at(settings, step) if m.tokens_per_second]
         if not measured:

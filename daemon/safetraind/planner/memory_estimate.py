@@ -159,6 +159,15 @@ def attends_alike(runtime: Runtime, settings: TrainingSettings, one: int, other:
     return _attention(runtime, settings, one) == _attention(runtime, settings, other)
 
 
+def loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
+    """Return whether the loss of `one` and of `other` predictions holds logits in the same way: of
+    all predictions, or of as many chunks as exist at once.
+    """
+    chunk = settings.loss_chunk if runtime.splits_head else 0
+    most = chunk * (_CHUNKS_AHEAD if runtime.device == "cpu" else 1)
+    return all((one > bound) == (other > bound) for bound in (chunk, most) if bound)
+
+
 def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     """Return the larger of two moments: the loss with all its logits, and the backward pass of a
     layer.

@@ -162,10 +162,11 @@ def _peak(question: Question, option: Option, predicted: int, bucket: int) -> Fi
     """Return the source of the predicted peak, its margin, and the share of the budget that it
     leaves free.
     """
+    peak = option.peak if option.degree is Degree.MEASURED else predicted
     args: dict[str, int | float] = {
-        "peak": option.peak,
+        "peak": peak,
         "margin": option.degree.margin,
-        "free": max(0.0, 1 - option.peak / question.budget.mlx),
+        "free": max(0.0, 1 - peak / question.budget.mlx),
     }
     if option.degree is Degree.MEASURED:
         args["predicted"] = predicted

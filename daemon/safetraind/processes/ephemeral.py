@@ -27,7 +27,7 @@ from safetraind.processes.locks import try_lock
 from safetraind.processes.supervisor import Supervisor, Worker, write_launch
 from safetraind.storage import documents
 from safetraind.storage.bounded_read import SLOW_SECONDS, bounded
-from safetraind.storage.durable import read_json, write_json
+from safetraind.storage.durable import NotAFile, open_file, read_file, read_json, write_json
 from safetraind.storage.run_folder import KeeperNote
 from safetraind.worker_messages.role import Line, Result, Role
 from safetraind.worker_messages.worker_result import WorkerResult
@@ -176,7 +176,11 @@ def _new_lines(path: Path, offset: int, note: Note | None) -> int:
     """Pass on the complete lines after byte `offset`. Return the offset of the next reading."""
     if note is None:
         return offset
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    try:
+        descriptor = open_file(path, os.O_RDONLY)
+    except (FileNotFoundError, NotAFile):
+        return offset
+    with os.fdopen(descriptor, "rb") as file:
         file.seek(offset)
         while (line := file.readline()).endswith(b"\n"):
             offset += len(line)
@@ -192,5 +196,5 @@ async def _end(worker: Worker) -> None:
 
 def _tail(path: Path) -> str:
     with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")[-2000:]
+        return read_file(path).decode(errors="replace")[-2000:]
     return ""

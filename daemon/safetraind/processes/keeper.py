@@ -252,7 +252,9 @@ def _count_in(file: Path) -> int | None:
 
 def _attempt(run: Path) -> int:
     try:
-        return int(json.loads((run / "launch.json").read_text())["attempt"])
+        descriptor = os.open(run / "launch.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor) as file:
+            return int(json.load(file)["attempt"])
     except (OSError, ValueError, KeyError):
         return 0
 
@@ -260,9 +262,10 @@ def _attempt(run: Path) -> int:
 def _reserve(path: Path) -> int:
     """Return an open file beside `path`, with space reserved for the note."""
     new, flags = Path(f"{path}.new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    flags |= os.O_NONBLOCK  # a FIFO would wait for its reader
     try:
         descriptor = os.open(new, flags, 0o600)
-    except (IsADirectoryError, PermissionError):  # the name is ours, whoever took it
+    except OSError:  # the name is ours, whoever took it
         shutil.rmtree(new, ignore_errors=True)
         new.unlink(missing_ok=True)
         descriptor = os.open(new, flags, 0o600)

@@ -14,8 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from safetrain_shared.errors import Busy
+from safetrain_shared.paths import RunFolder
 from safetraind.storage.bounded_read import bounded
 from safetraind.storage.folder_lock import try_lock_folder
+from safetraind.storage.run_folder import set_odd_aside
 
 _PATIENCE_SECONDS = 0.5
 _PATIENCE = 25  # tries
@@ -36,6 +38,18 @@ def try_lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def lock_run(run: RunFolder) -> int:
+    """Lock a job's run, as `try_lock` does, after setting aside what is no file in its folder.
+
+    Raises Busy while its worker lives, OSError.
+    """
+    set_odd_aside(run.root)
+    lock = try_lock(run.lock)
+    if lock is None:
+        raise Busy("job.live", id=run.root.name)
+    return lock
 
 
 def is_held(path: Path) -> bool:

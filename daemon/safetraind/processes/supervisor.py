@@ -21,6 +21,7 @@ from safetraind.processes.locks import is_held
 from safetraind.processes.rank_links import ALONE, RankLink, links_between
 from safetraind.storage import documents
 from safetraind.storage.delivered_watermark import MOST_SEQ
+from safetraind.storage.durable import open_file
 from safetraind.storage.run_folder import Launch
 
 log = logging.getLogger(__name__)
@@ -78,9 +79,9 @@ class Supervisor:
         self, run: RunFolder, role: str, locks: Mapping[str, int], link: RankLink = ALONE
     ) -> Process:
         run.exit.unlink(missing_ok=True)
-        for stale in (run.heartbeat, run.heartbeat.with_suffix(".new")):
+        for stale in (run.heartbeat, run.heartbeat.with_name(f"{run.heartbeat.name}.new")):
             stale.unlink(missing_ok=True)
-        log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log = open_file(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(_KEEPER), str(run.root), role),

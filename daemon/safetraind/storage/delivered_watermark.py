@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from safetrain_shared.paths import Home
-from safetraind.storage.durable import read_file
+from safetraind.storage.durable import open_file, read_file
 
 _DIGITS = 20
 # Of a `seq`: far beyond any training, and far from where 64 bits end.
@@ -48,8 +48,7 @@ class DeliveredWatermark:
             return
         self._known[job_id] = seq
         with contextlib.suppress(OSError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(self._home.run(job_id).delivered, flags, 0o600)
+            descriptor = open_file(self._home.run(job_id).delivered, os.O_WRONLY | os.O_CREAT)
             try:
                 os.pwrite(descriptor, str(seq).zfill(_DIGITS).encode(), 0)
             finally:

@@ -16,11 +16,11 @@ from typing import Any
 MOST_JSON_BYTES = 64 << 20
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
     """Put `text` at `path` by a rename, so that a reader sees the old content or the new.
 
-    It outlives a power cut once this returned. Raises OSError, e.g. on a full disk; the old content
-    is then untouched.
+    It outlives a power cut once this returned, unless `synced` is False. Raises OSError, e.g. on a
+    full disk; the old content is then untouched.
     """
     new = path.with_name(f"{path.name}.new")
     descriptor = _opened(new)
@@ -28,22 +28,24 @@ def write_text(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            sync(file.fileno())
+            if synced:
+                sync(file.fileno())
         new.replace(path)
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
 def _opened(new: Path) -> int:
     """Open a temporary file of ours for writing, in place of whatever is left at its path."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        return os.open(new, flags, 0o600)
-    except (IsADirectoryError, PermissionError):  # the name is ours, whoever took it
+        return open_file(new, flags)
+    except (IsADirectoryError, PermissionError, NotAFile):  # the name is ours, whoever took it
         clear(new)
-        return os.open(new, flags, 0o600)
+        return open_file(new, flags)
 
 
 def clear(path: Path) -> None:
@@ -80,16 +82,37 @@ def read_json(path: Path) -> Any:
 def read_file(path: Path) -> bytes:
     """Return the content of a regular file of at most `MOST_JSON_BYTES`.
 
-    Raises OSError for anything else: a FIFO would wait for a writer, and a device never end.
+    Raises OSError for anything else.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_JSON_BYTES:
-        os.close(descriptor)
-        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-        raise OSError(number, os.strerror(number), str(path))
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+        if os.fstat(file.fileno()).st_size > MOST_JSON_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read()
+
+
+class NotAFile(OSError):
+    """What stands at a path is a FIFO, a socket or a device."""
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open a regular file, close-on-exec; one that `flags` create is the user's alone.
+
+    Raises IsADirectoryError, NotAFile for a FIFO, which would wait for its other end, and for a
+    device, which may never end; OSError.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            raise NotAFile(errno.EINVAL, os.strerror(errno.EINVAL), str(path)) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise NotAFile(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from safetrain_shared.errors import Incompatible
 from safetrain_shared.events import KIND_OF, KINDS, Body, Damaged, Event
 from safetraind.storage import durable
 from safetraind.storage.documents import check_format
+from safetraind.storage.durable import NotAFile, open_file
 
 MAX_LINE_BYTES = 1 << 20
 FORMAT = 1
@@ -97,10 +98,10 @@ def read(path: Path, offset: int = 0) -> Iterator[Read]:
     is no file. Raises Incompatible for a file of a newer version's format.
     """
     try:
-        file = path.open("rb")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+        descriptor = open_file(path, os.O_RDONLY)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, NotAFile):
         return
-    with file:
+    with os.fdopen(descriptor, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(offset)
         bad_from: int | None = None
@@ -159,7 +160,7 @@ class EventWriter:
         self._path = path
         self._attempt = attempt
         self._seq = max(floor, last_seq(path))
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._mend_tail()
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from safetrain_shared.codec import from_plain, to_plain
 from safetrain_shared.errors import NoRoom, SafetrainError, error_to_dict
 from safetrain_shared.paths import RunFolder
-from safetraind.storage.durable import write_json
+from safetraind.storage.durable import read_file, write_json
 
 T = TypeVar("T")
 
@@ -21,8 +21,7 @@ Tell = Callable[[Any], None]
 
 def read_request(folder: str, role: str, cls: type[T]) -> T:
     """Return the request in a run folder. Raises OSError, and ValueError where it is not valid."""
-    text = (Path(folder) / f"{role}_request.json").read_text(encoding="utf-8")
-    return from_plain(json.loads(text), cls)
+    return from_plain(json.loads(read_file(Path(folder) / f"{role}_request.json")), cls)
 
 
 def answer(folder: str, work: Callable[[Tell], Any], *, output: str = "") -> None:

@@ -66,8 +66,8 @@ class Agreement:
         return self.lost <= TOLERANCE and not self.differing
 
     @property
-    def good_for_8_bits(self) -> bool:
-        """Whether a file in 8 bits can replace base and adapter."""
+    def good_for_rounded(self) -> bool:
+        """Whether a file whose weights are rounded can replace base and adapter."""
         return self.lost <= ROUNDED_TOLERANCE and self.differing <= ROUNDED_DIFFERING * self.tokens
 
 

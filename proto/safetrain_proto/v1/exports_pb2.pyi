@@ -40,7 +40,7 @@ class ExportRequest(_message.Message):
     wait: _builtins.bool
     """wait for the GPU when it is busy"""
     gguf_type: _builtins.str
-    """f16 or q8_0; empty: f16"""
+    """f16, q8_0 or q4_1; empty: f16"""
     def __init__(
         self,
         *,

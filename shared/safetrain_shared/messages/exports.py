@@ -36,6 +36,30 @@ SENTENCES: dict[str, str] = {
         "A {architecture} model cannot be written as GGUF here; plain models of {known} can. Leave "
         "out --gguf."
     ),
+    "export.to_host": _(
+        "--to gives the model to a program of this machine, and an export on {host} stays there. "
+        "Leave out --to, and bring the model here."
+    ),
+    "export.ollama_missing": _(
+        "Ollama is not on this machine. Install it (ollama.com), or leave out --to."
+    ),
+    "export.ollama_silent": _(
+        "Ollama does not answer ({reason}). Start it, by its app or with: ollama serve"
+    ),
+    "export.ollama_refused": _("Ollama did not take the model ({reason}). It lies in {path}."),
+    "export.lm_studio_missing": _(
+        "LM Studio is not on this machine: there is no {path}. Install it (lmstudio.ai) and open "
+        "it once, or leave out --to."
+    ),
+    "export.program_has_it": _(
+        "{program} has a model {name} already. Give another folder, whose name it gets: --output "
+        "FOLDER"
+    ),
+    "export.not_put": _("The model could not be put at {place} ({reason}). It lies in {path}."),
+    "export.gguf_no_four_bits": _(
+        "q4_1 keeps the 4 bits of a base model that has 4, and {path} has none. Take --gguf-type "
+        "q8_0; llama-quantize of llama.cpp makes other sizes of an f16 file."
+    ),
     "export.gguf_tokenizer": _(
         "This model's tokenizer ({found}) cannot be written as GGUF without changing how it cuts "
         "text. Leave out --gguf."

@@ -45,13 +45,28 @@ document.addEventListener("keydown", (event) => {
   event.target.form.requestSubmit();
 });
 document.addEventListener("htmx:before:request", ({ target }) => {
-  if (target.matches("[data-clear]")) target.querySelector("textarea").value = "";
+  if (!target.matches("[data-clear]")) return;
+  target.querySelector("textarea").value = "";
+  document.getElementById("forgotten").textContent = "";
 });
 document.addEventListener("click", ({ target }) => {
-  if (!target.matches("[data-stop]")) return;
+  if (!target.matches("[data-stop], [data-anew]")) return;
   target.form.dispatchEvent(new Event("htmx:abort"));
+  if (target.dataset.anew) return forget(target);
   const state = [...document.querySelectorAll("[data-stopped]")].at(-1);
   if (state) state.textContent = state.dataset.stopped;
+});
+
+// The page alone holds what was said: without it the next question begins a conversation.
+function forget(button) {
+  for (const name of ["answers", "said"]) document.getElementById(name).replaceChildren();
+  document.getElementById("forgotten").textContent = button.dataset.anew;
+  button.form.elements.question.focus();
+}
+// The newest of a conversation stays in sight.
+document.addEventListener("htmx:after:swap", () => {
+  const answers = document.getElementById("answers");
+  if (answers && !answers.contains(document.activeElement)) answers.scrollTop = answers.scrollHeight;
 });
 
 // A waiting job that is dropped on another takes its place, by its own button.

@@ -30,6 +30,7 @@ from safetraind.storage.manifest import write_manifest
 from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.export import gguf_writer, modelfile
 from safetraind.worker.export.agreement import Reference, ask_both
+from safetraind.worker.export.four_bits import four_bit_matrices
 from safetraind.worker.export.fuse import BITS, fuse, fused_bytes
 from safetraind.worker.loading import LoadedModel, attach_adapter, load, model_folder
 from safetraind.worker.training.outcome import is_out_of_memory
@@ -101,7 +102,7 @@ class _Exporter:
     def run(self) -> Exported:
         """Fill the folder and return its description."""
         if self.request.gguf:
-            gguf_writer.check_takes(model_folder(self.request.model))
+            gguf_writer.check_takes(model_folder(self.request.model), self.request.gguf_type)
         reference, quantized = self._reference()
         result = self._model(reference, quantized)
         gguf = self._gguf(reference) if self.request.gguf else None
@@ -168,14 +169,16 @@ class _Exporter:
         self._progress("gguf", 0.7)
         loaded = self._load(dequantize=False)
         self._check_resources(fused_bytes(loaded.model, dequantize=True))
+        four_bits = four_bit_matrices(loaded.model)
         config = fuse(loaded.model, loaded.config, dequantize=True)
         file = self.folder / GGUF
-        gguf_writer.write(file, loaded.model, config, loaded.folder, loaded.tokenizer, stored)
-        del loaded
+        about = (config, loaded.folder, loaded.tokenizer, stored, four_bits)
+        gguf_writer.write(file, loaded.model, *about)
+        del loaded, four_bits, about
         _free_memory()
         self._progress("checking", 0.85)
         agreement = reference.compare(gguf_writer.read_back(file, config, stored))
-        if not (agreement.good if stored == GGUF_TYPES[0] else agreement.good_for_8_bits):
+        if not (agreement.good if stored == GGUF_TYPES[0] else agreement.good_for_rounded):
             raise Blocked("export.gguf_differs", type=stored, **dataclasses.asdict(agreement))
         return GgufFile(GGUF, agreement, stored)
 

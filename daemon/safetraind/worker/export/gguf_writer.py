@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -14,15 +16,17 @@ from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import _get_classes, load_config
 
+from safetrain_shared.errors import InvalidInput
 from safetrain_shared.gguf_types import GGUF_TYPES
 from safetraind.worker import config_keys
+from safetraind.worker.export.four_bits import FourBits, has_four_bits
 from safetraind.worker.export.gguf_families import (
     FAMILIES,
     add_hyperparameters,
     family_of,
     rope_factors,
 )
-from safetraind.worker.export.gguf_tensors import tensors_of
+from safetraind.worker.export.gguf_tensors import FOUR_BITS, tensors_of
 from safetraind.worker.export.gguf_vocabulary import vocabulary
 from safetraind.worker.loading import worth_dequantizing
 
@@ -30,14 +34,18 @@ _FILE_TYPES = {name: LlamaFileType[f"MOSTLY_{name.upper()}"] for name in GGUF_TY
 _FREQUENCIES = "rope_freqs.weight"
 
 
-def check_takes(folder: Path) -> None:
+def check_takes(folder: Path, stored: str = GGUF_TYPES[0]) -> None:
     """Raise InvalidInput, with the reason, for a model that cannot be written faithfully.
+
+    `stored`: the type of its matrices; 4 bits are written of a base alone that has them.
 
     Reads the folder's config.json and tokenizer alone, and loads nothing.
     """
     config = load_config(folder)
     if config.get("model_type") in FAMILIES:
         config.update(config_keys.read(config).overrides)
+    if stored == FOUR_BITS and not has_four_bits(config):
+        raise InvalidInput("export.gguf_no_four_bits", path=str(folder))
     _, shape = family_of(config)
     vocabulary(folder, int(shape.get("vocab_size")))
 
@@ -49,10 +57,12 @@ def write(
     folder: Path,
     tokenizer: TokenizerWrapper,
     stored: str = GGUF_TYPES[0],
+    four_bits: Mapping[str, FourBits] = MappingProxyType({}),
 ) -> None:
     """Write `model`, which must have no quantized layer, with the tokenizer in `folder`.
 
-    `stored`: the type of its matrices, one of `gguf_tensors.TYPES`. One weight is in memory twice
+    `stored`: the type of its matrices, one of `gguf_tensors.TYPES`. `four_bits`: the matrices that
+    the base had in 4 bits, by the names of its weights. One weight is in memory twice
     at a time. Raises what `family_of` and `vocabulary` do.
     """
     family, shape = family_of(config)
@@ -63,7 +73,7 @@ def write(
     for key, value in {**vocabulary(folder, size), **_tokens_by_role(tokenizer, size)}.items():
         _add(writer, key, value)
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    tensors = tensors_of(model, family, shape, stored)
+    tensors = tensors_of(model, family, shape, stored, four_bits)
     factors = rope_factors(shape)
     for tensor in tensors:
         _announce(writer, tensor.name, weights[tensor.own].shape, tensor.type)

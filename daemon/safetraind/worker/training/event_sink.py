@@ -15,6 +15,7 @@ from collections.abc import Callable
 from safetrain_shared.events import Body, Notice, PhaseChanged
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
+from safetraind.storage import durable
 from safetraind.storage.event_file import EventWriter
 from safetraind.storage.run_folder import Launch
 
@@ -64,7 +65,7 @@ class EventSink:
     def intent(self) -> str:
         """Return the intent: `pause`, `cancel`, `stop` (SIGTERM came), or empty."""
         try:
-            return self._intent.read_text(encoding="utf-8").strip()
+            return durable.read_file(self._intent).decode(errors="replace").strip()
         except OSError:
             return "stop" if self._stopping else ""
 

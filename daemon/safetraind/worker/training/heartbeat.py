@@ -18,6 +18,7 @@ from collections import deque
 
 from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import RunFolder
+from safetraind.storage.durable import write_text
 from safetraind.storage.run_folder import Beat
 from safetraind.worker.training import memory_limits
 
@@ -99,7 +100,6 @@ class Heartbeat:
                     self._write(dataclasses.replace(self._repeated, time=now))
 
     def _write(self, beat: Beat) -> None:
-        new = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):
-            new.write_text(json.dumps({"format": Beat.FORMAT, **to_plain(beat)}))
-            new.replace(self._path)
+            text = json.dumps({"format": Beat.FORMAT, **to_plain(beat)})
+            write_text(self._path, text, synced=False)

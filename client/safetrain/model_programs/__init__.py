@@ -1,0 +1,1 @@
+"""Programs of this machine that run models, and how an exported model gets into each."""
