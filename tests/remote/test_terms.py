@@ -61,7 +61,7 @@ def test_a_machine_refuses_other_versions_clocks_models_and_what_does_not_fit(
     late = terms_for(model)
     late.now = time.time() - 90
     found = refusal(late, tmp_path, model)
-    assert (found.code, found.args_by_name["seconds"]) == ("machines.clock", 90)
+    assert found.code == "machines.clock" and int(str(found.args_by_name["seconds"])) >= 90
     large = terms_for(model, predicted_peak=1 << 60)
     assert refusal(large, tmp_path, model).code == "machines.memory"
     broken = terms_for(model)
