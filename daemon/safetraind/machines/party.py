@@ -7,9 +7,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from safetrain_proto.v1.machines_pb2 import RankFitness, RankGranted, RankStart
@@ -121,11 +120,7 @@ class Party:
             await rank.machine.open()
             for file in attempt.document.data.values():
                 await rank.machine.send(file)
-            start = RankStart(
-                terms=terms,
-                attempt=attempt.number,
-                files=files,
-            )
+            start = RankStart(terms=terms, attempt=attempt.number, files=files)
             return await rank.ask(start, attempt.output, files)
 
         answers = await asyncio.gather(*map(ask, self._ranks), return_exceptions=True)
@@ -164,16 +159,19 @@ class Party:
         """
         self._port, *ports = free_ports(len(granted) + 1)
         after = [*ports[1:], self._port]  # where the next rank is reached here
-        openings = [
-            partial(
-                open_way,
-                rank.machine.host,
-                [(port, there.port)],
-                [(there.next_port, next_here)],
-            )
-            for rank, there, port, next_here in zip(self._ranks, granted, ports, after, strict=True)
-        ]
-        self._ways = await _all(openings)
+        ways = await asyncio.gather(
+            *(
+                open_way(rank.machine.host, [(port, there.port)], [(there.next_port, next_here)])
+                for rank, there, port, next_here in zip(
+                    self._ranks, granted, ports, after, strict=True
+                )
+            ),
+            return_exceptions=True,
+        )
+        self._ways = [way for way in ways if isinstance(way, RingWay)]  # to be closed in any case
+        for way in ways:
+            if isinstance(way, BaseException):
+                raise way
         size = len(granted) + 1
         self._addresses = [_ring(size, 0, self._port, ports[0])] + [
             _ring(size, rank.number, there.port, there.next_port)
@@ -254,12 +252,3 @@ def _ring(size: int, rank: int, own: int, following: int) -> list[str]:
     addresses = [f"127.0.0.1:{following}"] * size
     addresses[rank] = f"127.0.0.1:{own}"
     return addresses
-
-
-async def _all(acts: Sequence[Callable[[], Awaitable]] | Iterator) -> list:  # type: ignore[type-arg]
-    """Return the results of all, started at once. Raises the first error once all have ended."""
-    found = await asyncio.gather(*(act() for act in acts), return_exceptions=True)
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-    return found
