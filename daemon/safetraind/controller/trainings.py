@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from safetrain_shared.errors import EXIT_RANK
 from safetrain_shared.events import Notice
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
@@ -235,4 +236,6 @@ def _with_ranks(end: WorkerExit, watch: RankWatch, party: Party | None) -> Worke
     if failure is not None:
         return dataclasses.replace(end, outcome=failure.outcome, cause=failure.cause)
     found = (party.found if party else None) or watch.found
+    if found is None and party and (end.rank or end.code == EXIT_RANK):
+        found = party.found_late
     return dataclasses.replace(end, hung=found) if found is not None else end

@@ -91,6 +91,7 @@ class Party:
         self._port = 0
         self._addresses: list[list[str]] = []
         self.found: Finding | None = None  # what ended another machine's rank, and so all
+        self.found_late: Finding | None = None  # the same, where rank 0 noticed it first
 
     @property
     def alone(self) -> bool:
@@ -236,6 +237,7 @@ class Party:
         """Let all machines go. `wait`: for their ranks to end by themselves first."""
         if wait:
             await asyncio.gather(*(rank.settle(END_SECONDS) for rank in self._ranks))
+        self.found_late = next(self._troubles(), None)
         await asyncio.gather(*(rank.close() for rank in self._ranks), return_exceptions=True)
         await asyncio.gather(*(way.close() for way in self._ways), return_exceptions=True)
 
