@@ -220,7 +220,7 @@ class Party:
             kill_workers(self._attempt.run)
 
     def _troubles(self) -> Iterator[Finding]:
-        for rank, way in zip(self._ranks, self._ways, strict=True):
+        for rank, way in zip(self._ranks, self._ways, strict=False):  # none were opened yet
             if way.lost and not rank.over:
                 args = {"machine": rank.name, "reason": way.reason}
                 yield Finding("job.machine_lost", Status.WARNING, args=args)
