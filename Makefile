@@ -179,11 +179,15 @@ corruption: .venv/developing ## every file of a home and an output folder, damag
 	SAFETRAIN_CORRUPTIONS=all $(BIN)/pytest -n 0 -s tests/corruption
 
 soak: .venv/developing ## KILLS random kills and stops, watchers, an idle daemon, 20 out-of-memory deaths
-	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak --ignore tests/soak/test_ranks.py
+	KILLS=$(KILLS) $(BIN)/pytest -s -m slow tests/soak --ignore tests/soak/test_ranks.py --ignore tests/soak/test_machines.py
 	SAFETRAIN_OOM_RUNS=20 $(BIN)/pytest -s -rs --timeout 3600 tests/daemon/test_out_of_memory.py
 
 ranks: .venv/developing ## trainings of 2, 3 and 4 ranks under 60 random kills and stops
 	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_ranks.py
+
+machines: .venv/developing ## trainings of 2, 3 and 4 machines by a real sshd, under 60 random faults on either side
+	$(BIN)/pytest -n 0 -m slow tests/remote/test_machines.py
+	KILLS=60 $(BIN)/pytest -n 0 -s -m slow tests/soak/test_machines.py
 
 clean: ## the demo's home and caches; not .venv, nor the reports of the soak, which add up
 	rm -rf .demo .darwin site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

@@ -19,11 +19,11 @@ from benchmarks.cli.timing import Time, interleaved, spread, whole
 from benchmarks.host.slow_link import delayed
 from safetrain.connection import Daemon
 from safetrain.follower import Follower
-from safetrain.remote import host_list
-from safetrain.remote.host_list import Host
-from safetrain.remote.tunnel import Tunnel
 from safetrain_proto.v1.jobs_pb2 import SubmitRequest
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.tunnel import Tunnel
 from safetrain_shared.wire import spec_to_wire
 from tests.remote.studio import SSHD, Studio, command, running
 from tests.tiny import make_chat_data, make_tiny_model

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
-from safetrain_shared.errors import ERRORS, Busy, NotAllowed, SafetrainError, Unreachable
+from safetrain_shared.daemon_socket import Notify, answers, wait
+from safetrain_shared.errors import ERRORS, Busy, SafetrainError, Unreachable
 from safetrain_shared.i18n import language
-from safetrain_shared.paths import Home, trusted
+from safetrain_shared.paths import Home
 
 START_SECONDS = 60.0  # how long a daemon may take until it answers
 _NEEDS = ("safetraind", "grpc_health", "psutil", "mlx", "mlx_lm")
-
-Notify = Callable[[str], None]  # takes a sentence for the user
 
 
 def ensure(home: Home, *, autostart: bool, notify: Notify) -> None:
@@ -36,21 +32,6 @@ def ensure(home: Home, *, autostart: bool, notify: Notify) -> None:
 
     notify(sentence("daemon.starting", {}))
     start(home)
-
-
-def answers(home: Home) -> bool:
-    """Whether a process accepts connections at the home's socket. Raises NotAllowed."""
-    path = home.socket
-    try:
-        trusted(path)
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
-            probe.connect(os.fspath(path))
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-    except OSError as error:
-        raise NotAllowed("home.unwritable", path=str(path), reason=error.strerror) from error
-    return True
 
 
 def installed() -> bool:
@@ -83,16 +64,6 @@ def start(home: Home) -> None:
         raise _refusal(home, done.returncode, lines[-1] if lines else "")
     if not wait(home, START_SECONDS):
         raise Unreachable("daemon.unreachable", socket=str(home.socket))
-
-
-def wait(home: Home, seconds: float) -> bool:
-    """Wait until a daemon answers; False where none did within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not answers(home):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _refusal(home: Home, code: int, sentence: str) -> SafetrainError:

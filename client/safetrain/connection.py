@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from safetrain.autostart import Notify, ensure, wait
+from safetrain.autostart import ensure
 from safetrain_shared import paths
+from safetrain_shared.daemon_socket import Notify, wait
 from safetrain_shared.errors import Broken, Incompatible, InvalidInput, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, socket_target
 
 if TYPE_CHECKING:
-    from safetrain.remote.tunnel import Tunnel
     from safetrain_proto.v1.answers_pb2_grpc import AnswersStub
     from safetrain_proto.v1.control_pb2_grpc import ControlStub
     from safetrain_proto.v1.data_pb2_grpc import DataStub
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safetrain_proto.v1.jobs_pb2_grpc import JobsStub
     from safetrain_proto.v1.models_pb2_grpc import ModelsStub
     from safetrain_proto.v1.preflight_pb2_grpc import PreflightStub
+    from safetrain_shared.remote.tunnel import Tunnel
 
 CALL_SECONDS = 30.0
 RETURN_SECONDS = 3.0  # wait for a killed daemon to come back, before one is started
@@ -269,7 +270,7 @@ class Daemon:
             info = InfoResponse()  # no Info call: an older daemon, or none
         if self._tunnel is None:
             return explained(method, info)
-        from safetrain.remote.installing import not_taken
+        from safetrain_shared.remote.installing import not_taken
 
         return not_taken(self._tunnel.host, feature_of(method), info)
 
@@ -298,8 +299,8 @@ class Daemon:
 
 
 def _tunnel(host: str, notify: Notify) -> Tunnel:
-    from safetrain.remote.host_list import find
-    from safetrain.remote.tunnel import Tunnel
+    from safetrain_shared.remote.host_list import find
+    from safetrain_shared.remote.tunnel import Tunnel
 
     return Tunnel(find(host), notify)
 

@@ -41,6 +41,8 @@ from safetrain_proto.v1 import (
     files_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    machines_pb2,
+    machines_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     preflight_pb2,
@@ -77,6 +79,7 @@ from safetraind.service.events import EventsService
 from safetraind.service.exports import ExportsService
 from safetraind.service.files import FilesService
 from safetraind.service.jobs import JobsService
+from safetraind.service.machines import MachinesService
 from safetraind.service.models import ModelsService
 from safetraind.service.preflight import PreflightService
 from safetraind.service.stream_limit import MAX_STREAMS, Streams
@@ -107,6 +110,7 @@ _FILES = (
     exports_pb2,
     files_pb2,
     jobs_pb2,
+    machines_pb2,
     models_pb2,
     preflight_pb2,
 )
@@ -371,6 +375,7 @@ class _Daemon:
 
         exports = ExportsService(controller, self._supervisor)
         evaluations = EvaluationsService(controller)
+        machines = MachinesService(controller, self._models, self._supervisor, device())
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         return [
             (jobs_pb2_grpc.add_JobsServicer_to_server, jobs),
@@ -379,6 +384,7 @@ class _Daemon:
             (preflight_pb2_grpc.add_PreflightServicer_to_server, preflight),
             (data_pb2_grpc.add_DataServicer_to_server, data),
             (models_pb2_grpc.add_ModelsServicer_to_server, models),
+            (machines_pb2_grpc.add_MachinesServicer_to_server, machines),
             (answers_pb2_grpc.add_AnswersServicer_to_server, answers),
             (exports_pb2_grpc.add_ExportsServicer_to_server, exports),
             (files_pb2_grpc.add_FilesServicer_to_server, FilesService(controller)),

@@ -10,8 +10,10 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.evaluations import Evaluation
 from safetrain_shared.history import Progress
 from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.paths import RunFolder
 from safetrain_shared.wire import fill, finding_to_wire, plan_to_wire, spec_to_wire, state_to_wire
 from safetraind.controller.controller import Controller
+from safetraind.controller.rank_folders import ranks_in
 from safetraind.processes.rank_watch import beats_of
 from safetraind.scheduler.queue_estimate import RunOrder, run_order
 from safetraind.scheduler.state import Job
@@ -181,13 +183,15 @@ def _ranks(controller: Controller, job: Job) -> Iterator[jobs_pb2.Rank]:
     """Yield the ranks of a running training that has several, as their heartbeats tell."""
     if job.ranks == 1 or job.state is not JobState.RUNNING:
         return
-    now = time.monotonic()
-    for number, beat in enumerate(beats_of(controller.home.run(job.id), job.ranks)):
+    now, run = time.monotonic(), controller.home.run(job.id)
+    for number, beat in enumerate(beats_of(run, ranks_in(run, job))):
+        machine = _machine(run.rank(number))
         if beat is None:
-            yield jobs_pb2.Rank(number=number)
+            yield jobs_pb2.Rank(number=number, machine=machine)
             continue
         yield jobs_pb2.Rank(
             number=number,
+            machine=machine,
             state=beat.state,
             step=beat.step,
             step_seconds=beat.step_seconds,
@@ -196,6 +200,14 @@ def _ranks(controller: Controller, job: Job) -> Iterator[jobs_pb2.Rank]:
             peak_memory=beat.peak,
             silent_seconds=max(0.0, now - beat.time),
         )
+
+
+def _machine(rank: RunFolder) -> str:
+    """Return the name of the other machine on which a rank runs; empty for one of this machine."""
+    try:
+        return rank.machine.read_text(encoding="utf-8")
+    except (OSError, UnicodeError):
+        return ""
 
 
 def _phase(controller: Controller, job: Job, progress: Progress) -> str:

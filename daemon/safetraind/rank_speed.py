@@ -6,6 +6,8 @@ messages (Patarasuk and Yuan 2009). Computing and summing do not overlap in this
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def bytes_sent(vector_bytes: float, ranks: int) -> float:
     """Return the bytes that each rank sends to its neighbour in one sum."""
@@ -26,3 +28,14 @@ def speedup(alone: float, ranks: int, sum_seconds: float) -> float:
     `alone`: seconds of an optimizer step of one process; `sum_seconds`: of one sum over the ranks.
     """
     return alone / (alone / ranks + sum_seconds)
+
+
+def speedup_of_machines(
+    shares: Sequence[float], alone: Sequence[float], sum_seconds: float
+) -> float:
+    """Return how many times as fast machines are together as the fastest of them alone.
+
+    Of each machine, seconds: `shares` for its part of a step, `alone` for the whole step. The
+    slowest part decides, and then the sum over all.
+    """
+    return min(alone) / (max(shares) + sum_seconds)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from safetrain_shared.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from safetrain_shared.findings import Finding
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetrain_shared.paths import Home, nearest_existing
 from safetrain_shared.settings import TrainingSettings
 from safetraind.controller.controller import Controller
+from safetraind.machines.party import fitness, hosts_of
 from safetraind.models.registry import Models, Source
-from safetraind.preflight.job_preflight import Foreseen
+from safetraind.preflight.job_preflight import Foreseen, located
 from safetraind.processes.locks import claimed_soon
 from safetraind.scheduler import state, triggers
 from safetraind.storage import output_folder
@@ -99,6 +100,7 @@ class Submission:
         if known is not None:
             return known
         foreseen = await self._checks.foresee(request.spec, idle=self._controller.idle)
+        machines = await self._machines(document, source, foreseen)
         async with self._lock:  # the same may have been requested meanwhile
             begun = await bounded(output, _can_continue, request, output, document)
             known = self._by_key(request) or self._attached(request, output)
@@ -109,7 +111,27 @@ class Submission:
                 await move_aside(output)
             document = dataclasses.replace(document, forecast=foreseen.forecast)
             record = self._accept(document, output, request)
-        return Accepted(record.job.id, "queued", foreseen.findings)
+        return Accepted(record.job.id, "queued", (*foreseen.findings, *machines))
+
+    async def _machines(
+        self, document: JobDocument, source: Source, foreseen: Foreseen
+    ) -> list[Finding]:
+        """Return what the other machines of the job offer. Raises what speaks against one of them.
+
+        A model that is not here yet is compared once the training starts.
+        """
+        hosts, model = hosts_of(document), located(source)
+        if not hosts or model is None:
+            return []
+        found = await fitness(document, model, foreseen.forecast.plan, self._controller.home)
+        return [
+            Finding(
+                "machines.busy" if one.busy else "machines.ready",
+                Status.WARNING if one.busy else Status.INFO,
+                args={"machine": host.name, "memory": one.memory},
+            )
+            for host, one in zip(hosts, found, strict=True)
+        ]
 
     async def check_going_on(self, job_id: int) -> None:
         """Raise Conflict where another job uses the output folder, or has trained in it since."""

@@ -135,6 +135,11 @@ class RunFolder:
         return self.root / "heartbeat.json"
 
     @property
+    def machine(self) -> Path:
+        """The name of the other machine on which this rank runs; absent for one of this machine."""
+        return self.root / "machine"
+
+    @property
     def hosts(self) -> Path:
         """The addresses of all ranks, in MLX's form of a hostfile, JSON."""
         return self.root / "hosts.json"

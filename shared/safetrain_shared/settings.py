@@ -80,11 +80,18 @@ class TrainingSettings:
     pilot_minutes: float = _setting(0.0, low=0.0, high=1_440.0)
     thinking: str = _setting("given", choices=("given", "keep", "drop"))
     ranks: int = _setting(1, low=1, high=16)
+    machines: tuple[str, ...] = _setting(())
+    fewer_machines: bool = _setting(False)
 
     @property
     def effective_batch(self) -> int:
         """Samples an optimizer step sees."""
         return self.batch_size * self.gradient_accumulation
+
+    @property
+    def all_ranks(self) -> int:
+        """Processes that divide each optimizer step: here, and one on each other machine."""
+        return self.ranks + len(self.machines)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run: as many as set, else those of the epochs."""

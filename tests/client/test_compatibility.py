@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from safetrain.compatibility import known_methods
 from safetrain.connection import Daemon
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc, evaluations_pb2, exports_pb2
 from safetrain_shared.errors import Incompatible
+from safetrain_shared.known_methods import known_methods
 from safetrain_shared.paths import Home, private
 
 

@@ -29,3 +29,8 @@ def test_all_that_wait_wait_for_nobody_in_particular() -> None:
         ("rank 0", "starting"),
         ("rank 1", "loading the model"),
     ]
+
+
+def test_a_rank_on_another_machine_is_called_by_its_name() -> None:
+    ranks = [Rank(number=0, state="waiting"), Rank(number=1, state="computing", machine="mini")]
+    assert rank_lines(ranks) == [("rank 0", "waiting for mini"), ("mini", "computing")]

@@ -5,7 +5,8 @@ it runs them.
 The play is told by the job's name, `pace=0.05,die=7`: seconds a step; the step at which the worker
 dies each time; `how`, by which exit, or `memory`, for which it is short unless its micro-batch is
 one sample; `check`, seconds of a probe; `refuse`, a finding's code;
-`budget`, the plan's bytes; `listen`, its worker opens its socket; `hold`, a step after which, and
+`budget`, the plan's bytes; `alone`, the seconds that its plan expects of a step;
+`listen`, its worker opens its socket; `hold`, a step after which, and
 `holds`, phases (load, save, check) in which the play stands still until `let_go`; `real`, a real
 worker takes its place. In the environment `PLAY_RUNTIME` takes the
 place of the folder for sockets of long homes, `PLAY_HOST` says in JSON what is different on this
@@ -81,7 +82,11 @@ def serve(worker: tuple[str, ...] = (__file__,)) -> None:
         settings = TrainingSettings().with_overrides(spec.settings)
         steps = settings.num_epochs * 10
         plan = Plan(settings, spec.model, total_steps=steps, expected_seconds=steps * 0.1)
-        budget = int(play_of(spec.name).get("budget", "0"))
+        play = play_of(spec.name)
+        if "alone" in play:
+            alone = steps * float(play["alone"])
+            plan = replace(plan, expected_seconds=alone, tokens_per_second=1 / alone)
+        budget = int(play.get("budget", "0"))
         return replace(plan, memory_budget=budget, heaviest_width=64, heaviest_share=1.0)
 
     python = os.environ.get("PLAY_PYTHON", sys.executable)

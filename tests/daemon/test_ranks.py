@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import psutil
 import pytest
 
 from safetrain_shared.events import StateChanged, StepDone
+from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, JobState
 from safetraind.processes.locks import is_held
+from safetraind.processes.rank_watch import CONFIRM_SECONDS
+from tests import links
 from tests.daemon import fakes
+from tests.daemon.unhurried_worker import PATIENCE_SECONDS
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
 
@@ -30,6 +35,8 @@ SETTINGS: dict[str, Any] = {
     "weight_decay": 0.01,
     "seed": 7,
 }
+# Until a hang is found; the rest is a busy machine.
+FOUND_SECONDS = PATIENCE_SECONDS + CONFIRM_SECONDS + 6
 WORKER = str(Path(fakes.__file__).with_name("unhurried_worker.py"))
 
 
@@ -83,7 +90,7 @@ def steps_on(daemon: DaemonProcess, job: int, more: int = 3) -> None:
     wait_for(done, what=f"job {job} goes on")
 
 
-def test_two_ranks_agree_with_one_process_and_equal_themselves_after_a_hang(
+def test_two_ranks_agree_with_one_process_and_equal_themselves_after_hangs_and_a_cut_link(
     daemon: DaemonProcess, tiny: Path, tmp_path: Path
 ) -> None:
     """Windows of 6 samples and one of 4, in micro-batches of 2: the ranks have unequal shares of
@@ -99,18 +106,44 @@ def test_two_ranks_agree_with_one_process_and_equal_themselves_after_a_hang(
     rank(daemon, wild, 1).send_signal(signal.SIGSTOP)
     daemon.kill()
     daemon.start()
+    wait_for(lambda: daemon.job(wild).attempt == 2, what="the stopped rank is found")
+    steps_on(daemon, wild)
+    assert links.silence(rank(daemon, wild, 1)) == 2, "one connection to each neighbour"
+    wait_for(lambda: daemon.job(wild).attempt == 3, what="the silent link is found")
+    steps_on(daemon, wild, 1)
+    assert links.cut(rank(daemon, wild, 0)) == 2
     daemon.wait_for_state(wild, JobState.SUCCEEDED)
 
     assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
-    changes = [e.body for e in daemon.watch(wild) if isinstance(e.body, StateChanged)]
-    causes = [body.cause for body in changes if body.state is JobState.INTERRUPTED and body.cause]
-    assert [cause.code in ("job.ranks_hung", "job.ranks_stuck") for cause in causes] == [True]
+    stopped, silent, cut = interruptions(daemon, wild)
+    assert stopped.code in ("job.ranks_hung", "job.ranks_stuck")
+    assert silent.code == "job.ranks_stuck" and float(silent.args["seconds"]) <= FOUND_SECONDS
+    assert cut.code in ("job.rank_crashed", "job.rank_killed")
     wait_for(lambda: not daemon.workers() + daemon.keepers(), what="nothing is left behind")
     assert not is_held(daemon.home.run(wild).lock)
     assert not is_held(daemon.home.lease("cpu"))
 
     assert losses(daemon, calm) == pytest.approx(losses(daemon, alone))
     assert not list(daemon.home.run(calm).rank(1).root.rglob("*.safetensors"))
+
+
+def test_ranks_that_a_slow_link_makes_slower_than_one_are_refused(
+    daemon: DaemonProcess, tiny: Path, tmp_path: Path
+) -> None:
+    """The plan expects a step that takes less time than any sum over two processes."""
+    spec = replace(spec_of(tiny, tmp_path / "slow", ranks=2), name="alone=1e-7")
+    job = daemon.submit(spec).job.id
+    daemon.wait_for_state(job, JobState.FAILED)
+    cause = daemon.job(job).cause
+    assert cause.code == "train.ranks_too_slow" and cause.blocks
+    assert not [e for e in daemon.watch(job) if isinstance(e.body, StepDone)]
+    assert not (tmp_path / "slow" / "adapters").exists()
+
+
+def interruptions(daemon: DaemonProcess, job: int) -> list[Finding]:
+    """Why it was interrupted, each time."""
+    changes = [e.body for e in daemon.watch(job) if isinstance(e.body, StateChanged)]
+    return [body.cause for body in changes if body.state is JobState.INTERRUPTED and body.cause]
 
 
 def losses(daemon: DaemonProcess, job: int) -> list[float]:

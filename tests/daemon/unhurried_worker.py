@@ -1,13 +1,17 @@
-"""A real worker whose steps take a tenth of a second more, and which is given up sooner when it
-hangs: `python tests/daemon/unhurried_worker.py ROLE RUN`.
+"""A real worker whose micro-batches take a seventh of a second more, and which is given up sooner
+when it hangs: `python tests/daemon/unhurried_worker.py ROLE RUN`.
+
+Of a job named `unequal` they take a second more in a rank that was lent to another machine.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -15,23 +19,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from safetraind.worker.__main__ import main
 from safetraind.worker.training import heartbeat
 from safetraind.worker.training.batches import Batch
-from safetraind.worker.training.step import Stepped, Stepper
+from safetraind.worker.training.step import Stepper
 
 PATIENCE_SECONDS = 8.0
 
 
-def _slower(stepper: Stepper, window: Sequence[Batch], number: int, rate: float) -> Stepped:
-    time.sleep(0.1)
-    return _step(stepper, window, number, rate)
+def _slower(stepper: Stepper, window: Sequence[Batch], number: int) -> Any:
+    time.sleep(SECONDS * len(window))
+    return _gradients(stepper, window, number)
 
 
-_step = Stepper.step
+def _is_unequal() -> bool:
+    """Whether this is to be the slow machine of a pair."""
+    if sys.argv[1] != "rank":
+        return False
+    spec = json.loads((Path(sys.argv[2]) / "spec.json").read_text())["spec"]
+    return bool(spec["name"] == "unequal")
+
+
+_gradients = Stepper.gradients
+SECONDS = 0.15  # so that what is computed and sent on a busy machine hardly counts
 
 if __name__ == "__main__":
+    SECONDS = 1.0 if _is_unequal() else SECONDS
     with (
         mock.patch.object(heartbeat, "LEAST_SECONDS", PATIENCE_SECONDS),
         mock.patch.object(heartbeat, "STEP_MULTIPLE", 1.0),
         mock.patch.object(heartbeat, "FIRST_SECONDS", 8 * PATIENCE_SECONDS),
-        mock.patch.object(Stepper, "step", _slower),
+        mock.patch.object(Stepper, "gradients", _slower),
     ):
         sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safetraind.rank_speed import bytes_sent, ring_seconds, speedup
+from safetraind.rank_speed import bytes_sent, ring_seconds, speedup, speedup_of_machines
 
 
 def test_two_ranks_send_the_vector_once_and_many_nearly_twice() -> None:
@@ -22,3 +22,9 @@ def test_what_the_sum_takes_is_lost_from_the_speed_up() -> None:
     assert speedup(1.0, 4, 0.0) == pytest.approx(4)
     assert speedup(1.0, 4, 0.25) == pytest.approx(2)
     assert speedup(1.0, 2, 0.5) == pytest.approx(1), "communication eats it"
+
+
+def test_the_slowest_share_decides_over_machines() -> None:
+    assert speedup_of_machines([1.0, 1.0], [2.0, 2.0], 0.0) == 2.0
+    assert speedup_of_machines([1.0, 4.0], [2.0, 8.0], 0.0) == 0.5, "an unequal pair"
+    assert speedup_of_machines([1.0, 1.0], [2.0, 2.0], 1.0) == 1.0, "a slow link"

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safetrain.remote import host_list
-from safetrain.remote.host_list import Host
-from safetrain.remote.tunnel import Tunnel
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.tunnel import Tunnel
 from tests.harness import DaemonProcess, kill_all, wait_for
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -9,14 +9,14 @@ import pytest
 
 from safetrain import cli
 from safetrain.connection import Daemon
-from safetrain.remote import host_list
 from safetrain.remote.any_host import queue_seconds, soonest
-from safetrain.remote.host_list import Host
 from safetrain.remote.job_spec import for_host
 from safetrain.views.forecasts import Forecast, choice_line, forecast_line
 from safetrain_proto.v1.jobs_pb2 import Job, JobState, SubmitRequest
 from safetrain_shared.errors import Blocked
 from safetrain_shared.jobs import JobSpec
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
 from safetrain_shared.wire import spec_to_wire
 from safetraind.storage.manifest import write_manifest
 from tests.harness import DaemonProcess, wait_for

@@ -15,14 +15,14 @@ import pytest
 
 from safetrain import cli
 from safetrain.connection import Daemon
-from safetrain.remote import host_list
 from safetrain.remote.fetch import content, fetch
-from safetrain.remote.host_list import Host
-from safetrain.remote.tunnel import Tunnel
 from safetrain.remote.upload import send
 from safetrain_proto.v1 import files_pb2, files_pb2_grpc
 from safetrain_shared.errors import Broken, NoRoom, NotAllowed, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, private, socket_target
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.tunnel import Tunnel
 from tests.remote.studio import Studio
 
 _DATA = b"0123456789"

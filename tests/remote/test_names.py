@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from safetrain.remote import host_list
 from safetrain.remote.fetch import local_path
-from safetrain.remote.host_list import Host
-from safetrain.remote.tunnel import quoted
 from safetrain_shared.errors import InvalidInput, NotAllowed, NotFound
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.tunnel import quoted
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from safetrain.connection import Daemon
-from safetrain.remote import host_list
-from safetrain.remote.host_list import Host
-from safetrain.remote.tunnel import Tunnel
 from safetrain.remote.upload import send
 from safetrain_shared.errors import Unreachable
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.tunnel import Tunnel
 from tests.remote.studio import Studio, running
 
 _USERADD = shutil.which("useradd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -14,11 +14,11 @@ import grpc
 import pytest
 
 from safetrain import cli
-from safetrain.compatibility import known_methods
-from safetrain.remote import host_list
-from safetrain.remote.host_list import Host
-from safetrain.remote.installing import install_command
 from safetrain_proto.v1 import control_pb2, control_pb2_grpc
+from safetrain_shared.known_methods import known_methods
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.installing import install_command
 from tests.remote.studio import Studio
 
 _OWN = version("safetrain")

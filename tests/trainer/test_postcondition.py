@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safetraind.storage import training_state
-from safetraind.worker import base_weights
+from safetraind.storage import base_weights, training_state
 from tests.tiny import make_tiny_model
 from tests.trainer.runs import Run, flip_a_bit, make_run
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from safetrain.api.evaluation import Evaluation, evaluation_of
 from safetrain.api.metrics import Metrics
-from safetrain.atomic_write import write_files
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
@@ -19,6 +18,7 @@ from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest, PromoteRequest
 from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest, MoveJobRequest, RemoveJobRequest
+from safetrain_shared.atomic_write import write_files
 from safetrain_shared.events import Evaluated, Event, StepDone
 from safetrain_shared.jobs import JobSpec, JobState, Plan
 from safetrain_shared.wire import plan_from_wire, spec_from_wire, state_from_wire

@@ -8,14 +8,14 @@ import click
 
 from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
-from safetrain.remote import host_list
-from safetrain.remote.host_list import COMMAND, Host
-from safetrain.remote.installing import missing
-from safetrain.remote.tunnel import Tunnel
 from safetrain.session import Session, command, example_epilog, shared_options
 from safetrain.views.json_output import write
 from safetrain_proto.v1.control_pb2 import InfoRequest
 from safetrain_shared.i18n import translate as _
+from safetrain_shared.remote import host_list
+from safetrain_shared.remote.host_list import COMMAND, Host
+from safetrain_shared.remote.installing import missing
+from safetrain_shared.remote.tunnel import Tunnel
 
 hosts = shared_options(
     click.Group(

@@ -37,8 +37,8 @@ def jobs(session: Session, every: bool, all_hosts: bool) -> int:
 
 def _of_all_hosts(session: Session, request: ListJobsRequest) -> int:
     """Print the jobs of each machine below its name. One out of reach does not hide the others."""
-    from safetrain.remote.host_list import read
     from safetrain.views.json_output import message_to_json, write
+    from safetrain_shared.remote.host_list import read
 
     code, shown = EXIT_OK, []
     for name in ("", *read()):

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from safetrain.atomic_write import write_files
 from safetrain.commands.common.job_selection import (
     ENDED_TO_DRAW,
     connected,
@@ -23,6 +22,7 @@ from safetrain.session import Session, command
 from safetrain.views.curves import curves_of
 from safetrain.views.job import heading, short_path
 from safetrain.views.json_output import write
+from safetrain_shared.atomic_write import write_files
 from safetrain_shared.errors import NotFound, Unreachable
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.paths import PLOTS

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from safetrain.atomic_write import write_files
 from safetrain.commands.common.job_selection import (
     ENDED_TO_DRAW,
     connected,
@@ -21,6 +20,7 @@ from safetrain.sample_questions import SampleQuestion
 from safetrain.session import Session, command
 from safetrain.views.job import ACTIVE, name_of, short_path
 from safetrain.views.json_output import write
+from safetrain_shared.atomic_write import write_files
 from safetrain_shared.i18n import translate as _
 
 

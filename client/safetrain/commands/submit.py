@@ -20,7 +20,6 @@ from safetrain.commands.common.job_selection import connected, output_here
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import Int64
-from safetrain.remote.host_list import ANY
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.job import short_path, time_left
@@ -32,6 +31,7 @@ from safetrain_shared.findings import Status
 from safetrain_shared.i18n import marked, translate
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.messages import say
+from safetrain_shared.remote.host_list import ANY
 from safetrain_shared.wire import finding_from_wire
 
 _SUBMIT_SECONDS = 300.0  # the daemon reads the data files first

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from safetrain.autostart import answers
 from safetrain.connection import Daemon, connection_lost
 from safetrain.follower import Follower
 from safetrain.page import job_texts
 from safetrain.views.job import ENDED, name_of
 from safetrain_proto.v1.control_pb2 import InfoRequest, InfoResponse
 from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
+from safetrain_shared.daemon_socket import answers
 from safetrain_shared.errors import Incompatible, NotFound, SafetrainError
 from safetrain_shared.events import Event, PhaseChanged, StateChanged, StepDone
 from safetrain_shared.history import History

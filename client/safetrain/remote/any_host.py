@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from safetrain.connection import Daemon
-from safetrain.remote.host_list import read
 from safetrain.remote.job_spec import for_host
 from safetrain.remote.local_files import is_here
 from safetrain.views.forecasts import Forecast
@@ -20,6 +19,7 @@ from safetrain_proto.v1.preflight_pb2 import PreflightRequest
 from safetrain_shared.errors import Blocked, SafetrainError, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.messages import say
+from safetrain_shared.remote.host_list import read
 from safetrain_shared.wire import finding_from_wire
 
 _LIVE = (

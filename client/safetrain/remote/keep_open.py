@@ -6,8 +6,8 @@ import contextlib
 import threading
 import time
 
-from safetrain.autostart import answers
 from safetrain.connection import Daemon
+from safetrain_shared.daemon_socket import answers
 from safetrain_shared.errors import SafetrainError, Unreachable
 
 _LOOK_SECONDS = 1.0

@@ -13,8 +13,12 @@ _SILENT_SECONDS = 10.0  # from here on a rank's silence is shown
 
 
 def rank_lines(ranks: Sequence[Rank]) -> list[tuple[str, str]]:
-    """Return a label and a text for each rank."""
-    return [(_("rank {number}").format(number=rank.number), _line(rank, ranks)) for rank in ranks]
+    """Return a label and a text for each rank; one on another machine is called by its name."""
+    return [(_label(rank), _line(rank, ranks)) for rank in ranks]
+
+
+def _label(rank: Rank) -> str:
+    return rank.machine or _("rank {number}").format(number=rank.number)
 
 
 def _line(rank: Rank, ranks: Sequence[Rank]) -> str:
@@ -32,7 +36,10 @@ def _line(rank: Rank, ranks: Sequence[Rank]) -> str:
 
 def _state(rank: Rank, ranks: Sequence[Rank]) -> str:
     """Return what the rank does; of one that waits, for which others."""
-    busy = [str(other.number) for other in ranks if other.state not in ("waiting", "ended")]
+    others = [other for other in ranks if other.state not in ("waiting", "ended")]
+    if rank.state == "waiting" and others and any(other.machine for other in ranks):
+        return _("waiting for {names}").format(names=", ".join(map(_label, others)))
+    busy = [str(other.number) for other in others]
     if rank.state == "waiting" and busy:
         return _("waiting for rank {ranks}").format(ranks=", ".join(busy))
     return word({**PHASES, **RANK_STATES}, rank.state)

@@ -9,14 +9,22 @@ from safetrain_shared.errors import EXIT_RANK
 from safetrain_shared.events import Outcome
 from safetrain_shared.paths import RunFolder, private
 from safetraind.processes.supervisor import write_launch
+from safetraind.scheduler.state import Job
 from safetraind.storage import event_file
 from safetraind.storage.run_folder import KeeperNote
 
 
-def prepare_ranks(run: RunFolder, role: str, attempt: int, ranks: int) -> None:
-    """Give each rank but the first its own run folder, with the job and the plan. Raises OSError.
+def ranks_in(run: RunFolder, job: Job) -> int:
+    """Return the ranks of a training's newest attempt, some of whose machines may be missing."""
+    if not job.machines:
+        return job.ranks
+    return 1 + sum(run.rank(number).machine.exists() for number in range(1, job.ranks))
 
-    What a rank writes there, its events too, is for the daemon only.
+
+def prepare_ranks(run: RunFolder, role: str, attempt: int, ranks: int) -> None:
+    """Give each rank of this machine but the first its own run folder, with the job and the plan.
+
+    Raises OSError. What a rank writes there, its events too, is for the daemon only.
     """
     for number in range(1, ranks):
         own = run.rank(number)

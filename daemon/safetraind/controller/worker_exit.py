@@ -8,7 +8,7 @@ from collections.abc import Callable
 from safetrain_shared.history import Progress
 from safetrain_shared.paths import RunFolder
 from safetraind import host
-from safetraind.controller.rank_folders import end_to_blame, last_failure
+from safetraind.controller.rank_folders import end_to_blame, last_failure, ranks_in
 from safetraind.host import HostFacts
 from safetraind.host.panics import panic_report
 from safetraind.processes.supervisor import boot_id
@@ -37,8 +37,8 @@ def read_end(
     `gather` returns the machine's facts. `observed`: this daemon followed the worker to its end.
     Its start then counts even where neither worker nor keeper wrote anything.
     """
-    launch = documents.read_known(run.launch, Launch)
-    rank, found = end_to_blame([_note(run.rank(n), job) for n in range(job.ranks)])
+    launch, ranks = documents.read_known(run.launch, Launch), ranks_in(run, job)
+    rank, found = end_to_blame([_note(run.rank(n), job) for n in range(ranks)])
     spoke, note = found is not None, found or KeeperNote()
     outcome = progress.outcome if progress.outcome_attempt == job.attempt else None
     if outcome is None and rank:
@@ -60,7 +60,7 @@ def read_end(
         log=str(run.rank(rank).log),
         ineffective=ineffective_fallbacks(run),
         rank=rank,
-        ranks=job.ranks,
+        ranks=ranks,
     )
 
 

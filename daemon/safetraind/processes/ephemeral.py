@@ -92,7 +92,7 @@ class EphemeralWorkers:
         Cancelling this call kills it, and so does its limit. Raises OSError where it can't be
         started.
         """
-        run = _fresh_folder(self._home, role.name)
+        run = fresh_folder(self._home, role.name)
         worker: Worker | None = None
         note = None if on_progress is None else partial(_note, role, on_progress)
         try:
@@ -118,7 +118,8 @@ class EphemeralWorkers:
             os.close(lock)
 
 
-def _fresh_folder(home: Home, role: str) -> RunFolder:
+def fresh_folder(home: Home, role: str) -> RunFolder:
+    """Return the new run folder of an ephemeral worker. Raises OSError."""
     name = f"{role}-{os.getpid()}-{next(_number)}-{time.time_ns()}"
     run = home.run(name)
     private(run.root.parent)

@@ -29,7 +29,7 @@ _LOG_BYTES = 8 << 20  # of worker.log; of a larger one the newest part is kept
 _LOG_KEPT = 1 << 20
 _OF_JOBS = ("train", "evaluate")  # their workers go on without the daemon
 # Hold off the sleep of an idle Mac.
-_AWAKE = (*_OF_JOBS, "probe", "pilot", "fetch", "convert", "export")
+_AWAKE = (*_OF_JOBS, "rank", "probe", "pilot", "fetch", "convert", "export")
 _RANK_FD = "SAFETRAIN_RANK_FD"
 _LEAVE_SECONDS = 0.2  # for a rank to leave by itself, once another one is gone
 _ROOM = 1024  # bytes kept for exit.json from the start, so that a full disk can't refuse it

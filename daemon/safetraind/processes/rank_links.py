@@ -9,10 +9,12 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from safetrain_shared.paths import RunFolder, private
+import psutil
+
+from safetrain_shared.paths import Home, RunFolder, private
 from safetraind.storage.durable import write_text
 
 
@@ -34,7 +36,7 @@ def links_between(run: RunFolder, ranks: int) -> Iterator[list[RankLink]]:
 
     Raises OSError.
     """
-    write_text(run.hosts, json.dumps([[f"127.0.0.1:{port}"] for port in _free_ports(ranks)]))
+    write_text(run.hosts, json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(ranks)]))
     with contextlib.ExitStack() as stack:
         pipes = []
         for _ in range(ranks):
@@ -55,13 +57,39 @@ def _link(run: RunFolder, number: int, pipes: list[tuple[int, int]]) -> RankLink
         "SAFETRAIN_PEER_FDS": ",".join(f"{rank}:{fd}" for rank, fd in peers.items()),
     }
     if number and sys.platform != "darwin":
-        # MLX compiles for a CPU into the temporary folder, without a lock: each rank has its own.
-        folder = private(run.root.parent.parent / "ranks" / f"tmp{number}", parents=True)
-        environment["TMPDIR"] = str(folder)
+        environment["TMPDIR"] = _own_folder(Home(run.root.parent.parent), number)
     return RankLink((writing, *peers.values()), environment)
 
 
-def _free_ports(count: int) -> list[int]:
+def leading_link(run: RunFolder) -> RankLink:
+    """Return the link of rank 0, where the others are on other machines."""
+    return RankLink((), {"MLX_HOSTFILE": str(run.hosts), "MLX_RANK": "0"})
+
+
+def lent_link(home: Home, run: RunFolder, number: int) -> RankLink:
+    """Return the link of rank `number` of a training that another machine leads. Raises OSError."""
+    environment = {"MLX_HOSTFILE": str(run.hosts), "MLX_RANK": str(number)}
+    if sys.platform != "darwin":
+        environment["TMPDIR"] = _own_folder(home, number)
+    return RankLink((), environment)
+
+
+def listens(processes: Iterable[psutil.Process], port: int) -> bool:
+    """Return whether one of the processes waits for a connection at that TCP port."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            for one in process.net_connections("tcp"):
+                if one.status == psutil.CONN_LISTEN and one.laddr.port == port:
+                    return True
+    return False
+
+
+def _own_folder(home: Home, number: int) -> str:
+    """Return a temporary folder of a rank. MLX compiles for a CPU into it, without a lock."""
+    return str(private(home.root / "ranks" / f"tmp{number}", parents=True))
+
+
+def free_ports(count: int) -> list[int]:
     """Return ports of the loopback interface that nobody uses now. Raises OSError.
 
     Where another process takes one before its rank does, the ranks end and are started again.

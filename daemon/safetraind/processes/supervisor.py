@@ -51,10 +51,12 @@ class Supervisor:
         lease: int | None = None,
         output: int | None = None,
         ranks: int = 1,
+        link: RankLink = ALONE,
     ) -> Worker:
         """Start keeper and worker, which inherit the locks; the caller closes its own copies.
 
-        With several `ranks` it is a worker each, all of which hold the locks. `launch.json` of each
+        With several `ranks` it is a worker each, all of which hold the locks. `link`: of the one
+        worker, where its training has ranks on other machines. `launch.json` of each
         must have been written. Raises OSError, and NotAllowed where the worker's socket would be
         open to others.
         """
@@ -66,7 +68,7 @@ class Supervisor:
         locks = {name: fd for name, fd in held.items() if fd is not None}
         private(run.socket.parent)  # of a long path it is another folder, which may be gone
         if ranks == 1:
-            return Worker(run, [await self._start_one(run, role, locks)])
+            return Worker(run, [await self._start_one(run, role, locks, link)])
         keepers = []
         with links_between(run, ranks) as links:
             for number, link in enumerate(links):
@@ -102,7 +104,7 @@ class Supervisor:
         environment = {k: v for k, v in os.environ.items() if k not in _NOT_PASSED_ON}
         environment |= {name: str(fd) for name, fd in locks.items()}
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        if role == "train":
+        if role in ("train", "rank"):
             environment["HF_HUB_OFFLINE"] = "1"
         if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
             environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")

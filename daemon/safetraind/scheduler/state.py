@@ -40,7 +40,12 @@ class Job:
     @property
     def ranks(self) -> int:
         """The workers that train it together."""
-        return 1 if self.plan is None or self.evaluates else self.plan.settings.ranks
+        return 1 if self.plan is None or self.evaluates else self.plan.settings.all_ranks
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The other machines that train it together with this one, by their ranks from 1 on."""
+        return () if self.plan is None or self.evaluates else self.plan.settings.machines
 
 
 @dataclass(frozen=True, slots=True)

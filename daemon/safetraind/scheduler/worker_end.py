@@ -33,8 +33,21 @@ ATTEMPTS_WITHOUT_PROGRESS = 3
 _TEMPORARY = frozenset({"disk.full", "disk.refused", "disk.hangs", "job.live", "job.output_busy"})
 
 
+# Another machine of the training is not there, or not free: it is asked again, however long.
+AWAY = frozenset({"machines.unreachable", "machines.busy", "machines.memory"})
+AWAY_SECONDS = 20.0
 # No other try can succeed.
-_LASTING = frozenset({"job.output_replaced"})
+_LASTING = frozenset(
+    {
+        "job.output_replaced",
+        "machines.versions",
+        "machines.older",
+        "machines.model",
+        "machines.no_model",
+        "machines.clock",
+        "machines.itself",
+    }
+)
 
 
 def worker_ended(scheduler: SchedulerState, trigger: WorkerEnded) -> Decision:
@@ -73,6 +86,9 @@ def launch_failed(scheduler: SchedulerState, trigger: LaunchFailed) -> Decision:
         return released(*fulfil_intent(scheduler, job))
     if trigger.cause.code in _TEMPORARY:
         return released(*held_until_resources(scheduler, job, trigger.cause))
+    if trigger.cause.code in AWAY:
+        scheduler, effects = moved(scheduler, job, JobState.INTERRUPTED, trigger.cause, held=True)
+        return released(scheduler, [*effects, WaitForResources(job.id, seconds=AWAY_SECONDS)])
     if trigger.cause.code in _LASTING:
         return released(*moved(scheduler, job, JobState.FAILED, trigger.cause))
     failures = job.attempts_without_progress + 1

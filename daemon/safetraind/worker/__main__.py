@@ -12,6 +12,7 @@ from safetraind.worker import transformers_index
 # Each module has `main(arguments: list[str]) -> int`. They are executed, never imported.
 ROLES = {
     "train": "safetraind.worker.training.train",
+    "rank": "safetraind.worker.training.train",
     "probe": "safetraind.worker.probe.probe",
     "pilot": "safetraind.worker.pilot.pilot",
     "serve": "safetraind.worker.inference.serve",

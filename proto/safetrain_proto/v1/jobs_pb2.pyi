@@ -402,6 +402,7 @@ class Rank(_message.Message):
     FOOTPRINT_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_FIELD_NUMBER: _builtins.int
     SILENT_SECONDS_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 0, which leads"""
     state: _builtins.str
@@ -418,6 +419,8 @@ class Rank(_message.Message):
     """bytes, of MLX's arrays"""
     silent_seconds: _builtins.float
     """since it said so"""
+    machine: _builtins.str
+    """on which it runs; empty: the daemon's own"""
     def __init__(
         self,
         *,
@@ -429,10 +432,11 @@ class Rank(_message.Message):
         footprint: _builtins.int = ...,
         peak_memory: _builtins.int = ...,
         silent_seconds: _builtins.float = ...,
+        machine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "number", b"number", "peak_memory", b"peak_memory", "silent_seconds", b"silent_seconds", "state", b"state", "step", b"step", "step_seconds", b"step_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "machine", b"machine", "number", b"number", "peak_memory", b"peak_memory", "silent_seconds", b"silent_seconds", "state", b"state", "step", b"step", "step_seconds", b"step_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

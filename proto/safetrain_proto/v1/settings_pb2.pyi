@@ -81,6 +81,8 @@ class TrainingSettings(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
     RANKS_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    FEWER_MACHINES_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """micro-batch, samples"""
     gradient_accumulation: _builtins.int
@@ -139,9 +141,15 @@ class TrainingSettings(_message.Message):
     """given, keep, drop"""
     ranks: _builtins.int
     """processes that share each optimizer step"""
+    fewer_machines: _builtins.bool
+    """once it has begun, go on without those that are away"""
     @_builtins.property
     def lora_targets(self) -> Global___StringList:
         """empty: every linear layer"""
+
+    @_builtins.property
+    def machines(self) -> Global___StringList:
+        """other machines that share each optimizer step"""
 
     def __init__(
         self,
@@ -183,10 +191,12 @@ class TrainingSettings(_message.Message):
         max_steps: _builtins.int | None = ...,
         thinking: _builtins.str | None = ...,
         ranks: _builtins.int | None = ...,
+        machines: Global___StringList | None = ...,
+        fewer_machines: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_pilot_minutes", b"_pilot_minutes", "_ranks", b"_ranks", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "pilot_minutes", b"pilot_minutes", "ranks", b"ranks", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fewer_machines", b"_fewer_machines", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_machines", b"_machines", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_pilot_minutes", b"_pilot_minutes", "_ranks", b"_ranks", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fewer_machines", b"fewer_machines", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "machines", b"machines", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "pilot_minutes", b"pilot_minutes", "ranks", b"ranks", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_pilot_minutes", b"_pilot_minutes", "_ranks", b"_ranks", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "pilot_minutes", b"pilot_minutes", "ranks", b"ranks", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_calm_seconds", b"_calm_seconds", "_dequantize", b"_dequantize", "_early_stopping", b"_early_stopping", "_eval_samples", b"_eval_samples", "_eval_steps", b"_eval_steps", "_fewer_machines", b"_fewer_machines", "_fine_tune_type", b"_fine_tune_type", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_hold_seconds", b"_hold_seconds", "_ignore_pressure", b"_ignore_pressure", "_keep_checkpoints", b"_keep_checkpoints", "_learning_rate", b"_learning_rate", "_log_steps", b"_log_steps", "_lora_dropout", b"_lora_dropout", "_lora_layers", b"_lora_layers", "_lora_rank", b"_lora_rank", "_lora_scale", b"_lora_scale", "_lora_targets", b"_lora_targets", "_loss_chunk", b"_loss_chunk", "_machines", b"_machines", "_mask_prompt", b"_mask_prompt", "_max_grad_norm", b"_max_grad_norm", "_max_seq_length", b"_max_seq_length", "_max_steps", b"_max_steps", "_memory_high", b"_memory_high", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_pilot_minutes", b"_pilot_minutes", "_ranks", b"_ranks", "_rest_minutes", b"_rest_minutes", "_save_steps", b"_save_steps", "_schedule", b"_schedule", "_seed", b"_seed", "_segment_minutes", b"_segment_minutes", "_thinking", b"_thinking", "_warmup_steps", b"_warmup_steps", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "calm_seconds", b"calm_seconds", "dequantize", b"dequantize", "early_stopping", b"early_stopping", "eval_samples", b"eval_samples", "eval_steps", b"eval_steps", "fewer_machines", b"fewer_machines", "fine_tune_type", b"fine_tune_type", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "hold_seconds", b"hold_seconds", "ignore_pressure", b"ignore_pressure", "keep_checkpoints", b"keep_checkpoints", "learning_rate", b"learning_rate", "log_steps", b"log_steps", "lora_dropout", b"lora_dropout", "lora_layers", b"lora_layers", "lora_rank", b"lora_rank", "lora_scale", b"lora_scale", "lora_targets", b"lora_targets", "loss_chunk", b"loss_chunk", "machines", b"machines", "mask_prompt", b"mask_prompt", "max_grad_norm", b"max_grad_norm", "max_seq_length", b"max_seq_length", "max_steps", b"max_steps", "memory_high", b"memory_high", "num_epochs", b"num_epochs", "packing", b"packing", "pilot_minutes", b"pilot_minutes", "ranks", b"ranks", "rest_minutes", b"rest_minutes", "save_steps", b"save_steps", "schedule", b"schedule", "seed", b"seed", "segment_minutes", b"segment_minutes", "thinking", b"thinking", "warmup_steps", b"warmup_steps", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -200,6 +210,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__eval_samples: _TypeAlias = _typing.Literal["_eval_samples", b"_eval_samples"]  # noqa: Y015
     _WhichOneofReturnType__eval_steps: _TypeAlias = _typing.Literal["eval_steps"]  # noqa: Y015
     _WhichOneofArgType__eval_steps: _TypeAlias = _typing.Literal["_eval_steps", b"_eval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__fewer_machines: _TypeAlias = _typing.Literal["fewer_machines"]  # noqa: Y015
+    _WhichOneofArgType__fewer_machines: _TypeAlias = _typing.Literal["_fewer_machines", b"_fewer_machines"]  # noqa: Y015
     _WhichOneofReturnType__fine_tune_type: _TypeAlias = _typing.Literal["fine_tune_type"]  # noqa: Y015
     _WhichOneofArgType__fine_tune_type: _TypeAlias = _typing.Literal["_fine_tune_type", b"_fine_tune_type"]  # noqa: Y015
     _WhichOneofReturnType__gradient_accumulation: _TypeAlias = _typing.Literal["gradient_accumulation"]  # noqa: Y015
@@ -228,6 +240,8 @@ class TrainingSettings(_message.Message):
     _WhichOneofArgType__lora_targets: _TypeAlias = _typing.Literal["_lora_targets", b"_lora_targets"]  # noqa: Y015
     _WhichOneofReturnType__loss_chunk: _TypeAlias = _typing.Literal["loss_chunk"]  # noqa: Y015
     _WhichOneofArgType__loss_chunk: _TypeAlias = _typing.Literal["_loss_chunk", b"_loss_chunk"]  # noqa: Y015
+    _WhichOneofReturnType__machines: _TypeAlias = _typing.Literal["machines"]  # noqa: Y015
+    _WhichOneofArgType__machines: _TypeAlias = _typing.Literal["_machines", b"_machines"]  # noqa: Y015
     _WhichOneofReturnType__mask_prompt: _TypeAlias = _typing.Literal["mask_prompt"]  # noqa: Y015
     _WhichOneofArgType__mask_prompt: _TypeAlias = _typing.Literal["_mask_prompt", b"_mask_prompt"]  # noqa: Y015
     _WhichOneofReturnType__max_grad_norm: _TypeAlias = _typing.Literal["max_grad_norm"]  # noqa: Y015
@@ -275,6 +289,8 @@ class TrainingSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eval_steps) -> _WhichOneofReturnType__eval_steps | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fewer_machines) -> _WhichOneofReturnType__fewer_machines | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fine_tune_type) -> _WhichOneofReturnType__fine_tune_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_accumulation) -> _WhichOneofReturnType__gradient_accumulation | None: ...
@@ -302,6 +318,8 @@ class TrainingSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_targets) -> _WhichOneofReturnType__lora_targets | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_chunk) -> _WhichOneofReturnType__loss_chunk | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machines) -> _WhichOneofReturnType__machines | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mask_prompt) -> _WhichOneofReturnType__mask_prompt | None: ...
     @_typing.overload

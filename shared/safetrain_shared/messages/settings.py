@@ -176,4 +176,13 @@ SENTENCES: dict[str, str] = {
         "model, so it takes that many times the memory. On one machine they share one GPU, and are "
         "not faster: there it is for trying out."
     ),
+    "explain.machines": _(
+        "Other machines that divide the samples of each optimizer step with this one, by the names "
+        "that safetrain hosts or ssh know. Each holds the whole model; what is summed up goes by "
+        "ssh."
+    ),
+    "explain.fewer_machines": _(
+        "Whether a training that has a checkpoint goes on without machines that are away, instead "
+        "of waiting for them. The effective batch stays; the result then differs by rounding."
+    ),
 }

@@ -42,6 +42,17 @@ SENTENCES: dict[str, str] = {
         "{seconds:num} s, and a step alone takes {alone:num} s. Raise gradient_accumulation, so "
         "that a step computes more, or train with one rank."
     ),
+    "train.machines_speedup": _(
+        "The machines are {speedup:num} times as fast together as {fastest} alone: it takes "
+        "{alone:num} s for a step, {slowest} takes {share:num} s for its share, and one sum of "
+        "{bytes:bytes} over all takes {seconds:num} s."
+    ),
+    "train.machines_too_slow": _(
+        "Together the machines are no faster than {fastest} alone, which takes {alone:num} s for a "
+        "step: {slowest} takes {share:num} s for its share, and one sum of {bytes:bytes} over all "
+        "takes {seconds:num} s. Leave {slowest} out, take a faster link, or raise "
+        "gradient_accumulation, so that a step computes more."
+    ),
     "train.rank_left": _(
         "Another rank was asked to stop, or its machine is short of memory; saved at step "
         "{step:int}."

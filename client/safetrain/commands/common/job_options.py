@@ -21,7 +21,7 @@ from safetrain_proto.v1.data_pb2 import PrepareEvent
 from safetrain_shared.i18n import translate as _
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.messages import say
-from safetrain_shared.settings import FIELDS, SEGMENT_MINUTES, SettingValue
+from safetrain_shared.settings import FIELDS, SEGMENT_MINUTES, SettingValue, parse
 from safetrain_shared.wire import spec_to_wire
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,6 +105,11 @@ def job_options(function: F) -> F:
             help=_("Divide each step over so many processes on this machine, for trying that out."),
         ),
         click.option(
+            "--machines",
+            metavar="NAMES",
+            help=_("Divide each step with these other machines, such as studio,mini."),
+        ),
+        click.option(
             "--trust-remote-code",
             is_flag=True,
             help=_("Run the Python code that comes with the model."),
@@ -131,6 +136,7 @@ def spec_of(
     allow_shorter: bool,
     pilot: str | None,
     ranks: int | None,
+    machines: str | None,
     trust_remote_code: bool,
     name: str = "",
     overnight: bool = False,
@@ -156,7 +162,7 @@ def spec_of(
         settings=inputs.settings(
             file,
             pairs,
-            _unattended(ignore_pressure, overnight) | inputs.pilot(pilot) | _ranks(ranks),
+            _unattended(ignore_pressure, overnight) | inputs.pilot(pilot) | _ranks(ranks, machines),
         ),
         memory_budget=inputs.memory(memory_budget),
         trust_remote_code=trust_remote_code or file.trust_remote_code,
@@ -208,9 +214,10 @@ def _unattended(ignore_pressure: bool, overnight: bool) -> dict[str, SettingValu
     return chosen | ({"segment_minutes": SEGMENT_MINUTES} if overnight else {})
 
 
-def _ranks(count: int | None) -> dict[str, SettingValue]:
-    """Return the setting that --ranks stands for."""
-    return {} if count is None else {"ranks": count}
+def _ranks(count: int | None, machines: str | None) -> dict[str, SettingValue]:
+    """Return the settings that --ranks and --machines stand for."""
+    chosen: dict[str, SettingValue] = {} if count is None else {"ranks": count}
+    return chosen if machines is None else chosen | {"machines": parse("machines", machines)}
 
 
 def _given(option: str) -> str:

@@ -13,9 +13,11 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
 from safetraind.rank_speed import speedup
 from safetraind.worker.training import adapters, task
+from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.checkpoint import Checkpoints
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.heartbeat import Heartbeat
+from safetraind.worker.training.machine_speed import measured_steps, verdict
 from safetraind.worker.training.memory_guard import Guard
 from safetraind.worker.training.outcome import run_and_report
 from safetraind.worker.training.position import RunPosition
@@ -62,6 +64,9 @@ def follow(job: Task, sink: EventSink, ranks: Ranks) -> Outcome:
     settings = job.plan.settings
     total_steps = settings.total_steps(batches.steps_per_epoch)
 
+    if settings.machines and not progress.step:
+        sink.phase("training")
+        measured_steps(ranks, stepper, batches)
     ranks.measure(stepper.model.trainable_parameters())
     try:
         with Guard(job.plan, sink) as guard:
@@ -81,17 +86,28 @@ def follow(job: Task, sink: EventSink, ranks: Ranks) -> Outcome:
 
 
 def refused_for_the_link(
-    job: Task, sink: EventSink, ranks: Ranks, stepper: Stepper, step: int
+    job: Task, sink: EventSink, ranks: Ranks, stepper: Stepper, batches: Batches, step: int
 ) -> Finding | None:
-    """Measure a sum over the ranks, and note it with the speed-up that it leaves.
+    """Measure a sum over the ranks, and note it with the speed-up that it leaves. On several
+    machines, measure a step on each of them, too.
 
     Return the finding where it takes more time than the ranks could save, and nothing was trained
     yet: even with a machine each they would be slower than one. Raises RankLost.
     """
+    machines = job.plan.settings.machines
+    if machines and not step:
+        sink.phase("training")
+        steps = measured_steps(ranks, stepper, batches)
+        sent, seconds = ranks.measure(stepper.model.trainable_parameters())
+        found = verdict(steps, machines, seconds, sent)
+        if found.blocks:
+            return found
+        sink.emit(Notice(found))
+        return None
     sent, seconds = ranks.measure(stepper.model.trainable_parameters())
     plan = job.plan
     args: dict[str, str | int | float] = {"ranks": ranks.size, "bytes": sent, "seconds": seconds}
-    if not (plan.tokens_per_second and plan.expected_seconds and plan.total_steps):
+    if machines or not (plan.tokens_per_second and plan.expected_seconds and plan.total_steps):
         sink.emit(Notice(Finding("train.ranks_sum", args=args)))
         return None
     alone = plan.expected_seconds / plan.total_steps

@@ -18,9 +18,8 @@ from mlx.utils import tree_flatten
 
 from safetrain_shared.errors import Damaged, InvalidInput
 from safetrain_shared.paths import checkpoint_name
-from safetraind.storage import durable
+from safetraind.storage import base_weights, durable
 from safetraind.storage.manifest import damaged_files, write_manifest
-from safetraind.worker import base_weights
 from safetraind.worker.training import adapters
 from safetraind.worker.training.position import RunPosition, from_json, to_json
 from safetraind.worker.training.step import Stepper

@@ -108,7 +108,8 @@ def train(job: Task, sink: EventSink, ranks: Ranks | None = None) -> Outcome:
 
     cause = None
     if ranks is not None:
-        cause = refused_for_the_link(job, sink, ranks, run.stepper, run.progress.step)
+        step = run.progress.step
+        cause = refused_for_the_link(job, sink, ranks, run.stepper, run.batches, step)
     if cause := cause or run.validation.evaluate_base(run.progress):
         outcome = Outcome("failed", cause)
     else:

@@ -10,10 +10,10 @@ import re
 import shlex
 from importlib.metadata import version
 
-from safetrain.compatibility import known_methods
-from safetrain.remote.host_list import Host
 from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_shared.errors import Incompatible
+from safetrain_shared.known_methods import known_methods
+from safetrain_shared.remote.host_list import Host
 
 _IN_BIN = re.compile(r"(?P<folder>~?[\w@%+=:,./-]*/)(safetraind|python[\d.]*)", re.ASCII)
 

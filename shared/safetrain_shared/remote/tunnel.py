@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from safetrain.autostart import Notify, answers, wait
-from safetrain.remote.host_list import Host
+from safetrain_shared.daemon_socket import Notify, answers, wait
 from safetrain_shared.errors import ERRORS, EXIT_USAGE, SafetrainError, Unreachable
 from safetrain_shared.paths import Home, private, runtime_folder
+from safetrain_shared.remote.host_list import Host
 
 KEPT_SECONDS = 600  # an idle connection to a host stays open so long
 CONNECT_SECONDS = 20
@@ -148,7 +148,7 @@ class Tunnel:
         raise self._refused(done)
 
     def _not_installed(self, program: str, *, anew: bool) -> Unreachable:
-        from safetrain.remote.installing import install_command
+        from safetrain_shared.remote.installing import install_command
 
         command = install_command(self.host, anew=anew)
         return Unreachable(
@@ -156,13 +156,13 @@ class Tunnel:
         )
 
     def _older(self) -> SafetrainError:
-        from safetrain.remote.installing import not_taken
         from safetrain_proto.v1.control_pb2 import InfoResponse
+        from safetrain_shared.remote.installing import not_taken
 
         return not_taken(self.host, "safetraind endpoint", InfoResponse())
 
     def _not_understood(self) -> Unreachable:
-        from safetrain.remote.installing import install_command
+        from safetrain_shared.remote.installing import install_command
 
         command = install_command(self.host)
         return Unreachable("host.not_understood", host=self.host.name, command=command)

@@ -91,7 +91,7 @@ def _checked(host: Host, *, named: bool = True) -> Host:
 
 
 def _write(hosts: Mapping[str, Host]) -> None:
-    from safetrain.atomic_write import write_files  # takes longer than the rest of a command
+    from safetrain_shared.atomic_write import write_files  # takes longer than the rest of a command
 
     content = {"format": FORMAT, "hosts": [asdict(host) for host in hosts.values()]}
     write_files({path(): (json.dumps(content, indent=2) + "\n").encode()})
