@@ -80,6 +80,7 @@ def test_the_sleep_of_an_idle_mac_is_held_off_while_the_worker_lives(
         "train",
         "evaluate",
         "probe",
+        "rank",
         "pilot",
         "fetch",
         "convert",

@@ -160,7 +160,8 @@ class EventWriter:
         self._path = path
         self._attempt = attempt
         self._seq = max(floor, last_seq(path))
-        self._fd = open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(path, flags | os.O_NONBLOCK, 0o600)  # never waits for a FIFO's reader
         self._mend_tail()
 
     @property

@@ -82,12 +82,12 @@ def _kept(computed: Callable[[Any], Index]) -> Callable[[Any], Index]:
 def _file_for(models: Path) -> Path:
     """Return the file that keeps the index of the folder `models` as it is now, in this Python.
 
-    Its name changes with the folder's path and with the time and number of the folders in it, which
-    an upgrade replaces.
+    Its name changes with the folder's path, the names of the folders in it, and the time of its
+    `__init__.py`, which an upgrade replaces. The times of the folders change as Python keeps
+    bytecode in them.
     """
-    state = f"{models} " + " ".join(
-        sorted(f"{entry.name}:{entry.stat().st_mtime_ns}" for entry in os.scandir(models))
-    )
+    names = sorted(entry.name for entry in os.scandir(models) if entry.name != "__pycache__")
+    state = f"{models} {(models / '__init__.py').stat().st_mtime_ns} {' '.join(names)}"
     key = hashlib.sha256(state.encode()).hexdigest()[:16]
     tag = sys.implementation.cache_tag
     return default_home() / "cache" / f"transformers-index-{tag}-{key}"
