@@ -178,8 +178,8 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.machines": _(
         "Other machines that divide the samples of each optimizer step with this one, by the names "
-        "that safetrain hosts or ssh know. Each holds the whole model in its memory; what is summed "
-        "up goes by ssh, which takes time."
+        "that safetrain hosts or ssh know. Each holds the whole model in its memory; what is "
+        "summed up goes by ssh, which takes time."
     ),
     "explain.fewer_machines": _(
         "Whether a training that has a checkpoint goes on without machines that are away, instead "
