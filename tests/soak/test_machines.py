@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from safetrain_shared.jobs import FINAL, JobState
@@ -25,6 +24,7 @@ from tests.daemon.test_ranks import WORKER, adapter, interruptions, losses, spec
 from tests.harness import DaemonProcess, wait_for
 from tests.remote.studio import Studio, command, running
 from tests.soak.left_over import left_over
+from tests.soak.strikes import strike
 
 __all__ = ["tiny"]
 
@@ -33,7 +33,6 @@ SEED = int(os.environ.get("SOAK_SEED") or time.time())
 MACHINES = [int(part) for part in os.environ.get("SOAK_MACHINES", "2,3,4").split(",")]
 SERVICE = (sys.executable, fakes.__file__, "real", WORKER)
 STEPS_PER_FAULT = 3
-STOPPED_SECONDS = 0.7
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiled, pytest.mark.timeout(60 * KILLS + 300)]
 
@@ -67,7 +66,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
         yield Several(studio, leader, others)
 
 
-def strike(several: Several, names: list[str], rng: random.Random) -> str | None:
+def strike_any(several: Several, names: list[str], rng: random.Random) -> str | None:
     """Do one thing to one of them; return what, None where there was nothing to do it to."""
     daemon = rng.choice([several.leader, *(several.others[name] for name in names)])
     side = "here" if daemon is several.leader else "there"
@@ -75,22 +74,8 @@ def strike(several: Several, names: list[str], rng: random.Random) -> str | None
     number = rng.choice([signal.SIGKILL, signal.SIGSTOP])
     if whom == "link":
         return "cut link" if several.studio.cut() else None
-    if whom == "daemon":
-        if number is signal.SIGSTOP:
-            assert daemon.process is not None
-            daemon.process.send_signal(number)
-            time.sleep(STOPPED_SECONDS)
-            daemon.process.send_signal(signal.SIGCONT)
-        else:
-            daemon.kill()
-            daemon.start()
-        return f"{number.name} daemon {side}"
-    victims = daemon.workers() if whom == "worker" else daemon.keepers()
-    if not victims:
-        return None
-    with contextlib.suppress(psutil.Error):
-        rng.choice(victims).send_signal(number)
-    return f"{number.name} {whom} {side}"
+    struck = strike(daemon, whom, number, rng)
+    return f"{struck} {side}" if struck else None
 
 
 @pytest.mark.parametrize("machines", MACHINES)
@@ -109,7 +94,7 @@ def test_random_faults_change_nothing(
     done: Counter[str] = Counter()
     waits, step = [], 0
     while sum(done.values()) < count and leader.state(wild) not in FINAL:
-        struck = strike(several, names, rng)
+        struck = strike_any(several, names, rng)
         if struck is None:
             continue
         done[struck] += 1

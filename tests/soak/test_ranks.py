@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from safetrain_shared.events import StateChanged
@@ -21,6 +19,7 @@ from tests.daemon.test_ranks import adapter, daemon, losses, spec_of, tiny
 from tests.daemon.unhurried_worker import PATIENCE_SECONDS
 from tests.harness import DaemonProcess, wait_for
 from tests.soak.left_over import left_over
+from tests.soak.strikes import strike
 
 __all__ = ["daemon", "tiny"]
 
@@ -28,7 +27,6 @@ KILLS = int(os.environ.get("KILLS") or "20")
 SEED = int(os.environ.get("SOAK_SEED") or time.time())
 RANKS = [int(part) for part in os.environ.get("SOAK_RANKS", "2,3,4").split(",")]
 STEPS_PER_FAULT = 3
-STOPPED_SECONDS = 0.7
 # The patience of `unhurried_worker` and what the daemon adds to it; the rest is a busy machine.
 FOUND_SECONDS = PATIENCE_SECONDS + CONFIRM_SECONDS + 6
 
@@ -40,29 +38,6 @@ def faults(rng: random.Random) -> Iterator[tuple[str, signal.Signals]]:
     while True:
         whom = rng.choice(["worker", "worker", "worker", "keeper", "daemon"])
         yield whom, rng.choice([signal.SIGKILL, signal.SIGSTOP])
-
-
-def strike(
-    daemon: DaemonProcess, whom: str, number: signal.Signals, rng: random.Random
-) -> str | None:
-    """Send the signal to one of them; return its name, None where there was none."""
-    if whom == "daemon":
-        if number is signal.SIGSTOP:
-            assert daemon.process is not None
-            daemon.process.send_signal(number)
-            time.sleep(STOPPED_SECONDS)
-            daemon.process.send_signal(signal.SIGCONT)
-        else:
-            daemon.kill()
-            daemon.start()
-        return f"{number.name} daemon"
-    victims = daemon.workers() if whom == "worker" else daemon.keepers()
-    if not victims:
-        return None
-    victim = rng.choice(victims)
-    with contextlib.suppress(psutil.Error):
-        victim.send_signal(number)
-    return f"{number.name} {whom}"
 
 
 @pytest.mark.parametrize("ranks", RANKS)

@@ -182,9 +182,8 @@ class RemoteRank:
         beat = _read(news.beat, Beat)
         if beat is not None:
             mine = dataclasses.replace(beat, time=time.monotonic() - max(0.0, news.age))
-            new = self._run.heartbeat.with_suffix(".new")
-            new.write_text(json.dumps({"format": Beat.FORMAT, **to_plain(mine)}))
-            new.replace(self._run.heartbeat)
+            text = json.dumps({"format": Beat.FORMAT, **to_plain(mine)})
+            write_text(self._run.heartbeat, text, synced=False)
         if news.log and (not self._run.log.exists() or self._run.log.stat().st_size < _MOST_LOG):
             with self._run.log.open("a", encoding="utf-8") as file:
                 file.write(news.log)
