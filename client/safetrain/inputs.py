@@ -100,15 +100,18 @@ def data(
     `folder`, else the full set or the sample in ./data, else the packaged sample.
 
     `split`: the validation file is split off the training file later, and is empty here. Raises
-    InvalidInput where only one is given or `folder` is a hub data set, NotFound where a folder or
-    the sample is missing.
+    InvalidInput where only one is given or `folder` is a hub data set, NotFound where a folder, the
+    sample or a training file that stands alone is missing.
     """
     if train and valid and split:
         raise InvalidInput("client.split_and_valid", path=absolute(valid))
     if train and (valid or split):
         return absolute(train), absolute(valid) if valid else ""
     if train:
-        raise InvalidInput("client.no_validation", path=absolute(train))
+        named = absolute(train)
+        if not Path(named).exists():
+            raise NotFound("path.missing", path=named)
+        raise InvalidInput("client.no_validation", path=named)
     if valid or split:
         raise InvalidInput("client.no_training_data")
     if folder:

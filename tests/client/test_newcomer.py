@@ -154,6 +154,13 @@ def test_validating_a_file_that_is_not_there_exits_as_every_missing_file(
     assert main(["validate", "/no"]) == 66
 
 
+def test_a_training_file_that_is_missing_is_named_before_its_validation_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["submit", "--train", "/no/gone.jsonl"]) == 66
+    assert "/no/gone.jsonl does not exist." in capsys.readouterr().err
+
+
 def test_a_bundle_for_a_folder_that_cannot_be_written_is_a_sentence(
     home: Home, tmp_path: Path
 ) -> None:
