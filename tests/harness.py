@@ -33,7 +33,12 @@ from safetrain_shared.wire import event_from_wire, spec_to_wire, state_from_wire
 
 SAFETRAIND = (sys.executable, "-m", "safetraind", "run")
 # gRPC asks a socket that does not answer yet again after a pause that grows to two minutes.
-_AGAIN_SOON = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 500))
+# Channels to one path share a connection, which may still lead to the daemon before.
+_CHANNEL = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+)
 T = TypeVar("T")
 
 
@@ -166,7 +171,7 @@ class DaemonProcess:
         """An open channel, reused until the daemon is killed."""
         if self._channel is None:
             target = socket_target(self.home.socket)
-            self._channel = grpc.insecure_channel(target, options=_AGAIN_SOON)
+            self._channel = grpc.insecure_channel(target, options=_CHANNEL)
         return self._channel
 
     def _close_channel(self) -> None:

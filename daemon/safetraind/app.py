@@ -308,8 +308,10 @@ class _Daemon:
                 await asyncio.wait_for(self._stop.wait(), WATCH_SECONDS)
             try:
                 self._controller.tidy()
+                # Before the home: one that is replaced in between has the socket of another daemon.
+                unheard = identity(self._home.socket) != self._socket
                 lost = watch.look()
-                if lost is None and identity(self._home.socket) != self._socket:
+                if lost is None and unheard:
                     log.warning("%s was removed; listening there again", self._home.socket)
                     await self._listen()
                 elif lost is not None:

@@ -93,7 +93,6 @@ def test_a_deleted_home_and_a_new_daemon_never_train_one_folder_at_once(
     playing.submit(spec)
     wait_for(lambda: playing.job(1).step == 3)
     old = {process.pid for process in playing.workers()}
-    playing._close_channel()  # channels to one address share a connection
     playing.home.root.rename(tmp_path / "elsewhere")
     again = DaemonProcess(playing.home.root, playing._command)
     try:

@@ -269,10 +269,12 @@ def test_a_job_that_failed_before_its_first_step_has_a_way_on_and_nothing_empty(
         expect(page.locator("#next")).to_contain_text("safetrain diagnose 1")
         for empty in ("#figures", "#curves", ".progress"):
             expect(page.locator(empty)).to_be_hidden()
-        page.get_by_role("button", name="Try again").click()
+        again = page.get_by_role("button", name="Try again")
+        expect(again).to_have_attribute("data-htmx-powered", "true")  # its scripts have run
+        again.click()
         wait_for(lambda: any(type(r).__name__ == "JobRequest" and r.id == 1 for r in fake.requests))
         fake.jobs = [job(1, JobState.QUEUED, queue_position=1)]
-        expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+        expect(again).to_be_hidden()
     finally:
         page.close()
         served.end()
