@@ -39,9 +39,16 @@ def test_the_full_data_goes_before_the_sample_and_the_sample_before_the_packaged
     assert inputs.data(None, None)[1] == str(here / "valid_v3_final_complete.jsonl")
 
 
-def test_one_data_file_alone_is_refused() -> None:
-    with pytest.raises(InvalidInput):
-        inputs.data("a.jsonl", None)
+def test_one_data_file_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(InvalidInput) as alone:
+        inputs.data(str(tmp_path / "a.jsonl"), None)
+    assert alone.value.code == "client.no_validation"
+    with pytest.raises(NotFound):
+        inputs.data(str(tmp_path / "gone.jsonl"), None)
+    with pytest.raises(InvalidInput) as other:
+        inputs.data(None, "valid.jsonl")
+    assert other.value.code == "client.no_training_data"
 
 
 def test_a_model_is_a_folder_only_where_it_looks_like_one(home: Home) -> None:
