@@ -8,13 +8,17 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import urlencode
 
+from safetrain.connection import Daemon
 from safetrain.page.chat import CONVERSATION_CHARACTERS
-from safetrain.page.job_feed import ENDED_SHOWN
+from safetrain.page.job_feed import ENDED_SHOWN, JobFeed
 from safetrain_proto.v1.answers_pb2 import AnswerDone, AnswerSource, AskEvent
+from safetrain_proto.v1.control_pb2 import InfoResponse
 from safetrain_proto.v1.data_pb2 import PreviewPiece, PreviewResponse, PreviewSample
+from safetrain_proto.v1.jobs_pb2 import ListJobsResponse
 from safetrain_shared.errors import Busy, NotFound
 from safetrain_shared.jobs import JobState
 from tests.client.builders import complete_run, event, job, step
@@ -157,6 +161,22 @@ def test_the_data_as_the_model_sees_it(scripted: FakeDaemon, serve: Serve) -> No
     spec = scripted.jobs[0].spec
     assert (request.path, request.model) == (spec.train, spec.model)
     assert page.get("/jobs/9/samples", Cookie=page.cookie())[0] == 404
+
+
+def test_an_old_job_that_a_tab_shows_is_there_whoever_fetches_the_jobs() -> None:
+    class Listing:
+        jobs, control = SimpleNamespace(List="List", Get="Get"), SimpleNamespace(Info="Info")
+
+        def call(self, method: str, request: Any, *, seconds: float) -> Any:
+            del seconds
+            if method == "List":
+                return ListJobsResponse(jobs=[job(9)])
+            return job(request.id) if method == "Get" else InfoResponse(pid=1)
+
+    feed = JobFeed(cast(Daemon, Listing()))
+    assert [one.id for one in feed.now(1)] == [9, 1]
+    feed._fetch()  # as the thread does that fetches them again and again
+    assert [one.id for one in feed.jobs or ()] == [9, 1]
 
 
 def test_only_the_jobs_that_are_shown_are_asked_for(scripted: FakeDaemon, serve: Serve) -> None:

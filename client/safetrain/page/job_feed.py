@@ -27,6 +27,7 @@ from safetrain_shared.history import History
 POLL_SECONDS = 1.0  # between two looks whether the daemon is back
 _LIST_SECONDS = 2.0  # between two listings of the jobs, unless something was changed
 _CALL_SECONDS = 5.0
+_WANTED_SECONDS = 10.0  # that a job is fetched for a tab that no longer asks for it
 _LOG_ENTRIES = 100  # kept of a job's log
 ENDED_SHOWN = 30  # ended jobs, on the page at first and at each press of the button for more
 _PAGE = 100
@@ -44,7 +45,7 @@ class JobFeed:
         self.trouble: SafetrainError | None = None  # why the daemon does not answer
         self.version = 0  # rises with every change of what was fetched
         self.left_out = 0  # ended jobs that are not among them
-        self._wanted: set[int] = set()
+        self._wanted: dict[int, float] = {}  # jobs that tabs show, and when they last said so
         self._in_use = threading.Event()
         self._hurried = threading.Event()
         self._fetching = threading.Lock()
@@ -57,7 +58,7 @@ class JobFeed:
     def latest(self, wanted: int = 0) -> Sequence[Job] | None:
         """Return the live jobs, the newest that have ended, and job `wanted`, as last fetched."""
         if wanted:
-            self._wanted.add(wanted)
+            self._wanted[wanted] = time.monotonic()
         self._in_use.set()
         return self.jobs
 
@@ -67,7 +68,6 @@ class JobFeed:
         if known is not None and (not wanted or any(job.id == wanted for job in known)):
             return known
         with contextlib.suppress(SafetrainError):
-            self._wanted.add(wanted)
             self._fetch()
         return self.jobs or []
 
@@ -118,8 +118,9 @@ class JobFeed:
         request = ListJobsRequest(ended_limit=ENDED_SHOWN)
         listed = daemon.call(daemon.jobs.List, request, seconds=_CALL_SECONDS)
         jobs = {job.id: job for job in listed.jobs}
-        wanted, self._wanted = self._wanted, set()
-        for number in wanted - jobs.keys() - {0}:
+        recent = time.monotonic() - _WANTED_SECONDS
+        wanted = {number for number, asked in list(self._wanted.items()) if asked > recent}
+        for number in wanted - jobs.keys():
             with contextlib.suppress(NotFound):
                 one = daemon.call(daemon.jobs.Get, JobRequest(id=number), seconds=_CALL_SECONDS)
                 jobs[number] = one
@@ -146,6 +147,7 @@ class JobWatch:
         self._seq = 0
         self.version = 0
         self.logged = 0  # events that were ever added to the log
+        self._up_to_date = False  # what happened before has been read
         self._curves_version = -1
         self._not_before = 0.0  # the next computation of curves
         self._restart_at = 0.0  # the earliest next start of the thread
@@ -161,10 +163,11 @@ class JobWatch:
     def curves(self) -> str:
         """Return the curves as JSON, recomputed after changes within the limit on CPU time.
 
-        The last ones of a job that has ended are there at once.
+        The first ones hold all that happened before, and the last ones of a job that has ended are
+        there at once.
         """
         started = time.monotonic()
-        due = started >= self._not_before or not self.running
+        due = not self.running or (self._up_to_date and started >= self._not_before)
         if self._curves_version != self.version and due:
             with self.lock:
                 points, self._curves_version = job_texts.curves(self.history), self.version
@@ -178,8 +181,9 @@ class JobWatch:
         try:
             while True:
                 try:
-                    for events, _up_to_date in follower.batches():
+                    for events, up_to_date in follower.batches():
                         self._take(events)
+                        self._up_to_date = up_to_date or self._up_to_date
                     return
                 except SafetrainError as error:
                     if not connection_lost(error):
