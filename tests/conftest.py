@@ -15,7 +15,7 @@ from tests.harness import DaemonProcess
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-pytest_plugins = ["tests.compilation", "tests.allowed_skips"]
+pytest_plugins = ["tests.compilation", "tests.openblas", "tests.allowed_skips"]
 
 
 @pytest.fixture(autouse=True)

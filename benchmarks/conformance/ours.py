@@ -43,14 +43,14 @@ class Ours:
         folder: Path,
         material: Material,
         *,
-        kills: Sequence[int] = (),
+        kills: Sequence[int] | None = None,
         damage: bool = False,
         **settings: Any,
     ) -> Report:
         """See `Trainer.train`."""
         run = run_folder(folder, material, SETTINGS | {"log_steps": 1} | settings)
         report = Report(adapter=folder / "out" / ADAPTERS)
-        if kills:
+        if kills is not None:
             _train_and_kill(run, kills, damage)
         else:
             _train_here(run, report)

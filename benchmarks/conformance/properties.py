@@ -312,7 +312,7 @@ def _straight_and_killed(
         "save_steps": 2,
     }
     material = Material(model, mixed(22), mixed(4, 1))
-    straight = trainer.train(folder / "a", material, **settings)
+    straight = trainer.train(folder / "a", material, **settings, kills=())
     return straight, trainer.train(folder / "b", material, **settings, **how)
 
 

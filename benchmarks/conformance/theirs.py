@@ -47,7 +47,7 @@ class Theirs:
         folder: Path,
         material: Material,
         *,
-        kills: Sequence[int] = (),
+        kills: Sequence[int] | None = None,
         damage: bool = False,
         **settings: Any,
     ) -> Report:
@@ -59,7 +59,7 @@ class Theirs:
         per_epoch = len(material.train) // chosen.batch_size
         iterations = chosen.num_epochs * per_epoch
         folder.mkdir(parents=True)
-        if kills:
+        if kills is not None:
             report = _train_and_kill(folder, material, chosen, iterations, kills, damage)
         else:
             report = _train(folder, material, chosen, iterations)

@@ -86,16 +86,16 @@ class Trainer(Protocol):
         folder: Path,
         material: Material,
         *,
-        kills: Sequence[int] = (),
+        kills: Sequence[int] | None = None,
         damage: bool = False,
         **settings: Any,
     ) -> Report:
         """Train in the empty `folder` with `settings` over `SETTINGS`.
 
-        With `kills` the training is a process of its own, which dies by SIGKILL in the middle of
-        the window after each of those optimizer steps, and is then started again from what it had
-        saved, in the trainer's own way. With `damage` a bit of what it saved last is flipped
-        meanwhile.
+        With `kills`, empty or not, the training is a process of its own. It dies by SIGKILL in the
+        middle of the window after each of those optimizer steps, and is then started again from
+        what it had saved, in the trainer's own way. With `damage` a bit of what it saved last is
+        flipped meanwhile.
 
         Raises HasNone for what the trainer does not have.
         """

@@ -17,6 +17,7 @@ from safetraind.storage.durable import read_json
 from safetraind.storage.run_folder import KeeperNote
 from safetraind.worker_messages.role import Role
 from safetraind.worker_messages.worker_result import WorkerResult
+from tests.openblas import preloaded
 
 _number = itertools.count(1)
 
@@ -44,7 +45,7 @@ class DirectWorkers:
             *(sys.executable, "-m", "safetraind.worker", role.name, str(run.root)),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **preloaded(), **self.environment},
         )
         _, errors = await process.communicate()
         if on_progress and run.partial.exists():

@@ -20,6 +20,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, event_file
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
 from safetraind.storage.manifest import sha256
+from tests.openblas import preloaded
 
 SMALL: dict[str, Any] = {
     "batch_size": 2,
@@ -61,7 +62,7 @@ class Run:
                 command,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**os.environ, **preloaded(), **environment},
             )
 
     def finish(self, attempt: int = 1) -> Outcome:
