@@ -175,6 +175,7 @@ def test_a_question_that_is_stopped_is_forgotten_and_none_is_lost_meanwhile(
     scripted.hold_answer = None
     field.press("Enter")
     expect(page.locator(".exchange")).to_have_count(2)
+    expect(page.locator(".exchange").last.locator(".answer")).to_have_text("Em")
     asked = [r for r in scripted.requests[before:] if type(r).__name__ == "AskRequest"]
     assert [[m.content for m in r.messages] for r in asked] == [["Quem?"], ["Onde?"]]
 
