@@ -1,12 +1,14 @@
 """From a CSV file to a verdict, a promoted checkpoint, an export and a conversation, in Chromium.
 
 Once by mouse in English, once by keyboard alone in Portuguese: each language sees every station. A
-real daemon trains a tiny model. Axe looks at each station, and no request leaves the machine.
+real daemon trains a tiny model, or the one in the folder `SAFETRAIN_JOURNEY_MODEL`. Axe looks at
+each station, and no request leaves the machine.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +28,17 @@ __all__ = ["browser"]
 pytestmark = pytest.mark.slow  # a minute of training and measuring: make journeys
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+GIVEN_MODEL = os.environ.get("SAFETRAIN_JOURNEY_MODEL", "")
+PATIENCE = 600_000  # milliseconds that a training or measurement of a real model may take
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("journey")
-    make_tiny_model(folder / "model", layers=2)
+    if GIVEN_MODEL:
+        (folder / "model").symlink_to(Path(GIVEN_MODEL).resolve(strict=True))
+    else:
+        make_tiny_model(folder / "model", layers=2)
     rows = [f"Quem marcou o golo {n}?,O golo {n} foi de J. {n * n}." for n in range(40)]
     rows.append(f'"{HOSTILE}","{HOSTILE}"')
     rows.append("Sem resposta?,")
@@ -160,7 +167,8 @@ def begin(hand: Mouse, folder: Path) -> None:
     expect(page.locator("#problems li")).to_have_count(1)
     expect(page.locator("#samples mark").first).to_contain_text("O golo")
     hand.press(page.get_by_role("button", name=_("Check"), exact=True))
-    expect(page.locator("#outcome")).to_contain_text(_("It can be trained here."))
+    outcome = page.locator("#outcome")
+    expect(outcome).to_contain_text(_("It can be trained here."), timeout=PATIENCE)
     expect(page.locator("#found-hardware li").first).to_be_visible()
     axe(page)
     hand.write(page.get_by_label("num_epochs"), "1")
@@ -174,7 +182,7 @@ def meanwhile(hand: Mouse) -> None:
     expect(page).to_have_url(re.compile(r"/jobs/\d+$"))
     expect(page.locator("#title")).to_have_text(re.compile(r"^perguntas(-2)?$"))
     axe(page)
-    expect(page.locator("#state")).to_have_text(_("succeeded"), timeout=120_000)
+    expect(page.locator("#state")).to_have_text(_("succeeded"), timeout=PATIENCE)
     expect(page.locator("#chart-loss canvas")).to_be_visible()
 
 
