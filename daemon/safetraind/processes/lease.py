@@ -11,7 +11,7 @@ from safetraind.processes.locks import is_held, retry_briefly, try_lock
 class Lease:
     """The right to use the GPU.
 
-    The workers `probe`, `pilot`, `train`, `serve`, `evaluate` and `export` each hold it.
+    The workers `probe`, `pilot`, `train`, `rank`, `serve`, `evaluate` and `export` each hold it.
     """
 
     def __init__(self, path: Path) -> None:
