@@ -54,13 +54,13 @@ demo: .venv/installed ## the whole main job: model, preflight, training, questio
 test: check ## everything that is checked; .ci/run calls this
 	@PYTHON=$(BIN)/python bash scripts/chromium.sh
 	@bash scripts/sshd.sh
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	@# Side by side: each reads all of the code, for its platform.
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin & darwin=$$!; $(BIN)/mypy && wait $$darwin
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/gen_proto.py --check
 	@bash scripts/linters/run.sh
@@ -137,6 +137,11 @@ serve-clients: .venv/developing ## programs of others ask `safetrain serve`: Ope
 
 journeys: .venv/developing ## whole journeys that take too long for `make test`: pages, pilot, links that break
 	$(BIN)/pytest -n 2 --dist loadfile -m slow tests --ignore tests/soak --ignore tests/packaging --ignore tests/serve/test_other_clients.py --ignore tests/export
+
+journey-demo: .venv/developing ## the page's journeys with the demo's model in place of a tiny one
+	@PYTHON=$(BIN)/python bash scripts/chromium.sh
+	$(DEMO) $(BIN)/safetrain models add demo
+	SAFETRAIN_JOURNEY_MODEL=$(CURDIR)/.demo/home/models/demo $(BIN)/pytest -n 0 -s -m slow --timeout 1800 --durations 5 tests/dashboard/test_journey.py
 
 links: .venv/developing ## another machine by a real sshd: 50 links that break, a 1 GB upload
 	@bash scripts/sshd.sh

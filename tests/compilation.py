@@ -3,13 +3,16 @@
 The product compiles. On a CPU `mx.compile` calls g++, about a second for each new kernel, so only
 the tests marked `compiled` do: those that train, or that compare numbers which compiling could
 change. MLX keeps the kernels under `$TMPDIR/mlx/<version>/cpu`, without a lock or a rename: a
-process may load a kernel that another one is still writing. So one worker of xdist runs them all.
+process may load a kernel that another one is still writing. So each worker of xdist has a folder
+of its own for them, and one worker runs all such tests of one folder, which share most kernels.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator
 from functools import cache
 from pathlib import Path
@@ -19,6 +22,13 @@ import pytest
 
 _MARK = "pytest.mark.compiled"
 _VARIABLE = "MLX_DISABLE_COMPILE"  # set to anything, it turns compilation off
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give a worker of xdist its folder, before anything imports mlx."""
+    if hasattr(config, "workerinput"):
+        os.environ["TMPDIR"] = folder = tempfile.mkdtemp(prefix="kernels-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -42,13 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadfile`, all files that have a compiled test go to one worker."""
+    """With `--dist loadfile`, all files of a folder that have a compiled test go to one worker."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file: str = super()._split_scope(nodeid)
-            return _MARK if _compiles(config.rootpath / file) else file
+            file = Path(super()._split_scope(nodeid))
+            return str(file.parent if _compiles(config.rootpath / file) else file)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,16 @@ from tests.harness import DaemonProcess
 # start: the tests of Ctrl-C need its usual meaning.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.disable()  # while collecting, which makes some million objects that stay
+
 
 pytest_plugins = ["tests.compilation", "tests.openblas", "tests.allowed_skips"]
+
+
+def pytest_collection_finish() -> None:
+    """No search for garbage looks again at what collecting made."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
