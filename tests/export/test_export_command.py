@@ -11,6 +11,8 @@ from pathlib import Path
 import mlx_lm
 import pytest
 
+import safetrain
+from safetrain_shared.errors import InvalidInput
 from safetrain_shared.jobs import JobSpec, JobState
 from tests.harness import DaemonProcess, wait_for
 from tests.tiny import make_chat_data, make_tiny_model
@@ -93,6 +95,21 @@ def test_a_program_that_is_here_is_given_the_model_and_one_that_is_not_before_th
     assert done.stdout.endswith("LM Studio lists it as safetrain/farense.\n")
     place = folder / "user" / ".lmstudio" / "models" / "safetrain" / "farense"
     assert (place / "farense.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_the_api_gives_it_to_a_program_too(
+    trained: tuple[DaemonProcess, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, _folder = trained
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".lmstudio").mkdir()
+    with safetrain.connect(str(daemon.home.root), autostart=False) as client:
+        told = client.job(1).export(str(tmp_path / "mine"), gguf_type="f16", to="lm-studio")
+        with pytest.raises(InvalidInput):
+            client.job(1).export(str(tmp_path / "other"), to="olama")
+    assert (told["program"], told["name"]) == ("lm-studio", "safetrain/mine")
+    assert (tmp_path / ".lmstudio/models/safetrain/mine/mine.gguf").is_file()
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

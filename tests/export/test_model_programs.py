@@ -98,6 +98,9 @@ def test_where_ollama_is_away_or_refuses_one_sentence_says_so(
     missing = refused("ollama", "/new")
     assert isinstance(missing, Unreachable) and "not on this machine" in str(missing)
     assert isinstance(refused("ollama", "/new", "studio"), InvalidInput)
+    assert str(refused("olama", "/new")) == (
+        "A model can be given to ollama, lm-studio; olama is none of them."
+    )
 
 
 def test_lm_studio_gets_it_two_folders_deep_where_it_looks(user: Path, exported: Exported) -> None:

@@ -11,6 +11,7 @@ from safetrain.api.metrics import Metrics
 from safetrain.connection import Daemon
 from safetrain.follower import Follower, events_so_far
 from safetrain.inputs import absolute
+from safetrain.model_programs.giving import needs_gguf, prepared
 from safetrain.remote.local_files import LocalFiles, output_there
 from safetrain.views.curves import curves_of
 from safetrain.views.json_output import message_to_json
@@ -112,20 +113,24 @@ class Job:
         gguf: bool = False,
         gguf_type: str = "",
         dequantize: bool = False,
+        to: str = "",
         wait: bool = False,
     ) -> dict[str, Any]:
         """Fuse its best adapter (or a checkpoint's) into a model folder of its own.
 
-        `gguf_type`: f16 (the default), q8_0 or q4_1; implies `gguf`. On another machine the folder
+        `gguf_type`: f16 (the default), q8_0 or q4_1; implies `gguf`. `to`: the program of this
+        machine, ollama or lm-studio, that is given the model too. On another machine the folder
         lies there.
 
-        Returns what `safetrain export --json` prints. Raises Busy, Conflict, NotFound, NoRoom.
+        Returns what `safetrain export --json` prints. Raises Busy, Conflict, InvalidInput,
+        NotFound, NoRoom; Unreachable where the program is not here.
         """
+        give = prepared(to, absolute(output), self._daemon.host) if to else None
         request = ExportRequest(
             job_id=self.id,
             output=output_there(self._daemon, absolute(output)),
             checkpoint=checkpoint,
-            gguf=gguf or bool(gguf_type),
+            gguf=gguf or bool(gguf_type) or needs_gguf(to),
             gguf_type=gguf_type,
             dequantize=dequantize,
             wait=wait,
@@ -133,7 +138,12 @@ class Job:
         exported = ExportEvent()
         for event in self._daemon.stream(self._daemon.exports.Run, request):
             exported = event
-        return message_to_json(exported.exported)
+        done = exported.exported
+        return {
+            **message_to_json(done),
+            "program": to or None,
+            "name": give(done) if give else None,
+        }
 
     def evaluate(
         self,

@@ -69,7 +69,7 @@ def export(
         job_id=job or 0,
         output=absolute(output),
         checkpoint=checkpoint,
-        gguf=gguf or gguf_type is not None or (program is not None and needs_gguf(program)),
+        gguf=gguf or gguf_type is not None or needs_gguf(program or ""),
         gguf_type=gguf_type or "",
         dequantize=dequantize,
         wait=wait,

@@ -24,9 +24,11 @@ def needs_gguf(program: str) -> bool:
 def prepared(program: str, folder: str, host: str) -> Give:
     """Return what gives the model in `folder`, once it is exported, to `program`.
 
-    Raises InvalidInput where the export lies on another machine, Unreachable where the program is
-    not here, Conflict where it has a model of the folder's name.
+    Raises InvalidInput where there is no such program or the export lies on another machine,
+    Unreachable where the program is not here, Conflict where it has a model of the folder's name.
     """
+    if program not in PROGRAMS:
+        raise InvalidInput("export.no_program", program=program, known=", ".join(PROGRAMS))
     if host:
         raise InvalidInput("export.to_host", host=host)
     if program == OLLAMA:

@@ -40,6 +40,7 @@ SENTENCES: dict[str, str] = {
         "--to gives the model to a program of this machine, and an export on {host} stays there. "
         "Leave out --to, and bring the model here."
     ),
+    "export.no_program": _("A model can be given to {known}; {program} is none of them."),
     "export.ollama_missing": _(
         "Ollama is not on this machine. Install it (ollama.com), or leave out --to."
     ),
