@@ -13,19 +13,22 @@ import pytest
 from safetraind import host
 
 _PRELOAD = "LD_PRELOAD"
+_preloaded: dict[str, str] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start xdist's workers with it: nothing can be preloaded in a process that already runs."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    library = host.find_openblas()
     if hasattr(config, "workerinput"):
-        if preloaded().items() <= os.environ.items():
-            os.environ.pop(_PRELOAD, None)  # not for commands, browsers and compilers
-    elif getattr(config.option, "numprocesses", None):
-        os.environ.update(preloaded())
+        if library and os.environ.get(_PRELOAD) == library:
+            _preloaded[_PRELOAD] = os.environ.pop(_PRELOAD)  # not for commands and browsers
+    elif library and getattr(config.option, "numprocesses", None):
+        os.environ[_PRELOAD] = library
 
 
 def preloaded() -> dict[str, str]:
-    """Return what a worker's environment needs for OpenBLAS; nothing where there is none."""
-    library = host.find_openblas()
-    return {_PRELOAD: library} if library else {}
+    """Return what a worker's environment needs to have the OpenBLAS of this process, if any: tests
+    compare trainings in this process with a worker's, to the bit.
+    """
+    return _preloaded
