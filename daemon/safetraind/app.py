@@ -305,7 +305,8 @@ class _Daemon:
         watch = HomeWatch(self._home)
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), WATCH_SECONDS)
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._stop.wait()
             try:
                 self._controller.tidy()
                 # Before the home: one that is replaced in between has the socket of another daemon.

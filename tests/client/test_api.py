@@ -288,7 +288,8 @@ def test_an_asyncio_task_that_follows_a_job_can_be_cancelled(
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(task, 60)
+                async with asyncio.timeout(60):
+                    await task
             return seen
 
     assert asyncio.run(follow_and_cancel()) == list(range(1, 13))

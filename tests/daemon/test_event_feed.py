@@ -127,9 +127,11 @@ def test_a_change_that_comes_while_a_watcher_is_busy_is_not_missed(tmp_path: Pat
         before = feed.changes
         write(tmp_path / "events.log", 1)
         feed.look()  # the watcher is sending its last batch meanwhile
-        await asyncio.wait_for(feed.changed(before), 60)
+        async with asyncio.timeout(60):
+            await feed.changed(before)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(feed.changed(feed.changes), 0.05)
+            async with asyncio.timeout(0.05):
+                await feed.changed(feed.changes)
 
     asyncio.run(scenario())
 

@@ -69,5 +69,23 @@ def test_what_comes_too_late_is_given_back_and_an_error_is_passed_on() -> None:
     asyncio.run(scenario())
 
 
+def test_a_wait_that_is_cancelled_as_the_result_comes_ends_and_gives_it_back() -> None:
+    go, given_back = threading.Event(), list[bool]()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(bounded("/slow", go.wait, late=given_back.append))
+        await asyncio.sleep(0)  # it has begun
+        [reader] = [t for t in threading.enumerate() if t.name == "bounded /slow"]
+        go.set()
+        reader.join()
+        await asyncio.sleep(0)  # the result is there, and the task has not seen it
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert given_back == [True]
+
+    asyncio.run(scenario())
+
+
 def _raise(error: OSError) -> None:
     raise error

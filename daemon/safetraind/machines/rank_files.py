@@ -84,7 +84,8 @@ async def receive_files(
 async def heard(requests: AsyncIterator[LendRequest]) -> LendRequest | None:
     """Return a leader's next message; None where the call has ended, or the leader is silent."""
     try:
-        request = await asyncio.wait_for(anext(aiter(requests), None), SILENT_SECONDS)
+        async with asyncio.timeout(SILENT_SECONDS):
+            request = await anext(aiter(requests), None)
     except TimeoutError:
         return None
     return request if isinstance(request, LendRequest) else None

@@ -145,7 +145,8 @@ class RemoteRank:
         """Yield what is to be sent, and signs of life in between."""
         while True:
             try:
-                request = await asyncio.wait_for(self._to_send.get(), ALIVE_SECONDS)
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    request = await self._to_send.get()
             except TimeoutError:
                 request = LendRequest(alive=True)
             yield request

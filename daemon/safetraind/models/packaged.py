@@ -78,7 +78,8 @@ async def download(known: Known, folder: Path) -> AsyncGenerator[WorkerProgress,
             while pip.returncode is None:
                 yield WorkerProgress("downloading", min(1.0, _bytes_in(folder) / known.bytes))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(pip.wait(), _POLL_SECONDS)
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await pip.wait()
     if pip.returncode != 0:
         raise _download_error(known, log.read_text(encoding="utf-8", errors="replace"))
     yield WorkerProgress("downloading", 1.0)

@@ -47,11 +47,14 @@ async def bounded(
     _running.add(thread)
     thread.start()
     try:
-        return await asyncio.wait_for(future, seconds)
-    except TimeoutError as error:
-        if not future.cancelled():  # `act` itself raised it
-            raise
-        raise NoRoom("disk.hangs", path=str(path), seconds=round(seconds)) from error
+        async with asyncio.timeout(seconds) as limit:
+            return await future
+    except (TimeoutError, asyncio.CancelledError) as error:
+        if late is not None and _has_result(future):  # it came as the time was up
+            late(future.result())
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise NoRoom("disk.hangs", path=str(path), seconds=round(seconds)) from error
+        raise  # of `act` itself, or whoever waited no longer does
 
 
 def _work(act: Callable[[], T], future: asyncio.Future[T], late: Late[T] | None) -> None:
@@ -64,6 +67,10 @@ def _work(act: Callable[[], T], future: asyncio.Future[T], late: Late[T] | None)
     _running.discard(threading.current_thread())
     with contextlib.suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(settle)
+
+
+def _has_result(future: asyncio.Future[T]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _settle(future: asyncio.Future[T], result: T, late: Late[T] | None) -> None:
