@@ -108,6 +108,33 @@ def both(lang: str) -> None:
         _at_both_widths(page, "both", lang, "#both-title", end=".both")
 
 
+def talk(lang: str) -> None:
+    """Write two turns of a conversation with the newest training at both widths, as PNG."""
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        for number, question in enumerate(
+            ("Qual foi a melhor classificação do Farense?", "E quando?")
+        ):
+            page.locator("#question").fill(question)
+            page.keyboard.press("Enter")
+            hint = page.locator(".exchange .hint").nth(number)
+            hint.filter(has_text="tokens/s").wait_for(timeout=120_000)
+        _at_both_widths(page, "talk", lang, ".exchange", end="#question")
+
+
+def export(lang: str) -> None:
+    """Write an export of the newest training, done, at both widths, as PNG."""
+    folder = "~/farense-model"
+    with _page() as page, _served(lang) as url:
+        _job(page, url)
+        page.locator("input[name=output]").fill(folder)
+        page.locator("select[name=gguf_type]").select_option("q8_0")
+        page.locator("form:has(input[name=output]) button").click()
+        page.locator("#exporting .exported").wait_for(timeout=300_000)
+        _at_both_widths(page, "export", lang, "form:has(input[name=output])", end="#exporting")
+    shutil.rmtree(Path(folder).expanduser())
+
+
 def _sample(page: Page, url: str) -> None:
     """Open Begin, and take the demo model and the sample data."""
     page.goto(url)
@@ -173,7 +200,7 @@ def _served(lang: str) -> Iterator[str]:
 
 def main() -> None:
     """Take both languages of each image, or of those named: terminal, dashboard, report, begin,
-    check, job (one is at work), after (one has ended with a verdict), both (one has ended).
+    check, job (one is at work), after, both, talk, export (one has ended with a verdict).
     """
     pictures = {
         "terminal": terminal,
@@ -184,6 +211,8 @@ def main() -> None:
         "job": job,
         "after": after,
         "both": both,
+        "talk": talk,
+        "export": export,
     }
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or pictures:
