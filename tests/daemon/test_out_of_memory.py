@@ -110,7 +110,7 @@ def _deaths_of_the_daemon_until_it_succeeds(daemon: DaemonProcess, job: int) -> 
 
     The kernel may look for memory again before that of the worker, which it killed, is free.
     """
-    for deaths in range(3):
+    for deaths in range(2):
         try:
             daemon.wait_for_state(job, JobState.SUCCEEDED, seconds=300)
             return deaths
@@ -119,7 +119,7 @@ def _deaths_of_the_daemon_until_it_succeeds(daemon: DaemonProcess, job: int) -> 
             assert daemon.process.wait(60) == -signal.SIGKILL
             daemon.kill()  # its channel is closed, too
             daemon.start()
-    raise AssertionError("the kernel killed the daemon three times")
+    raise AssertionError("the kernel killed the daemon twice")
 
 
 def _assert_each_kill_was_answered_by_a_rung(daemon: DaemonProcess, job: int, kills: int) -> None:

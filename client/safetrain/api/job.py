@@ -14,7 +14,7 @@ from safetrain.inputs import absolute
 from safetrain.model_programs.giving import needs_gguf, prepared
 from safetrain.remote.local_files import LocalFiles, output_there
 from safetrain.views.curves import curves_of
-from safetrain.views.json_output import message_to_json
+from safetrain.views.json_output import exported_to_json, message_to_json
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_proto.v1.evaluations_pb2 import EvaluateEvent, EvaluateRequest, PromoteRequest
 from safetrain_proto.v1.exports_pb2 import ExportEvent, ExportRequest
@@ -139,11 +139,7 @@ class Job:
         for event in self._daemon.stream(self._daemon.exports.Run, request):
             exported = event
         done = exported.exported
-        return {
-            **message_to_json(done),
-            "program": to or None,
-            "name": give(done) if give else None,
-        }
+        return exported_to_json(done, to, give(done) if give else None)
 
     def evaluate(
         self,

@@ -13,7 +13,7 @@ from safetrain.remote.local_files import output_there
 from safetrain.session import Session, command
 from safetrain.terminal.status_line import StatusLine
 from safetrain.views.export import export_lines, given_line
-from safetrain.views.json_output import message_to_json, write
+from safetrain.views.json_output import exported_to_json, write
 from safetrain_proto.v1.exports_pb2 import Exported, ExportRequest
 from safetrain_shared.gguf_types import GGUF_TYPES
 from safetrain_shared.i18n import translate as _
@@ -93,6 +93,6 @@ def _show(session: Session, done: Exported, give: Give | None, program: str | No
             echo(line)
     name = give(done) if give else None
     if session.json:
-        write({**message_to_json(done), "program": program, "name": name})
+        write(exported_to_json(done, program or "", name))
     elif program and name:
         echo(given_line(program, name))

@@ -25,6 +25,11 @@ def write(value: Any) -> None:
     echo(json_line(_finite(value)))
 
 
+def exported_to_json(done: Message, program: str, name: str | None) -> dict[str, Any]:
+    """Return an export, the program that it was given to (empty: none), and its name there."""
+    return {**message_to_json(done), "program": program or None, "name": name}
+
+
 def message_to_json(message: Message) -> dict[str, Any]:
     """Return all fields of a message; absent fields are None, integers stay integers."""
     if isinstance(message, Finding):
