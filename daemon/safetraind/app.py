@@ -365,7 +365,8 @@ class _Daemon:
 
     def _made_services(self) -> list[tuple[Callable[[Any, grpc.aio.Server], object], object]]:
         controller = self._controller
-        jobs = JobsService(controller, self._submission)
+        machines = MachinesService(controller, self._models, self._supervisor, device())
+        jobs = JobsService(controller, self._submission, machines.lent)
         control = ControlService(controller, device(), _METHODS, self._request_stop)
         preflight = PreflightService(controller, self._supervisor, self._planning)
         workers = EphemeralWorkers(self._home, self._supervisor)
@@ -378,7 +379,6 @@ class _Daemon:
 
         exports = ExportsService(controller, self._supervisor)
         evaluations = EvaluationsService(controller)
-        machines = MachinesService(controller, self._models, self._supervisor, device())
         diagnosis = DiagnosisService(controller, self._supervisor, self._models)
         return [
             (jobs_pb2_grpc.add_JobsServicer_to_server, jobs),

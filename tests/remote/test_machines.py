@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,6 +62,13 @@ def lent(daemon: DaemonProcess) -> psutil.Process:
     )
 
 
+def said_if_lent(daemon: DaemonProcess, verb: str) -> str:
+    """The line with which a command tells that the daemon's GPU is lent; empty where it is not."""
+    command = [sys.executable, "-m", "safetrain", verb]
+    done = subprocess.run(command, capture_output=True, text=True, env=daemon.environment())
+    return next((line for line in done.stdout.splitlines() if "is lent" in line), "")
+
+
 @pytest.mark.slow
 def test_two_machines_equal_two_ranks_of_one_and_go_on_after_a_kill_and_a_cut_link(
     studio: Studio, mini: DaemonProcess, leader: DaemonProcess, tiny: Path, tmp_path: Path
@@ -100,7 +109,11 @@ def test_a_machine_that_makes_all_slower_is_refused_with_the_numbers(
 ) -> None:
     spec = spec_of(tiny, tmp_path / "slow", machines=("studio",))
     job = leader.submit(replace(spec, name="unequal")).job.id
+    for verb in ("status", "jobs"):
+        line = wait_for(lambda verb=verb: said_if_lent(mini, verb), what="it says that it lends")
+        assert f"the training unequal that {platform.node()} leads" in line
     leader.wait_for_state(job, JobState.FAILED)
+    wait_for(lambda: not said_if_lent(mini, "jobs"), what="nothing is lent any more")
     cause = finding_from_wire(leader.job(job).cause)
     assert cause.code == "train.machines_too_slow" and cause.blocks
     assert cause.args["slowest"] == "studio" and float(cause.args["share"]) > 1

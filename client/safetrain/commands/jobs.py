@@ -10,6 +10,7 @@ from safetrain.commands.common.job_selection import connected
 from safetrain.echo import echo
 from safetrain.session import Session, command
 from safetrain.views.job import table
+from safetrain.views.lent import lent_lines
 from safetrain_proto.v1.jobs_pb2 import ListJobsRequest, ListJobsResponse
 from safetrain_shared.errors import EXIT_OK, SafetrainError
 from safetrain_shared.i18n import translate as _
@@ -68,7 +69,10 @@ def _show(session: Session, found: ListJobsResponse) -> None:
         from safetrain.views.json_output import message_to_json, write
 
         write([message_to_json(job) for job in found.jobs])
-    elif not found.jobs:
+        return
+    for line in lent_lines(found):
+        echo(line)
+    if not found.jobs:
         echo(sentence("job.none", {}))
     else:
         for line in table(found.jobs):

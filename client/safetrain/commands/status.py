@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from safetrain.commands.common.job_selection import connected, current, listed
+from safetrain.commands.common.job_selection import connected, current, listing
 from safetrain.connection import Daemon
 from safetrain.echo import echo
 from safetrain.int64 import JOB
 from safetrain.session import Session, command
 from safetrain.views.job import name_of, summary
+from safetrain.views.lent import lent_lines
 from safetrain_proto.v1.jobs_pb2 import Job
 from safetrain_shared.i18n import translate as _
 
@@ -22,15 +23,20 @@ from safetrain_shared.i18n import translate as _
 def status(session: Session, job: int | None) -> None:
     """Print the job and the queue behind it."""
     with connected(session) as daemon:
-        jobs = listed(daemon, job)
-        chosen = current(jobs, job)
+        found = listing(daemon, job)
+        lent = [] if session.json else lent_lines(found)
+        if lent and not found.jobs:
+            echo(lent[0])
+            return
+        chosen = current(found.jobs, job)
         interrupted = "" if session.terse else _interrupted(daemon, chosen)
     if session.json:
         from safetrain.views.json_output import message_to_json, write
 
         write(message_to_json(chosen))
         return
-    for line in summary(chosen, jobs, interrupted=interrupted)[: 1 if session.quiet else None]:
+    lines = lent + summary(chosen, found.jobs, interrupted=interrupted)
+    for line in lines[: 1 if session.quiet else None]:
         echo(line)
 
 

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from safetrain_proto.v1.jobs_pb2 import LentRank
 from safetrain_proto.v1.machines_pb2 import (
     LendEvent,
     LendRequest,
@@ -62,6 +63,15 @@ _MOST_LOG = 64 << 10  # bytes of the log in one message
 Borrow = Callable[[], Awaitable[int | None]]  # a descriptor that holds the lease
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lent:
+    """The rank that runs here: whose training it is part of, its folder, since when (UTC)."""
+
+    terms: Terms
+    run: RunFolder
+    since: float
+
+
 class RankLender:
     """Answers the daemons that lead."""
 
@@ -71,6 +81,19 @@ class RankLender:
         """`borrow` returns None where the GPU is in use."""
         self._home, self._models, self._supervisor = home, models, supervisor
         self._device, self._borrow = device, borrow
+        self._lent: Lent | None = None
+
+    def lent(self) -> LentRank | None:
+        """Return the rank to which this machine lends its GPU now, and how far it is."""
+        if self._lent is None:
+            return None
+        beat = documents.read_known(self._lent.run.heartbeat, Beat)
+        return LentRank(
+            training=self._lent.terms.document.spec.name,
+            leader=self._lent.terms.leader_name,
+            step=beat.step if beat is not None else 0,
+            since=self._lent.since,
+        )
 
     async def check(self, message: RankTerms, *, busy: bool) -> RankFitness:
         """Return what a rank could have here. Raises as `terms.check`, and NotFound without the
@@ -94,6 +117,7 @@ class RankLender:
         terms = read_terms(start.terms)
         lease = await self._lease()
         run, worker = fresh_folder(self._home, ROLE), None
+        self._lent = Lent(terms, run, time.time())
         try:
             await self._fill(run, start, terms, requests)
             port, next_port = free_ports(2)
@@ -106,6 +130,7 @@ class RankLender:
                 async for event in told:
                     yield event
         finally:
+            self._lent = None
             await asyncio.shield(_end(run, worker, lease))  # also where the call is cancelled
 
     async def _lease(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Terms:
     model: Mapping[str, str]
     now: float
     leader: str
+    leader_name: str
 
 
 def own_terms(document: JobDocument, plan: Plan | None, model: Path, home: Home) -> RankTerms:
@@ -47,6 +49,7 @@ def own_terms(document: JobDocument, plan: Plan | None, model: Path, home: Home)
         model=base_weights.facts(model),
         now=time.time(),
         leader=_identity(home),
+        leader_name=platform.node(),
     )
 
 
@@ -61,7 +64,15 @@ def read_terms(message: RankTerms) -> Terms:
         plan = documents.parse(json.loads(message.plan), Plan, "plan") if message.plan else None
     except (ValueError, RecursionError) as error:
         raise InvalidInput("request.malformed", reason=str(error)[:200]) from None
-    return Terms(document, plan, message.packages, message.model, message.now, message.leader)
+    return Terms(
+        document,
+        plan,
+        message.packages,
+        message.model,
+        message.now,
+        message.leader,
+        message.leader_name,
+    )
 
 
 def check_versions(leader: Mapping[str, str]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetrain_proto.v1 import jobs_pb2, jobs_pb2_grpc
+from safetrain_proto.v1.jobs_pb2 import LentRank
 from safetrain_shared.errors import NotFound, SafetrainError
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import FINAL
@@ -30,9 +32,13 @@ _VIEWS_PER_TURN = 16  # before the event loop serves other calls
 class JobsService(jobs_pb2_grpc.JobsServicer):
     """Passes each request to the controller and returns the job's state after it."""
 
-    def __init__(self, controller: Controller, submission: Submission) -> None:
+    def __init__(
+        self, controller: Controller, submission: Submission, lent: Callable[[], LentRank | None]
+    ) -> None:
+        """`lent` returns the rank to which this machine lends its GPU."""
         self._controller = controller
         self._submission = submission
+        self._lent = lent
 
     @guarded
     async def Submit(  # noqa: N802
@@ -66,7 +72,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             with contextlib.suppress(NotFound):  # removed meanwhile
                 views.append(self._shown(job_id, queue))
         return jobs_pb2.ListJobsResponse(
-            jobs=views, left_out=page.left_out, next_page_token=page.next_token
+            jobs=views,
+            left_out=page.left_out,
+            next_page_token=page.next_token,
+            lent=self._lent(),
         )
 
     def _shown(self, job_id: int, queue: QueueView) -> jobs_pb2.Job:

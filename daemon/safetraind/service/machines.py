@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from safetrain_proto.v1 import machines_pb2, machines_pb2_grpc
+from safetrain_proto.v1.jobs_pb2 import LentRank
 from safetraind.controller.controller import Controller
 from safetraind.machines.lender import RankLender
 from safetraind.models.registry import Models
@@ -23,6 +24,10 @@ class MachinesService(machines_pb2_grpc.MachinesServicer):
         self._controller = controller
         borrow = self._borrow
         self._lender = RankLender(controller.home, models, supervisor, device, borrow)
+
+    def lent(self) -> LentRank | None:
+        """Return the rank to which this machine lends its GPU now."""
+        return self._lender.lent()
 
     @guarded
     async def Check(  # noqa: N802

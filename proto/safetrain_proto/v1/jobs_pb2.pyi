@@ -572,28 +572,68 @@ class ListJobsRequest(_message.Message):
 Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
 @_typing.final
+class LentRank(_message.Message):
+    """A rank of another machine's training, to which this machine lends its GPU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    training: _builtins.str
+    """the name of its job there"""
+    leader: _builtins.str
+    """the machine that leads it, as it calls itself"""
+    step: _builtins.int
+    """of its last sign of life; 0: none yet"""
+    since: _builtins.float
+    """seconds since the epoch, UTC"""
+    def __init__(
+        self,
+        *,
+        training: _builtins.str = ...,
+        leader: _builtins.str = ...,
+        step: _builtins.int = ...,
+        since: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "since", b"since", "step", b"step", "training", b"training"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LentRank: _TypeAlias = LentRank  # noqa: Y015
+
+@_typing.final
 class ListJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LENT_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """jobs that have ended and are on no page"""
     next_page_token: _builtins.str
     """empty: the last page"""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]: ...
+    @_builtins.property
+    def lent(self) -> Global___LentRank:
+        """absent: the GPU is not lent to another machine"""
+
     def __init__(
         self,
         *,
         jobs: _abc.Iterable[Global___Job] | None = ...,
         left_out: _builtins.int = ...,
         next_page_token: _builtins.str = ...,
+        lent: Global___LentRank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lent", b"lent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "left_out", b"left_out", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "left_out", b"left_out", "lent", b"lent", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

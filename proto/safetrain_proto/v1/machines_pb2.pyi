@@ -70,6 +70,7 @@ class RankTerms(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_NAME_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """as frozen at submit, JSON"""
     plan: _builtins.str
@@ -78,6 +79,8 @@ class RankTerms(_message.Message):
     """by the leader's clock, seconds since the epoch, UTC"""
     leader: _builtins.str
     """its machine's boot and its home, to know itself by"""
+    leader_name: _builtins.str
+    """its machine's name, to be shown"""
     @_builtins.property
     def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """versions by name, safetrain's own too"""
@@ -95,10 +98,11 @@ class RankTerms(_message.Message):
         model: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         now: _builtins.float = ...,
         leader: _builtins.str = ...,
+        leader_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "leader", b"leader", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "leader", b"leader", "leader_name", b"leader_name", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

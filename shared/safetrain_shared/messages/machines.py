@@ -29,6 +29,14 @@ SENTENCES: dict[str, str] = {
         "effective batch. They take part again in an attempt after this one."
     ),
     "machines.ready": _("{machine} takes part, with {memory:bytes} of memory for its rank."),
+    "machines.lent_begins": _(
+        "The GPU is lent to the training {training} that {machine} leads; it has not begun yet. "
+        "Jobs of this machine wait until it is free."
+    ),
+    "machines.lent": _(
+        "The GPU is lent to the training {training} that {machine} leads, now at step {step:int}. "
+        "Jobs of this machine wait until it is free."
+    ),
     "machines.versions": _(
         "{machine} has other versions, and what is computed may differ: {differences}. Install the "
         "same ones on all machines; in brackets those of the machine that leads."

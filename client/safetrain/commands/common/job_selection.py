@@ -10,7 +10,7 @@ from safetrain.echo import echo
 from safetrain.job_folder import local_folder
 from safetrain.session import Session
 from safetrain.views.job import rank, summary
-from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest
+from safetrain_proto.v1.jobs_pb2 import Job, JobRequest, ListJobsRequest, ListJobsResponse
 from safetrain_shared.errors import EXIT_CANCELLED, EXIT_FAILED, EXIT_OK, NotFound
 
 ENDED_TO_DRAW = 100  # ended jobs to fetch, of which the newest that ever ran is drawn
@@ -24,10 +24,15 @@ def connected(session: Session) -> Daemon:
 
 def listed(daemon: Daemon, wanted: int | None, *, ended: int = 1) -> list[Job]:
     """Return all live jobs, the newest `ended` that have ended, and `wanted`. Raises NotFound."""
-    jobs = list(daemon.call(daemon.jobs.List, ListJobsRequest(ended_limit=ended), again=True).jobs)
-    if wanted is not None and all(job.id != wanted for job in jobs):
-        jobs.append(daemon.call(daemon.jobs.Get, JobRequest(id=wanted), again=True))
-    return jobs
+    return list(listing(daemon, wanted, ended=ended).jobs)
+
+
+def listing(daemon: Daemon, wanted: int | None, *, ended: int = 1) -> ListJobsResponse:
+    """Return those jobs, and what the GPU is lent to. Raises NotFound."""
+    found = daemon.call(daemon.jobs.List, ListJobsRequest(ended_limit=ended), again=True)
+    if wanted is not None and all(job.id != wanted for job in found.jobs):
+        found.jobs.append(daemon.call(daemon.jobs.Get, JobRequest(id=wanted), again=True))
+    return found
 
 
 def current(jobs: Iterable[Job], wanted: int | None) -> Job:
