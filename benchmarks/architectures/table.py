@@ -41,7 +41,7 @@ _TEXTS = {
             "the plain one: the same model uncompiled, its logits whole, each sample alone, with "
             "mlx-lm's own recurrences and attention. After a checkpoint the next step must be "
             "equal to the bit. Weights are random: this tells whether an architecture trains "
-            "rightly, not how well a model of it learns."
+            "correctly, not how well a model of it learns."
         ),
         "classes": "In short",
         "class": "class",
@@ -109,11 +109,19 @@ def write_pages(found: Found) -> None:
 def kind(ways: Mapping[str, str]) -> str:
     """The class of an architecture: wholly, without, refused or bad."""
     said = [text.split(":")[0].split()[0] for text in ways.values() if text]
-    if (ways.get("load") or ways.get("lora", "")).startswith("refused"):
-        return "refused"  # before anything else is tried
+    if _refusal(ways):
+        return "refused"
     if "wrong" in said or "crashed" in said:
         return "bad"
     return "without" if said else "wholly"
+
+
+def _refusal(ways: Mapping[str, str]) -> str:
+    """What refuses the architecture as a whole: at loading, in training, or once compiled, as the
+    product trains it.
+    """
+    said = (ways.get(way, "") for way in ("load", "lora", "compiled"))
+    return next((text for text in said if text.startswith("refused")), "")
 
 
 def _page(found: Found, lang: str) -> str:
@@ -174,7 +182,7 @@ def _wholly_refused(tried: Found, lang: str) -> list[list[str]]:
     rows = []
     for name, ways in tried.items():
         if kind(ways) == "refused":
-            code, _, reason = (ways.get("load") or ways["lora"]).partition(": ")
+            code, _, reason = _refusal(ways).partition(": ")
             rows.append([f"`{name}`", _said(code.split()[1], lang, reason)])
     return rows
 

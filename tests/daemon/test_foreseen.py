@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_had_is_refused_at_submit(
 
 
 class SlowWorkers:
-    """An inspection that finds something and does not end."""
+    """An inspection that does not end; once it has found something, its time is up."""
 
     has_lease = False
     found: tuple[Finding, ...] = ()
@@ -120,6 +120,8 @@ class SlowWorkers:
     async def run_worker(self, role: Any, request: Any, **how: Any) -> Any:
         for finding in self.found:
             how["on_progress"](InspectLine(problem=finding))
+        if self.found:
+            raise TimeoutError
         await asyncio.Event().wait()
 
 
@@ -138,6 +140,7 @@ def test_large_files_are_read_for_a_bounded_time_and_bad_lines_seen_by_then_reje
     foreseen = foresee()
     assert foreseen.forecast.plan is None
     assert foreseen.findings[-1].code == "data.not_inspected"
+    monkeypatch.setattr(job_preflight, "FORESEE_SECONDS", 60.0)
     bad = Finding("data.no_answer", Status.FAILED, args={"path": spec.train, "line": 3})
     monkeypatch.setattr(SlowWorkers, "found", (bad,))
     with pytest.raises(Blocked) as caught:

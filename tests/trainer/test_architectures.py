@@ -11,6 +11,7 @@ from benchmarks.architectures import tiny_configs, tiny_model
 from benchmarks.architectures.__main__ import no_architectures
 from benchmarks.architectures.trial import WAYS, Trial
 from safetrain_shared.errors import InvalidSetting
+from safetraind.worker import config_keys
 
 RIGHT = {
     "qwen3_5": ["packing", "checkpointing", "blocks", "resume"],  # gated delta net, nested
@@ -23,6 +24,7 @@ RIGHT = {
 }
 REFUSED = {
     "afm7": ("checkpointing", "train.no_checkpointing"),  # keys handed on from layer to layer
+    "dbrx": ("compiled", "train.impossible"),  # reads its router's choices
     "qwen3_moe": ("dora", "train.dora_experts"),
     "gpt2": ("packing", "train.packing_unsupported"),  # absolute positions
 }
@@ -48,6 +50,12 @@ def test_what_would_train_wrongly_is_refused(name: str, place: Path) -> None:
     with pytest.raises(InvalidSetting) as refused:
         WAYS[way](trial)
     assert refused.value.code == code
+
+
+def test_no_key_is_called_lost_that_a_wrapped_language_model_reads() -> None:
+    """qwen3_5_moe imports a class of the module whose arguments read its text_config."""
+    for name in sorted({*tiny_configs.names()} - no_architectures() - {"olmo"}):  # olmo: a package
+        assert config_keys.read(tiny_configs.config(name)).lost == (), name
 
 
 def test_every_module_of_mlx_lm_is_an_architecture_or_known_not_to_be() -> None:

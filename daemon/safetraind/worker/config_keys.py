@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -85,14 +86,24 @@ def _fields(arguments: type) -> set[str]:
 
 
 def _fields_inside(module: ModuleType) -> set[str]:
-    """Return the fields of all arguments that a module which wraps a text model may read."""
+    """Return the fields of all arguments that a module which wraps a text model may read: its own,
+    and those of the modules of which it imports something.
+    """
     found: set[str] = set()
-    for value in vars(module).values():
-        if isinstance(value, ModuleType) and value.__name__.startswith("mlx_lm.models."):
-            value = getattr(value, "ModelArgs", None)
-        if isinstance(value, type) and value.__name__.endswith(("Args", "Config")):
-            found |= _fields(value)
+    for wrapped in {module, *_imported(module)}:
+        for value in vars(wrapped).values():
+            if isinstance(value, type) and value.__name__.endswith(("Args", "Config")):
+                found |= _fields(value)
     return found
+
+
+def _imported(module: ModuleType) -> set[ModuleType]:
+    """Return the modules of mlx-lm that `module` imports, or of which it imports a class."""
+    names = {
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+    }
+    return {sys.modules[name] for name in names if name and name.startswith("mlx_lm.models.")}
 
 
 def _read_level(

@@ -29,9 +29,9 @@ def check(model: nn.Module) -> None:
     except RuntimeError as error:
         if not any(sign in str(error).lower() for sign in _NOT_POSSIBLE):
             raise
-        raise _impossible(error) from error
+        raise impossible(error) from error
     except Exception as error:
-        raise _impossible(error) from error
+        raise impossible(error) from error
     if not found:
         raise InvalidSetting("train.impossible", reason="no gradient")
 
@@ -64,6 +64,7 @@ def alike(found: Gradients, expected: Gradients) -> bool:
     return bool((distance <= _ROUNDING**2 * length).item())
 
 
-def _impossible(error: Exception) -> InvalidSetting:
+def impossible(error: Exception) -> InvalidSetting:
+    """Return the refusal of a model that cannot be trained, with the first line of `error`."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InvalidSetting("train.impossible", reason=lines[0][:200])

@@ -161,7 +161,8 @@ class Stepper:
                 place = place * self._ranks.size + self._ranks.rank
             key = mx.random.key(rng.number(self._seed, _DROPOUT, number, place))
             arrays = self._arrays(batch)
-            part, gradients = self._accumulate(arrays, key, share, gradients)
+            with _refusing():
+                part, gradients = self._accumulate(arrays, key, share, gradients)
             loss = loss + part
             mx.eval(loss, gradients)  # the activations of one micro-batch at a time
         return loss, gradients
@@ -173,7 +174,10 @@ class Stepper:
         total, learned, samples = 0.0, 0, 0
         self.model.eval()
         for batch in batches:
-            total += _number(self._evaluate(self._arrays(batch)))
+            arrays = self._arrays(batch)
+            with _refusing():
+                loss = self._evaluate(arrays)
+            total += _number(loss)
             learned += batch.learned
             samples += len(batch.samples)
         self.model.train()
@@ -272,6 +276,17 @@ def _norm(gradients: Gradients) -> mx.array:
     """Return the norm of all gradients taken as one vector, float32."""
     squares = tree_map(lambda g: g.astype(mx.float32).square().sum(), gradients)
     return mx.sqrt(tree_reduce(mx.add, squares, mx.array(0.0)))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise InvalidSetting where a model's own code reads values while MLX compiles it, which ends
+    in ValueError: "[eval] Attempting to eval an array during function transformations".
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise short_pass.impossible(error) from error
 
 
 def _number(scalar: mx.array) -> float:
