@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import psutil
 import pytest
 
@@ -37,6 +38,9 @@ SETTINGS: dict[str, Any] = {
 }
 # Until a hang is found; the rest is a busy machine.
 FOUND_SECONDS = PATIENCE_SECONDS + CONFIRM_SECONDS + 6
+# Adapters of several ranks and of one process, relative to their length: sums are rounded in
+# another order.
+ADAPTERS_AGREE = 1e-6
 WORKER = str(Path(fakes.__file__).with_name("unhurried_worker.py"))
 
 
@@ -68,6 +72,16 @@ def spec_of(tiny: Path, output: Path, **settings: Any) -> JobSpec:
 
 def adapter(output: Path) -> bytes:
     return (output / "adapters" / "adapters.safetensors").read_bytes()
+
+
+def distance(one: Path, other: Path) -> float:
+    """How far two outputs' adapters are from each other, relative to the length of the second."""
+    first, second = (
+        mx.load(str(output / "adapters" / "adapters.safetensors")) for output in (one, other)
+    )
+    assert isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys()
+    apart = sum(((first[name] - second[name]) ** 2).sum().item() for name in second)
+    return float((apart / sum((value**2).sum().item() for value in second.values())) ** 0.5)
 
 
 def rank(daemon: DaemonProcess, job: int, number: int) -> psutil.Process:
@@ -124,6 +138,7 @@ def test_two_ranks_agree_with_one_process_and_equal_themselves_after_hangs_and_a
     assert not is_held(daemon.home.lease("cpu"))
 
     assert losses(daemon, calm) == pytest.approx(losses(daemon, alone))
+    assert distance(tmp_path / "calm", tmp_path / "alone") <= ADAPTERS_AGREE
     assert not list(daemon.home.run(calm).rank(1).root.rglob("*.safetensors"))
 
 

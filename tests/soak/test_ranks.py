@@ -15,7 +15,15 @@ import pytest
 from safetrain_shared.events import StateChanged
 from safetrain_shared.jobs import FINAL, JobState
 from safetraind.processes.rank_watch import CONFIRM_SECONDS, START_SECONDS
-from tests.daemon.test_ranks import adapter, daemon, losses, spec_of, tiny
+from tests.daemon.test_ranks import (
+    ADAPTERS_AGREE,
+    adapter,
+    daemon,
+    distance,
+    losses,
+    spec_of,
+    tiny,
+)
 from tests.daemon.unhurried_worker import PATIENCE_SECONDS
 from tests.harness import DaemonProcess, wait_for
 from tests.soak.left_over import left_over
@@ -31,6 +39,24 @@ STEPS_PER_FAULT = 3
 FOUND_SECONDS = PATIENCE_SECONDS + CONFIRM_SECONDS + 6
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiled, pytest.mark.timeout(40 * KILLS + 300)]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_ranks_agree_with_one_process(
+    ranks: int, daemon: DaemonProcess, tiny: Path, tmp_path: Path
+) -> None:
+    jobs = {
+        name: daemon.submit(spec_of(tiny, tmp_path / name, ranks=count)).job.id
+        for name, count in (("alone", 1), ("several", ranks))
+    }
+    for job in jobs.values():
+        daemon.wait_for_state(job, JobState.SUCCEEDED, seconds=300)
+    alone, several = (losses(daemon, job) for job in jobs.values())
+    assert several == pytest.approx(alone)  # 1e-6 of each
+    worst = max(abs(one / other - 1) for one, other in zip(several, alone, strict=True))
+    apart = distance(tmp_path / "several", tmp_path / "alone")
+    print(f"\n{ranks} ranks against one process: loss off by {worst:.1e}, adapter by {apart:.1e}")
+    assert apart <= ADAPTERS_AGREE
 
 
 def faults(rng: random.Random) -> Iterator[tuple[str, signal.Signals]]:
