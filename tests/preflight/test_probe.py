@@ -169,8 +169,8 @@ def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path:
 
 
 def test_a_wide_evaluation_counts_in_the_peak(tmp_path: Path) -> None:
-    model = make_tiny_model(tmp_path / "m", hidden=128, vocab=4096)
-    narrow, wide = probed(tmp_path, model, setup(), setup(valid_width=1024)).measures
+    model = make_tiny_model(tmp_path / "m", layers=2, vocab=4096)
+    narrow, wide = probed(tmp_path, model, setup(), setup(valid_width=512)).measures
     assert wide.peak > 2 * narrow.peak
 
 

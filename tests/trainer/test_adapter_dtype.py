@@ -18,13 +18,13 @@ from safetraind.worker.training import adapters
 from safetraind.worker.training.step import Stepper
 from tests.tiny import make_tiny_model
 
-STEPS = 15
+STEPS = 12
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model in bfloat16."""
-    folder = make_tiny_model(tmp_path_factory.mktemp("model"), layers=2, hidden=128)
+    folder = make_tiny_model(tmp_path_factory.mktemp("model"), layers=1, hidden=64)
     weights = {
         k: v.astype(mx.bfloat16) for k, v in mx.load(str(folder / "model.safetensors")).items()
     }
