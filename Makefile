@@ -59,8 +59,17 @@ test: check ## everything that is checked; .ci/run calls this
 check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@# Side by side: each reads all of the code, for its platform.
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin & darwin=$$!; $(BIN)/mypy && wait $$darwin
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync .types .types-darwin .rest .bytecode
+
+.PHONY: .types .types-darwin .rest .bytecode
+# Each reads all of the code, for its platform.
+.types:
+	$(BIN)/mypy
+
+.types-darwin:
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+
+.rest:
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/gen_proto.py --check
 	@bash scripts/linters/run.sh
@@ -68,6 +77,11 @@ check: .venv/developing ## format, lint, types, layers, generated files
 	$(BIN)/python scripts/catalogues.py --check
 	$(BIN)/python scripts/settings_doc.py --check
 	$(BIN)/python scripts/json_doc.py --check
+
+# pytest rewrites the tests' asserts; without what this keeps, each of its workers does so for all.
+# What is wrong with a test is told by the tests.
+.bytecode:
+	@$(BIN)/pytest --collect-only -qq >/dev/null || true
 
 format: .venv/developing ## put the code into its form
 	$(BIN)/ruff format .

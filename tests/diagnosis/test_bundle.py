@@ -54,7 +54,7 @@ def person(tmp_path: Path) -> Path:
 
 def test_no_secret_no_name_and_no_data_gets_into_the_report(person: Path) -> None:
     model = make_tiny_model(person / "model", layers=2)
-    train, valid = make_chat_data(person / "segredo" / "data")
+    train, valid = make_chat_data(person / "segredo" / "data", train=12, valid=4)
     env = {
         "HOME": str(person),
         "USER": "joaquina",
@@ -67,6 +67,7 @@ def test_no_secret_no_name_and_no_data_gets_into_the_report(person: Path) -> Non
     try:
         daemon.start()
         settings = {"num_epochs": 1, "lora_layers": 1, "max_seq_length": 96, "log_steps": 1}
+        settings["batch_size"] = 2
         spec = JobSpec(
             str(model), str(train), str(valid), str(person / "out"), "a minha avó", settings
         )

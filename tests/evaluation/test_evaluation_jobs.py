@@ -64,7 +64,7 @@ def serving(folder: Path) -> Iterator[DaemonProcess]:
 def trained(serving: DaemonProcess, folder: Path) -> int:
     """A job whose worker was killed while it was evaluated at the end of its training."""
     files = [str(folder / f"{name}.jsonl") for name in ("train", "valid")]
-    asked = EvaluationSpec(questions=str(folder / "questions.jsonl"), max_tokens=40)
+    asked = EvaluationSpec(questions=str(folder / "questions.jsonl"), max_tokens=24)
     model, output = str(folder / "model"), str(folder / "out")
     spec = JobSpec(model, *files, output, settings=SETTINGS, evaluation=asked)
     job = serving.submit(spec).job.id
@@ -136,8 +136,8 @@ def test_the_command_queues_a_job_tells_how_far_it_is_and_ends_with_the_verdict(
 def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the_daemon(
     serving: DaemonProcess, trained: int, folder: Path
 ) -> None:
-    many = questions(folder / "many.jsonl", 70)
-    request = evaluations_pb2.EvaluateRequest(job_id=trained, questions=str(many), max_tokens=100)
+    many = questions(folder / "many.jsonl", 60)
+    request = evaluations_pb2.EvaluateRequest(job_id=trained, questions=str(many), max_tokens=60)
     stream = evaluations_pb2_grpc.EvaluationsStub(serving.channel).Run(request, timeout=120)
     job = next(iter(stream)).progress.job_id
     wait_for(lambda: answered(serving, job))
@@ -151,8 +151,8 @@ def test_an_evaluation_is_a_job_that_survives_the_death_of_its_worker_and_of_the
     assert view.attempt == 2 and view.spec.evaluation.job == trained
     last = answered(serving, job)[-1]
     assert last.answered == last.total
-    assert view.evaluation.verdict.questions == 70
-    assert serving.job(trained).evaluation.verdict.questions == 70
+    assert view.evaluation.verdict.questions == 60
+    assert serving.job(trained).evaluation.verdict.questions == 60
     jobs = run(serving, "jobs").stdout
     assert f"evaluation of job {trained}" in jobs
 

@@ -25,7 +25,7 @@ HARD: dict[str, Any] = {
     "lora_dropout": 0.2,
     "gradient_checkpointing": True,
     "gradient_accumulation": 3,
-    "num_epochs": 6,
+    "num_epochs": 4,
     "save_steps": 3,
     "eval_steps": 2,
     "log_steps": 2,
@@ -126,7 +126,7 @@ def test_killed_without_validation(tmp_path: Path, model: Path, data: Data) -> N
 
 def test_paused_and_resumed(tmp_path: Path, model: Path, data: Data, undisturbed: Result) -> None:
     run = make_run(tmp_path, model, data, **HARD)
-    for attempt, step in ((1, 5), (2, 15)):
+    for attempt, step in ((1, 5), (2, 11)):
         process = run.start(attempt, hold=step)
         run.wait_for_hold()
         run.ask_for("pause")
