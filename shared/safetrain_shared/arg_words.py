@@ -54,6 +54,7 @@ CHECKS = {
     "problems": _("problems in the training files"),
     "repeats": _("repeated samples"),
     "leakage": _("samples that stand in both files"),
+    "questions": _("questions of the evaluation"),
     "lengths": _("lengths of the samples"),
     "positions": _("the longest sequence of the model"),
     "repository": _("files of the model"),

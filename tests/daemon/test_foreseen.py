@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from safetrain_proto.v1 import jobs_pb2
 from safetrain_shared.errors import Blocked
+from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import DEFAULT_MODEL, JobSpec, Plan
 from safetrain_shared.paths import Home, private
@@ -79,6 +81,28 @@ def test_bad_data_and_what_can_never_fit_are_rejected_at_once(
     assert error.code.startswith("plan.refused")
     assert not daemon.jobs.List(jobs_pb2.ListJobsRequest()).jobs
     assert not Path(spec.output).exists(), "a submit that is refused writes nothing"
+
+
+def test_questions_that_could_not_be_asked_after_hours_are_refused_at_once(
+    daemon: DaemonProcess, spec: JobSpec, tmp_path: Path
+) -> None:
+    def error(asked: Path, **how: Any) -> Any:
+        evaluation = EvaluationSpec(questions=str(asked), **how)
+        return refused(daemon, dataclasses.replace(spec, evaluation=evaluation))
+
+    lines = [json.loads(line) for line in Path(spec.train).read_text().splitlines()]
+    trained = [line["messages"][0]["content"] for line in lines[:2]]
+    mixed = tmp_path / "mixed.jsonl"
+    asked = [{"question": text, "answer": "Sim."} for text in (*trained, "Quem fez o hino?")]
+    mixed.write_text("\n".join(map(json.dumps, asked)))
+    first = error(mixed)
+    assert isinstance(first, Blocked) and first.code == "evaluate.leaked"
+    assert (first.args_by_name["count"], first.args_by_name["first"]) == (2, trained[0])
+    assert error(mixed, limit=1).args_by_name["count"] == 1
+    odd = tmp_path / "questions.jsonl"
+    odd.write_text('{"question": "Quem?", "answer": "Eu", "match": "exact"}\n{"question": 3}\n')
+    second = error(odd)
+    assert (second.code, second.args_by_name["line"]) == ("evaluate.bad_line", 2)
 
 
 def test_a_queued_job_has_its_predicted_plan_and_no_invented_time(

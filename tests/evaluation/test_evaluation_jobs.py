@@ -205,9 +205,13 @@ def test_questions_of_the_training_data_end_the_evaluation_with_their_name(
 def test_a_training_succeeds_whatever_becomes_of_its_evaluation(
     serving: DaemonProcess, folder: Path
 ) -> None:
-    files = [str(folder / f"{name}.jsonl") for name in ("train", "valid")]
-    asked = EvaluationSpec(questions=files[0])  # leaked
-    settings = {**SETTINGS, "num_epochs": 1}
+    """It asks the validation file's questions, which stand in the training data: a warning before,
+    no evaluation after.
+    """
+    train, valid = folder / "train.jsonl", folder / "repeated.jsonl"
+    valid.write_text("".join(train.read_text().splitlines(keepends=True)[:4]))
+    files = [str(train), str(valid)]
+    settings, asked = {**SETTINGS, "num_epochs": 1}, EvaluationSpec(max_tokens=4)
     output = str(folder / "other")
     spec = JobSpec(str(folder / "model"), *files, output, settings=settings, evaluation=asked)
     job = serving.submit(spec).job.id

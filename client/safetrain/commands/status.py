@@ -24,7 +24,7 @@ def status(session: Session, job: int | None) -> None:
     """Print the job and the queue behind it."""
     with connected(session) as daemon:
         found = listing(daemon, job)
-        lent = [] if session.json else lent_lines(found)
+        lent = [] if session.terse else lent_lines(found)
         if lent and not found.jobs:
             echo(lent[0])
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetraind.planner.facts import Data
@@ -47,6 +48,7 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
     where unknown.
     """
     targets = spec.settings.get("lora_targets")
+    evaluation = spec.evaluation or EvaluationSpec()
     return InspectRequest(
         train=spec.train,
         valid=spec.valid,
@@ -56,6 +58,8 @@ def inspect_request(spec: JobSpec, model_path: str, vocabulary: int) -> InspectR
         mask_prompt=bool(spec.settings.get("mask_prompt", True)),
         thinking=str(spec.settings.get("thinking", "given")),
         trust_remote_code=spec.trust_remote_code,
+        questions=evaluation.questions,
+        question_limit=evaluation.limit,
     )
 
 

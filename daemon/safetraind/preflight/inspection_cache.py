@@ -133,7 +133,7 @@ def _key(request: InspectRequest) -> str:
     """Return a key that changes with the request, the files, the tokenizer and the packages that
     read them.
     """
-    files = [request.train, request.valid]
+    files = [request.train, request.valid, request.questions]
     files += [str(Path(request.model) / name) for name in _OF_MODEL] if request.model else []
     packages = [_version(package.distribution) for package in PACKAGES]
     return json.dumps([to_plain(request), [_state(file) for file in files], packages])

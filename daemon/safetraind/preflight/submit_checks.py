@@ -13,7 +13,7 @@ from safetraind.preflight.checks import CHECKS
 # The rest need what only a worker can find out.
 _NEED_A_WORKER = frozenset(
     {"packages", "device", "device_limits", "data_files", "problems", "repeats", "leakage"}
-    | {"lengths", "positions", "loading", "model_keys", "targets"}
+    | {"questions", "lengths", "positions", "loading", "model_keys", "targets"}
 )
 
 

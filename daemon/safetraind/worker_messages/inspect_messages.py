@@ -20,7 +20,8 @@ class InspectRequest:
     preflight.
 
     `model`: a folder, whose tokenizer counts; empty: none. `vocabulary`: rows of the model's
-    embedding; 0: unknown. `targets`: the setting `lora_targets`.
+    embedding; 0: unknown. `targets`: the setting `lora_targets`. `questions`: the question set of
+    the job's evaluation, of which at most `question_limit` are asked, 0: all; empty: none is named.
     """
 
     train: str = ""
@@ -31,6 +32,8 @@ class InspectRequest:
     mask_prompt: bool = True
     thinking: str = "given"
     trust_remote_code: bool = False
+    questions: str = ""
+    question_limit: int = 0
     files: tuple[str, ...] = ()
 
 

@@ -111,6 +111,7 @@ def _preflight(request: InspectRequest, tell: Tell) -> InspectResult:
     tell(InspectLine(packages=packages))
     try:
         valid, train = scan_files([request.valid, request.train], tell)
+        _judge_questions(request, tell)
     except ImportError:
         return InspectResult(packages=packages)  # which tell why
     scans = (train, valid)
@@ -118,6 +119,20 @@ def _preflight(request: InspectRequest, tell: Tell) -> InspectResult:
         return InspectResult(_facts(train), _facts(valid), packages)
     tokenizer, files = _count_tokens(request, scans, tell)
     return InspectResult(files[0], files[1], packages, tokenizer, _read_model(request))
+
+
+def _judge_questions(request: InspectRequest, tell: Tell) -> None:
+    """Report what the evaluation after the training would refuse about its questions."""
+    if not request.questions:
+        return
+    from safetraind.worker.evaluation.leaks import refuse_leaked
+    from safetraind.worker.evaluation.question_set import read_questions
+
+    try:
+        questions = read_questions(request.questions, request.question_limit)
+        refuse_leaked(questions, request.questions, request.train)
+    except SafetrainError as error:
+        tell(InspectLine(problem=dataclasses.replace(finding_of(error), section="questions")))
 
 
 def _facts(
