@@ -4,7 +4,8 @@ The product compiles. On a CPU `mx.compile` calls g++, about a second for each n
 the tests marked `compiled` do: those that train, or that compare numbers which compiling could
 change. MLX keeps the kernels under `$TMPDIR/mlx/<version>/cpu`, without a lock or a rename: a
 process may load a kernel that another one is still writing. So each worker of xdist has a folder
-of its own for them, and one worker runs all such tests of one folder, which share most kernels.
+of its own for them, and two workers run all such tests, which share most kernels: one those of the
+trainer, one the rest, which take about as long.
 """
 
 from __future__ import annotations
@@ -52,13 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadfile`, all files of a folder that have a compiled test go to one worker."""
+    """With `--dist loadfile`, all files that have a compiled test go to two workers."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = Path(super()._split_scope(nodeid))
-            return str(file.parent if _compiles(config.rootpath / file) else file)
+            if not _compiles(config.rootpath / file):
+                return str(file)
+            return "compiled, trainer" if file.parent.name == "trainer" else "compiled, the rest"
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
