@@ -57,9 +57,10 @@ def _replacements(segments: mx.array | None) -> Iterator[tuple[Any, str, Any]]:
         "recurrent_gla": (_loaded("bailing_moe_linear"), _recurrent_gla),
         "rnn_scan": (_loaded("recurrent_gemma"), _rnn_scan),
     }
+    models = [module for name, module in sys.modules.items() if name.startswith(MODELS)]
     for name, (home, replacement) in functions.items():
         original = getattr(home, name, None)
-        for module in [m for n, m in sys.modules.items() if n.startswith(MODELS)]:
+        for module in models:
             if original is not None and getattr(module, name, None) is original:
                 yield module, name, partial(replacement, segments, original)
     methods: list[tuple[str, str, str, Callable[..., Any]]] = [
