@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -37,23 +37,45 @@ def seconds_of_sums(size: int, sums: int) -> tuple[float, float]:
 
 async def _by_ssh(folder: Path, size: int, sums: int) -> float:
     first, here, second, back = free_ports(4)
-    way = await open_way(host_list.find("studio"), [(here, second)], [(back, first)])
+    host, loop = host_list.find("studio"), asyncio.get_running_loop()
+    ways = [await open_way(host, [], [(back, first)])]
+
+    def join() -> None:
+        opened = open_way(host, [(here, second)], [])
+        ways.append(asyncio.run_coroutine_threadsafe(opened, loop).result())
+
     try:
         rings = [[first, here], [back, second]]
-        return await asyncio.to_thread(_least, folder, rings, size, sums)
+        return await asyncio.to_thread(_least, folder, rings, size, sums, join)
     finally:
-        await way.close()
+        for way in ways:
+            await way.close()
 
 
-def _least(folder: Path, rings: Sequence[Sequence[int]], size: int, sums: int) -> float:
-    """`rings`: of each rank, the ports of both as it reaches them."""
+def _least(
+    folder: Path,
+    rings: Sequence[Sequence[int]],
+    size: int,
+    sums: int,
+    join: Callable[[], None] | None = None,
+) -> float:
+    """`rings`: of each rank, the ports of both as it reaches them. `join` opens the first's way to
+    the second, once that one listens.
+    """
     first = _rank(folder, 0, rings[0], size, sums)
-    while not listens([psutil.Process(first.pid)], rings[0][0]):
-        time.sleep(_LOOK_SECONDS)
+    _wait_until_listens(first, rings[0][0])
     second = _rank(folder, 1, rings[1], size, sums)
+    if join is not None:
+        _wait_until_listens(second, rings[1][1])
+        join()
     output = first.communicate()[0]
     second.communicate()
     return min(json.loads(output)["seconds"])
+
+
+def _wait_until_listens(rank: subprocess.Popen[str], port: int) -> None:
+    while not listens([psutil.Process(rank.pid)], port):
+        time.sleep(_LOOK_SECONDS)
 
 
 def _rank(

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetrain_proto.v1.machines_pb2 import RankFitness, RankGranted, RankStart
@@ -22,7 +22,7 @@ from safetrain_shared.remote.host_list import Host
 from safetraind.machines.other_machine import OtherMachine
 from safetraind.machines.rank_files import newest_checkpoint
 from safetraind.machines.remote_rank import RemoteRank
-from safetraind.machines.ring_way import RingWay, open_way
+from safetraind.machines.ring_way import Forward, RingWay, open_way
 from safetraind.machines.terms import own_terms
 from safetraind.processes.rank_links import free_ports, listens
 from safetraind.processes.supervisor import kill_workers, workers_of
@@ -47,6 +47,15 @@ class Attempt:
     plan: Plan
     number: int
     output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Ports to be joined with a rank's machine, see `open_way`."""
+
+    rank: RemoteRank
+    there: Sequence[Forward]
+    back: Sequence[Forward]
 
 
 async def fitness(
@@ -87,7 +96,8 @@ class Party:
         self._attempt = attempt
         self._ranks = ranks  # those that take part, by their numbers from 1 on
         self.missing: list[str] = []
-        self._ways: list[RingWay] = []
+        self._ways: list[tuple[RemoteRank, RingWay]] = []
+        self._last_way: _Way | None = None
         self._port = 0
         self._addresses: list[list[str]] = []
         self.found: Finding | None = None  # what ended another machine's rank, and so all
@@ -155,24 +165,20 @@ class Party:
         return granted
 
     async def _join(self, granted: Sequence[RankGranted]) -> None:
-        """Open the ring's ways. Rank 0 reaches rank 1 by a port here, each other rank the next one
-        by a port on its own machine, which leads here.
+        """Open the ring's ways, but for the last rank's. Rank 0 reaches rank 1 by a port here, each
+        other rank the next one by a port on its own machine, which leads here.
         """
         self._port, *ports = free_ports(len(granted) + 1)
         after = [*ports[1:], self._port]  # where the next rank is reached here
-        ways = await asyncio.gather(
-            *(
-                open_way(rank.machine.host, [(port, there.port)], [(there.next_port, next_here)])
-                for rank, there, port, next_here in zip(
-                    self._ranks, granted, ports, after, strict=True
-                )
-            ),
-            return_exceptions=True,
-        )
-        self._ways = [way for way in ways if isinstance(way, RingWay)]  # to be closed in any case
-        for way in ways:
-            if isinstance(way, BaseException):
-                raise way
+        ways = [
+            _Way(rank, [(port, there.port)], [(there.next_port, next_here)])
+            for rank, there, port, next_here in zip(self._ranks, granted, ports, after, strict=True)
+        ]
+        *first, self._last_way = _in_order(ways)
+        opened = await asyncio.gather(*map(self._open, first), return_exceptions=True)
+        for failure in opened:
+            if failure is not None:
+                raise failure
         size = len(granted) + 1
         self._addresses = [_ring(size, 0, self._port, ports[0])] + [
             _ring(size, rank.number, there.port, there.next_port)
@@ -180,6 +186,10 @@ class Party:
         ]
         hosts = [[address] for address in self._addresses[0]]
         write_text(self._attempt.run.hosts, json.dumps(hosts))
+
+    async def _open(self, way: _Way) -> None:
+        opened = await open_way(way.rank.machine.host, way.there, way.back)
+        self._ways.append((way.rank, opened))
 
     async def start(self, ended: asyncio.Future[None]) -> None:
         """Start the ranks, now that rank 0 is being started: each must listen before the one that
@@ -201,6 +211,9 @@ class Party:
         for rank in others:
             await self._until(lambda rank=rank: rank.listens or rank.over, ended, rank.name)  # type: ignore[misc]
         await last.go(self._addresses[last.number])
+        await self._until(lambda: last.listens or last.over, ended, last.name)
+        if self._last_way is not None and not ended.done():
+            await self._open(self._last_way)
 
     async def _until(
         self, condition: Callable[[], bool], ended: asyncio.Future[None], name: str
@@ -220,7 +233,7 @@ class Party:
             kill_workers(self._attempt.run)
 
     def _troubles(self) -> Iterator[Finding]:
-        for rank, way in zip(self._ranks, self._ways, strict=False):  # none were opened yet
+        for rank, way in self._ways:
             if way.lost and not rank.over:
                 args = {"machine": rank.name, "reason": way.reason}
                 yield Finding("job.machine_lost", Status.WARNING, args=args)
@@ -239,7 +252,21 @@ class Party:
             await asyncio.gather(*(rank.settle(END_SECONDS) for rank in self._ranks))
         self.found_late = next(self._troubles(), None)
         await asyncio.gather(*(rank.close() for rank in self._ranks), return_exceptions=True)
-        await asyncio.gather(*(way.close() for way in self._ways), return_exceptions=True)
+        await asyncio.gather(*(way.close() for _, way in self._ways), return_exceptions=True)
+
+
+def _in_order(ways: Sequence[_Way]) -> list[_Way]:
+    """Return what to open, last that by which the rank before it reaches the last rank.
+
+    MLX's last rank connects before it listens, the others listen first. A port that ssh forwards
+    takes any connection, and drops it where nobody listens at its end; MLX tries again only where
+    the port itself refuses. So that port is opened once the last rank listens.
+    """
+    *others, last = ways
+    if not others:
+        return [replace(last, there=()), replace(last, back=())]
+    *others, before = others
+    return [*others, last, replace(before, back=()), replace(before, there=())]
 
 
 def party_of(attempt: Attempt) -> Party:
