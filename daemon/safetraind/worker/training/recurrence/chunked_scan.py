@@ -16,14 +16,15 @@ form of "Transformers are SSMs", Dao and Gu 2024, section 6; with a decay for ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
 from safetraind.worker.training.recurrence.decays import CHUNK, Decays, by_chunk, levels
-from safetraind.worker.training.recurrence.dual_scan import dual_span
-from safetraind.worker.training.recurrence.spans import Span, in_spans
+from safetraind.worker.training.recurrence.dual_scan import dual_span, dual_span_gradient
+from safetraind.worker.training.recurrence.spans import in_spans
 
 SPAN = 256  # tokens that are computed in one go, and again in the backward pass
 
@@ -54,12 +55,13 @@ def chunked_scan(
         state = mx.zeros((batch, heads, keys, values))
     state = state.astype(mx.float32).reshape(batch, groups, -1, keys, values)
 
-    span = dual_span if beta is None and log_decay.ndim == 3 else _span
+    def at(function: Callable[..., list[mx.array]]) -> Callable[[int], Callable[..., Any]]:
+        return lambda start: partial(function, _bordered(segments, start))
 
-    def span_at(start: int) -> Span:
-        return partial(span, None if segments is None else _bordered(segments, start))
-
-    y, state = in_spans(span_at, state, parts, SPAN)
+    if beta is None and log_decay.ndim == 3:
+        y, state = in_spans(at(dual_span), state, parts, SPAN, at(dual_span_gradient))
+    else:
+        y, state = in_spans(at(_span), state, parts, SPAN)
     return y[:, :length], state.reshape(batch, heads, keys, values)
 
 
@@ -138,11 +140,13 @@ def _of_inverse(_: mx.array, cotangent: mx.array, inverse: mx.array) -> mx.array
     return -(turned @ cotangent @ turned)
 
 
-def _bordered(segments: mx.array, start: int) -> mx.array:
+def _bordered(segments: mx.array | None, start: int) -> mx.array | None:
     """Return the segments of a span, and before them that of the token before: (B, 1 + T).
 
     Before the first token comes its own segment: a state that is handed in belongs to it.
     """
+    if segments is None:
+        return None
     before = segments[:, max(0, start - 1)][:, None]
     return mx.concatenate([before, segments[:, start : start + SPAN]], axis=1)
 

@@ -58,6 +58,21 @@ class Decays:
                 total = total + mask * ((rows * left) @ (columns * left).swapaxes(-1, -2))
         return total if self.same is None else total * self.same
 
+    def gradient(
+        self,
+        of_start: mx.array,
+        of_end: mx.array,
+        of_whole: mx.array,
+        of_shares: mx.array,
+        shares: mx.array,
+    ) -> mx.array:
+        """Return the gradient of the logarithms, where D is 1, from those of `from_start`,
+        `to_end`, `whole` and `shares`, which is `between(logs)` where the segment is the same.
+        """
+        found = mx.cumsum(of_start * self.from_start, axis=-2, reverse=True)
+        found = found + mx.cumsum(of_end * self.to_end, axis=-2, inclusive=False)
+        return found + of_whole * self.whole + _of_products(None, of_shares, shares)
+
 
 def between(logs: mx.array) -> mx.array:
     """Return the share left at token i of what token j wrote, (…, C, C), from logarithms (…, C, 1):
@@ -86,7 +101,7 @@ def _products(logs: mx.array) -> mx.array:
     return mx.where(_lower(k=0), mx.cumprod(factors, axis=-2), 0)
 
 
-def _of_products(_: mx.array, cotangent: mx.array, left: mx.array) -> mx.array:
+def _of_products(_: mx.array | None, cotangent: mx.array, left: mx.array) -> mx.array:
     """Return the gradient of the logarithms: one at t is part of the share left for every i from t
     on, of every j before t.
     """
