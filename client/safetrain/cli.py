@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import click
 
-from safetrain.gc_pause import gc_paused
 from safetrain.session import COMPLETE, shared_options
 from safetrain_shared import i18n
 from safetrain_shared.errors import EXIT_INTERRUPTED, EXIT_OK
+from safetrain_shared.gc_pause import gc_paused
 from safetrain_shared.i18n import marked as _
 
 # name → its one line in `safetrain --help`; the module is safetrain.commands.NAME

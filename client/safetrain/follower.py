@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from safetrain.connection import Daemon, connection_lost
-from safetrain.gc_pause import gc_paused
 from safetrain_proto.v1.events_pb2 import EventBatch, WatchRequest
 from safetrain_proto.v1.jobs_pb2 import JobRequest
 from safetrain_shared.errors import SafetrainError
 from safetrain_shared.events import Damaged, Event
+from safetrain_shared.gc_pause import gc_paused
 from safetrain_shared.jobs import FINAL, JobState
 from safetrain_shared.wire import event_from_wire, state_from_wire
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -164,6 +165,7 @@ def run(home: Home, parts: Parts | None = None) -> None:
         _log_to(home.log)
         _truncate_if_large(home.log.with_suffix(".out"))
         _raise_descriptor_limit()
+        gc.freeze()  # all that was imported stays: no collection need look through it
         asyncio.run(_Daemon(home, parts or Parts(), lock).serve())
     finally:
         lock.close()

@@ -21,7 +21,7 @@ from safetraind.worker.training import heartbeat
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 
-PATIENCE_SECONDS = 8.0
+PATIENCE_SECONDS = 6.0
 
 
 def _slower(stepper: Stepper, window: Sequence[Batch], number: int) -> Any:

@@ -7,6 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
+from safetrain_shared.gc_pause import gc_paused
 from safetraind.worker import transformers_index
 
 # Each module has `main(arguments: list[str]) -> int`. They are executed, never imported.
@@ -36,7 +37,9 @@ def main() -> int:
     _offer_itself()
     transformers_index.keep_on_disk()
     _allow_few_open_files()
-    role: int = importlib.import_module(ROLES[sys.argv[1]]).main(sys.argv[2:])
+    with gc_paused():
+        module = importlib.import_module(ROLES[sys.argv[1]])
+    role: int = module.main(sys.argv[2:])
     return role
 
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 def gc_paused() -> Iterator[None]:
     """Disable the garbage collector inside the block and freeze the objects made there.
 
-    Loading modules or a long history this way takes a tenth to a third less time.
+    Loading modules or a long history this way takes a tenth to a third less time: neither then nor
+    at the process's end does the collector go through them.
     """
     gc.disable()
     try:
