@@ -56,37 +56,29 @@ def dual_span(
     v: mx.array,
     log_decay: mx.array,
 ) -> list[mx.array]:
-    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32;
-    then for the gradient the states before each chunk, and what is read of them.
+    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
 
     `segments`: see `Decays`; `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B,
     T, H, V), `log_decay` (B, T, H).
     """
     span = _Chunks(segments, q, k, v, log_decay)
-    now, states = state.swapaxes(2, 3).flatten(3), list[mx.array]()
-    added = _each(span.k.swapaxes(-1, -2) @ span.written.flatten(4))
-    for add, left in zip(added, span.left, strict=True):
-        states.append(now)
-        now = left * now + add
-    before = mx.stack(states, axis=2)
-    seen = span.q @ before
-    y = _turned(span.read @ span.own) + _by_head(seen, v) * span.from_start
-    return [_in_order(y, v), mx.unflatten(now, 3, state.shape[2::2]).swapaxes(2, 3), before, seen]
+    before, last = _states(span, state)
+    y = _turned(span.read @ span.own) + _by_head(span.q @ before, v) * span.from_start
+    return [_in_order(y, v), mx.unflatten(last, 3, state.shape[2::2]).swapaxes(2, 3)]
 
 
 def dual_span_gradient(
     segments: mx.array | None,
     primals: Sequence[mx.array],
-    kept: Sequence[mx.array],
     of_y: mx.array,
     of_state: mx.array,
 ) -> list[mx.array]:
     """Return the gradients of `dual_span`'s `primals`, all but the segments, from those of its
-    first two outputs. `kept`: the others.
+    outputs.
     """
     state, q, k, v, log_decay = primals
-    before, seen = kept
     span = _Chunks(segments, q, k, v, log_decay)
+    before, _ = _states(span, state)
     tokens, heads = _by_token(of_y, k.shape[2]), by_chunk(of_y, k.shape[2])
     of_seen = (tokens * span.from_start).flatten(4)
     of_first, added, of_left = _through_states(span, before, of_seen, of_state)
@@ -99,7 +91,7 @@ def dual_span_gradient(
     of_v = of_written * span.to_end + _turned(span.read.swapaxes(-1, -2) @ heads)
     of_whole = mx.unflatten(of_left, 3, (-1, v.shape[-1])).sum(-1)
     of_logs = span.decays.gradient(
-        _unturned((tokens * _by_head(seen, v)).sum(-1, keepdims=True)),
+        _unturned((tokens * _by_head(span.q @ before, v)).sum(-1, keepdims=True)),
         _unturned((of_written * span.values).sum(-1, keepdims=True)),
         of_whole.swapaxes(2, 3)[..., None, None],
         of_read * span.products,
@@ -113,6 +105,16 @@ def dual_span_gradient(
         _in_order(_turned(of_logs), log_decay),
     ]
     return [part.astype(primal.dtype) for part, primal in zip(found, primals, strict=True)]
+
+
+def _states(span: _Chunks, state: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the states before each chunk (B, G, chunks, K, R × V), and the last one."""
+    now, states = state.swapaxes(2, 3).flatten(3), list[mx.array]()
+    added = _each(span.k.swapaxes(-1, -2) @ span.written.flatten(4))
+    for add, left in zip(added, span.left, strict=True):
+        states.append(now)
+        now = left * now + add
+    return mx.stack(states, axis=2), now
 
 
 def _through_states(

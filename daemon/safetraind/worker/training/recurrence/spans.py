@@ -8,12 +8,10 @@ from typing import Any
 
 import mlx.core as mx
 
-# From a state and the span's parts to the outputs (B, span, …), the next state, and what its
-# gradient needs again.
+# From a state and the span's parts to the outputs (B, span, …) and the next state.
 Span = Callable[..., list[mx.array]]
-# From a state and the parts, what was kept, and the gradients of outputs and next state, to those
-# of the state and the parts.
-Gradient = Callable[[Sequence[mx.array], Sequence[mx.array], mx.array, mx.array], list[mx.array]]
+# From a state and the parts, and the gradients of outputs and next state, to those of the first.
+Gradient = Callable[[Sequence[mx.array], mx.array, mx.array], list[mx.array]]
 
 
 def in_spans(
@@ -27,7 +25,7 @@ def in_spans(
 
     `parts`, arrays (B, T, …), are cut into spans of `length` tokens, and `span_at(start)` computes
     the one that begins at `start`. In the backward pass each span is recomputed from the state it
-    began with. So memory grows with T by inputs, outputs and what is kept only. Autograd would
+    began with. So memory grows with T by inputs, outputs and border states only. Autograd would
     keep every intermediate, and fill up the gradient of each slice to the whole row.
     `gradient_at(start)` computes a span's gradient; where it is None, autograd does.
     """
@@ -37,29 +35,24 @@ def in_spans(
         return part[:, start : start + length]
 
     def forward(state: mx.array, *parts: mx.array) -> list[mx.array]:
-        found, borders, kept = [], [], list[mx.array]()
+        found, borders = [], []
         for start in starts:
             borders.append(state)
-            y, state, *again = span_at(start)(state, *(cut(part, start) for part in parts))
+            y, state = span_at(start)(state, *(cut(part, start) for part in parts))
             found.append(y)
-            kept.extend(again)
-        return [mx.concatenate(found, axis=1), state, *borders, *kept]
+        return [mx.concatenate(found, axis=1), state, *borders]
 
     def backward(
         primals: Sequence[mx.array], cotangents: Sequence[mx.array], outputs: Sequence[mx.array]
     ) -> list[mx.array]:
         of_y, of_state, *_ = cotangents
-        _, _, *rest = outputs
-        borders, kept = rest[: len(starts)], rest[len(starts) :]
-        each = len(kept) // len(starts)
         gradients: list[list[mx.array]] = [[] for _ in primals[1:]]
-        for number, start in reversed(list(enumerate(starts))):
-            own = [borders[number], *(cut(part, start) for part in primals[1:])]
+        for start, border in reversed(list(zip(starts, outputs[2:], strict=True))):
+            own = [border, *(cut(part, start) for part in primals[1:])]
             # Without this order MLX may compute several spans at once, and hold all their arrays.
             own = mx.depends(own, [of_state])
-            again = kept[number * each : (number + 1) * each]
             gradient = gradient_at(start) if gradient_at else partial(_by_autograd, span_at(start))
-            of_state, *found = gradient(own, again, cut(of_y, start), of_state)
+            of_state, *found = gradient(own, cut(of_y, start), of_state)
             for one, part in zip(gradients, found, strict=True):
                 one.insert(0, part)
         return [of_state, *(mx.concatenate(one, axis=1) for one in gradients)]
@@ -71,6 +64,6 @@ def in_spans(
 
 
 def _by_autograd(
-    span: Span, own: Sequence[mx.array], _: Sequence[mx.array], of_y: mx.array, of_state: mx.array
+    span: Span, own: Sequence[mx.array], of_y: mx.array, of_state: mx.array
 ) -> list[mx.array]:
     return mx.vjp(span, list(own), [of_y, of_state])[1]
