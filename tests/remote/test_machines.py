@@ -61,7 +61,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def mini(studio: Studio, late: dict[str, str]) -> Iterator[DaemonProcess]:
     """The other machine's daemon, whose workers are `unhurried_worker` too."""
-    process = DaemonProcess(studio.home, SERVICE, late)
+    process = studio.daemon(command=SERVICE, env=late)
     try:
         yield process.start()
     finally:

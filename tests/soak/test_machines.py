@@ -58,7 +58,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
             name, folder = f"mini{number}", tmp_path_factory.mktemp(f"mini{number}")
             studio.add(name)
             host_list.add(Host(name, name, command(folder)))
-            others[name] = DaemonProcess(folder / "home", SERVICE)
+            others[name] = studio.daemon(folder / "home", SERVICE)
         leader = DaemonProcess(tmp_path_factory.mktemp("leader") / "home", SERVICE)
         for daemon in (leader, *others.values()):
             stack.callback(daemon.end)
