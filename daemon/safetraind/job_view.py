@@ -58,7 +58,12 @@ class QueueView:
         return evaluators
 
     def before(self, job: Job) -> Seconds | None:
-        """Return the seconds until a waiting job starts; None: unknown."""
+        """Return the seconds until a waiting job starts; None: unknown.
+
+        Where a job rests between two segments, its rests are not counted.
+        """
+        if job.resting:
+            return None
         sure, late = self._seconds_before.get(job.id), self._held_seconds_before.get(job.id)
         return None if sure is None or late is None else (sure[0], sure[1], sure[2] + late)
 

@@ -57,6 +57,12 @@ def test_one_held_may_come_before_others_in_the_queue() -> None:
     assert ahead([Job(1, S.INTERRUPTED, held=True), Job(2)], 2) == ([], [1])
 
 
+def test_one_that_rests_goes_on_before_all_others() -> None:
+    resting = Job(1, S.INTERRUPTED, held=True, resting=True)
+    assert ahead([resting, Job(2)], 2) == ([1], [])
+    assert ahead([resting, Job(2, position=1), Job(3, position=2, after=1)], 3) == ([1, 2], [])
+
+
 def plan(seconds: float = 0.0, speed: float = 0.0) -> Plan:
     return Plan(TrainingSettings(), "/m", expected_seconds=seconds, tokens_per_second=speed)
 

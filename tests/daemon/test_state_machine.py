@@ -329,8 +329,9 @@ def test_a_step_that_is_broken_off_twice_comes_back_smaller() -> None:
     assert not [i for i in effects if isinstance(i, FreezePlan)]
     after, _ = decide(after, ResourcesFound(1))
     after, _ = decide(after, LeaseTaken())
-    _, effects = ended(after, code=EXIT_MEMORY)
+    after, effects = ended(after, code=EXIT_MEMORY)
     assert [i for i in effects if isinstance(i, FreezePlan)]
+    assert after.jobs[1].attempts_without_progress == 0, "the smaller step has its own three"
 
 
 def test_a_failure_that_the_worker_explains_is_final_and_may_be_retried() -> None:

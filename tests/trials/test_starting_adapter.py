@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from safetrain_shared.events import Notice
 from tests.tiny import make_chat_data, make_tiny_model
 from tests.trainer.runs import Run, make_run
@@ -40,6 +42,14 @@ def test_a_training_starts_from_the_adapter_it_is_given(tmp_path: Path) -> None:
     other = start_from(make_run(tmp_path / "c", model, data, **shape, lora_rank=3), adapter)
     outcome = other.finish()
     assert outcome.cause is not None and outcome.cause.code == "train.other_adapter"
+
+    far = {name: weights * 1e30 for name, weights in mx.load(str(adapter)).items()}
+    mx.save_safetensors(str(tmp_path / "far.safetensors"), far)
+    astray = make_run(tmp_path / "f", model, data, validated=False, **shape)
+    outcome = start_from(astray, tmp_path / "far.safetensors").finish()
+    assert outcome.cause is not None and outcome.cause.code == "train.non_finite_weights"
+    codes = [notice.finding.code for notice in astray.of(Notice)]
+    assert codes == ["train.started_from"], "there was no checkpoint to withdraw"
 
     changed = start_from(make_run(tmp_path / "e", model, data, **shape), adapter)
     adapter.write_bytes(adapter.read_bytes() + b" ")

@@ -1,7 +1,7 @@
 """Lends this machine's GPU to a training that another daemon leads, and runs a rank of it here.
 
-The rank lives as long as the leader's call: where that ends, falls silent or is cut off, and where
-this daemon ends, the rank's keeper kills it and the lease is free.
+The rank lives as long as the leader's call: where that ends, falls silent or is cut off, it is
+killed, and the lease is free; where this daemon ends, the rank's keeper does it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class _Way:
 async def fitness(
     document: JobDocument, model: Path, plan: Plan | None, home: Home
 ) -> list[RankFitness]:
-    """Return what each machine that a job names could lend. Raises what speaks against one."""
+    """Return what each machine that a job names could lend. Raises the refusal of a machine."""
     hosts = hosts_of(document)
     terms = await bounded(model, own_terms, document, plan, model, home, seconds=SLOW_SECONDS)
 
@@ -79,7 +79,8 @@ async def fitness(
 def hosts_of(document: JobDocument) -> list[Host]:
     """Return the hosts of the machines that a job names, from this user's own list and ssh's.
 
-    Raises InvalidInput for a name that cannot be one, and for one that is named twice.
+    Raises InvalidInput for a name that cannot be one, for one that is named twice, and for several
+    ranks a machine.
     """
     settings = document.spec.complete_settings
     if len(set(settings.machines)) < len(settings.machines):
@@ -109,7 +110,8 @@ class Party:
         return not self._ranks
 
     async def gather(self) -> None:
-        """Ask each machine for its GPU, and join them. Raises what one refuses, and Unreachable.
+        """Ask each machine for its GPU, and join them. Raises the refusal of a machine, and
+        Unreachable.
 
         Where the job allows fewer machines and has begun, it goes on without those that are away.
         """
@@ -147,8 +149,8 @@ class Party:
     async def _present(
         self, answers: Sequence[RankGranted | BaseException], *, dispensable: bool
     ) -> list[RankGranted]:
-        """Keep the ranks whose machines have agreed; return what they grant. Raises the error of
-        another one, unless it is away and `dispensable`.
+        """Keep the ranks whose machines have agreed; return what they grant. Raises the refusal of
+        a machine, unless it is away and `dispensable`.
         """
         granted, present = [], []
         for rank, answer in zip(self._ranks, answers, strict=True):
@@ -165,8 +167,9 @@ class Party:
         return granted
 
     async def _join(self, granted: Sequence[RankGranted]) -> None:
-        """Open the ring's ways, but for the last rank's. Rank 0 reaches rank 1 by a port here, each
-        other rank the next one by a port on its own machine, which leads here.
+        """Open the ring's ways, all but the port by which the last rank is reached. Rank 0 reaches
+        rank 1 by a port here, each other rank the next one by a port on its own machine, which
+        leads here.
         """
         self._port, *ports = free_ports(len(granted) + 1)
         after = [*ports[1:], self._port]  # where the next rank is reached here
@@ -192,8 +195,9 @@ class Party:
         self._ways.append((way.rank, opened))
 
     async def start(self, ended: asyncio.Future[None]) -> None:
-        """Start the ranks, now that rank 0 is being started: each must listen before the one that
-        looks for it. Where one never does, all are ended. `ended`: of rank 0.
+        """Start the ranks, now that rank 0 is being started, the last one when all others listen,
+        and let it be reached when it does: see `_in_order`. Where one never listens, all are ended.
+        `ended`: of rank 0.
         """
         try:
             await self._start(ended)
@@ -258,9 +262,11 @@ class Party:
 def _in_order(ways: Sequence[_Way]) -> list[_Way]:
     """Return what to open, last that by which the rank before it reaches the last rank.
 
-    MLX's last rank connects before it listens, the others listen first. A port that ssh forwards
-    takes any connection, and drops it where nobody listens at its end; MLX tries again only where
-    the port itself refuses. So that port is opened once the last rank listens.
+    In MLX's ring each rank but the last listens, and looks for the next one when it was found; the
+    last one looks for rank 0 first, which begins the round, and then listens. A port that ssh
+    forwards takes any connection, and drops it where nobody listens at its end; MLX tries again,
+    for half a minute, only where the port itself refuses. So the port by which the last rank is
+    reached is opened once that one listens.
     """
     *others, last = ways
     if not others:
@@ -275,8 +281,8 @@ def party_of(attempt: Attempt) -> Party:
 
 
 def _ring(size: int, rank: int, own: int, following: int) -> list[str]:
-    """Return the addresses of all ranks as MLX reads them on one machine: it uses its own, at which
-    it listens, and the next rank's.
+    """Return an address for each rank as MLX reads them on one machine. It uses two of them: its
+    own, at which it listens, and the next rank's, which stands in all other places too.
     """
     addresses = [f"127.0.0.1:{following}"] * size
     addresses[rank] = f"127.0.0.1:{own}"

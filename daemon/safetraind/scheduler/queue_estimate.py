@@ -1,7 +1,8 @@
 """The order in which the waiting jobs will run, as things stand; pure. Starts are estimated by it.
 
-Follows what `state_machine` will do: interrupted jobs first, then the queue, passing over those
-that wait for another job's end or are held.
+Follows what `transitions.next_job` will do: interrupted jobs first, then the queue, passing over
+those that wait for another job's end or are held. One that rests between two segments lets no other
+begin.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from safetraind.scheduler.state import Job, SchedulerState
 class RunOrder:
     """The queue at one moment.
 
-    `jobs`: those that will run, in order, the one at work first unless it is about to leave. A job
+    `jobs`: those that will run, in order, first the one at work, unless it is about to leave, or
+    the one that rests. A job
     that is held, or waits for one that is paused or held, is not among them: its start cannot be
     predicted. `positions`: the place in the queue of each job that waits, from 1. `held`: the held
     ones with their positions, the first in the queue first; they run earlier than those behind them
@@ -33,16 +35,20 @@ class RunOrder:
 
 def run_order(scheduler: SchedulerState) -> RunOrder:
     """Simulate the queue to its end, in O(n log n) for n jobs."""
-    active = scheduler.active
+    waiting = scheduler.waiting
+    active = scheduler.active or next((job for job in waiting if job.resting), None)
     ended = {job.id for job in scheduler.jobs.values() if job.state in FINAL}
     if active is not None and active.intent != "pause":
         ended.add(active.id)
-    waiting = scheduler.waiting
     first = [active] if active is not None and not active.intent else []
     return RunOrder(
         jobs=(*first, *_simulated(scheduler, waiting, ended)),
         positions={job.id: place for place, job in enumerate(waiting, start=1)},
-        held=tuple((place, job) for place, job in enumerate(waiting, start=1) if job.held),
+        held=tuple(
+            (place, job)
+            for place, job in enumerate(waiting, start=1)
+            if job.held and job is not active
+        ),
     )
 
 

@@ -160,7 +160,8 @@ def _smaller(scheduler: SchedulerState, job_id: int, effects: list[Effect]) -> D
     if not lower:
         return scheduler, effects
     plan, notice = lower
-    return with_job(scheduler, job, plan=plan), [*effects, FreezePlan(job.id, plan, notice)]
+    scheduler = with_job(scheduler, job, plan=plan, attempts_without_progress=0)
+    return scheduler, [*effects, FreezePlan(job.id, plan, notice)]
 
 
 def _next_fallback(job: Job, plan: Plan) -> tuple[Plan, Finding] | None:

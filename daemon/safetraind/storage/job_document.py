@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from safetrain_shared.jobs import JobSpec, Plan
 
-# Settings that change when a training computes, never what.
+# Settings that change when a training computes, never what; and the time of a pilot, whose outcome,
+# a rate, is frozen in the plan.
 NOT_THE_TRAINING = ("ignore_pressure", "segment_minutes", "rest_minutes", "pilot_minutes")
 
 

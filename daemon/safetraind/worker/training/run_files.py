@@ -166,8 +166,11 @@ class Records:
         self._sink.sync()
 
     def fail(self, progress: RunPosition, cause: Finding) -> Outcome:
-        """End a run whose numbers are not finite, at its last good checkpoint. Raises OSError."""
-        if cause.code == nonfinite.NON_FINITE_WEIGHTS and progress.step == self._saved_step:
+        """End a run that failed, at its last good checkpoint: one whose weights are not finite is
+        withdrawn. Raises OSError.
+        """
+        saved = 0 < progress.step == self._saved_step
+        if saved and cause.code == nonfinite.NON_FINITE_WEIGHTS:
             progress = self._withdraw(progress)
         return self.conclude(progress, Outcome("failed", cause))
 

@@ -1,1 +1,1 @@
-"""Recurrent layers for training: computed in chunks, and recomputed in the backward pass."""
+"""Recurrent layers for training: computed in chunks, and again in the backward pass."""

@@ -27,7 +27,9 @@ class Decays:
     """
 
     def __init__(self, logs: mx.array, segments: mx.array | None) -> None:
-        """`logs` (…, C, D), where D is 1 or the key size. `segments`: see `_bordered`."""
+        """`logs` (…, C, D), where D is 1 or the key size. `segments` (B, 1 + T): of the
+        token before, then of each token of the span; None where all are one.
+        """
         self.logs = logs
         self.same: mx.array | None = None
         to_start = mx.cumsum(logs, axis=-2)

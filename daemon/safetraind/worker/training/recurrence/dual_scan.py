@@ -18,9 +18,11 @@ from safetraind.worker.training.recurrence.decays import CHUNK, Decays, between,
 class _Chunks:
     """What both passes need of a span, but for its states.
 
-    `q`, `k` (B, G, chunks, C, K); `own` (B, G, R, chunks, C, V), the values; `shares` and `read`
-    (B, G, R, chunks, C, C); `from_start` and `to_end` (B, G, chunks, C, R, 1), and `written` with
-    V: the values as they are left at the chunk's end; `left`, of each chunk (B, G, 1, R × V).
+    `q`, `k` (B, G, chunks, C, K), and their `products` (B, G, 1, chunks, C, C); with the `shares`
+    left from token to token they make `read` (B, G, R, chunks, C, C). The values are in two orders:
+    `own` (B, G, R, chunks, C, V) and `values` (B, G, chunks, C, R, V); `written`: as the latter,
+    what is left of them at the chunk's end. `from_start` and `to_end` (B, G, chunks, C, R, 1);
+    `left`, of each chunk (B, G, 1, R × V).
     """
 
     def __init__(
@@ -56,7 +58,8 @@ def dual_span(
     v: mx.array,
     log_decay: mx.array,
 ) -> list[mx.array]:
-    """Return a few whole chunks: y (B, T, H, V) and the state after them (B, G, R, K, V), float32.
+    """Return the outputs (B, T, H, V) of a few whole chunks, and the state after them (B, G, R, K,
+    V), float32.
 
     `segments`: see `Decays`; `state` (B, G, R, K, V) with R = H / G; `q`, `k` (B, T, G, K), `v` (B,
     T, H, V), `log_decay` (B, T, H).

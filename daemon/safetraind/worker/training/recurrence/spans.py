@@ -24,8 +24,8 @@ def in_spans(
     """Return the outputs (B, T, …) of every token, and the state after the last one.
 
     `parts`, arrays (B, T, …), are cut into spans of `length` tokens, and `span_at(start)` computes
-    the one that begins at `start`. In the backward pass each span is recomputed from the state it
-    began with. So memory grows with T by inputs, outputs and border states only. Autograd would
+    the one that begins at `start`. In the backward pass each span is computed again, from the state
+    it began with. So memory grows with T by inputs, outputs and border states only. Autograd would
     keep every intermediate, and fill up the gradient of each slice to the whole row.
     `gradient_at(start)` computes a span's gradient; where it is None, autograd does.
     """
