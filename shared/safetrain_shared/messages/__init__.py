@@ -1,9 +1,9 @@
 """Every sentence the product says, by its code; English here, other languages in `locale/`.
 
 One module an area. A sentence names its arguments as `{name}` or `{name:unit}`, with the units of
-`i18n`: bytes, num, int, pct, speed, time; names among the arguments are said as `arg_words` has them. What
-agrees with a count is written `{count:|sample is|samples are}`, in each language. Tests hold that
-every code has a Portuguese sentence, and that sentences agree with 1 and with 2.
+`i18n`: bytes, num, int, pct, speed, time; names among the arguments are said as `arg_words` has
+them. What agrees with a count is written `{count:|sample is|samples are}`, in each language. Tests
+hold that every code has a Portuguese sentence, and that sentences agree with 1 and with 2.
 """
 
 from __future__ import annotations
