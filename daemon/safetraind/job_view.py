@@ -58,9 +58,9 @@ class QueueView:
         return evaluators
 
     def before(self, job: Job) -> Seconds | None:
-        """Return the seconds until a waiting job starts; None: unknown.
+        """Return the seconds until a waiting job starts; None: unknown, as for one that rests.
 
-        Where a job rests between two segments, its rests are not counted.
+        The rests of another one that comes before it are not counted.
         """
         if job.resting:
             return None

@@ -109,6 +109,14 @@ def test_a_held_job_that_may_come_first_makes_the_start_only_possibly_later() ->
     assert told.start_eta_high_seconds == pytest.approx(400)
 
 
+def test_a_job_that_rests_delays_those_behind_it_and_is_told_no_start_itself() -> None:
+    resting = Job(1, S.INTERRUPTED, held=True, resting=True, plan=plan(300.0))
+    told = estimates([resting, Job(2)], 2, {})
+    assert told.start_eta_seconds == pytest.approx(300)
+    assert told.start_eta_low_seconds == pytest.approx(200)
+    assert not estimates([resting, Job(2)], 1, {}).HasField("start_eta_seconds")
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_the_view_of_a_queue_takes_work_that_grows_as_the_queue_does(count: int) -> None:
     """Three looks at the progress of a job at the most, however many there are."""

@@ -21,11 +21,10 @@ class RunOrder:
     """The queue at one moment.
 
     `jobs`: those that will run, in order, first the one at work, unless it is about to leave, or
-    the one that rests. A job
-    that is held, or waits for one that is paused or held, is not among them: its start cannot be
-    predicted. `positions`: the place in the queue of each job that waits, from 1. `held`: the held
-    ones with their positions, the first in the queue first; they run earlier than those behind them
-    if what they wait for comes in time.
+    the one that rests. Another one that is held, or waits for one that is paused or held, is not
+    among them: its start cannot be predicted. `positions`: the place in the queue of each job that
+    waits, from 1. `held`: the held ones with their positions, the first in the queue first; they
+    run earlier than those behind them if what they wait for comes in time.
     """
 
     jobs: tuple[Job, ...]

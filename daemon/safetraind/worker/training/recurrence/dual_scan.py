@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from safetraind.worker.training.recurrence.decays import CHUNK, Decays, between, by_chunk
+from safetraind.worker.training.recurrence.decays import Decays, between, by_chunk
 
 
 class _Chunks:
@@ -44,7 +44,7 @@ class _Chunks:
         self.read = self.products * self.shares
         self.from_start = _turned(self.decays.from_start)
         self.to_end = _turned(self.decays.to_end)
-        self.values = _by_token(v, groups)
+        self.values = _turned(self.own)
         self.written = self.values * self.to_end
         whole = mx.broadcast_to(self.decays.whole, (*self.decays.whole.shape[:-1], values))
         self.left = _each(_turned(whole).flatten(4))
@@ -82,7 +82,8 @@ def dual_span_gradient(
     state, q, k, v, log_decay = primals
     span = _Chunks(segments, q, k, v, log_decay)
     before, _ = _states(span, state)
-    tokens, heads = _by_token(of_y, k.shape[2]), by_chunk(of_y, k.shape[2])
+    heads = by_chunk(of_y, k.shape[2])
+    tokens = _turned(heads)
     of_seen = (tokens * span.from_start).flatten(4)
     of_first, added, of_left = _through_states(span, before, of_seen, of_state)
     of_written = _by_head(span.k @ added, v)
@@ -133,13 +134,6 @@ def _through_states(
         of_left.insert(0, (now * was).sum(2))
         now = left * now + of_this
     return now, mx.stack(of_added, axis=2), mx.stack(of_left, axis=2)
-
-
-def _by_token(part: mx.array, groups: int) -> mx.array:
-    """Reshape (B, T, H, V) to (B, G, chunks, C, R, V), float32."""
-    batch, length, _, size = part.shape
-    shaped = part.astype(mx.float32).reshape(batch, length // CHUNK, CHUNK, groups, -1, size)
-    return shaped.transpose(0, 3, 1, 2, 4, 5)
 
 
 def _in_order(part: mx.array, like: mx.array) -> mx.array:
