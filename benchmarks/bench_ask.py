@@ -24,7 +24,7 @@ from pathlib import Path
 from mlx_lm.utils import save
 
 from safetrain_shared.paths import home
-from safetraind import host
+from safetraind.processes.worker_environment import for_computing
 from safetraind.worker import loading
 
 _RULE = b"==========\n"
@@ -162,10 +162,8 @@ def _float32(model: Path, folder: Path) -> Path:
 
 
 def _environment(home_folder: Path) -> dict[str, str]:
-    environment = os.environ | {"SAFETRAIN_HOME": str(home_folder), "HF_HUB_OFFLINE": "1"}
-    if blas := host.find_openblas():
-        environment["LD_PRELOAD"] = blas
-    return environment
+    folders = {"SAFETRAIN_HOME": str(home_folder), "HF_HUB_OFFLINE": "1"}
+    return for_computing(os.environ | folders)
 
 
 def _safetraind(*arguments: str, environment: dict[str, str]) -> None:

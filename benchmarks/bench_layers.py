@@ -31,7 +31,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import mamba2, qwen3_5, ssm
 
-from safetraind import host
+from safetraind.processes.worker_environment import for_computing
 from safetraind.worker.training.block_attention import in_blocks
 from safetraind.worker.training.recurrence.replacements import in_chunks
 
@@ -89,9 +89,7 @@ def _cell(found: dict[str, float] | None, ours: dict[str, float]) -> str:
 def one(layer: str, path: str, length: int) -> dict[str, float] | None:
     """Seconds and peak GB of one path, measured by a child; None where it was not done in time."""
     command = [sys.executable, "-m", "benchmarks.bench_layers", "--one", layer, path, str(length)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    if blas := host.find_openblas():
-        environment["LD_PRELOAD"] = blas
+    environment = for_computing({**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     try:
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, text=True, timeout=_SECONDS

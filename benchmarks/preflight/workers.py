@@ -19,6 +19,7 @@ from safetrain_shared.events import StepDone
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
 from safetraind import host
+from safetraind.processes.worker_environment import for_computing
 from safetraind.storage import documents, event_file
 from safetraind.storage.durable import read_json, write_json
 from safetraind.storage.job_document import DataFile, JobDocument, ModelSource
@@ -96,8 +97,8 @@ def train(spec: JobSpec, plan: Plan, root: Path) -> Trained:
 
 def environment() -> dict[str, str]:
     """As the daemon gives it to its workers."""
-    preload = {"LD_PRELOAD": host.find_openblas()} if host.find_openblas() else {}
-    return {**os.environ, **preload, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return for_computing({**os.environ, **offline})
 
 
 def _command(role: str, run: RunFolder) -> tuple[str, ...]:

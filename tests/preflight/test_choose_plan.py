@@ -10,8 +10,8 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import Plan
 from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
-from safetraind.planner.batch_shapes import counted_rows, padded_tokens
-from safetraind.planner.budget import Budget, budget_for
+from safetraind.planner.batch_shapes import counted_rows, padded_tokens, widths
+from safetraind.planner.budget import Budget, budget_for, trace_bytes
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import expected
 from safetraind.planner.option import Option, Question
@@ -501,6 +501,16 @@ def test_a_budget_leaves_room_for_the_worker_and_the_cache() -> None:
     assert found.limit < found.mlx
     estimated, extrapolated, measured = (found.room(degree) for degree in Degree)
     assert estimated < extrapolated < measured < found.mlx
+
+
+def test_what_is_kept_of_shapes_grows_with_layers_and_with_the_widths_of_the_data() -> None:
+    few = trace_bytes(32, 16, widths(lengths((60, 9)), TrainingSettings()))
+    many = trace_bytes(
+        32, 16, widths(lengths(*((n, 9) for n in range(20, 400, 20))), TrainingSettings())
+    )
+    assert 10 * few < many < 400 * MB
+    assert trace_bytes(32, 0, 4) == trace_bytes(32, 32, 4) > trace_bytes(32, 16, 4)
+    assert trace_bytes(32, 16, 4, 4) < 2 * trace_bytes(32, 16, 4), "no backward pass"
 
 
 def test_a_budget_on_metal_stays_below_the_working_set() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -242,6 +245,36 @@ def test_footprint_of_this_process_grows_with_what_it_touches() -> None:
     held = bytearray(os.urandom(64 << 20))
     assert host.footprint(os.getpid()) - before > 60 << 20
     assert len(held) == 64 << 20
+
+
+_MAPPED = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(sum(mapped[:: mmap.PAGESIZE]) >= 0, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def _mapping(file: Path) -> Iterator[int]:
+    """The number of a process that has mapped and read the file."""
+    command = [sys.executable, "-c", _MAPPED, str(file)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin and process.stdout and process.stdout.readline()
+        yield process.pid
+        process.stdin.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux divides what processes share")
+def test_what_others_share_at_the_moment_does_not_count_less(tmp_path: Path) -> None:
+    (tmp_path / "library").write_bytes(bytes(64 << 20))
+    with _mapping(tmp_path / "library") as one:
+        before, alone = host.footprint(one), host.footprint_alone(one)
+        with _mapping(tmp_path / "library"):
+            assert host.footprint(one) < before - (24 << 20)
+            assert host.footprint_alone(one) == pytest.approx(alone, abs=4 << 20)
 
 
 def test_footprint_of_nobody_is_zero() -> None:

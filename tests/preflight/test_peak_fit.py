@@ -37,6 +37,14 @@ def test_the_quadratic_term_is_bounded_by_what_attention_can_take() -> None:
     assert bounded.peak(1, 256) < free.peak(1, 256)
 
 
+def test_two_rows_are_known_by_a_narrower_third() -> None:
+    """Two shapes alone leave the quadratic term to the bound, here four times too high."""
+    samples = [made_up(*shape, 50 * MB, 2e5, 100.0) for shape in probe_shapes(2, 256, 16)]
+    assert len(samples) == 3
+    true = made_up(2, 256, 50 * MB, 2e5, 100.0).peak
+    assert curve(samples, 400.0).peak(2, 256) == pytest.approx(true, rel=1e-6)
+
+
 def test_fused_attention_has_no_quadratic_term() -> None:
     noisy = [Sample(1, w, p * MB, 1.0) for w, p in ((64, 100), (128, 110), (192, 121))]
     assert curve(noisy, 0.0).per_square == 0.0

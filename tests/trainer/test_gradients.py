@@ -71,6 +71,22 @@ def test_micro_batches_add_up_to_one_large_batch(model: Path, samples: Samples) 
     assert distance(large[1], small[1]) < ROUNDING
 
 
+def test_a_shape_is_compiled_once_also_where_micro_batches_are_added_up(
+    model: Path, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLX keeps some megabytes of each trace in a model of ordinary size."""
+    made, traces, loss = stepper(model, gradient_accumulation=3), [], Stepper._loss
+
+    def counted(self: Stepper, *arrays: Any) -> mx.array:
+        traces.append(arrays)
+        return loss(self, *arrays)
+
+    monkeypatch.setattr(Stepper, "_loss", counted)
+    made._compile()
+    gradients(made, *[batch(samples, [(0,)], 192)] * 3)
+    assert len(traces) == 1
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_the_loss_in_chunks_has_the_same_gradients(
     chunk: int, model: Path, samples: Samples

@@ -12,9 +12,10 @@ import psutil
 
 from safetraind.host import linux, macos
 from safetraind.host.apps import App, largest_apps
-from safetraind.host.footprint import footprint
+from safetraind.host.footprint import footprint, footprint_alone
 from safetraind.host.host_facts import HostFacts, Pressure
 from safetraind.host.linux import find_openblas
+from safetraind.host.rdma import rdma_devices
 
 __all__ = [
     "App",
@@ -23,9 +24,11 @@ __all__ = [
     "boot_id",
     "find_openblas",
     "footprint",
+    "footprint_alone",
     "gather",
     "largest_apps",
     "pressure",
+    "rdma_devices",
     "swap_used",
 ]
 

@@ -14,6 +14,7 @@ _PHYS_FOOTPRINT = 7
 _INFO_WORDS = _UUID_WORDS + 10
 
 _PSS = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+) kB$", re.MULTILINE)
+_RSS = re.compile(rb"^(?:Rss|SwapPss):\s+(\d+) kB$", re.MULTILINE)
 
 
 def footprint(pid: int) -> int:
@@ -23,7 +24,14 @@ def footprint(pid: int) -> int:
     0 where the process is gone or belongs to somebody else. Costs about a millisecond on Linux for
     a process of a few gigabytes: not for every step.
     """
-    return _phys_footprint(pid) if sys.platform == "darwin" else _proportional(pid)
+    return _phys_footprint(pid) if sys.platform == "darwin" else _rolled_up(pid, _PSS)
+
+
+def footprint_alone(pid: int) -> int:
+    """Return the footprint that process `pid` would have if no other process mapped its libraries:
+    on Linux it costs the more the fewer share them, and they may end while it runs.
+    """
+    return _phys_footprint(pid) if sys.platform == "darwin" else _rolled_up(pid, _RSS)
 
 
 def _phys_footprint(pid: int) -> int:
@@ -34,9 +42,9 @@ def _phys_footprint(pid: int) -> int:
     return int(info[_UUID_WORDS + _PHYS_FOOTPRINT])
 
 
-def _proportional(pid: int) -> int:
+def _rolled_up(pid: int, sizes: re.Pattern[bytes]) -> int:
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
     except OSError:
         return 0
-    return 1024 * sum(int(kilobytes) for kilobytes in _PSS.findall(text))
+    return 1024 * sum(int(kilobytes) for kilobytes in sizes.findall(text))

@@ -122,6 +122,11 @@ def compiled_shapes(
     return QUARTERS * (widths + last + (evaluated + last if evaluated else 0))
 
 
+def widths(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
+    """Return the number of widths to which rows are padded."""
+    return len(_rows(lengths, settings, bucket))
+
+
 def _widths(lengths: Lengths, max_seq_length: int, bucket: int) -> list[tuple[int, int]]:
     """Return the padded widths with their number of samples, the widest first."""
     counts: dict[int, int] = {}

@@ -12,10 +12,15 @@ from safetraind.worker_messages.probe_messages import Device
 MB = 1 << 20
 
 # What a worker costs beyond MLX's arrays: interpreter, mlx, transformers, tokenizer, mapped files.
-# What the probe of each job sees takes the place of the first number, but not below the second:
-# libraries that other processes share at the moment count only in part.
+# What the probe of each job sees takes the place of the first number, but not below the second.
 WORKER_BYTES = 380 * MB
 LEAST_WORKER_BYTES = 120 * MB
+# What MLX 0.32.4 keeps of each compiled shape: for each layer, and besides for each trained one.
+# Measured on a CPU with glibc (llama, 12 layers, 4 and 12 of them trained); 1.2 times as much where
+# layers are recomputed.
+_TRACE_BYTES, _TRAINED_TRACE_BYTES = 120_000, 300_000
+# Shapes of one width: rows of it differ in their share of predictions, to a quarter.
+_SHAPES_A_WIDTH = 1.5
 # Share of what is available now that a training takes: the rest is for what others do meanwhile.
 _SHARE = 0.9
 _WORKING_SET_SHARE = 0.95
@@ -67,6 +72,15 @@ class Budget:
         """Return how many ranks of such a peak this machine has memory for."""
         outside = self.worker - self.mlx
         return int(self.whole // (peak / (1 - degree.margin) + outside))
+
+
+def trace_bytes(layers: int, trained_layers: int, widths: int, valid_widths: int = 0) -> int:
+    """Return about how many bytes MLX keeps of the shapes that a training compiles. `widths`: those
+    to which rows are padded, of its own samples and of its evaluations.
+    """
+    forward = _TRACE_BYTES * layers
+    backward = _TRAINED_TRACE_BYTES * min(layers, trained_layers or layers)
+    return int(_SHAPES_A_WIDTH * (widths * (forward + backward) + valid_widths * forward))
 
 
 def available(spec: JobSpec, facts: Facts) -> int:

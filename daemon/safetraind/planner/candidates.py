@@ -203,8 +203,7 @@ def length_bucket(question: Question, settings: TrainingSettings, length: int) -
     settings = dataclasses.replace(settings, max_seq_length=length)
     while question.resources and bucket < _COARSEST_BUCKET:
         shapes = compiled_shapes(question.lengths, settings, bucket, question.valid)
-        # The gradients of a window's first micro-batch are not added to any: a trace of their own.
-        buffers = 2 * shapes * _BUFFERS_A_LAYER * question.shape.layers
+        buffers = shapes * _BUFFERS_A_LAYER * question.shape.layers
         if buffers <= _RESOURCES_SHARE * question.resources:
             break
         bucket *= 2

@@ -107,13 +107,14 @@ def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list
     """Return small shapes (rows, width) to run before one of `rows` × `width`, the lightest first,
     none narrower than `narrowest` tokens.
 
-    With several rows they have the full width, so that only the number of rows, which the peak is
-    linear in, is left to extrapolate. The last is half to three quarters of the shape itself.
+    With three rows and more they have the full width, so that only the number of rows, which the
+    peak is linear in, is left to extrapolate. With two rows a narrower third tells how much of the
+    peak is proportional to B·T². The last is half to three quarters of the shape itself.
     """
     if rows == 1:
         wanted = [(1, width // 4), (1, width // 2), (1, 3 * width // 4)]
     elif rows == 2:
-        wanted = [(1, width // 2), (1, width)]
+        wanted = [(1, width // 2), (1, width), (2, 3 * width // 4)]
     else:
         wanted = [(1, width), (rows // 2, width), (3 * rows // 4, width)]
     found: list[tuple[int, int]] = []

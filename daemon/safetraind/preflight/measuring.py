@@ -13,7 +13,14 @@ from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind.planner import choose_plan
-from safetraind.planner.budget import LEAST_WORKER_BYTES, WORKER_BYTES, available, budget_for
+from safetraind.planner.batch_shapes import widths
+from safetraind.planner.budget import (
+    LEAST_WORKER_BYTES,
+    WORKER_BYTES,
+    available,
+    budget_for,
+    trace_bytes,
+)
 from safetraind.planner.facts import Facts
 from safetraind.planner.measurement_cache import MeasurementCache, key_of
 from safetraind.planner.next_probe import next_probe
@@ -49,14 +56,26 @@ class Measuring:
         self._pilot: PilotResult | None = None
         self._pilot_failed = False
 
-    @property
-    def outside(self) -> int:
-        """The worker's memory beside MLX's arrays, in bytes.
+    def outside(self, facts: Facts) -> int:
+        """Return the worker's memory beside MLX's arrays, in bytes, traces included.
 
         The least that was seen, since a probe that tries several setups keeps remainders of each.
         """
         seen = [measure.outside for measure in self.measures if measure.outside]
-        return max(min(seen), LEAST_WORKER_BYTES) if seen else WORKER_BYTES
+        if not seen:
+            return WORKER_BYTES
+        return max(min(seen), LEAST_WORKER_BYTES) + self._traces(facts)
+
+    def _traces(self, facts: Facts) -> int:
+        """Return the bytes of the shapes that the training compiles; 0 where they are not known."""
+        data, shape = facts.data, facts.model.shape
+        files = (data.train, data.valid) if data is not None else ()
+        counted = [file.lengths for file in files if file is not None and file.lengths is not None]
+        if shape is None or not counted:
+            return 0
+        settings = self._spec.complete_settings
+        numbers = [widths(lengths, settings) for lengths in counted]
+        return trace_bytes(shape.layers, settings.lora_layers, *numbers)
 
     async def run(
         self, facts: Facts, *, loads_only: bool
@@ -135,7 +154,7 @@ class Measuring:
             samples=data.train.samples,
             text_only=data.train.format == "text",
             available=available(self._spec, facts),
-            budget=budget_for(self._spec, facts, self.outside),
+            budget=budget_for(self._spec, facts, self.outside(facts)),
             device=device.kind if device else ("metal" if facts.host.is_mac else "cpu"),
             valid=data.valid.lengths if data.valid else None,
             largest_buffer=device.largest_buffer if device else 0,

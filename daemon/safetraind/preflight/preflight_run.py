@@ -124,8 +124,8 @@ class PreflightRun:
 
     @property
     def outside(self) -> int:
-        """Bytes that a worker takes beside MLX's arrays, as trials of this preflight showed."""
-        return self._measuring.outside
+        """Bytes that a worker takes beside MLX's arrays, by the trials of this preflight."""
+        return self._measuring.outside(self._facts)
 
     @property
     def question(self) -> Question | None:

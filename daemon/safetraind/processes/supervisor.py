@@ -19,6 +19,7 @@ from safetrain_shared.paths import Home, RunFolder, private
 from safetraind import host
 from safetraind.processes.locks import is_held
 from safetraind.processes.rank_links import ALONE, RankLink, links_between
+from safetraind.processes.worker_environment import for_computing
 from safetraind.storage import documents
 from safetraind.storage.delivered_watermark import MOST_SEQ
 from safetraind.storage.durable import open_file
@@ -27,7 +28,12 @@ from safetraind.storage.run_folder import Launch
 log = logging.getLogger(__name__)
 
 _OF_JOBS = ("train", "evaluate")  # roles whose workers outlive the daemon
-_NOT_PASSED_ON = ("NOTIFY_SOCKET", "MLX_HOSTFILE", "MLX_RANK")
+# MLX's JACCL reads each of its variables with either beginning.
+_OF_JACCL = ("RANK", "IBV_DEVICES", "COORDINATOR", "RING")
+_NOT_PASSED_ON = (
+    *("NOTIFY_SOCKET", "MLX_HOSTFILE", "MLX_RANK", "MLX_IBV_DEVICES"),
+    *(f"{mlx}JACCL_{name}" for mlx in ("", "MLX_") for name in _OF_JACCL),
+)
 _KEEPER = Path(__file__).with_name("keeper.py")
 _ADOPTED_SECONDS = 0.25  # a worker that is not our child cannot be waited for
 # A restarted machine may have lost events that watchers saw: the next attempt stays clear of them.
@@ -106,13 +112,7 @@ class Supervisor:
         environment |= {"SAFETRAIN_HOME": str(self._home.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
         if role in ("train", "rank"):
             environment["HF_HUB_OFFLINE"] = "1"
-        if sys.platform == "darwin":  # against the watchdog of a GPU that also draws (mlx #3267)
-            environment.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
-        blas = host.find_openblas()
-        if blas:
-            preloaded = environment.get("LD_PRELOAD", "")
-            environment["LD_PRELOAD"] = f"{preloaded}:{blas}".lstrip(":")
-        return environment
+        return for_computing(environment)
 
 
 class Worker:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from safetraind.host import footprint
+from safetraind.host import footprint_alone
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.probe_messages import Measure, Setup
@@ -64,7 +64,7 @@ def measure(
         step,
         peak=mx.get_peak_memory(),
         tokens_per_second=steps * step_tokens(setup) / seconds,
-        outside=max(0, footprint(os.getpid()) - held),
+        outside=max(0, footprint_alone(os.getpid()) - held),
         update_seconds=updating / steps,
     )
 

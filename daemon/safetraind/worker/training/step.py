@@ -72,6 +72,8 @@ class Stepper:
         self._ranks = ranks
         self._seed = seed
         self._chunk = settings.loss_chunk
+        # Then the first micro-batch is added to zeros: without, MLX keeps a trace for it alone.
+        self._accumulates = settings.gradient_accumulation > 1
         self._max_norm = settings.max_grad_norm
         self._keys = adapters.attach(model, settings, seed)
         self._dropouts = adapters.dropouts(model)
@@ -155,7 +157,7 @@ class Stepper:
         done before) and the micro-batch's place.
         """
         share = mx.array(1 / sum(batch.learned for batch in window))
-        loss, gradients = mx.array(0.0), None
+        loss, gradients = self._no_gradients() if self._accumulates else (mx.array(0.0), None)
         for place, batch in enumerate(window):
             if self._ranks is not None:
                 place = place * self._ranks.size + self._ranks.rank
@@ -201,7 +203,7 @@ class Stepper:
             self._ranks.leave(self.model.trainable_parameters(), number)
 
     def _no_gradients(self) -> tuple[mx.array, Gradients]:
-        """Return loss and gradient of a share without samples: zeros."""
+        """Return loss and gradient of no samples: zeros."""
         return mx.array(0.0), tree_map(mx.zeros_like, self.model.trainable_parameters())
 
     def _arrays(self, batch: Batch) -> Arrays:
