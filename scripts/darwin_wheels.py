@@ -4,6 +4,8 @@ For each supported Python: everything in pyproject.toml resolves to wheels for m
 the wheels of mlx have every name that the code uses, in their stubs or sources and, for
 `mlx.core`, in the compiled library. The wheels are unpacked into `.darwin` and kept there.
 
+The wheel of mlx-metal for the first macOS with JACCL must know the variables that are set for it.
+
 What is not covered: nothing is executed; that a name exists says nothing about its behaviour.
 """
 
@@ -23,7 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".darwin"
 MACOS = "14.0"  # the oldest that mlx has wheels for
 CODE = ("benchmarks", "client", "daemon", "scripts", "shared", "tests")
+# Of lm-eval, without a wheel: Python alone, which any Mac can build.
+SOURCES = ("--no-binary", "sqlitedict", "--no-binary", "word2number")
+ALL = ("-r", "pyproject.toml", "--all-extras")
 METAL = ("lib/libmlx.dylib", "lib/mlx.metallib")
+JACCL_MACOS = "26.2"
+JACCL = ("MLX_RANK", "MLX_IBV_DEVICES", "MLX_JACCL_COORDINATOR")
 # Computed by the module's `__getattr__`: absent from stubs and library.
 COMPUTED = {"mlx.core.random.state"}
 
@@ -35,18 +42,18 @@ def pythons() -> list[str]:
     return [name for name in names if name.startswith("3.")]
 
 
-def install(python: str, *options: str) -> None:
-    """Resolve all requirements of pyproject.toml as pip would on a Mac, from wheels alone.
+def install(python: str, folder: str, macos: str, *wanted: str) -> None:
+    """Resolve what is `wanted` as pip would on a Mac, from wheels alone.
 
-    `options` are further options of uv. Raises CalledProcessError where a wheel is missing; uv's
-    own message, which is printed, names it.
+    Raises CalledProcessError where a wheel is missing; uv's own message, which is printed, names
+    it.
     """
     # Unlike pip, uv evaluates markers such as sys_platform == 'darwin' for the given platform.
     command = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-config"]
-    command += ["--cache-dir", str(FOLDER / "cache"), "--target", str(FOLDER / python)]
+    command += ["--cache-dir", str(FOLDER / "cache"), "--target", str(FOLDER / folder)]
     command += ["--python-version", python, "--python-platform", "aarch64-apple-darwin"]
-    command += ["--only-binary", ":all:", "-r", "pyproject.toml", "--all-extras", *options]
-    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": MACOS}
+    command += ["--only-binary", ":all:", *SOURCES, *wanted]
+    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": macos}
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
 
 
@@ -102,6 +109,15 @@ def check(python: str, names: set[str]) -> list[str]:
     return problems + [f"{part} is missing" for part in METAL if not (folder / part).is_file()]
 
 
+def jaccl_lacks(python: str) -> list[str]:
+    """Return the variables that MLX's JACCL does not know. Raises CalledProcessError as `install`,
+    and OSError where the wheel has none.
+    """
+    install(python, "jaccl", JACCL_MACOS, "--no-deps", "mlx-metal")
+    library = (FOLDER / "jaccl" / "mlx" / "lib" / "libjaccl.dylib").read_bytes()
+    return [name for name in JACCL if name.encode() not in library]
+
+
 def main() -> int:
     """Exit 1 where a wheel or a name is missing, naming it."""
     files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
@@ -109,8 +125,8 @@ def main() -> int:
     failed = False
     for python in pythons():
         try:
-            install(python, "--group", "dev", "--dry-run")
-            install(python)
+            install(python, python, MACOS, *ALL, "--group", "dev", "--dry-run")
+            install(python, python, MACOS, *ALL)
         except subprocess.CalledProcessError:
             print(f"Python {python}: some dependency has no wheel for macOS {MACOS} on arm64")
             return 1
@@ -124,7 +140,9 @@ def main() -> int:
         )
         for problem in problems:
             print(f"  {problem}")
-    return int(failed)
+    lacking = jaccl_lacks(pythons()[-1])
+    print(f"JACCL for macOS {JACCL_MACOS} lacks {len(lacking)} of {len(JACCL)} variables", *lacking)
+    return int(failed or bool(lacking))
 
 
 if __name__ == "__main__":

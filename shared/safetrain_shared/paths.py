@@ -141,7 +141,7 @@ class RunFolder:
 
     @property
     def hosts(self) -> Path:
-        """The addresses of all ranks, in MLX's form of a hostfile, JSON."""
+        """The addresses of all ranks, or their RDMA devices, as MLX reads them, JSON."""
         return self.root / "hosts.json"
 
     @property

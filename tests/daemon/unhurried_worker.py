@@ -1,7 +1,8 @@
 """A real worker whose micro-batches take a seventh of a second more, and which is given up sooner
 when it hangs: `python tests/daemon/unhurried_worker.py ROLE RUN`.
 
-Of a job named `unequal` they take a second more in a rank that was lent to another machine.
+Of a job named `unequal` they take a second more in a rank that was lent to another machine. Where
+JACCL is asked for, one of play takes its place.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +22,7 @@ from safetraind.worker.__main__ import main
 from safetraind.worker.training import heartbeat
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
+from tests.daemon import jaccl_of_play
 
 PATIENCE_SECONDS = 6.0
 
@@ -47,5 +50,6 @@ if __name__ == "__main__":
         mock.patch.object(heartbeat, "STEP_MULTIPLE", 1.0),
         mock.patch.object(heartbeat, "FIRST_SECONDS", 8 * PATIENCE_SECONDS),
         mock.patch.object(Stepper, "gradients", _slower),
+        jaccl_of_play.in_place() if jaccl_of_play.is_asked_for() else nullcontext(),
     ):
         sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from safetrain.connection import error_of
 from safetrain_shared.events import Notice, StepDone
 from safetrain_shared.jobs import JobState
-from safetrain_shared.remote import host_list
+from safetrain_shared.remote import host_list, rdma
 from safetrain_shared.remote.host_list import Host
 from safetrain_shared.wire import finding_from_wire
 from safetraind.processes.locks import is_held
@@ -167,6 +168,70 @@ def test_what_machines_do_not_have_alike_is_refused_at_submit(
     assert refusal(machines=("me",))[0] == "machines.itself"
     code, text = refusal(machines=("nowhere.invalid",))
     assert code == "machines.unreachable" and "nowhere.invalid" in text
+
+
+# `ibv_devices` of a Mac Studio, as MLX's documents show it.
+DEVICES = """
+    device          \t   node GUID
+    ------          \t----------------
+    rdma_en2        \t8096a9d9edbaac05
+    rdma_en3        \t8196a9d9edbaac05
+    rdma_en5        \t8396a9d9edbaac05
+"""
+
+
+@pytest.fixture
+def cable(studio: Studio) -> Iterator[Path]:
+    """What `mlx.distributed_config --backend jaccl` writes of two machines on one cable, and a
+    program that lists the devices of either; yields the program.
+    """
+    hosts = [
+        {"ssh": "localhost", "ips": ["10.0.0.1"], "rdma": [None, "rdma_en5"]},
+        {"ssh": "studio.local", "ips": ["10.0.0.2"], "rdma": ["rdma_en3", None]},
+    ]
+    rdma.path().write_text(json.dumps({"backend": "jaccl", "envs": [], "hosts": hosts}))
+    program = studio.settings.parent / "bin" / "ibv_devices"
+    program.write_text(f"#!/bin/sh\ncat <<'END'{DEVICES}END\n")
+    program.chmod(0o755)
+    yield program
+    program.unlink()
+    rdma.path().unlink()
+
+
+def test_machines_on_a_cable_are_joined_by_jaccl_and_go_on_after_a_kill(
+    studio: Studio,
+    mini: DaemonProcess,
+    leader: DaemonProcess,
+    cable: Path,
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    calm = leader.submit(spec_of(tiny, tmp_path / "calm", ranks=2)).job.id
+    leader.wait_for_state(calm, JobState.SUCCEEDED)
+    wild = leader.submit(spec_of(tiny, tmp_path / "wild", machines=("studio",))).job.id
+    steps_on(leader, wild)
+    assert "MLX_IBV_DEVICES" in lent(mini).environ() and "MLX_HOSTFILE" not in lent(mini).environ()
+    lent(mini).kill()
+    leader.wait_for_state(wild, JobState.SUCCEEDED)
+    assert [one.code for one in interruptions(leader, wild)] == ["job.machine_rank_killed"]
+    assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
+
+
+def test_a_device_that_is_not_there_is_refused_at_submit(
+    mini: DaemonProcess, leader: DaemonProcess, cable: Path, tiny: Path, tmp_path: Path
+) -> None:
+    def refusal() -> dict[str, Any]:
+        with pytest.raises(grpc.RpcError) as refused:
+            leader.submit(spec_of(tiny, tmp_path / "no", machines=("studio",)))
+        error = error_of(refused.value, leader.home)
+        assert error.code == "machines.no_rdma"
+        return dict(error.args_by_name)
+
+    listed = cable.read_text()
+    cable.write_text(listed.replace("rdma_en3", "rdma_en7"))
+    assert refusal() == {"machine": "studio", "devices": "rdma_en3"}
+    cable.write_text("#!/bin/sh\nexit 1\n")
+    assert refusal() == {"machine": platform.node(), "devices": "rdma_en5"}
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ class Trainings:
         self, party: Party | None, run: RunFolder, job_id: int, attempt: int
     ) -> Worker:
         """Start the worker; let the other machines go where that fails."""
-        link = leading_link(run) if party and not party.alone else ALONE
+        link = leading_link(run, party.coordinator) if party and not party.alone else ALONE
         try:
             return await self._start(run, job_id, attempt, link)
         except BaseException:

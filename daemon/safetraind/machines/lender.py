@@ -25,6 +25,7 @@ from safetrain_proto.v1.machines_pb2 import (
     LendRequest,
     RankEnded,
     RankFitness,
+    RankGo,
     RankGranted,
     RankNews,
     RankStart,
@@ -123,8 +124,7 @@ class RankLender:
             port, next_port = free_ports(2)
             yield LendEvent(granted=RankGranted(port=port, next_port=next_port))
             go = (await _next(requests, "go")).go
-            write_text(run.hosts, json.dumps([[address] for address in go.addresses]))
-            worker = await self._started(run, go.rank, lease)
+            worker = await self._started(run, go, lease)
             log.info("rank %d of another machine's training begins", go.rank)
             async with aclosing(_told(run, worker, port, _Leader(requests))) as told:
                 async for event in told:
@@ -190,10 +190,13 @@ class RankLender:
             found[part] = str(sent.path)
         return found
 
-    async def _started(self, run: RunFolder, rank: int, lease: int) -> Worker:
+    async def _started(self, run: RunFolder, go: RankGo, lease: int) -> Worker:
         lock = try_lock(run.lock)
         assert lock is not None  # the folder is new
-        link = lent_link(self._home, run, rank)
+        addresses = json.dumps([[address] for address in go.addresses])
+        write_text(run.hosts, go.devices or addresses)
+        coordinator = go.addresses[0] if go.devices and go.addresses else ""
+        link = lent_link(self._home, run, go.rank, coordinator)
         try:
             return await self._supervisor.start(run, ROLE, lock=lock, lease=lease, link=link)
         finally:

@@ -5,25 +5,27 @@ let go together.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetrain_proto.v1.machines_pb2 import RankFitness, RankGranted, RankStart
+from safetrain_proto.v1.machines_pb2 import RankFitness, RankGranted, RankStart, RankTerms
 from safetrain_shared.errors import InvalidInput, SafetrainError, Unreachable
 from safetrain_shared.events import Outcome
 from safetrain_shared.findings import Finding, Status, finding_of
 from safetrain_shared.jobs import Plan
 from safetrain_shared.paths import Home, RunFolder
-from safetrain_shared.remote import host_list
+from safetrain_shared.remote import host_list, rdma
 from safetrain_shared.remote.host_list import Host
+from safetrain_shared.remote.rdma import Devices
+from safetraind.machines.layout import Layout, Way, by_rdma, by_ring
 from safetraind.machines.other_machine import OtherMachine
 from safetraind.machines.rank_files import newest_checkpoint
 from safetraind.machines.remote_rank import RemoteRank
-from safetraind.machines.ring_way import Forward, RingWay, open_way
-from safetraind.machines.terms import own_terms
+from safetraind.machines.ring_way import RingWay, open_way
+from safetraind.machines.terms import check_rdma, own_terms
 from safetraind.processes.rank_links import free_ports, listens
 from safetraind.processes.supervisor import kill_workers, workers_of
 from safetraind.scheduler.worker_end import AWAY
@@ -49,31 +51,43 @@ class Attempt:
     output: Path
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """Ports to be joined with a rank's machine, see `open_way`."""
-
-    rank: RemoteRank
-    there: Sequence[Forward]
-    back: Sequence[Forward]
-
-
 async def fitness(
     document: JobDocument, model: Path, plan: Plan | None, home: Home
 ) -> list[RankFitness]:
     """Return what each machine that a job names could lend. Raises the refusal of a machine."""
     hosts = hosts_of(document)
     terms = await bounded(model, own_terms, document, plan, model, home, seconds=SLOW_SECONDS)
+    devices = await _devices(hosts)
 
-    async def ask(host: Host) -> RankFitness:
+    async def ask(rank: int, host: Host) -> RankFitness:
         machine = OtherMachine(host)
         try:
             await machine.open()
-            return await machine.check(terms)
+            return await machine.check(_with_devices(terms, devices, rank))
         finally:
             await machine.close()
 
-    return list(await asyncio.gather(*map(ask, hosts)))
+    return list(await asyncio.gather(*(ask(rank, host) for rank, host in enumerate(hosts, 1))))
+
+
+async def _devices(hosts: Sequence[Host]) -> Devices | None:
+    """Return the RDMA devices between this machine and the others; None where they make a ring.
+    Raises InvalidInput for a damaged host file, and Blocked where this machine lacks a device.
+    """
+    devices = rdma.between(hosts) if hosts else None
+    if devices is not None:
+        own, machine = filter(None, devices[0]), platform.node()
+        await bounded("ibv_devices", check_rdma, own, machine, seconds=SLOW_SECONDS)
+    return devices
+
+
+def _with_devices(terms: RankTerms, devices: Devices | None, rank: int) -> RankTerms:
+    """Return the terms for the machine of a rank, with the devices that it must have."""
+    if devices is None:
+        return terms
+    own = RankTerms(rdma=filter(None, devices[rank]))
+    own.MergeFrom(terms)
+    return own
 
 
 def hosts_of(document: JobDocument) -> list[Host]:
@@ -98,9 +112,7 @@ class Party:
         self._ranks = ranks  # those that take part, by their numbers from 1 on
         self.missing: list[str] = []
         self._ways: list[tuple[RemoteRank, RingWay]] = []
-        self._last_way: _Way | None = None
-        self._port = 0
-        self._addresses: list[list[str]] = []
+        self._layout = Layout()
         self.found: Finding | None = None  # what ended another machine's rank, and so all
         self.found_late: Finding | None = None  # the same, where rank 0 noticed it first
 
@@ -108,6 +120,11 @@ class Party:
     def alone(self) -> bool:
         """Whether no other machine takes part."""
         return not self._ranks
+
+    @property
+    def coordinator(self) -> str:
+        """See `Layout.coordinator`."""
+        return self._layout.coordinator
 
     async def gather(self) -> None:
         """Ask each machine for its GPU, and join them. Raises the refusal of a machine, and
@@ -129,14 +146,18 @@ class Party:
             attempt.output, newest_checkpoint, attempt.output, seconds=SLOW_SECONDS
         )
 
-        async def ask(rank: RemoteRank) -> RankGranted:
+        devices = await _devices([rank.machine.host for rank in self._ranks])
+
+        async def ask(number: int, rank: RemoteRank) -> RankGranted:
             await rank.machine.open()
             for file in attempt.document.data.values():
                 await rank.machine.send(file)
-            start = RankStart(terms=terms, attempt=attempt.number, files=files)
+            own = _with_devices(terms, devices, number)
+            start = RankStart(terms=own, attempt=attempt.number, files=files)
             return await rank.ask(start, attempt.output, files)
 
-        answers = await asyncio.gather(*map(ask, self._ranks), return_exceptions=True)
+        asked = (ask(number, rank) for number, rank in enumerate(self._ranks, 1))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         dispensable = bool(files) and attempt.plan.settings.fewer_machines
         granted = await self._present(answers, dispensable=dispensable)
         for number, rank in enumerate(self._ranks, 1):
@@ -167,36 +188,23 @@ class Party:
         return granted
 
     async def _join(self, granted: Sequence[RankGranted]) -> None:
-        """Open the ring's ways, all but the port by which the last rank is reached. Rank 0 reaches
-        rank 1 by a port here, each other rank the next one by a port on its own machine, which
-        leads here.
-        """
-        self._port, *ports = free_ports(len(granted) + 1)
-        after = [*ports[1:], self._port]  # where the next rank is reached here
-        ways = [
-            _Way(rank, [(port, there.port)], [(there.next_port, next_here)])
-            for rank, there, port, next_here in zip(self._ranks, granted, ports, after, strict=True)
-        ]
-        *first, self._last_way = _in_order(ways)
-        opened = await asyncio.gather(*map(self._open, first), return_exceptions=True)
+        devices = rdma.between([rank.machine.host for rank in self._ranks])
+        ports = free_ports(len(granted) + 1)
+        joined = by_ring(granted, ports) if devices is None else by_rdma(granted, ports[0], devices)
+        self._layout = joined
+        opened = await asyncio.gather(*map(self._open, joined.first), return_exceptions=True)
         for failure in opened:
             if failure is not None:
                 raise failure
-        size = len(granted) + 1
-        self._addresses = [_ring(size, 0, self._port, ports[0])] + [
-            _ring(size, rank.number, there.port, there.next_port)
-            for rank, there in zip(self._ranks, granted, strict=True)
-        ]
-        hosts = [[address] for address in self._addresses[0]]
-        write_text(self._attempt.run.hosts, json.dumps(hosts))
+        write_text(self._attempt.run.hosts, joined.hosts)
 
-    async def _open(self, way: _Way) -> None:
-        opened = await open_way(way.rank.machine.host, way.there, way.back)
-        self._ways.append((way.rank, opened))
+    async def _open(self, way: Way) -> None:
+        rank = self._ranks[way.rank - 1]
+        self._ways.append((rank, await open_way(rank.machine.host, way.there, way.back)))
 
     async def start(self, ended: asyncio.Future[None]) -> None:
-        """Start the ranks, now that rank 0 is being started, the last one when all others listen,
-        and let it be reached when it does: see `_in_order`. Where one never listens, all are ended.
+        """Start the ranks, now that rank 0 is being started; in a ring the last one when all others
+        listen, and let it be reached when it does. Where one never listens, all are ended.
         `ended`: of rank 0.
         """
         try:
@@ -208,16 +216,23 @@ class Party:
         run = self._attempt.run
         if self.alone:
             return
-        await self._until(lambda: listens(workers_of(run), self._port), ended, "rank 0")
+        layout = self._layout
+        await self._until(lambda: listens(workers_of(run), layout.port), ended, "rank 0")
         *others, last = self._ranks
         for rank in others:
-            await rank.go(self._addresses[rank.number])
+            await self._go(rank)
+        if layout.last is None:
+            await self._go(last)
+            return
         for rank in others:
             await self._until(lambda rank=rank: rank.listens or rank.over, ended, rank.name)  # type: ignore[misc]
-        await last.go(self._addresses[last.number])
+        await self._go(last)
         await self._until(lambda: last.listens or last.over, ended, last.name)
-        if self._last_way is not None and not ended.done():
-            await self._open(self._last_way)
+        if not ended.done():
+            await self._open(layout.last)
+
+    async def _go(self, rank: RemoteRank) -> None:
+        await rank.go(self._layout.addresses[rank.number - 1], self._layout.devices)
 
     async def _until(
         self, condition: Callable[[], bool], ended: asyncio.Future[None], name: str
@@ -259,31 +274,6 @@ class Party:
         await asyncio.gather(*(way.close() for _, way in self._ways), return_exceptions=True)
 
 
-def _in_order(ways: Sequence[_Way]) -> list[_Way]:
-    """Return what to open, last that by which the rank before it reaches the last rank.
-
-    In MLX's ring each rank but the last listens, and looks for the next one when it was found; the
-    last one looks for rank 0 first, which begins the round, and then listens. A port that ssh
-    forwards takes any connection, and drops it where nobody listens at its end; MLX tries again,
-    for half a minute, only where the port itself refuses. So the port by which the last rank is
-    reached is opened once that one listens.
-    """
-    *others, last = ways
-    if not others:
-        return [replace(last, there=()), replace(last, back=())]
-    *others, before = others
-    return [*others, last, replace(before, back=()), replace(before, there=())]
-
-
 def party_of(attempt: Attempt) -> Party:
     """Return the other machines of an attempt, not asked yet. Raises InvalidInput."""
     return Party(attempt, [RemoteRank(OtherMachine(host)) for host in hosts_of(attempt.document)])
-
-
-def _ring(size: int, rank: int, own: int, following: int) -> list[str]:
-    """Return an address for each rank as MLX reads them on one machine. It uses two of them: its
-    own, at which it listens, and the next rank's, which stands in all other places too.
-    """
-    addresses = [f"127.0.0.1:{following}"] * size
-    addresses[rank] = f"127.0.0.1:{own}"
-    return addresses

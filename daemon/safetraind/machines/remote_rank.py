@@ -99,9 +99,9 @@ class RemoteRank:
             stale.unlink(missing_ok=True)
         write_text(run.machine, self.name)
 
-    async def go(self, addresses: Sequence[str]) -> None:
-        """Let the rank start, and follow it from now on."""
-        go = RankGo(addresses=addresses, rank=self.number)
+    async def go(self, addresses: Sequence[str], devices: str = "") -> None:
+        """Let the rank start, and follow it from now on. See `RankGo`."""
+        go = RankGo(addresses=addresses, rank=self.number, devices=devices)
         await self._to_send.put(LendRequest(go=go))
         self._task = asyncio.ensure_future(self._follow())
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,9 @@ _DISTRIBUTIONS = ("safetrain", *(package.distribution for package in PACKAGES))
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of a training. `plan` is None before it is made. `now`: the leader's clock."""
+    """The terms of a training. `plan` is None before it is made. `now`: the leader's clock. `rdma`:
+    devices that this machine must have.
+    """
 
     document: JobDocument
     plan: Plan | None
@@ -38,6 +40,7 @@ class Terms:
     now: float
     leader: str
     leader_name: str
+    rdma: Sequence[str] = ()
 
 
 def own_terms(document: JobDocument, plan: Plan | None, model: Path, home: Home) -> RankTerms:
@@ -72,6 +75,7 @@ def read_terms(message: RankTerms) -> Terms:
         message.now,
         message.leader,
         message.leader_name,
+        message.rdma,
     )
 
 
@@ -91,10 +95,12 @@ def check(terms: Terms, home: Home, model: Path) -> Budget:
     """Return this machine's budget for a rank. `model`: its folder here.
 
     Raises InvalidInput where the clocks or the models differ or this is the leader itself, and
-    Blocked where the planned step does not fit. Reads some megabytes of the model.
+    Blocked where a device is not there or the planned step does not fit. Reads some megabytes of
+    the model.
     """
     if terms.leader == _identity(home):
         raise InvalidInput("machines.itself", machine="")
+    check_rdma(terms.rdma)
     off = time.time() - terms.now
     if abs(off) > CLOCK_SECONDS:
         raise InvalidInput("machines.clock", machine="", seconds=round(abs(off)))
@@ -106,6 +112,12 @@ def check(terms: Terms, home: Home, model: Path) -> Budget:
     if peak > budget.mlx:
         raise Blocked("machines.memory", machine="", needed=peak, room=budget.mlx)
     return budget
+
+
+def check_rdma(devices: Iterable[str], machine: str = "") -> None:
+    """Raise Blocked where this machine lacks one of the RDMA devices."""
+    if missing := sorted(set(devices) - host.rdma_devices()):
+        raise Blocked("machines.no_rdma", machine=machine, devices=", ".join(missing))
 
 
 def own_budget(spec: JobSpec, home: Home, model: Path) -> Budget:

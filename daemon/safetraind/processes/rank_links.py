@@ -1,5 +1,5 @@
-"""What joins the ranks of one training: their addresses for MLX's ring, and pipes that tell of an
-end.
+"""What joins the ranks of one training: their addresses for MLX's ring, or their devices for JACCL,
+and pipes that tell of an end.
 """
 
 from __future__ import annotations
@@ -61,17 +61,31 @@ def _link(run: RunFolder, number: int, pipes: list[tuple[int, int]]) -> RankLink
     return RankLink((writing, *peers.values()), environment)
 
 
-def leading_link(run: RunFolder) -> RankLink:
-    """Return the link of rank 0, where the others are on other machines."""
-    return RankLink((), {"MLX_HOSTFILE": str(run.hosts), "MLX_RANK": "0"})
+def leading_link(run: RunFolder, coordinator: str = "") -> RankLink:
+    """Return the link of rank 0, where the others are on other machines. `coordinator`: see
+    `_for_mlx`.
+    """
+    return RankLink((), _for_mlx(run, 0, coordinator))
 
 
-def lent_link(home: Home, run: RunFolder, number: int) -> RankLink:
-    """Return the link of rank `number` of a training that another machine leads. Raises OSError."""
-    environment = {"MLX_HOSTFILE": str(run.hosts), "MLX_RANK": str(number)}
+def lent_link(home: Home, run: RunFolder, number: int, coordinator: str = "") -> RankLink:
+    """Return the link of rank `number` of a training that another machine leads. `coordinator`: see
+    `_for_mlx`. Raises OSError.
+    """
+    environment = _for_mlx(run, number, coordinator)
     if sys.platform != "darwin":
         environment["TMPDIR"] = _own_folder(home, number)
     return RankLink((), environment)
+
+
+def _for_mlx(run: RunFolder, number: int, coordinator: str) -> dict[str, str]:
+    """Return what MLX reads of a rank: of its ring, or of JACCL where a `coordinator` is named, the
+    address at which rank 0 tells all ranks of one another's devices.
+    """
+    found = {"MLX_RANK": str(number)}
+    if not coordinator:
+        return found | {"MLX_HOSTFILE": str(run.hosts)}
+    return found | {"MLX_IBV_DEVICES": str(run.hosts), "MLX_JACCL_COORDINATOR": coordinator}
 
 
 def listens(processes: Iterable[psutil.Process], port: int) -> bool:

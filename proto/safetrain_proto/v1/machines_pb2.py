@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!safetrain_proto/v1/machines.proto\x12\x0csafetrain.v1\"\xa3\x02\n\tRankTerms\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x37\n\x08packages\x18\x03 \x03(\x0b\x32%.safetrain.v1.RankTerms.PackagesEntry\x12\x31\n\x05model\x18\x04 \x03(\x0b\x32\".safetrain.v1.RankTerms.ModelEntry\x12\x0b\n\x03now\x18\x05 \x01(\x01\x12\x0e\n\x06leader\x18\x06 \x01(\t\x12\x13\n\x0bleader_name\x18\x07 \x01(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x0bRankFitness\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04\x62usy\x18\x03 \x01(\x08\"6\n\x08RankFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"k\n\tRankStart\x12&\n\x05terms\x18\x01 \x01(\x0b\x32\x17.safetrain.v1.RankTerms\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12%\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x16.safetrain.v1.RankFile\")\n\x06RankGo\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x03\"\x84\x01\n\x0bLendRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.safetrain.v1.RankStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\"\n\x02go\x18\x03 \x01(\x0b\x32\x14.safetrain.v1.RankGoH\x00\x12\x0f\n\x05\x61live\x18\x04 \x01(\x08H\x00\x42\x06\n\x04\x62ody\".\n\x0bRankGranted\x12\x0c\n\x04port\x18\x01 \x01(\x03\x12\x11\n\tnext_port\x18\x02 \x01(\x03\"C\n\x08RankNews\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\t\x12\x0b\n\x03\x61ge\x18\x02 \x01(\x01\x12\x0f\n\x07listens\x18\x03 \x01(\x08\x12\x0b\n\x03log\x18\x04 \x01(\t\"*\n\tRankEnded\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x93\x01\n\tLendEvent\x12,\n\x07granted\x18\x01 \x01(\x0b\x32\x19.safetrain.v1.RankGrantedH\x00\x12&\n\x04news\x18\x02 \x01(\x0b\x32\x16.safetrain.v1.RankNewsH\x00\x12(\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x17.safetrain.v1.RankEndedH\x00\x42\x06\n\x04\x62ody2\x87\x01\n\x08Machines\x12;\n\x05\x43heck\x12\x17.safetrain.v1.RankTerms\x1a\x19.safetrain.v1.RankFitness\x12>\n\x04Lend\x12\x19.safetrain.v1.LendRequest\x1a\x17.safetrain.v1.LendEvent(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!safetrain_proto/v1/machines.proto\x12\x0csafetrain.v1\"\xb1\x02\n\tRankTerms\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x37\n\x08packages\x18\x03 \x03(\x0b\x32%.safetrain.v1.RankTerms.PackagesEntry\x12\x31\n\x05model\x18\x04 \x03(\x0b\x32\".safetrain.v1.RankTerms.ModelEntry\x12\x0b\n\x03now\x18\x05 \x01(\x01\x12\x0e\n\x06leader\x18\x06 \x01(\t\x12\x13\n\x0bleader_name\x18\x07 \x01(\t\x12\x0c\n\x04rdma\x18\x08 \x03(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nModelEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x0bRankFitness\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06memory\x18\x02 \x01(\x03\x12\x0c\n\x04\x62usy\x18\x03 \x01(\x08\"6\n\x08RankFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"k\n\tRankStart\x12&\n\x05terms\x18\x01 \x01(\x0b\x32\x17.safetrain.v1.RankTerms\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12%\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x16.safetrain.v1.RankFile\":\n\x06RankGo\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65vices\x18\x03 \x01(\t\"\x84\x01\n\x0bLendRequest\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.safetrain.v1.RankStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\"\n\x02go\x18\x03 \x01(\x0b\x32\x14.safetrain.v1.RankGoH\x00\x12\x0f\n\x05\x61live\x18\x04 \x01(\x08H\x00\x42\x06\n\x04\x62ody\".\n\x0bRankGranted\x12\x0c\n\x04port\x18\x01 \x01(\x03\x12\x11\n\tnext_port\x18\x02 \x01(\x03\"C\n\x08RankNews\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\t\x12\x0b\n\x03\x61ge\x18\x02 \x01(\x01\x12\x0f\n\x07listens\x18\x03 \x01(\x08\x12\x0b\n\x03log\x18\x04 \x01(\t\"*\n\tRankEnded\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x93\x01\n\tLendEvent\x12,\n\x07granted\x18\x01 \x01(\x0b\x32\x19.safetrain.v1.RankGrantedH\x00\x12&\n\x04news\x18\x02 \x01(\x0b\x32\x16.safetrain.v1.RankNewsH\x00\x12(\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x17.safetrain.v1.RankEndedH\x00\x42\x06\n\x04\x62ody2\x87\x01\n\x08Machines\x12;\n\x05\x43heck\x12\x17.safetrain.v1.RankTerms\x1a\x19.safetrain.v1.RankFitness\x12>\n\x04Lend\x12\x19.safetrain.v1.LendRequest\x1a\x17.safetrain.v1.LendEvent(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKTERMS_MODELENTRY']._loaded_options = None
   _globals['_RANKTERMS_MODELENTRY']._serialized_options = b'8\001'
   _globals['_RANKTERMS']._serialized_start=52
-  _globals['_RANKTERMS']._serialized_end=343
-  _globals['_RANKTERMS_PACKAGESENTRY']._serialized_start=250
-  _globals['_RANKTERMS_PACKAGESENTRY']._serialized_end=297
-  _globals['_RANKTERMS_MODELENTRY']._serialized_start=299
-  _globals['_RANKTERMS_MODELENTRY']._serialized_end=343
-  _globals['_RANKFITNESS']._serialized_start=345
-  _globals['_RANKFITNESS']._serialized_end=404
-  _globals['_RANKFILE']._serialized_start=406
-  _globals['_RANKFILE']._serialized_end=460
-  _globals['_RANKSTART']._serialized_start=462
-  _globals['_RANKSTART']._serialized_end=569
-  _globals['_RANKGO']._serialized_start=571
-  _globals['_RANKGO']._serialized_end=612
-  _globals['_LENDREQUEST']._serialized_start=615
-  _globals['_LENDREQUEST']._serialized_end=747
-  _globals['_RANKGRANTED']._serialized_start=749
-  _globals['_RANKGRANTED']._serialized_end=795
-  _globals['_RANKNEWS']._serialized_start=797
-  _globals['_RANKNEWS']._serialized_end=864
-  _globals['_RANKENDED']._serialized_start=866
-  _globals['_RANKENDED']._serialized_end=908
-  _globals['_LENDEVENT']._serialized_start=911
-  _globals['_LENDEVENT']._serialized_end=1058
-  _globals['_MACHINES']._serialized_start=1061
-  _globals['_MACHINES']._serialized_end=1196
+  _globals['_RANKTERMS']._serialized_end=357
+  _globals['_RANKTERMS_PACKAGESENTRY']._serialized_start=264
+  _globals['_RANKTERMS_PACKAGESENTRY']._serialized_end=311
+  _globals['_RANKTERMS_MODELENTRY']._serialized_start=313
+  _globals['_RANKTERMS_MODELENTRY']._serialized_end=357
+  _globals['_RANKFITNESS']._serialized_start=359
+  _globals['_RANKFITNESS']._serialized_end=418
+  _globals['_RANKFILE']._serialized_start=420
+  _globals['_RANKFILE']._serialized_end=474
+  _globals['_RANKSTART']._serialized_start=476
+  _globals['_RANKSTART']._serialized_end=583
+  _globals['_RANKGO']._serialized_start=585
+  _globals['_RANKGO']._serialized_end=643
+  _globals['_LENDREQUEST']._serialized_start=646
+  _globals['_LENDREQUEST']._serialized_end=778
+  _globals['_RANKGRANTED']._serialized_start=780
+  _globals['_RANKGRANTED']._serialized_end=826
+  _globals['_RANKNEWS']._serialized_start=828
+  _globals['_RANKNEWS']._serialized_end=895
+  _globals['_RANKENDED']._serialized_start=897
+  _globals['_RANKENDED']._serialized_end=939
+  _globals['_LENDEVENT']._serialized_start=942
+  _globals['_LENDEVENT']._serialized_end=1089
+  _globals['_MACHINES']._serialized_start=1092
+  _globals['_MACHINES']._serialized_end=1227
 # @@protoc_insertion_point(module_scope)

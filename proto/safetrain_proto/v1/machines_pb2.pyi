@@ -71,6 +71,7 @@ class RankTerms(_message.Message):
     NOW_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     LEADER_NAME_FIELD_NUMBER: _builtins.int
+    RDMA_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """as frozen at submit, JSON"""
     plan: _builtins.str
@@ -89,6 +90,10 @@ class RankTerms(_message.Message):
     def model(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """checksums of the model's files by name"""
 
+    @_builtins.property
+    def rdma(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """devices that the machine asked must have"""
+
     def __init__(
         self,
         *,
@@ -99,10 +104,11 @@ class RankTerms(_message.Message):
         now: _builtins.float = ...,
         leader: _builtins.str = ...,
         leader_name: _builtins.str = ...,
+        rdma: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "leader", b"leader", "leader_name", b"leader_name", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "leader", b"leader", "leader_name", b"leader_name", "model", b"model", "now", b"now", "packages", b"packages", "plan", b"plan", "rdma", b"rdma"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,21 +208,27 @@ class RankGo(_message.Message):
 
     ADDRESSES_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
-    """from 1"""
+    """where they have devices
+    from 1
+    """
+    devices: _builtins.str
+    """RDMA devices of all ranks, JSON; empty: they make a ring"""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """of all ranks, as this machine reaches them"""
+        """of all ranks, as this machine reaches them; of rank 0 alone"""
 
     def __init__(
         self,
         *,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         rank: _builtins.int = ...,
+        devices: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "devices", b"devices", "rank", b"rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ SENTENCES: dict[str, str] = {
         "The clock of {machine} is off by {seconds:int} s from that of the machine that leads. "
         "Let both set themselves by the network."
     ),
+    "machines.no_rdma": _(
+        "{machine} has no device {devices}, by which the host file jaccl.json joins the machines. "
+        "Switch RDMA on there, with rdma_ctl enable in macOS Recovery (macOS 26.2 or later), or "
+        "remove that file beside the list of hosts: the training then goes by ssh."
+    ),
     "machines.no_model": _(
         "{machine} has no model {name}. Each machine reads its own copy, by the same name or in "
         "the same folder: bring it there first."

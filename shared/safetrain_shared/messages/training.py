@@ -29,6 +29,11 @@ SENTENCES: dict[str, str] = {
         "computed different numbers. Its last checkpoint is whole. If it happens again, train with "
         "one rank."
     ),
+    "train.no_jaccl": _(
+        "The MLX {version} of {machine} has no JACCL, which the host file jaccl.json asks for: its "
+        "wheels for macOS 26.2 or later have. Remove that file beside the list of hosts: the "
+        "training then goes by ssh."
+    ),
     "train.ranks_sum": _(
         "One sum of {bytes:bytes} over the {ranks:int} ranks takes {seconds:num} s. A step alone "
         "was not measured, so no speed-up can be told."

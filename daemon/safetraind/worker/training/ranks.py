@@ -1,4 +1,5 @@
-"""The ranks of one training: processes that divide each optimizer step, over MLX's ring.
+"""The ranks of one training: processes that divide each optimizer step, over MLX's ring
+or JACCL.
 
 Each rank computes the gradient of its rows, and one sum over all ranks makes the step's gradient:
 a single vector of all gradients, the loss, the counts and some checks. Every rank then applies the
@@ -9,23 +10,25 @@ are dismissed: a step to which any rank came with `leave` set is dropped by all.
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from safetrain_shared.errors import Broken
+from safetrain_shared.errors import Broken, Incompatible
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.heartbeat import Heartbeat
 from safetraind.worker.training.outcome import is_out_of_memory
 
 Gradients = Any  # a tree of arrays in the shape of the trainable parameters
 
-# MLX's own: the file that says where all ranks are, and which of them this process is.
-HOSTS, _RANK = "MLX_HOSTFILE", "MLX_RANK"
+# MLX's own: which rank this process is, and, where they are joined by JACCL, how it finds them.
+_RANK, _JACCL = "MLX_RANK", "MLX_JACCL_COORDINATOR"
 # Behind the gradients: loss × learned, learned, tokens, samples, step, two halves of the adapter's
 # checksum, leave.
 _EXTRAS = 8
@@ -56,6 +59,11 @@ class Counts:
             tokens=sum(batch.tokens for batch in window),
             samples=sum(len(batch.samples) for batch in window),
         )
+
+
+def is_one_of_several() -> bool:
+    """Return whether this process is a rank."""
+    return _RANK in os.environ
 
 
 def own_rank() -> int:
@@ -174,10 +182,15 @@ class Ranks:
 
 
 def joined(heartbeat: Heartbeat) -> Ranks:
-    """Return the ranks of this training, once all of them are there. Raises RankLost."""
+    """Return the ranks of this training, once all of them are there. Raises RankLost, and
+    Incompatible where they are to be joined by JACCL and this MLX has none.
+    """
     heartbeat.joining()
+    backend = "jaccl" if _JACCL in os.environ else "ring"
+    if not mx.distributed.is_available(backend):
+        raise Incompatible("train.no_jaccl", machine=platform.node(), version=version("mlx"))
     try:
-        return Ranks(mx.distributed.init(strict=True, backend="ring"), heartbeat)
+        return Ranks(mx.distributed.init(strict=True, backend=backend), heartbeat)
     except (RuntimeError, ValueError) as error:
         raise RankLost(str(error)) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from safetraind.worker.training.outcome import outcome_of, run_and_report, waiti
 from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.prepare import encoder_of, load_model, make_batches
 from safetraind.worker.training.questions import Questions
-from safetraind.worker.training.ranks import HOSTS, Dismissed, Ranks
+from safetraind.worker.training.ranks import Dismissed, Ranks, is_one_of_several
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
 from safetraind.worker.training.segment import Segment
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> int:
     """
     run = RunFolder(Path(arguments[0]))
     sink = EventSink(run, documents.read(run.launch, Launch) or Launch())
-    if HOSTS not in os.environ:
+    if not is_one_of_several():
         return run_and_report(sink, lambda: _train_and_evaluate(task.read(run), sink))
     return as_rank(run, sink, train=_train_and_evaluate, follow=follow)
 
