@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from safetrain_proto.v1.machines_pb2 import RankGranted
 from safetrain_shared.remote.rdma import Devices
@@ -31,7 +31,7 @@ class Layout:
     last: Way | None = None
     port: int = 0
     hosts: str = ""
-    addresses: Sequence[Sequence[str]] = field(default_factory=list)
+    addresses: Sequence[Sequence[str]] = ()
     devices: str = ""
 
     @property

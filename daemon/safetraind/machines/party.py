@@ -90,6 +90,13 @@ def _with_devices(terms: RankTerms, devices: Devices | None, rank: int) -> RankT
     return own
 
 
+def _of_some(devices: Devices | None, ranks: Sequence[int]) -> Devices | None:
+    """Return the devices between some of the ranks."""
+    if devices is None:
+        return None
+    return [[devices[one][other] for other in ranks] for one in ranks]
+
+
 def hosts_of(document: JobDocument) -> list[Host]:
     """Return the hosts of the machines that a job names, from this user's own list and ssh's.
 
@@ -146,7 +153,8 @@ class Party:
             attempt.output, newest_checkpoint, attempt.output, seconds=SLOW_SECONDS
         )
 
-        devices = await _devices([rank.machine.host for rank in self._ranks])
+        all_ranks = self._ranks
+        devices = await _devices([rank.machine.host for rank in all_ranks])
 
         async def ask(number: int, rank: RemoteRank) -> RankGranted:
             await rank.machine.open()
@@ -165,7 +173,8 @@ class Party:
         for number in range(len(self._ranks) + 1, len(answers) + 1):
             attempt.run.rank(number).machine.unlink(missing_ok=True)
         if granted:
-            await self._join(granted)
+            places = [0, *(all_ranks.index(rank) + 1 for rank in self._ranks)]
+            await self._join(granted, _of_some(devices, places))
 
     async def _present(
         self, answers: Sequence[RankGranted | BaseException], *, dispensable: bool
@@ -187,8 +196,7 @@ class Party:
         self._ranks = present
         return granted
 
-    async def _join(self, granted: Sequence[RankGranted]) -> None:
-        devices = rdma.between([rank.machine.host for rank in self._ranks])
+    async def _join(self, granted: Sequence[RankGranted], devices: Devices | None) -> None:
         ports = free_ports(len(granted) + 1)
         joined = by_ring(granted, ports) if devices is None else by_rdma(granted, ports[0], devices)
         self._layout = joined
