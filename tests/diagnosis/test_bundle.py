@@ -61,6 +61,8 @@ def test_no_secret_no_name_and_no_data_gets_into_the_report(person: Path) -> Non
         "LOGNAME": "joaquina",
         "HF_TOKEN": TOKEN,
         "MY_PASSWORD": PASSWORD,
+        "PWD": str(person),
+        "OLDPWD": str(person.parent),
         "HTTPS_PROXY": f"http://joaquina:{PASSWORD}@proxy:3128",
     }
     daemon = DaemonProcess(person / "state", env=env)

@@ -230,13 +230,17 @@ def test_replacements_are_gone_after_the_block() -> None:
 
 
 def _peak(function: Callable[..., Any], arguments: Arrays) -> int:
-    mx.eval(values_and_gradients(function, arguments))
-    gc.collect()  # so that nothing older is freed meanwhile,
-    mx.synchronize()  # nor anything of the pass just done
-    mx.reset_peak_memory()
-    before = mx.get_active_memory()
-    mx.eval(values_and_gradients(function, arguments))
-    return mx.get_peak_memory() - before
+    """The least of three passes: one that MLX's thread is late in has more, held for longer."""
+    peaks = []
+    for _ in range(3):
+        mx.eval(values_and_gradients(function, arguments))
+        gc.collect()  # so that nothing older is freed meanwhile,
+        mx.synchronize()  # nor anything of the pass just done
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(values_and_gradients(function, arguments))
+        peaks.append(mx.get_peak_memory() - before)
+    return min(peaks)
 
 
 def _wide() -> dict[str, tuple[Callable[..., Any], Arrays]]:

@@ -17,8 +17,9 @@ from typing import Any
 SECRET = "[secret]"
 LEFT_OUT = "[left out]"
 
+# PWD and OLDPWD are the shell's folders.
 _SECRET_NAME = re.compile(
-    r"TOKEN|KEY|SECRET|PASS|PWD|CREDENTIAL|AUTH|COOKIE|PROXY|DSN|_URL$|INDEX", re.I
+    r"TOKEN|KEY|SECRET|PASS|(?<!^)(?<!^OLD)PWD|CREDENTIAL|AUTH|COOKIE|PROXY|DSN|_URL$|INDEX", re.I
 )
 _SECRET_FORM = re.compile(
     r"\b(?:hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[a-z]-|AKIA)[\w-]{8,}"
