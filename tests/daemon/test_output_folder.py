@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,28 @@ def test_a_folder_of_ours_alone_is_gone_after_removing(tmp_path: Path) -> None:
     write_run(tmp_path / "out", document())
     assert output_folder.remove(str(tmp_path / "out"), 3, tmp_path) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_the_results_have_no_file_of_a_checkpoint_that_is_being_written(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapters" / "adapters.safetensors"
+    adapter.parent.mkdir()
+    adapter.touch()
+    whole = tmp_path / "checkpoint_epoch_1_step_2"
+    partial = tmp_path / f".{whole.name}.partial"
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            partial.mkdir()
+            (partial / adapter.name).touch()
+            partial.rename(whole)
+            shutil.rmtree(whole)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        listed = {tuple(output_folder.results(tmp_path)) for _ in range(500)}
+    finally:
+        over.set()
+        writer.join()
+    assert listed == {(adapter,)}

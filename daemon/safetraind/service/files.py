@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetraind.storage.manifest import sha256
 from safetraind.storage.uploads import Receiving, Upload, gather, read_from, receiving, upload
 
 _MOST_GATHERED = 1000  # files of a folder
+_LISTINGS = 5  # of results that are replaced meanwhile
 _SLOWEST_DISK = 50e6  # bytes a second, at which a whole file is read to check its hash
 
 
@@ -99,6 +101,15 @@ class FilesService(files_pb2_grpc.FilesServicer):
         return Path(self._controller.record(job_id).output)
 
     def _results(self, job_id: int, output: Path) -> list[files_pb2.JobFile]:
+        """Return the job's results with their hashes. Where the training replaces one meanwhile,
+        all are listed anew.
+        """
+        for _ in range(_LISTINGS):
+            with contextlib.suppress(FileNotFoundError):
+                return self._listed(job_id, output)
+        return self._listed(job_id, output)
+
+    def _listed(self, job_id: int, output: Path) -> list[files_pb2.JobFile]:
         return [
             files_pb2.JobFile(
                 name=path.relative_to(output).as_posix(),

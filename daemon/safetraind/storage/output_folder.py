@@ -180,17 +180,20 @@ def results(output: Path) -> list[Path]:
 
     Symbolic links are left out, because they may lead out of the folder.
     """
-    found = [*_ours(output), *_existing(output, _PREFLIGHT_FILES)]
-    checkpoints = _checkpoints(output)
-    return [f for f in found if f.parent not in checkpoints and not f.is_symlink()]
+    found = [*_but_checkpoints(output), *_existing(output, _PREFLIGHT_FILES)]
+    return [file for file in found if not file.is_symlink()]
 
 
 def _ours(output: Path) -> Iterator[Path]:
+    yield from _but_checkpoints(output)
+    for folder in _checkpoints(output):
+        yield from _existing(folder, _IN_CHECKPOINT)
+
+
+def _but_checkpoints(output: Path) -> Iterator[Path]:
     yield from _existing(output, _RUN_FILES)
     for name, files in _IN_FOLDERS.items():
         yield from _existing(output / name, files)
-    for folder in _checkpoints(output):
-        yield from _existing(folder, _IN_CHECKPOINT)
     yield from _existing(output / EVALUATION, (EVALUATION_RESULT,))
     yield from output.glob(f"{EVALUATION}/answers-*.json")
     yield from output.glob(f"{EVALUATION}/tasks-*.json")
