@@ -217,6 +217,19 @@ def test_machines_on_a_cable_are_joined_by_jaccl_and_go_on_after_a_kill(
     assert adapter(tmp_path / "wild") == adapter(tmp_path / "calm")
 
 
+@pytest.mark.usefixtures("cable", "mini")
+def test_an_mlx_without_jaccl_is_told_in_one_sentence(
+    leader: DaemonProcess, tiny: Path, tmp_path: Path
+) -> None:
+    """No MLX for Linux has it."""
+    spec = spec_of(tiny, tmp_path / "none", machines=("studio",))
+    job = leader.submit(replace(spec, name="without JACCL")).job.id
+    leader.wait_for_state(job, JobState.FAILED)
+    cause = finding_from_wire(leader.job(job).cause)
+    assert (cause.code, cause.args["machine"]) == ("train.no_jaccl", platform.node())
+    assert leader.job(job).attempt == 1
+
+
 def test_a_device_that_is_not_there_is_refused_at_submit(
     mini: DaemonProcess, leader: DaemonProcess, cable: Path, tiny: Path, tmp_path: Path
 ) -> None:

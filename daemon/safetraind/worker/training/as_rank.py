@@ -42,8 +42,7 @@ def as_rank(run: RunFolder, sink: EventSink, *, train: Work, follow: Work) -> in
     sink.on_phase = heartbeat.phase
     work = follow if rank else train
     try:
-        ranks = joined(heartbeat)
-        code = run_and_report(sink, lambda: work(task.read(run), sink, ranks))
+        code = run_and_report(sink, lambda: work(task.read(run), sink, joined(heartbeat)))
     except RankLost as error:
         sys.stderr.write(f"rank {rank}: {error}\n")
         return EXIT_RANK
