@@ -118,8 +118,8 @@ def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
 
 
 def peak_of(model: str, option: Option) -> int:
-    """The peak of real steps of one option, in a process of its own."""
-    return int(_tried(model, [option])["peak"])
+    """The peak of a real step of one option, in a process of its own."""
+    return int(_tried(model, [option], rounds=1)["peak"])
 
 
 def said(settings: TrainingSettings) -> str:
@@ -152,10 +152,10 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     return seconds[best] / seconds[0], said(setups[best].settings)
 
 
-def _tried(model: str, setups: Sequence[Option]) -> dict[str, Any]:
+def _tried(model: str, setups: Sequence[Option], rounds: int = _ROUNDS) -> dict[str, Any]:
     request = {
         "model": model,
-        "rounds": _ROUNDS,
+        "rounds": rounds,
         "setups": [{"settings": to_plain(o.settings), **to_plain(o.step)} for o in setups],
     }
     command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]

@@ -1,6 +1,7 @@
 """`python -m benchmarks.preflight.speeds REQUEST`: speed of setups, interleaved, and their peak.
 
-Run as a child, because a setup may end it. REQUEST: {"model", "setups", "rounds"}; prints JSON:
+Run as a child, because a setup may end it. REQUEST: {"model", "setups", "rounds"}; after a
+minute of them no further round begins. Prints JSON:
 `speeds`, the median tokens per second of each setup in the order given, and `peak`, the bytes of
 MLX's peak, of all setups together.
 """
@@ -22,13 +23,18 @@ from safetraind.worker.probe.steps import made_up
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 
+_ENOUGH_SECONDS = 60.0  # steps so long average by themselves what else the machine does
+
 
 def main() -> None:
     """One step of each setup in turn, `rounds` times after one to warm up."""
     request = json.loads(sys.argv[1])
     ready = [_prepared(request["model"], setup) for setup in request["setups"]]
     times: list[list[float]] = [[] for _ in ready]
+    end = 0.0
     for number in range(request["rounds"] + 1):
+        if number > 1 and time.monotonic() > end:
+            break
         for (stepper, window), seconds in zip(ready, times, strict=True):
             began = time.perf_counter()
             stepper.step(window, number, 0.0)
@@ -37,6 +43,7 @@ def main() -> None:
         if not number:  # the first steps compile
             mx.clear_cache()
             mx.reset_peak_memory()
+            end = time.monotonic() + _ENOUGH_SECONDS
     medians = [
         sum(batch.inputs.size for batch in window) / statistics.median(seconds)
         for (_, window), seconds in zip(ready, times, strict=True)

@@ -122,3 +122,23 @@ def test_ways_that_are_about_as_fast_are_measured_beside_the_best() -> None:
     asked = question(shape=dataclasses.replace(question().shape, vocabulary=1000))
     rounds, _ = probed(asked)
     assert 1 <= len(rounds[-1]) <= 3
+
+
+def test_a_way_known_by_its_cost_alone_is_measured_where_it_may_be_faster() -> None:
+    """Rows of 96 tokens in threes and fours go through the head in chunks, alone whole."""
+    asked, whole = question(), 0
+    measures: list[Measure] = []
+    while setups := next_probe(asked, measures):
+        for setup in setups:
+            run = ran(asked, setup)
+            if not setup.settings.loss_chunk:
+                run, whole = dataclasses.replace(run, tokens_per_second=3000.0), whole + 1
+            measures.append(run)
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+    assert whole and plan.settings.loss_chunk == 0
+
+
+def test_layers_are_not_computed_twice_to_save_time() -> None:
+    rounds, _ = probed(question())
+    assert not any(s.settings.gradient_checkpointing for setups in rounds for s in setups)

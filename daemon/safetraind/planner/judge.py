@@ -206,14 +206,19 @@ class Judge:
     def _seconds(self, settings: TrainingSettings, step: Step, tokens: int, batches: int) -> float:
         """Return the seconds of an epoch by the steps that were run; 0 where there were none of
         this way.
+
+        Where the step itself was run, the curve is scaled to pass through it: caches and threads
+        make a large micro-batch faster or slower than a straight line has it.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        if curve := self._fit(settings, step):
-            return curve.seconds(tokens, batches) + updates
-        measured = [m for m in self._at(settings, step) if m.tokens_per_second]
-        if not measured:
-            return 0.0
-        return tokens * measured[-1].seconds / (step.rows * step.width) + updates
+        own = [m.seconds for m in self._at(settings, step) if m.tokens_per_second]
+        curve = self._fit(settings, step)
+        if curve is None:
+            return tokens * own[-1] / (step.rows * step.width) + updates if own else 0.0
+        seconds = curve.seconds(tokens, batches)
+        if own:
+            seconds *= own[-1] / curve.seconds(step.rows * step.width, 1)
+        return seconds + updates
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
         """Return the seconds of applying the gradient. They depend on the adapter alone."""

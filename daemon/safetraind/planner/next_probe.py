@@ -13,7 +13,7 @@ from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_way, valid
 from safetraind.planner.memory_estimate import Runtime, attends_alike, predict
 from safetraind.planner.option import Option, Question
-from safetraind.planner.peak_fit import probe_shapes
+from safetraind.planner.peak_fit import FEWEST, probe_shapes
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
@@ -21,7 +21,10 @@ _LIKELY = 1.3
 _NEARLY = 1.03
 # Extrapolated times are about so sure: what is as fast as that is measured too, to choose rightly.
 _AS_FAST = 1.1
+_FASTER = 1.05
 _MOST_MEASURED = 3
+# A time by cost, of a way of computing of which no step was run, was up to 24 % too long.
+_PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
 _MUCH_LEANER = 0.75
@@ -30,7 +33,8 @@ _MUCH_LEANER = 0.75
 def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     """Return the setups to run next, in order; empty where nothing more could change the plan.
 
-    Small shapes first, for each way of computing that may turn out best; then the best plan itself.
+    Small shapes first, for each way of computing that may turn out best; then the best plan itself;
+    then ways of which only the cost is known, and which may be faster for all that.
     """
     found = _worth_trying(question, measures)
     if not found:
@@ -40,8 +44,8 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
         small = _small_setups(question, found, measures)
         return small or [Setup(best.settings, best.step)]
     measured = [o for o in found if o.degree is Degree.MEASURED]
-    if measured and min(o.seconds for o in measured) <= _AS_FAST * best.seconds:
-        return []
+    if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
+        return _times(question, _untimed(question, found, measures), measures)
     return [Setup(option.settings, option.step) for option in _contenders(question, found)]
 
 
@@ -91,6 +95,38 @@ def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
         and option.seconds <= _AS_FAST * best.seconds
     ]
     return [best, *close][:_MOST_MEASURED]
+
+
+def _untimed(
+    question: Question, found: Sequence[Option], measures: Sequence[Measure]
+) -> list[Option]:
+    """Return the options whose time is known by their cost alone, that fit, and that are by it not
+    much slower than what was measured. What only saves memory is left out.
+    """
+    run = [m.settings for m in valid(question, measures)]
+    best = next(option for option in found if option.degree is Degree.MEASURED)
+    return [
+        option
+        for option in found
+        if fits(question, option)
+        and option.settings.effective_batch == best.settings.effective_batch
+        and option.settings.gradient_checkpointing <= best.settings.gradient_checkpointing
+        and option.settings.loss_chunk <= best.settings.loss_chunk
+        and option.seconds <= _PERHAPS_AS_FAST * best.seconds
+        and not any(same_way(option.settings, way) for way in run)
+    ]
+
+
+def _times(
+    question: Question, untimed: Sequence[Option], measures: Sequence[Measure]
+) -> list[Setup]:
+    """Return what tells the time of the first of these options: small shapes, or itself where those
+    are too few for a curve.
+    """
+    if not untimed:
+        return []
+    small = _small_setups(question, untimed[:1], measures)
+    return small if len(small) >= FEWEST else [Setup(untimed[0].settings, untimed[0].step)]
 
 
 def _small_setups(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_FEWEST = 2  # samples of different shapes
+FEWEST = 2  # samples of different shapes, for a curve
 # How much larger than what was run a shape may be.
 _REACH_TOKENS = 2.1
 _REACH_WIDTH = 1.5
@@ -83,10 +83,10 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
     """
     largest = {(s.rows, s.width): s for s in samples}
     ordered = sorted(largest.values(), key=lambda s: (s.tokens, s.width))
-    if len(ordered) < _FEWEST:
+    if len(ordered) < FEWEST:
         return None
     square = most_per_square
-    if len(ordered) > _FEWEST:
+    if len(ordered) > FEWEST:
         free = max(0.0, _quadratic(ordered))
         square = min(free, most_per_square)
         if _misfit(ordered, square) > _MISFIT:

@@ -203,8 +203,14 @@ class Stepper:
             self._ranks.leave(self.model.trainable_parameters(), number)
 
     def _no_gradients(self) -> tuple[mx.array, Gradients]:
-        """Return loss and gradient of no samples: zeros."""
-        return mx.array(0.0), tree_map(mx.zeros_like, self.model.trainable_parameters())
+        """Return loss and gradient of no samples: zeros.
+
+        They are there from the start, so that a window's peak memory does not depend on the place
+        of its heaviest micro-batch.
+        """
+        gradients = tree_map(mx.zeros_like, self.model.trainable_parameters())
+        mx.eval(gradients)
+        return mx.array(0.0), gradients
 
     def _arrays(self, batch: Batch) -> Arrays:
         """Return a batch on the device. All traces are dropped before they become one too many."""
