@@ -23,7 +23,7 @@ _NEARLY = 1.03
 _AS_FAST = 1.1
 _FASTER = 1.05
 _MOST_MEASURED = 3
-# A time by cost, of a way of computing of which no step was run, was up to 24 % too long.
+# A time by cost, where no steps tell it, was up to 24 % too long.
 _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
@@ -34,7 +34,7 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     """Return the setups to run next, in order; empty where nothing more could change the plan.
 
     Small shapes first, for each way of computing that may turn out best; then the best plan itself;
-    then ways of which only the cost is known, and which may be faster for all that.
+    then what may be faster although its cost is higher, as long as no step tells its time.
     """
     found = _worth_trying(question, measures)
     if not found:
@@ -103,7 +103,7 @@ def _untimed(
     """Return the options whose time is known by their cost alone, that fit, and that are by it not
     much slower than what was measured. What only saves memory is left out.
     """
-    run = [m.settings for m in valid(question, measures)]
+    by_measures = judge(question, measures)
     best = next(option for option in found if option.degree is Degree.MEASURED)
     return [
         option
@@ -113,7 +113,7 @@ def _untimed(
         and option.settings.gradient_checkpointing <= best.settings.gradient_checkpointing
         and option.settings.loss_chunk <= best.settings.loss_chunk
         and option.seconds <= _PERHAPS_AS_FAST * best.seconds
-        and not any(same_way(option.settings, way) for way in run)
+        and not by_measures.option(option.settings).seconds
     ]
 
 
