@@ -165,4 +165,5 @@ def _tried(model: str, setups: Sequence[Option], rounds: int = _ROUNDS) -> dict[
 
 
 def _same(one: TrainingSettings, other: TrainingSettings) -> bool:
-    return same_work(one, other) and one.batch_size == other.batch_size
+    shape = one.batch_size, one.max_seq_length
+    return same_work(one, other) and shape == (other.batch_size, other.max_seq_length)
