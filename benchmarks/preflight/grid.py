@@ -7,7 +7,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,21 @@ from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
-from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_work
 from safetraind.planner.option import Option
 from safetraind.preflight.preflight_run import PreflightRun
 
 _OTHERS = 3
-_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What came out. `plan` is None where preflight refused: then `least` is the measured peak of
-    the leanest setup, and `room` what it could have had. `speed_share` is the recommended setting's
-    tokens a second by those of the best, 0.0 where they were not compared, and `fastest` tells the
-    best. `before`: to which degree the peak was known before it was measured: estimated or
-    extrapolated.
+    the leanest setup, and `room` what it could have had. `speed_share` is the time that an epoch
+    takes with the best setting by that with the recommended one, 0.0 where they were not compared,
+    and `fastest` tells the best. `before`: to which degree the peak was known before it was
+    measured: estimated or extrapolated.
     """
 
     model: str
@@ -118,8 +115,9 @@ def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
 
 
 def peak_of(model: str, option: Option) -> int:
-    """The peak of a real step of one option, in a process of its own."""
-    return int(_tried(model, [option], rounds=1)["peak"])
+    """The peak of a real step of one option, in bytes, in a process of its own."""
+    request = {"model": model, "settings": to_plain(option.settings), "step": to_plain(option.step)}
+    return int(_tried(request))
 
 
 def said(settings: TrainingSettings) -> str:
@@ -130,8 +128,8 @@ def said(settings: TrainingSettings) -> str:
 
 def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     """The recommended setting against the fastest by estimate of each micro-batch that fits, and
-    against itself with the loss whole or in chunks, where that fits: the time that an epoch takes,
-    padding included. Also tells the best.
+    against itself with the loss whole or in chunks, where that fits: the time that an epoch of the
+    data takes. Also tells the best.
     """
     question = preflight_run.question
     assert question is not None
@@ -143,25 +141,21 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     settings = dataclasses.replace(own.settings, loss_chunk=chunk)
     other_loss = [o for o in fitting if _same(o.settings, settings)]
     setups = list({id(o): o for o in [own, *other_loss, *list(others.values())[:_OTHERS]]}.values())
-    found: list[float] = _tried(plan.model_path, setups)["speeds"]
-    seconds = [
-        padded_tokens(question.lengths, o.settings, plan.length_bucket)[0] / speed
-        for o, speed in zip(setups, found, strict=True)
-    ]
+    request = {
+        "model": plan.model_path,
+        "train": preflight_run.spec.train,
+        "bucket": plan.length_bucket,
+        "settings": [to_plain(option.settings) for option in setups],
+    }
+    seconds: list[float] = _tried(request)
     best = min(range(len(setups)), key=lambda n: seconds[n])
     return seconds[best] / seconds[0], said(setups[best].settings)
 
 
-def _tried(model: str, setups: Sequence[Option], rounds: int = _ROUNDS) -> dict[str, Any]:
-    request = {
-        "model": model,
-        "rounds": rounds,
-        "setups": [{"settings": to_plain(o.settings), **to_plain(o.step)} for o in setups],
-    }
+def _tried(request: dict[str, Any]) -> Any:
     command = [sys.executable, "-m", "benchmarks.preflight.speeds", json.dumps(request)]
     done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def _same(one: TrainingSettings, other: TrainingSettings) -> bool:

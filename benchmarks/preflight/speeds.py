@@ -1,64 +1,96 @@
-"""`python -m benchmarks.preflight.speeds REQUEST`: speed of setups, interleaved, and their peak.
+"""`python -m benchmarks.preflight.speeds REQUEST`: the time of an epoch in several ways, or a peak.
 
-Run as a child, because a setup may end it. REQUEST: {"model", "setups", "rounds"}; after a
-minute of them no further round begins. Prints JSON:
-`speeds`, the median tokens per second of each setup in the order given, and `peak`, the bytes of
-MLX's peak, of all setups together.
+Run as a child, because a setup may end it. REQUEST has the `model`, and
+
+- `train`, `bucket` and `settings`, a list: prints the seconds of an epoch over that file with each
+  of them, in turn and several times over, the least of each. The first pass compiles and does not
+  count; after a minute no further one begins.
+- `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from safetrain_shared.codec import from_plain
 from safetrain_shared.settings import TrainingSettings
+from safetraind.worker.data.encode_chat import Encoder
 from safetraind.worker.loading import load
 from safetraind.worker.probe.steps import made_up
-from safetraind.worker.training.batches import Batch
+from safetraind.worker.training.batches import Batch, Batches
+from safetraind.worker.training.dataset import write
 from safetraind.worker.training.step import Stepper
 
-_ENOUGH_SECONDS = 60.0  # steps so long average by themselves what else the machine does
+_PASSES = 3
+_ENOUGH_SECONDS = 60.0
 
 
 def main() -> None:
-    """One step of each setup in turn, `rounds` times after one to warm up."""
+    """Print the answer as JSON."""
     request = json.loads(sys.argv[1])
-    ready = [_prepared(request["model"], setup) for setup in request["setups"]]
-    times: list[list[float]] = [[] for _ in ready]
-    end = 0.0
-    for number in range(request["rounds"] + 1):
-        if number > 1 and time.monotonic() > end:
-            break
-        for (stepper, window), seconds in zip(ready, times, strict=True):
-            began = time.perf_counter()
-            stepper.step(window, number, 0.0)
-            if number:
-                seconds.append(time.perf_counter() - began)
-        if not number:  # the first steps compile
-            mx.clear_cache()
-            mx.reset_peak_memory()
-            end = time.monotonic() + _ENOUGH_SECONDS
-    medians = [
-        sum(batch.inputs.size for batch in window) / statistics.median(seconds)
-        for (_, window), seconds in zip(ready, times, strict=True)
-    ]
-    print(json.dumps({"speeds": medians, "peak": mx.get_peak_memory()}))
+    print(json.dumps(_epochs(request) if "train" in request else _peak(request)))
 
 
-def _prepared(model: str, setup: dict[str, Any]) -> tuple[Stepper, list[Batch]]:
-    settings = from_plain(setup["settings"], TrainingSettings)
-    loaded = load(model, dequantize=settings.dequantize)
-    vocabulary = int(loaded.config["vocab_size"])
-    rows, width, learned = (setup[name] for name in ("rows", "width", "learned"))
-    batch = made_up(rows, width, learned, vocabulary, packed=settings.packing)
+def _epochs(request: dict[str, Any]) -> list[float]:
+    with tempfile.TemporaryDirectory() as name:
+        ready = [
+            _prepared(request, from_plain(plain, TrainingSettings), Path(name) / str(number))
+            for number, plain in enumerate(request["settings"])
+        ]
+        for stepper, windows in ready:
+            _pass(stepper, windows)
+        times: list[list[float]] = [[] for _ in ready]
+        end = time.monotonic() + _ENOUGH_SECONDS
+        for number in range(_PASSES):
+            if number and time.monotonic() > end:
+                break
+            for (stepper, windows), taken in zip(ready, times, strict=True):
+                taken.append(_pass(stepper, windows))
+    return [min(taken) for taken in times]
+
+
+def _prepared(
+    request: dict[str, Any], settings: TrainingSettings, folder: Path
+) -> tuple[Stepper, Sequence[list[Batch]]]:
+    """Return a stepper, and the micro-batches of each step of an epoch as the trainer makes them.
+
+    Samples are written below `folder`.
+    """
+    loaded = load(request["model"], dequantize=settings.dequantize)
+    encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking)
+    samples = write(folder, encoder.encode_file(request["train"]), settings.max_seq_length, {})
+    batches = Batches(samples, settings, request["bucket"], seed=0)
+    windows = [batches.window(0, place) for place in range(batches.steps_per_epoch)]
+    return Stepper(loaded.model, settings, seed=0), windows
+
+
+def _pass(stepper: Stepper, windows: Sequence[list[Batch]]) -> float:
+    began = time.perf_counter()
+    for number, window in enumerate(windows):
+        stepper.step(window, number, 0.0)
+    return time.perf_counter() - began
+
+
+def _peak(request: dict[str, Any]) -> int:
+    settings = from_plain(request["settings"], TrainingSettings)
+    loaded = load(request["model"], dequantize=settings.dequantize)
+    rows, width, learned = (request["step"][name] for name in ("rows", "width", "learned"))
+    batch = made_up(rows, width, learned, int(loaded.config["vocab_size"]), packed=settings.packing)
+    stepper = Stepper(loaded.model, settings, seed=0)
     window = [batch] * settings.gradient_accumulation
-    return Stepper(loaded.model, settings, seed=0), window
+    stepper.step(window, 0, 0.0)  # compiles
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    stepper.step(window, 1, 0.0)
+    return mx.get_peak_memory()
 
 
 if __name__ == "__main__":
