@@ -21,9 +21,9 @@ _LIKELY = 1.3
 _NEARLY = 1.03
 # Extrapolated times are about so sure: what is as fast as that is measured too, to choose rightly.
 _AS_FAST = 1.1
-_FASTER = 1.05
+_FASTER = 1.05  # than what was measured: worth another round
 _MOST_MEASURED = 3
-# A time by cost, where no steps tell it, was up to 24 % too long.
+# A time by cost alone is less sure.
 _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
