@@ -48,11 +48,12 @@ def long(**changes: Any) -> Question:
 def test_small_shapes_of_the_best_way_come_first_then_the_plan_itself() -> None:
     asked = long()
     best = choose_plan.options(asked)[0]
-    (small, heaviest, *_), measures = probed(asked)
+    (small, heaviest, untimed), measures = probed(asked)
     assert all(same_way(setup.settings, best.settings) for setup in small)
     assert [setup.step.rows for setup in small] == [1, 2, 3]
     assert all(setup.step.width == best.step.width for setup in small)
     assert heaviest[0].step == best.step
+    assert [setup.step.rows for setup in untimed] == [1], "what no curve tells the time of"
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
 
@@ -98,7 +99,7 @@ def test_weights_that_are_too_large_are_never_loaded() -> None:
 
 def test_after_a_death_only_what_is_a_good_deal_leaner_is_tried() -> None:
     asked = long(budget=budget(8 * GB))
-    (small, heaviest, *_), _ = probed(asked)
+    (small, heaviest, _), _ = probed(asked)
     run = [ran(asked, setup) for setup in small]
     death = ran(asked, heaviest[0], died=True)
     (next_one, *_) = next_probe(asked, [*run, death])
