@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -195,6 +197,25 @@ def test_an_abandoned_addition_leaves_nothing_behind(home, package):
         Models(home).catalogue()[-1], name="tiny", installed=False
     )
     add(home)
+
+
+def test_the_size_of_a_download_is_read_while_pip_removes_folders(tmp_path):
+    (tmp_path / "part").write_bytes(bytes(1000))
+    ended = threading.Event()
+
+    def move() -> None:
+        while not ended.is_set():
+            (tmp_path / "pip" / "unpacked").mkdir(parents=True)
+            (tmp_path / "pip" / "unpacked" / "part").touch()
+            shutil.rmtree(tmp_path / "pip")
+
+    moving = threading.Thread(target=move)
+    moving.start()
+    try:
+        assert {packaged._bytes_in(tmp_path) for _ in range(1000)} == {1000}
+    finally:
+        ended.set()
+        moving.join()
 
 
 def test_an_unknown_name_lists_the_known_ones(home):

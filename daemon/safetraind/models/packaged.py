@@ -141,12 +141,12 @@ async def _child(
 
 
 def _bytes_in(folder: Path) -> int:
+    """Return the bytes of the files in `folder`, which pip moves and removes meanwhile."""
     sizes = []
-    for file in folder.rglob("*"):
-        try:
-            sizes.append(file.stat().st_size if file.is_file() else 0)
-        except OSError:  # renamed meanwhile
-            continue
+    for parent, _, names in os.walk(folder):  # passes over folders that are gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append((Path(parent) / name).lstat().st_size)
     return sum(sizes)
 
 
