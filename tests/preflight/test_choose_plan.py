@@ -169,6 +169,21 @@ def test_a_measure_under_another_memory_limit_counts_only_below_both() -> None:
         assert (degree is Degree.MEASURED) == counts
 
 
+def test_what_was_at_its_memory_limit_is_trained_under_the_same_limit() -> None:
+    """Measured on qwen2 with 150k words: 796 MB under a limit of 788, and 873 under one of 816."""
+    asked = question()
+    best, limit = choose_plan.options(asked)[0], asked.budget.limit
+    under = partial(Measure, best.settings, best.step, tokens_per_second=100.0)
+    for peak, then, trains_under in (
+        (limit // 2, 10 * limit, limit),
+        (limit, limit - limit // 20, limit - limit // 20),
+        (limit + limit // 40, limit + limit // 20, limit + limit // 20),
+        (limit, 0, limit),  # of an older version
+    ):
+        plan = choose_plan.plan(asked, [under(peak, limit=then)])
+        assert isinstance(plan, Plan) and plan.memory_limit == trains_under
+
+
 @pytest.mark.parametrize(("accumulation", "taken"), [(1, 3.0), (4, 2.0)])
 def test_accumulation_spares_the_time_of_applying_gradients(
     accumulation: int, taken: float

@@ -19,6 +19,8 @@ from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.loading import load
 from safetraind.worker.probe import probe
+from safetraind.worker.probe import steps as probe_steps
+from safetraind.worker.probe.steps import measure
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.probe_messages import (
     PROBE,
@@ -196,3 +198,19 @@ def test_a_model_within_a_model_is_measured(tmp_path: Path) -> None:
     found = probed(tmp_path, folder, setup(gradient_checkpointing=True))
     assert found.loaded and found.loaded.cause is None, found
     assert found.measures
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(0, 3), (1 << 40, 3), (1, 6)])
+def test_near_the_memory_limit_more_steps_are_run(
+    limit: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a free may come before or after the next allocation, and the peak is the higher one."""
+    for name in ("_ENOUGH_SECONDS", "_ENOUGH_SECONDS_NEAR_LIMIT"):
+        monkeypatch.setattr(probe_steps, name, 60.0)
+    trial = setup(rows=1)
+    loaded = load(str(make_tiny_model(tmp_path / "model")), dequantize=False)
+    stepper, done = Stepper(loaded.model, trial.settings, seed=0), list[int]()
+    step = stepper.step
+    stepper.step = lambda *a: done.append(1) or step(*a)  # type: ignore[method-assign, func-returns-value]
+    assert measure(stepper, trial, VOCABULARY, lambda _: True, limit) is not None
+    assert len(done) == 1 + steps, "one of them compiles"

@@ -52,8 +52,9 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """MLX's memory limit, in probes and in the training alike. Arrays that a step needs are
-        allocated beyond it; it only stops MLX from running ahead.
+        """MLX's memory limit, in probes, and in the training unless its plan was measured under
+        another. Arrays that a step needs are allocated beyond it; it only stops MLX from running
+        ahead.
         """
         return int(_LIMIT_SHARE * self.mlx)
 

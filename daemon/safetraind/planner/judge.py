@@ -117,6 +117,7 @@ class Judge:
             largest=largest_array(self._runtime, settings, step),
             degree=degree,
             seconds=self._seconds(settings, step, tokens, batches),
+            limit=self._limit(settings, step),
         )
         beyond = self.beyond_weights(option)
         if any(beyond > _LEANER * death for death in self.deaths):
@@ -140,6 +141,14 @@ class Judge:
             evaluation = evaluated(self._runtime, settings, step)
             peak = max(peak, evaluation.corrected(self.correction))
         return peak, Degree.EXTRAPOLATED
+
+    def _limit(self, settings: TrainingSettings, step: Step) -> int:
+        """Return the memory limit to train under: that of today's budget, or of the measure, where
+        MLX was at its limit then. A little more of it makes MLX run ahead further.
+        """
+        limit = self._question.budget.limit
+        at_limit = [m.limit for m in self._at(settings, step) if m.peak > min(m.limit, limit)]
+        return (at_limit[-1] if at_limit else 0) or limit
 
     def expected(self, settings: TrainingSettings, step: Step) -> int:
         """Return the peak that an estimate expects to see with the memory that there is.

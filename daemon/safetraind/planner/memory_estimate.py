@@ -164,8 +164,9 @@ def loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: in
     all predictions, or of as many chunks as exist at once.
     """
     chunk = settings.loss_chunk if runtime.splits_head else 0
-    most = chunk * (_CHUNKS_AHEAD if runtime.device == "cpu" else 1)
-    return all((one > bound) == (other > bound) for bound in (chunk, most) if bound)
+    most = _CHUNKS_AHEAD if runtime.device == "cpu" else 1
+    bounds = range(chunk, most * chunk + 1, chunk) if chunk else ()
+    return all((one > bound) == (other > bound) for bound in bounds)
 
 
 def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:

@@ -54,7 +54,8 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A way to train: the memory it takes, and the time of an epoch, in units of one token's
-    (`cost`), and in `seconds` where steps were run. `largest`: bytes of its largest array.
+    (`cost`), and in `seconds` where steps were run. `largest`: bytes of its largest array. `limit`:
+    MLX's memory limit, in bytes, under which it takes this peak.
     """
 
     settings: TrainingSettings
@@ -64,3 +65,4 @@ class Option:
     largest: int = 0
     degree: Degree = Degree.ESTIMATED
     seconds: float = 0.0
+    limit: int = 0

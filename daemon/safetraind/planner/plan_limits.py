@@ -40,7 +40,7 @@ def frozen(
         total_steps=total,
         length_bucket=bucket,
         memory_budget=budget.worker,
-        memory_limit=budget.limit,
+        memory_limit=option.limit,
         cache_limit=budget.cache,
         wired_limit=budget.wired,
         predicted_peak=predicted,

@@ -142,7 +142,8 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
         findings.add(ProbeLine(splits_head=stepper.splits_head))
         for number, setup in enumerate(way):
             findings.progress("measuring", number / len(way))
-            if not _try(stepper, setup, _vocabulary(loaded), clock, findings):
+            vocabulary = _vocabulary(loaded)
+            if not _try(stepper, setup, vocabulary, clock, findings, request.memory_limit):
                 return
     except SafetrainError as error:
         if error.code not in _UNSUPPORTED:
@@ -156,7 +157,9 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
         raise InvalidInput("model.does_not_train", **args) from error
 
 
-def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings) -> bool:
+def _try(
+    stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings, limit: int
+) -> bool:
     """Run one setup. Return False where there is no time for it."""
     if (needed := clock.needs(step_tokens(setup))) > clock.left:
         findings.add(ProbeLine(slow=needed))
@@ -169,7 +172,7 @@ def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings
         first = seconds
         return seconds <= clock.left
 
-    found = measure(stepper, setup, vocabulary, time_for)
+    found = measure(stepper, setup, vocabulary, time_for, limit)
     if found is None:
         findings.add(ProbeLine(slow=first))
         return False

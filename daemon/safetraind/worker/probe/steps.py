@@ -17,6 +17,12 @@ from safetraind.worker_messages.probe_messages import Measure, Setup
 # A peak and a speed repeat within a few percent: more steps are only run while they are quick.
 _MOST_STEPS = 3
 _ENOUGH_SECONDS = 2.0
+# Near MLX's limit a peak varies by its largest array, as a free may come before or after the next
+# allocation: measured on a CPU, 305 or 330 MB, the lower in a fifth of the steps. The peak of a
+# training is the higher one.
+_NEAR_LIMIT = 0.9
+_MOST_STEPS_NEAR_LIMIT = 6
+_ENOUGH_SECONDS_NEAR_LIMIT = 6.0
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
@@ -33,10 +39,15 @@ def _window(setup: Setup) -> int:
 
 
 def measure(
-    stepper: Stepper, setup: Setup, vocabulary: int, time_for: Callable[[float], bool]
+    stepper: Stepper,
+    setup: Setup,
+    vocabulary: int,
+    time_for: Callable[[float], bool],
+    limit: int = 0,
 ) -> Measure | None:
     """Run real steps of the setup. Return peak, speed, the seconds of each step that apply the
-    gradient, and the process's bytes beside MLX's arrays.
+    gradient, and the process's bytes beside MLX's arrays. `limit`: MLX's memory limit in bytes, 0
+    where none is set.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
@@ -51,7 +62,7 @@ def measure(
     mx.clear_cache()
     mx.reset_peak_memory()
     began, steps, updating = time.monotonic(), 0, 0.0
-    while steps < _MOST_STEPS and (not steps or time.monotonic() - began < _ENOUGH_SECONDS):
+    while _more(steps, time.monotonic() - began, limit):
         steps += 1
         updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
@@ -67,6 +78,15 @@ def measure(
         outside=max(0, footprint_alone(os.getpid()) - held),
         update_seconds=updating / steps,
     )
+
+
+def _more(steps: int, seconds: float, limit: int) -> bool:
+    """Return whether to run another step after so many, which took so many seconds."""
+    if not steps:
+        return True
+    if limit and mx.get_peak_memory() > _NEAR_LIMIT * limit:
+        return steps < _MOST_STEPS_NEAR_LIMIT and seconds < _ENOUGH_SECONDS_NEAR_LIMIT
+    return steps < _MOST_STEPS and seconds < _ENOUGH_SECONDS
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
