@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from safetrain_shared.jobs import Plan
 from safetraind.planner import choose_plan
 from safetraind.planner.budget import Budget
 from safetraind.planner.judge import same_way
-from safetraind.planner.memory_estimate import predict
+from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
 from safetraind.worker_messages.probe_messages import Measure, Setup
@@ -48,12 +49,15 @@ def long(**changes: Any) -> Question:
 def test_small_shapes_of_the_best_way_come_first_then_the_plan_itself() -> None:
     asked = long()
     best = choose_plan.options(asked)[0]
-    (small, heaviest, untimed), measures = probed(asked)
+    (small, heaviest), measures = probed(asked)
     assert all(same_way(setup.settings, best.settings) for setup in small)
     assert [setup.step.rows for setup in small] == [1, 2, 3]
     assert all(setup.step.width == best.step.width for setup in small)
     assert heaviest[0].step == best.step
-    assert [setup.step.rows for setup in untimed] == [1], "what no curve tells the time of"
+    of_one_row = [o for o in choose_plan.options(asked, measures) if o.step.rows == 1]
+    assert choose_plan.judge(asked, measures).option(of_one_row[0].settings).seconds, (
+        "two chunks are fewer than exist at once, but the curve tells their time"
+    )
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
 
@@ -99,7 +103,7 @@ def test_weights_that_are_too_large_are_never_loaded() -> None:
 
 def test_after_a_death_only_what_is_a_good_deal_leaner_is_tried() -> None:
     asked = long(budget=budget(8 * GB))
-    (small, heaviest, _), _ = probed(asked)
+    (small, heaviest), _ = probed(asked)
     run = [ran(asked, setup) for setup in small]
     death = ran(asked, heaviest[0], died=True)
     (next_one, *_) = next_probe(asked, [*run, death])
@@ -119,6 +123,19 @@ def test_what_is_known_is_not_run_again() -> None:
 def test_a_loss_in_chunks_has_several_chunks_in_every_small_shape() -> None:
     (small, *_), _ = probed(long())
     assert all(s.settings.loss_chunk == 0 or s.step.learned > 128 for s in small)
+
+
+@pytest.mark.parametrize("longest", range(80, 720, 64))
+def test_the_peak_of_a_loss_in_chunks_is_told_by_steps_that_hold_as_many(longest: int) -> None:
+    asked = question(lengths=lengths((longest, 848)))
+    best = choose_plan.options(asked)[0]
+    alike = partial(holds_loss_alike, asked.runtime, best.settings, best.step.learned)
+    (small, *_), _ = probed(asked)
+    of_best = [s.step for s in small if same_way(s.settings, best.settings)]
+    assert len(of_best) >= 2 and all(s.width * s.rows < 4 * best.step.width for s in of_best)
+    share = best.step.learned / (best.step.rows * best.step.width)
+    widths = [w for w in range(16, best.step.width, 16) if alike(int(share * best.step.rows * w))]
+    assert sum(alike(step.learned) for step in of_best) >= 2 or len(widths) < 2
 
 
 def test_ways_that_are_about_as_fast_are_measured_beside_the_best() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.batch_shapes import heaviest_step, padded_tokens
@@ -16,13 +16,15 @@ from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
     Peak,
+    Runtime,
     attends_alike,
+    computes_loss_alike,
     evaluated,
     expected,
     gradient_bytes,
     heaviest_part,
+    holds_loss_alike,
     largest_array,
-    loss_alike,
     most_per_square,
     predict,
 )
@@ -43,6 +45,8 @@ _CPU_QUANTIZED_COST = 20.0
 _MORE_THAN_DIED = 1.25
 _LEANER = 0.9
 
+# Whether two numbers of predictions have the same kind of loss.
+Alike = Callable[[Runtime, TrainingSettings, int, int], bool]
 _ENTERS_A_STEP = (
     "gradient_checkpointing",
     "loss_chunk",
@@ -94,7 +98,7 @@ class Judge:
         self._runtime = question.runtime
         self._bucket = bucket
         self._run = valid(question, measures)
-        self._fits: list[tuple[TrainingSettings, Step, Fit | None]] = []
+        self._fits: list[tuple[TrainingSettings, Step, Alike, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
             (self._estimated(m).off_by(m.peak) for m in self._run),
@@ -129,7 +133,7 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        curve = self._fit(settings, step)
+        curve = self._fit(settings, step, holds_loss_alike)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
         peak = curve.peak(step.rows, step.width)
@@ -158,7 +162,8 @@ class Judge:
         own = [
             self._estimated(m).off_by(m.peak)
             for m in self._run
-            if same_way(m.settings, settings) and self._alike(settings, m.step, step)
+            if same_way(m.settings, settings)
+            and self._alike(settings, m.step, step, holds_loss_alike)
         ]
         factor = max(own, default=max(1.0, self.correction))
         return expected(self._runtime, settings, step, self._question.budget.limit).corrected(
@@ -183,29 +188,29 @@ class Judge:
         same = [m for m in self._run if m.step == step]
         return [m for m in same if same_work(m.settings, settings)]
 
-    def _fit(self, settings: TrainingSettings, step: Step) -> Fit | None:
+    def _fit(self, settings: TrainingSettings, step: Step, alike: Alike) -> Fit | None:
         """Return the curve through the steps run in this way of computing, of those that compute
-        attention and the loss as `step` does.
+        attention as `step` does, and whose loss is `alike`.
         """
-        for other, near, found in self._fits:
-            if same_way(other, settings) and self._alike(settings, near, step):
+        for other, near, by, found in self._fits:
+            if by is alike and same_way(other, settings) and self._alike(settings, near, step, by):
                 return found
         run = [
             m
             for m in self._run
             if same_way(m.settings, settings)
             and not m.step.valid_width
-            and self._alike(settings, m.step, step)
+            and self._alike(settings, m.step, step, alike)
         ]
         widest = max((m.step.width for m in run), default=0)
         most = most_per_square(self._runtime, settings, widest)
         found = fit([self._sample(m) for m in run if m.tokens_per_second], most)
-        self._fits.append((settings, step, found))
+        self._fits.append((settings, step, alike, found))
         return found
 
-    def _alike(self, settings: TrainingSettings, one: Step, other: Step) -> bool:
+    def _alike(self, settings: TrainingSettings, one: Step, other: Step, alike: Alike) -> bool:
         attends = attends_alike(self._runtime, settings, one.width, other.width)
-        return attends and loss_alike(self._runtime, settings, one.learned, other.learned)
+        return attends and alike(self._runtime, settings, one.learned, other.learned)
 
     def _sample(self, measure: Measure) -> Sample:
         step, twice = measure.step, accumulates(measure.settings)
@@ -221,7 +226,7 @@ class Judge:
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         own = [m.seconds for m in self._at(settings, step) if m.tokens_per_second]
-        curve = self._fit(settings, step)
+        curve = self._fit(settings, step, computes_loss_alike)
         if curve is None:
             return tokens * own[-1] / (step.rows * step.width) + updates if own else 0.0
         seconds = curve.seconds(tokens, batches)

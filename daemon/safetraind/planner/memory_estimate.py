@@ -159,8 +159,16 @@ def attends_alike(runtime: Runtime, settings: TrainingSettings, one: int, other:
     return _attention(runtime, settings, one) == _attention(runtime, settings, other)
 
 
-def loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
-    """Return whether the loss of `one` and of `other` predictions holds logits in the same way: of
+def computes_loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
+    """Return whether the loss of `one` and of `other` predictions is computed in the same way: of
+    all at once, or in chunks.
+    """
+    chunk = settings.loss_chunk if runtime.splits_head else 0
+    return not chunk or (one > chunk) == (other > chunk)
+
+
+def holds_loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
+    """Return whether the losses of `one` and of `other` predictions hold logits in the same way: of
     all predictions, or of as many chunks as exist at once.
     """
     chunk = settings.loss_chunk if runtime.splits_head else 0

@@ -11,7 +11,13 @@ from safetraind.batching import quarters
 from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_way, valid
-from safetraind.planner.memory_estimate import Runtime, attends_alike, predict
+from safetraind.planner.memory_estimate import (
+    Runtime,
+    attends_alike,
+    computes_loss_alike,
+    holds_loss_alike,
+    predict,
+)
 from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import FEWEST, probe_shapes
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
@@ -46,7 +52,8 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         return _times(question, _untimed(question, found, measures), measures)
-    return [Setup(option.settings, option.step) for option in _contenders(question, found)]
+    contenders = _contenders(question, found, measures)
+    return [Setup(option.settings, option.step) for option in contenders]
 
 
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
@@ -84,15 +91,20 @@ def _may_fit(question: Question, option: Option) -> bool:
     return option.peak <= leeway * question.budget.room(option.degree)
 
 
-def _contenders(question: Question, found: Sequence[Option]) -> list[Option]:
-    """Return the best option, and the unmeasured ones that are about as fast, at most three."""
+def _contenders(
+    question: Question, found: Sequence[Option], measures: Sequence[Measure]
+) -> list[Option]:
+    """Return the best option, and the unmeasured ones that fit and are about as fast by the steps
+    that were run, at most three.
+    """
+    by_measures = judge(question, measures)
     best = found[0]
     close = [
         option
         for option in found[1:]
-        if option.degree is Degree.EXTRAPOLATED
+        if option.degree is not Degree.MEASURED
         and fits(question, option)
-        and option.seconds <= _AS_FAST * best.seconds
+        and 0 < by_measures.option(option.settings).seconds <= _AS_FAST * best.seconds
     ]
     return [best, *close][:_MOST_MEASURED]
 
@@ -157,20 +169,38 @@ def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
     step.
 
     A loss in chunks has more than one chunk in each of them, as it has there, and attention is
-    computed in the same way.
+    computed in the same way. Where too few of them hold as many chunks at once as the heaviest
+    step, the lightest is kept to tell times, and two narrower shapes of all rows tell the peak.
     """
     step, settings = option.step, option.settings
     shorter = [n for n in (LEAST_WIDTH, runtime.shape.window) if n < step.width]
     other = [n for n in shorter if not attends_alike(runtime, settings, n, step.width)]
     least = max(other, default=0) + LENGTH_BUCKET
-    setups = []
-    for rows, width in probe_shapes(step.rows, step.width, LENGTH_BUCKET, least):
-        learned = quarters(step.learned * rows * width // (step.rows * step.width), rows * width)
-        if settings.loss_chunk and learned <= settings.loss_chunk < step.learned:
-            continue
-        small = dataclasses.replace(settings, batch_size=rows)
-        setups.append(Setup(small, Step(rows, width, learned)))
-    return setups
+    small = [
+        shape
+        for shape in _steps(step, probe_shapes(step.rows, step.width, LENGTH_BUCKET, least))
+        if computes_loss_alike(runtime, settings, shape.learned, step.learned)
+    ]
+    narrower = [(step.rows, width) for width in range(least, step.width, LENGTH_BUCKET)]
+    alike = [
+        [s for s in shapes if holds_loss_alike(runtime, settings, s.learned, step.learned)]
+        for shapes in (small, _steps(step, narrower))
+    ]
+    if len(alike[0]) < FEWEST <= len(alike[1]):
+        small = [*small[:1], alike[1][0], alike[1][-1]]
+    return [Setup(dataclasses.replace(settings, batch_size=s.rows), s) for s in small]
+
+
+def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:
+    """Return steps of these shapes (rows, width) with the share of predictions that `step` has."""
+    return [
+        Step(
+            rows,
+            width,
+            quarters(step.learned * rows * width // (step.rows * step.width), rows * width),
+        )
+        for rows, width in shapes
+    ]
 
 
 def _weights(question: Question, option: Option) -> int:
