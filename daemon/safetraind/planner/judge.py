@@ -151,8 +151,10 @@ class Judge:
         MLX was at its limit then. A little more of it makes MLX run ahead further.
         """
         limit = self._question.budget.limit
-        at_limit = [m.limit for m in self._at(settings, step) if m.peak > min(m.limit, limit)]
-        return (at_limit[-1] if at_limit else 0) or limit
+        measured = self._at(settings, step)
+        if not measured or measured[-1].peak <= min(measured[-1].limit, limit):
+            return limit
+        return measured[-1].limit or limit
 
     def expected(self, settings: TrainingSettings, step: Step) -> int:
         """Return the peak that an estimate expects to see with the memory that there is.

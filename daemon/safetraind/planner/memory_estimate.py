@@ -95,7 +95,7 @@ def expected(runtime: Runtime, settings: TrainingSettings, step: Step, limit: in
     the limit. 0: the limit is unknown.
     """
     need = predict(runtime, settings, step)
-    chunk = settings.loss_chunk if runtime.splits_head else 0
+    chunk = _chunk(runtime, settings)
     if runtime.device != "cpu" or not 0 < chunk < step.learned:
         return need
     logits = _logits_of(runtime, settings, min(_CHUNKS_AHEAD * chunk, step.learned))
@@ -163,18 +163,15 @@ def computes_loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, 
     """Return whether the loss of `one` and of `other` predictions is computed in the same way: of
     all at once, or in chunks.
     """
-    chunk = settings.loss_chunk if runtime.splits_head else 0
-    return not chunk or (one > chunk) == (other > chunk)
+    return _as_many_chunks(runtime, settings, one, other, most=1)
 
 
 def holds_loss_alike(runtime: Runtime, settings: TrainingSettings, one: int, other: int) -> bool:
     """Return whether the losses of `one` and of `other` predictions hold logits in the same way: of
     all predictions, or of as many chunks as exist at once.
     """
-    chunk = settings.loss_chunk if runtime.splits_head else 0
     most = _CHUNKS_AHEAD if runtime.device == "cpu" else 1
-    bounds = range(chunk, most * chunk + 1, chunk) if chunk else ()
-    return all((one > bound) == (other > bound) for bound in bounds)
+    return _as_many_chunks(runtime, settings, one, other, most)
 
 
 def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
@@ -231,9 +228,23 @@ def _parameters(shape: ModelShape, settings: TrainingSettings) -> int:
     return shape.adapter_parameters(rank, layers, targets)
 
 
+def _chunk(runtime: Runtime, settings: TrainingSettings) -> int:
+    """Return the predictions of a chunk of the loss, 0 where it is computed whole."""
+    return settings.loss_chunk if runtime.splits_head else 0
+
+
+def _as_many_chunks(
+    runtime: Runtime, settings: TrainingSettings, one: int, other: int, most: int
+) -> bool:
+    """Return whether so many predictions have as many chunks; more than `most` count alike."""
+    chunk = _chunk(runtime, settings)
+    bounds = range(chunk, most * chunk + 1, chunk) if chunk else ()
+    return all((one > bound) == (other > bound) for bound in bounds)
+
+
 def _logits(runtime: Runtime, settings: TrainingSettings, learned: int) -> int:
     """Return the bytes of the logits that exist at once."""
-    chunk = settings.loss_chunk if runtime.splits_head else 0
+    chunk = _chunk(runtime, settings)
     return _logits_of(runtime, settings, min(chunk or learned, learned))
 
 

@@ -77,7 +77,8 @@ class Loaded:
     cause: Finding | None = None
 
 
-# Memory limits that differ by no more have the same effect.
+# Under memory limits that differ by no more a peak is about the same. A plan is trained under that
+# of its own measure (`planner.judge`), so that it is the same.
 _SAME_LIMIT = 0.1
 
 
