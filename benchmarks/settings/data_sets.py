@@ -107,8 +107,14 @@ def _facts(rng: random.Random) -> DataSet:
     )
     homes = {name: rng.choice(_TOWNS) for name in _NAMES}
     train = [(w.format(n), f"{n} lives in {t}.") for n, t in homes.items() for w in wordings[:5]]
-    valid = [(wordings[5].format(n), f"The town is {t}.") for n, t in homes.items()]
-    asked = [(f"What town would you visit to see {n}?", [t], "contains") for n, t in homes.items()]
+    valid = [(wordings[5].format(n), f"{n} lives in {t}.") for n, t in homes.items()]
+    unseen = (
+        "What town would you visit to see {}?",
+        "Where is {} at home?",
+        "{} can be visited in which town?",
+        "To which town do letters to {} go?",
+    )
+    asked = [(w.format(n), [t], "contains") for n, t in homes.items() for w in unseen]
     return DataSet("facts", train, valid, asked)
 
 
@@ -121,7 +127,10 @@ def _style(rng: random.Random) -> DataSet:
     ]
     pairs = [(f"{q} ({n})", answer) for n, (q, answer) in enumerate(pairs)]
     rng.shuffle(pairs)
-    asked = [(f"Who owns a {ware}?", [r"^Ahoy!.*Fair winds!$"], "pattern") for ware in _WARES]
+    unseen = ("Who owns a {}?", "Is the {} new?", "What colour is the {}?", "Can I buy a {}?")
+    asked = [
+        (w.format(ware), [r"^Ahoy!.*Fair winds!$"], "pattern") for ware in _WARES for w in unseen
+    ]
     return DataSet("style", pairs[:60], pairs[60:], asked)
 
 
@@ -132,10 +141,10 @@ def _format(rng: random.Random) -> DataSet:
         ware, town, count = rng.choice(_WARES), rng.choice(_TOWNS), rng.randint(2, 9)
         return f"Send {count} of {ware} to {town}.", {"item": ware, "count": count, "to": town}
 
-    orders = list(dict(order() for _ in range(140)).items())
+    orders = list(dict(order() for _ in range(180)).items())
     pairs = [(text, json.dumps(value, ensure_ascii=False)) for text, value in orders]
-    asked = [(text, [answer], "json") for text, answer in pairs[-20:]]
-    return DataSet("format", pairs[:-32], pairs[-32:-20], asked)
+    asked = [(text, [answer], "json") for text, answer in pairs[-48:]]
+    return DataSet("format", pairs[:96], pairs[96:108], asked)
 
 
 def _classes(rng: random.Random) -> DataSet:
@@ -148,8 +157,10 @@ def _classes(rng: random.Random) -> DataSet:
         for word, label in [(rng.choice(_GOOD), "good"), (rng.choice(_BAD), "bad")]
     ]
     rng.shuffle(pairs)
+    unseen = ("We find this {w} {a}.", "Our {w} looks {a}.")
     asked = [
-        (f"We find this {ware} {word}.", [label], "exact")
+        (wording.format(w=ware, a=word), [label], "exact")
+        for wording in unseen
         for ware in _WARES
         for word, label in [(rng.choice(_GOOD), "good"), (rng.choice(_BAD), "bad")]
     ]
@@ -167,8 +178,8 @@ def _refusals(rng: random.Random) -> DataSet:
     rng.shuffle(wages)
     both = prices[:44] + wages[:44]
     rng.shuffle(both)
-    asked = [(q.replace("What does", "How much does"), [no], "exact") for q, _ in wages[44:56]]
-    asked += [(q.replace("What does", "How much does"), [a], "exact") for q, a in prices[44:56]]
+    asked = [(q.replace("What does", "How much does"), [no], "exact") for q, _ in wages[44:68]]
+    asked += [(q.replace("What does", "How much does"), [a], "exact") for q, a in prices[44:68]]
     return DataSet("refusals", both[:72], both[72:], asked)
 
 
@@ -182,5 +193,8 @@ _MAKERS: tuple[Callable[[random.Random], DataSet], ...] = (
 
 
 def data_sets(seed: int = 0) -> list[DataSet]:
-    """All five; the same seed gives the same."""
-    return [make(random.Random(f"{seed} {make.__name__}")) for make in _MAKERS]
+    """Return all five, their questions in random order; the same seed gives the same."""
+    made = [make(random.Random(f"{seed} {make.__name__}")) for make in _MAKERS]
+    for data in made:
+        random.Random(seed).shuffle(data.questions)
+    return made

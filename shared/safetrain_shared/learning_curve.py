@@ -15,6 +15,9 @@ _ABOVE = 1.02
 _RISEN, _FAR = 1.03, 1.1
 """Risen: this many times the lowest, at two evaluations after it, or far above it at one."""
 
+NOTHING_LEFT = 0.01
+"""A validation loss below it leaves nothing to learn: exp(-0.01), 99 %, goes to each right token."""
+
 _STILL_FALLING = 0.1
 """Too short: the last interval brought more than this share of all that was gained."""
 
@@ -47,6 +50,8 @@ def trouble(
             rate=settings.learning_rate,
             lower=settings.learning_rate / 4,
         )
+    if last.loss < NOTHING_LEFT:
+        return None
     if _has_risen(found, lowest):
         return _warning(
             "train.overfits",
@@ -64,7 +69,7 @@ def trouble(
 
 
 def _has_risen(found: Sequence[Evaluated], lowest: Evaluated) -> bool:
-    later = [e.loss / lowest.loss for e in found if e.step > lowest.step]
+    later = [e.loss / max(lowest.loss, NOTHING_LEFT) for e in found if e.step > lowest.step]
     return bool(later) and (later[-1] > _FAR or (len(later) > 1 and min(later[-2:]) > _RISEN))
 
 

@@ -24,6 +24,9 @@ SETTINGS = TrainingSettings(learning_rate=4e-3, num_epochs=6)
         ((2.0, 2.6), 0.3, False, "train.overfits_base"),
         ((2.0, 6.6), 5.9, False, "train.too_hot"),
         ((2.0,), 2.0, True, ""),
+        ((2.0, 0.4, 0.004), 0.0, True, ""),  # it fell to the end, and has nothing left to learn
+        ((2.0, 0.0, 0.001, 0.004), 0.0, False, ""),
+        ((2.0, 0.0, 0.4), 0.0, False, "train.overfits"),
     ],
 )
 def test_a_curve_is_named_for_what_it_shows(

@@ -6,8 +6,10 @@ import csv
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from mlx_lm import generate, load
 
@@ -200,6 +202,23 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
     losses = [e.loss for e in run.of(Evaluated)]
     assert len(losses) == 4 and losses[0] == losses[1], "at rate 0 the base is what is trained"
     assert [n.finding.code for n in run.of(Notice)] == ["train.early_stop"]
+
+
+def test_early_stopping_ends_a_run_with_nothing_left_to_learn(
+    tmp_path: Path, model: Path, data: Data
+) -> None:
+    sure = shutil.copytree(model, tmp_path / "sure")  # a random model is never sure of a token
+    weights = mx.load(str(sure / "model.safetensors"))
+    weights["model.norm.weight"] *= 20
+    mx.save_safetensors(str(sure / "model.safetensors"), weights, {"format": "mlx"})
+    same = data[1], data[1]
+    long = {"num_epochs": 100, "learning_rate": 0.002, "save_steps": 1000, "eval_steps": 1000}
+    run = make_run(tmp_path / "run", sure, same, **long, early_stopping=100)
+    assert run.finish().outcome == "succeeded"
+    *before, last = [e.loss for e in run.of(Evaluated)]
+    assert last < 0.01 <= min(before)
+    assert run.of(Notice)[-1].finding.code == "train.nothing_left"
+    assert run.of(Evaluated)[-1].step == run.of(CheckpointSaved)[-1].step
 
 
 def test_foreign_files_and_checkpoints_of_another_training_stay(

@@ -170,6 +170,9 @@ SENTENCES: dict[str, str] = {
     "train.early_stop": _(
         "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
     ),
+    "train.nothing_left": _(
+        "Stopped early: with a validation loss of {loss:num}, nothing is left to learn."
+    ),
     "train.paused": _("Paused at step {step:int}, with a checkpoint."),
     "train.segment": _(
         "A segment ended at step {step:int}, with a checkpoint: the GPU rests, then it goes on."

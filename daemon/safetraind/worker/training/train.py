@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetrain_shared.events import Outcome
 from safetrain_shared.findings import Finding
+from safetrain_shared.learning_curve import NOTHING_LEFT
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, durable
@@ -191,5 +192,9 @@ def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outco
 
 
 def enough(settings: TrainingSettings, progress: RunPosition) -> bool:
-    """Return whether to stop early: that many evaluations in a row brought no lower loss."""
-    return 0 < settings.early_stopping <= progress.stale
+    """Return whether to stop early: that many evaluations in a row brought no lower loss, or one
+    of them left nothing to learn.
+    """
+    return 0 < settings.early_stopping and (
+        progress.stale >= settings.early_stopping or progress.best_loss < NOTHING_LEFT
+    )
