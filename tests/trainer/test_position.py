@@ -1,9 +1,13 @@
-"""What a run logs of its steps: how often, and which mean its last entry is."""
+"""What a run logs of its steps, and when its evaluations end it early."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from safetrain_shared.settings import TrainingSettings
+from safetraind.worker.training.early_stop import early_stop
 from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.train import logged_every
 
@@ -32,3 +36,29 @@ def test_half_a_window_stands_for_itself() -> None:
 @pytest.mark.parametrize(("total", "every"), [(9, 1), (40, 2), (200, 10), (5000, 10)])
 def test_a_short_run_is_logged_at_every_step(total: int, every: int) -> None:
     assert logged_every(10, total) == every
+
+
+@pytest.mark.parametrize(
+    ("losses", "code", "after"),
+    [
+        ((2.0, 1.2, 0.9, 0.7, 0.5, 0.35, 0.25), "", 6),
+        ((3.58, 0.36, 0.27, 0.22, 0.21), "train.flat", 3),  # a style: learned in one epoch
+        ((1.96, 0.3, 0.17, 0.02, 0.0004, 0.0), "train.nothing_left", 4),  # facts
+        ((8.7, 0.0, 0.0), "train.nothing_left", 1),  # labels
+        ((2.0, 1.0, 1.1, 1.05, 1.0), "train.early_stop", 3),
+        ((2.0, 2.5, 2.4, 2.3, 2.2), "", 4),  # not below the base yet, and falling
+        ((math.nan, 1.0, 0.99, 0.98, 0.97), "", 4),  # not measured before: no gain is known
+    ],
+)
+def test_a_run_ends_early_when_epochs_bring_little(
+    losses: tuple[float, ...], code: str, after: int
+) -> None:
+    position = RunPosition(base_loss=losses[0])
+    settings = TrainingSettings(early_stopping=2)
+    for epoch, loss in enumerate(losses[1:]):
+        position.epoch = epoch
+        position.judge(loss, "")
+        assert early_stop(TrainingSettings(early_stopping=0), position) is None
+        if why := early_stop(settings, position):
+            break
+    assert ((why.code if why else ""), epoch + 1) == (code, after)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from safetraind.worker_messages.inspect_messages import Lengths
 
-EARLY_STOPPING = 3  # evaluations, of which every epoch has one at its end
+EARLY_STOPPING = 2  # evaluations without a lower loss, or epochs that hardly lowered it
 _FEW_LABELS = 0.1  # of the samples, at most so many answers differ
 _MOSTLY = 0.8
 

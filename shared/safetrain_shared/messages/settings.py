@@ -125,9 +125,10 @@ SENTENCES: dict[str, str] = {
         "take room on the disk; neither memory nor speed change."
     ),
     "explain.early_stopping": _(
-        "Stops after this many evaluations in a row without a lower validation loss, or at once "
-        "where it is below 0.01: nothing is left to learn. 0 turns it off. Memory and speed stay "
-        "the same; the training may end sooner."
+        "Stops after this many evaluations in a row without a lower validation loss, or as many "
+        "epochs that lowered it by less than a twentieth of what was gained, or at once where it "
+        "is below 0.01: nothing is left to learn. 0 turns it off. Memory and speed stay the same; "
+        "the training may end sooner."
     ),
     "explain.eval_samples": _(
         "Evaluates on this many samples of the validation file, always the same ones; 0 means "

@@ -170,6 +170,10 @@ SENTENCES: dict[str, str] = {
     "train.early_stop": _(
         "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
     ),
+    "train.flat": _(
+        "Stopped early: {count:int} {count:|epoch|epochs} hardly lowered the validation loss, by "
+        "less than a twentieth of what was gained."
+    ),
     "train.nothing_left": _(
         "Stopped early: with a validation loss of {loss:num}, nothing is left to learn."
     ),

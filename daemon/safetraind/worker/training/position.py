@@ -11,6 +11,9 @@ from typing import Any
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.training.step import Stepped
 
+WORTH_IT = 0.05
+"""A loss counts as lower by more than this share of all that was gained since before training."""
+
 
 @dataclass(slots=True)
 class RunPosition:
@@ -19,8 +22,10 @@ class RunPosition:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions of `unlogged` steps; `logged_…`: of the
     window logged before it. `base_loss`: the validation loss before step 1; NaN: not measured.
-    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `published`:
-    the SHA-256 of the weights in `adapters/`. `seconds` were spent in steps, over all attempts.
+    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `mark_loss`,
+    of `mark_epoch`: the last validation loss that was lower by `WORTH_IT`; `flat`: at the last
+    evaluation, the epochs since. `published`: the SHA-256 of the weights in `adapters/`. `seconds`
+    were spent in steps, over all attempts.
     `first_length`, `first_window`: the sequences' length and the rows of a window when the run
     began. The windows stay when a later plan has others, or samples would be skipped or come twice.
     """
@@ -44,6 +49,9 @@ class RunPosition:
     best_checkpoint: str = ""
     published: str = ""
     stale: int = 0
+    mark_loss: float = math.inf
+    mark_epoch: int = 0
+    flat: int = 0
     seconds: float = 0.0
     first_length: int = 0
     first_window: int = 0
@@ -82,6 +90,10 @@ class RunPosition:
 
     def judge(self, validation_loss: float, checkpoint: str) -> bool:
         """Count an evaluation. Return whether its loss is the lowest so far."""
+        gained = self.base_loss - validation_loss
+        if validation_loss < self.mark_loss - (WORTH_IT * gained if gained > 0 else 0):
+            self.mark_loss, self.mark_epoch = validation_loss, self.epoch
+        self.flat = self.epoch - self.mark_epoch
         if not validation_loss < self.best_loss:
             self.stale += 1
             return False

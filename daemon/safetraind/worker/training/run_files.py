@@ -17,7 +17,7 @@ from safetrain_shared.events import (
 )
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.history import history
-from safetrain_shared.learning_curve import NOTHING_LEFT, trouble
+from safetrain_shared.learning_curve import trouble
 from safetrain_shared.paths import SUMMARY, checkpoint_name
 from safetraind.storage import durable, event_file, training_state
 from safetraind.storage.manifest import sha256
@@ -183,10 +183,8 @@ class Records:
             args = {"path": str(self._task.adapters)}
             outcome = Outcome("failed", Finding("train.adapter_gone", Status.FAILED, True, args))
         if outcome.outcome == "succeeded" and progress.step < self._total_steps:
-            if progress.best_loss < NOTHING_LEFT:
-                self._sink.notice("train.nothing_left", loss=progress.best_loss)
-            else:
-                self._sink.notice("train.early_stop", count=progress.stale)
+            if why := early_stop(self._task.plan.settings, progress):
+                self._sink.emit(Notice(why))
         if outcome.outcome == "succeeded":
             self._say_trouble(ended=True)
         write_tables(self._history, self._task.output)

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from safetrain_shared.events import Outcome
 from safetrain_shared.findings import Finding
-from safetrain_shared.learning_curve import NOTHING_LEFT
 from safetrain_shared.paths import RunFolder
-from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, durable
 from safetraind.storage.run_folder import Launch
 from safetraind.worker import loading
@@ -23,6 +21,7 @@ from safetraind.worker.training.as_rank import (
 )
 from safetraind.worker.training.batches import Batches
 from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.early_stop import early_stop
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.memory_guard import Guard
 from safetraind.worker.training.outcome import outcome_of, run_and_report, waiting_for_room
@@ -136,7 +135,7 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
     throughput = Throughput()
     segment = Segment(settings.segment_minutes, progress.step)
 
-    while progress.step < total_steps and not enough(settings, progress):
+    while progress.step < total_steps and not early_stop(settings, progress):
         if left := leaving(sink, segment, guard, progress.step):
             return left
 
@@ -189,12 +188,3 @@ def leaving(sink: EventSink, segment: Segment, guard: Guard, step: int) -> Outco
     """
     intent = sink.intent()
     return outcome_of(intent, step) if intent else segment.ended(step) or guard.before_step()
-
-
-def enough(settings: TrainingSettings, progress: RunPosition) -> bool:
-    """Return whether to stop early: that many evaluations in a row brought no lower loss, or one
-    of them left nothing to learn.
-    """
-    return 0 < settings.early_stopping and (
-        progress.stale >= settings.early_stopping or progress.best_loss < NOTHING_LEFT
-    )
