@@ -26,6 +26,7 @@ from safetraind.storage.training_state import TrainingState
 from safetraind.worker.training import adapters, memory_limits, nonfinite
 from safetraind.worker.training.checkpoint import Checkpoints
 from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.early_stop import early_stop
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.metrics_table import write_tables
 from safetraind.worker.training.position import RunPosition
