@@ -16,7 +16,7 @@ _RISEN, _FAR = 1.03, 1.1
 """Risen: this many times the lowest, at two evaluations after it, or far above it at one."""
 
 NOTHING_LEFT = 0.01
-"""A validation loss below it leaves nothing to learn: exp(-0.01), 99 %, goes to each right token."""
+"""A validation loss below it leaves nothing to learn: each right token has 99 %, exp(-0.01)."""
 
 _STILL_FALLING = 0.1
 """Too short: the last interval brought more than this share of all that was gained."""

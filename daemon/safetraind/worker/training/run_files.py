@@ -183,10 +183,10 @@ class Records:
         if outcome.outcome == "succeeded" and not self._proved(progress):
             args = {"path": str(self._task.adapters)}
             outcome = Outcome("failed", Finding("train.adapter_gone", Status.FAILED, True, args))
-        if outcome.outcome == "succeeded" and progress.step < self._total_steps:
-            if why := early_stop(self._task.plan.settings, progress):
-                self._sink.emit(Notice(why))
         if outcome.outcome == "succeeded":
+            why = early_stop(self._task.plan.settings, progress)
+            if why and progress.step < self._total_steps:
+                self._sink.emit(Notice(why))
             self._say_trouble(ended=True)
         write_tables(self._history, self._task.output)
         self._write_state(progress, outcome.outcome)
