@@ -71,7 +71,11 @@ def _compared(root: Path, data: DataSet, model: str, pilot: float) -> dict[str, 
     grid = []
     for multiple, epochs in itertools.product(MULTIPLES, EPOCHS):
         settings = dataclasses.replace(
-            plan.settings, learning_rate=multiple * rate, num_epochs=epochs, early_stopping=0
+            plan.settings,
+            learning_rate=multiple * rate,
+            num_epochs=epochs,
+            early_stopping=0,
+            early_stopping_gain=0.0,
         )
         point = dataclasses.replace(plan, settings=settings)
         place = root / f"grid-{multiple}-{epochs}"

@@ -171,8 +171,8 @@ SENTENCES: dict[str, str] = {
         "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
     ),
     "train.flat": _(
-        "Stopped early: {count:int} {count:|epoch|epochs} hardly lowered the validation loss, by "
-        "less than a twentieth of what was gained."
+        "Stopped early: the last epoch brought {share:pct} of what the validation loss was "
+        "lowered by in all."
     ),
     "train.nothing_left": _(
         "Stopped early: with a validation loss of {loss:num}, nothing is left to learn."

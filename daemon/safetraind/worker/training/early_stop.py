@@ -9,15 +9,13 @@ from safetraind.worker.training.position import RunPosition
 
 
 def early_stop(settings: TrainingSettings, progress: RunPosition) -> Finding | None:
-    """Return why to stop early, or None: nothing is left to learn, or as many evaluations brought
-    no lower loss, or as many epochs hardly a lower one, as `early_stopping` says.
+    """Return why to stop early, or None: nothing is left to learn, evaluations brought no lower
+    loss, or the last epoch hardly a lower one.
     """
-    if not settings.early_stopping:
-        return None
-    if progress.best_loss < NOTHING_LEFT:
+    if settings.early_stopping and progress.best_loss < NOTHING_LEFT:
         return Finding("train.nothing_left", args={"loss": progress.best_loss})
-    if progress.stale >= settings.early_stopping:
+    if 0 < settings.early_stopping <= progress.stale:
         return Finding("train.early_stop", args={"count": progress.stale})
-    if progress.flat >= settings.early_stopping:
-        return Finding("train.flat", args={"count": progress.flat})
+    if progress.last_gain < settings.early_stopping_gain:
+        return Finding("train.flat", args={"share": progress.last_gain})
     return None

@@ -11,9 +11,6 @@ from typing import Any
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.training.step import Stepped
 
-WORTH_IT = 0.05
-"""A loss counts as lower by more than this share of all that was gained since before training."""
-
 
 @dataclass(slots=True)
 class RunPosition:
@@ -22,10 +19,10 @@ class RunPosition:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions of `unlogged` steps; `logged_…`: of the
     window logged before it. `base_loss`: the validation loss before step 1; NaN: not measured.
-    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `mark_loss`,
-    of `mark_epoch`: the last validation loss that was lower by `WORTH_IT`; `flat`: at the last
-    evaluation, the epochs since. `published`: the SHA-256 of the weights in `adapters/`. `seconds`
-    were spent in steps, over all attempts.
+    `stale` counts evaluations since the best one; `best_step` is 0 before the first.
+    `best_of_epochs` is the lowest loss when the last epoch ended, `last_gain` that epoch's share of
+    all that was gained; NaN: not known. `published`: the SHA-256 of the weights in `adapters/`.
+    `seconds` were spent in steps, over all attempts.
     `first_length`, `first_window`: the sequences' length and the rows of a window when the run
     began. The windows stay when a later plan has others, or samples would be skipped or come twice.
     """
@@ -49,9 +46,8 @@ class RunPosition:
     best_checkpoint: str = ""
     published: str = ""
     stale: int = 0
-    mark_loss: float = math.inf
-    mark_epoch: int = 0
-    flat: int = 0
+    best_of_epochs: float = math.inf
+    last_gain: float = math.nan
     seconds: float = 0.0
     first_length: int = 0
     first_window: int = 0
@@ -90,10 +86,6 @@ class RunPosition:
 
     def judge(self, validation_loss: float, checkpoint: str) -> bool:
         """Count an evaluation. Return whether its loss is the lowest so far."""
-        gained = self.base_loss - validation_loss
-        if validation_loss < self.mark_loss - (WORTH_IT * gained if gained > 0 else 0):
-            self.mark_loss, self.mark_epoch = validation_loss, self.epoch
-        self.flat = self.epoch - self.mark_epoch
         if not validation_loss < self.best_loss:
             self.stale += 1
             return False
@@ -104,6 +96,13 @@ class RunPosition:
         )
         self.stale = 0
         return True
+
+    def end_epoch(self) -> None:
+        """Measure what the epoch brought, whose end was evaluated, of all that was gained."""
+        before = self.base_loss if math.isinf(self.best_of_epochs) else self.best_of_epochs
+        gained = self.base_loss - self.best_loss
+        self.last_gain = (before - self.best_loss) / gained if gained > 0 else math.nan
+        self.best_of_epochs = self.best_loss
 
 
 def to_json(progress: RunPosition) -> dict[str, Any]:

@@ -153,8 +153,8 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
         if progress.step in (1, total_steps) or progress.step % log_steps == 0:
             records.log(progress, done, rate, throughput)
 
-        at_epoch_or_run_end = progress.step_in_epoch == batches.steps_per_epoch
-        at_epoch_or_run_end |= progress.step == total_steps  # by `max_steps`, within an epoch
+        at_epoch_end = progress.step_in_epoch == batches.steps_per_epoch
+        at_epoch_or_run_end = at_epoch_end or progress.step == total_steps  # by `max_steps`
         save_now = at_epoch_or_run_end or progress.step_in_epoch % settings.save_steps == 0
 
         if validation.usable and (
@@ -164,6 +164,8 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
             if isinstance(best, Finding):
                 return Outcome("failed", best)
             save_now |= best
+            if at_epoch_end:
+                progress.end_epoch()
 
         if save_now or records.save_is_due():
             records.save(progress)
