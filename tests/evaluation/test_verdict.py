@@ -52,6 +52,16 @@ def test_the_interval_covers_the_difference() -> None:
     assert verdict.difference == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(("won", "lost"), [(7, 1), (1, 7), (5, 0), (7, 0), (3, 2)])
+def test_interval_and_verdict_say_the_same(won: int, lost: int) -> None:
+    first = [0.0] * won + [1.0] * lost + [0.0] * (45 - won - lost)
+    second = [1.0] * won + [0.0] * lost + [0.0] * (45 - won - lost)
+    verdict = compare(first, second)
+    outside = verdict.low > 0 or verdict.high < 0
+    assert outside == (verdict.judgement is not Judgement.UNCLEAR)
+    assert verdict.low <= verdict.difference <= verdict.high
+
+
 def test_with_few_questions_it_says_how_many_it_would_take() -> None:
     verdict = compare([0.0, 0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0, 1.0])
     assert verdict.judgement is Judgement.UNCLEAR and 20 <= verdict.needed <= 80

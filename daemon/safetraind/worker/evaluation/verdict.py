@@ -31,8 +31,9 @@ def compare(
     """Compare the scores (0 to 1) of two models, question by question.
 
     The interval of the difference is the paired percentile bootstrap's (Efron and Tibshirani 1993,
-    chapter 13). The p-value is that of the two-sided paired sign-flip permutation test; for scores
-    of 0 and 1 this is the exact McNemar test.
+    chapter 13), and reaches to zero where the test does not exclude it. The p-value is that of the
+    two-sided paired sign-flip permutation test; for scores of 0 and 1 this is the exact McNemar
+    test.
 
     `again`: scores of a second run of the first model, on a device whose results differ from run to
     run; a difference no larger than the one between its two runs is never called better or worse.
@@ -49,7 +50,9 @@ def compare(
     p_value = _p_value(differences, rng)
     certain = p_value < SIGNIFICANCE and abs(mean) > noise
     judgement = Judgement.UNCLEAR
-    if certain:
+    if not certain:  # with few questions the bootstrap alone is too narrow
+        low, high = min(low, 0.0), max(high, 0.0)
+    else:
         judgement = Judgement.BETTER if mean > 0 else Judgement.WORSE
     return Verdict(
         judgement=judgement,
