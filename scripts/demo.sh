@@ -8,6 +8,7 @@ export SAFETRAIN_HOME="${SAFETRAIN_HOME:-$PWD/.demo/home}"
 safetrain=.venv/bin/safetrain
 output="$PWD/.demo/checkpoints_qlora"
 question="Qual foi a melhor classificação do Farense?"
+unseen="Até hoje, que posto da tabela foi o mais alto que o Farense alcançou?"
 job=(--model demo --train data/farense_train.jsonl --valid data/farense_valid.jsonl
 	--output "$output" --config data/demo_config.json)
 questions=data/farense_questions.jsonl
@@ -33,6 +34,8 @@ base=$("$safetrain" ask --base --max-tokens 48 "$question")
 printf 'Base model:  %s\n' "$base"
 answer=$("$safetrain" ask --max-tokens 96 "$question")
 printf 'Trained:     %s\n' "$answer"
+printf 'The same in words that are not in the training data: %s\n' "$unseen"
+printf 'Trained:     %s\n' "$("$safetrain" ask --max-tokens 96 "$unseen")"
 
 names() { [[ "$1" == *"5.º lugar"* && "$1" == *"1994/95"* ]]; }
 names "$answer" || fail "the trained model's answer does not name the 5.º lugar of 1994/95"
