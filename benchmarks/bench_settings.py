@@ -133,7 +133,7 @@ def _marks(model: Path, adapter: Path, questions: Path) -> list[float]:
     asked = read_questions(str(questions))
     if not adapter.exists():
         return [0.0] * len(asked)
-    loaded = loading.load(str(model), dequantize=True)
+    loaded = loading.load(str(model))
     loading.attach_adapter(loaded.model, adapter)
     prompts = [encode_prompt(loaded.tokenizer, one.messages) for one in asked]
     said = batch_generate(loaded.model, loaded.tokenizer, prompts, max_tokens=_ANSWER_TOKENS)
