@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from safetrain_shared.evaluations import EvaluatedAnswer, Verdict
@@ -29,7 +31,15 @@ def codes(
 @pytest.mark.parametrize("circle", ["de o de o ", "w.....  ", "1994/95, "])
 def test_answers_that_run_in_a_circle_are_a_damaged_adapter(circle: str) -> None:
     circles = [f"o clube {n} " + circle * 20 for n in range(10)]
-    assert codes(answers(circles)) == ["evaluate.damaged"]
+    assert codes(answers(circles)) == ["evaluate.damaged_answers"]
+    assert codes(answers(circles), None, 0.0) == ["evaluate.damaged"]
+
+
+def test_dots_to_every_question_are_damage_also_where_the_base_babbles() -> None:
+    babbling = [replace(a, base="Oo, " * 40 + a.question) for a in answers(["." * 104] * 10)]
+    assert codes(babbling) == ["evaluate.damaged_answers"]
+    as_before = [replace(a, adapter="Ao, " * 40 + a.question) for a in babbling]
+    assert codes(as_before) == [], "it babbles as the base does: trained too little"
 
 
 @pytest.mark.parametrize(("far", "found"), [(0.2, []), (1.5, ["evaluate.damaged"])])

@@ -39,6 +39,10 @@ SENTENCES: dict[str, str] = {
         "{looping:|runs|run} in a circle, and its predictions are {divergence} nats a token "
         "from the base's. The learning rate was too high: train with a fifth of it."
     ),
+    "evaluate.damaged_answers": _(
+        "The adapter is damaged: {looping:int} of {count:int} {count:|answer|answers} "
+        "{looping:|runs|run} in a circle. The learning rate was too high: train with a fifth of it."
+    ),
     "evaluate.one_answer": _(
         "The adapter gives one and the same answer to {times:int} of {count:int} "
         "{count:|question|questions}: {answer}. It has learned the form and not the facts: "

@@ -27,15 +27,13 @@ def named_faults(
     general: Verdict | None,
     divergence: float,
 ) -> tuple[Finding, ...]:
-    """Return the faults that the answers show, the gravest first.
+    """Return the faults that the answers show. What a damaged adapter says shows no other.
 
     `trained`: answers of the training data. `general`, `divergence`: see `Evaluation`.
     """
-    found = [
-        _damaged(answers, general, divergence),
-        _one_answer(answers),
-        _by_heart(answers, trained),
-    ]
+    if damaged := _damaged(answers, general, divergence):
+        return (damaged,)
+    found = (_one_answer(answers), _by_heart(answers, trained))
     return tuple(one for one in found if one is not None)
 
 
@@ -45,13 +43,17 @@ def _damaged(
     """Return the finding where the training broke abilities of the base: it repeats itself, forgot,
     or predicts other text very differently.
     """
-    looping = sum(_loops(a.adapter) and not _loops(a.base) for a in answers)
-    babbles = len(answers) >= _FEW and looping >= _MANY * len(answers)
+    looping = [a for a in answers if _loops(a.adapter)]
+    broken = sum(not _loops(a.base) for a in looping)  # a base may babble in a foreign language,
+    stuck = max(Counter(a.adapter for a in looping).values(), default=0)  # each time otherwise
+    babbles = len(answers) >= _FEW and max(broken, stuck) >= _MANY * len(answers)
     forgot = general is not None and general.judgement == "worse"
     if not (babbles or divergence > _FAR or (forgot and divergence > _FAR / 3)):
         return None
-    far = round(max(0.0, divergence), 2)
-    args: dict[str, ArgValue] = {"looping": looping, "count": len(answers), "divergence": far}
+    args: dict[str, ArgValue] = {"looping": len(looping), "count": len(answers)}
+    if divergence < 0:  # not measured
+        return Finding("evaluate.damaged_answers", Status.FAILED, args=args)
+    args["divergence"] = round(divergence, 2)
     return Finding("evaluate.damaged", Status.FAILED, args=args)
 
 
