@@ -63,6 +63,8 @@ def test_one_answer_to_everything_is_named_with_the_answer() -> None:
 
 def test_wrong_answers_that_stand_in_the_training_data_are_overfitting() -> None:
     assert codes(answers(TRAINED[:10])) == ["evaluate.by_heart"]
+    both = ["evaluate.damaged", "evaluate.by_heart"]
+    assert codes(answers(TRAINED[:10]), WORSE, 1.5) == both, "either is told"
     right = answers(TRAINED[:10], [1.0] * 8 + [0.0] * 2)
     assert codes(right) == [], "what is right may well be known by heart"
 

@@ -27,14 +27,13 @@ def named_faults(
     general: Verdict | None,
     divergence: float,
 ) -> tuple[Finding, ...]:
-    """Return the faults that the answers show. What a damaged adapter says shows no other.
+    """Return the faults that the answers show, the gravest first. One answer to everything is no
+    fault of its own where the adapter is damaged.
 
     `trained`: answers of the training data. `general`, `divergence`: see `Evaluation`.
     """
-    if damaged := _damaged(answers, general, divergence):
-        return (damaged,)
-    found = (_one_answer(answers), _by_heart(answers, trained))
-    return tuple(one for one in found if one is not None)
+    worst = _damaged(answers, general, divergence) or _one_answer(answers)
+    return tuple(one for one in (worst, _by_heart(answers, trained)) if one is not None)
 
 
 def _damaged(
