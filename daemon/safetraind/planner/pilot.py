@@ -9,9 +9,9 @@ from safetraind.worker_messages.pilot_messages import PilotRequest, PilotResult
 
 # Multiples of the tier's rate, in the order in which they are tried.
 _MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
-# Of rates that reach nearly the same loss the lowest: over few steps a high one looks better than
-# over many (Wu et al. 2018, short-horizon bias).
-_NEARLY = 0.05
+# Of rates that learn the same, the lowest. The same is meant narrowly: short runs make rates look
+# best that are too low for long ones (Wu et al. 2018, short-horizon bias).
+_NEARLY = 0.02
 
 
 def rates(start: float) -> list[float]:
