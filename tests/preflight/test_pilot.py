@@ -26,8 +26,9 @@ def test_the_rates_are_multiples_of_the_tables_and_it_comes_first() -> None:
     ("losses", "rate"),
     [
         ({1e-4: 1.8, 4e-4: 1.0, 2e-4: 1.4, 8e-4: None}, 4e-4),
-        ({1e-4: 1.8, 4e-4: 1.01, 2e-4: 1.4, 8e-4: 1.0}, 4e-4),  # nearly as good, and lower
-        ({1e-4: 1.8, 4e-4: 1.04, 2e-4: 1.4, 8e-4: 1.0}, 8e-4),
+        ({1e-4: 1.8, 4e-4: 1.02, 2e-4: 1.4, 8e-4: 1.0}, 4e-4),  # nearly as good, and lower
+        ({2.5e-4: 0.06, 5e-4: 0.055, 1e-3: 0.05}, 1e-3),  # what is left is what the answers say
+        ({2.5e-4: 0.009, 5e-4: 0.0001}, 2.5e-4),  # nothing is left to learn
         ({1e-4: 1.8, 4e-4: 3.0}, 1e-4),
         ({1e-4: 1.8}, 0.0),  # one trial compares nothing
         ({1e-4: 2.1, 4e-4: None}, 0.0),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from safetrain_shared.errors import ArgValue
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, Plan
+from safetrain_shared.learning_curve import NOTHING_LEFT
 from safetraind.worker_messages.pilot_messages import PilotRequest, PilotResult
 
 # Multiples of the tier's rate, in the order in which they are tried.
 _MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
-# Of rates that learn the same, the lowest. The same is meant narrowly: short runs make rates look
-# best that are too low for long ones (Wu et al. 2018, short-horizon bias).
-_NEARLY = 0.02
+# Of rates whose losses differ by less, relatively, the lowest. That is narrow, since short runs
+# make rates look best that are too low for long ones (Wu et al. 2018, short-horizon bias).
+_NEARLY = 0.05
 
 
 def rates(start: float) -> list[float]:
@@ -36,14 +37,16 @@ def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
 
 
 def recommended_rate(result: PilotResult) -> float:
-    """Return the lowest rate that learned nearly as much as the best; 0 where none learned
-    anything.
+    """Return the lowest rate with nearly the lowest loss; 0 where none learned anything.
+
+    Losses are compared, and not what was gained: most of the gain is the form of the answers, which
+    every rate learns, and what is in them makes little of it.
     """
-    learned = [(t.rate, result.base - t.loss) for t in result.trials if t.loss is not None]
-    most = max((gain for _, gain in learned), default=0.0)
-    if len(learned) < 2 or most <= 0:
+    losses = {t.rate: max(t.loss, NOTHING_LEFT) for t in result.trials if t.loss is not None}
+    least = min(losses.values(), default=result.base)
+    if len(losses) < 2 or least >= result.base:
         return 0.0
-    return min(rate for rate, gain in learned if gain >= (1 - _NEARLY) * most)
+    return min(rate for rate, loss in losses.items() if loss <= (1 + _NEARLY) * least)
 
 
 def reason(result: PilotResult | None) -> Finding:
