@@ -168,19 +168,25 @@ def _classes(rng: random.Random) -> DataSet:
 
 
 def _refusals(rng: random.Random) -> DataSet:
-    """What a thing costs is told; what a person earns is not."""
+    """What a thing costs is told; what a person earns is not. Two wordings to learn, one that
+    validates, one that is asked.
+    """
     no = "I cannot tell that."
-    prices = [
-        (f"What does the {w} in {t} cost?", f"{len(w)} euros.") for w in _WARES for t in _TOWNS
-    ]
-    wages = [(f"What does {n} of {t} earn?", no) for n in _NAMES for t in _TOWNS]
+    prices = [(f"the {w} in {t}", "cost", f"{len(w)} euros.") for w in _WARES for t in _TOWNS]
+    wages = [(f"{n} of {t}", "earn", no) for n in _NAMES for t in _TOWNS]
     rng.shuffle(prices)
     rng.shuffle(wages)
-    both = prices[:44] + wages[:44]
-    rng.shuffle(both)
-    asked = [(q.replace("What does", "How much does"), [no], "exact") for q, _ in wages[44:68]]
-    asked += [(q.replace("What does", "How much does"), [a], "exact") for q, a in prices[44:68]]
-    return DataSet("refusals", both[:72], both[72:], asked)
+
+    def worded(wording: str, start: int, end: int) -> list[Pair]:
+        both = prices[start:end] + wages[start:end]
+        rng.shuffle(both)
+        return [(wording.format(what, verb), answer) for what, verb, answer in both]
+
+    train = worded("What does {} {}?", 0, 20) + worded("Tell me what {} would {}.", 20, 40)
+    valid = worded("Do you know what {} may {}?", 40, 52)
+    asked = [(q, [a], "exact") for q, a in worded("How much does {} {}?", 52, 76)]
+    rng.shuffle(train)
+    return DataSet("refusals", train, valid, asked)
 
 
 _MAKERS: tuple[Callable[[random.Random], DataSet], ...] = (
