@@ -146,6 +146,7 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
         "train": preflight_run.spec.train,
         "bucket": plan.length_bucket,
         "settings": [to_plain(option.settings) for option in setups],
+        "limits": [option.limit for option in setups],
     }
     seconds: list[float] = _tried(request)
     best = min(range(len(setups)), key=lambda n: seconds[n])

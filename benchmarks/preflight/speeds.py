@@ -2,9 +2,10 @@
 
 Run as a child, because a setup may end it. REQUEST has the `model`, and
 
-- `train`, `bucket` and `settings`, a list: prints the seconds of an epoch over that file with each
-  of them, in turn and several times over, the least of each. The first pass compiles and does not
-  count; after a minute no further one begins.
+- `train`, `bucket`, `settings`, a list, and for each of them MLX's memory limit, `limits`, as a
+  training would have it: prints the seconds of an epoch over that file with each of them, in turn
+  and several times over, the least of each. The first pass compiles and does not count; after a
+  minute no further one begins.
 - `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ _PASSES = 3
 _ENOUGH_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A way to train, ready to run: the micro-batches of each step of an epoch, its memory limit,
+    and the bytes that it holds between steps.
+    """
+
+    stepper: Stepper
+    windows: Sequence[list[Batch]]
+    limit: int
+    held: int
+
+
 def main() -> None:
     """Print the answer as JSON."""
     request = json.loads(sys.argv[1])
@@ -42,40 +56,46 @@ def main() -> None:
 def _epochs(request: dict[str, Any]) -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         ready = [
-            _prepared(request, from_plain(plain, TrainingSettings), Path(name) / str(number))
-            for number, plain in enumerate(request["settings"])
+            _prepared(request, from_plain(plain, TrainingSettings), limit, Path(name) / str(number))
+            for number, (plain, limit) in enumerate(
+                zip(request["settings"], request["limits"], strict=True)
+            )
         ]
-        for stepper, windows in ready:
-            _pass(stepper, windows)
+        for setup in ready:
+            _pass(setup)
         times: list[list[float]] = [[] for _ in ready]
         end = time.monotonic() + _ENOUGH_SECONDS
         for number in range(_PASSES):
             if number and time.monotonic() > end:
                 break
-            for (stepper, windows), taken in zip(ready, times, strict=True):
-                taken.append(_pass(stepper, windows))
+            for setup, taken in zip(ready, times, strict=True):
+                taken.append(_pass(setup))
     return [min(taken) for taken in times]
 
 
 def _prepared(
-    request: dict[str, Any], settings: TrainingSettings, folder: Path
-) -> tuple[Stepper, Sequence[list[Batch]]]:
-    """Return a stepper, and the micro-batches of each step of an epoch as the trainer makes them.
-
-    Samples are written below `folder`.
+    request: dict[str, Any], settings: TrainingSettings, limit: int, folder: Path
+) -> Setup:
+    """Return a setup, with micro-batches as the trainer makes them. Samples are written below
+    `folder`.
     """
+    before = mx.get_active_memory()
     loaded = load(request["model"], dequantize=settings.dequantize)
     encoder = Encoder(loaded.tokenizer, settings.mask_prompt, loaded.vocabulary, settings.thinking)
     samples = write(folder, encoder.encode_file(request["train"]), settings.max_seq_length, {})
     batches = Batches(samples, settings, request["bucket"], seed=0)
     windows = [batches.window(0, place) for place in range(batches.steps_per_epoch)]
-    return Stepper(loaded.model, settings, seed=0), windows
+    stepper = Stepper(loaded.model, settings, seed=0)
+    mx.eval(loaded.model.parameters())
+    return Setup(stepper, windows, limit, mx.get_active_memory() - before)
 
 
-def _pass(stepper: Stepper, windows: Sequence[list[Batch]]) -> float:
+def _pass(setup: Setup) -> float:
+    """Return the seconds of a pass. The limit is raised by what the other setups hold."""
+    mx.set_memory_limit(setup.limit + mx.get_active_memory() - setup.held)
     began = time.perf_counter()
-    for number, window in enumerate(windows):
-        stepper.step(window, number, 0.0)
+    for number, window in enumerate(setup.windows):
+        setup.stepper.step(window, number, 0.0)
     return time.perf_counter() - began
 
 
