@@ -2,10 +2,12 @@
 
 For each of five data sets a real preflight (with a pilot) recommends; then the real training worker
 trains with that, and with each point of a grid of rates and epochs, and every adapter answers the
-held-out questions. The grid's best is the point with the highest score over every second question,
-among equals the quickest. It is compared over the other questions: the highest of several scores
-is too high by luck, and would be no fair measure. Times are the trainer's own; the time of
-preflight, with its pilot, stands beside them.
+held-out questions. The recommended training has these questions, as with `submit --questions`, and
+may end early by the half of them that is for choosing. The grid's best is the point with the
+highest score over that half, among equals the quickest. It is compared over the other half: the
+highest of several scores is too high by luck, and would be no fair measure. Times are from the
+first step to the last checkpoint, with all that stands between steps: evaluations, questions and
+checkpoints. The time of preflight, with its pilot, stands beside them.
 
 The model `tiny` is made on the spot and has never seen language. Where no point of the grid answers
 a tenth of the questions, scores are luck; the grid's best is then the point with the lowest
@@ -29,16 +31,20 @@ from typing import Any
 from mlx_lm.generate import batch_generate
 
 from benchmarks.settings.data_sets import DataSet, data_sets
+from safetrain_shared.evaluations import EvaluationSpec
+from safetrain_shared.events import CheckpointSaved, PhaseChanged
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import SUMMARY, Home
 from safetraind.preflight.preflight_run import PreflightRun
+from safetraind.storage import event_file
 from safetraind.worker import loading
-from safetraind.worker.evaluation.match import score
-from safetraind.worker.evaluation.question_set import read_questions
+from safetraind.worker.evaluation.evaluate import scores
+from safetraind.worker.evaluation.question_set import Question, read_questions
+from safetraind.worker.evaluation.selection import split
 from safetraind.worker.inference.generation import encode_prompt
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_tiny_model
-from tests.trainer.runs import make_run
+from tests.trainer.runs import Run, make_run
 
 REPORT = Path("reports/settings.json")
 MULTIPLES, EPOCHS = (0.25, 1.0, 4.0, 16.0), (3, 10)
@@ -69,9 +75,9 @@ def _compared(root: Path, data: DataSet, model: str, pilot: float) -> dict[str, 
     folder = make_tiny_model(root / "model") if model == "tiny" else Path(model)
     train, valid, questions = data.write(root / "data")
     began = time.monotonic()
-    plan = _recommended(root, folder, train, valid, pilot)
+    plan = _recommended(root, folder, train, valid, questions, pilot)
     preflight = time.monotonic() - began
-    ours = _trained(root / "ours", folder, (train, valid), questions, plan)
+    ours = _trained(root / "ours", folder, (train, valid), questions, plan, stops=True)
     rate = 2e-4  # the middle of the grid is the table's, not what the pilot found
     grid = []
     for multiple, epochs in itertools.product(MULTIPLES, EPOCHS):
@@ -80,7 +86,6 @@ def _compared(root: Path, data: DataSet, model: str, pilot: float) -> dict[str, 
             learning_rate=multiple * rate,
             num_epochs=epochs,
             early_stopping=0,
-            early_stopping_gain=0.0,
         )
         point = dataclasses.replace(plan, settings=settings)
         place = root / f"grid-{multiple}-{epochs}"
@@ -111,9 +116,13 @@ def _share_of_the_best(
     return best, (ours["base_loss"] - ours["loss"]) / (best["base_loss"] - best["loss"])
 
 
-def _recommended(root: Path, model: Path, train: Path, valid: Path, pilot: float) -> Plan:
+def _recommended(
+    root: Path, model: Path, train: Path, valid: Path, questions: Path, pilot: float
+) -> Plan:
     settings = {"pilot_minutes": pilot} if pilot else {}
-    spec = JobSpec(str(model), str(train), str(valid), str(root / "out"), settings=settings)
+    asked = EvaluationSpec(questions=str(questions))
+    paths = (str(model), str(train), str(valid), str(root / "out"))
+    spec = JobSpec(*paths, settings=settings, evaluation=asked)
     run = PreflightRun(spec, DirectWorkers(root / "workers"), Home(root / "home"), model)
 
     async def whole() -> None:
@@ -126,35 +135,55 @@ def _recommended(root: Path, model: Path, train: Path, valid: Path, pilot: float
 
 
 def _trained(
-    root: Path, model: Path, data: tuple[Path, Path], questions: Path, plan: Plan
+    root: Path,
+    model: Path,
+    data: tuple[Path, Path],
+    questions: Path,
+    plan: Plan,
+    *,
+    stops: bool = False,
 ) -> dict[str, Any]:
-    run = make_run(root, model, data, **dataclasses.asdict(plan.settings))
+    asked = EvaluationSpec(questions=str(questions)) if stops else None
+    run = make_run(root, model, data, evaluation=asked, **dataclasses.asdict(plan.settings))
     code = run.start().wait()
     assert code == 0, run.folder.log.read_text()
     summary = run.json(SUMMARY)
-    marks = _marks(model, run.output / "adapters", questions)
+    chosen_by, score = _marks(model, run.output / "adapters", questions)
     return {
         "rate": plan.settings.learning_rate,
         "epochs": plan.settings.num_epochs,
         "outcome": summary["outcome"],
-        "seconds": round(summary["seconds"], 1),
+        "steps": summary["steps"],
+        "seconds": round(_seconds(run), 1),
         "base_loss": summary["base_loss"],
         "loss": summary["best"].get("loss", float("inf")),
-        "chosen_by": sum(marks[::2]) / len(marks[::2]),
-        "score": sum(marks[1::2]) / len(marks[1::2]),
+        "chosen_by": chosen_by,
+        "score": score,
     }
 
 
-def _marks(model: Path, adapter: Path, questions: Path) -> list[float]:
-    """Return how right the answer to each held-out question is, 0 to 1."""
-    asked = read_questions(str(questions))
+def _seconds(run: Run) -> float:
+    """Return the seconds from the first step to the last checkpoint."""
+    events = [read.event for read in event_file.read(run.folder.events)]
+    trains = (e.time for e in events if e.body == PhaseChanged("training"))
+    saved = [e.time for e in events if isinstance(e.body, CheckpointSaved)]
+    return saved[-1] - next(trains)
+
+
+def _marks(model: Path, adapter: Path, questions: Path) -> tuple[float, float]:
+    """Return the mean score, 0 to 1, over the questions for choosing and over the others."""
     if not adapter.exists():
-        return [0.0] * len(asked)
+        return 0.0, 0.0
     loaded = loading.load(str(model))
     loading.attach_adapter(loaded.model, adapter)
+    choosing, reported = split(read_questions(str(questions)))
+    return _mean_score(loaded, choosing), _mean_score(loaded, reported)
+
+
+def _mean_score(loaded: loading.LoadedModel, asked: Sequence[Question]) -> float:
     prompts = [encode_prompt(loaded.tokenizer, one.messages) for one in asked]
     said = batch_generate(loaded.model, loaded.tokenizer, prompts, max_tokens=_ANSWER_TOKENS)
-    return [score(q.match, q.expected, text) for q, text in zip(asked, said.texts, strict=True)]
+    return sum(scores(asked, said.texts)) / len(asked)
 
 
 if __name__ == "__main__":

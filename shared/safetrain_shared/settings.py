@@ -70,7 +70,6 @@ class TrainingSettings:
     dequantize: bool = _setting(False)
     keep_checkpoints: int = _setting(3, low=1, high=10_000)
     early_stopping: int = _setting(0, low=0, high=10_000)
-    early_stopping_gain: float = _setting(0.0, low=0.0, high=1.0)
     eval_samples: int = _setting(0, low=0, high=10_000_000)
     memory_high: float = _setting(0.95, low=0.1, high=1.0)
     calm_seconds: int = _setting(5, low=0, high=3600)
@@ -120,7 +119,6 @@ PLANNED = frozenset(
         "learning_rate",
         "num_epochs",
         "early_stopping",
-        "early_stopping_gain",
         "gradient_checkpointing",
         "loss_chunk",
         "dequantize",

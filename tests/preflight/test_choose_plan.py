@@ -77,7 +77,6 @@ def test_epochs_follow_from_size_and_kind_of_the_data(
     plan = planned(available=20 * GB, samples=samples, lengths=counted, valid=valid)
     assert plan.settings.num_epochs == epochs
     assert plan.settings.early_stopping == (3 if code else 0)
-    assert plan.settings.early_stopping_gain == (0.02 if code else 0)
     assert [r.code for r in plan.reasons if r.code.startswith("plan.epochs")] == [code][
         : bool(code)
     ]

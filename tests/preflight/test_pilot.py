@@ -26,7 +26,8 @@ def test_the_rates_are_multiples_of_the_tables_and_it_comes_first() -> None:
     ("losses", "rate"),
     [
         ({1e-4: 1.8, 4e-4: 1.0, 2e-4: 1.4, 8e-4: None}, 4e-4),
-        ({1e-4: 1.8, 4e-4: 1.02, 2e-4: 1.4, 8e-4: 1.0}, 4e-4),  # nearly as good, and lower
+        ({1e-4: 1.8, 4e-4: 1.02, 2e-4: 1.4, 8e-4: 1.0}, 4e-4),  # equal, and lower
+        ({5e-4: 0.80, 1e-3: 0.81, 2e-3: 0.79, 2.5e-4: 1.0}, 1e-3),  # the middle of equal ones
         ({2.5e-4: 0.06, 5e-4: 0.055, 1e-3: 0.05}, 1e-3),  # what is left is what the answers say
         ({2.5e-4: 0.009, 5e-4: 0.0001}, 2.5e-4),  # nothing is left to learn
         ({1e-4: 1.8, 4e-4: 3.0}, 1e-4),
@@ -34,7 +35,7 @@ def test_the_rates_are_multiples_of_the_tables_and_it_comes_first() -> None:
         ({1e-4: 2.1, 4e-4: None}, 0.0),
     ],
 )
-def test_the_lowest_rate_that_learns_nearly_as_much_as_the_best_is_recommended(
+def test_the_middle_one_of_the_rates_that_learn_the_most_is_recommended(
     losses: dict[float, float | None], rate: float
 ) -> None:
     result = PilotResult(2.0, 20, tuple(Trial(*trial) for trial in losses.items()))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.events import Body, Notice, Outcome, PhaseChanged, StepDone
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import RunFolder
@@ -158,18 +159,20 @@ def make_run(
     *,
     seed: int = 7,
     validated: bool = True,
+    evaluation: EvaluationSpec | None = None,
     **settings: Any,
 ) -> Run:
     """A run folder as the daemon makes it, with `settings` over `SMALL`.
 
-    Without `validated` the job has no validation set.
+    Without `validated` the job has no validation set. `evaluation`: what it asks for at its end.
     """
     folder, output = RunFolder(root / "runs" / "1"), root / "out"
     folder.root.mkdir(parents=True)
     complete = TrainingSettings(**{**SMALL, **settings})
     files = {"train": data[0], "valid": data[1]} if validated else {"train": data[0]}
     valid = str(files.get("valid", ""))
-    spec = JobSpec(str(model), str(data[0]), valid, str(output), settings=settings)
+    paths = (str(model), str(data[0]), valid, str(output))
+    spec = JobSpec(*paths, settings=settings, evaluation=evaluation)
     plan = Plan(complete, str(model))
     known = {name: DataFile(str(file), sha256(file)) for name, file in files.items()}
     documents.write(folder.spec, JobDocument(spec, ModelSource(str(model)), known, seed, job=1))

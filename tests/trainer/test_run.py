@@ -204,13 +204,6 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
     assert [n.finding.code for n in run.of(Notice)] == ["train.early_stop"]
 
 
-def test_an_epoch_that_brought_little_is_the_last(tmp_path: Path, model: Path, data: Data) -> None:
-    run = make_run(tmp_path, model, data, num_epochs=5, early_stopping_gain=0.9)
-    assert run.finish().outcome == "succeeded"
-    assert run.of(StepDone)[-1].step == STEPS, "the first epoch brought all, the second a part"
-    assert "train.flat" in [n.finding.code for n in run.of(Notice)]
-
-
 def test_early_stopping_ends_a_run_with_nothing_left_to_learn(
     tmp_path: Path, model: Path, data: Data
 ) -> None:

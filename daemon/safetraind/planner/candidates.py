@@ -16,12 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from safetrain_shared.settings import LENGTH_BUCKET, LOSS_CHUNK, TrainingSettings
 from safetraind.planner.batch_shapes import compiled_shapes, counted_rows, heaviest_step
-from safetraind.planner.epochs import (
-    EARLY_STOPPING,
-    EARLY_STOPPING_GAIN,
-    kind_of,
-    recommended_epochs,
-)
+from safetraind.planner.epochs import EARLY_STOPPING, kind_of, recommended_epochs
 from safetraind.planner.option import Question
 from safetraind.planner.pilot import recommended_rate
 from safetraind.planner.tiers import tier_for
@@ -90,11 +85,9 @@ def _with_epochs(question: Question, settings: TrainingSettings) -> TrainingSett
     if epochs == settings.num_epochs:
         return settings
     settings = dataclasses.replace(settings, num_epochs=epochs)
-    if question.valid is None or chosen.keys() & {"early_stopping", "early_stopping_gain"}:
+    if question.valid is None or "early_stopping" in chosen:
         return settings
-    return dataclasses.replace(
-        settings, early_stopping=EARLY_STOPPING, early_stopping_gain=EARLY_STOPPING_GAIN
-    )
+    return dataclasses.replace(settings, early_stopping=EARLY_STOPPING)
 
 
 def _with_pilot(question: Question, settings: TrainingSettings) -> TrainingSettings:

@@ -12,7 +12,6 @@ from enum import StrEnum
 from safetraind.worker_messages.inspect_messages import Lengths
 
 EARLY_STOPPING = 3  # evaluations, of which every epoch has one at its end
-EARLY_STOPPING_GAIN = 0.02  # an epoch that brings less of the whole gain is the last
 _FEW_LABELS = 0.1  # of the samples, at most so many answers differ
 _MOSTLY = 0.8
 

@@ -10,8 +10,9 @@ from safetraind.worker_messages.pilot_messages import PilotRequest, PilotResult
 
 # Multiples of the tier's rate, in the order in which they are tried.
 _MULTIPLES = (1.0, 4.0, 2.0, 8.0, 0.5)
-# Of rates whose losses differ by less, relatively, the lowest. That is narrow, since short runs
-# make rates look best that are too low for long ones (Wu et al. 2018, short-horizon bias).
+# Losses that differ by less, relatively, are taken as equal. Of their rates it is the middle one:
+# the lowest may be too low for a whole run, which short runs do not show (Wu et al. 2018,
+# short-horizon bias), and the highest is the nearest to divergence.
 _NEARLY = 0.05
 
 
@@ -37,7 +38,8 @@ def pilot_request(spec: JobSpec, plan: Plan) -> PilotRequest:
 
 
 def recommended_rate(result: PilotResult) -> float:
-    """Return the lowest rate with nearly the lowest loss; 0 where none learned anything.
+    """Return the middle one of the rates with nearly the lowest loss, of two the lower; 0 where
+    none learned anything.
 
     Losses are compared, and not what was gained: most of the gain is the form of the answers, which
     every rate learns, and what is in them makes little of it.
@@ -46,7 +48,8 @@ def recommended_rate(result: PilotResult) -> float:
     least = min(losses.values(), default=result.base)
     if len(losses) < 2 or least >= result.base:
         return 0.0
-    return min(rate for rate, loss in losses.items() if loss <= (1 + _NEARLY) * least)
+    equal = sorted(rate for rate, loss in losses.items() if loss <= (1 + _NEARLY) * least)
+    return equal[(len(equal) - 1) // 2]
 
 
 def reason(result: PilotResult | None) -> Finding:

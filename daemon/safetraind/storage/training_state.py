@@ -22,8 +22,9 @@ class TrainingState:
 
     `state` is `training` or an `Outcome`: succeeded, paused, cancelled, failed. `checkpoints` are
     names, newest last. `best` has `checkpoint`, `step` and `loss`, and is empty before the first
-    evaluation. Steps are optimizer steps. `promoted`: the checkpoint whose adapter the user put in
-    `adapters/`; empty: the one with the lowest validation loss.
+    evaluation; `answered`: as many questions, all answered right, ended the training. Steps are
+    optimizer steps. `promoted`: the checkpoint whose adapter the user put in `adapters/`; empty:
+    the one with the lowest validation loss.
     """
 
     FORMAT: ClassVar[int] = 1

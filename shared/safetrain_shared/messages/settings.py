@@ -126,13 +126,9 @@ SENTENCES: dict[str, str] = {
     ),
     "explain.early_stopping": _(
         "Stops after this many evaluations in a row without a lower validation loss, or at once "
-        "where it is below 0.01: nothing is left to learn. 0 turns it off. Memory and speed stay "
-        "the same; the training may end sooner."
-    ),
-    "explain.early_stopping_gain": _(
-        "Stops after an epoch that brought less than this share of all that the validation loss "
-        "was lowered by since before training; 0.02 is a fiftieth. 0 turns it off. Memory and "
-        "speed stay the same; the training may end sooner."
+        "where nothing is left to learn: the loss is below 0.01, or at the end of an epoch half of "
+        "the questions of --questions are all answered right. 0 turns it off. Memory and speed "
+        "stay the same; the training may end sooner."
     ),
     "explain.eval_samples": _(
         "Evaluates on this many samples of the validation file, always the same ones; 0 means "

@@ -170,9 +170,9 @@ SENTENCES: dict[str, str] = {
     "train.early_stop": _(
         "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
     ),
-    "train.flat": _(
-        "Stopped early: the last epoch brought {share:pct} of what the validation loss was "
-        "lowered by in all."
+    "train.all_answered": _(
+        "Stopped early: all {count:int} questions by which that is decided were answered right. "
+        "The verdict is on the others."
     ),
     "train.nothing_left": _(
         "Stopped early: with a validation loss of {loss:num}, nothing is left to learn."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -76,7 +76,8 @@ class Asker:
         for place, batch in batched(prompts, self._most):
             end = place + len(batch)
             if end > len(answers):
-                new = answered(loaded.model, loaded.tokenizer, batch, self._most, self._watcher)
+                check = self._watcher.check
+                new = answered(loaded.model, loaded.tokenizer, batch, self._most, check)
                 answers = answers[:place] + new
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_json(kept, answers)
@@ -124,10 +125,10 @@ def answered(
     tokenizer: TokenizerWrapper,
     prompts: list[list[int]],
     max_tokens: int,
-    watcher: Watcher,
+    between_tokens: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Return greedy answers to prompts (token ids), of at most `max_tokens` tokens, without leading
-    thinking.
+    thinking. What `between_tokens` raises ends it.
     """
     generator = BatchGenerator(
         model,
@@ -142,7 +143,7 @@ def answered(
             for response in responses:
                 if response.finish_reason != "stop":
                     tokens[response.uid].append(response.token)
-            watcher.check()
+            between_tokens()
     finally:
         generator.close()
         mx.clear_cache()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from safetrain_shared.errors import NotFound
 from safetrain_shared.evaluations import (
@@ -24,6 +25,7 @@ from safetrain_shared.evaluations import (
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import ADAPTERS, EVALUATION, EVALUATION_RESULT
 from safetraind.storage import documents, training_state
+from safetraind.storage.durable import read_object
 from safetraind.storage.manifest import read_manifest
 from safetraind.worker.data.line_reader import Corpus
 from safetraind.worker.data.thinking import GIVEN
@@ -38,6 +40,7 @@ from safetraind.worker.evaluation.selection import ranked, split
 from safetraind.worker.evaluation.verdict import compare
 from safetraind.worker.loading import LoadedModel, load
 
+ENDED_BY = "ended_by.json"  # the questions that ended the training
 _LOOKED_AT = 2000  # lines of training data, for the length of answers and for repeated ones
 
 
@@ -90,13 +93,14 @@ class _Evaluating:
         self._checkpoints = _kept_checkpoints(work) if work.spec.checkpoints else {}
         many = len(self._checkpoints) > 1
         self._choosing, self._reported = split(questions) if many else ([], list(questions))
+        ended_it = _questions_that_ended(work.output)
+        self._reported = [q for q in self._reported if q.text not in ended_it] or self._reported
         self._general = general_questions() if work.spec.general else []
         self._trained = _trained_answers(work.train)
         self._noisy = mx.default_device() != mx.Device(mx.cpu)  # equal inputs, other last bits
         total = len(self._choosing) * len(self._checkpoints)
         total += len(self._reported) * (3 if self._noisy else 2) + 2 * len(self._general)
-        expected = [str(one) for question in questions for one in question.expected]
-        most = work.spec.max_tokens or longest_answer(loaded.tokenizer, self._trained + expected)
+        most = answer_limit(work, loaded.tokenizer, questions)
         self._asker = Asker(work.folder, most, total, watcher, work.thinking)
 
     def run(self) -> Evaluation:
@@ -168,6 +172,13 @@ class _Evaluating:
         return self._asker.answers(exported, "exported", None, questions)
 
 
+def answer_limit(work: Work, tokenizer: TokenizerWrapper, questions: Sequence[Question]) -> int:
+    """Return how many tokens an answer may have: as asked for, or by those that are known."""
+    expected = [str(one) for question in questions for one in question.expected]
+    known = _trained_answers(work.train) + expected
+    return work.spec.max_tokens or longest_answer(tokenizer, known)
+
+
 def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]:
     """Return the score of each answer, 0 to 1; none where there is no answer."""
     if not answers:
@@ -199,6 +210,17 @@ def _trained_answers(path: str) -> list[str]:
     with Corpus(path) as lines:
         seen = itertools.islice(lines, _LOOKED_AT)
         return [text for line in seen for text in turns_of(line.content, "assistant")]
+
+
+def _questions_that_ended(output: Path) -> set[str]:
+    """Return the questions whose answers ended the training in `output`, none where none did.
+
+    What chose the adapter must not judge it.
+    """
+    state = training_state.read(output)
+    if state is None or not state.best.get("answered"):
+        return set()
+    return set(read_object(output / EVALUATION / ENDED_BY).get("questions", ()))
 
 
 def _kept_checkpoints(work: Work) -> Mapping[str, Path]:

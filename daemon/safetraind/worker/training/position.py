@@ -19,12 +19,12 @@ class RunPosition:
     `step` counts optimizer steps done in the run, `step_in_epoch` in `epoch` (from 0). Since the
     last logged step: `loss_sum` over `learned` predictions of `unlogged` steps; `logged_…`: of the
     window logged before it. `base_loss`: the validation loss before step 1; NaN: not measured.
-    `stale` counts evaluations since the best one; `best_step` is 0 before the first.
-    `best_of_epochs` is the lowest loss when the last epoch ended, `last_gain` that epoch's share of
-    all that was gained; NaN: not known. `published`: the SHA-256 of the weights in `adapters/`.
-    `seconds` were spent in steps, over all attempts.
-    `first_length`, `first_window`: the sequences' length and the rows of a window when the run
-    began. The windows stay when a later plan has others, or samples would be skipped or come twice.
+    `stale` counts evaluations since the best one; `best_step` is 0 before the first. `answered`:
+    the held-out questions that end the run, once all are answered right; else 0. `flat` counts
+    epochs that brought little. `published`: the SHA-256 of the weights in `adapters/`. `seconds`
+    were spent in steps, over all attempts. `first_length`, `first_window`: the sequences' length
+    and the rows of a window when the run began. The windows stay when a later plan has others, or
+    samples would be skipped or come twice.
     """
 
     step: int = 0
@@ -46,8 +46,8 @@ class RunPosition:
     best_checkpoint: str = ""
     published: str = ""
     stale: int = 0
-    best_of_epochs: float = math.inf
-    last_gain: float = math.nan
+    answered: int = 0
+    flat: int = 0
     seconds: float = 0.0
     first_length: int = 0
     first_window: int = 0
@@ -84,9 +84,12 @@ class RunPosition:
         self.loss_sum, self.learned, self.unlogged = 0.0, 0, 0
         return self.last_loss
 
-    def judge(self, validation_loss: float, checkpoint: str) -> bool:
-        """Count an evaluation. Return whether its loss is the lowest so far."""
-        if not validation_loss < self.best_loss:
+    def judge(self, validation_loss: float, checkpoint: str, answered: int = 0) -> bool:
+        """Count an evaluation. Return whether it is the best so far: its loss is the lowest, or all
+        of the questions that end the run were answered right, `answered` of them.
+        """
+        self.answered = answered
+        if not (answered or validation_loss < self.best_loss):
             self.stale += 1
             return False
         self.best_loss, self.best_step, self.best_checkpoint = (
@@ -96,13 +99,6 @@ class RunPosition:
         )
         self.stale = 0
         return True
-
-    def end_epoch(self) -> None:
-        """Measure what the epoch brought, whose end was evaluated, of all that was gained."""
-        before = self.base_loss if math.isinf(self.best_of_epochs) else self.best_of_epochs
-        gained = self.base_loss - self.best_loss
-        self.last_gain = (before - self.best_loss) / gained if gained > 0 else math.nan
-        self.best_of_epochs = self.best_loss
 
 
 def to_json(progress: RunPosition) -> dict[str, Any]:

@@ -135,10 +135,15 @@ class Records:
         progress.base_loss = loss
         self._emit(Evaluated(0, 0, 0, loss=loss, samples=samples, best=False))
 
-    def evaluated(self, progress: RunPosition, loss: float, samples: int) -> bool:
-        """Log an evaluation. Return whether it is the best so far, which must then be saved."""
+    def evaluated(
+        self, progress: RunPosition, loss: float, samples: int, answered: int = 0
+    ) -> bool:
+        """Log an evaluation. Return whether it is the best so far, which must then be saved.
+
+        `answered`: see `RunPosition`.
+        """
         name = checkpoint_name(progress.epoch, progress.step_in_epoch)
-        best = progress.judge(loss, name)
+        best = progress.judge(loss, name, answered)
         place = (progress.step, progress.epoch, progress.step_in_epoch)
         body = Evaluated(*place, loss=loss, samples=samples, best=best)
         self._emit(body)
@@ -187,7 +192,7 @@ class Records:
             why = early_stop(self._task.plan.settings, progress)
             if why and progress.step < self._total_steps:
                 self._sink.emit(Notice(why))
-            self._say_trouble(ended=True)
+            self._say_trouble(ended=not progress.answered)
         write_tables(self._history, self._task.output)
         self._write_state(progress, outcome.outcome)
         text = summary(

@@ -77,14 +77,17 @@ def _data(task: Task) -> dict[str, Any]:
 
 
 def best_of(progress: RunPosition) -> dict[str, Any]:
-    """Return the best checkpoint, its step and its loss; empty before the first evaluation."""
+    """Return the best checkpoint, its step and its loss, and how many questions ended the run with
+    it, if any did; empty before the first evaluation.
+    """
     if not progress.best_step:
         return {}
-    return {
+    best = {
         "checkpoint": progress.best_checkpoint,
         "step": progress.best_step,
         "loss": progress.best_loss,
     }
+    return {**best, "answered": progress.answered} if progress.answered else best
 
 
 def _used(samples: Samples) -> int:

@@ -33,6 +33,7 @@ from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.schedule import learning_rate
 from safetraind.worker.training.segment import Segment
 from safetraind.worker.training.step import Stepper
+from safetraind.worker.training.stopping_questions import StoppingQuestions
 from safetraind.worker.training.task import Task
 from safetraind.worker.training.throughput import Throughput
 from safetraind.worker.training.token_files import training_samples, validation_samples
@@ -84,7 +85,8 @@ def _prepare(job: Task, sink: EventSink, ranks: Ranks | None) -> _Run:
     encoder = encoder_of(loaded, settings)
     samples = training_samples(job, encoder, progress.first_length)
     held_out = validation_samples(job, encoder, progress.first_length)
-    validation = Validation(job, sink, stepper, records, held_out)
+    stopping = StoppingQuestions(job, sink, loaded)
+    validation = Validation(job, sink, stepper, records, held_out, stopping)
     batches = make_batches(job, samples, progress, ranks)
     total_steps = settings.total_steps(batches.steps_per_epoch)
 
@@ -160,12 +162,11 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
         if validation.usable and (
             at_epoch_or_run_end or progress.step_in_epoch % settings.eval_steps == 0
         ):
-            best = validation.evaluate(progress, rate)
+            epoch_end = at_epoch_end and progress.step < total_steps
+            best = validation.evaluate(progress, rate, epoch_end=epoch_end)
             if isinstance(best, Finding):
                 return Outcome("failed", best)
             save_now |= best
-            if at_epoch_end:
-                progress.end_epoch()
 
         if save_now or records.save_is_due():
             records.save(progress)

@@ -8,10 +8,12 @@ from safetrain_shared.findings import Finding
 from safetraind.worker.training import nonfinite
 from safetraind.worker.training.batches import evaluation_batches
 from safetraind.worker.training.dataset import Samples
+from safetraind.worker.training.early_stop import worth_asking
 from safetraind.worker.training.event_sink import EventSink
 from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.run_files import Records
 from safetraind.worker.training.step import Stepper
+from safetraind.worker.training.stopping_questions import StoppingQuestions
 from safetraind.worker.training.task import Task
 
 
@@ -19,10 +21,16 @@ class Validation:
     """Evaluates the model of one run, and has each evaluation recorded."""
 
     def __init__(
-        self, job: Task, sink: EventSink, stepper: Stepper, records: Records, samples: Samples
+        self,
+        job: Task,
+        sink: EventSink,
+        stepper: Stepper,
+        records: Records,
+        samples: Samples,
+        stopping: StoppingQuestions,
     ) -> None:
         self._job, self._sink, self._stepper = job, sink, stepper
-        self._records, self._samples = records, samples
+        self._records, self._samples, self._stopping = records, samples, stopping
         self.usable = bool(samples.usable.any())
 
     def evaluate_base(self, progress: RunPosition) -> Finding | None:
@@ -40,15 +48,19 @@ class Validation:
         self._records.evaluated_base(progress, loss, samples)
         return None
 
-    def evaluate(self, progress: RunPosition, rate: float) -> bool | Finding:
-        """Return whether the loss is the lowest so far, or the finding where it is not finite.
+    def evaluate(self, progress: RunPosition, rate: float, *, epoch_end: bool) -> bool | Finding:
+        """Return whether this is the best evaluation so far, or the finding where the loss is not
+        finite.
 
-        `rate`: the learning rate of the last step.
+        `rate`: the learning rate of the last step. `epoch_end`: of one that is not the
+        last, so that questions may end the run.
         """
         loss, samples = self._loss()
         if not math.isfinite(loss):
             return self._cause(progress, rate)
-        return self._records.evaluated(progress, loss, samples)
+        ask = epoch_end and worth_asking(progress, loss)
+        answered = self._stopping.all_right() if ask else 0
+        return self._records.evaluated(progress, loss, samples, answered)
 
     def _loss(self) -> tuple[float, int]:
         self._sink.phase("evaluating")
