@@ -10,7 +10,6 @@ from safetrain_shared.errors import SafetrainError
 from safetraind.storage.durable import write_json
 from safetraind.worker.evaluation.answering import BATCH, answered
 from safetraind.worker.evaluation.evaluate import ENDED_BY, answer_limit, scores, work_of
-from safetraind.worker.evaluation.leaks import refuse_leaked
 from safetraind.worker.evaluation.question_set import Question, read_questions
 from safetraind.worker.evaluation.selection import split
 from safetraind.worker.inference.context_limit import answer_bytes, shape_of
@@ -32,25 +31,23 @@ class StoppingQuestions:
 
     def __init__(self, job: Task, sink: EventSink, loaded: LoadedModel) -> None:
         self._sink, self._loaded = sink, loaded
-        self._settings = job.plan.settings
         self._questions: Sequence[Question] = ()
-        if job.spec.evaluation is None or not self._settings.early_stopping:
+        settings = job.plan.settings
+        if job.spec.evaluation is None or not settings.early_stopping:
             return
         work = work_of(job.job, job.spec, job.plan.model_path, job.output)
         self._note = work.folder / ENDED_BY
         try:
             found = read_questions(work.spec.questions, work.spec.limit)
-            refuse_leaked(found, work.spec.questions, work.train)
+            choosing, _ = split(found)
+            self._prompts = [
+                encode_prompt(loaded.tokenizer, one.messages, settings.thinking) for one in choosing
+            ]
         except (SafetrainError, OSError):
             return
-        choosing, _ = split(found)
         if len(choosing) < FEWEST:
             return
         self._questions = choosing
-        self._prompts = [
-            encode_prompt(loaded.tokenizer, one.messages, self._settings.thinking)
-            for one in choosing
-        ]
         self._most = answer_limit(work, loaded.tokenizer, found)
         longest = max(map(len, self._prompts)) + self._most
         shape = shape_of(loaded.config, item_bytes(loaded.model))
