@@ -171,8 +171,8 @@ SENTENCES: dict[str, str] = {
         "Stopped early: {count:int} {count:|evaluation|evaluations} brought no improvement."
     ),
     "train.all_answered": _(
-        "Stopped early: all {count:int} questions by which that is decided were answered right. "
-        "The verdict is on the others."
+        "Stopped early, with right answers to all {count:int} {count:|question|questions} asked "
+        "for this. The verdict is on the others."
     ),
     "train.nothing_left": _(
         "Stopped early: with a validation loss of {loss:num}, nothing is left to learn."
