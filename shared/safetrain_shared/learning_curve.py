@@ -50,7 +50,7 @@ def trouble(
             rate=settings.learning_rate,
             lower=settings.learning_rate / 4,
         )
-    if last.loss < NOTHING_LEFT:
+    if last.loss < NOTHING_LEFT or (last.best and last is not lowest):  # chosen by questions
         return None
     if _has_risen(found, lowest):
         return _warning(

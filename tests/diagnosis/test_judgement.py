@@ -60,7 +60,10 @@ MACHINE = Machine(
 
 def evaluated(*losses: float) -> tuple[Evaluated, ...]:
     """Evaluations of these losses, the first of them before the first step."""
-    return tuple(Evaluated(9 * n, n, 9, loss, 4, n > 0) for n, loss in enumerate(losses))
+    return tuple(
+        Evaluated(9 * n, n, 9, loss, 4, n > 0 and loss < min(losses[1:n], default=9.0))
+        for n, loss in enumerate(losses)
+    )
 
 
 FALLING = tuple(3.0 * 0.95**n for n in range(40))

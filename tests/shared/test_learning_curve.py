@@ -32,12 +32,22 @@ SETTINGS = TrainingSettings(learning_rate=4e-3, num_epochs=6)
 def test_a_curve_is_named_for_what_it_shows(
     losses: tuple[float, ...], train: float, ended: bool, code: str
 ) -> None:
-    curve = [Evaluated(9 * n, max(0, n - 1), 9, loss, 4, n > 0) for n, loss in enumerate(losses)]
+    curve = [
+        Evaluated(9 * n, max(0, n - 1), 9, loss, 4, n > 0 and loss < min(losses[1:n], default=9.0))
+        for n, loss in enumerate(losses)
+    ]
     found = trouble(curve, train, SETTINGS, ended=ended)
     assert (found.code if found else "") == code
     if found:
         said = say(found)
         assert "?" not in said and "--set" in said
+
+
+def test_a_rise_to_the_adapter_that_questions_chose_is_no_fault() -> None:
+    curve = [Evaluated(0, 0, 0, 2.0, 4, False), Evaluated(9, 0, 9, 1.0, 4, True)]
+    for best, code in ((False, "train.overfits"), (True, "")):
+        found = trouble([*curve, Evaluated(18, 1, 9, 1.2, 4, best)], 0.1, SETTINGS, ended=True)
+        assert (found.code if found else "") == code
 
 
 def test_the_setting_to_change_is_named_with_its_value() -> None:

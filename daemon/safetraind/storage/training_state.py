@@ -24,7 +24,7 @@ class TrainingState:
     names, newest last. `best` has `checkpoint`, `step` and `loss`, and is empty before the first
     evaluation; `answered`: as many questions, all answered right, ended the training. Steps are
     optimizer steps. `promoted`: the checkpoint whose adapter the user put in `adapters/`; empty:
-    the one with the lowest validation loss.
+    that of `best`.
     """
 
     FORMAT: ClassVar[int] = 1

@@ -96,11 +96,11 @@ class _Evaluating:
         ended_it = _questions_that_ended(work.output)
         self._reported = [q for q in self._reported if q.text not in ended_it] or self._reported
         self._general = general_questions() if work.spec.general else []
-        self._trained = _trained_answers(work.train)
+        self._trained = trained_answers(work.train)
         self._noisy = mx.default_device() != mx.Device(mx.cpu)  # equal inputs, other last bits
         total = len(self._choosing) * len(self._checkpoints)
         total += len(self._reported) * (3 if self._noisy else 2) + 2 * len(self._general)
-        most = answer_limit(work, loaded.tokenizer, questions)
+        most = answer_limit(work, loaded.tokenizer, questions, self._trained)
         self._asker = Asker(work.folder, most, total, watcher, work.thinking)
 
     def run(self) -> Evaluation:
@@ -150,7 +150,8 @@ class _Evaluating:
             if self._choosing
         }
         state = training_state.read(self._work.output)
-        best = str(state.best.get("checkpoint", "")) if state else ""
+        by_loss = state is not None and "answered" not in state.best
+        best = str(state.best.get("checkpoint", "")) if state and by_loss else ""
         steps = {name: _step(folder) for name, folder in self._checkpoints.items()}
         return ranked(found, steps, best)
 
@@ -172,11 +173,14 @@ class _Evaluating:
         return self._asker.answers(exported, "exported", None, questions)
 
 
-def answer_limit(work: Work, tokenizer: TokenizerWrapper, questions: Sequence[Question]) -> int:
-    """Return how many tokens an answer may have: as asked for, or by those that are known."""
+def answer_limit(
+    work: Work, tokenizer: TokenizerWrapper, questions: Sequence[Question], trained: list[str]
+) -> int:
+    """Return how many tokens an answer may have: as asked for, or by the expected and the `trained`
+    ones.
+    """
     expected = [str(one) for question in questions for one in question.expected]
-    known = _trained_answers(work.train) + expected
-    return work.spec.max_tokens or longest_answer(tokenizer, known)
+    return work.spec.max_tokens or longest_answer(tokenizer, trained + expected)
 
 
 def scores(questions: Sequence[Question], answers: Sequence[str]) -> list[float]:
@@ -206,7 +210,8 @@ def verdict_on(answers: Sequence[EvaluatedAnswer], again: Sequence[float] = ()) 
     return compare(first, second, again)
 
 
-def _trained_answers(path: str) -> list[str]:
+def trained_answers(path: str) -> list[str]:
+    """Return the answers in the first lines of training data."""
     with Corpus(path) as lines:
         seen = itertools.islice(lines, _LOOKED_AT)
         return [text for line in seen for text in turns_of(line.content, "assistant")]

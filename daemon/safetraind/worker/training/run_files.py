@@ -192,7 +192,7 @@ class Records:
             why = early_stop(self._task.plan.settings, progress)
             if why and progress.step < self._total_steps:
                 self._sink.emit(Notice(why))
-            self._say_trouble(ended=not progress.answered)
+            self._say_trouble(ended=True)
         write_tables(self._history, self._task.output)
         self._write_state(progress, outcome.outcome)
         text = summary(

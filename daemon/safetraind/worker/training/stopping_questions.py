@@ -9,7 +9,13 @@ import mlx.core as mx
 from safetrain_shared.errors import SafetrainError
 from safetraind.storage.durable import write_json
 from safetraind.worker.evaluation.answering import BATCH, answered
-from safetraind.worker.evaluation.evaluate import ENDED_BY, answer_limit, scores, work_of
+from safetraind.worker.evaluation.evaluate import (
+    ENDED_BY,
+    answer_limit,
+    scores,
+    trained_answers,
+    work_of,
+)
 from safetraind.worker.evaluation.question_set import Question, read_questions
 from safetraind.worker.evaluation.selection import split
 from safetraind.worker.inference.context_limit import answer_bytes, shape_of
@@ -48,7 +54,7 @@ class StoppingQuestions:
         if len(choosing) < FEWEST:
             return
         self._questions = choosing
-        self._most = answer_limit(work, loaded.tokenizer, found)
+        self._most = answer_limit(work, loaded.tokenizer, found, trained_answers(work.train))
         longest = max(map(len, self._prompts)) + self._most
         shape = shape_of(loaded.config, item_bytes(loaded.model))
         room = job.plan.memory_limit - mx.get_active_memory()
