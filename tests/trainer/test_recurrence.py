@@ -232,8 +232,8 @@ def test_replacements_are_gone_after_the_block() -> None:
 def _peak(function: Callable[..., Any], arguments: Arrays) -> int:
     """The least of ten passes: one that MLX's thread is late in has more, held for longer."""
     peaks = []
+    mx.eval(values_and_gradients(function, arguments))
     for _ in range(10):
-        mx.eval(values_and_gradients(function, arguments))
         gc.collect()  # so that nothing older is freed meanwhile,
         mx.synchronize()  # nor anything of the pass just done
         mx.reset_peak_memory()
@@ -275,11 +275,14 @@ def test_the_original_still_needs_more_memory(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gated delta", "SSD", "Mamba"])
 def test_memory_grows_linearly_with_the_length(name: str) -> None:
+    """Over two doublings: what MLX allocates ahead of its thread differs from pass to pass, by a
+    tenth of the peak at the first length, and by less as the length grows.
+    """
     function, arguments = _wide()[name]
     length = 384
-    longer = tuple(mx.repeat(a, 2, axis=1) if length in a.shape else a for a in arguments)
+    longer = tuple(mx.repeat(a, 4, axis=1) if length in a.shape else a for a in arguments)
     with in_chunks():
-        assert _peak(function, longer) < 2.2 * _peak(function, arguments)
+        assert _peak(function, longer) < 2.2**2 * _peak(function, arguments)
 
 
 def test_the_fast_operation_still_needs_more_memory() -> None:
