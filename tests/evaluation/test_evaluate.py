@@ -16,7 +16,8 @@ import pytest
 from safetrain_shared.errors import InvalidInput, NotFound
 from safetrain_shared.evaluations import Evaluation, EvaluationSpec
 from safetrain_shared.settings import TrainingSettings
-from safetraind.storage import documents
+from safetraind.storage import documents, training_state
+from safetraind.storage.training_state import TrainingState
 from safetraind.worker import loading
 from safetraind.worker.evaluation import answering, evaluate
 from safetraind.worker.evaluation.evaluate import Work
@@ -113,6 +114,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_answers_and_verdict(
         found = run(tiny, output, again, checkpoints=True, general=True)
         assert replace(found, adapter="", path="") == replace(whole, adapter="", path="")
         assert (1 << 30) - again.looks <= looks - len(killed.answered), "nothing is asked twice"
+
+
+def test_a_score_on_the_questions_that_ended_the_training_is_said_to_be_too_high(
+    tiny: Path, tmp_path: Path
+) -> None:
+    texts = [question["question"] for question in QUESTIONS]
+    training_state.write(tmp_path, TrainingState(1, "succeeded", "", best={"answered": 1}))
+    note = tmp_path / "evaluation" / evaluate.ENDED_BY
+    note.parent.mkdir()
+    for ended_by, left in ((texts[:-1], 1), (texts, len(texts))):
+        note.write_text(json.dumps({"format": 1, "questions": ended_by}), encoding="utf-8")
+        found = run(tiny, tmp_path)
+        assert found.verdict.questions == left
+        said = [one.code for one in found.findings]
+        assert ("evaluate.chose_adapter" in said) == (ended_by == texts)
 
 
 def test_an_adapter_of_broken_weights_is_named_as_damaged(

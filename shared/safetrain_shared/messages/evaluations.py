@@ -37,11 +37,12 @@ SENTENCES: dict[str, str] = {
     "evaluate.damaged": _(
         "The adapter is damaged: {looping:int} of {count:int} {count:|answer|answers} "
         "{looping:|runs|run} in a circle, and its predictions are {divergence} nats a token "
-        "from the base's. The learning rate was too high: train with a fifth of it."
+        "from the base's. The learning rate was too high: train with a quarter of it."
     ),
     "evaluate.damaged_answers": _(
         "The adapter is damaged: {looping:int} of {count:int} {count:|answer|answers} "
-        "{looping:|runs|run} in a circle. The learning rate was too high: train with a fifth of it."
+        "{looping:|runs|run} in a circle. The learning rate was too high: train with a quarter "
+        "of it."
     ),
     "evaluate.one_answer": _(
         "The adapter gives one and the same answer to {times:int} of {count:int} "
@@ -53,6 +54,10 @@ SENTENCES: dict[str, str] = {
         "{wrong:|answer|answers} {repeated:|is an answer|are answers} of the training data, "
         "word for word. Train for fewer epochs (early_stopping=2), or on more wordings of "
         "each fact."
+    ),
+    "evaluate.chose_adapter": _(
+        "The questions asked here are those that ended the training, once the adapter had "
+        "answered them, so the score is too high. Ask others with --questions."
     ),
     "promote.live": _("Job {id} has not ended. Promote a checkpoint once it has."),
     "promote.not_evaluated": _(

@@ -22,6 +22,7 @@ from safetrain_shared.evaluations import (
     TaskScore,
     Verdict,
 )
+from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import ADAPTERS, EVALUATION, EVALUATION_RESULT
 from safetraind.storage import documents, training_state
@@ -94,7 +95,9 @@ class _Evaluating:
         many = len(self._checkpoints) > 1
         self._choosing, self._reported = split(questions) if many else ([], list(questions))
         ended_it = _questions_that_ended(work.output)
-        self._reported = [q for q in self._reported if q.text not in ended_it] or self._reported
+        independent = [q for q in self._reported if q.text not in ended_it]
+        self._favoured = not independent
+        self._reported = independent or self._reported
         self._general = general_questions() if work.spec.general else []
         self._trained = trained_answers(work.train)
         self._noisy = mx.default_device() != mx.Device(mx.cpu)  # equal inputs, other last bits
@@ -135,13 +138,21 @@ class _Evaluating:
             checkpoints=chosen,
             selection=len(self._choosing),
             tasks=tasks,
-            findings=named_faults(answers, self._trained, general, far),
+            findings=self._findings(answers, general, far),
             answers=tuple(answers),
             general_answers=tuple(general_answers),
         )
         self._work.folder.mkdir(parents=True, exist_ok=True)
         documents.write(self._work.folder / EVALUATION_RESULT, result)
         return result
+
+    def _findings(
+        self, answers: Sequence[EvaluatedAnswer], general: Verdict | None, far: float
+    ) -> tuple[Finding, ...]:
+        found = named_faults(answers, self._trained, general, far)
+        if not self._favoured:
+            return found
+        return *found, Finding("evaluate.chose_adapter", Status.WARNING)
 
     def _ranked_checkpoints(self) -> tuple[CheckpointScore, ...]:
         found = {
