@@ -19,7 +19,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.storage import documents, training_state
 from safetraind.storage.training_state import TrainingState
 from safetraind.worker import loading
-from safetraind.worker.evaluation import answering, evaluate
+from safetraind.worker.evaluation import answering, choosers, evaluate
 from safetraind.worker.evaluation.evaluate import Work
 from safetraind.worker.evaluation.general_suite import UNBOUNDED, general_questions
 from safetraind.worker.evaluation.question_set import read_questions
@@ -116,19 +116,30 @@ def test_killed_at_any_moment_it_ends_with_the_same_answers_and_verdict(
         assert (1 << 30) - again.looks <= looks - len(killed.answered), "nothing is asked twice"
 
 
-def test_a_score_on_the_questions_that_ended_the_training_is_said_to_be_too_high(
-    tiny: Path, tmp_path: Path
-) -> None:
+def test_questions_that_chose_the_adapter_do_not_judge_it(tiny: Path, tmp_path: Path) -> None:
     texts = [question["question"] for question in QUESTIONS]
-    training_state.write(tmp_path, TrainingState(1, "succeeded", "", best={"answered": 1}))
-    note = tmp_path / "evaluation" / evaluate.ENDED_BY
-    note.parent.mkdir()
-    for ended_by, left in ((texts[:-1], 1), (texts, len(texts))):
-        note.write_text(json.dumps({"format": 1, "questions": ended_by}), encoding="utf-8")
-        found = run(tiny, tmp_path)
-        assert found.verdict.questions == left
-        said = [one.code for one in found.findings]
-        assert ("evaluate.chose_adapter" in said) == (ended_by == texts)
+    questions = read_questions(tiny / "questions.jsonl")
+    ended, promoted = {"best": {"answered": 1}}, {"promoted": "checkpoint_epoch_0_step_1"}
+    for number, (note, state) in enumerate(
+        [(choosers.note_ending, ended), (choosers.note_comparison, promoted)]
+    ):
+        output = tmp_path / str(number)
+        output.mkdir()
+        training_state.write(output, TrainingState(1, "succeeded", "", **state))
+        note(output / "evaluation", questions[:12])
+        found = run(tiny, output)
+        assert [one.question for one in found.answers] == texts[12:]
+        (said,) = (one for one in found.findings if one.code == "evaluate.left_out")
+        assert said.args == {"count": 12}
+        note(output / "evaluation", questions)
+        found = run(tiny, output)
+        assert found.verdict.questions == len(texts), "no other question is left"
+        assert "evaluate.chose_adapter" in [one.code for one in found.findings]
+        training_state.write(output, TrainingState(1, "succeeded", ""))
+        assert run(tiny, output).verdict.questions == len(texts), (
+            "they chose no adapter that is there"
+        )
+        assert choosers.independent(questions, output) == (questions, ())
 
 
 def test_an_adapter_of_broken_weights_is_named_as_damaged(

@@ -187,6 +187,8 @@ def test_checkpoints_are_compared_and_the_best_is_promoted_and_put_back(
     assert "chosen on" in done.stdout and sha256(published) == sha256(
         output / names[0] / published.name
     )
+    done = run(serving, "evaluate", str(trained), "--max-tokens", "4")
+    assert "50 questions that chose this adapter are left out" in done.stdout
 
 
 def test_questions_of_the_training_data_end_the_evaluation_with_their_name(

@@ -13,7 +13,7 @@ import pytest
 from safetrain_shared.evaluations import EvaluationSpec
 from safetrain_shared.events import Evaluated, Judged, StepDone
 from safetrain_shared.paths import EVALUATION, EVALUATION_RESULT
-from safetraind.worker.evaluation.evaluate import ENDED_BY
+from safetraind.worker.evaluation.choosers import ENDED_BY
 from safetraind.worker.training.early_stop import worth_asking
 from safetraind.worker.training.position import RunPosition
 from safetraind.worker.training.stopping_questions import FEWEST

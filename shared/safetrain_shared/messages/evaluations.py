@@ -56,8 +56,12 @@ SENTENCES: dict[str, str] = {
         "each fact."
     ),
     "evaluate.chose_adapter": _(
-        "The questions asked here are those that ended the training, once the adapter had "
-        "answered them, so the score is too high. Ask others with --questions."
+        "The questions asked here chose this adapter, so the score is too high. Ask others with "
+        "--questions."
+    ),
+    "evaluate.left_out": _(
+        "{count:int} {count:|question that chose this adapter is|questions that chose this adapter "
+        "are} left out."
     ),
     "promote.live": _("Job {id} has not ended. Promote a checkpoint once it has."),
     "promote.not_evaluated": _(

@@ -22,14 +22,13 @@ from safetrain_shared.evaluations import (
     TaskScore,
     Verdict,
 )
-from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec
 from safetrain_shared.paths import ADAPTERS, EVALUATION, EVALUATION_RESULT
 from safetraind.storage import documents, training_state
-from safetraind.storage.durable import read_object
 from safetraind.storage.manifest import read_manifest
 from safetraind.worker.data.line_reader import Corpus
 from safetraind.worker.data.thinking import GIVEN
+from safetraind.worker.evaluation import choosers
 from safetraind.worker.evaluation.answering import WEIGHTS, Asker, Watcher, longest_answer
 from safetraind.worker.evaluation.general_suite import divergence, general_questions
 from safetraind.worker.evaluation.harness import task_scores
@@ -41,7 +40,6 @@ from safetraind.worker.evaluation.selection import ranked, split
 from safetraind.worker.evaluation.verdict import compare
 from safetraind.worker.loading import LoadedModel, load
 
-ENDED_BY = "ended_by.json"  # the questions that ended the training
 _LOOKED_AT = 2000  # lines of training data, for the length of answers and for repeated ones
 
 
@@ -94,10 +92,7 @@ class _Evaluating:
         self._checkpoints = _kept_checkpoints(work) if work.spec.checkpoints else {}
         many = len(self._checkpoints) > 1
         self._choosing, self._reported = split(questions) if many else ([], list(questions))
-        ended_it = _questions_that_ended(work.output)
-        independent = [q for q in self._reported if q.text not in ended_it]
-        self._favoured = not independent
-        self._reported = independent or self._reported
+        self._reported, self._of_questions = choosers.independent(self._reported, work.output)
         self._general = general_questions() if work.spec.general else []
         self._trained = trained_answers(work.train)
         self._noisy = mx.default_device() != mx.Device(mx.cpu)  # equal inputs, other last bits
@@ -138,7 +133,7 @@ class _Evaluating:
             checkpoints=chosen,
             selection=len(self._choosing),
             tasks=tasks,
-            findings=self._findings(answers, general, far),
+            findings=(*named_faults(answers, self._trained, general, far), *self._of_questions),
             answers=tuple(answers),
             general_answers=tuple(general_answers),
         )
@@ -146,20 +141,14 @@ class _Evaluating:
         documents.write(self._work.folder / EVALUATION_RESULT, result)
         return result
 
-    def _findings(
-        self, answers: Sequence[EvaluatedAnswer], general: Verdict | None, far: float
-    ) -> tuple[Finding, ...]:
-        found = named_faults(answers, self._trained, general, far)
-        if not self._favoured:
-            return found
-        return *found, Finding("evaluate.chose_adapter", Status.WARNING)
-
     def _ranked_checkpoints(self) -> tuple[CheckpointScore, ...]:
         found = {
             name: scores(self._choosing, self._after(folder, self._choosing))
             for name, folder in self._checkpoints.items()
             if self._choosing
         }
+        if found:
+            choosers.note_comparison(self._work.folder, self._choosing)
         state = training_state.read(self._work.output)
         by_loss = state is not None and "answered" not in state.best
         best = str(state.best.get("checkpoint", "")) if state and by_loss else ""
@@ -226,17 +215,6 @@ def trained_answers(path: str) -> list[str]:
     with Corpus(path) as lines:
         seen = itertools.islice(lines, _LOOKED_AT)
         return [text for line in seen for text in turns_of(line.content, "assistant")]
-
-
-def _questions_that_ended(output: Path) -> set[str]:
-    """Return the questions whose answers ended the training in `output`, none where none did.
-
-    What chose the adapter must not judge it.
-    """
-    state = training_state.read(output)
-    if state is None or not state.best.get("answered"):
-        return set()
-    return set(read_object(output / EVALUATION / ENDED_BY).get("questions", ()))
 
 
 def _kept_checkpoints(work: Work) -> Mapping[str, Path]:

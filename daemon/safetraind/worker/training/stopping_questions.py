@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from safetrain_shared.errors import SafetrainError
-from safetraind.storage.durable import write_json
 from safetraind.worker.evaluation.answering import BATCH, answered
+from safetraind.worker.evaluation.choosers import note_ending
 from safetraind.worker.evaluation.evaluate import (
-    ENDED_BY,
     answer_limit,
     scores,
     trained_answers,
@@ -42,7 +41,7 @@ class StoppingQuestions:
         if job.spec.evaluation is None or not settings.early_stopping:
             return
         work = work_of(job.job, job.spec, job.plan.model_path, job.output)
-        self._note = work.folder / ENDED_BY
+        self._folder = work.folder
         try:
             found = read_questions(work.spec.questions, work.spec.limit)
             choosing, _ = split(found)
@@ -77,7 +76,5 @@ class StoppingQuestions:
                 texts = answered(model, tokenizer, self._prompts[part], self._most)
                 if min(scores(self._questions[part], texts)) < 1:
                     return 0
-        note = {"format": 1, "questions": [question.text for question in self._questions]}
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._note, note)
+        note_ending(self._folder, self._questions)
         return len(self._questions)
