@@ -22,6 +22,11 @@ _STILL_FALLING = 0.1
 """Too short: the last interval brought more than this share of all that was gained."""
 
 
+def lower_rate(rate: float) -> float:
+    """Return the learning rate to try next where `rate` was too high."""
+    return rate / 4
+
+
 def trouble(
     evaluations: Sequence[Evaluated],
     train_loss: float,
@@ -48,7 +53,7 @@ def trouble(
             step=last.step,
             train=train_loss,
             rate=settings.learning_rate,
-            lower=settings.learning_rate / 4,
+            lower=lower_rate(settings.learning_rate),
         )
     if last.loss < NOTHING_LEFT or (last.best and last is not lowest):  # chosen by questions
         return None

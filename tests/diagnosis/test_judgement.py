@@ -10,7 +10,7 @@ import pytest
 from safetrain_shared.events import Evaluated, Event, Notice, StateChanged, StepDone
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, JobState, Plan
-from safetrain_shared.messages import SENTENCES, say
+from safetrain_shared.messages import SENTENCES, say, sentence
 from safetrain_shared.settings import TrainingSettings
 from safetraind.diagnosis import TOPICS, examine
 from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
@@ -177,6 +177,22 @@ def test_means_left_unused() -> None:
 )
 def test_loss(history: dict[str, Any], code: str) -> None:
     assert codes("loss", **history)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("losses", "advised"),
+    [
+        ((2.0,) * 40, "learning_rate=0.00004)"),
+        ((*FALLING, 0.6, 0.8, 1.0, 1.2, 1.2, 1.2), "learning_rate=0.000005)"),
+        ((3.0,) * 10 + (2.0, 0.8) * 20, "learning_rate=0.000005)"),
+    ],
+)
+def test_the_learning_rate_that_is_advised_goes_by_the_one_that_was_used(
+    losses: tuple[float, ...], advised: str
+) -> None:
+    facts = Facts(SPEC, MACHINE, dataclasses.replace(WELL, losses=losses, rates=(2e-5,) * 40))
+    found = next(one for one in examine(facts) if one.section == "loss")
+    assert advised in sentence(f"{found.code}.fix", found.args)
 
 
 def test_overfitting_is_told_by_the_validation_loss() -> None:

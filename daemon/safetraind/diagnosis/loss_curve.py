@@ -8,7 +8,8 @@ from statistics import fmean, pstdev
 
 from safetrain_shared.findings import Finding
 from safetrain_shared.jobs import JobState
-from safetrain_shared.learning_curve import trouble
+from safetrain_shared.learning_curve import lower_rate, trouble
+from safetrain_shared.settings import TrainingSettings
 from safetraind.diagnosis.diagnosis_facts import Facts, JobHistory
 from safetraind.preflight.check import failed_softly, info, passed, warning
 
@@ -33,6 +34,8 @@ _FLAT = 0.97
 _UNSTEADY = 0.35
 """Unsteady: standard deviation of changes between logged losses, relative to the mean loss."""
 
+_USUAL_RATE = TrainingSettings().learning_rate
+
 
 def judge(facts: Facts) -> list[Finding]:
     """Return a finding for the training loss, and one for the validation loss if there is one."""
@@ -51,13 +54,15 @@ def _training(job: JobHistory) -> Finding:
     losses = job.losses
     part = max(2, len(losses) // 10)
     first, last, lowest = fmean(losses[:part]), fmean(losses[-part:]), _lowest(losses, part)
-    args = {"first": round(first, 3), "last": round(last, 3), "rate": max(job.rates, default=0.0)}
+    rate = max(job.rates, default=0.0)
+    args = {"first": round(first, 3), "last": round(last, 3), "rate": rate}
+    cooler = {**args, "lower": lower_rate(rate)}
     if last > _DIVERGED * lowest and last - lowest > _MATTERS * first:
-        return warning("diagnosis.loss_diverged", lowest=round(lowest, 3), **args)
+        return warning("diagnosis.loss_diverged", lowest=round(lowest, 3), **cooler)
     if last > _FLAT * first:
-        return warning("diagnosis.loss_flat", **args)
+        return warning("diagnosis.loss_flat", higher=2 * rate or _USUAL_RATE, **args)
     if _unsteadiness(losses[len(losses) // 2 :]) > _UNSTEADY and last > _MATTERS * first:
-        return warning("diagnosis.loss_unsteady", **args)
+        return warning("diagnosis.loss_unsteady", **cooler)
     return passed("diagnosis.loss_falls", **args)
 
 

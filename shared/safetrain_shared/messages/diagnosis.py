@@ -7,8 +7,8 @@ _LESS_MEMORY = _(
     "max_seq_length, lower lora_layers. Or let it be found: safetrain preflight"
 )
 _STEADIER = _(
-    "Lower the learning rate (--set learning_rate=0.0001), raise warmup_steps, and look at the "
-    "data: safetrain validate"
+    "Lower the learning rate (--set learning_rate={lower:num}), raise warmup_steps, and look at "
+    "the data: safetrain validate"
 )
 
 SENTENCES: dict[str, str] = {
@@ -79,8 +79,8 @@ SENTENCES: dict[str, str] = {
         "The training loss hardly falls ({first:num} → {last:num}) at a learning rate of {rate:num}"
     ),
     "diagnosis.loss_flat.fix": _(
-        "Raise the learning rate step by step (0.0001 → 0.0002 → 0.0003), train longer "
-        "(num_epochs), and look at the data: safetrain validate"
+        "Raise the learning rate (--set learning_rate={higher:num}), train longer (num_epochs), "
+        "and look at the data: safetrain validate"
     ),
     "diagnosis.loss_diverged": _(
         "The training loss rose again from {lowest:num} to {last:num}, at a learning rate of "
