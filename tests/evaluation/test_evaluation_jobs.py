@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     make_tiny_model(folder / "model", layers=2)
     make_chat_data(folder, train=12, valid=4)
-    questions(folder / "questions.jsonl", 100)
+    questions(folder / "asked.jsonl", 100)
     return folder
 
 
@@ -64,7 +64,7 @@ def serving(folder: Path) -> Iterator[DaemonProcess]:
 def trained(serving: DaemonProcess, folder: Path) -> int:
     """A job whose worker was killed while it was evaluated at the end of its training."""
     files = [str(folder / f"{name}.jsonl") for name in ("train", "valid")]
-    asked = EvaluationSpec(questions=str(folder / "questions.jsonl"), max_tokens=24)
+    asked = EvaluationSpec(questions=str(folder / "asked.jsonl"), max_tokens=24)
     model, output = str(folder / "model"), str(folder / "out")
     spec = JobSpec(model, *files, output, settings=SETTINGS, evaluation=asked)
     job = serving.submit(spec).job.id
@@ -121,7 +121,7 @@ def test_the_command_queues_a_job_tells_how_far_it_is_and_ends_with_the_verdict(
     assert "cannot be told with 100 questions" in done.stdout
     assert "… waiting for the GPU" in done.stderr and "… asking the model" in done.stderr
     with safetrain.connect(str(serving.home.root), autostart=False, lang="pt") as client:
-        again = client.job(trained).evaluate(str(folder / "questions.jsonl"), max_tokens=4)
+        again = client.job(trained).evaluate(str(folder / "asked.jsonl"), max_tokens=4)
         assert (again.judgement, again.questions, len(again.answers)) == ("unclear", 100, 100)
         assert "Com 100 perguntas não se consegue dizer" in str(again)
         assert "<table>" in again._repr_html_()
@@ -167,7 +167,7 @@ def test_checkpoints_are_compared_and_the_best_is_promoted_and_put_back(
         job = client.job(trained)
         with pytest.raises(NotFound):
             job.promote()  # nothing was compared yet
-        found = job.evaluate(str(folder / "questions.jsonl"), checkpoints=True, max_tokens=4)
+        found = job.evaluate(str(folder / "asked.jsonl"), checkpoints=True, max_tokens=4)
         assert len(found.checkpoints) > 1 and found.questions == 50
         names = [one["checkpoint"] for one in found.checkpoints]
         assert sum(one["best_loss"] for one in found.checkpoints) == 1

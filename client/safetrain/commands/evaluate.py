@@ -30,7 +30,8 @@ _BY_TASK = "task"
         "Asks base model and adapter the same questions, scores the answers, and says whether the "
         "training made it better, worse, or whether it cannot be told with so few questions. "
         "It is a job of its own, which waits for the GPU and goes on after a kill. Without "
-        "--questions: the questions.jsonl beside the training data, else the validation data. "
+        "--questions: those that the job was submitted with, else the questions.jsonl beside the "
+        "training data, else the validation data. "
         "The exit code is 0 for better, 1 for worse, 6 where it cannot be told."
     ),
     example=(

@@ -22,7 +22,7 @@ from safetrain_shared.errors import (
 from safetrain_shared.evaluations import Evaluation, EvaluationSpec
 from safetrain_shared.events import Event, PhaseChanged, QuestionsAnswered, StateChanged
 from safetrain_shared.findings import Finding
-from safetrain_shared.jobs import FINAL, JobState
+from safetrain_shared.jobs import FINAL, JobSpec, JobState
 from safetrain_shared.paths import EVALUATION, EVALUATION_RESULT, QUESTIONS
 from safetrain_shared.wire import fill
 from safetraind.answer_routing import Candidate, own_adapter
@@ -93,7 +93,7 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         """Return the evaluation's job. Raises NotFound, and what `checked_file` raises."""
         record = self._controller.record(trained.id)
         spec = record.spec
-        questions = Path(request.questions or default_questions(spec.train) or spec.valid)
+        questions = Path(request.questions or _questions_of(spec) or spec.valid)
         checked_file(questions)
         if request.tasks and find_spec("lm_eval") is None:
             raise Unreachable("evaluate.no_harness")
@@ -161,11 +161,13 @@ class EvaluationsService(evaluations_pb2_grpc.EvaluationsServicer):
         return evaluations_pb2.EvaluateEvent(evaluation=message)
 
 
-def default_questions(train: str) -> str:
-    """Return the held-out questions beside a training file, as `prepare` writes them; empty:
-    none.
+def _questions_of(spec: JobSpec) -> str:
+    """Return the questions that a training was submitted with, else those beside its training
+    file, as `prepare` writes them; empty: none.
     """
-    path = Path(train).parent / QUESTIONS
+    if spec.evaluation is not None and spec.evaluation.questions:
+        return spec.evaluation.questions
+    path = Path(spec.train).parent / QUESTIONS
     return str(path) if path.is_file() else ""
 
 
