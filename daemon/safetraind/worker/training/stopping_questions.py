@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
@@ -64,17 +64,25 @@ class StoppingQuestions:
         """Return the number of questions if the model answers all of them right, else 0. Raises
         OSError where the disk refuses to note which they were.
 
-        They are asked batch by batch until one is answered wrong.
+        They are asked batch by batch until one is answered wrong. Batches begin small and double:
+        a model that has not learned yet errs in the first ones.
         """
         if not self._questions:
             return 0
         self._sink.phase("asking")
         model, tokenizer = self._loaded.model, self._loaded.tokenizer
         with evaluating(model):
-            for at in range(0, len(self._questions), self._rows):
-                part = slice(at, at + self._rows)
+            for part in _doubling(len(self._questions), self._rows):
                 texts = answered(model, tokenizer, self._prompts[part], self._most)
                 if min(scores(self._questions[part], texts)) < 1:
                     return 0
         note_ending(self._folder, self._questions)
         return len(self._questions)
+
+
+def _doubling(count: int, most: int) -> Iterator[slice]:
+    """Yield the parts of `count` questions, of 1, 2, 4 and so on, at most `most` each."""
+    at, rows = 0, 1
+    while at < count:
+        yield slice(at, at + rows)
+        at, rows = at + rows, min(2 * rows, most)
