@@ -158,11 +158,10 @@ class Job:
         `questions`: a question set; by default that of the training, else the questions.jsonl
         beside its data, else the validation data. `checkpoints`: score every kept checkpoint on
         half of them and report the best on the others. `exported`: the folder of an exported model
-        in place of the adapter.
-        `general`: general questions, for what it forgot. `tasks`: benchmarks of
-        lm-evaluation-harness (extra `tasks`). `max_tokens`: of an answer; 0: half as many again as
-        the longest of the training data. `limit`: questions at most; 0: all. Raises InvalidInput
-        for questions that stand in the training data, NotFound without an adapter.
+        in place of the adapter. `general`: general questions, for what it forgot. `tasks`:
+        benchmarks of lm-evaluation-harness (extra `tasks`). `max_tokens`: of an answer; 0: half as
+        many again as the longest of the training data. `limit`: questions at most; 0: all. Raises
+        InvalidInput for questions that stand in the training data, NotFound without an adapter.
         """
         local = LocalFiles(self._daemon)
         request = EvaluateRequest(

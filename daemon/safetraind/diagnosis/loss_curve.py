@@ -56,13 +56,13 @@ def _training(job: JobHistory) -> Finding:
     first, last, lowest = fmean(losses[:part]), fmean(losses[-part:]), _lowest(losses, part)
     rate = max(job.rates, default=0.0)
     args = {"first": round(first, 3), "last": round(last, 3), "rate": rate}
-    cooler = {**args, "lower": lower_rate(rate)}
+    too_high = {**args, "lower": lower_rate(rate)}
     if last > _DIVERGED * lowest and last - lowest > _MATTERS * first:
-        return warning("diagnosis.loss_diverged", lowest=round(lowest, 3), **cooler)
+        return warning("diagnosis.loss_diverged", lowest=round(lowest, 3), **too_high)
     if last > _FLAT * first:
         return warning("diagnosis.loss_flat", higher=2 * rate or _USUAL_RATE, **args)
     if _unsteadiness(losses[len(losses) // 2 :]) > _UNSTEADY and last > _MATTERS * first:
-        return warning("diagnosis.loss_unsteady", **cooler)
+        return warning("diagnosis.loss_unsteady", **too_high)
     return passed("diagnosis.loss_falls", **args)
 
 
