@@ -104,6 +104,13 @@ def preflight(spec: JobSpec, root: Path) -> PreflightRun:
     return preflight_run
 
 
+def extremes(spec: JobSpec, root: Path) -> tuple[int, PreflightRun]:
+    """The peak of the leanest setup in bytes, run, and the preflight with all the memory."""
+    ample = preflight(spec, root)
+    assert ample.question and ample.plan, [f.code for f in ample.findings if f.blocks]
+    return peak_of(spec.model, choose_plan.smallest(ample.question, ample.measures)), ample
+
+
 def _refused(name: str, spec: JobSpec, preflight_run: PreflightRun) -> Cell:
     """Was it right? The leanest setup is run, with all the memory that there is."""
     question = preflight_run.question

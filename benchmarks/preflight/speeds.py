@@ -4,8 +4,8 @@ Run as a child, because a setup may end it. REQUEST has the `model`, and
 
 - `train`, `bucket`, `settings`, a list, and for each of them MLX's memory limit, `limits`, as a
   training would have it: prints the seconds of an epoch over that file with each of them, in turn
-  and several times over, the least of each. The first pass compiles and does not count; after a
-  minute no further one begins.
+  and several times over, the least of each. The first pass compiles and does not count. What was
+  much slower than the fastest is not run again, and no round begins after a minute.
 - `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
@@ -31,8 +31,10 @@ from safetraind.worker.training.batches import Batch, Batches
 from safetraind.worker.training.dataset import write
 from safetraind.worker.training.step import Stepper
 
-_PASSES = 3
+_ROUNDS = 5
 _ENOUGH_SECONDS = 60.0
+_MUCH_SLOWER = 1.2
+_MUCH_SLOWER_TO_COMPILE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +63,23 @@ def _epochs(request: dict[str, Any]) -> list[float]:
                 zip(request["settings"], request["limits"], strict=True)
             )
         ]
-        for setup in ready:
-            _pass(setup)
-        times: list[list[float]] = [[] for _ in ready]
+        first = [_pass(setup) for setup in ready]
         end = time.monotonic() + _ENOUGH_SECONDS
-        for number in range(_PASSES):
-            if number and time.monotonic() > end:
+        least = list(first)
+        again = _near(first, _MUCH_SLOWER_TO_COMPILE)
+        for number in range(_ROUNDS):
+            if number and (len(again) < 2 or time.monotonic() > end):
                 break
-            for setup, taken in zip(ready, times, strict=True):
-                taken.append(_pass(setup))
-    return [min(taken) for taken in times]
+            for place in again:
+                taken = _pass(ready[place])
+                least[place] = min(taken, least[place]) if number else taken
+            again = [place for place in _near(least, _MUCH_SLOWER) if place in again]
+    return least
+
+
+def _near(times: Sequence[float], factor: float) -> list[int]:
+    """Return the places of the times within `factor` of the least."""
+    return [place for place, taken in enumerate(times) if taken <= factor * min(times)]
 
 
 def _prepared(

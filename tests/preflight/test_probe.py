@@ -200,13 +200,15 @@ def test_a_model_within_a_model_is_measured(tmp_path: Path) -> None:
     assert found.measures
 
 
-@pytest.mark.parametrize(("limit", "steps"), [(0, 3), (1 << 40, 3), (1, 6)])
-def test_near_the_memory_limit_more_steps_are_run(
-    limit: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "enough", "steps"), [(0, 60, 10), (1 << 40, 0, 1), (1 << 40, 60, 10), (1, 0, 10)]
+)
+def test_quick_steps_are_run_several_times_and_near_the_memory_limit_longer_ones(
+    limit: int, enough: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There a free may come before or after the next allocation, and the peak is the higher one."""
-    for name in ("_ENOUGH_SECONDS", "_ENOUGH_SECONDS_NEAR_LIMIT"):
-        monkeypatch.setattr(probe_steps, name, 60.0)
+    """A free may come before or after the next allocation, and the peak is the higher one."""
+    monkeypatch.setattr(probe_steps, "_ENOUGH_SECONDS", enough)
+    monkeypatch.setattr(probe_steps, "_ENOUGH_SECONDS_NEAR_LIMIT", 60)
     trial = setup(rows=1)
     loaded = load(str(make_tiny_model(tmp_path / "model")), dequantize=False)
     stepper, done = Stepper(loaded.model, trial.settings, seed=0), list[int]()

@@ -14,14 +14,13 @@ from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.probe_messages import Measure, Setup
 
-# A peak and a speed repeat within a few percent: more steps are only run while they are quick.
-_MOST_STEPS = 3
+# A speed repeats within a few percent. A peak varies by its largest array, as a free may come
+# before or after the next allocation: measured on a CPU, 305 or 330 MB, the lower in a fifth of the
+# steps. The peak of a training is the higher one, so quick steps are run several times, and near
+# MLX's limit, where that happens most, longer ones too.
+_MOST_STEPS = 10
 _ENOUGH_SECONDS = 2.0
-# Near MLX's limit a peak varies by its largest array, as a free may come before or after the next
-# allocation: measured on a CPU, 305 or 330 MB, the lower in a fifth of the steps. The peak of a
-# training is the higher one.
 _NEAR_LIMIT = 0.9
-_MOST_STEPS_NEAR_LIMIT = 6
 _ENOUGH_SECONDS_NEAR_LIMIT = 6.0
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
@@ -82,11 +81,9 @@ def measure(
 
 def _more(steps: int, seconds: float, limit: int) -> bool:
     """Return whether to run another step after so many, which took so many seconds."""
-    if not steps:
-        return True
-    if limit and mx.get_peak_memory() > _NEAR_LIMIT * limit:
-        return steps < _MOST_STEPS_NEAR_LIMIT and seconds < _ENOUGH_SECONDS_NEAR_LIMIT
-    return steps < _MOST_STEPS and seconds < _ENOUGH_SECONDS
+    near = limit and mx.get_peak_memory() > _NEAR_LIMIT * limit
+    enough = _ENOUGH_SECONDS_NEAR_LIMIT if near else _ENOUGH_SECONDS
+    return not steps or (steps < _MOST_STEPS and seconds < enough)
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
