@@ -103,7 +103,7 @@ def _extrapolated(seed: int, models: Sequence[str] | None, root: Path) -> None:
             folder = root / f"wide-{len(cells)}-{number}"
             model = make_model(shape, folder / "model")
             longest = draw.choice((320, 512, 768))
-            train, valid = make_data(folder / "data", draw, samples=16, longest=longest)
+            train, valid = make_data(folder / "data", draw, samples=8, longest=longest)
             settings = {
                 **_TRAINED,
                 "batch_size": draw.choice((1, 2, 4)),
