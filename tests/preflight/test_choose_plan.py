@@ -518,6 +518,14 @@ def test_a_budget_leaves_room_for_the_worker_and_the_cache() -> None:
     assert estimated < extrapolated < measured < found.mlx
 
 
+def test_mlxs_limit_leaves_room_for_the_largest_array_that_it_allocates_ahead() -> None:
+    """Measured on gemma2: 477 MB under a limit of 446, of which its logits are 33."""
+    budget = Budget(worker=600 * MB, cache=20 * MB, mlx=500 * MB)
+    assert budget.limit_for(0) == budget.limit
+    assert budget.limit_for(33 * MB) + 33 * MB == budget.room(Degree.EXTRAPOLATED)
+    assert budget.limit_for(900 * MB) == 1, "it waits wherever it can"
+
+
 def test_what_is_kept_of_shapes_grows_with_layers_and_with_the_widths_of_the_data() -> None:
     few = trace_bytes(32, 16, widths(lengths((60, 9)), TrainingSettings()))
     many = trace_bytes(

@@ -35,10 +35,10 @@ sys.modules["{package}"] = None  # importing it raises ImportError
 """
 IN_LARGE_STEPS = """
     measure = probe.measure
-    def dying(stepper, setup, vocabulary, time_for, limit):
+    def dying(stepper, setup, vocabulary, time_for):
         if setup.step.rows == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return measure(stepper, setup, vocabulary, time_for, limit)
+        return measure(stepper, setup, vocabulary, time_for)
     probe.measure = dying
 """
 WHILE_LOADING = """

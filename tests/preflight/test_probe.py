@@ -209,10 +209,15 @@ def test_quick_steps_are_run_several_times_and_near_the_memory_limit_longer_ones
     """A free may come before or after the next allocation, and the peak is the higher one."""
     monkeypatch.setattr(probe_steps, "_ENOUGH_SECONDS", enough)
     monkeypatch.setattr(probe_steps, "_ENOUGH_SECONDS_NEAR_LIMIT", 60)
-    trial = setup(rows=1)
+    trial = dataclasses.replace(setup(rows=1), limit=limit)
     loaded = load(str(make_tiny_model(tmp_path / "model")), dequantize=False)
     stepper, done = Stepper(loaded.model, trial.settings, seed=0), list[int]()
     step = stepper.step
     stepper.step = lambda *a: done.append(1) or step(*a)  # type: ignore[method-assign, func-returns-value]
-    assert measure(stepper, trial, VOCABULARY, lambda _: True, limit) is not None
+    before = mx.set_memory_limit(1 << 50)
+    try:
+        found = measure(stepper, trial, VOCABULARY, lambda _: True)
+    finally:
+        mx.set_memory_limit(before)
+    assert found is not None and found.limit == limit
     assert len(done) == 1 + steps, "one of them compiles"

@@ -52,11 +52,19 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """MLX's memory limit, in probes, and in the training unless its plan was measured under
-        another. Arrays that a step needs are allocated beyond it; it only stops MLX from running
-        ahead.
+        """The highest memory limit of MLX. It only stops MLX from running ahead: arrays that a step
+        needs are allocated beyond it.
         """
         return int(_LIMIT_SHARE * self.mlx)
+
+    def limit_for(self, largest: int) -> int:
+        """Return MLX's memory limit for a step whose largest array has so many bytes, in its probe,
+        and in the training unless its plan was measured under another.
+
+        Just below its limit MLX still allocates one array ahead: with room for the largest, what a
+        step takes does not exceed the budget unless it needs to.
+        """
+        return max(1, min(self.limit, self.room(Degree.EXTRAPOLATED) - largest))
 
     def room(self, degree: Degree) -> int:
         """Return the largest peak, in bytes, that a plan may have whose peak is known to this

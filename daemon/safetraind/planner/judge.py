@@ -64,8 +64,16 @@ def valid(question: Question, measures: Sequence[Measure]) -> list[Measure]:
     """Return the steps that were run to their end, and whose peak would be the same within today's
     budget.
     """
-    limit = question.budget.limit
-    return [m for m in measures if not m.died and m.holds_under(limit)]
+    return [
+        m
+        for m in measures
+        if not m.died and m.holds_under(memory_limit(question, m.settings, m.step))
+    ]
+
+
+def memory_limit(question: Question, settings: TrainingSettings, step: Step) -> int:
+    """Return MLX's memory limit for a step within today's budget, in bytes."""
+    return question.budget.limit_for(largest_array(question.runtime, settings, step))
 
 
 def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
@@ -139,7 +147,8 @@ class Judge:
         peak = curve.peak(step.rows, step.width)
         if accumulates(settings):
             peak += gradient_bytes(self._question.shape, settings)
-        if peak > self._question.budget.limit >= estimate and self._runs_ahead(settings, step):
+        limit = memory_limit(self._question, settings, step)
+        if peak > limit >= estimate and self._runs_ahead(settings, step):
             return estimate, Degree.ESTIMATED
         if step.valid_width:
             evaluation = evaluated(self._runtime, settings, step)
@@ -150,7 +159,7 @@ class Judge:
         """Return the memory limit to train under: that of today's budget, or of the measure, where
         MLX was at its limit then. A little more of it makes MLX run ahead further.
         """
-        limit = self._question.budget.limit
+        limit = memory_limit(self._question, settings, step)
         measured = self._at(settings, step)
         if not measured or measured[-1].peak <= min(measured[-1].limit, limit):
             return limit
@@ -168,9 +177,8 @@ class Judge:
             and self._alike(settings, m.step, step, holds_loss_alike)
         ]
         factor = max(own, default=max(1.0, self.correction))
-        return expected(self._runtime, settings, step, self._question.budget.limit).corrected(
-            factor
-        )
+        limit = memory_limit(self._question, settings, step)
+        return expected(self._runtime, settings, step, limit).corrected(factor)
 
     def _estimated(self, measure: Measure) -> Peak:
         """Return the peak of a step that was run, estimated."""

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from safetrain_shared.attention import LEAST_WIDTH
-from safetrain_shared.settings import LENGTH_BUCKET
+from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.batching import quarters
 from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import same_way, valid
+from safetraind.planner.judge import memory_limit, same_way, valid
 from safetraind.planner.memory_estimate import (
-    Runtime,
     attends_alike,
     computes_loss_alike,
     holds_loss_alike,
@@ -48,12 +47,12 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        return small or [Setup(best.settings, best.step)]
+        return small or [_setup(question, best.settings, best.step)]
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         return _times(question, _untimed(question, found, measures), measures)
     contenders = _contenders(question, found, measures)
-    return [Setup(option.settings, option.step) for option in contenders]
+    return [_setup(question, option.settings, option.step) for option in contenders]
 
 
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
@@ -138,7 +137,13 @@ def _times(
     if not untimed:
         return []
     small = _small_setups(question, untimed[:1], measures)
-    return small if len(small) >= FEWEST else [Setup(untimed[0].settings, untimed[0].step)]
+    if len(small) >= FEWEST:
+        return small
+    return [_setup(question, untimed[0].settings, untimed[0].step)]
+
+
+def _setup(question: Question, settings: TrainingSettings, step: Step) -> Setup:
+    return Setup(settings, step, memory_limit(question, settings, step))
 
 
 def _small_setups(
@@ -159,12 +164,12 @@ def _small_setups(
     return [
         setup
         for way in ways
-        for setup in _shapes(question.runtime, way)
+        for setup in _shapes(question, way)
         if not any(m.step == setup.step and same_way(m.settings, setup.settings) for m in run)
     ]
 
 
-def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
+def _shapes(question: Question, option: Option) -> list[Setup]:
     """Return the small shapes of an option, with as large a share of predictions as its heaviest
     step.
 
@@ -172,7 +177,7 @@ def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
     computed in the same way. Where too few of them hold as many chunks at once as the heaviest
     step, the lightest is kept to tell times, and two narrower shapes of all rows tell the peak.
     """
-    step, settings = option.step, option.settings
+    runtime, step, settings = question.runtime, option.step, option.settings
     shorter = [n for n in (LEAST_WIDTH, runtime.shape.window) if n < step.width]
     other = [n for n in shorter if not attends_alike(runtime, settings, n, step.width)]
     least = max(other, default=0) + LENGTH_BUCKET
@@ -188,7 +193,7 @@ def _shapes(runtime: Runtime, option: Option) -> list[Setup]:
     ]
     if len(alike[0]) < FEWEST <= len(alike[1]):
         small = [*small[:1], alike[1][0], alike[1][-1]]
-    return [Setup(dataclasses.replace(settings, batch_size=s.rows), s) for s in small]
+    return [_setup(question, dataclasses.replace(settings, batch_size=s.rows), s) for s in small]
 
 
 def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:

@@ -217,13 +217,8 @@ class Measuring:
         well.
         """
         question = self.question(facts)
-        limit = question.budget.limit if question else 0
-        done.judge_end(facts.model.path, limit)
-        measures = tuple(
-            measure if measure.died else dataclasses.replace(measure, limit=limit)
-            for measure in done.found.measures
-        )
-        found = dataclasses.replace(done.found, measures=measures)
+        done.judge_end(facts.model.path, question.budget.limit if question else 0)
+        found = done.found
         facts = self._take(facts, found)
         if found.measures or found.unsupported:
             cache.keep(found, self._spec.model, facts.model.shape)

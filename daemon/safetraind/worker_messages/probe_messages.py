@@ -27,10 +27,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Settings and a shape to run real steps of."""
+    """Settings and a shape to run real steps of. `limit`: MLX's memory limit, in bytes; 0: as it
+    is.
+    """
 
     settings: TrainingSettings
     step: Step
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
         for number, setup in enumerate(way):
             findings.progress("measuring", number / len(way))
             vocabulary = _vocabulary(loaded)
-            if not _try(stepper, setup, vocabulary, clock, findings, request.memory_limit):
+            if not _try(stepper, setup, vocabulary, clock, findings):
                 return
     except SafetrainError as error:
         if error.code not in _UNSUPPORTED:
@@ -157,9 +157,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
         raise InvalidInput("model.does_not_train", **args) from error
 
 
-def _try(
-    stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings, limit: int
-) -> bool:
+def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings) -> bool:
     """Run one setup. Return False where there is no time for it."""
     if (needed := clock.needs(step_tokens(setup))) > clock.left:
         findings.add(ProbeLine(slow=needed))
@@ -172,7 +170,7 @@ def _try(
         first = seconds
         return seconds <= clock.left
 
-    found = measure(stepper, setup, vocabulary, time_for, limit)
+    found = measure(stepper, setup, vocabulary, time_for)
     if found is None:
         findings.add(ProbeLine(slow=first))
         return False

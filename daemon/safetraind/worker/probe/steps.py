@@ -42,17 +42,17 @@ def measure(
     setup: Setup,
     vocabulary: int,
     time_for: Callable[[float], bool],
-    limit: int = 0,
 ) -> Measure | None:
     """Run real steps of the setup. Return peak, speed, the seconds of each step that apply the
-    gradient, and the process's bytes beside MLX's arrays. `limit`: MLX's memory limit in bytes, 0
-    where none is set.
+    gradient, and the process's bytes beside MLX's arrays.
 
     The first step compiles and reads about 5 % low, so it is discarded. `time_for` is asked, with
     the seconds that the first step took, whether there is time for another; None where not.
     """
     step, packed = setup.step, setup.settings.packing
     batch = made_up(step.rows, step.width, step.learned, vocabulary, packed=packed)
+    if setup.limit:
+        mx.set_memory_limit(setup.limit)
     window = [batch] * _window(setup)
     began = time.monotonic()
     stepper.step(window, 0, 0.0)
@@ -61,7 +61,7 @@ def measure(
     mx.clear_cache()
     mx.reset_peak_memory()
     began, steps, updating = time.monotonic(), 0, 0.0
-    while _more(steps, time.monotonic() - began, limit):
+    while _more(steps, time.monotonic() - began, setup.limit):
         steps += 1
         updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
@@ -76,6 +76,7 @@ def measure(
         tokens_per_second=steps * step_tokens(setup) / seconds,
         outside=max(0, footprint_alone(os.getpid()) - held),
         update_seconds=updating / steps,
+        limit=setup.limit,
     )
 
 
