@@ -13,6 +13,7 @@ from safetraind.planner import choose_plan
 from safetraind.planner.batch_shapes import counted_rows, padded_tokens, widths
 from safetraind.planner.budget import Budget, budget_for, trace_bytes
 from safetraind.planner.degree import Degree
+from safetraind.planner.judge import memory_limit
 from safetraind.planner.memory_estimate import expected
 from safetraind.planner.option import Option, Question
 from safetraind.worker_messages.probe_messages import Device, Measure, Step
@@ -343,6 +344,15 @@ def test_a_death_rules_out_what_takes_about_as_much_and_nothing_leaner() -> None
     assert out == {_what(o) for o in before if o.peak > limit}
     assert all(after[_what(o)].peak == o.peak for o in before if _what(o) not in out)
     assert any(choose_plan.fits(asked, o) and o.settings.batch_size == 2 for o in after.values())
+
+
+def test_a_death_counts_also_where_the_largest_array_lowered_the_limit() -> None:
+    died = max(choose_plan.options(question()), key=lambda o: o.largest)
+    asked = question(budget=budget(2 * died.largest))
+    limit = memory_limit(asked, died.settings, died.step)
+    assert 1.25 * limit < asked.budget.limit
+    death = Measure(died.settings, died.step, limit, died=True)
+    assert choose_plan.judge(asked, [death]).deaths
 
 
 def test_what_was_measured_close_to_a_death_is_not_planned() -> None:

@@ -253,7 +253,8 @@ class Judge:
         """Return whether a death rules anything out. It does not where much more memory is
         available now.
         """
-        return measure.died and self._question.budget.limit < _MORE_THAN_DIED * measure.peak
+        limit = memory_limit(self._question, measure.settings, measure.step)
+        return measure.died and limit < _MORE_THAN_DIED * measure.peak
 
     def _death(self, measure: Measure) -> int:
         """Return the bytes that a setup that died took beyond the weights, as far as is known."""

@@ -71,7 +71,8 @@ class Round:
         """Add the findings that follow from the worker's end.
 
         Out of time: `slow`. Out of memory, or a death by a signal: the setup being tried does not
-        fit into `limit` bytes. Any other exception: the model fails with that reason.
+        fit under its memory limit, or `limit` bytes where it had none. Any other exception: the
+        model fails with that reason.
         """
         if self.is_whole:
             return
@@ -83,7 +84,8 @@ class Round:
             reason = _last_line(self.ended) or self.ended.how
             self._add(loaded=_failure("model.probe_failed", model, reason))
         elif self._trying is not None:
-            died = Measure(self._trying.settings, self._trying.step, limit, died=True)
+            tried = self._trying
+            died = Measure(tried.settings, tried.step, tried.limit or limit, died=True)
             self._add(measures=(*self.found.measures, died))
         elif self.found.loaded is None and model:
             self._add(loaded=_failure("model.loading_died", model, self.ended.how))
