@@ -34,7 +34,6 @@ from safetraind.worker.training.step import Stepper
 _ROUNDS = 5
 _ENOUGH_SECONDS = 60.0
 _MUCH_SLOWER = 1.2
-_MUCH_SLOWER_TO_COMPILE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +62,17 @@ def _epochs(request: dict[str, Any]) -> list[float]:
                 zip(request["settings"], request["limits"], strict=True)
             )
         ]
-        first = [_pass(setup) for setup in ready]
+        for setup in ready:
+            _pass(setup)
         end = time.monotonic() + _ENOUGH_SECONDS
-        least = list(first)
-        again = _near(first, _MUCH_SLOWER_TO_COMPILE)
-        for number in range(_ROUNDS):
-            if number and (len(again) < 2 or time.monotonic() > end):
+        least = [_pass(setup) for setup in ready]
+        for _ in range(_ROUNDS - 1):
+            near = [n for n, taken in enumerate(least) if taken <= _MUCH_SLOWER * min(least)]
+            if len(near) < 2 or time.monotonic() > end:
                 break
-            for place in again:
-                taken = _pass(ready[place])
-                least[place] = min(taken, least[place]) if number else taken
-            again = [place for place in _near(least, _MUCH_SLOWER) if place in again]
+            for n in near:
+                least[n] = min(least[n], _pass(ready[n]))
     return least
-
-
-def _near(times: Sequence[float], factor: float) -> list[int]:
-    """Return the places of the times within `factor` of the least."""
-    return [place for place, taken in enumerate(times) if taken <= factor * min(times)]
 
 
 def _prepared(
