@@ -16,7 +16,7 @@ from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
 from safetraind.worker_messages.probe_messages import Measure, Setup
-from tests.preflight.facts import GB, MB, lengths, question
+from tests.preflight.facts import GB, MB, SPEC, lengths, question
 
 
 def budget(mlx: int) -> Budget:
@@ -60,6 +60,21 @@ def test_small_shapes_of_the_best_way_come_first_then_the_plan_itself() -> None:
     )
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("longest", [30, 96, 130, 250])
+def test_no_small_step_has_so_few_tokens_that_it_tells_nothing(rows: int, longest: int) -> None:
+    spec = dataclasses.replace(SPEC, settings={"batch_size": rows})
+    asked = question(lengths=lengths((longest, 100)), spec=spec)
+    rounds, measures = probed(asked)
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+    small = [m.step for m in measures[:-1]]
+    assert len(small) != 1 and all(step.rows * step.width >= 128 for step in small)
+    if rows == 1:
+        assert [step.width for step in small] == ([128, 192] if longest == 250 else [])
+    assert len(rounds) == 1 + bool(small)
 
 
 def test_small_shapes_attend_as_the_plan_does() -> None:
