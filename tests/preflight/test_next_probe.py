@@ -15,7 +15,7 @@ from safetraind.planner.judge import same_way
 from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
-from safetraind.worker_messages.probe_messages import Measure, Setup
+from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 from tests.preflight.facts import GB, MB, SPEC, lengths, question
 
 
@@ -175,6 +175,36 @@ def test_what_is_known_by_its_cost_alone_is_measured_where_it_may_be_faster(
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
     assert plan.settings.batch_size < 4
+
+
+def test_a_step_of_shorter_sequences_does_not_end_the_search() -> None:
+    """Half the tokens take half the time: the leanest step was taken for the fastest plan."""
+    spec = dataclasses.replace(
+        SPEC, allow_shorter=True, settings={"batch_size": 1, "loss_chunk": 0, "num_epochs": 1}
+    )
+    asked = question(lengths=lengths((256, 100)), spec=spec)
+    faster, recomputed = (
+        dataclasses.replace(choose_plan.options(asked)[0].settings, gradient_checkpointing=lean)
+        for lean in (False, True)
+    )
+    leanest = choose_plan.smallest(asked).step.width
+    assert leanest < 256
+    run = [
+        (faster, 128),
+        (faster, 192),
+        (recomputed, leanest),
+        (recomputed, 192),
+        (recomputed, 256),
+    ]
+    measures = [
+        dataclasses.replace(
+            ran(asked, Setup(settings, Step(1, width, width // 2))),
+            tokens_per_second=700.0 if settings.gradient_checkpointing else 1100.0,
+        )
+        for settings, width in run
+    ]
+    (setup,) = next_probe(asked, measures)
+    assert setup.settings == faster and setup.step == Step(1, 256, 128)
 
 
 def test_layers_are_not_computed_twice_to_save_time() -> None:

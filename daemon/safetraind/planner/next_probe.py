@@ -62,26 +62,37 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
     """Return the options that fit or may fit, the best first.
 
-    The leanest option comes last, since it may fit after all. An option whose weights alone are too
-    much is left out. After a death only a much leaner option is returned, unless it was measured.
+    Where none fits, the leanest comes last, which may fit after all. Its sequences may be shorter:
+    where others fit, its time is not to be compared with theirs. An option whose weights alone are
+    too much is left out. After a death only a much leaner option is returned, unless it was
+    measured.
     """
-    by_measures = judge(question, measures)
     likely = [o for o in options(question, measures) if _may_fit(question, o)]
     likely.sort(key=rank(question))
-    tried = [
+    tried = _lean_enough(question, likely, measures)
+    if any(option.degree is Degree.MEASURED for option in likely):
+        tried = [option for option in tried if fits(question, option)]
+    if not any(fits(question, option) for option in tried):
+        leanest = smallest(question, measures)
+        if leanest.degree is Degree.ESTIMATED or fits(question, leanest):
+            tried += _lean_enough(question, [leanest], measures)
+    return [o for o in tried if _weights(question, o) <= question.budget.mlx]
+
+
+def _lean_enough(
+    question: Question, found: Sequence[Option], measures: Sequence[Measure]
+) -> list[Option]:
+    """Return the options that may be run after what died, if anything did."""
+    by_measures = judge(question, measures)
+    return [
         option
-        for option in [*likely, smallest(question, measures)]
+        for option in found
         if option.degree is Degree.MEASURED
         or all(
             by_measures.beyond_weights(option) <= _MUCH_LEANER * death
             for death in by_measures.deaths
         )
     ]
-    if any(option.degree is Degree.MEASURED for option in likely):
-        tried = [option for option in tried if fits(question, option)]
-    elif tried and tried[-1].degree is not Degree.ESTIMATED and not fits(question, tried[-1]):
-        tried = tried[:-1]  # the leanest is known, and known not to fit
-    return [o for o in tried if _weights(question, o) <= question.budget.mlx]
 
 
 def _may_fit(question: Question, option: Option) -> bool:
