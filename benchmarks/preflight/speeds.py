@@ -5,7 +5,7 @@ Run as a child, because a setup may end it. REQUEST has the `model`, and
 - `train`, `bucket`, `settings`, a list, and for each of them MLX's memory limit, `limits`, as a
   training would have it: prints the seconds of an epoch over that file with each of them, in turn
   and several times over, the least of each. The first pass compiles and does not count. What was
-  much slower than the fastest is not run again, and no round begins after a minute.
+  much slower than the fastest is not run again, and no round begins after half a minute.
 - `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
@@ -32,7 +32,7 @@ from safetraind.worker.training.dataset import write
 from safetraind.worker.training.step import Stepper
 
 _ROUNDS = 5
-_ENOUGH_SECONDS = 60.0
+_ENOUGH_SECONDS = 30.0
 _MUCH_SLOWER = 1.2
 
 

@@ -185,11 +185,25 @@ def test_what_was_at_its_memory_limit_is_trained_under_the_same_limit() -> None:
         assert isinstance(plan, Plan) and plan.memory_limit == trains_under
 
 
+def test_what_was_run_under_another_limit_tells_its_time_and_not_its_peak() -> None:
+    """Else a plan that a larger budget had measured was timed by its cost alone."""
+    asked = question()
+    best, limit = choose_plan.options(asked)[0], asked.budget.limit
+    run = Measure(best.settings, best.step, 2 * limit, 100.0, limit=3 * limit)
+    found = choose_plan.judge(asked, [run]).option(best.settings)
+    assert found.degree is Degree.ESTIMATED and found.peak == best.peak
+    alone = choose_plan.judge(asked, [dataclasses.replace(run, peak=best.peak)])
+    assert found.seconds == alone.option(best.settings).seconds > 0
+
+
 @pytest.mark.parametrize(("accumulation", "taken"), [(1, 3.0), (4, 2.0)])
 def test_accumulation_spares_the_time_of_applying_gradients(
     accumulation: int, taken: float
 ) -> None:
-    """A second to compute a micro-batch, two to apply; a step was run of two where they add up."""
+    """A second to compute a micro-batch, two to apply; a step was run of two where they add up.
+
+    A micro-batch takes as long as 24 tokens beside its own.
+    """
     asked = question(spec=spec(gradient_accumulation=accumulation, batch_size=2))
     best = choose_plan.options(asked)[0]
     tokens = best.step.rows * best.step.width
@@ -197,7 +211,8 @@ def test_accumulation_spares_the_time_of_applying_gradients(
     assert run.seconds == pytest.approx(1.0)
     found = choose_plan.judge(asked, [run]).option(best.settings)
     padded, batches = padded_tokens(asked.lengths, best.settings, LENGTH_BUCKET)
-    assert found.seconds == pytest.approx(padded / tokens + 2.0 * batches / accumulation)
+    computed = (padded + 24 * batches) / (tokens + 24)
+    assert found.seconds == pytest.approx(computed + 2.0 * batches / accumulation)
 
 
 def test_shorter_sequences_come_only_where_the_longest_do_not_fit() -> None:
@@ -491,7 +506,7 @@ def test_the_plan_names_all_that_it_was_decided_by() -> None:
     assert last.args["peak"] == GB and last.args["predicted"] == estimated(asked, best)
     assert last.args["free"] == pytest.approx(1 - GB / asked.budget.mlx)
     assert last.args["margin"] == Degree.MEASURED.margin
-    assert last.args["speed"] == 100
+    assert last.args["speed"] == pytest.approx(98.2, abs=0.05), "most micro-batches are narrower"
     assert plan.expected_seconds > 0
     assert {"plan.no_cuts", "plan.cuts"} & {reason.code for reason in plan.reasons}
 

@@ -106,6 +106,8 @@ class Judge:
         self._runtime = question.runtime
         self._bucket = bucket
         self._run = valid(question, measures)
+        # A step takes the same time under another memory limit, if not the same memory.
+        self._timed = [m for m in measures if not m.died]
         self._fits: list[tuple[TrainingSettings, Step, Alike, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
@@ -141,7 +143,7 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        curve = self._fit(settings, step, holds_loss_alike)
+        curve = self._fit(self._run, settings, step, holds_loss_alike)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
         peak = curve.peak(step.rows, step.width)
@@ -195,11 +197,12 @@ class Judge:
 
     def _at(self, settings: TrainingSettings, step: Step) -> list[Measure]:
         """Return the measures of exactly this setup, the newest last."""
-        same = [m for m in self._run if m.step == step]
-        return [m for m in same if same_work(m.settings, settings)]
+        return _of_setup(self._run, settings, step)
 
-    def _fit(self, settings: TrainingSettings, step: Step, alike: Alike) -> Fit | None:
-        """Return the curve through the steps run in this way of computing, of those that compute
+    def _fit(
+        self, measures: Sequence[Measure], settings: TrainingSettings, step: Step, alike: Alike
+    ) -> Fit | None:
+        """Return the curve through the `measures` of this way of computing, of those that compute
         attention as `step` does, and whose loss is `alike`.
         """
         for other, near, by, found in self._fits:
@@ -207,7 +210,7 @@ class Judge:
                 return found
         run = [
             m
-            for m in self._run
+            for m in measures
             if same_way(m.settings, settings)
             and not m.step.valid_width
             and self._alike(settings, m.step, step, alike)
@@ -232,13 +235,16 @@ class Judge:
         this way.
 
         Where the step itself was run, the curve is scaled to pass through it: caches and threads
-        make a large micro-batch faster or slower than a straight line has it.
+        make a large micro-batch faster or slower than a straight line has it. Where only that step
+        was run, the time is in proportion to the cost.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        own = [m.seconds for m in self._at(settings, step) if m.tokens_per_second]
-        curve = self._fit(settings, step, computes_loss_alike)
+        run = _of_setup(self._timed, settings, step)
+        own = [m.seconds for m in run if m.tokens_per_second]
+        curve = self._fit(self._timed, settings, step, computes_loss_alike)
         if curve is None:
-            return tokens * own[-1] / (step.rows * step.width) + updates if own else 0.0
+            share = _padded_cost(tokens, batches) / _padded_cost(step.rows * step.width, 1)
+            return share * own[-1] + updates if own else 0.0
         seconds = curve.seconds(tokens, batches)
         if own:
             seconds *= own[-1] / curve.seconds(step.rows * step.width, 1)
@@ -246,7 +252,7 @@ class Judge:
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
         """Return the seconds of applying the gradient. They depend on the adapter alone."""
-        run = [m.update_seconds for m in self._run if _same_adapter(m.settings, settings)]
+        run = [m.update_seconds for m in self._timed if _same_adapter(m.settings, settings)]
         return statistics.median(run) if run else 0.0
 
     def _still_counts(self, measure: Measure) -> bool:
@@ -262,10 +268,19 @@ class Judge:
         return peak - predict(self._runtime, measure.settings, measure.step).weights
 
 
+def _of_setup(measures: Sequence[Measure], settings: TrainingSettings, step: Step) -> list[Measure]:
+    """Return the measures of exactly this setup."""
+    return [m for m in measures if m.step == step and same_work(m.settings, settings)]
+
+
+def _padded_cost(tokens: int, batches: int) -> float:
+    return float(tokens + _FIXED_TOKENS * batches)
+
+
 def _cost(
     question: Question, settings: TrainingSettings, step: Step, tokens: int, batches: int
 ) -> float:
-    cost = float(tokens + _FIXED_TOKENS * batches)
+    cost = _padded_cost(tokens, batches)
     if settings.gradient_checkpointing:
         cost *= _CHECKPOINTING_COST
     if settings.loss_chunk and 4 * step.learned * question.shape.vocabulary <= LARGE_LOGITS:
