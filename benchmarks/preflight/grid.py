@@ -136,7 +136,7 @@ def said(settings: TrainingSettings) -> str:
 def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     """The recommended setting against the fastest by estimate of each micro-batch that fits, and
     against itself with the loss whole or in chunks, where that fits: the time that an epoch of the
-    data takes. Also tells the best.
+    data takes. Also tells the best. What is thought to fit counts only where it did in these runs.
     """
     question = preflight_run.question
     assert question is not None
@@ -155,9 +155,11 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
         "settings": [to_plain(option.settings) for option in setups],
         "limits": [option.limit for option in setups],
     }
-    seconds: list[float] = _tried(request)
-    best = min(range(len(setups)), key=lambda n: seconds[n])
-    return seconds[best] / seconds[0], said(setups[best].settings)
+    found: list[tuple[float, int]] = _tried(request)
+    room = question.budget.room(Degree.MEASURED)
+    inside = [n for n, (_, peak) in enumerate(found) if not n or peak <= room]
+    best = min(inside, key=lambda n: found[n])
+    return found[best][0] / found[0][0], said(setups[best].settings)
 
 
 def _tried(request: dict[str, Any]) -> Any:

@@ -4,13 +4,15 @@ Run as a child, because a setup may end it. REQUEST has the `model`, and
 
 - `train`, `bucket`, `settings`, a list, and for each of them MLX's memory limit, `limits`, as a
   training would have it: prints the seconds of an epoch over that file with each of them, in turn
-  and several times over, the least of each. The first pass compiles and does not count. What was
-  much slower than the fastest is not run again, and no round begins after half a minute.
+  and several times over, the least of each, and the bytes at its peak. The first pass compiles and
+  does not count. What was much slower than the fastest is not run again, and no round begins after
+  half a minute.
 - `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -54,7 +56,7 @@ def main() -> None:
     print(json.dumps(_epochs(request) if "train" in request else _peak(request)))
 
 
-def _epochs(request: dict[str, Any]) -> list[float]:
+def _epochs(request: dict[str, Any]) -> list[tuple[float, int]]:
     with tempfile.TemporaryDirectory() as name:
         ready = [
             _prepared(request, from_plain(plain, TrainingSettings), limit, Path(name) / str(number))
@@ -62,17 +64,17 @@ def _epochs(request: dict[str, Any]) -> list[float]:
                 zip(request["settings"], request["limits"], strict=True)
             )
         ]
-        for setup in ready:
-            _pass(setup)
+        ready = [_compiled(setup) for setup in ready]
         end = time.monotonic() + _ENOUGH_SECONDS
-        least = [_pass(setup) for setup in ready]
+        least, peaks = map(list, zip(*map(_pass, ready), strict=True))
         for _ in range(_ROUNDS - 1):
             near = [n for n, taken in enumerate(least) if taken <= _MUCH_SLOWER * min(least)]
             if len(near) < 2 or time.monotonic() > end:
                 break
             for n in near:
-                least[n] = min(least[n], _pass(ready[n]))
-    return least
+                taken, peak = _pass(ready[n])
+                least[n], peaks[n] = min(least[n], taken), max(peaks[n], peak)
+    return list(zip(least, peaks, strict=True))
 
 
 def _prepared(
@@ -92,13 +94,24 @@ def _prepared(
     return Setup(stepper, windows, limit, mx.get_active_memory() - before)
 
 
-def _pass(setup: Setup) -> float:
-    """Return the seconds of a pass. The limit is raised by what the other setups hold."""
-    mx.set_memory_limit(setup.limit + mx.get_active_memory() - setup.held)
+def _compiled(setup: Setup) -> Setup:
+    """Return the setup after a pass, from which on it holds the moments of its optimizer too."""
+    before = mx.get_active_memory()
+    _pass(setup)
+    return dataclasses.replace(setup, held=setup.held + mx.get_active_memory() - before)
+
+
+def _pass(setup: Setup) -> tuple[float, int]:
+    """Return the seconds of a pass, and the bytes at its peak without what the other setups hold,
+    by which the limit is raised.
+    """
+    others = mx.get_active_memory() - setup.held
+    mx.set_memory_limit(setup.limit + others)
+    mx.reset_peak_memory()
     began = time.perf_counter()
     for number, window in enumerate(setup.windows):
         setup.stepper.step(window, number, 0.0)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, mx.get_peak_memory() - others
 
 
 def _peak(request: dict[str, Any]) -> int:
