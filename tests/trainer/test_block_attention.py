@@ -104,10 +104,11 @@ def test_scores_are_never_kept() -> None:
         mx.eval(values_and_gradients(attend, operands))
 
     mx.eval(operands)
-    plain = peak(attended)
+    before = peak(attended)  # 27 to 32 MB, as one array is freed sooner or later
     with in_blocks():
-        assert 1.5 * peak(attended) < plain
-    assert peak(attended) > 0.9 * plain, "the original is back after the block"
+        blocks = peak(attended)
+    assert 1.5 * blocks < before
+    assert 1.5 * blocks < peak(attended), "the original is back after the block"
 
 
 def test_scores_that_are_added_keep_their_gradient() -> None:
