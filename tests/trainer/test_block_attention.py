@@ -103,12 +103,15 @@ def test_scores_are_never_kept() -> None:
     def attended() -> None:
         mx.eval(values_and_gradients(attend, operands))
 
+    def most() -> int:
+        """A fifth of the peaks are 27 MB, the others 31 or 32: one array is freed sooner."""
+        return max(peak(attended) for _ in range(10))
+
     mx.eval(operands)
-    before = peak(attended)  # 27 to 32 MB, as one array is freed sooner or later
+    plain = most()
     with in_blocks():
-        blocks = peak(attended)
-    assert 1.5 * blocks < before
-    assert 1.5 * blocks < peak(attended), "the original is back after the block"
+        assert 1.5 * most() < plain
+    assert most() > 0.9 * plain, "the original is back after the block"
 
 
 def test_scores_that_are_added_keep_their_gradient() -> None:
