@@ -153,10 +153,29 @@ def test_the_peak_of_a_loss_in_chunks_is_told_by_steps_that_hold_as_many(longest
     assert sum(alike(step.learned) for step in of_best) >= 2 or len(widths) < 2
 
 
-def test_ways_that_are_about_as_fast_are_measured_beside_the_best() -> None:
-    asked = question(shape=dataclasses.replace(question().shape, vocabulary=1000))
-    rounds, _ = probed(asked)
-    assert 1 <= len(rounds[-1]) <= 3
+def test_what_is_about_as_fast_is_measured_beside_the_best_where_its_step_is_quick() -> None:
+    asked = long()
+    rounds: dict[int, list[list[Setup]]] = {1: [], 100: []}
+    for slower, found in rounds.items():
+        measures: list[Measure] = []
+        while setups := next_probe(asked, measures):
+            found.append(setups)
+            for setup in setups:
+                run = ran(asked, setup)
+                rate = 1000.0 / slower  # whatever the rows, so that rows make no difference
+                measures.append(dataclasses.replace(run, tokens_per_second=rate))
+    assert any(setup.step.rows < 4 for setup in rounds[1][1])
+    assert [setup.step.rows for setup in rounds[100][1]] == [4]
+
+
+def test_small_steps_are_of_one_micro_batch() -> None:
+    asked = question(
+        lengths=lengths((250, 100)),
+        spec=dataclasses.replace(SPEC, settings={"batch_size": 2, "gradient_accumulation": 4}),
+    )
+    (small, heaviest), _ = probed(asked)
+    assert len(small) >= 2 and all(setup.settings.gradient_accumulation == 1 for setup in small)
+    assert [setup.settings.gradient_accumulation for setup in heaviest] == [4]
 
 
 @pytest.mark.parametrize("asked", [question(), long()], ids=["other way", "fewer chunks"])
@@ -169,7 +188,8 @@ def test_what_is_known_by_its_cost_alone_is_measured_where_it_may_be_faster(
     measures: list[Measure] = []
     while setups := next_probe(asked, measures):
         for setup in setups:
-            quick = setup.settings.effective_batch == 4 and setup.step.rows < 4
+            alone = setup.settings.effective_batch == 4 or not setup.settings.loss_chunk
+            quick = alone and setup.step.rows < 4
             speed = {"tokens_per_second": 3000.0} if quick else {}
             measures.append(dataclasses.replace(ran(asked, setup), **speed))
     plan = choose_plan.plan(asked, measures)

@@ -28,6 +28,10 @@ _NEARLY = 1.03
 _AS_FAST = 1.1
 _FASTER = 1.05  # than what was measured: worth another round
 _MOST_MEASURED = 3
+# A longer step is not run to see whether it is as fast: its time is that of its tokens, so small
+# steps tell it well, and it would take four times as long, with the one before that is discarded
+# and, where gradients are accumulated, two micro-batches each.
+_QUICK_SECONDS = 2.0
 # A time by cost alone is less sure.
 _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
@@ -109,7 +113,7 @@ def _contenders(
     question: Question, found: Sequence[Option], measures: Sequence[Measure]
 ) -> list[Option]:
     """Return the best option, and the unmeasured ones that fit and are about as fast by the steps
-    that were run, at most three.
+    that were run, at most three. Of the others only those whose step is quick.
     """
     by_measures = judge(question, measures)
     best = found[0]
@@ -118,9 +122,16 @@ def _contenders(
         for option in found[1:]
         if option.degree is not Degree.MEASURED
         and fits(question, option)
+        and _seconds(option, measures) <= _QUICK_SECONDS
         and 0 < by_measures.option(option.settings).seconds <= _AS_FAST * best.seconds
     ]
     return [best, *close][:_MOST_MEASURED]
+
+
+def _seconds(option: Option, measures: Sequence[Measure]) -> float:
+    """Return the seconds of an option's heaviest micro-batch, by the fastest step that was run."""
+    rate = max((m.tokens_per_second for m in measures), default=0.0)
+    return option.step.rows * option.step.width / rate if rate else 0.0
 
 
 def _untimed(
@@ -188,7 +199,8 @@ def _shapes(question: Question, option: Option) -> list[Setup]:
     """Return the small shapes of an option, with as large a share of predictions as its heaviest
     step; that step itself where fewer than two are large enough.
 
-    A loss in chunks has more than one chunk in each of them, as it has there, and attention is
+    They are of one micro-batch each: a second one takes as long again and tells nothing more. A
+    loss in chunks has more than one chunk in each of them, as it has there, and attention is
     computed in the same way. Where too few of them hold as many chunks at once as the heaviest
     step, the lightest is kept to tell times, and two narrower shapes of all rows tell the peak.
     """
@@ -209,8 +221,9 @@ def _shapes(question: Question, option: Option) -> list[Setup]:
     if len(alike[0]) < FEWEST <= len(alike[1]):
         small = [*small[:1], alike[1][0], alike[1][-1]]
     if len(small) < FEWEST:
-        small = [step]
-    return [_setup(question, dataclasses.replace(settings, batch_size=s.rows), s) for s in small]
+        return [_setup(question, settings, step)]
+    alone = dataclasses.replace(settings, gradient_accumulation=1)
+    return [_setup(question, dataclasses.replace(alone, batch_size=s.rows), s) for s in small]
 
 
 def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:
