@@ -76,6 +76,7 @@ def _grid(seed: int, count: int, models: Sequence[str] | None, root: Path) -> li
     cells: list[Cell] = []
     for place in sorted({place for place, _ in drawn}):
         shape, folder = SHAPES[place], root / f"model-{place}"
+        draw = random.Random(f"{seed} {shape.name}")  # the same data whatever other models are run
         model = make_model(shape, folder / "model")
         longest = draw.choice((96, 160, 256))
         train, valid = make_data(folder / "data", draw, samples=16, longest=longest)

@@ -321,6 +321,20 @@ def test_what_holds_less_logits_than_the_plan_does_is_not_extrapolated_from() ->
     assert peaks[0][1] is Degree.EXTRAPOLATED
 
 
+def test_no_curve_goes_through_a_peak_of_a_few_tokens() -> None:
+    asked = question(spec=spec(loss_chunk=0, batch_size=2, gradient_checkpointing=False))
+    best = choose_plan.options(asked)[0]
+    tiny = small(best, 1, 96, 100 * MB, 100.0)
+    larger = [small(best, 2, width, width * 5 * MB, 100.0) for width in (64, 80)]
+    assert best.step.width == 96
+    for run in (larger, [tiny, *larger]):
+        peak, degree = choose_plan.judge(asked, run).peak(best.settings, best.step)
+        assert degree is Degree.EXTRAPOLATED
+        assert peak == pytest.approx(480 * MB, rel=0.03)
+    _, degree = choose_plan.judge(asked, [tiny, larger[0]]).peak(best.settings, best.step)
+    assert degree is Degree.ESTIMATED
+
+
 def test_an_extrapolation_reaches_only_so_far() -> None:
     asked = question()
     best = choose_plan.options(asked)[0]

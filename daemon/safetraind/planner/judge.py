@@ -29,7 +29,7 @@ from safetraind.planner.memory_estimate import (
     predict,
 )
 from safetraind.planner.option import Option, Question
-from safetraind.planner.peak_fit import Fit, Sample, fit
+from safetraind.planner.peak_fit import FEWEST_TOKENS, Fit, Sample, fit
 from safetraind.worker_messages.probe_messages import Measure, Step
 
 # Time of a micro-batch beside its tokens, in tokens: launching, loading, g++'s compiled parts.
@@ -143,7 +143,8 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        curve = self._fit(self._run, settings, step, holds_loss_alike)
+        large = [m for m in self._run if m.step.rows * m.step.width >= FEWEST_TOKENS]
+        curve = self._fit(large, settings, step, holds_loss_alike)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
         peak = curve.peak(step.rows, step.width)

@@ -18,7 +18,7 @@ from safetraind.planner.memory_estimate import (
     predict,
 )
 from safetraind.planner.option import Option, Question
-from safetraind.planner.peak_fit import FEWEST, probe_shapes
+from safetraind.planner.peak_fit import FEWEST, FEWEST_TOKENS, probe_shapes
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
@@ -37,10 +37,6 @@ _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
 _MUCH_LEANER = 0.75
-# A smaller step tells little of the peak, which is then of a few arrays that come and go: by steps
-# of 48 and 128 tokens of qwen3 (50k vocabulary) one of 80 was 7.5 % too low. And it takes hardly
-# less time than a step of so many.
-_FEWEST_TOKENS = 128
 
 
 def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
@@ -237,7 +233,7 @@ def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:
             quarters(step.learned * rows * width // (step.rows * step.width), rows * width),
         )
         for rows, width in shapes
-        if rows * width >= _FEWEST_TOKENS
+        if rows * width >= FEWEST_TOKENS
     ]
 
 

@@ -15,9 +15,10 @@ from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.probe_messages import Measure, Setup
 
 # A speed repeats within a few percent. A peak varies by its largest array, as a free may come
-# before or after the next allocation: measured on a CPU, 305 or 330 MB, the lower in a fifth of the
-# steps. The peak of a training is the higher one, so quick steps are run several times, and near
-# MLX's limit, where that happens most, longer ones too.
+# before or after the next allocation. On a CPU this depends on how many operations the process
+# began before: MLX hands them to its thread in tens (mlx/backend/cpu/encoder.h). The peak of a
+# training is the higher one, so quick steps are run several times, each at another place within the
+# ten, and near MLX's limit, where the difference comes most, longer ones too.
 _MOST_STEPS = 10
 _ENOUGH_SECONDS = 2.0
 _NEAR_LIMIT = 0.9
@@ -63,6 +64,7 @@ def measure(
     began, steps, updating = time.monotonic(), 0, 0.0
     while _more(steps, time.monotonic() - began, setup.limit):
         steps += 1
+        _begin_operations(steps)
         updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
     if step.valid_width:
@@ -85,6 +87,18 @@ def _more(steps: int, seconds: float, limit: int) -> bool:
     near = limit and mx.get_peak_memory() > _NEAR_LIMIT * limit
     enough = _ENOUGH_SECONDS_NEAR_LIMIT if near else _ENOUGH_SECONDS
     return not steps or (steps < _MOST_STEPS and seconds < enough)
+
+
+def _begin_operations(number: int) -> None:
+    """Begin so many operations of one element each.
+
+    A step has always as many, so that without these all steps may have the same place within the
+    ten. With one more each time at least four places are tried by ten steps, whatever they have.
+    """
+    one = mx.array(0.0)
+    for _ in range(number):
+        one = one + 1
+    mx.eval(one)
 
 
 def made_up(rows: int, width: int, learned: int, vocabulary: int, *, packed: bool = False) -> Batch:
