@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from safetrain_shared.jobs import JobSpec
+from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.packages import PACKAGES
 from safetraind.host import HostFacts, macos
 from safetraind.models.model_config import Linear, ModelFacts, ModelShape
+from safetraind.planner import choose_plan
 from safetraind.planner.budget import Budget
 from safetraind.planner.facts import Data, Disk, Facts
-from safetraind.planner.option import Question
+from safetraind.planner.memory_estimate import expected
+from safetraind.planner.option import Option, Question
 from safetraind.worker_messages.inspect_messages import DataFile, Lengths, Package
-from safetraind.worker_messages.probe_messages import Device, Loaded
+from safetraind.worker_messages.probe_messages import Device, Loaded, Measure
 from tests.preflight.macs import M1_PRO
 
 GB = 1 << 30
@@ -103,3 +106,25 @@ def question(**changes: Any) -> Question:
         "device": "cpu",
     }
     return Question(**{**values, **changes})
+
+
+def planned(measures: tuple[Measure, ...] = (), **changes: Any) -> Plan:
+    """The plan for `question(**changes)`, which is not refused."""
+    answer = choose_plan.plan(question(**changes), measures)
+    assert isinstance(answer, Plan), answer
+    return answer
+
+
+def estimated(asked: Question, option: Option) -> int:
+    """The peak that is expected with the memory that there is."""
+    return expected(asked.runtime, option.settings, option.step, asked.budget.limit).total
+
+
+def spec(**settings: Any) -> JobSpec:
+    """The job, with these settings chosen by the user."""
+    return dataclasses.replace(SPEC, settings=settings)
+
+
+def budget(mlx: int) -> Budget:
+    """A budget with so many bytes for MLX's arrays."""
+    return Budget(worker=mlx + 500 * MB, cache=16 * MB, mlx=mlx)

@@ -10,17 +10,12 @@ import pytest
 
 from safetrain_shared.jobs import Plan
 from safetraind.planner import choose_plan
-from safetraind.planner.budget import Budget
 from safetraind.planner.judge import same_way
 from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
-from tests.preflight.facts import GB, MB, SPEC, lengths, question
-
-
-def budget(mlx: int) -> Budget:
-    return Budget(worker=mlx + 500 * MB, cache=16 * MB, mlx=mlx)
+from tests.preflight.facts import GB, MB, SPEC, budget, lengths, question
 
 
 def ran(asked: Question, setup: Setup, factor: float = 1.0, died: bool = False) -> Measure:
