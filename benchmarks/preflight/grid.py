@@ -19,10 +19,13 @@ from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import same_work
-from safetraind.planner.option import Option
+from safetraind.planner.option import Option, Question
 from safetraind.preflight.preflight_run import PreflightRun
 
 _OTHERS = 3
+# What an estimate has at up to so many times the room may fit, and is run too.
+_MAY_FIT = 1.3
+_PERHAPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,10 @@ def said(settings: TrainingSettings) -> str:
 
 
 def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
-    """The recommended setting against the fastest by estimate of each micro-batch that fits, and
-    against itself with the loss whole or in chunks, where that fits: the time that an epoch of the
-    data takes. Also tells the best. What is thought to fit counts only where it did in these runs.
+    """The recommended setting against the fastest by estimate of each micro-batch that fits,
+    against itself with the loss whole or in chunks, where that fits, and against the fastest that
+    may fit although the estimate has no room for them: the time that an epoch of the data takes.
+    Also tells the best. Only what fitted in these runs counts.
     """
     question = preflight_run.question
     assert question is not None
@@ -147,7 +151,8 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     chunk = 0 if own.settings.loss_chunk else LOSS_CHUNK
     settings = dataclasses.replace(own.settings, loss_chunk=chunk)
     other_loss = [o for o in fitting if _same(o.settings, settings)]
-    setups = list({id(o): o for o in [own, *other_loss, *list(others.values())[:_OTHERS]]}.values())
+    compared = [own, *other_loss, *list(others.values())[:_OTHERS], *_perhaps(question, options)]
+    setups = list({id(o): o for o in compared}.values())
     request = {
         "model": plan.model_path,
         "train": preflight_run.spec.train,
@@ -160,6 +165,17 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     inside = [n for n, (_, peak) in enumerate(found) if not n or peak <= room]
     best = min(inside, key=lambda n: found[n])
     return found[best][0] / found[0][0], said(setups[best].settings)
+
+
+def _perhaps(question: Question, options: list[Option]) -> list[Option]:
+    """The fastest options that were not measured and that no estimate has far too large."""
+    return [
+        o
+        for o in options
+        if o.degree is not Degree.MEASURED
+        and not choose_plan.fits(question, o)
+        and o.peak <= _MAY_FIT * question.budget.room(o.degree)
+    ][:_PERHAPS]
 
 
 def _tried(request: dict[str, Any]) -> Any:

@@ -192,6 +192,38 @@ def test_what_is_known_by_its_cost_alone_is_measured_where_it_may_be_faster(
     assert plan.settings.batch_size < 4
 
 
+@pytest.mark.parametrize("over", [1.2, 1.4])
+def test_what_is_faster_is_tried_though_its_estimate_has_no_room(over: float) -> None:
+    """Its step under a larger budget told its time, and nothing of the memory it takes under this.
+    Estimates of what fitted were up to 1.3 times as high.
+    """
+    chosen = {"batch_size": 2, "loss_chunk": 0}
+    ample = long(spec=dataclasses.replace(SPEC, settings=chosen))
+    faster = next(o for o in choose_plan.options(ample) if not o.settings.gradient_checkpointing)
+    recomputed = dataclasses.replace(faster.settings, gradient_checkpointing=True)
+    leaner = choose_plan.judge(ample, []).option(recomputed)
+    room = 0.88 * faster.peak / over
+    asked = dataclasses.replace(ample, budget=budget(round(faster.peak / over / 0.88)))
+    assert leaner.peak < room < faster.peak
+    measures = [
+        Measure(faster.settings, faster.step, 2 * faster.peak, 1300.0, limit=20 * faster.peak),
+        Measure(recomputed, leaner.step, leaner.peak, 1000.0, limit=asked.budget.limit),
+    ]
+    tried = [(s.settings, s.step) for s in next_probe(asked, measures)]
+    assert tried == ([(faster.settings, faster.step)] if over == 1.2 else [])
+    for peak, fits in ((asked.budget.mlx // 2, True), (2 * asked.budget.mlx, False)):
+        known = [*measures, Measure(faster.settings, faster.step, peak, 1300.0, limit=peak)]
+        plan = choose_plan.plan(asked, known)
+        assert isinstance(plan, Plan)
+        assert plan.settings.gradient_checkpointing != fits
+
+
+def test_no_small_step_is_asked_for_twice() -> None:
+    for longest in range(96, 512, 16):
+        setups = next_probe(question(lengths=lengths((longest, 848))), [])
+        assert len(set(setups)) == len(setups)
+
+
 def test_a_step_of_shorter_sequences_does_not_end_the_search() -> None:
     """Half the tokens take half the time: the leanest step was taken for the fastest plan."""
     spec = dataclasses.replace(

@@ -27,7 +27,13 @@ def curve(samples: list[Sample], most: float) -> Fit:
 def test_a_curve_of_its_own_kind_is_found_exactly() -> None:
     found = curve([made_up(*shape, 50 * MB, 2e5, 160.0) for shape in SMALL], 200.0)
     assert found.peak(1, 256) == pytest.approx(50 * MB + 2e5 * 256 + 160 * 256**2, rel=1e-6)
-    assert found.seconds(1000, 2) == pytest.approx(2 * 0.01 + 1000 * 0.001)
+    assert found.fixed_tokens == pytest.approx(10)
+
+
+def test_steps_of_about_as_many_tokens_do_not_tell_the_time_beside_them() -> None:
+    known = {w: curve([made_up(1, n, MB, 1.0, 0.0) for n in (96, w)], 0.0) for w in (160, 192)}
+    assert known[160].fixed_tokens is None
+    assert known[192].fixed_tokens == pytest.approx(10)
 
 
 def test_the_quadratic_term_is_bounded_by_what_attention_can_take() -> None:

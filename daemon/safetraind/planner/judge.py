@@ -7,6 +7,7 @@ extrapolate to, and that before the estimate from the model's shape.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -32,7 +33,8 @@ from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import FEWEST_TOKENS, Fit, Sample, fit
 from safetraind.worker_messages.probe_messages import Measure, Step
 
-# Time of a micro-batch beside its tokens, in tokens: launching, loading, g++'s compiled parts.
+# Time of a micro-batch beside its tokens, in tokens, before steps tell it: launching, loading,
+# g++'s compiled parts.
 _FIXED_TOKENS = 24
 # Relative cost of a token: computing the layers a second time; a loss in chunks where the logits
 # are small; 16-bit and quantized matrices on a CPU, measured 10 to 80 times slower than float32
@@ -126,7 +128,7 @@ class Judge:
         option = Option(
             settings,
             peak=peak,
-            cost=_cost(question, settings, step, tokens, batches),
+            cost=_cost(question, settings, step, self._padded_cost(tokens, batches)),
             step=step,
             largest=largest_array(self._runtime, settings, step),
             degree=degree,
@@ -235,21 +237,37 @@ class Judge:
         """Return the seconds of an epoch by the steps that were run; 0 where there were none of
         this way.
 
-        Where the step itself was run, the curve is scaled to pass through it: caches and threads
-        make a large micro-batch faster or slower than a straight line has it. Where only that step
-        was run, the time is in proportion to the cost.
+        They are in proportion to those of the step itself, else of the largest small one: caches
+        and threads make a large micro-batch faster or slower than a straight line has it.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        run = _of_setup(self._timed, settings, step)
-        own = [m.seconds for m in run if m.tokens_per_second]
+        run = [m for m in _of_setup(self._timed, settings, step) if m.tokens_per_second]
         curve = self._fit(self._timed, settings, step, computes_loss_alike)
-        if curve is None:
-            share = _padded_cost(tokens, batches) / _padded_cost(step.rows * step.width, 1)
-            return share * own[-1] + updates if own else 0.0
-        seconds = curve.seconds(tokens, batches)
-        if own:
-            seconds *= own[-1] / curve.seconds(step.rows * step.width, 1)
-        return seconds + updates
+        near = curve.largest if curve else None
+        if run:
+            near = self._sample(run[-1])
+        if near is None:
+            return 0.0
+        share = self._padded_cost(tokens, batches) / self._padded_cost(near.tokens, 1)
+        return share * near.seconds + updates
+
+    def _padded_cost(self, tokens: int, batches: int) -> float:
+        """Return the time of so many tokens in so many micro-batches, in units of one token's."""
+        return tokens + self._fixed_tokens * batches
+
+    @functools.cached_property
+    def _fixed_tokens(self) -> float:
+        """The time of a micro-batch beside its tokens, in tokens.
+
+        One for all ways of computing, the median of what their curves say and of what is expected:
+        by a few small steps it is known badly, and where each way had its own, narrow micro-batches
+        seemed faster with the layers computed twice.
+        """
+        curves = [
+            self._fit(self._timed, m.settings, m.step, computes_loss_alike) for m in self._timed
+        ]
+        known = {c.largest: c.fixed_tokens for c in curves if c and c.fixed_tokens is not None}
+        return statistics.median([*known.values(), _FIXED_TOKENS])
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
         """Return the seconds of applying the gradient. They depend on the adapter alone."""
@@ -274,14 +292,8 @@ def _of_setup(measures: Sequence[Measure], settings: TrainingSettings, step: Ste
     return [m for m in measures if m.step == step and same_work(m.settings, settings)]
 
 
-def _padded_cost(tokens: int, batches: int) -> float:
-    return float(tokens + _FIXED_TOKENS * batches)
-
-
-def _cost(
-    question: Question, settings: TrainingSettings, step: Step, tokens: int, batches: int
-) -> float:
-    cost = _padded_cost(tokens, batches)
+def _cost(question: Question, settings: TrainingSettings, step: Step, padded: float) -> float:
+    cost = padded
     if settings.gradient_checkpointing:
         cost *= _CHECKPOINTING_COST
     if settings.loss_chunk and 4 * step.learned * question.shape.vocabulary <= LARGE_LOGITS:

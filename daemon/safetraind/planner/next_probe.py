@@ -54,7 +54,8 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
         return small or [_setup(question, best.settings, best.step)]
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
-        return _times(question, _untimed(question, found, measures), measures)
+        untimed = _times(question, _untimed(question, found, measures), measures)
+        return untimed or _perhaps(question, best, measures)
     contenders = _contenders(question, found, measures)
     return [_setup(question, option.settings, option.step) for option in contenders]
 
@@ -164,6 +165,23 @@ def _times(
     return [_setup(question, untimed[0].settings, untimed[0].step)]
 
 
+def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> list[Setup]:
+    """Return the fastest option that may fit although its estimate has no room, where it is faster
+    than the best one that fits.
+    """
+    faster = [
+        option
+        for option in _lean_enough(question, options(question, measures), measures)
+        if option.degree is not Degree.MEASURED
+        and _may_fit(question, option)
+        and _seconds(option, measures) <= _QUICK_SECONDS
+        and option.settings.effective_batch == best.settings.effective_batch
+        and option.settings.max_seq_length >= best.settings.max_seq_length
+        and option.seconds * _FASTER < best.seconds
+    ]
+    return [_setup(question, option.settings, option.step) for option in faster[:1]]
+
+
 def _setup(question: Question, settings: TrainingSettings, step: Step) -> Setup:
     return Setup(settings, step, memory_limit(question, settings, step))
 
@@ -215,7 +233,7 @@ def _shapes(question: Question, option: Option) -> list[Setup]:
         for shapes in (small, _steps(step, narrower))
     ]
     if len(alike[0]) < FEWEST <= len(alike[1]):
-        small = [*small[:1], alike[1][0], alike[1][-1]]
+        small = list(dict.fromkeys([*small[:1], alike[1][0], alike[1][-1]]))
     if len(small) < FEWEST:
         return [_setup(question, settings, step)]
     alone = dataclasses.replace(settings, gradient_accumulation=1)

@@ -2,7 +2,7 @@
 
 For one way of computing, with B rows of T tokens in a micro-batch:
 
-    peak = base + a·B·T + b·B·T²        seconds = t0 + k·B·T
+    peak = base + a·B·T + b·B·T²        seconds = k·(t0 + B·T)
 
 The quadratic term is bounded by what attention scores can take: at small T it drowns in the noise,
 and a free one was once 117 % off. The curve passes through the largest sample, so that its error
@@ -22,6 +22,8 @@ FEWEST_TOKENS = 128
 # How much larger than what was run a shape may be.
 _REACH_TOKENS = 2.1
 _REACH_WIDTH = 1.5
+# By less than twice the tokens, the part of the time that does not depend on them is not told.
+_APART = 2
 # A bounded curve that is so far from a sample does not describe the model.
 _MISFIT = 0.02
 
@@ -48,7 +50,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Bytes: `base`, `per_token`, `per_square`. Seconds: `fixed` a micro-batch, `token` a token.
+    """Bytes: `base`, `per_token`, `per_square`.
+
+    `fixed_tokens`: the time of a micro-batch that does not depend on its tokens, in tokens; None
+    where the samples do not tell it. `largest`: the sample of the most tokens.
 
     `least_tokens`, `most_tokens` and `widest`: of a shape that is not too far from those that were
     run.
@@ -57,8 +62,8 @@ class Fit:
     base: float
     per_token: float
     per_square: float
-    fixed: float
-    token: float
+    fixed_tokens: float | None
+    largest: Sample
     least_tokens: float
     most_tokens: float
     widest: float
@@ -71,12 +76,6 @@ class Fit:
         """Return the peak of a step of this shape, in bytes."""
         tokens = rows * width
         return round(self.base + self.per_token * tokens + self.per_square * tokens * width)
-
-    def seconds(self, tokens: float, batches: float) -> float:
-        """Return the seconds of so many micro-batches with so many tokens in all, padding
-        included.
-        """
-        return self.fixed * batches + self.token * tokens
 
 
 def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
@@ -98,13 +97,9 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
     per_token = _linear(ordered, square)
     near = ordered[-1]
     base = near.peak - per_token * near.tokens - square * near.square
-    token = max(0.0, _slope([(s.tokens, s.seconds) for s in ordered]))
-    fixed = max(0.0, near.seconds - token * near.tokens)
-    if not fixed:
-        token = near.seconds / near.tokens
     widest = _REACH_WIDTH * max(s.width for s in ordered)
     reach = ordered[0].tokens, _REACH_TOKENS * near.tokens, widest
-    return Fit(base, per_token, square, fixed, token, *reach)
+    return Fit(base, per_token, square, _fixed_tokens(ordered), near, *reach)
 
 
 def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list[tuple[int, int]]:
@@ -127,6 +122,15 @@ def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list
         if shape[0] * shape[1] < rows * width and shape not in found:
             found.append(shape)
     return found
+
+
+def _fixed_tokens(samples: Sequence[Sample]) -> float | None:
+    """Return the time of a micro-batch of no tokens, by that of one token."""
+    near = samples[-1]
+    token = _slope([(s.tokens, s.seconds) for s in samples])
+    if near.tokens < _APART * samples[0].tokens or token <= 0:
+        return None
+    return max(0.0, near.seconds / token - near.tokens)
 
 
 def _linear(samples: Sequence[Sample], square: float) -> float:
