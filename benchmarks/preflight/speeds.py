@@ -4,9 +4,9 @@ Run as a child, because a setup may end it. REQUEST has the `model`, and
 
 - `train`, `bucket`, `settings`, a list, and for each of them MLX's memory limit, `limits`, as a
   training would have it: prints the seconds of an epoch over that file with each of them, in turn
-  and several times over, the least of each, and the bytes at its peak. The first pass compiles and
-  does not count. What was much slower than the fastest is not run again, and no round begins after
-  half a minute.
+  and several times over, the least of each, and the bytes at its peak. Steps that compile do not
+  count. What was a tenth slower than the fastest is not run again, but for the first; the others
+  are run twice at least, and no further round begins after half a minute.
 - `settings` and `step`: prints the bytes of MLX's peak in one step of that shape.
 """
 
@@ -35,7 +35,7 @@ from safetraind.worker.training.step import Stepper
 
 _ROUNDS = 5
 _ENOUGH_SECONDS = 30.0
-_MUCH_SLOWER = 1.2
+_SLOWER = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def _epochs(request: dict[str, Any]) -> list[tuple[float, int]]:
         ready = [_compiled(setup) for setup in ready]
         end = time.monotonic() + _ENOUGH_SECONDS
         least, peaks = map(list, zip(*map(_pass, ready), strict=True))
-        for _ in range(_ROUNDS - 1):
-            near = [n for n, taken in enumerate(least) if taken <= _MUCH_SLOWER * min(least)]
-            if len(near) < 2 or time.monotonic() > end:
+        for number in range(1, _ROUNDS):
+            near = [n for n, taken in enumerate(least) if not n or taken <= _SLOWER * min(least)]
+            if len(near) < 2 or (number > 1 and time.monotonic() > end):
                 break
             for n in near:
                 taken, peak = _pass(ready[n])
@@ -95,9 +95,18 @@ def _prepared(
 
 
 def _compiled(setup: Setup) -> Setup:
-    """Return the setup after a pass, from which on it holds the moments of its optimizer too."""
+    """Return the setup after steps of all shapes, from which on it holds the moments of its
+    optimizer too.
+    """
     before = mx.get_active_memory()
-    _pass(setup)
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    windows = []
+    for window in setup.windows:
+        shapes = {(batch.inputs.shape, batch.places.shape) for batch in window}
+        if not shapes <= seen:
+            windows.append(window)
+            seen |= shapes
+    _pass(dataclasses.replace(setup, windows=windows))
     return dataclasses.replace(setup, held=setup.held + mx.get_active_memory() - before)
 
 

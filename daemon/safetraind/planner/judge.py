@@ -259,15 +259,15 @@ class Judge:
     def _fixed_tokens(self) -> float:
         """The time of a micro-batch beside its tokens, in tokens.
 
-        One for all ways of computing, the median of what their curves say and of what is expected:
-        by a few small steps it is known badly, and where each way had its own, narrow micro-batches
-        seemed faster with the layers computed twice.
+        One for all ways of computing, the median of what their curves say: each is of a few small
+        steps, and where each way had its own, narrow micro-batches seemed faster with the layers
+        computed twice.
         """
         curves = [
             self._fit(self._timed, m.settings, m.step, computes_loss_alike) for m in self._timed
         ]
         known = {c.largest: c.fixed_tokens for c in curves if c and c.fixed_tokens is not None}
-        return statistics.median([*known.values(), _FIXED_TOKENS])
+        return statistics.median(known.values()) if known else _FIXED_TOKENS
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
         """Return the seconds of applying the gradient. They depend on the adapter alone."""
