@@ -12,6 +12,7 @@ from safetraind.planner.batch_shapes import (
     compiled_shapes,
     counted_rows,
     heaviest_step,
+    narrower_steps,
     padded_tokens,
 )
 from safetraind.worker.data.encode_chat import Encoded
@@ -91,6 +92,19 @@ def test_the_heaviest_step_is_the_widest_with_the_most_to_learn() -> None:
     assert step.learned == 208  # 2 × 100 answers, rounded up to quarters of 416
     cut = heaviest_step(long, settings(batch_size=2, max_seq_length=64))
     assert cut.width == 64
+
+
+def test_narrower_steps_are_a_few_that_the_samples_make_with_as_large_a_share_to_learn() -> None:
+    chosen = settings(batch_size=2)
+    data = lengths(*((width, 8) for width in range(17, 402, 16)))
+    heaviest = heaviest_step(data, chosen)
+    assert (heaviest.width, heaviest.learned) == (416, 416)
+    others = narrower_steps(data, chosen, heaviest)
+    assert [step.width for step in others] == [384, 320, 256]
+    assert all(step.rows == 2 and step.learned == step.width for step in others)
+    few = narrower_steps(lengths((401, 8), (350, 8), (100, 8)), chosen, heaviest)
+    assert [step.width for step in few] == [352]
+    assert not narrower_steps(lengths((401, 8)), chosen, heaviest)
 
 
 def test_an_evaluation_counts_where_it_is_wider() -> None:

@@ -223,6 +223,33 @@ def test_quick_steps_are_run_several_times_and_near_the_memory_limit_longer_ones
     assert len(done) == 1 + steps, "one of them compiles"
 
 
+def test_the_peak_of_other_shapes_counts_near_the_memory_limit_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    """There a narrower step may take more. As this cannot be had of a tiny model, these are wider;
+    of the last, each step is below the limit.
+    """
+    loaded = load(str(make_tiny_model(tmp_path / "model")), dequantize=False)
+    stepper = Stepper(loaded.model, setup(rows=1).settings, seed=0)
+    others = tuple(Step(1, width, width) for width in (256, 1024))
+
+    def peak(**changes: Any) -> int:
+        trial = dataclasses.replace(setup(rows=1), **changes)
+        found = measure(stepper, trial, VOCABULARY, lambda _: True)
+        assert found is not None and found.step == trial.step
+        return found.peak
+
+    before = mx.set_memory_limit(1 << 50)
+    try:
+        peak()  # frees what was there before
+        alone, middle = peak(), peak(limit=1, narrower=others[:1])
+        assert peak(limit=1, narrower=others) > middle > 1.2 * alone
+        for limit in (0, 1 << 50):
+            assert peak(limit=limit, narrower=others) == pytest.approx(alone, rel=0.1)
+    finally:
+        mx.set_memory_limit(before)
+
+
 def test_steps_begin_at_several_places_within_ten_operations_however_many_they_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

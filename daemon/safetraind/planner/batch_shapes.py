@@ -15,6 +15,10 @@ from safetraind.batching import QUARTERS, packed_rows, packed_width, padded, qua
 from safetraind.worker_messages.inspect_messages import Lengths
 from safetraind.worker_messages.probe_messages import Step
 
+# Of the steps that are run beside the heaviest: their least share of its width, and their number.
+_NARROWEST = 0.6
+_MOST_NARROWER = 4
+
 
 def heaviest_step(
     lengths: Lengths,
@@ -39,6 +43,24 @@ def heaviest_step(
     if valid_width <= width:
         valid_width = valid_learned = 0
     return Step(rows, width, learned, valid_width, valid_learned)
+
+
+def scaled(step: Step, rows: int, width: int) -> Step:
+    """Return a step of another shape with the share of predictions that `step` has."""
+    learned = step.learned * rows * width // (step.rows * step.width)
+    return Step(rows, width, quarters(learned, rows * width))
+
+
+def narrower_steps(
+    lengths: Lengths, settings: TrainingSettings, step: Step, bucket: int = LENGTH_BUCKET
+) -> tuple[Step, ...]:
+    """Return micro-batches that are somewhat narrower than `step`, the heaviest one, the widest
+    first: at most four of those that the samples make.
+    """
+    widths = [width for width, _ in _rows(lengths, settings, bucket)]
+    near = [width for width in widths if _NARROWEST * step.width <= width < step.width]
+    every = max(1, -(-len(near) // _MOST_NARROWER))
+    return tuple(scaled(step, step.rows, width) for width in near[::every])
 
 
 def _widest(lengths: Lengths, max_seq_length: int, rows: int, bucket: int) -> tuple[int, int]:

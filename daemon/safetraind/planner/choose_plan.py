@@ -38,7 +38,7 @@ def plan(question: Question, measures: Sequence[Measure] = ()) -> Plan | Finding
         question,
         best,
         predicted=_predicted(question, best, measures),
-        bucket=_bucket(question),
+        bucket=bucket_of(question),
         held_by_buffer=any(rank(question)(option) < rank(question)(best) for option in too_large),
     )
 
@@ -48,7 +48,7 @@ def options(question: Question, measures: Sequence[Measure] = ()) -> list[Option
 
     Shorter sequences come in only where no longer ones fit.
     """
-    settings, bucket = starting_settings(question), _bucket(question)
+    settings, bucket = starting_settings(question), bucket_of(question)
     by_measures = judge(question, measures)
     found: list[Option] = []
     for length in lengths(question, settings):
@@ -62,7 +62,7 @@ def options(question: Question, measures: Sequence[Measure] = ()) -> list[Option
 
 def smallest(question: Question, measures: Sequence[Measure] = ()) -> Option:
     """Return the way to train that takes the least memory, whether it fits or not."""
-    settings, bucket = starting_settings(question), _bucket(question)
+    settings, bucket = starting_settings(question), bucket_of(question)
     length = lengths(question, settings)[-1]
     by_measures = judge(question, measures)
     ways = candidates(question, settings, length, bucket)
@@ -77,7 +77,7 @@ def fits(question: Question, option: Option) -> bool:
 
 def judge(question: Question, measures: Sequence[Measure]) -> Judge:
     """Return the judge of the options of a question."""
-    return Judge(question, measures, _bucket(question))
+    return Judge(question, measures, bucket_of(question))
 
 
 def rank(question: Question) -> Callable[[Option], tuple[float, ...]]:
@@ -125,6 +125,7 @@ def _room(question: Question, option: Option) -> int:
     return question.budget.room(option.degree)
 
 
-def _bucket(question: Question) -> int:
+def bucket_of(question: Question) -> int:
+    """Return the bucket of padded lengths, in tokens, the same for all options."""
     settings = starting_settings(question)
     return length_bucket(question, settings, lengths(question, settings)[0])

@@ -237,13 +237,13 @@ class Judge:
         """Return the seconds of an epoch by the steps that were run; 0 where there were none of
         this way.
 
-        They are in proportion to those of the step itself, else of the largest small one: caches
-        and threads make a large micro-batch faster or slower than a straight line has it.
+        They are in proportion to those of the step itself, else of the largest that is no larger:
+        caches and threads make a large micro-batch faster or slower than a straight line has it.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         run = [m for m in _of_setup(self._timed, settings, step) if m.tokens_per_second]
         curve = self._fit(self._timed, settings, step, computes_loss_alike)
-        near = curve.largest if curve else None
+        near = curve.nearest(step.rows * step.width) if curve else None
         if run:
             near = self._sample(run[-1])
         if near is None:
@@ -266,7 +266,7 @@ class Judge:
         curves = [
             self._fit(self._timed, m.settings, m.step, computes_loss_alike) for m in self._timed
         ]
-        known = {c.largest: c.fixed_tokens for c in curves if c and c.fixed_tokens is not None}
+        known = {c.samples: c.fixed_tokens for c in curves if c and c.fixed_tokens is not None}
         return statistics.median(known.values()) if known else _FIXED_TOKENS
 
     def _update_seconds(self, settings: TrainingSettings) -> float:

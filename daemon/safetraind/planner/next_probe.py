@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from safetrain_shared.attention import LEAST_WIDTH
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
-from safetraind.batching import quarters
-from safetraind.planner.choose_plan import fits, judge, options, rank, smallest
+from safetraind.planner.batch_shapes import narrower_steps, scaled
+from safetraind.planner.choose_plan import bucket_of, fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import memory_limit, same_way, valid
 from safetraind.planner.memory_estimate import (
@@ -26,7 +26,7 @@ _LIKELY = 1.3
 _NEARLY = 1.03
 # Extrapolated times are about so sure: what is as fast as that is measured too, to choose rightly.
 _AS_FAST = 1.1
-_FASTER = 1.05  # than what was measured: worth another round
+_FASTER = 1.03  # than what was measured: worth another round
 _MOST_MEASURED = 3
 # A longer step is not run to see whether it is as fast: its time is that of its tokens, so small
 # steps tell it well, and it would take four times as long, with the one before that is discarded
@@ -51,13 +51,13 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        return small or [_setup(question, best.settings, best.step)]
+        return small or [_whole(question, best)]
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         untimed = _times(question, _untimed(question, found, measures), measures)
         return untimed or _perhaps(question, best, measures)
     contenders = _contenders(question, found, measures)
-    return [_setup(question, option.settings, option.step) for option in contenders]
+    return [_whole(question, option) for option in contenders]
 
 
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
@@ -162,7 +162,7 @@ def _times(
     small = _small_setups(question, untimed[:1], measures)
     if len(small) >= FEWEST:
         return small
-    return [_setup(question, untimed[0].settings, untimed[0].step)]
+    return [_whole(question, untimed[0])]
 
 
 def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> list[Setup]:
@@ -179,7 +179,18 @@ def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> l
         and option.settings.max_seq_length >= best.settings.max_seq_length
         and option.seconds * _FASTER < best.seconds
     ]
-    return [_setup(question, option.settings, option.step) for option in faster[:1]]
+    return [_whole(question, option) for option in faster[:1]]
+
+
+def _whole(question: Question, option: Option) -> Setup:
+    """Return an option's heaviest step, with others of its epoch.
+
+    Near MLX's limit a narrower one may take more, as what it needs is held back at other arrays:
+    gemma2 took 420 MB for 160 tokens and 439 for 128, under a limit of 415.
+    """
+    others = narrower_steps(question.lengths, option.settings, option.step, bucket_of(question))
+    alone = _setup(question, option.settings, option.step)
+    return dataclasses.replace(alone, narrower=others)
 
 
 def _setup(question: Question, settings: TrainingSettings, step: Step) -> Setup:
@@ -235,7 +246,7 @@ def _shapes(question: Question, option: Option) -> list[Setup]:
     if len(alike[0]) < FEWEST <= len(alike[1]):
         small = list(dict.fromkeys([*small[:1], alike[1][0], alike[1][-1]]))
     if len(small) < FEWEST:
-        return [_setup(question, settings, step)]
+        return [_whole(question, option)]
     alone = dataclasses.replace(settings, gradient_accumulation=1)
     return [_setup(question, dataclasses.replace(alone, batch_size=s.rows), s) for s in small]
 
@@ -244,15 +255,7 @@ def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:
     """Return steps of those shapes (rows, width) that are large enough, with the share of
     predictions that `step` has.
     """
-    return [
-        Step(
-            rows,
-            width,
-            quarters(step.learned * rows * width // (step.rows * step.width), rows * width),
-        )
-        for rows, width in shapes
-        if rows * width >= FEWEST_TOKENS
-    ]
+    return [scaled(step, rows, width) for rows, width in shapes if rows * width >= FEWEST_TOKENS]
 
 
 def _weights(question: Question, option: Option) -> int:

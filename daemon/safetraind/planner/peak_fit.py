@@ -53,7 +53,7 @@ class Fit:
     """Bytes: `base`, `per_token`, `per_square`.
 
     `fixed_tokens`: the time of a micro-batch that does not depend on its tokens, in tokens; None
-    where the samples do not tell it. `largest`: the sample of the most tokens.
+    where the samples do not tell it. `samples`: those it was fitted to, by their tokens.
 
     `least_tokens`, `most_tokens` and `widest`: of a shape that is not too far from those that were
     run.
@@ -63,7 +63,7 @@ class Fit:
     per_token: float
     per_square: float
     fixed_tokens: float | None
-    largest: Sample
+    samples: tuple[Sample, ...]
     least_tokens: float
     most_tokens: float
     widest: float
@@ -76,6 +76,10 @@ class Fit:
         """Return the peak of a step of this shape, in bytes."""
         tokens = rows * width
         return round(self.base + self.per_token * tokens + self.per_square * tokens * width)
+
+    def nearest(self, tokens: int) -> Sample:
+        """Return the largest sample that has at most so many tokens, else the smallest."""
+        return next((s for s in reversed(self.samples) if s.tokens <= tokens), self.samples[0])
 
 
 def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
@@ -99,7 +103,7 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
     base = near.peak - per_token * near.tokens - square * near.square
     widest = _REACH_WIDTH * max(s.width for s in ordered)
     reach = ordered[0].tokens, _REACH_TOKENS * near.tokens, widest
-    return Fit(base, per_token, square, _fixed_tokens(ordered), near, *reach)
+    return Fit(base, per_token, square, _fixed_tokens(ordered), tuple(ordered), *reach)
 
 
 def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list[tuple[int, int]]:

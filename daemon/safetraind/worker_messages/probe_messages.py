@@ -28,12 +28,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """Settings and a shape to run real steps of. `limit`: MLX's memory limit, in bytes; 0: as it
-    is.
+    is. `narrower`: other shapes of the same run, whose peak counts where the step is near the
+    limit.
     """
 
     settings: TrainingSettings
     step: Step
     limit: int = 0
+    narrower: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -18,11 +18,13 @@ from safetraind.worker_messages.probe_messages import Measure, Setup
 # before or after the next allocation. On a CPU this depends on how many operations the process
 # began before: MLX hands them to its thread in tens (mlx/backend/cpu/encoder.h). The peak of a
 # training is the higher one, so quick steps are run several times, each at another place within the
-# ten, and near MLX's limit, where the difference comes most, longer ones too.
+# ten, and near MLX's limit, where the difference comes most, longer ones too. There the peak also
+# varies with the shape, so that narrower ones are run as well.
 _MOST_STEPS = 10
 _ENOUGH_SECONDS = 2.0
 _NEAR_LIMIT = 0.9
 _ENOUGH_SECONDS_NEAR_LIMIT = 6.0
+_STEPS_OF_NARROWER = 2  # the first compiles
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
@@ -71,12 +73,14 @@ def measure(
         evaluated = made_up(step.rows, step.valid_width, step.valid_learned, vocabulary)
         stepper.evaluate([evaluated])
     held = mx.get_active_memory() + mx.get_cache_memory()
+    outside = max(0, footprint_alone(os.getpid()) - held)
+    peak = mx.get_peak_memory()
     return Measure(
         setup.settings,
         step,
-        peak=mx.get_peak_memory(),
+        peak=max([peak, *_peaks_near_limit(stepper, setup, vocabulary, time_for)]),
         tokens_per_second=steps * step_tokens(setup) / seconds,
-        outside=max(0, footprint_alone(os.getpid()) - held),
+        outside=outside,
         update_seconds=updating / steps,
         limit=setup.limit,
     )
@@ -84,9 +88,34 @@ def measure(
 
 def _more(steps: int, seconds: float, limit: int) -> bool:
     """Return whether to run another step after so many, which took so many seconds."""
-    near = limit and mx.get_peak_memory() > _NEAR_LIMIT * limit
-    enough = _ENOUGH_SECONDS_NEAR_LIMIT if near else _ENOUGH_SECONDS
+    enough = _ENOUGH_SECONDS_NEAR_LIMIT if _is_near(limit) else _ENOUGH_SECONDS
     return not steps or (steps < _MOST_STEPS and seconds < enough)
+
+
+def _is_near(limit: int) -> bool:
+    """Return whether the peak is near MLX's memory limit; 0: there is none."""
+    return limit > 0 and mx.get_peak_memory() > _NEAR_LIMIT * limit
+
+
+def _peaks_near_limit(
+    stepper: Stepper, setup: Setup, vocabulary: int, time_for: Callable[[float], bool]
+) -> Iterator[int]:
+    """Yield the peak of each narrower shape, as long as the one before it was near the limit and
+    there is time.
+    """
+    for step in setup.narrower:
+        if not _is_near(setup.limit):
+            return
+        began = time.monotonic()
+        batch = made_up(
+            step.rows, step.width, step.learned, vocabulary, packed=setup.settings.packing
+        )
+        mx.reset_peak_memory()
+        for number in range(_STEPS_OF_NARROWER):
+            stepper.step([batch] * _window(setup), number, 0.0)
+        yield mx.get_peak_memory()
+        if not time_for(time.monotonic() - began):
+            return
 
 
 def _begin_operations(number: int) -> None:
