@@ -26,6 +26,9 @@ _OTHERS = 3
 # What an estimate has at up to so many times the room may fit, and is run too.
 _MAY_FIT = 1.3
 _PERHAPS = 2
+# What is predicted to take so many times as long as the recommended is not run. Predicted times
+# were up to a tenth off.
+_MUCH_SLOWER = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,14 @@ def _speed_share(preflight_run: PreflightRun, plan: Plan) -> tuple[float, str]:
     """The recommended setting against the fastest by estimate of each micro-batch that fits,
     against itself with the loss whole or in chunks, where that fits, and against the fastest that
     may fit although the estimate has no room for them: the time that an epoch of the data takes.
-    Also tells the best. Only what fitted in these runs counts.
+    Also tells the best. Only what fitted in these runs counts. What is predicted to be a fifth
+    slower is left out.
     """
     question = preflight_run.question
     assert question is not None
     options = choose_plan.options(question, preflight_run.measures)
     own = next(o for o in options if _same(o.settings, plan.settings))
+    options = [o for o in options if o is own or o.seconds <= _MUCH_SLOWER * own.seconds]
     fitting = [o for o in options if choose_plan.fits(question, o) and o is not own]
     others = {o.settings.batch_size: o for o in reversed(fitting)}
     chunk = 0 if own.settings.loss_chunk else LOSS_CHUNK

@@ -12,6 +12,7 @@ from safetraind.planner.batch_shapes import (
     compiled_shapes,
     counted_rows,
     heaviest_step,
+    mean_step,
     narrower_steps,
     padded_tokens,
 )
@@ -105,6 +106,17 @@ def test_narrower_steps_are_a_few_that_the_samples_make_with_as_large_a_share_to
     few = narrower_steps(lengths((401, 8), (350, 8), (100, 8)), chosen, heaviest)
     assert [step.width for step in few] == [352]
     assert not narrower_steps(lengths((401, 8)), chosen, heaviest)
+
+
+def test_the_mean_step_is_as_wide_as_the_rows_are_on_average() -> None:
+    chosen = settings(batch_size=2)
+    data = lengths((20, 5), (90, 3))
+    heaviest = heaviest_step(data, chosen)
+    mean = mean_step(heaviest, *padded_tokens(data, chosen))
+    assert (mean.rows, mean.width) == (2, 64)  # widths 96, 96, 32, 32
+    assert mean.learned * heaviest.width == heaviest.learned * mean.width
+    alike = lengths((90, 8))
+    assert mean_step(heaviest, *padded_tokens(alike, chosen)) == heaviest
 
 
 def test_an_evaluation_counts_where_it_is_wider() -> None:

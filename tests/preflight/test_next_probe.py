@@ -229,6 +229,19 @@ def test_a_plan_is_run_with_narrower_steps_of_its_data_and_small_steps_are_not()
         assert [step.width for step in setup.narrower] == ([208] if is_plan else [])
 
 
+@pytest.mark.parametrize("short", [40, 200])
+def test_a_micro_batch_of_mean_width_is_run_beside_the_plan_where_no_other_tells_its_time(
+    short: int,
+) -> None:
+    asked = question(lengths=lengths((400, 20), (short, 400)))
+    rounds, measures = probed(asked)
+    small, beside = ([setup.step.width for setup in setups] for setups in rounds[:2])
+    assert set(small) == {416}
+    assert beside == ([64, 416] if short == 40 else [416, 416])
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
 @pytest.mark.parametrize("faster", [1.01, 1.05])
 def test_what_is_a_little_faster_than_what_was_measured_is_run_too(faster: float) -> None:
     """Within 5 %, plans at 94 % of the best speed were left."""

@@ -31,7 +31,8 @@ def test_a_curve_of_its_own_kind_is_found_exactly() -> None:
 
 
 def test_steps_of_about_as_many_tokens_do_not_tell_the_time_beside_them() -> None:
-    known = {w: curve([made_up(1, n, MB, 1.0, 0.0) for n in (96, w)], 0.0) for w in (160, 192)}
+    """Times vary by a few percent: steps of 288 and 576 tokens of the demo had none beside them."""
+    known = {w: curve([made_up(1, n, MB, 1.0, 0.0) for n in (64, w)], 0.0) for w in (160, 192)}
     assert known[160].fixed_tokens is None
     assert known[192].fixed_tokens == pytest.approx(10)
 

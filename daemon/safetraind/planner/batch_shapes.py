@@ -51,6 +51,14 @@ def scaled(step: Step, rows: int, width: int) -> Step:
     return Step(rows, width, quarters(learned, rows * width))
 
 
+def mean_step(step: Step, tokens: int, batches: int, bucket: int = LENGTH_BUCKET) -> Step:
+    """Return the micro-batch of mean width of an epoch of so many tokens, padding included, and
+    micro-batches. `step` is the heaviest.
+    """
+    width = bucket * max(1, round(tokens / batches / step.rows / bucket))
+    return scaled(step, step.rows, min(width, step.width))
+
+
 def narrower_steps(
     lengths: Lengths, settings: TrainingSettings, step: Step, bucket: int = LENGTH_BUCKET
 ) -> tuple[Step, ...]:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.batch_shapes import heaviest_step, padded_tokens
+from safetraind.planner.batch_shapes import heaviest_step, mean_step, padded_tokens
 from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.memory_estimate import (
@@ -30,12 +30,14 @@ from safetraind.planner.memory_estimate import (
     predict,
 )
 from safetraind.planner.option import Option, Question
-from safetraind.planner.peak_fit import FEWEST_TOKENS, Fit, Sample, fit
+from safetraind.planner.peak_fit import FEWEST, FEWEST_TOKENS, Fit, Sample, fit
 from safetraind.worker_messages.probe_messages import Measure, Step
 
 # Time of a micro-batch beside its tokens, in tokens, before steps tell it: launching, loading,
 # g++'s compiled parts.
 _FIXED_TOKENS = 24
+# A step of up to so many times the tokens tells a micro-batch's time, in proportion.
+_TOLD = 1.25
 # Relative cost of a token: computing the layers a second time; a loss in chunks where the logits
 # are small; 16-bit and quantized matrices on a CPU, measured 10 to 80 times slower than float32
 # with OpenBLAS.
@@ -113,7 +115,7 @@ class Judge:
         self._fits: list[tuple[TrainingSettings, Step, Alike, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(
-            (self._estimated(m).off_by(m.peak) for m in self._run),
+            (self._estimated(m).off_by(m.peak) for m in _large(self._run)),
             default=1.0,
         )
         self.deaths = [self._death(m) for m in measures if self._still_counts(m)]
@@ -145,7 +147,7 @@ class Judge:
         if measured := self._at(settings, step):
             return measured[-1].peak, Degree.MEASURED
         estimate = predict(self._runtime, settings, step).corrected(self.correction)
-        large = [m for m in self._run if m.step.rows * m.step.width >= FEWEST_TOKENS]
+        large = [m for m in self._run if _tokens(m.step) >= FEWEST_TOKENS]
         curve = self._fit(large, settings, step, holds_loss_alike)
         if curve is None or not curve.reaches(step.rows, step.width):
             return estimate, Degree.ESTIMATED
@@ -177,7 +179,7 @@ class Judge:
         """
         own = [
             self._estimated(m).off_by(m.peak)
-            for m in self._run
+            for m in _large(self._run)
             if same_way(m.settings, settings)
             and self._alike(settings, m.step, step, holds_loss_alike)
         ]
@@ -237,19 +239,50 @@ class Judge:
         """Return the seconds of an epoch by the steps that were run; 0 where there were none of
         this way.
 
-        They are in proportion to those of the step itself, else of the largest that is no larger:
-        caches and threads make a large micro-batch faster or slower than a straight line has it.
+        They are in proportion to those of the step whose tokens are nearest to the mean of the
+        epoch's micro-batches, where one is about as large. Else to those of the step itself: caches
+        and threads make a large one faster or slower than a straight line has it.
         """
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        run = [m for m in _of_setup(self._timed, settings, step) if m.tokens_per_second]
-        curve = self._fit(self._timed, settings, step, computes_loss_alike)
-        near = curve.nearest(step.rows * step.width) if curve else None
-        if run:
-            near = self._sample(run[-1])
+        mean = mean_step(step, tokens, batches, self._bucket)
+        near = self._nearest(settings, step, mean)
+        own = _of_setup(self._timed, settings, step)
+        if own and near and _apart(near.step, mean) > _TOLD:
+            near = own[-1]
         if near is None:
             return 0.0
-        share = self._padded_cost(tokens, batches) / self._padded_cost(near.tokens, 1)
+        share = self._padded_cost(tokens, batches) / self._padded_cost(_tokens(near.step), 1)
         return share * near.seconds + updates
+
+    def untold_step(self, option: Option) -> Step | None:
+        """Return the micro-batch of mean width of an option's epoch, where no step that was run
+        tells its time.
+        """
+        settings, step = option.settings, option.step
+        tokens, batches = padded_tokens(self._question.lengths, settings, self._bucket)
+        mean = mean_step(step, tokens, batches, self._bucket)
+        near = self._nearest(settings, step, mean)
+        if mean.width == step.width or (near and _apart(near.step, mean) <= _TOLD):
+            return None
+        return mean
+
+    def _nearest(self, settings: TrainingSettings, step: Step, mean: Step) -> Measure | None:
+        """Return the measure, of this way of computing, whose tokens are nearest to those of
+        `mean`; None where too few were run to tell the time. `step` is the heaviest. The loss of
+        narrow micro-batches may be computed whole where the heaviest has it in chunks.
+        """
+        run = [
+            m
+            for m in self._timed
+            if m.tokens_per_second
+            and same_way(m.settings, settings)
+            and any(self._alike(settings, m.step, s, computes_loss_alike) for s in (mean, step))
+        ]
+        if len({(m.step.rows, m.step.width) for m in run}) < FEWEST and not _of_setup(
+            run, settings, step
+        ):
+            return None
+        return min(reversed(run), key=lambda m: _apart(m.step, mean))
 
     def _padded_cost(self, tokens: int, batches: int) -> float:
         """Return the time of so many tokens in so many micro-batches, in units of one token's."""
@@ -285,6 +318,22 @@ class Judge:
         """Return the bytes that a setup that died took beyond the weights, as far as is known."""
         peak, _ = self.peak(measure.settings, measure.step)
         return peak - predict(self._runtime, measure.settings, measure.step).weights
+
+
+def _large(measures: Sequence[Measure]) -> list[Measure]:
+    """Return the measures whose peak tells that of others: of 128 tokens, else of the most."""
+    most = max((_tokens(m.step) for m in measures), default=0)
+    return [m for m in measures if _tokens(m.step) >= min(most, FEWEST_TOKENS)]
+
+
+def _tokens(step: Step) -> int:
+    """Return the tokens of a micro-batch, padding included."""
+    return step.rows * step.width
+
+
+def _apart(one: Step, other: Step) -> float:
+    """Return how many times as many tokens the larger of two micro-batches has."""
+    return max(_tokens(one), _tokens(other)) / min(_tokens(one), _tokens(other))
 
 
 def _of_setup(measures: Sequence[Measure], settings: TrainingSettings, step: Step) -> list[Measure]:

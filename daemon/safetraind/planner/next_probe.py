@@ -51,13 +51,13 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        return small or [_whole(question, best)]
+        return small or _whole(question, best, measures)
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         untimed = _times(question, _untimed(question, found, measures), measures)
         return untimed or _perhaps(question, best, measures)
     contenders = _contenders(question, found, measures)
-    return [_whole(question, option) for option in contenders]
+    return [setup for option in contenders for setup in _whole(question, option, measures)]
 
 
 def _worth_trying(question: Question, measures: Sequence[Measure]) -> list[Option]:
@@ -162,7 +162,7 @@ def _times(
     small = _small_setups(question, untimed[:1], measures)
     if len(small) >= FEWEST:
         return small
-    return [_whole(question, untimed[0])]
+    return _whole(question, untimed[0], measures)
 
 
 def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> list[Setup]:
@@ -179,18 +179,27 @@ def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> l
         and option.settings.max_seq_length >= best.settings.max_seq_length
         and option.seconds * _FASTER < best.seconds
     ]
-    return [_whole(question, option) for option in faster[:1]]
+    return _whole(question, faster[0], measures) if faster else []
 
 
-def _whole(question: Question, option: Option) -> Setup:
-    """Return an option's heaviest step, with others of its epoch.
+def _whole(question: Question, option: Option, measures: Sequence[Measure]) -> list[Setup]:
+    """Return an option's heaviest step, with others of its epoch, and before it the step of mean
+    width, by which an epoch's time is told, unless one about as large was run.
 
     Near MLX's limit a narrower one may take more, as what it needs is held back at other arrays:
     gemma2 took 420 MB for 160 tokens and 439 for 128, under a limit of 415.
     """
-    others = narrower_steps(question.lengths, option.settings, option.step, bucket_of(question))
-    alone = _setup(question, option.settings, option.step)
-    return dataclasses.replace(alone, narrower=others)
+    settings, step = option.settings, option.step
+    others = narrower_steps(question.lengths, settings, step, bucket_of(question))
+    whole = dataclasses.replace(_setup(question, settings, step), narrower=others)
+    mean = judge(question, measures).untold_step(option)
+    return [_alone(question, settings, mean), whole] if mean else [whole]
+
+
+def _alone(question: Question, settings: TrainingSettings, step: Step) -> Setup:
+    """Return a step of one micro-batch: a second one takes as long again and tells nothing more."""
+    settings = dataclasses.replace(settings, gradient_accumulation=1, batch_size=step.rows)
+    return _setup(question, settings, step)
 
 
 def _setup(question: Question, settings: TrainingSettings, step: Step) -> Setup:
@@ -215,17 +224,16 @@ def _small_setups(
     return [
         setup
         for way in ways
-        for setup in _shapes(question, way)
+        for setup in _shapes(question, way, measures)
         if not any(m.step == setup.step and same_way(m.settings, setup.settings) for m in run)
     ]
 
 
-def _shapes(question: Question, option: Option) -> list[Setup]:
+def _shapes(question: Question, option: Option, measures: Sequence[Measure]) -> list[Setup]:
     """Return the small shapes of an option, with as large a share of predictions as its heaviest
     step; that step itself where fewer than two are large enough.
 
-    They are of one micro-batch each: a second one takes as long again and tells nothing more. A
-    loss in chunks has more than one chunk in each of them, as it has there, and attention is
+    A loss in chunks has more than one chunk in each of them, as it has there, and attention is
     computed in the same way. Where too few of them hold as many chunks at once as the heaviest
     step, the lightest is kept to tell times, and two narrower shapes of all rows tell the peak.
     """
@@ -246,9 +254,8 @@ def _shapes(question: Question, option: Option) -> list[Setup]:
     if len(alike[0]) < FEWEST <= len(alike[1]):
         small = list(dict.fromkeys([*small[:1], alike[1][0], alike[1][-1]]))
     if len(small) < FEWEST:
-        return [_whole(question, option)]
-    alone = dataclasses.replace(settings, gradient_accumulation=1)
-    return [_setup(question, dataclasses.replace(alone, batch_size=s.rows), s) for s in small]
+        return _whole(question, option, measures)
+    return [_alone(question, settings, s) for s in small]
 
 
 def _steps(step: Step, shapes: Sequence[tuple[int, int]]) -> list[Step]:
