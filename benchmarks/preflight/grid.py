@@ -18,8 +18,8 @@ from safetrain_shared.paths import Home
 from safetrain_shared.settings import LOSS_CHUNK, TrainingSettings
 from safetraind.planner import choose_plan
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import same_work
 from safetraind.planner.option import Option, Question
+from safetraind.planner.ways import same_work
 from safetraind.preflight.preflight_run import PreflightRun
 
 _OTHERS = 3

@@ -194,7 +194,7 @@ def test_an_epoch_is_told_by_a_micro_batch_of_its_mean_width(fixed: int) -> None
     asked = question(lengths=data, spec=spec(batch_size=2, loss_chunk=0))
     best = choose_plan.options(asked)[0]
     tokens, batches = padded_tokens(data, best.settings)
-    mean = choose_plan.judge(asked, []).untold_step(best)
+    mean = choose_plan.judge(asked, []).times.untold_step(best.settings, best.step)
     assert mean is not None
     assert (best.step.width, mean.rows, mean.width, tokens) == (240, 2, 64, 64 * 2 * batches)
     alone = dataclasses.replace(best.settings, gradient_accumulation=1)
@@ -208,7 +208,7 @@ def test_an_epoch_is_told_by_a_micro_batch_of_its_mean_width(fixed: int) -> None
         for step in (mean, best.step)
     ]
     judge = choose_plan.judge(asked, measures)
-    assert judge.untold_step(best) is None
+    assert judge.times.untold_step(best.settings, best.step) is None
     assert judge.option(best.settings).seconds == pytest.approx((tokens + fixed * batches) / 100)
 
 

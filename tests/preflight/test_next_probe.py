@@ -11,10 +11,10 @@ import pytest
 
 from safetrain_shared.jobs import Plan
 from safetraind.planner import choose_plan
-from safetraind.planner.judge import same_way
 from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
+from safetraind.planner.ways import same_way
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 from tests.preflight.facts import GB, MB, SPEC, budget, lengths, question
 
@@ -235,9 +235,10 @@ def test_a_micro_batch_of_mean_width_is_run_beside_the_plan_where_no_other_tells
 ) -> None:
     asked = question(lengths=lengths((400, 20), (short, 400)))
     rounds, measures = probed(asked)
-    small, beside = ([setup.step.width for setup in setups] for setups in rounds[:2])
-    assert set(small) == {416}
-    assert beside == ([64, 416] if short == 40 else [416, 416])
+    (narrow, *small), beside = ([(s.step.rows, s.step.width) for s in r] for r in rounds[:2])
+    assert narrow == (1, 64 if short == 40 else 224)
+    assert {width for _, width in small} == {416}
+    assert [width for _, width in beside] == ([64, 416] if short == 40 else [416, 416])
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
 

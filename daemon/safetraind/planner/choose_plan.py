@@ -15,10 +15,11 @@ from safetraind.planner.candidates import (
     starting_settings,
 )
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import Judge, same_work
+from safetraind.planner.judge import Judge
 from safetraind.planner.option import Option, Question
 from safetraind.planner.plan_limits import frozen
 from safetraind.planner.refusal import refuse
+from safetraind.planner.ways import same_work
 from safetraind.worker_messages.probe_messages import Measure
 
 

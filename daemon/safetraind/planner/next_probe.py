@@ -10,7 +10,7 @@ from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.planner.batch_shapes import narrower_steps, scaled
 from safetraind.planner.choose_plan import bucket_of, fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
-from safetraind.planner.judge import memory_limit, same_way, valid
+from safetraind.planner.judge import memory_limit, valid
 from safetraind.planner.memory_estimate import (
     attends_alike,
     computes_loss_alike,
@@ -19,6 +19,7 @@ from safetraind.planner.memory_estimate import (
 )
 from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import FEWEST, FEWEST_TOKENS, probe_shapes
+from safetraind.planner.ways import same_way
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
@@ -51,7 +52,8 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        return small or _whole(question, best, measures)
+        narrow = _narrow(question, best, measures)
+        return [*narrow, *small] if small else _whole(question, best, measures)
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         untimed = _times(question, _untimed(question, found, measures), measures)
@@ -192,8 +194,20 @@ def _whole(question: Question, option: Option, measures: Sequence[Measure]) -> l
     settings, step = option.settings, option.step
     others = narrower_steps(question.lengths, settings, step, bucket_of(question))
     whole = dataclasses.replace(_setup(question, settings, step), narrower=others)
-    mean = judge(question, measures).untold_step(option)
+    mean = judge(question, measures).times.untold_step(settings, step)
     return [_alone(question, settings, mean), whole] if mean else [whole]
+
+
+def _narrow(question: Question, option: Option, measures: Sequence[Measure]) -> list[Setup]:
+    """Return a single row of the data's mean width, unless a step about as large was run: it tells
+    what a micro-batch takes beside its tokens, and so what smaller micro-batches cost.
+    """
+    settings = dataclasses.replace(
+        option.settings, batch_size=1, gradient_accumulation=option.settings.effective_batch
+    )
+    row = scaled(option.step, 1, option.step.width)
+    narrow = judge(question, measures).times.untold_step(settings, row)
+    return [_alone(question, settings, narrow)] if narrow else []
 
 
 def _alone(question: Question, settings: TrainingSettings, step: Step) -> Setup:

@@ -1,8 +1,8 @@
-"""Fits peak memory and time of a training step to real steps at small shapes.
+"""Fits the peak memory of a training step to real steps at small shapes.
 
 For one way of computing, with B rows of T tokens in a micro-batch:
 
-    peak = base + a·B·T + b·B·T²        seconds = k·(t0 + B·T)
+    peak = base + a·B·T + b·B·T²
 
 The quadratic term is bounded by what attention scores can take: at small T it drowns in the noise,
 and a free one was once 117 % off. The curve passes through the largest sample, so that its error
@@ -22,21 +22,17 @@ FEWEST_TOKENS = 128
 # How much larger than what was run a shape may be.
 _REACH_TOKENS = 2.1
 _REACH_WIDTH = 1.5
-# By less than three times the tokens, the part of the time that does not depend on them is not
-# told: times vary by a few percent, and by steps of 288 and 432 tokens it was 0.
-_APART = 3
 # A bounded curve that is so far from a sample does not describe the model.
 _MISFIT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A step that was run: bytes at its peak, seconds of one micro-batch."""
+    """A step that was run, and the bytes at its peak."""
 
     rows: int
     width: int
     peak: int
-    seconds: float
 
     @property
     def tokens(self) -> int:
@@ -53,9 +49,6 @@ class Sample:
 class Fit:
     """Bytes: `base`, `per_token`, `per_square`.
 
-    `fixed_tokens`: the time of a micro-batch that does not depend on its tokens, in tokens; None
-    where the samples do not tell it. `samples`: those it was fitted to, by their tokens.
-
     `least_tokens`, `most_tokens` and `widest`: of a shape that is not too far from those that were
     run.
     """
@@ -63,8 +56,6 @@ class Fit:
     base: float
     per_token: float
     per_square: float
-    fixed_tokens: float | None
-    samples: tuple[Sample, ...]
     least_tokens: float
     most_tokens: float
     widest: float
@@ -100,7 +91,7 @@ def fit(samples: Sequence[Sample], most_per_square: float) -> Fit | None:
     base = near.peak - per_token * near.tokens - square * near.square
     widest = _REACH_WIDTH * max(s.width for s in ordered)
     reach = ordered[0].tokens, _REACH_TOKENS * near.tokens, widest
-    return Fit(base, per_token, square, _fixed_tokens(ordered), tuple(ordered), *reach)
+    return Fit(base, per_token, square, *reach)
 
 
 def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list[tuple[int, int]]:
@@ -125,18 +116,9 @@ def probe_shapes(rows: int, width: int, bucket: int, narrowest: int = 1) -> list
     return found
 
 
-def _fixed_tokens(samples: Sequence[Sample]) -> float | None:
-    """Return the time of a micro-batch of no tokens, by that of one token."""
-    near = samples[-1]
-    token = _slope([(s.tokens, s.seconds) for s in samples])
-    if near.tokens < _APART * samples[0].tokens or token <= 0:
-        return None
-    return max(0.0, near.seconds / token - near.tokens)
-
-
 def _linear(samples: Sequence[Sample], square: float) -> float:
     """Return the coefficient of B·T, where that of B·T² is known."""
-    return max(0.0, _slope([(s.tokens, s.peak - square * s.square) for s in samples]))
+    return max(0.0, slope([(s.tokens, s.peak - square * s.square) for s in samples]))
 
 
 def _misfit(samples: Sequence[Sample], square: float) -> float:
@@ -164,12 +146,12 @@ def _quadratic(samples: Sequence[Sample]) -> float:
 def _residuals(places: Sequence[float], values: Sequence[float]) -> list[float]:
     """Return the residuals of `values` after a straight-line fit over `places`."""
     pairs = list(zip(places, values, strict=True))
-    slope = _slope(pairs)
+    line = slope(pairs)
     mean_place, mean = sum(places) / len(pairs), sum(values) / len(pairs)
-    return [value - mean - slope * (place - mean_place) for place, value in pairs]
+    return [value - mean - line * (place - mean_place) for place, value in pairs]
 
 
-def _slope(pairs: Sequence[tuple[float, float]]) -> float:
+def slope(pairs: Sequence[tuple[float, float]]) -> float:
     """Return the least-squares slope of (x, y) pairs; 0 where all x are alike."""
     mean_x = sum(x for x, _ in pairs) / len(pairs)
     mean_y = sum(y for _, y in pairs) / len(pairs)

@@ -1,0 +1,150 @@
+"""Tells the time of an epoch by the steps that were run.
+
+    seconds = k·(t0·micro-batches + tokens)
+
+`k` is that of a step with about as many tokens as the epoch's micro-batches have on average, `t0`
+that of narrow steps beside wider ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Sequence
+
+from safetrain_shared.settings import TrainingSettings
+from safetraind.planner.batch_shapes import mean_step, padded_tokens
+from safetraind.planner.memory_estimate import attends_alike, computes_loss_alike
+from safetraind.planner.option import Question
+from safetraind.planner.peak_fit import FEWEST, slope
+from safetraind.planner.ways import of_setup, same_adapter, same_way
+from safetraind.worker_messages.probe_messages import Measure, Step
+
+# Time of a micro-batch beside its tokens, in tokens, before steps tell it: launching, loading,
+# g++'s compiled parts.
+_FIXED_TOKENS = 24
+# Steps tell it of which one has so many times the tokens of another. Times vary by a few percent,
+# and by steps of 288 and 576 tokens it was 0 where it was not.
+_APART = 3
+# A step of up to so many times the tokens tells a micro-batch's time, in proportion.
+_TOLD = 1.25
+
+
+class EpochTime:
+    """The time of an epoch of one question, in different settings, by the same measures."""
+
+    def __init__(self, question: Question, measures: Sequence[Measure], bucket: int) -> None:
+        self._question = question
+        self._bucket = bucket
+        # A step takes the same time under another memory limit, if not the same memory.
+        self._run = [m for m in measures if not m.died and m.tokens_per_second]
+
+    def padded_cost(self, settings: TrainingSettings) -> float:
+        """Return the time of an epoch in units of one token's, of what every token costs alike."""
+        return self._cost(*self._padded(settings))
+
+    def seconds(self, settings: TrainingSettings, step: Step) -> float:
+        """Return the seconds of an epoch whose heaviest micro-batch is `step`; 0 where none of this
+        way of computing was run.
+
+        They are in proportion to those of a step that is about as large as the mean, where one was
+        run. Else to those of the step itself: caches and threads make a large one faster or slower
+        than a straight line has it.
+        """
+        tokens, batches = self._padded(settings)
+        near, mean = self._nearest(settings, step), self._mean(settings, step)
+        own = of_setup(self._run, settings, step)
+        if own and near and _apart(near.step, mean) > _TOLD:
+            near = own[-1]
+        if near is None:
+            return 0.0
+        updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
+        share = self._cost(tokens, batches) / self._cost(_tokens(near.step), 1)
+        return share * near.seconds + updates
+
+    def untold_step(self, settings: TrainingSettings, step: Step) -> Step | None:
+        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where no step
+        that was run is about as large.
+        """
+        mean = self._mean(settings, step)
+        told = any(_apart(m.step, mean) <= _TOLD for m in self._like(settings, step))
+        return None if told or mean.width == step.width else mean
+
+    def _padded(self, settings: TrainingSettings) -> tuple[int, int]:
+        return padded_tokens(self._question.lengths, settings, self._bucket)
+
+    def _mean(self, settings: TrainingSettings, step: Step) -> Step:
+        return mean_step(step, *self._padded(settings), self._bucket)
+
+    def _nearest(self, settings: TrainingSettings, step: Step) -> Measure | None:
+        """Return the measure whose tokens are nearest to the mean; None where too few were run to
+        tell the time.
+        """
+        run, mean = self._like(settings, step), self._mean(settings, step)
+        shapes = {(m.step.rows, m.step.width) for m in run}
+        if len(shapes) < FEWEST and not of_setup(run, settings, step):
+            return None
+        return min(reversed(run), key=lambda m: _apart(m.step, mean))
+
+    def _like(self, settings: TrainingSettings, step: Step) -> list[Measure]:
+        """Return the measures of this way that compute attention and loss as the mean step does or
+        as the heaviest: narrow micro-batches may have a whole loss where that one has chunks.
+        """
+        kinds = self._mean(settings, step), step
+        return [
+            m
+            for m in self._of_way(settings)
+            if any(self._alike(settings, m.step, kind) for kind in kinds)
+        ]
+
+    def _of_way(self, settings: TrainingSettings) -> list[Measure]:
+        return [m for m in self._run if same_way(m.settings, settings)]
+
+    def _alike(self, settings: TrainingSettings, one: Step, other: Step) -> bool:
+        runtime = self._question.runtime
+        attends = attends_alike(runtime, settings, one.width, other.width)
+        return attends and computes_loss_alike(runtime, settings, one.learned, other.learned)
+
+    def _cost(self, tokens: int, batches: int) -> float:
+        """Return the time of so many tokens in so many micro-batches, in units of one token's."""
+        return tokens + self._fixed_tokens * batches
+
+    @functools.cached_property
+    def _fixed_tokens(self) -> float:
+        """The time of a micro-batch beside its tokens, in tokens.
+
+        One for all ways of computing, the median of what each way's steps say: they are few, and
+        where each way had its own, narrow micro-batches seemed faster with the layers computed
+        twice.
+        """
+        ways = {tuple(id(m) for m in self._of_way(run.settings)): run.settings for run in self._run}
+        known = [_fixed_tokens(self._of_way(settings)) for settings in ways.values()]
+        return statistics.median([k for k in known if k is not None] or [_FIXED_TOKENS])
+
+    def _update_seconds(self, settings: TrainingSettings) -> float:
+        """Return the seconds of applying the gradient. They depend on the adapter alone."""
+        run = [m.update_seconds for m in self._run if same_adapter(m.settings, settings)]
+        return statistics.median(run) if run else 0.0
+
+
+def _fixed_tokens(measures: Sequence[Measure]) -> float | None:
+    """Return the time of a micro-batch of no tokens, by that of one token; None where the steps do
+    not tell it.
+
+    It is what the smallest takes too long: a slope that is a little off makes most of a large one.
+    """
+    small = min(measures, key=lambda m: _tokens(m.step))
+    token = slope([(_tokens(m.step), m.seconds) for m in measures])
+    if max(_tokens(m.step) for m in measures) < _APART * _tokens(small.step) or token <= 0:
+        return None
+    return max(0.0, small.seconds / token - _tokens(small.step))
+
+
+def _tokens(step: Step) -> int:
+    """Return the tokens of a micro-batch, padding included."""
+    return step.rows * step.width
+
+
+def _apart(one: Step, other: Step) -> float:
+    """Return how many times as many tokens the larger of two micro-batches has."""
+    return max(_tokens(one), _tokens(other)) / min(_tokens(one), _tokens(other))
