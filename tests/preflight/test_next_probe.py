@@ -238,7 +238,7 @@ def test_a_micro_batch_of_mean_width_is_run_beside_the_plan_where_no_other_tells
     (narrow, *small), beside = ([(s.step.rows, s.step.width) for s in r] for r in rounds[:2])
     assert narrow == (1, 64 if short == 40 else 224)
     assert {width for _, width in small} == {416}
-    assert [width for _, width in beside] == ([64, 416] if short == 40 else [416, 416])
+    assert [width for _, width in beside] == ([64, 416, 416] if short == 40 else [416])
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
 

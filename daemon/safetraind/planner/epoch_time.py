@@ -2,7 +2,7 @@
 
     seconds = k·(t0·micro-batches + tokens)
 
-`k` is that of a step with about as many tokens as the epoch's micro-batches have on average, `t0`
+`k` is that of steps with about as many tokens as the epoch's micro-batches have on average, `t0`
 that of narrow steps beside wider ones.
 """
 
@@ -26,8 +26,8 @@ _FIXED_TOKENS = 24
 # Steps tell it of which one has so many times the tokens of another. Times vary by a few percent,
 # and by steps of 288 and 576 tokens it was 0 where it was not.
 _APART = 3
-# A step of up to so many times the tokens tells a micro-batch's time, in proportion.
-_TOLD = 1.25
+# A step of up to so many times the tokens, or as many times fewer, tells a micro-batch's time.
+_NEAR = 1.5
 
 
 class EpochTime:
@@ -47,44 +47,37 @@ class EpochTime:
         """Return the seconds of an epoch whose heaviest micro-batch is `step`; 0 where none of this
         way of computing was run.
 
-        They are in proportion to those of a step that is about as large as the mean, where one was
-        run. Else to those of the step itself: caches and threads make a large one faster or slower
-        than a straight line has it.
+        They are in proportion to those of steps that are about as large as the mean: of the step
+        itself, else the median of others, as one may be a fifth off. Where none is, the step itself
+        tells them, else the nearest: caches and threads make a large one faster or slower than a
+        straight line has it.
         """
-        tokens, batches = self._padded(settings)
-        near, mean = self._nearest(settings, step), self._mean(settings, step)
-        own = of_setup(self._run, settings, step)
-        if own and near and _apart(near.step, mean) > _TOLD:
-            near = own[-1]
-        if near is None:
+        run, mean = self._like(settings, step), self._mean(settings, step)
+        own = of_setup(run, settings, step)
+        if not own and len({(m.step.rows, m.step.width) for m in run}) < FEWEST:
             return 0.0
+        near = [m for m in run if _apart(m.step, mean) <= _NEAR]
+        if own and (not near or own[-1] in near):
+            near = own[-1:]
+        near = near or [min(run, key=lambda m: _apart(m.step, mean))]
+        each = statistics.median(m.seconds / self._cost(_tokens(m.step), 1) for m in near)
+        tokens, batches = self._padded(settings)
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        share = self._cost(tokens, batches) / self._cost(_tokens(near.step), 1)
-        return share * near.seconds + updates
+        return each * self._cost(tokens, batches) + updates
 
     def untold_step(self, settings: TrainingSettings, step: Step) -> Step | None:
-        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where no step
-        that was run is about as large.
+        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where neither
+        that one nor any that was run is about as large.
         """
         mean = self._mean(settings, step)
-        told = any(_apart(m.step, mean) <= _TOLD for m in self._like(settings, step))
-        return None if told or mean.width == step.width else mean
+        others = [step, *(m.step for m in self._like(settings, step))]
+        return mean if all(_apart(other, mean) > _NEAR for other in others) else None
 
     def _padded(self, settings: TrainingSettings) -> tuple[int, int]:
         return padded_tokens(self._question.lengths, settings, self._bucket)
 
     def _mean(self, settings: TrainingSettings, step: Step) -> Step:
         return mean_step(step, *self._padded(settings), self._bucket)
-
-    def _nearest(self, settings: TrainingSettings, step: Step) -> Measure | None:
-        """Return the measure whose tokens are nearest to the mean; None where too few were run to
-        tell the time.
-        """
-        run, mean = self._like(settings, step), self._mean(settings, step)
-        shapes = {(m.step.rows, m.step.width) for m in run}
-        if len(shapes) < FEWEST and not of_setup(run, settings, step):
-            return None
-        return min(reversed(run), key=lambda m: _apart(m.step, mean))
 
     def _like(self, settings: TrainingSettings, step: Step) -> list[Measure]:
         """Return the measures of this way that compute attention and loss as the mean step does or
