@@ -65,12 +65,14 @@ class EpochTime:
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         return each * self._cost(tokens, batches) + updates
 
-    def untold_step(self, settings: TrainingSettings, step: Step) -> Step | None:
-        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where neither
-        that one nor any that was run is about as large.
+    def untold_step(
+        self, settings: TrainingSettings, step: Step, planned: Sequence[Step] = ()
+    ) -> Step | None:
+        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where none
+        that was run or is `planned` to be is about as large.
         """
         mean = self._mean(settings, step)
-        others = [step, *(m.step for m in self._like(settings, step))]
+        others = [*planned, *(m.step for m in self._like(settings, step))]
         return mean if all(_apart(other, mean) > _NEAR for other in others) else None
 
     def _padded(self, settings: TrainingSettings) -> tuple[int, int]:

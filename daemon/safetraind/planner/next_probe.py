@@ -52,8 +52,9 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        narrow = _narrow(question, best, measures)
-        return [*narrow, *small] if small else _whole(question, best, measures)
+        if not small:
+            return _whole(question, best, measures)
+        return [*_narrow(question, best, measures, planned=[_row(best)]), *small]
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         untimed = _times(question, _untimed(question, found, measures), measures)
@@ -156,15 +157,12 @@ def _untimed(
 def _times(
     question: Question, untimed: Sequence[Option], measures: Sequence[Measure]
 ) -> list[Setup]:
-    """Return what tells the time of the first of these options: small shapes, or itself where those
-    are too few for a curve.
+    """Return what tells the time of the first of these options: itself, and a narrow row, by which
+    those of the same way of computing are told too.
     """
     if not untimed:
         return []
-    small = _small_setups(question, untimed[:1], measures)
-    if len(small) >= FEWEST:
-        return small
-    return _whole(question, untimed[0], measures)
+    return [*_narrow(question, untimed[0], measures), *_whole(question, untimed[0], measures)]
 
 
 def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> list[Setup]:
@@ -194,20 +192,31 @@ def _whole(question: Question, option: Option, measures: Sequence[Measure]) -> l
     settings, step = option.settings, option.step
     others = narrower_steps(question.lengths, settings, step, bucket_of(question))
     whole = dataclasses.replace(_setup(question, settings, step), narrower=others)
-    mean = judge(question, measures).times.untold_step(settings, step)
+    mean = judge(question, measures).times.untold_step(settings, step, planned=[step])
     return [_alone(question, settings, mean), whole] if mean else [whole]
 
 
-def _narrow(question: Question, option: Option, measures: Sequence[Measure]) -> list[Setup]:
-    """Return a single row of the data's mean width, unless a step about as large was run: it tells
-    what a micro-batch takes beside its tokens, and so what smaller micro-batches cost.
+def _narrow(
+    question: Question,
+    option: Option,
+    measures: Sequence[Measure],
+    planned: Sequence[Step] = (),
+) -> list[Setup]:
+    """Return a single row of the data's mean width, unless a step about as large was run or is
+    `planned` to be. It tells what a micro-batch takes beside its tokens, and so what smaller
+    micro-batches cost.
     """
     settings = dataclasses.replace(
         option.settings, batch_size=1, gradient_accumulation=option.settings.effective_batch
     )
-    row = scaled(option.step, 1, option.step.width)
-    narrow = judge(question, measures).times.untold_step(settings, row)
+    times = judge(question, measures).times
+    narrow = times.untold_step(settings, _row(option), planned)
     return [_alone(question, settings, narrow)] if narrow else []
+
+
+def _row(option: Option) -> Step:
+    """Return a single row of an option's heaviest step."""
+    return scaled(option.step, 1, option.step.width)
 
 
 def _alone(question: Question, settings: TrainingSettings, step: Step) -> Setup:
