@@ -16,7 +16,7 @@ from safetraind.planner.facts import Data, Disk, Facts
 from safetraind.planner.memory_estimate import expected
 from safetraind.planner.option import Option, Question
 from safetraind.worker_messages.inspect_messages import DataFile, Lengths, Package
-from safetraind.worker_messages.probe_messages import Device, Loaded, Measure
+from safetraind.worker_messages.probe_messages import Device, Loaded, Measure, Step
 from tests.preflight.macs import M1_PRO
 
 GB = 1 << 30
@@ -128,3 +128,10 @@ def spec(**settings: Any) -> JobSpec:
 def budget(mlx: int) -> Budget:
     """A budget with so many bytes for MLX's arrays."""
     return Budget(worker=mlx + 500 * MB, cache=16 * MB, mlx=mlx)
+
+
+def small(option: Option, rows: int, width: int, peak: int, speed: float) -> Measure:
+    """Steps of a small shape in an option's way of computing."""
+    settings = dataclasses.replace(option.settings, batch_size=rows)
+    learned = option.step.learned * rows * width // (option.step.rows * option.step.width)
+    return Measure(settings, Step(rows, width, learned), peak, speed)

@@ -8,9 +8,8 @@ from functools import partial
 import pytest
 
 from safetrain_shared.jobs import Plan
-from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
+from safetrain_shared.settings import TrainingSettings
 from safetraind.planner import choose_plan
-from safetraind.planner.batch_shapes import padded_tokens
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import memory_limit
 from safetraind.planner.option import Option
@@ -23,6 +22,7 @@ from tests.preflight.facts import (
     lengths,
     planned,
     question,
+    small,
     spec,
 )
 
@@ -69,32 +69,6 @@ def test_what_was_run_under_another_limit_tells_its_time_and_not_its_peak() -> N
     assert found.degree is Degree.ESTIMATED and found.peak == best.peak
     alone = choose_plan.judge(asked, [dataclasses.replace(run, peak=best.peak)])
     assert found.seconds == alone.option(best.settings).seconds > 0
-
-
-@pytest.mark.parametrize(("accumulation", "taken"), [(1, 3.0), (4, 2.0)])
-def test_accumulation_spares_the_time_of_applying_gradients(
-    accumulation: int, taken: float
-) -> None:
-    """A second to compute a micro-batch, two to apply; a step was run of two where they add up.
-
-    A micro-batch takes as long as 24 tokens beside its own.
-    """
-    asked = question(spec=spec(gradient_accumulation=accumulation, batch_size=2))
-    best = choose_plan.options(asked)[0]
-    tokens = best.step.rows * best.step.width
-    run = Measure(best.settings, best.step, GB, tokens / taken, update_seconds=2.0)
-    assert run.seconds == pytest.approx(1.0)
-    found = choose_plan.judge(asked, [run]).option(best.settings)
-    padded, batches = padded_tokens(asked.lengths, best.settings, LENGTH_BUCKET)
-    computed = (padded + 24 * batches) / (tokens + 24)
-    assert found.seconds == pytest.approx(computed + 2.0 * batches / accumulation)
-
-
-def small(option: Option, rows: int, width: int, peak: int, speed: float) -> Measure:
-    """Steps of a small shape in an option's way of computing."""
-    settings = dataclasses.replace(option.settings, batch_size=rows)
-    learned = option.step.learned * rows * width // (option.step.rows * option.step.width)
-    return Measure(settings, Step(rows, width, learned), peak, speed)
 
 
 def test_an_extrapolation_decides_over_an_estimate_and_a_measure_over_both() -> None:
@@ -154,62 +128,6 @@ def test_an_extrapolation_reaches_only_so_far() -> None:
     best = choose_plan.options(asked)[0]
     probed = [small(best, 1, width, 600 * MB, 100.0) for width in (32, 64)]
     assert planned(tuple(probed)).degree == "estimated"
-
-
-def test_noise_of_small_steps_makes_no_way_of_computing_faster_than_its_own_step() -> None:
-    """By curves of their own the recomputed, which takes a fifth more, was said to take 4.0 s where
-    the other takes 4.2, on data much shorter than the longest (phi, 51k words).
-    """
-    asked = question(lengths=lengths((96, 4), (16, 400)), spec=spec(batch_size=2, loss_chunk=0))
-    whole = next(o for o in choose_plan.options(asked) if not o.settings.gradient_checkpointing)
-    assert (whole.step.rows, whole.step.width) == (2, 96)
-    recomputed = dataclasses.replace(
-        whole, settings=dataclasses.replace(whole.settings, gradient_checkpointing=True)
-    )
-    measures = [
-        small(option, rows, width, 600 * MB, rows * width / seconds)
-        for option, rows, width, seconds in (
-            (whole, 1, 96, 0.659),
-            (whole, 2, 64, 0.719),
-            (whole, 2, 80, 0.880),
-            (recomputed, 2, 64, 0.900),
-            (recomputed, 2, 80, 1.200),
-        )
-    ]
-    measures += [
-        Measure(option.settings, whole.step, 700 * MB, 192 / seconds)
-        for option, seconds in ((whole, 1.088), (recomputed, 1.307))
-    ]
-    known = choose_plan.judge(asked, measures)
-    times = [known.option(option.settings).seconds for option in (recomputed, whole)]
-    assert times[0] / times[1] == pytest.approx(1.307 / 1.088)
-
-
-@pytest.mark.parametrize("fixed", [0, 24, 200])
-def test_an_epoch_is_told_by_a_micro_batch_of_its_mean_width(fixed: int) -> None:
-    """By the heaviest alone, what has narrow micro-batches in chunks was said to be slower than it
-    is (qwen3_moe): what a micro-batch takes beside its tokens was not known well enough.
-    """
-    data = lengths((241, 40), (33, 220))
-    asked = question(lengths=data, spec=spec(batch_size=2, loss_chunk=0))
-    best = choose_plan.options(asked)[0]
-    tokens, batches = padded_tokens(data, best.settings)
-    mean = choose_plan.judge(asked, []).times.untold_step(best.settings, best.step)
-    assert mean is not None
-    assert (best.step.width, mean.rows, mean.width, tokens) == (240, 2, 64, 64 * 2 * batches)
-    alone = dataclasses.replace(best.settings, gradient_accumulation=1)
-    measures = [
-        Measure(
-            alone if step == mean else best.settings,
-            step,
-            600 * MB,
-            100 * step.rows * step.width / (step.rows * step.width + fixed),
-        )
-        for step in (mean, best.step)
-    ]
-    judge = choose_plan.judge(asked, measures)
-    assert judge.times.untold_step(best.settings, best.step) is None
-    assert judge.option(best.settings).seconds == pytest.approx((tokens + fixed * batches) / 100)
 
 
 def test_a_step_of_a_few_tokens_corrects_no_estimate() -> None:

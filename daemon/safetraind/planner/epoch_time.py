@@ -17,7 +17,7 @@ from safetraind.planner.batch_shapes import mean_step, padded_tokens
 from safetraind.planner.memory_estimate import attends_alike, computes_loss_alike
 from safetraind.planner.option import Question
 from safetraind.planner.peak_fit import FEWEST, slope
-from safetraind.planner.ways import of_setup, same_adapter, same_way
+from safetraind.planner.ways import of_setup, same_adapter, same_way, way
 from safetraind.worker_messages.probe_messages import Measure, Step
 
 # Time of a micro-batch beside its tokens, in tokens, before steps tell it: launching, loading,
@@ -112,9 +112,9 @@ class EpochTime:
         where each way had its own, narrow micro-batches seemed faster with the layers computed
         twice.
         """
-        ways = {tuple(id(m) for m in self._of_way(run.settings)): run.settings for run in self._run}
-        known = [_fixed_tokens(self._of_way(settings)) for settings in ways.values()]
-        return statistics.median([k for k in known if k is not None] or [_FIXED_TOKENS])
+        ways = {way(run.settings): run.settings for run in self._run}.values()
+        told = [_fixed_tokens(self._of_way(settings)) for settings in ways]
+        return statistics.median([n for n in told if n is not None] or [_FIXED_TOKENS])
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
         """Return the seconds of applying the gradient. They depend on the adapter alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.worker_messages.probe_messages import Measure, Step
@@ -20,9 +20,14 @@ _ENTERS_A_STEP = (
 )
 
 
+def way(settings: TrainingSettings) -> Hashable:
+    """Return what is equal where a micro-batch is computed in the same way, whatever its shape."""
+    return tuple(getattr(settings, name) for name in _ENTERS_A_STEP)
+
+
 def same_way(one: TrainingSettings, other: TrainingSettings) -> bool:
     """Return whether both compute a micro-batch in the same way, whatever its shape."""
-    return all(getattr(one, name) == getattr(other, name) for name in _ENTERS_A_STEP)
+    return way(one) == way(other)
 
 
 def same_work(one: TrainingSettings, other: TrainingSettings) -> bool:
