@@ -47,7 +47,7 @@ def heaviest_step(
 
 def scaled(step: Step, rows: int, width: int) -> Step:
     """Return a step of another shape with the share of predictions that `step` has."""
-    learned = step.learned * rows * width // (step.rows * step.width)
+    learned = step.learned * rows * width // step.tokens
     return Step(rows, width, quarters(learned, rows * width))
 
 

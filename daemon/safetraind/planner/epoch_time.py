@@ -60,7 +60,7 @@ class EpochTime:
         if own and (not near or own[-1] in near):
             near = own[-1:]
         near = near or [min(run, key=lambda m: _apart(m.step, mean))]
-        each = statistics.median(m.seconds / self._cost(_tokens(m.step), 1) for m in near)
+        each = statistics.median(m.seconds / self._cost(m.step.tokens, 1) for m in near)
         tokens, batches = self._padded(settings)
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
         return each * self._cost(tokens, batches) + updates
@@ -128,18 +128,13 @@ def _fixed_tokens(measures: Sequence[Measure]) -> float | None:
 
     It is what the smallest takes too long: a slope that is a little off makes most of a large one.
     """
-    small = min(measures, key=lambda m: _tokens(m.step))
-    token = slope([(_tokens(m.step), m.seconds) for m in measures])
-    if max(_tokens(m.step) for m in measures) < _APART * _tokens(small.step) or token <= 0:
+    small = min(measures, key=lambda m: m.step.tokens)
+    token = slope([(m.step.tokens, m.seconds) for m in measures])
+    if max(m.step.tokens for m in measures) < _APART * small.step.tokens or token <= 0:
         return None
-    return max(0.0, small.seconds / token - _tokens(small.step))
-
-
-def _tokens(step: Step) -> int:
-    """Return the tokens of a micro-batch, padding included."""
-    return step.rows * step.width
+    return max(0.0, small.seconds / token - small.step.tokens)
 
 
 def _apart(one: Step, other: Step) -> float:
     """Return how many times as many tokens the larger of two micro-batches has."""
-    return max(_tokens(one), _tokens(other)) / min(_tokens(one), _tokens(other))
+    return max(one.tokens, other.tokens) / min(one.tokens, other.tokens)

@@ -167,7 +167,7 @@ class Judge:
         run = [
             m
             for m in self._run
-            if _tokens(m.step) >= FEWEST_TOKENS
+            if m.step.tokens >= FEWEST_TOKENS
             and same_way(m.settings, settings)
             and not m.step.valid_width
             and self._alike(settings, m.step, step)
@@ -202,13 +202,8 @@ class Judge:
 
 def _large(measures: Sequence[Measure]) -> list[Measure]:
     """Return the measures whose peak tells that of others: of 128 tokens, else of the most."""
-    most = max((_tokens(m.step) for m in measures), default=0)
-    return [m for m in measures if _tokens(m.step) >= min(most, FEWEST_TOKENS)]
-
-
-def _tokens(step: Step) -> int:
-    """Return the tokens of a micro-batch, padding included."""
-    return step.rows * step.width
+    most = max((m.step.tokens for m in measures), default=0)
+    return [m for m in measures if m.step.tokens >= min(most, FEWEST_TOKENS)]
 
 
 def _cost(question: Question, settings: TrainingSettings, step: Step, padded: float) -> float:

@@ -178,7 +178,7 @@ def _trained(runtime: Runtime, settings: TrainingSettings, step: Step) -> Peak:
     """Return the larger of two moments: the loss with all its logits, and the backward pass of a
     layer.
     """
-    shape, tokens = runtime.shape, step.rows * step.width
+    shape, tokens = runtime.shape, step.tokens
     item, layers = item_bytes(shape, settings), trained_layers(shape, settings)
     copies = _ADAM_COPIES + 1 + (settings.gradient_accumulation > 1)
     layer, scores = _layer(runtime, settings, tokens), _scores(shape, item, step.rows, step.width)

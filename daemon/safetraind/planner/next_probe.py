@@ -131,7 +131,7 @@ def _contenders(
 def _seconds(option: Option, measures: Sequence[Measure]) -> float:
     """Return the seconds of an option's heaviest micro-batch, by the fastest step that was run."""
     rate = max((m.tokens_per_second for m in measures), default=0.0)
-    return option.step.rows * option.step.width / rate if rate else 0.0
+    return option.step.tokens / rate if rate else 0.0
 
 
 def _untimed(

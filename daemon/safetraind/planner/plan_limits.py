@@ -52,7 +52,7 @@ def frozen(
         samples_left_out=left_out,
         compiled_shapes=compiled_shapes(question.lengths, settings, bucket, question.valid),
         heaviest_width=option.step.width,
-        heaviest_share=option.step.learned / (option.step.rows * option.step.width),
+        heaviest_share=option.step.learned / option.step.tokens,
         degree=option.degree.word,
         margin=option.degree.margin,
         reasons=(

@@ -24,6 +24,11 @@ class Step:
     valid_width: int = 0
     valid_learned: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """The tokens of the micro-batch, padding included."""
+        return self.rows * self.width
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -123,7 +128,7 @@ class Measure:
         The step was run with two micro-batches where they are accumulated.
         """
         batches = 2 if self.settings.gradient_accumulation > 1 else 1
-        taken = self.step.rows * self.step.width / self.tokens_per_second
+        taken = self.step.tokens / self.tokens_per_second
         return max(0.0, taken - self.update_seconds / batches)
 
 

@@ -30,7 +30,7 @@ _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 def step_tokens(setup: Setup) -> int:
     """Return the tokens that a trial step of the setup computes on."""
-    return setup.step.rows * setup.step.width * _window(setup)
+    return setup.step.tokens * _window(setup)
 
 
 def _window(setup: Setup) -> int:
