@@ -60,7 +60,7 @@ def main() -> None:
             )
         if "extrapolated" in wanted:
             _extrapolated(chosen.seed, chosen.models, root)
-        if "demo" in wanted and (chosen.demo / "config.json").exists():
+        if "demo" in wanted:
             _demo(chosen.demo.resolve(), root / "demo")
         if "validate" in wanted:
             validation.report(root, chosen.validate_bytes)
@@ -182,6 +182,9 @@ def _summarise(cells: Sequence[Cell]) -> None:
 
 
 def _demo(model: Path, root: Path) -> None:
+    if not (model / "config.json").exists():
+        print(f"\ndemo: not run, no model in {model}: `safetrain models add demo` makes one")
+        return
     train, valid = SAMPLE / "farense_train.jsonl", SAMPLE / "farense_valid.jsonl"
     spec = JobSpec(str(model), str(train), str(valid), str(root / "out"))
     for which, goal in (("cold", 60), ("warm", 5)):
