@@ -129,7 +129,8 @@ architectures: .venv/developing ## every architecture of mlx-lm, in every way of
 	$(BIN)/python -m benchmarks.architectures
 
 bench-preflight: .venv/developing ## extrapolated and measured peaks against trainings, over models and budgets
-	$(BIN)/python -m benchmarks.bench_preflight
+	$(DEMO) $(BIN)/safetrain models add demo
+	$(DEMO) $(BIN)/python -m benchmarks.bench_preflight
 
 bench-published: .venv/developing ## the estimate from shape against peaks published of Macs
 	$(BIN)/python -m benchmarks.bench_published
