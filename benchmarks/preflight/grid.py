@@ -134,8 +134,11 @@ def peak_of(model: str, option: Option) -> int:
 
 
 def said(settings: TrainingSettings) -> str:
-    """What a way to train is known by: micro-batch × accumulation, and what saves memory."""
+    """What a way to train is known by: micro-batch × accumulation, and what saves memory or
+    takes it.
+    """
     lean = " recomputed" * settings.gradient_checkpointing + " chunked" * bool(settings.loss_chunk)
+    lean += " dequantized" * settings.dequantize
     return f"{settings.batch_size}×{settings.gradient_accumulation}{lean}"
 
 

@@ -12,6 +12,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.planner import choose_plan
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import memory_limit
+from safetraind.planner.memory_estimate import predict
 from safetraind.planner.option import Option
 from safetraind.worker_messages.probe_messages import Measure, Step
 from tests.preflight.facts import (
@@ -107,6 +108,24 @@ def test_what_holds_less_logits_than_the_plan_does_is_not_extrapolated_from() ->
     ]
     assert peaks[0] == peaks[1]
     assert peaks[0][1] is Degree.EXTRAPOLATED
+
+
+@pytest.mark.parametrize("learned", [96, 384])
+def test_a_curve_has_the_logits_of_as_many_predictions_as_the_plan(learned: int) -> None:
+    """By rows that learn three quarters of their tokens one that learns all was 6 % too low."""
+    asked = question(spec=spec(loss_chunk=0, batch_size=1, gradient_checkpointing=False))
+    settings = choose_plan.options(asked)[0].settings
+
+    def peak(step: Step) -> int:
+        return round(1.1 * predict(asked.runtime, settings, step).total)
+
+    steps = [Step(1, width, width // 2) for width in (192, 288)]
+    run = [Measure(settings, step, peak(step), 100.0) for step in steps]
+    wanted = Step(1, 384, learned)
+    found, degree = choose_plan.judge(asked, run).peak(settings, wanted)
+    assert degree is Degree.EXTRAPOLATED
+    assert found == pytest.approx(peak(wanted), rel=0.02)
+    assert abs(peak(Step(1, 384, 192)) / peak(wanted) - 1) > 0.07
 
 
 def test_no_curve_goes_through_a_peak_of_a_few_tokens() -> None:

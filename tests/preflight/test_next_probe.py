@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,9 @@ from safetraind.planner import choose_plan
 from safetraind.planner.memory_estimate import holds_loss_alike, predict
 from safetraind.planner.next_probe import next_probe
 from safetraind.planner.option import Question
-from safetraind.planner.ways import same_way
+from safetraind.planner.ways import accumulates, same_way
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
-from tests.preflight.facts import GB, MB, SPEC, budget, lengths, question
+from tests.preflight.facts import GB, MB, SHAPE, SPEC, budget, lengths, question
 
 
 def ran(asked: Question, setup: Setup, factor: float = 1.0, died: bool = False) -> Measure:
@@ -87,6 +88,34 @@ def test_where_the_best_way_may_not_fit_the_next_ones_are_probed_with_it() -> No
     assert {way.gradient_checkpointing for way in ways} == {False, True}
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 75.0])
+def test_where_time_is_short_a_plan_that_fits_is_measured_before_what_may_be_faster(
+    seconds: float,
+) -> None:
+    """Quantized matrices are slow on a CPU, and their small shapes took all the time there was."""
+    shape = dataclasses.replace(SHAPE, weight_bytes=SHAPE.float32_bytes // 8)
+    asked = long(quantized=True, shape=shape)
+    fast = [o for o in choose_plan.options(asked) if o.settings.dequantize]
+    room = min(option.peak for option in fast) / 1.1  # none fits, but it may
+    asked = dataclasses.replace(asked, budget=budget(round(room / 0.88)))
+    first, measures, left = next_probe(asked, [], seconds), list[Measure](), seconds
+    assert all(setup.settings.dequantize for setup in first), "the slower wait"
+    while setups := next_probe(asked, measures, left):
+        for setup in setups:
+            is_fast = setup.settings.dequantize
+            speed, factor = (1000.0, 1.5) if is_fast else (60.0, 1.0)
+            left -= 2 * setup.step.tokens * (1 + accumulates(setup.settings)) / speed
+            if left > 0:
+                found = ran(asked, setup, factor)
+                measures.append(dataclasses.replace(found, tokens_per_second=speed))
+        if left <= 0:
+            break
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured" and not plan.settings.dequantize
+    slow = next(m for m in measures if not m.settings.dequantize)
+    assert accumulates(slow.settings) == (seconds < math.inf), "a plan itself, or small shapes"
 
 
 def test_an_estimate_that_was_too_high_refuses_nothing() -> None:
@@ -227,6 +256,7 @@ def test_a_plan_is_run_with_narrower_steps_of_its_data_and_small_steps_are_not()
     for setup in itertools.chain(*rounds):
         is_plan = setup.settings.effective_batch == 4 and setup.step.width == 256
         assert [step.width for step in setup.narrower] == ([208] if is_plan else [])
+        assert setup.small != is_plan
 
 
 @pytest.mark.parametrize("short", [40, 200])
@@ -262,8 +292,9 @@ def test_what_is_a_little_faster_than_what_was_measured_is_run_too(faster: float
 
 def test_no_small_step_is_asked_for_twice() -> None:
     for longest in range(96, 512, 16):
-        setups = next_probe(question(lengths=lengths((longest, 848))), [])
-        assert len(set(setups)) == len(setups)
+        for short in (longest, 40):  # the mean step is that of a narrow row too
+            setups = next_probe(question(lengths=lengths((longest, 8), (short, 848))), [])
+            assert len(set(setups)) == len(setups)
 
 
 def test_a_step_of_shorter_sequences_does_not_end_the_search() -> None:

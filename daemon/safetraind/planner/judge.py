@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.batch_shapes import heaviest_step
+from safetraind.planner.batch_shapes import heaviest_step, scaled
 from safetraind.planner.candidates import LARGE_LOGITS
 from safetraind.planner.degree import Degree
 from safetraind.planner.epoch_time import EpochTime
@@ -159,10 +159,12 @@ class Judge:
 
     def _fit(self, settings: TrainingSettings, step: Step) -> Fit | None:
         """Return the curve through the steps of this way of computing, of those that are large
-        enough and that compute attention and hold logits as `step` does.
+        enough and that compute attention and hold logits as `step` does; with as large a share of
+        predictions as it has.
         """
         for other, near, found in self._fits:
-            if same_way(other, settings) and self._alike(settings, near, step):
+            same_share = scaled(near, step.rows, step.width).learned == step.learned
+            if same_share and same_way(other, settings) and self._alike(settings, near, step):
                 return found
         run = [
             m
@@ -174,7 +176,7 @@ class Judge:
         ]
         widest = max((m.step.width for m in run), default=0)
         most = most_per_square(self._runtime, settings, widest)
-        found = fit([self._sample(m) for m in run], most)
+        found = fit([self._sample(m, step) for m in run], most)
         self._fits.append((settings, step, found))
         return found
 
@@ -182,10 +184,15 @@ class Judge:
         attends = attends_alike(self._runtime, settings, one.width, other.width)
         return attends and holds_loss_alike(self._runtime, settings, one.learned, other.learned)
 
-    def _sample(self, measure: Measure) -> Sample:
+    def _sample(self, measure: Measure, target: Step) -> Sample:
+        """Return a step that was run, without what accumulation takes, and with the logits of as
+        large a share of predictions as `target` has.
+        """
         step, twice = measure.step, accumulates(measure.settings)
         own = twice * gradient_bytes(self._question.shape, measure.settings)
-        return Sample(step.rows, step.width, measure.peak - own)
+        alike = dataclasses.replace(measure, step=scaled(target, step.rows, step.width))
+        more = self._estimated(alike).total - self._estimated(measure).total
+        return Sample(step.rows, step.width, measure.peak - own + more)
 
     def _still_counts(self, measure: Measure) -> bool:
         """Return whether a death rules anything out. It does not where much more memory is

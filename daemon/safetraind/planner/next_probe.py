@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from safetrain_shared.attention import LEAST_WIDTH
@@ -36,15 +37,20 @@ _QUICK_SECONDS = 2.0
 # A time by cost alone is less sure.
 _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
+_MUCH_SLOWER = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
 _MUCH_LEANER = 0.75
 
 
-def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
+def next_probe(
+    question: Question, measures: Sequence[Measure], seconds: float = math.inf
+) -> list[Setup]:
     """Return the setups to run next, in order; empty where nothing more could change the plan.
 
     Small shapes first, for each way of computing that may turn out best; then the best plan itself;
-    then what may be faster although its cost is higher, as long as no step tells its time.
+    then what may be faster although its cost is higher, as long as no step tells its time. Where
+    the `seconds` that are left do not suffice for the small shapes, the best plan that fits comes
+    before them.
     """
     found = _worth_trying(question, measures)
     if not found:
@@ -54,7 +60,14 @@ def next_probe(question: Question, measures: Sequence[Measure]) -> list[Setup]:
         small = _small_setups(question, found, measures)
         if not small:
             return _whole(question, best, measures)
-        return [*_narrow(question, best, measures, planned=[_row(best)]), *small]
+        narrow = _narrow(question, best, measures, planned=[_row(best)])
+        small = [*narrow, *(setup for setup in small if setup not in narrow)]
+        if _seconds_of(question, found, small, measures) <= seconds:
+            return small
+        surest = max(found, key=lambda option: option.degree)
+        if surest.degree is Degree.MEASURED:
+            return []
+        return _whole(question, next((o for o in found if fits(question, o)), best), measures)
     measured = [o for o in found if o.degree is Degree.MEASURED]
     if measured and min(o.seconds for o in measured) <= _FASTER * best.seconds:
         untimed = _times(question, _untimed(question, found, measures), measures)
@@ -132,6 +145,24 @@ def _seconds(option: Option, measures: Sequence[Measure]) -> float:
     """Return the seconds of an option's heaviest micro-batch, by the fastest step that was run."""
     rate = max((m.tokens_per_second for m in measures), default=0.0)
     return option.step.tokens / rate if rate else 0.0
+
+
+def _seconds_of(
+    question: Question,
+    found: Sequence[Option],
+    setups: Sequence[Setup],
+    measures: Sequence[Measure],
+) -> float:
+    """Return about how many seconds these setups take, each with a step that compiles and another
+    one; 0 where no step was run.
+    """
+    times = judge(question, measures).times
+    needed = 0.0
+    for setup in setups:
+        option = next(o for o in found if same_way(o.settings, setup.settings))
+        token = option.seconds / times.padded_cost(option.settings)
+        needed += 2 * setup.step.tokens * token
+    return needed
 
 
 def _untimed(
@@ -222,7 +253,7 @@ def _row(option: Option) -> Step:
 def _alone(question: Question, settings: TrainingSettings, step: Step) -> Setup:
     """Return a step of one micro-batch: a second one takes as long again and tells nothing more."""
     settings = dataclasses.replace(settings, gradient_accumulation=1, batch_size=step.rows)
-    return _setup(question, settings, step)
+    return dataclasses.replace(_setup(question, settings, step), small=True)
 
 
 def _setup(question: Question, settings: TrainingSettings, step: Step) -> Setup:
@@ -233,11 +264,13 @@ def _small_setups(
     question: Question, found: Sequence[Option], measures: Sequence[Measure]
 ) -> list[Setup]:
     """Return small shapes of the best option's way of computing. Where it may not fit, add those of
-    the next ways, up to one that surely fits.
+    the next ways, up to one that surely fits. A much slower one waits until the others are known.
     """
     ways: list[Option] = []
     for option in found:
         if len(ways) == _MOST_WAYS or (ways and option.degree is not Degree.ESTIMATED):
+            break
+        if ways and option.cost > _MUCH_SLOWER * ways[0].cost:
             break
         if not any(same_way(option.settings, way.settings) for way in ways):
             ways.append(option)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -113,8 +114,8 @@ class Measuring:
         """Probe until nothing more could change the plan, or the time for it is over."""
         end = time.monotonic() + self._seconds
         for number in range(_MOST_ROUNDS):
-            setups = self._next_setups(facts)
             left = end - time.monotonic()
+            setups = self._next_setups(facts, left)
             if number and (not setups or left <= 0):
                 return
             done = Round()
@@ -190,14 +191,14 @@ class Measuring:
         plan = None if question is None else choose_plan.plan(question, self.measures)
         return isinstance(plan, Plan) and plan.measured_peak > 0
 
-    def _next_setups(self, facts: Facts) -> list[Setup]:
-        """Return the setups that a probe should run next; empty where nothing more could change the
-        plan.
+    def _next_setups(self, facts: Facts, seconds: float = math.inf) -> list[Setup]:
+        """Return the setups that a probe should run next within `seconds`; empty where nothing more
+        could change the plan.
         """
         question = self.question(facts)
         if question is None or self._loads_only:
             return []
-        return next_probe(question, self.measures)
+        return next_probe(question, self.measures, seconds)
 
     def _request(self, facts: Facts, setups: Sequence[Setup], seconds: float) -> ProbeRequest:
         question = self.question(facts)

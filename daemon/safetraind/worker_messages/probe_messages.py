@@ -34,13 +34,15 @@ class Step:
 class Setup:
     """Settings and a shape to run real steps of. `limit`: MLX's memory limit, in bytes; 0: as it
     is. `narrower`: other shapes of the same run, whose peak counts where the step is near the
-    limit.
+    limit. `small`: it only tells about larger ones, so that its highest peak near the limit need
+    not be found.
     """
 
     settings: TrainingSettings
     step: Step
     limit: int = 0
     narrower: tuple[Step, ...] = ()
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def measure(
     if setup.limit:
         mx.set_memory_limit(setup.limit)
     window = [batch] * _window(setup)
+    stepper.accumulates = len(window) > 1  # as in the training, whatever other setups did
     began = time.monotonic()
     stepper.step(window, 0, 0.0)
     if not time_for(time.monotonic() - began):
@@ -64,7 +65,7 @@ def measure(
     mx.clear_cache()
     mx.reset_peak_memory()
     began, steps, updating = time.monotonic(), 0, 0.0
-    while _more(steps, time.monotonic() - began, setup.limit):
+    while _more(steps, time.monotonic() - began, setup):
         steps += 1
         _begin_operations(steps)
         updating += stepper.step(window, steps, 0.0).update_seconds
@@ -86,9 +87,10 @@ def measure(
     )
 
 
-def _more(steps: int, seconds: float, limit: int) -> bool:
+def _more(steps: int, seconds: float, setup: Setup) -> bool:
     """Return whether to run another step after so many, which took so many seconds."""
-    enough = _ENOUGH_SECONDS_NEAR_LIMIT if _is_near(limit) else _ENOUGH_SECONDS
+    longer = not setup.small and _is_near(setup.limit)
+    enough = _ENOUGH_SECONDS_NEAR_LIMIT if longer else _ENOUGH_SECONDS
     return not steps or (steps < _MOST_STEPS and seconds < enough)
 
 

@@ -72,8 +72,9 @@ class Stepper:
         self._ranks = ranks
         self._seed = seed
         self._chunk = settings.loss_chunk
-        # Then the first micro-batch is added to zeros: without, MLX keeps a trace for it alone.
-        self._accumulates = settings.gradient_accumulation > 1
+        # Then the first micro-batch is added to zeros: without, MLX keeps a trace for it alone. A
+        # probe changes it from setup to setup.
+        self.accumulates = settings.gradient_accumulation > 1
         self._max_norm = settings.max_grad_norm
         self._keys = adapters.attach(model, settings, seed)
         self._dropouts = adapters.dropouts(model)
@@ -157,7 +158,7 @@ class Stepper:
         done before) and the micro-batch's place.
         """
         share = mx.array(1 / sum(batch.learned for batch in window))
-        loss, gradients = self._no_gradients() if self._accumulates else (mx.array(0.0), None)
+        loss, gradients = self._no_gradients() if self.accumulates else (mx.array(0.0), None)
         for place, batch in enumerate(window):
             if self._ranks is not None:
                 place = place * self._ranks.size + self._ranks.rank
