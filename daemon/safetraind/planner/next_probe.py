@@ -37,6 +37,7 @@ _QUICK_SECONDS = 2.0
 # A time by cost alone is less sure.
 _PERHAPS_AS_FAST = 1.25
 _MOST_WAYS = 3
+# A way of so many times the cost waits: quantized matrices on a CPU, which are rarely the fastest.
 _MUCH_SLOWER = 3
 # After a death only what takes so much less of the memory beyond the weights is tried.
 _MUCH_LEANER = 0.75
