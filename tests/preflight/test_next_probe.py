@@ -273,21 +273,28 @@ def test_a_micro_batch_of_mean_width_is_run_beside_the_plan_where_no_other_tells
     assert isinstance(plan, Plan) and plan.degree == "measured"
 
 
-@pytest.mark.parametrize("faster", [1.01, 1.05])
-def test_what_is_a_little_faster_than_what_was_measured_is_run_too(faster: float) -> None:
-    """Within 5 %, plans at 94 % of the best speed were left."""
+@pytest.mark.parametrize(
+    ("speed", "faster", "is_run"),
+    [(1000, 1.01, False), (1000, 1.045, True), (100, 1.045, False), (100, 1.08, True)],
+)
+def test_what_is_a_little_faster_than_what_was_measured_is_run_too(
+    speed: float, faster: float, is_run: bool
+) -> None:
+    """Within 5 %, plans at 94 % of the best speed were left. Long steps are timed but once or
+    twice, so that their times vary by more.
+    """
     chosen = {"loss_chunk": 0, "gradient_checkpointing": False}
     asked = long(spec=dataclasses.replace(SPEC, settings=chosen))
     of_four, of_two, of_one = (
         next(o for o in choose_plan.options(asked) if o.settings.batch_size == rows)
         for rows in (4, 2, 1)
     )
-    measures = [Measure(of_four.settings, of_four.step, of_four.peak, 1000.0)]
-    for option, speed in ((of_two, 1000.0 * faster), (of_one, 800.0)):
+    measures = [Measure(of_four.settings, of_four.step, of_four.peak, speed)]
+    for option, share in ((of_two, faster), (of_one, 0.8)):
         alone = dataclasses.replace(option.settings, gradient_accumulation=1)
-        measures.append(Measure(alone, option.step, option.peak, speed))
+        measures.append(Measure(alone, option.step, option.peak, speed * share))
     wanted = [setup.step for setup in next_probe(asked, measures)]
-    assert (of_two.step in wanted) == (faster > 1.03)
+    assert (of_two.step in wanted) == is_run
 
 
 def test_no_small_step_is_asked_for_twice() -> None:
