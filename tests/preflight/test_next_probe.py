@@ -118,6 +118,25 @@ def test_where_time_is_short_a_plan_that_fits_is_measured_before_what_may_be_fas
     assert accumulates(slow.settings) == (seconds < math.inf), "a plan itself, or small shapes"
 
 
+@pytest.mark.parametrize(("accumulation", "small"), [(4, True), (1, False)])
+def test_where_time_is_short_small_shapes_are_run_if_the_plan_itself_takes_longer(
+    accumulation: int, small: bool
+) -> None:
+    """Of a plan that accumulates two micro-batches are run. Some small shapes tell more than a step
+    for which there is no time.
+    """
+    chosen = {"batch_size": 1, "gradient_accumulation": accumulation, "loss_chunk": 0}
+    chosen["gradient_checkpointing"] = False
+    spec = dataclasses.replace(SPEC, settings=chosen)
+    asked = question(lengths=lengths((400, 100)), spec=spec)
+    best = choose_plan.options(asked)[0]
+    alone = dataclasses.replace(best.settings, gradient_accumulation=1)
+    steps = [Step(1, width, width // 2) for width in (48, 64)]  # they tell a time and no peak
+    measures = [Measure(alone, step, 100 * MB, tokens_per_second=1.0) for step in steps]
+    assert all(setup.small for setup in next_probe(asked, measures))
+    assert all(setup.small == small for setup in next_probe(asked, measures, 10.0))
+
+
 def test_an_estimate_that_was_too_high_refuses_nothing() -> None:
     least = choose_plan.smallest(long()).peak
     asked = long(budget=budget(int(1.05 * least)))

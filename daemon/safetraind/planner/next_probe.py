@@ -20,7 +20,7 @@ from safetraind.planner.memory_estimate import (
 )
 from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import FEWEST, FEWEST_TOKENS, probe_shapes
-from safetraind.planner.ways import same_way
+from safetraind.planner.ways import accumulates, same_way
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
@@ -54,7 +54,7 @@ def next_probe(
     Small shapes first, for each way of computing that may turn out best; then the best plan itself;
     then what may be faster although its cost is higher, as long as no step tells its time. Where
     the `seconds` that are left do not suffice for the small shapes, the best plan that fits comes
-    before them.
+    before them, if it takes less.
     """
     found = _worth_trying(question, measures)
     if not found:
@@ -66,12 +66,7 @@ def next_probe(
             return _whole(question, best, measures)
         narrow = _narrow(question, best, measures, planned=[_row(best)])
         small = [*narrow, *(setup for setup in small if setup not in narrow)]
-        if _seconds_of(question, found, small, measures) <= seconds:
-            return small
-        surest = max(found, key=lambda option: option.degree)
-        if surest.degree is Degree.MEASURED:
-            return []
-        return _whole(question, next((o for o in found if fits(question, o)), best), measures)
+        return _in_time(question, found, small, measures, seconds)
     measured = [o for o in found if o.degree is Degree.MEASURED]
     faster = _FASTER if _seconds(best, measures) <= _QUICK_SECONDS else _FASTER_IF_LONG
     if measured and min(o.seconds for o in measured) <= faster * best.seconds:
@@ -152,22 +147,33 @@ def _seconds(option: Option, measures: Sequence[Measure]) -> float:
     return option.step.tokens / rate if rate else 0.0
 
 
-def _seconds_of(
+def _in_time(
     question: Question,
     found: Sequence[Option],
-    setups: Sequence[Setup],
+    small: list[Setup],
     measures: Sequence[Measure],
-) -> float:
-    """Return about how many seconds these setups take, each with a step that compiles and another
-    one; 0 where no step was run.
+    seconds: float,
+) -> list[Setup]:
+    """Return the small setups where `seconds` suffice for them. Where not, nothing if a plan is
+    measured, else the best one that fits before what may be faster, unless it takes longer still.
     """
     times = judge(question, measures).times
-    needed = 0.0
-    for setup in setups:
-        option = next(o for o in found if same_way(o.settings, setup.settings))
-        token = option.seconds / times.padded_cost(option.settings)
-        needed += 2 * setup.step.tokens * token
-    return needed
+
+    def needed(setups: Sequence[Setup]) -> float:
+        total = 0.0
+        for setup in setups:
+            option = next(o for o in found if same_way(o.settings, setup.settings))
+            token = option.seconds / times.padded_cost(option.settings)
+            # A step that compiles and another one.
+            total += 2 * setup.step.tokens * (1 + accumulates(setup.settings)) * token
+        return total
+
+    if needed(small) <= seconds:
+        return small
+    if any(option.degree is Degree.MEASURED for option in found):
+        return []
+    sure = next((option for option in found if fits(question, option)), found[0])
+    return min(small, _whole(question, sure, measures), key=needed)
 
 
 def _untimed(
