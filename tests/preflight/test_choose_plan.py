@@ -18,6 +18,7 @@ from tests.preflight.facts import (
     MB,
     METAL,
     SPEC,
+    all_learned,
     budget,
     estimated,
     facts,
@@ -268,7 +269,8 @@ def test_packing_counts_rows_and_not_samples() -> None:
 
 
 def test_packed_time_is_that_of_the_rows() -> None:
-    asked = question(spec=spec(packing=True, max_seq_length=512))
+    data = all_learned(question().lengths)
+    asked = question(lengths=data, spec=spec(packing=True, max_seq_length=512))
     best = choose_plan.options(asked)[0]
     plan = choose_plan.plan(
         asked, (Measure(best.settings, best.step, GB, tokens_per_second=1000.0),)
@@ -291,7 +293,7 @@ def test_longer_validation_samples_count_for_memory_and_are_told() -> None:
 
 
 def test_the_plan_names_all_that_it_was_decided_by() -> None:
-    asked = question()
+    asked = question(lengths=all_learned(question().lengths))
     best = choose_plan.options(asked)[0]
     plan = choose_plan.plan(
         asked, (Measure(best.settings, best.step, GB, tokens_per_second=100.0),)

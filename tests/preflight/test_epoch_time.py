@@ -8,10 +8,10 @@ import pytest
 
 from safetrain_shared.settings import LENGTH_BUCKET
 from safetraind.planner import choose_plan
-from safetraind.planner.batch_shapes import padded_tokens, scaled
+from safetraind.planner.batch_shapes import head_tokens, padded_tokens, scaled
 from safetraind.planner.option import Option, Question
 from safetraind.worker_messages.probe_messages import Measure
-from tests.preflight.facts import GB, MB, lengths, question, small, spec
+from tests.preflight.facts import GB, MB, all_learned, lengths, question, small, spec
 
 
 def seconds(asked: Question, option: Option, *measures: Measure) -> float:
@@ -32,7 +32,8 @@ def test_accumulation_spares_the_time_of_applying_gradients(
 
     A micro-batch takes as long as 24 tokens beside its own.
     """
-    asked = question(spec=spec(gradient_accumulation=accumulation, batch_size=2))
+    chosen = spec(gradient_accumulation=accumulation, batch_size=2)
+    asked = question(spec=chosen, lengths=all_learned(question().lengths))
     best = choose_plan.options(asked)[0]
     tokens = best.step.rows * best.step.width
     run = Measure(best.settings, best.step, GB, tokens / taken, update_seconds=2.0)
@@ -99,6 +100,32 @@ def test_an_epoch_is_told_by_a_micro_batch_of_its_mean_width(fixed: int) -> None
     assert judge.option(best.settings).seconds == pytest.approx((tokens + fixed * batches) / 100)
 
 
+@pytest.mark.parametrize(("vocabulary", "in_the_head"), [(1, False), (10**9, True)])
+def test_only_predictions_that_count_take_time_in_the_head(
+    vocabulary: int, in_the_head: bool
+) -> None:
+    """Two rows a micro-batch were said to take 2 % longer than one, for their padding, where they
+    took 4 % less: the head was most of the model, and padding does not go through it (phi, 51k).
+    """
+    shape = dataclasses.replace(question().shape, vocabulary=vocabulary)
+    asked = question(lengths=lengths((90, 41), (60, 33), (20, 51)), shape=shape)
+    two = dataclasses.replace(choose_plan.options(asked)[0].settings, batch_size=2)
+    tokens, batches = padded_tokens(asked.lengths, two)
+    learned = head_tokens(asked.lengths, two)
+    assert learned < 0.8 * tokens
+    cost = choose_plan.judge(asked, []).times.padded_cost(two)
+    assert cost == pytest.approx((learned if in_the_head else tokens) + 24 * batches, rel=0.01)
+
+
+def test_every_token_takes_time_in_a_head_that_cannot_be_split_off() -> None:
+    shape = dataclasses.replace(question().shape, vocabulary=10**9)
+    asked = question(lengths=lengths((90, 41)), shape=shape, splits_head=False)
+    settings = choose_plan.options(asked)[0].settings
+    tokens, batches = padded_tokens(asked.lengths, settings)
+    cost = choose_plan.judge(asked, []).times.padded_cost(settings)
+    assert cost == pytest.approx(tokens + 24 * batches)
+
+
 def test_one_step_that_is_far_off_does_not_tell_the_time() -> None:
     asked = question(lengths=lengths((160, 400)), spec=spec(batch_size=2, loss_chunk=0))
     best = choose_plan.options(asked)[0]
@@ -112,7 +139,8 @@ def test_a_step_that_is_three_times_as_wide_tells_what_a_micro_batch_takes_besid
     None
 ):
     """Times vary by a few percent: by steps of 288 and 576 tokens of the demo it was nothing."""
-    asked = question(lengths=lengths((160, 400)), spec=spec(batch_size=1, loss_chunk=0))
+    data = all_learned(lengths((160, 400)))
+    asked = question(lengths=data, spec=spec(batch_size=1, loss_chunk=0))
     best = choose_plan.options(asked)[0]
     two, one = (
         dataclasses.replace(best.settings, batch_size=n, gradient_accumulation=4 // n)

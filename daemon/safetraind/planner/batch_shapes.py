@@ -7,8 +7,9 @@ are one width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from statistics import mean
 
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
 from safetraind.batching import QUARTERS, packed_rows, packed_width, padded, quarters
@@ -93,15 +94,63 @@ def padded_tokens(
     """Return the tokens with padding, and micro-batches, of one pass over the samples that were
     counted.
     """
-    rows = settings.batch_size
-    tokens = batches = filled = width = 0
-    for width, count in _rows(lengths, settings, bucket):
-        rest = min(count, -filled % rows)  # these join a micro-batch of a longer sample
-        filled += count
-        whole = -(-(count - rest) // rows)
-        tokens += width * rows * whole
-        batches += whole
-    return tokens - width * (-filled % rows), batches  # the last one holds what is left
+    tokens = batches = 0
+    for rows, width, _, count in _micro_batches(lengths, settings, bucket):
+        tokens += rows * width * count
+        batches += count
+    return tokens, batches
+
+
+def head_tokens(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
+    """Return the predictions that go through the head in one pass over the samples that were
+    counted, rounded up in each micro-batch as the trainer does it.
+
+    Those of the longest samples are known; of the others the first learned token is taken to be at
+    the mean place.
+    """
+    found = _micro_batches(lengths, settings, bucket)
+    return sum(count * quarters(max(1, round(n)), r * w) for r, w, n, count in found)
+
+
+def _micro_batches(
+    lengths: Lengths, settings: TrainingSettings, bucket: int
+) -> Iterator[tuple[int, int, float, int]]:
+    """Yield the micro-batches of one pass as rows, width, predictions, and how many there are."""
+    most, filled, width, learned = settings.batch_size, 0, 0, 0.0
+    for narrower, count, each in _learned(lengths, settings, bucket):
+        joining = min(count, -filled % most)  # these join a micro-batch of a longer sample
+        filled, learned = (filled + joining) % most, learned + joining * each
+        if joining and not filled:
+            yield most, width, learned, 1
+        if count > joining:
+            whole, filled = divmod(count - joining, most)
+            width, learned = narrower, filled * each
+            if whole:
+                yield most, width, most * each, whole
+    if filled:
+        yield filled, width, learned, 1
+
+
+def _learned(
+    lengths: Lengths, settings: TrainingSettings, bucket: int
+) -> list[tuple[int, int, float]]:
+    """Return the widths of rows, the widest first, with their number and the mean predictions of
+    one.
+    """
+    rows, longest = _rows(lengths, settings, bucket), settings.max_seq_length
+    unlearned = sum(place * count for place, count in lengths.answers)
+    if settings.packing:
+        share = 1 - unlearned / max(1, sum(tokens * count for tokens, count in lengths.tokens))
+        return [(width, count, share * width) for width, count in rows]
+    known: dict[int, list[int]] = {}
+    for tokens, learned in lengths.tops:
+        inputs, kept = _kept(tokens, learned, longest)
+        known.setdefault(padded(inputs - 1, bucket), []).append(kept)
+    first = unlearned / max(1, sum(count for _, count in lengths.answers))
+    return [
+        (width, count, mean(known[width]) if width in known else max(1.0, width - first))
+        for width, count in rows
+    ]
 
 
 def counted_rows(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:

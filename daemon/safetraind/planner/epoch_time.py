@@ -1,9 +1,10 @@
 """Tells the time of an epoch by the steps that were run.
 
-    seconds = k·(t0·micro-batches + tokens)
+    seconds = k·(t0·micro-batches + (1 - h)·tokens + h·predictions)
 
-`k` is that of steps with about as many tokens as the epoch's micro-batches have on average, `t0`
-that of narrow steps beside wider ones.
+`h` is the head's share of a token's work: only predictions that count go through it. `k` is that of
+steps with about as many tokens as the epoch's micro-batches have on average, `t0` that of narrow
+steps beside wider ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.batch_shapes import mean_step, padded_tokens
+from safetraind.planner.batch_shapes import head_tokens, mean_step, padded_tokens
 from safetraind.planner.memory_estimate import attends_alike, computes_loss_alike
 from safetraind.planner.option import Question
 from safetraind.planner.peak_fit import FEWEST, slope
@@ -40,8 +41,10 @@ class EpochTime:
         self._run = [m for m in measures if not m.died and m.tokens_per_second]
 
     def padded_cost(self, settings: TrainingSettings) -> float:
-        """Return the time of an epoch in units of one token's, of what every token costs alike."""
-        return self._cost(*self._padded(settings))
+        """Return the time of an epoch in units of that of one token that is predicted."""
+        tokens, batches = self._padded(settings)
+        learned = head_tokens(self._question.lengths, settings, self._bucket)
+        return self._work(tokens, learned) + self._fixed_tokens * batches
 
     def seconds(self, settings: TrainingSettings, step: Step) -> float:
         """Return the seconds of an epoch whose heaviest micro-batch is `step`; 0 where none of this
@@ -60,10 +63,12 @@ class EpochTime:
         if own and (not near or own[-1] in near):
             near = own[-1:]
         near = near or [min(run, key=lambda m: _apart(m.step, mean))]
-        each = statistics.median(m.seconds / self._cost(m.step.tokens, 1) for m in near)
-        tokens, batches = self._padded(settings)
+        each = statistics.median(
+            m.seconds / (self._step_work(m.step) + self._fixed_tokens) for m in near
+        )
+        _, batches = self._padded(settings)
         updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        return each * self._cost(tokens, batches) + updates
+        return each * self.padded_cost(settings) + updates
 
     def untold_step(
         self, settings: TrainingSettings, step: Step, planned: Sequence[Step] = ()
@@ -100,9 +105,25 @@ class EpochTime:
         attends = attends_alike(runtime, settings, one.width, other.width)
         return attends and computes_loss_alike(runtime, settings, one.learned, other.learned)
 
-    def _cost(self, tokens: int, batches: int) -> float:
-        """Return the time of so many tokens in so many micro-batches, in units of one token's."""
-        return tokens + self._fixed_tokens * batches
+    def _step_work(self, step: Step) -> float:
+        return self._work(step.tokens, step.learned)
+
+    def _work(self, tokens: int, learned: int) -> float:
+        """Return the time of so many tokens, of which `learned` are predicted, in the same unit."""
+        return tokens - self._head_share * (tokens - learned)
+
+    @functools.cached_property
+    def _head_share(self) -> float:
+        """The head's share of a token's work: that of the weights that it is multiplied with. 0
+        where every token goes through the head.
+        """
+        if not self._question.runtime.splits_head:
+            return 0.0
+        shape = self._question.shape
+        used = [max(1, shape.routed) if m.experts > 1 else 1 for m in shape.linears]
+        layer = sum(n * m.inputs * m.outputs for n, m in zip(used, shape.linears, strict=True))
+        head = shape.vocabulary * shape.hidden
+        return head / (head + shape.layers * layer)
 
     @functools.cached_property
     def _fixed_tokens(self) -> float:
@@ -113,7 +134,10 @@ class EpochTime:
         twice.
         """
         ways = {way(run.settings): run.settings for run in self._run}.values()
-        told = [_fixed_tokens(self._of_way(settings)) for settings in ways]
+        told = [
+            _fixed_tokens([(self._step_work(m.step), m.seconds) for m in self._of_way(settings)])
+            for settings in ways
+        ]
         return statistics.median([n for n in told if n is not None] or [_FIXED_TOKENS])
 
     def _update_seconds(self, settings: TrainingSettings) -> float:
@@ -122,17 +146,17 @@ class EpochTime:
         return statistics.median(run) if run else 0.0
 
 
-def _fixed_tokens(measures: Sequence[Measure]) -> float | None:
-    """Return the time of a micro-batch of no tokens, by that of one token; None where the steps do
-    not tell it.
+def _fixed_tokens(steps: Sequence[tuple[float, float]]) -> float | None:
+    """Return the time of a micro-batch of no tokens, by that of one token; None where the steps,
+    tokens and seconds, do not tell it.
 
     It is what the smallest takes too long: a slope that is a little off makes most of a large one.
     """
-    small = min(measures, key=lambda m: m.step.tokens)
-    token = slope([(m.step.tokens, m.seconds) for m in measures])
-    if max(m.step.tokens for m in measures) < _APART * small.step.tokens or token <= 0:
+    smallest, seconds = min(steps)
+    token = slope(steps)
+    if max(tokens for tokens, _ in steps) < _APART * smallest or token <= 0:
         return None
-    return max(0.0, small.seconds / token - small.step.tokens)
+    return max(0.0, seconds / token - smallest)
 
 
 def _apart(one: Step, other: Step) -> float:
