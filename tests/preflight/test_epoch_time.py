@@ -24,11 +24,9 @@ def taking(option: Option, rows: int, width: int, taken: float) -> Measure:
     return small(option, rows, width, 600 * MB, rows * width / taken)
 
 
-@pytest.mark.parametrize(("accumulation", "taken"), [(1, 3.0), (4, 2.0)])
-def test_accumulation_spares_the_time_of_applying_gradients(
-    accumulation: int, taken: float
-) -> None:
-    """A second to compute a micro-batch, two to apply; a step was run of two where they add up.
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_accumulation_spares_the_time_of_applying_gradients(accumulation: int) -> None:
+    """A second to compute a micro-batch, two to apply.
 
     A micro-batch takes as long as 24 tokens beside its own.
     """
@@ -36,7 +34,7 @@ def test_accumulation_spares_the_time_of_applying_gradients(
     asked = question(spec=chosen, lengths=all_learned(question().lengths))
     best = choose_plan.options(asked)[0]
     tokens = best.step.rows * best.step.width
-    run = Measure(best.settings, best.step, GB, tokens / taken, update_seconds=2.0)
+    run = Measure(best.settings, best.step, GB, tokens / 3.0, update_seconds=2.0)
     assert run.seconds == pytest.approx(1.0)
     found = choose_plan.judge(asked, [run]).option(best.settings)
     padded, batches = padded_tokens(asked.lengths, best.settings, LENGTH_BUCKET)

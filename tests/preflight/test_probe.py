@@ -257,7 +257,7 @@ def test_micro_batches_are_added_up_as_in_the_training_whatever_was_run_before(
     small = dataclasses.replace(plan, settings=alone, small=True)
     found = probed(tmp_path, make_tiny_model(tmp_path / "model"), small, plan, small)
     assert len(found.measures) == 3
-    assert set(added) == {(1, False), (2, True)}
+    assert set(added) == {(1, False), (1, True)}
     assert added[0] == added[-1] == (1, False)
 
 
@@ -268,7 +268,9 @@ def test_the_peak_of_other_shapes_counts_near_the_memory_limit_and_nowhere_else(
     of the last, each step is below the limit.
     """
     loaded = load(str(make_tiny_model(tmp_path / "model")), dequantize=False)
-    stepper = Stepper(loaded.model, setup(rows=1).settings, seed=0)
+    stepper, ran = Stepper(loaded.model, setup(rows=1).settings, seed=0), set[int]()
+    step = stepper.step
+    stepper.step = lambda window, *a: ran.add(window[0].inputs.shape[1]) or step(window, *a)  # type: ignore[method-assign, func-returns-value]
     others = tuple(Step(1, width, width) for width in (256, 1024))
 
     def peak(**changes: Any) -> int:
@@ -281,10 +283,14 @@ def test_the_peak_of_other_shapes_counts_near_the_memory_limit_and_nowhere_else(
     before = mx.set_memory_limit(1 << 50)
     try:
         peak()  # frees what was there before
-        alone, middle = peak(), peak(limit=1, narrower=others[:1])
+        alone, middle = peak(limit=1), peak(limit=1, narrower=others[:1])
+        alone_width = setup(rows=1).step.width
+        assert ran == {alone_width, others[0].width}
         assert peak(limit=1, narrower=others) > middle > 1.2 * alone
         for limit in (0, 1 << 50):
-            assert peak(limit=limit, narrower=others) == pytest.approx(alone, rel=0.1)
+            ran.clear()
+            peak(limit=limit, narrower=others)
+            assert ran == {alone_width}
     finally:
         mx.set_memory_limit(before)
 
@@ -307,4 +313,4 @@ def test_steps_begin_at_several_places_within_ten_operations_however_many_they_h
     assert len(began) == 10
     for operations in range(10):
         places = {(n * operations + sum(began[:n])) % 10 for n in range(1, len(began) + 1)}
-        assert len(places) >= 4
+        assert len(places) >= 7

@@ -58,7 +58,7 @@ class Known:
     since the epoch.
     """
 
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     found: ProbeResult = field(default_factory=ProbeResult)
     model: str = ""

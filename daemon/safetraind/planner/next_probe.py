@@ -20,7 +20,7 @@ from safetraind.planner.memory_estimate import (
 )
 from safetraind.planner.option import Option, Question
 from safetraind.planner.peak_fit import FEWEST, FEWEST_TOKENS, probe_shapes
-from safetraind.planner.ways import accumulates, same_way
+from safetraind.planner.ways import same_way
 from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # An estimate may be too high by as much; an extrapolation by less.
@@ -31,8 +31,7 @@ _AS_FAST = 1.1
 _FASTER = 1.03  # than what was measured: worth another round
 _MOST_MEASURED = 3
 # A longer step is not run to see whether it is as fast: its time is that of its tokens, so small
-# steps tell it well, and it would take four times as long, with the one before that is discarded
-# and, where gradients are accumulated, two micro-batches each.
+# steps tell it well, and it would take twice as long, with the one before that is discarded.
 _QUICK_SECONDS = 2.0
 # Its time is that of one or two steps, which varies by more: on the demo 3 % sometimes called for
 # a round too many, of twenty seconds.
@@ -165,7 +164,7 @@ def _in_time(
             option = next(o for o in found if same_way(o.settings, setup.settings))
             token = option.seconds / times.padded_cost(option.settings)
             # A step that compiles and another one.
-            total += 2 * setup.step.tokens * (1 + accumulates(setup.settings)) * token
+            total += 2 * setup.step.tokens * token
         return total
 
     if needed(small) <= seconds:

@@ -125,13 +125,8 @@ class Measure:
 
     @property
     def seconds(self) -> float:
-        """Seconds of one micro-batch, without applying the gradient.
-
-        The step was run with two micro-batches where they are accumulated.
-        """
-        batches = 2 if self.settings.gradient_accumulation > 1 else 1
-        taken = self.step.tokens / self.tokens_per_second
-        return max(0.0, taken - self.update_seconds / batches)
+        """Seconds of one micro-batch, without applying the gradient."""
+        return max(0.0, self.step.tokens / self.tokens_per_second - self.update_seconds)
 
 
 @dataclass(frozen=True, slots=True)

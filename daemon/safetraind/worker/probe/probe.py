@@ -22,7 +22,7 @@ from safetrain_shared.settings import TrainingSettings
 from safetraind.worker.exchange import Tell, answer, read_request
 from safetraind.worker.loading import LoadedModel, load
 from safetraind.worker.probe.device import device_facts
-from safetraind.worker.probe.steps import measure, step_tokens
+from safetraind.worker.probe.steps import measure
 from safetraind.worker.training.outcome import is_out_of_memory
 from safetraind.worker.training.step import Stepper
 from safetraind.worker_messages.probe_messages import (
@@ -159,7 +159,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
 
 def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings: Findings) -> bool:
     """Run one setup. Return False where there is no time for it."""
-    if (needed := clock.needs(step_tokens(setup))) > clock.left:
+    if (needed := clock.needs(setup.step.tokens)) > clock.left:
         findings.add(ProbeLine(slow=needed))
         return False
     findings.add(ProbeLine(trying=setup))

@@ -20,24 +20,17 @@ from safetraind.worker_messages.probe_messages import Measure, Setup
 # training is the higher one, so quick steps are run several times, each at another place within the
 # ten, and near MLX's limit, where the difference comes most, longer ones too. There the peak also
 # varies with the shape, so that narrower ones are run as well.
-_MOST_STEPS = 10
+#
+# A step begins as many operations each time, so that it would come to the same places again and
+# again. With these more before each step ten steps come to seven places at least, whatever they
+# begin themselves (found by trying: with one more each time it is four).
+_MORE_OPERATIONS = (1, 2, 3, 0, 1, 0, 8, 4, 5, 2)
+_MOST_STEPS = len(_MORE_OPERATIONS)
 _ENOUGH_SECONDS = 2.0
 _NEAR_LIMIT = 0.9
-_ENOUGH_SECONDS_NEAR_LIMIT = 6.0
+_ENOUGH_SECONDS_NEAR_LIMIT = 10.0
 _STEPS_OF_NARROWER = 2  # the first compiles
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
-
-
-def step_tokens(setup: Setup) -> int:
-    """Return the tokens that a trial step of the setup computes on."""
-    return setup.step.tokens * _window(setup)
-
-
-def _window(setup: Setup) -> int:
-    """Return the number of micro-batches of a trial step: two stand for any number that are
-    accumulated.
-    """
-    return 2 if setup.settings.gradient_accumulation > 1 else 1
 
 
 def measure(
@@ -56,8 +49,9 @@ def measure(
     batch = made_up(step.rows, step.width, step.learned, vocabulary, packed=packed)
     if setup.limit:
         mx.set_memory_limit(setup.limit)
-    window = [batch] * _window(setup)
-    stepper.accumulates = len(window) > 1  # as in the training, whatever other setups did
+    # One micro-batch stands for all that are accumulated: it is added to zeros.
+    stepper.accumulates = setup.settings.gradient_accumulation > 1
+    window = [batch]
     began = time.monotonic()
     stepper.step(window, 0, 0.0)
     if not time_for(time.monotonic() - began):
@@ -66,8 +60,8 @@ def measure(
     mx.reset_peak_memory()
     began, steps, updating = time.monotonic(), 0, 0.0
     while _more(steps, time.monotonic() - began, setup):
+        _begin_operations(_MORE_OPERATIONS[steps])
         steps += 1
-        _begin_operations(steps)
         updating += stepper.step(window, steps, 0.0).update_seconds
     seconds = time.monotonic() - began
     if step.valid_width:
@@ -80,7 +74,7 @@ def measure(
         setup.settings,
         step,
         peak=max([peak, *_peaks_near_limit(stepper, setup, vocabulary, time_for)]),
-        tokens_per_second=steps * step_tokens(setup) / seconds,
+        tokens_per_second=steps * step.tokens / seconds,
         outside=outside,
         update_seconds=updating / steps,
         limit=setup.limit,
@@ -114,18 +108,14 @@ def _peaks_near_limit(
         )
         mx.reset_peak_memory()
         for number in range(_STEPS_OF_NARROWER):
-            stepper.step([batch] * _window(setup), number, 0.0)
+            stepper.step([batch], number, 0.0)
         yield mx.get_peak_memory()
         if not time_for(time.monotonic() - began):
             return
 
 
 def _begin_operations(number: int) -> None:
-    """Begin so many operations of one element each.
-
-    A step has always as many, so that without these all steps may have the same place within the
-    ten. With one more each time at least four places are tried by ten steps, whatever they have.
-    """
+    """Begin so many operations of one element each."""
     one = mx.array(0.0)
     for _ in range(number):
         one = one + 1
