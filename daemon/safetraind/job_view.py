@@ -58,10 +58,7 @@ class QueueView:
         return evaluators
 
     def before(self, job: Job) -> Seconds | None:
-        """Return the seconds until a waiting job starts; None: unknown, as for one that rests.
-
-        The rests of another one that comes before it are not counted.
-        """
+        """Return the seconds until a waiting job starts; None: unknown, as for one that rests."""
         if job.resting:
             return None
         sure, late = self._seconds_before.get(job.id), self._held_seconds_before.get(job.id)
@@ -101,7 +98,7 @@ class QueueView:
         return late
 
     def remaining(self, job: Job) -> Seconds | None:
-        """Return the seconds of training that the job still needs; None: unknown.
+        """Return the seconds that the job's training still needs, rests included; None: unknown.
 
         By its own throughput once it trains. Before, by what its plan expects, give or take a
         third; before it has a plan, by what was predicted at submit, give or take a half.
@@ -117,7 +114,15 @@ class QueueView:
             return None
         total = progress.total_steps
         left = expected * (1 - progress.step / total) if total else expected
-        return left, left * (1 - doubt), left * (1 + doubt)
+        likely, low, high = (
+            seconds + self._rest_seconds(job, seconds)
+            for seconds in (left, left * (1 - doubt), left * (1 + doubt))
+        )
+        return likely, low, high
+
+    def _rest_seconds(self, job: Job, training: float) -> float:
+        plan = job.plan or self._controller.record(job.id).document.forecast.plan
+        return 0.0 if plan is None else plan.settings.rest_seconds(training)
 
     def _predicted(self, job: Job) -> float:
         """Return the seconds predicted at submit, else an estimate from this model's last known

@@ -102,3 +102,8 @@ class Plan:
     degree: str = ""
     margin: float = 0.0
     reasons: tuple[Finding, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the start of the training to its end, rests included; 0: not known."""
+        return self.expected_seconds + self.settings.rest_seconds(self.expected_seconds)

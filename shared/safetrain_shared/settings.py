@@ -93,6 +93,11 @@ class TrainingSettings:
         """Processes that divide each optimizer step: here, and one on each other machine."""
         return self.ranks + len(self.machines)
 
+    def rest_seconds(self, training: float) -> float:
+        """Seconds of rest within `training` seconds of training from the start of a segment."""
+        length = 60 * self.segment_minutes
+        return 60 * self.rest_minutes * max(0, math.ceil(training / length) - 1) if length else 0.0
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run: as many as set, else those of the epochs."""
         return self.max_steps or self.num_epochs * steps_per_epoch

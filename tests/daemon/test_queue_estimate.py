@@ -117,6 +117,18 @@ def test_a_job_that_rests_delays_those_behind_it_and_is_told_no_start_itself() -
     assert not estimates([resting, Job(2)], 1, {}).HasField("start_eta_seconds")
 
 
+def test_the_rests_of_a_training_in_segments_are_in_its_end_and_in_the_starts_behind_it() -> None:
+    settings = TrainingSettings(segment_minutes=45.0, rest_minutes=5.0)
+    night = Plan(settings, "/m", expected_seconds=3 * 3600.0)
+    told = estimates([Job(1, S.CHECKING, plan=night), Job(2)], 2, {})
+    assert told.start_eta_seconds == pytest.approx(3 * 3600 + 3 * 300), "three rests in 3 hours"
+    assert told.start_eta_low_seconds == pytest.approx(2 * 3600 + 2 * 300)
+    assert told.start_eta_high_seconds == pytest.approx(4 * 3600 + 5 * 300)
+    waiting = {2: Forecast(plan=night)}
+    assert estimates([Job(2)], 2, waiting).eta_seconds == pytest.approx(3 * 3600 + 3 * 300)
+    assert night.duration == 3 * 3600 + 3 * 300
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_the_view_of_a_queue_takes_work_that_grows_as_the_queue_does(count: int) -> None:
     """Three looks at the progress of a job at the most, however many there are."""

@@ -20,7 +20,7 @@ from safetrain_shared.errors import Blocked, SafetrainError, Unreachable
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.messages import say
 from safetrain_shared.remote.host_list import read
-from safetrain_shared.wire import finding_from_wire
+from safetrain_shared.wire import finding_from_wire, plan_from_wire
 
 _LIVE = (
     JobState.JOB_STATE_QUEUED,
@@ -93,7 +93,7 @@ def _judged(daemon: Daemon, spec: JobSpec, start: float | None) -> Forecast:
                 if finding.blocks and finding.status is Status.FAILED:
                     blocking = blocking or finding
             if event.HasField("recommendation"):
-                lasts = event.recommendation.plan.expected_seconds
+                lasts = plan_from_wire(event.recommendation.plan).duration
                 end = None if start is None or lasts <= 0 else start + lasts
                 return Forecast(daemon.host, start, end)
     if blocking is None:

@@ -136,7 +136,7 @@ def expected(plan: Plan) -> Iterator[str]:
     """Yield how long the training is expected to take, where that is known."""
     if plan.expected_seconds:
         text = _("Duration: about {time} for {steps:int} {steps:|step|steps}")
-        args = {"time": i18n.duration(plan.expected_seconds), "steps": plan.total_steps}
+        args = {"time": i18n.duration(plan.duration), "steps": plan.total_steps}
         yield i18n.format_text(text, args)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+from safetraind.worker.training.segment import Segment
 from safetraind.worker.training.step import Stepped
 
 
 class Throughput:
     """Times one attempt, from now on."""
 
-    def __init__(self) -> None:
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
         self._began = time.perf_counter()
         self._steps = 0
         self._first = 0.0  # seconds until the first step was done: it compiles and is slower
@@ -33,12 +35,13 @@ class Throughput:
         return speed
 
     def eta(self, steps_left: int) -> float:
-        """Return the seconds that `steps_left` steps will take at the mean of this attempt so far.
+        """Return the seconds that `steps_left` steps will take at the mean of this attempt so far,
+        and the rests between them.
 
         The mean is of all elapsed time, so evaluations, checkpoints and answers are in it. Only the
         first step is left out, once there is a second one.
         """
-        elapsed = time.perf_counter() - self._began
-        if self._steps < 2:
-            return elapsed * steps_left
-        return (elapsed - self._first) / (self._steps - 1) * steps_left
+        step = time.perf_counter() - self._began
+        if self._steps > 1:
+            step = (step - self._first) / (self._steps - 1)
+        return step * steps_left + self._segment.rests(step * steps_left)

@@ -134,8 +134,8 @@ def _loop(job: Task, sink: EventSink, run: _Run, questions: Questions, guard: Gu
     stepper, records, progress = run.stepper, run.records, run.progress
     batches, validation, total_steps = run.batches, run.validation, run.total_steps
     log_steps = logged_every(settings.log_steps, total_steps)
-    throughput = Throughput()
-    segment = Segment(settings.segment_minutes, progress.step)
+    segment = Segment(settings, progress.step)
+    throughput = Throughput(segment)
 
     while progress.step < total_steps and not early_stop(settings, progress):
         if left := leaving(sink, segment, guard, progress.step):
