@@ -288,11 +288,17 @@ def test_a_micro_batch_of_mean_width_is_run_beside_the_plan_where_no_other_tells
     asked = question(lengths=lengths((400, 20), (short, 400)))
     rounds, measures = probed(asked)
     (narrow, *small), beside = ([(s.step.rows, s.step.width) for s in r] for r in rounds[:2])
-    assert narrow == (1, 64 if short == 40 else 224)
+    assert narrow == (1, 48 if short == 40 else 208), "about as wide as the mean"
     assert {width for _, width in small} == {416}
-    assert [width for _, width in beside] == ([64, 416, 416] if short == 40 else [416])
+    assert {width for _, width in beside} == ({64, 416} if short == 40 else {416})
     plan = choose_plan.plan(asked, measures)
     assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+def test_single_rows_of_the_least_and_the_mean_width_are_run_where_they_are_apart() -> None:
+    asked = question(lengths=lengths((400, 100), (20, 100)))
+    first = [(s.step.rows, s.step.width) for s in next_probe(asked, [])]
+    assert first[:2] == [(1, 32), (1, 224)]
 
 
 @pytest.mark.parametrize(

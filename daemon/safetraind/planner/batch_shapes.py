@@ -94,25 +94,26 @@ def padded_tokens(
     """Return the tokens with padding, and micro-batches, of one pass over the samples that were
     counted.
     """
-    tokens = batches = 0
-    for rows, width, _, count in _micro_batches(lengths, settings, bucket):
-        tokens += rows * width * count
-        batches += count
-    return tokens, batches
+    found = micro_batches(lengths, settings, bucket)
+    return sum(count * step.tokens for step, count in found), sum(count for _, count in found)
 
 
-def head_tokens(lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET) -> int:
-    """Return the predictions that go through the head in one pass over the samples that were
-    counted, rounded up in each micro-batch as the trainer does it.
+def micro_batches(
+    lengths: Lengths, settings: TrainingSettings, bucket: int = LENGTH_BUCKET
+) -> list[tuple[Step, int]]:
+    """Return the micro-batches of one pass over the samples that were counted, the widest first,
+    and how many there are of each.
 
-    Those of the longest samples are known; of the others the first learned token is taken to be at
-    the mean place.
+    The predictions of the longest samples are known; of the others the first learned token is
+    taken to be at the mean place.
     """
-    found = _micro_batches(lengths, settings, bucket)
-    return sum(count * quarters(max(1, round(n)), r * w) for r, w, n, count in found)
+    return [
+        (Step(rows, width, quarters(max(1, round(learned)), rows * width)), count)
+        for rows, width, learned, count in _filled(lengths, settings, bucket)
+    ]
 
 
-def _micro_batches(
+def _filled(
     lengths: Lengths, settings: TrainingSettings, bucket: int
 ) -> Iterator[tuple[int, int, float, int]]:
     """Yield the micro-batches of one pass as rows, width, predictions, and how many there are."""

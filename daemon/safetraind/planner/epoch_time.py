@@ -1,23 +1,24 @@
 """Tells the time of an epoch by the steps that were run.
 
-    seconds = k·(t0·micro-batches + (1 - h)·tokens + h·predictions)
+    seconds = sum over micro-batches of t(work), work = (1 - h)·tokens + h·predictions
 
-`h` is the head's share of a token's work: only predictions that count go through it. `k` is that of
-steps with about as many tokens as the epoch's micro-batches have on average, `t0` that of narrow
-steps beside wider ones.
+`h` is the head's share of a token's work: only predictions that count go through it. `t` is that of
+steps of about as much work, else on a straight line between those beside it, and below the smallest
+and beyond the largest in proportion to t0 + work. `t0` is the time of a micro-batch beside its
+work, in the same unit.
 """
 
 from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from safetrain_shared.settings import TrainingSettings
-from safetraind.planner.batch_shapes import head_tokens, mean_step, padded_tokens
+from safetraind.planner.batch_shapes import mean_step, micro_batches
 from safetraind.planner.memory_estimate import attends_alike, computes_loss_alike
 from safetraind.planner.option import Question
-from safetraind.planner.peak_fit import FEWEST, slope
+from safetraind.planner.peak_fit import FEWEST
 from safetraind.planner.ways import of_setup, same_adapter, same_way, way
 from safetraind.worker_messages.probe_messages import Measure, Step
 
@@ -42,55 +43,54 @@ class EpochTime:
 
     def padded_cost(self, settings: TrainingSettings) -> float:
         """Return the time of an epoch in units of that of one token that is predicted."""
-        tokens, batches = self._padded(settings)
-        learned = head_tokens(self._question.lengths, settings, self._bucket)
-        return self._work(tokens, learned) + self._fixed_tokens * batches
+        fixed = self._fixed_tokens
+        return sum(n * (self._work(step) + fixed) for step, n in self._micro_batches(settings))
 
     def seconds(self, settings: TrainingSettings, step: Step) -> float:
         """Return the seconds of an epoch whose heaviest micro-batch is `step`; 0 where none of this
         way of computing was run.
-
-        They are in proportion to those of steps that are about as large as the mean: of the step
-        itself, else the median of others, as one may be a fifth off. Where none is, the step itself
-        tells them, else the nearest: caches and threads make a large one faster or slower than a
-        straight line has it.
         """
-        run, mean = self._like(settings, step), self._mean(settings, step)
+        run = self._like(settings, step)
         own = of_setup(run, settings, step)
         if not own and len({(m.step.rows, m.step.width) for m in run}) < FEWEST:
             return 0.0
-        near = [m for m in run if _apart(m.step, mean) <= _NEAR]
-        if own and (not near or own[-1] in near):
-            near = own[-1:]
-        near = near or [min(run, key=lambda m: _apart(m.step, mean))]
-        each = statistics.median(
-            m.seconds / (self._step_work(m.step) + self._fixed_tokens) for m in near
-        )
-        _, batches = self._padded(settings)
-        updates = batches / settings.gradient_accumulation * self._update_seconds(settings)
-        return each * self.padded_cost(settings) + updates
+        told: dict[float, list[float]] = {}
+        for measure in run:
+            told.setdefault(self._work(measure.step), []).append(measure.seconds)
+        if own:
+            told[self._work(step)] = [own[-1].seconds]
+        times = {work: statistics.median(seconds) for work, seconds in told.items()}
+        heaviest, fixed = self._work(step), self._fixed_tokens
+        epoch = self._micro_batches(settings)
+        computing = sum(n * _time(times, self._work(each), heaviest, fixed) for each, n in epoch)
+        updates = sum(n for _, n in epoch) / settings.gradient_accumulation
+        return computing + updates * self._update_seconds(settings)
 
-    def untold_step(
-        self, settings: TrainingSettings, step: Step, planned: Sequence[Step] = ()
-    ) -> Step | None:
-        """Return the micro-batch of mean width of an epoch whose heaviest is `step`, where none
-        that was run or is `planned` to be is about as large.
-        """
-        mean = self._mean(settings, step)
-        others = [*planned, *(m.step for m in self._like(settings, step))]
-        return mean if all(_apart(other, mean) > _NEAR for other in others) else None
+    def mean_step(self, settings: TrainingSettings, step: Step) -> Step:
+        """Return the micro-batch of mean width of an epoch whose heaviest is `step`."""
+        epoch = self._micro_batches(settings)
+        tokens, batches = sum(n * s.tokens for s, n in epoch), sum(n for _, n in epoch)
+        return mean_step(step, tokens, batches, self._bucket)
 
-    def _padded(self, settings: TrainingSettings) -> tuple[int, int]:
-        return padded_tokens(self._question.lengths, settings, self._bucket)
+    def narrowest_step(self, settings: TrainingSettings) -> Step:
+        """Return the narrowest micro-batch of an epoch."""
+        return self._micro_batches(settings)[-1][0]
 
-    def _mean(self, settings: TrainingSettings, step: Step) -> Step:
-        return mean_step(step, *self._padded(settings), self._bucket)
+    def is_told(
+        self, settings: TrainingSettings, heaviest: Step, step: Step, planned: Sequence[Step] = ()
+    ) -> bool:
+        """Return whether a micro-batch that was run, or is `planned` to be, is about as large."""
+        others = [*planned, *(m.step for m in self._like(settings, heaviest))]
+        return any(_apart(other.tokens, step.tokens) <= _NEAR for other in others)
+
+    def _micro_batches(self, settings: TrainingSettings) -> list[tuple[Step, int]]:
+        return micro_batches(self._question.lengths, settings, self._bucket)
 
     def _like(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """Return the measures of this way that compute attention and loss as the mean step does or
-        as the heaviest: narrow micro-batches may have a whole loss where that one has chunks.
+        """Return the measures of this way that compute attention and loss as a micro-batch of the
+        epoch does: narrow ones may have a whole loss where the heaviest, `step`, has chunks.
         """
-        kinds = self._mean(settings, step), step
+        kinds = [step, *(each for each, _ in self._micro_batches(settings))]
         return [
             m
             for m in self._of_way(settings)
@@ -105,12 +105,9 @@ class EpochTime:
         attends = attends_alike(runtime, settings, one.width, other.width)
         return attends and computes_loss_alike(runtime, settings, one.learned, other.learned)
 
-    def _step_work(self, step: Step) -> float:
-        return self._work(step.tokens, step.learned)
-
-    def _work(self, tokens: int, learned: int) -> float:
-        """Return the time of so many tokens, of which `learned` are predicted, in the same unit."""
-        return tokens - self._head_share * (tokens - learned)
+    def _work(self, step: Step) -> float:
+        """Return the time of a micro-batch in units of that of one token that is predicted."""
+        return step.tokens - self._head_share * (step.tokens - step.learned)
 
     @functools.cached_property
     def _head_share(self) -> float:
@@ -135,7 +132,7 @@ class EpochTime:
         """
         ways = {way(run.settings): run.settings for run in self._run}.values()
         told = [
-            _fixed_tokens([(self._step_work(m.step), m.seconds) for m in self._of_way(settings)])
+            _fixed_tokens([(self._work(m.step), m.seconds) for m in self._of_way(settings)])
             for settings in ways
         ]
         return statistics.median([n for n in told if n is not None] or [_FIXED_TOKENS])
@@ -146,19 +143,45 @@ class EpochTime:
         return statistics.median(run) if run else 0.0
 
 
+def _time(times: Mapping[float, float], work: float, heaviest: float, fixed: float) -> float:
+    """Return the seconds of a micro-batch of so much work, by those of others.
+
+    Exactly that one's, else the median of those about as large, as one may be a fifth off. Where
+    there is none, it lies between those beside it: caches and threads make a large one faster or
+    slower than a straight line through all has it. Where it lies outside, that of the `heaviest`
+    tells it if it was run, so that ways of computing of which other steps were run compare.
+    """
+    if work in times:
+        return times[work]
+    near = [other for other in times if _apart(other, work) <= _NEAR]
+    if not near:
+        smaller = max((other for other in times if other < work), default=None)
+        larger = min((other for other in times if other > work), default=None)
+        if smaller is not None and larger is not None:
+            share = (work - smaller) / (larger - smaller)
+            return (1 - share) * times[smaller] + share * times[larger]
+        nearest = min(times, key=lambda other: _apart(other, work))
+        near = [heaviest if heaviest in times else nearest]
+    return statistics.median(times[other] / (other + fixed) for other in near) * (work + fixed)
+
+
 def _fixed_tokens(steps: Sequence[tuple[float, float]]) -> float | None:
     """Return the time of a micro-batch of no tokens, by that of one token; None where the steps,
     tokens and seconds, do not tell it.
 
-    It is what the smallest takes too long: a slope that is a little off makes most of a large one.
+    It is what the smallest takes too long, by the next that is large enough: the largest take more
+    for each token, which would hide it.
     """
     smallest, seconds = min(steps)
-    token = slope(steps)
-    if max(tokens for tokens, _ in steps) < _APART * smallest or token <= 0:
+    larger = [step for step in steps if step[0] >= _APART * smallest]
+    if not larger:
         return None
-    return max(0.0, seconds / token - smallest)
+    work, longer = min(larger)
+    if longer <= seconds:
+        return None
+    return max(0.0, seconds * (work - smallest) / (longer - seconds) - smallest)
 
 
-def _apart(one: Step, other: Step) -> float:
-    """Return how many times as many tokens the larger of two micro-batches has."""
-    return max(one.tokens, other.tokens) / min(one.tokens, other.tokens)
+def _apart(one: float, other: float) -> float:
+    """Return how many times as much the larger of two has."""
+    return max(one, other) / min(one, other)
