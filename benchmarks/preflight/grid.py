@@ -186,16 +186,21 @@ def _epochs(requests: list[dict[str, Any]]) -> list[tuple[float, int]]:
     times over, each time in a process of its own. What was a tenth slower than the fastest is not
     run again, but for the first.
     """
-    found: list[tuple[float, int]] = [_tried(request) for request in requests]
+    found = [_epoch(request) for request in requests]
     for _ in range(1, _ROUNDS):
         least = min(seconds for seconds, _ in found)
         near = [n for n, (seconds, _) in enumerate(found) if not n or seconds <= _SLOWER * least]
         if len(near) < 2:
             break
         for n in near:
-            seconds, peak = _tried(requests[n])
+            seconds, peak = _epoch(requests[n])
             found[n] = min(found[n][0], seconds), max(found[n][1], peak)
     return found
+
+
+def _epoch(request: dict[str, Any]) -> tuple[float, int]:
+    seconds, peak = _tried(request)
+    return seconds, peak
 
 
 def _perhaps(question: Question, options: list[Option]) -> list[Option]:
