@@ -217,7 +217,7 @@ def test_what_is_about_as_fast_is_measured_beside_the_best_where_its_step_is_qui
 
 def test_small_steps_are_of_one_micro_batch() -> None:
     asked = question(
-        lengths=lengths((250, 100)),
+        lengths=lengths((300, 100)),
         spec=dataclasses.replace(SPEC, settings={"batch_size": 2, "gradient_accumulation": 4}),
     )
     (small, heaviest), _ = probed(asked)
