@@ -131,6 +131,12 @@ def test_an_answer_that_the_end_of_the_training_cut_does_not_ask_for_more_tokens
     assert "--max-tokens" in numbers(answers_pb2.AnswerDone(tokens=3, cut=True))
 
 
+@pytest.mark.parametrize(("rate", "said"), [(0.044, "0.044"), (7.31, "7.3"), (1234.5, "1,234")])
+def test_a_slow_answer_has_a_speed(rate: float, said: str) -> None:
+    done = answers_pb2.AnswerDone(tokens=3, tokens_per_second=rate)
+    assert f" {said} tokens/s" in numbers(done)
+
+
 def test_no_time_is_left_while_the_last_evaluation_runs() -> None:
     last = job(1, eta_seconds=0.0, eta_low_seconds=0.0, eta_high_seconds=0.0)
     assert "left" not in "\n".join(summary(last))

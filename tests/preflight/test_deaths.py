@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +17,13 @@ from safetrain_shared.findings import Finding, Status
 from safetrain_shared.jobs import JobSpec, Plan
 from safetrain_shared.paths import Home
 from safetraind.planner import measurement_cache
+from safetraind.preflight import measuring
 from safetraind.preflight.preflight_run import PreflightRun
 from safetraind.preflight.probing import Round
 from safetraind.scheduler.oom_fallback import next_fallback
 from safetraind.storage.run_folder import KeeperNote
+from safetraind.worker_messages.probe_messages import PROBE
+from safetraind.worker_messages.role import Role
 from safetraind.worker_messages.worker_result import WorkerResult
 from tests.preflight.direct import DirectWorkers
 from tests.tiny import make_chat_data, make_tiny_model
@@ -229,3 +234,38 @@ def test_a_probe_that_somebody_else_killed_says_nothing_of_what_it_tried(
     note = KeeperNote(signal=signal, oom_kills=oom_kills)
     this.ended = WorkerResult(note, None, limit=limit)
     assert this.is_interrupted is interrupted
+
+
+class Killed(DirectWorkers):
+    """Somebody kills each probe after half a minute."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(root)
+        self.left: list[float] = []
+        self._passed = 0.0
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self._passed)
+        monkeypatch.setattr(measuring, "time", clock)
+
+    async def run_worker(
+        self, role: Role[Any, Any], request: Any, **options: Any
+    ) -> WorkerResult[Any]:
+        if role is not PROBE or not request.setups:
+            return await super().run_worker(role, request, **options)
+        self.left.append(request.seconds)
+        self._passed += 30.0
+        return WorkerResult(KeeperNote(signal=9, oom_kills=0), None)
+
+
+def test_a_probe_that_is_killed_is_repeated_within_the_same_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Killed(place.root / "runs", monkeypatch)
+    preflight_run = PreflightRun(place.spec, workers, place.home, place.model)
+
+    async def go() -> None:
+        async for _ in preflight_run.run():
+            pass
+
+    asyncio.run(go())
+    first, *others = workers.left
+    assert [first - left for left in others] == pytest.approx([30.0, 60.0], abs=10.0)

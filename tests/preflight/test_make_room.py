@@ -53,6 +53,15 @@ def test_processes_are_counted_to_the_application_that_a_user_can_quit() -> None
     assert grouped(running) == [App("Google Chrome", 3100 * MB), MESSENGER]
 
 
+def test_apples_own_applications_can_be_quit_too() -> None:
+    safari = "/System/Volumes/Preboot/Cryptexes/App/System/Applications/Safari.app/Contents/MacOS"
+    running = [
+        (f"{safari}/Safari", 500 * MB),
+        ("/System/Applications/Mail.app/Contents/MacOS/Mail", 400 * MB),
+    ]
+    assert grouped(running) == [App("Safari", 500 * MB), App("Mail", 400 * MB)]
+
+
 def test_what_to_quit_is_said_with_what_it_gives_and_that_it_is_enough() -> None:
     known = on(BUSY_M2_16, GPU_16)
     told = said(6 * GB, known, BROWSER, MESSENGER)
@@ -107,3 +116,16 @@ def test_a_budget_beyond_what_is_available_is_warned_of_with_what_must_make_way(
     everything = dataclasses.replace(SPEC, memory_budget=20 * GB)
     codes = [f.code for f in CHECK.judge(everything, known) if f.status is Status.WARNING]
     assert codes == ["hardware.budget_above", "hardware.budget_beyond"]
+
+
+def test_where_the_users_own_budget_is_in_the_way_no_application_is() -> None:
+    known = on(BUSY_M2_16, GPU_16)
+    small = dataclasses.replace(SPEC, memory_budget=2 * GB)
+    room = int(0.92 * budget_for(small, known).mlx)
+    args = {"needed": 2 * GB, "room": room, "budget": budget_for(small, known).worker}
+    refusal = Finding("plan.refused_layers", Status.FAILED, True, args=args)
+    (told,) = make_room(refusal, small, known, [BROWSER])
+    assert told.code == "plan.raise_budget"
+    enough = dataclasses.replace(SPEC, memory_budget=int(float(told.args["budget"]) * GB))
+    assert small.memory_budget < enough.memory_budget <= known.host.memory_available
+    assert budget_for(enough, known).mlx * room / budget_for(small, known).mlx >= 2 * GB

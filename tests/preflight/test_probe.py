@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from benchmarks.architectures import tiny_model
 from safetrain_shared.codec import to_plain
 from safetrain_shared.paths import RunFolder
 from safetrain_shared.settings import TrainingSettings
+from safetraind.preflight.probing import Round
+from safetraind.storage.run_folder import KeeperNote
 from safetraind.worker.loading import load
 from safetraind.worker.probe import probe
 from safetraind.worker.probe import steps as probe_steps
@@ -30,6 +33,7 @@ from safetraind.worker_messages.probe_messages import (
     Setup,
     Step,
 )
+from safetraind.worker_messages.worker_result import WorkerResult
 from tests.tiny import make_tiny_model
 
 VOCABULARY = 512
@@ -155,6 +159,32 @@ def test_memory_that_runs_out_while_loading_is_told(
     cause = found.loaded and found.loaded.cause
     assert cause and cause.code == "model.does_not_load"
     assert "Unable to allocate" in str(cause.args["reason"])
+
+
+def test_memory_that_runs_out_while_loading_again_is_that_of_the_next_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured before stands, and the model can be loaded."""
+    loads, load = itertools.count(1), probe.load
+
+    def once(*arguments: Any, **more: Any) -> Any:
+        if next(loads) > 1:
+            raise RuntimeError("[malloc] Unable to allocate 999 bytes.")
+        return load(*arguments, **more)
+
+    monkeypatch.setattr(probe, "load", once)
+    leaner = setup(rows=1, gradient_checkpointing=True)
+    with pytest.raises(RuntimeError):
+        probed(tmp_path, make_tiny_model(tmp_path / "m"), setup(), leaner)
+    round_ = Round()
+    for line in lines(tmp_path):
+        round_.note(line)
+    round_.ended = WorkerResult(KeeperNote(code=1), None)
+    round_.judge_end(str(tmp_path / "m"), 1 << 30)
+    whole, died = round_.found.measures
+    assert whole.settings == setup().settings and not whole.died
+    assert died.settings == leaner.settings and died.died
+    assert round_.found.loaded and round_.found.loaded.cause is None
 
 
 def test_the_model_of_one_setup_does_not_count_in_the_peak_of_the_next(tmp_path: Path) -> None:

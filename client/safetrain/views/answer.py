@@ -60,11 +60,13 @@ def source(message: AnswerSource) -> list[str]:
 
 def numbers(done: AnswerDone) -> str:
     """Return length and speed of the answer, and whether it was cut."""
-    text = _("[{count:int} {count:|token|tokens} · first after {seconds} s · {speed} tokens/s]")
+    text = _(
+        "[{count:int} {count:|token|tokens} · first after {seconds} s · {speed:speed} tokens/s]"
+    )
     args = {
         "count": done.tokens,
         "seconds": decimal(done.seconds_to_first_token, 2),
-        "speed": decimal(done.tokens_per_second, 1),
+        "speed": done.tokens_per_second,
     }
     text = format_text(text, args)
     if done.interrupted:

@@ -268,7 +268,7 @@ class Controller:
         """Apply what happened while no daemon ran."""
         end = None
         if job.state is JobState.RUNNING:  # first: launch.json still says in which boot it began
-            end = await self._retries.until_possible(lambda: self._trainings.exit_of(job))
+            end = await self._trainings.exit_of(job.id)
         self._effects.emit_missing_state(job.id)
         if end is not None:
             await self._trainings.learn(job, end)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetrain_shared.errors import EXIT_RANK
+from safetrain_shared.errors import EXIT_RANK, NoRoom
 from safetrain_shared.events import Notice
 from safetrain_shared.findings import Finding, Status
 from safetrain_shared.paths import RunFolder
@@ -27,6 +27,7 @@ from safetraind.controller.retries import Retries
 from safetraind.controller.start_failure import start_failure
 from safetraind.controller.start_notices import start_notices
 from safetraind.controller.worker_exit import read_end
+from safetraind.host import HostFacts
 from safetraind.host.agents import agent_path
 from safetraind.machines.party import Attempt, Party, party_of
 from safetraind.processes.locks import lock_run
@@ -88,14 +89,20 @@ class Trainings:
         """
         await self._follow(job_id, self._supervisor.adopt(self._files.run(job_id)))
 
-    def exit_of(self, job: Job, *, observed: bool = False) -> WorkerExit:
-        """Return the end of the job's newest worker. `observed`: this daemon followed it to its
-        end.
+    async def exit_of(self, job_id: int, *, observed: bool = False) -> WorkerExit:
+        """Return the end of the job's newest worker, once the disk allows to read it. `observed`:
+        this daemon followed it to its end.
         """
-        run, progress = self._files.run(job.id), self._files.progress(job)
-        for number in range(job.ranks):  # a keeper that was killed leaves what it had reserved
-            clear(Path(f"{run.rank(number).exit}.new"))
-        return read_end(run, job, progress, observed=observed)
+        machine = await _machine()
+
+        def read() -> WorkerExit:
+            job = self._current(job_id)
+            run, progress = self._files.run(job.id), self._files.progress(job)
+            for number in range(job.ranks):  # a keeper that was killed leaves what it had reserved
+                clear(Path(f"{run.rank(number).exit}.new"))
+            return read_end(run, job, progress, lambda: machine, observed=observed)
+
+        return await self._retries.until_possible(read)
 
     async def learn(self, job: Job, end: WorkerExit) -> None:
         """Keep a training's measurement for the planner: its death of memory, or its peak under an
@@ -218,14 +225,22 @@ class Trainings:
             if party and joining:
                 joining.cancel()
                 await party.close(wait=watch.found is None and party.found is None)
-        end = await self._retries.until_possible(
-            lambda: self.exit_of(self._current(job_id), observed=True)
-        )
+        end = await self.exit_of(job_id, observed=True)
         end = _with_ranks(end, watch, party)
         log.info("job %d: its worker has ended: %s", job_id, end)
         await let_display_sleep_if_unattended(self._current(job_id), end)
         await self.learn(self._current(job_id), end)
         await self._happened(triggers.WorkerEnded(job_id, end))
+
+
+async def _machine() -> HostFacts:
+    """Return the machine's facts, read in a thread: on a Mac six programs tell them, which may hang
+    for seconds each where memory is short.
+    """
+    try:
+        return await bounded("/", host.gather, seconds=SLOW_SECONDS)
+    except NoRoom:
+        return host.gather()
 
 
 def _with_ranks(end: WorkerExit, watch: RankWatch, party: Party | None) -> WorkerExit:

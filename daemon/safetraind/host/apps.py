@@ -14,7 +14,9 @@ from safetraind.host.footprint import footprint
 
 # The outermost bundle: helpers of a browser lie in bundles inside of it.
 _BUNDLE = re.compile(r"/([^/]+)\.app/")
-_SYSTEM = ("/System/", "/usr/libexec/", "/usr/sbin/", "/sbin/")
+# Apple's own lie in /System/Applications, Safari below /System/Volumes/Preboot/Cryptexes/App, each
+# in a folder Applications. What else is in /System cannot be quit by name.
+_SYSTEM, _OWN = ("/System/", "/usr/libexec/", "/usr/sbin/", "/sbin/"), "/Applications/"
 _MOST = 3
 _WORTH_SAYING = 256 << 20
 
@@ -43,7 +45,7 @@ def grouped(processes: Iterable[tuple[str, int]]) -> list[App]:
     sums: dict[str, int] = {}
     for executable, size in processes:
         bundle = _BUNDLE.search(executable)
-        if bundle and not executable.startswith(_SYSTEM):
+        if bundle and (not executable.startswith(_SYSTEM) or _OWN in executable):
             sums[bundle[1]] = sums.get(bundle[1], 0) + size
     apps = sorted((App(name, size) for name, size in sums.items()), key=lambda app: -app.bytes)
     return [app for app in apps if app.bytes >= _WORTH_SAYING][:_MOST]

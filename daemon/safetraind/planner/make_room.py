@@ -1,5 +1,5 @@
 """Advice for a training that does not fit: which applications to quit, how many bytes that frees,
-and on a Mac how much of the others' memory to take.
+on a Mac how much of the others' memory to take, and where the user's own budget is too small.
 """
 
 from __future__ import annotations
@@ -35,22 +35,25 @@ def make_room(
     mlx = budget_for(spec, facts, worker_bytes).mlx
     share = room / mlx if mlx else 1.0  # what the margin of the plan leaves
 
-    def room_with(free: int = 0, budget: int = spec.memory_budget) -> int:
+    def room_with(free: int = 0, budget: int = 0) -> int:
         host = dataclasses.replace(facts.host, memory_free=facts.host.memory_free + free)
         asked = dataclasses.replace(spec, memory_budget=budget)
         given = budget_for(asked, dataclasses.replace(facts, host=host), worker_bytes)
         return int(given.mlx * share)
 
+    available, budget = facts.host.memory_available, spec.memory_budget
+    budgets = range(_STEP, max(available, most(facts)) + 1, _STEP)
+    enough = next((b for b in budgets if room_with(budget=b) >= needed), 0)
+    if 0 < budget < enough <= available:  # the user's own limit is in the way, and nothing else
+        args = {"budget": enough / _GB, "available": available}
+        return [_finding("plan.raise_budget", **args)]
     found = [_finding("plan.close_app", app=app.name, gives=app.bytes) for app in apps]
     if apps:
         then = room_with(free=sum(app.bytes for app in apps))
-        enough = then >= needed
-        code = "plan.close_enough" if enough else "plan.close_not_enough"
+        code = "plan.close_enough" if then >= needed else "plan.close_not_enough"
         found.append(_finding(code, room=then, needed=needed))
-    budgets = range(_STEP, most(facts) + 1, _STEP)
-    squeezed = next((b for b in budgets if room_with(budget=b) >= needed), 0)
-    if squeezed > facts.host.memory_available:
-        found.append(_finding("plan.squeeze", budget=squeezed / _GB))
+    if enough > available:
+        found.append(_finding("plan.squeeze", budget=enough / _GB))
     return found
 
 

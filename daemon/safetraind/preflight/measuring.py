@@ -119,8 +119,9 @@ class Measuring:
             if number and (not setups or left <= 0):
                 return
             done = Round()
-            request = self._request(facts, setups, left)
             for _ in range(_MOST_PROBES):
+                left = max(0.0, end - time.monotonic())
+                request = self._request(facts, setups, left)
                 async with aclosing(run_round(self._workers, request, left)) as run:
                     async for step in run:
                         if isinstance(step, WorkerProgress):

@@ -20,11 +20,11 @@ SENTENCES: dict[str, str] = {
     "hardware.memory_limit": _("A control group allows {limit:bytes} of memory"),
     "hardware.memory_budget": _("Planned for at most {budget:bytes} of memory, as asked"),
     "hardware.budget_above": _(
-        "{budget:bytes} of memory were asked for, but only {available:bytes} are available: "
-        "planned for those"
+        "{budget:bytes} of memory were asked for, but a training can have at most "
+        "{available:bytes} here: planned for those"
     ),
     "hardware.budget_beyond": _(
-        "{budget:bytes} of memory were asked for and {available:bytes} are available: macOS will "
+        "{budget:bytes} of memory are planned for and {available:bytes} are available: macOS will "
         "compress or swap {beyond:bytes} of what other programs hold, and they will be slow until "
         "the training ends"
     ),
@@ -239,6 +239,9 @@ SENTENCES: dict[str, str] = {
     ),
     "plan.close_not_enough": _(
         "Even with these closed there would be about {room:bytes}, and {needed:bytes} are needed"
+    ),
+    "plan.raise_budget": _(
+        "It would fit with --memory-budget {budget:num}GiB: {available:bytes} are available"
     ),
     "plan.squeeze": _(
         "Or let macOS compress and swap what other programs hold, which makes them slow: "

@@ -136,7 +136,7 @@ def _run(request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Fi
     settings = way[0].settings
     if any(getattr(settings, name) for name in findings.all.unsupported):
         return
-    loaded = _ready(request, settings, clock, findings)
+    loaded = _ready(request, way, clock, findings)
     try:
         stepper = Stepper(loaded.model, settings, seed=0)
         findings.add(ProbeLine(splits_head=stepper.splits_head))
@@ -180,16 +180,20 @@ def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings
 
 
 def _ready(
-    request: ProbeRequest, settings: TrainingSettings, clock: Clock, findings: Findings
+    request: ProbeRequest, way: Sequence[Setup], clock: Clock, findings: Findings
 ) -> LoadedModel:
     """Return the model. The first time it also generates a token.
 
-    Raises InvalidInput where it does not get there.
+    Raises InvalidInput where it does not get there. A model that was loaded before, for another way
+    of computing, can be loaded: if it dies of memory now, it is this way that does not fit.
     """
+    again = findings.all.loaded is not None
+    if again:
+        findings.add(ProbeLine(trying=way[0]))
     began = time.monotonic()
     findings.progress("loading")
     try:
-        loaded = _load(request, settings)
+        loaded = _load(request, way[0].settings)
         if findings.all.loaded is None:
             findings.progress("first_token")
             seconds = time.monotonic() - began
@@ -198,6 +202,9 @@ def _ready(
     except SafetrainError:
         raise
     except Exception as error:  # of memory, of a damaged file, of a model's own code
+        if again and is_out_of_memory(error):
+            findings.add(ProbeLine(out_of_memory=True))
+            raise
         args = {"path": request.model, "reason": _reason(error)}
         raise InvalidInput("model.does_not_load", **args) from error
     return loaded
