@@ -133,9 +133,11 @@ def test_pausing_saves_a_checkpoint_and_the_job_goes_on_from_it(
     run.ask_for("pause")
     outcome = run.finish()
     assert (outcome.outcome, run.of(StepDone)) == ("paused", [])
+    assert not run.of(Evaluated), "it does not evaluate the base first"
     run.folder.intent.unlink()
     assert run.finish(attempt=2).outcome == "succeeded"
     assert len(run.of(StepDone)) == STEPS
+    assert [e.step for e in run.of(Evaluated)].count(0) == 1
 
 
 def test_cancelling_ends_it_with_a_checkpoint(tmp_path: Path, model: Path, data: Data) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import takewhile
 
 from safetrain_shared.findings import Finding
 from safetraind.worker.training import nonfinite
@@ -37,12 +39,14 @@ class Validation:
         """Evaluate before the first step of a run, so that its curve begins with the untrained
         model.
 
-        A run that continues has done so before. Return the finding where the loss is not finite,
-        else None.
+        A run that continues has done so before. One that is to leave does so when it comes back.
+        Return the finding where the loss is not finite, else None.
         """
         if not self.usable or progress.step:
             return None
-        loss, samples = self._loss()
+        loss, samples = self._loss(lambda: not self._sink.intent())
+        if self._sink.intent():
+            return None
         if not math.isfinite(loss):
             return self._cause(progress, 0.0)
         self._records.evaluated_base(progress, loss, samples)
@@ -62,11 +66,11 @@ class Validation:
         answered = self._stopping.all_right() if ask else 0
         return self._records.evaluated(progress, loss, samples, answered)
 
-    def _loss(self) -> tuple[float, int]:
+    def _loss(self, go_on: Callable[[], bool] = lambda: True) -> tuple[float, int]:
         self._sink.phase("evaluating")
         settings, bucket = self._job.plan.settings, self._job.plan.length_bucket
         batches = evaluation_batches(self._samples, settings, bucket, self._job.seed)
-        return self._stepper.evaluate(batches)
+        return self._stepper.evaluate(takewhile(lambda _: go_on(), batches))
 
     def _cause(self, progress: RunPosition, rate: float) -> Finding:
         settings, bucket = self._job.plan.settings, self._job.plan.length_bucket
