@@ -174,7 +174,7 @@ def test_ask_streams_the_answer_and_names_who_answers(daemon: FakeDaemon, capsys
     said = capsys.readouterr()
     assert said.out == "O 5.º lugar[2J.\n"
     assert "job 2 · in training, after step 40" in said.err
-    assert "5 tokens · first after 0.25 s · 10.0 tokens/s" in said.err
+    assert "5 tokens · first after 0.25 s · 10 tokens/s" in said.err
     request = daemon.requests[-1]
     assert [m.role for m in request.messages] == ["system", "user"]
     assert request.seed == 7 and request.max_tokens == 256
