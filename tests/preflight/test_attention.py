@@ -27,6 +27,8 @@ WINDOWED = {"window": 512, "windowed": 0.75}
         ("metal", 1024, False, {"head_dim": 100}, 0.0, 1.0),
         ("metal", 1024, False, {"soft_capped": True}, 1.0, 0.0),
         ("cpu", 1024, False, {"soft_capped": True}, 1.0, 0.0),
+        ("metal", 512, False, {"sinks": True}, 1.0, 0.0),
+        ("metal", 1024, False, {"sinks": True}, 0.0, 1.0),
         ("metal", 512, False, WINDOWED, 0.0, 0.0),
         ("metal", 1024, False, WINDOWED, 0.0, 0.75),
         ("metal", 400, False, {"window": 256, "windowed": 0.75}, 0.75, 0.0),

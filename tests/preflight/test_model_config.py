@@ -170,6 +170,12 @@ def test_experts_count_in_the_adapter_and_in_what_a_token_passes_through(tmp_pat
     assert shape.adapter_parameters(settings.lora_rank, 0) == count
 
 
+@pytest.mark.parametrize(("family", "sinks"), [("gpt_oss", True), ("qwen3_moe", False)])
+def test_attention_sinks_are_told_by_the_weights(family: str, sinks: bool, tmp_path: Path) -> None:
+    shape = read_model("m", tiny_model.make(family, tmp_path)).shape
+    assert shape is not None and shape.sinks == sinks
+
+
 def test_a_model_whose_shape_cannot_be_told_is_refused_by_name(tmp_path: Path) -> None:
     model = read(tmp_path / "m", OPENELM)
     assert model.known and not model.reason and model.shape is None

@@ -73,8 +73,9 @@ class ModelShape:
     `weight_bytes`: as stored; `float32_bytes`: with every weight as float32. `item_bytes`: size of
     the floating-point type that the model computes in, 4 or 2. `heads` is 0 without attention.
     `window`: tokens of the sliding window, which `windowed`, a share of the layers, have.
-    `soft_capped`: attention scores are capped, which no fused kernel supports. `routed`: experts
-    that each token passes through, 0 without experts, and `expert_width` their intermediate size.
+    `soft_capped`: attention scores are capped, which no fused kernel supports. `sinks`: attention
+    has sinks, which no fused backward pass supports. `routed`: experts that each token passes
+    through, 0 without experts, and `expert_width` their intermediate size.
     """
 
     layers: int
@@ -91,6 +92,7 @@ class ModelShape:
     window: int = 0
     windowed: float = 0.0
     soft_capped: bool = False
+    sinks: bool = False
     routed: int = 0
     expert_width: int = 0
 
@@ -280,6 +282,7 @@ def _shape(text: Mapping[str, Any], tensors: _Tensors, bits: int) -> ModelShape 
         window=int(text.get("sliding_window") or 0),
         windowed=_windowed(text),
         soft_capped=bool(text.get("attn_logit_softcapping")),
+        sinks=any("sink" in name for name in tensors),  # `sinks`, `attention_sink_bias`
         routed=_number(text, _ROUTED) if expert_width else 0,
         expert_width=expert_width,
     )

@@ -3,7 +3,7 @@
 Three ways: with a fused backward pass, which keeps no scores (Metal from mlx 0.32.4 on, mlx #4563);
 in blocks of queries, which keeps none either and has the scores of one block at a time; whole, with
 the scores kept for the backward pass. Packed rows have an array as their mask, and so have windows
-that are shorter than the sequence.
+that are shorter than the sequence; sinks count as one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _FUSED = Attention(kept=0.0, in_blocks=0.0)
 
 def attention(shape: ModelShape, device: str, width: int, *, packed: bool) -> Attention:
     """Return the layers' attention in rows of `width` tokens. `device`: cpu, metal or cuda."""
-    full = _of_layer(shape, device, width, masked=packed)
-    windowed = _of_layer(shape, device, width, masked=packed or shape.window < width)
+    masked = packed or shape.sinks
+    full = _of_layer(shape, device, width, masked=masked)
+    windowed = _of_layer(shape, device, width, masked=masked or shape.window < width)
     share = shape.windowed
     return Attention(
         kept=(1 - share) * full.kept + share * windowed.kept,
