@@ -150,7 +150,7 @@ SENTENCES: dict[str, str] = {
         "chat template or tokenizer may run without end"
     ),
     "data.inspection_memory": _(
-        "The inspection of the training files was ended: it took more than 4 GB of memory. The "
+        "The inspection of the training files was ended: it took more than 4 GiB of memory. The "
         "model's chat template or tokenizer may grow without end"
     ),
     "data.not_inspected": _(
