@@ -17,6 +17,7 @@ from safetraind.planner.batch_shapes import (
     micro_batches,
     narrower_steps,
     padded_tokens,
+    sample_of,
 )
 from safetraind.worker.data.encode_chat import Encoded
 from safetraind.worker.training.batches import Batch, Batches, evaluation_batches
@@ -114,6 +115,15 @@ def test_narrower_steps_are_a_few_that_the_samples_make_with_as_large_a_share_to
     few = narrower_steps(lengths((401, 8), (350, 8), (100, 8)), chosen, heaviest)
     assert [step.width for step in few] == [352]
     assert not narrower_steps(lengths((401, 8)), chosen, heaviest)
+
+
+def test_a_sample_is_spread_over_the_shapes_of_an_epoch() -> None:
+    chosen = settings(batch_size=2)
+    data = lengths(*((width, 8) for width in range(17, 402, 16)))
+    shapes = {step for step, _ in micro_batches(data, chosen)}
+    assert set(sample_of(data, chosen, LENGTH_BUCKET, 100)) == shapes
+    few = sample_of(data, chosen, LENGTH_BUCKET, 5)
+    assert [step.width for step in few] == [352, 240, 176, 112, 48] and shapes.issuperset(few)
 
 
 def test_the_mean_step_is_as_wide_as_the_rows_are_on_average() -> None:

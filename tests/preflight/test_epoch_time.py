@@ -92,7 +92,7 @@ def test_each_micro_batch_takes_the_time_of_steps_of_its_size(fixed: int, curve:
     steps = [
         best.step,
         times.mean_step(best.settings, best.step),
-        times.narrowest_step(one_row(best)),
+        scaled(best.step, 1, 32),
     ]
     assert [(s.rows, s.width) for s in steps] == [(2, 240), (2, 64), (1, 32)]
     run = [taking(best, s.rows, s.width, taken(s)) for s in steps]
@@ -161,6 +161,28 @@ def test_a_micro_batch_is_told_by_a_step_about_as_large() -> None:
     for width, told in ((48, True), (96, True), (32, False), (112, False)):
         times = choose_plan.judge(asked, [taking(best, 1, width, 1.0)]).times
         assert times.is_told(best.settings, best.step, mean) == told
-        planned = [scaled(best.step, 1, width)]
-        times = choose_plan.judge(asked, []).times
-        assert times.is_told(best.settings, best.step, mean, planned) == told
+
+
+def test_a_sample_of_an_epoch_run_in_one_way_tells_its_time_there() -> None:
+    """Single steps of the way said 5 % less or more, and so the wrong plan was the fastest."""
+    asked = question(lengths=lengths((241, 40), (33, 220)), spec=spec(batch_size=2, loss_chunk=0))
+    best = choose_plan.options(asked)[0]
+    epoch = micro_batches(asked.lengths, best.settings)
+    assert len(epoch) == 2
+    alone = [taking(best, 2, width, 9.0) for width in (160, 240)]
+    sample = tuple((step, step.tokens / 50) for step, _ in epoch)
+    whole = Measure(best.settings, best.step, GB, best.step.tokens / 5.0, sample=sample)
+    real = sum(n * step.tokens / 50 for step, n in epoch)
+    assert seconds(asked, best, *alone, whole) == pytest.approx(real, rel=0.3)
+    exact = dataclasses.replace(whole, tokens_per_second=50.0)
+    assert seconds(asked, best, *alone, exact) == pytest.approx(real)
+
+    times = choose_plan.judge(asked, [*alone, exact]).times
+    assert times.is_sampled(best.settings, best.step)
+    assert not times.is_sampled(one_row(best), scaled(best.step, 1, 240))
+    held_back = dataclasses.replace(
+        exact, peak=2 * asked.budget.limit, limit=9 * asked.budget.limit
+    )
+    assert not choose_plan.judge(asked, [held_back]).times.is_sampled(best.settings, best.step)
+    other = dataclasses.replace(asked, lengths=lengths((241, 40), (65, 220)))
+    assert not choose_plan.judge(other, [exact]).times.is_sampled(best.settings, best.step)

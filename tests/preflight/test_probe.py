@@ -101,6 +101,30 @@ def test_what_there_is_no_time_for_is_not_begun_and_said(tmp_path: Path) -> None
     assert not any(line.trying == heavy for line in lines(tmp_path))
 
 
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_the_micro_batches_of_a_sample_are_timed_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    sample = tuple(Step(2, width, 2 * width) for width in (32, 16))
+    if is_slow:
+        monkeypatch.setattr(probe_steps, "_MOST_SAMPLE_SECONDS", 0.0)
+    asked = dataclasses.replace(setup(), sample=sample)
+    (found,) = probed(tmp_path, make_tiny_model(tmp_path / "m"), asked).measures
+    assert {step for step, _ in found.sample} == ({*sample} if not is_slow else set())
+    assert all(0 < seconds < 10 for _, seconds in found.sample)
+
+
+def test_where_there_is_no_time_for_a_sample_it_says_so_and_keeps_the_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_steps, "_MOST_SAMPLE_SECONDS", float("inf"))
+    asked = dataclasses.replace(setup(), sample=(Step(2, 4_000_000, 16),))
+    after = setup(rows=1)
+    found = probed(tmp_path, make_tiny_model(tmp_path / "m"), asked, after, seconds=4)
+    assert [(m.step.rows, m.sample) for m in found.measures] == [(2, ())]
+    assert found.measures[0].peak > 0
+
+
 def test_a_model_that_is_too_slow_is_told_after_its_first_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,18 @@ def micro_batches(
     ]
 
 
+def sample_of(
+    lengths: Lengths, settings: TrainingSettings, bucket: int, most: int
+) -> tuple[Step, ...]:
+    """Return shapes of micro-batches of one pass, the widest first: at most so many, evenly spaced
+    among all.
+    """
+    found = [step for step, _ in micro_batches(lengths, settings, bucket)]
+    shapes = list(dict.fromkeys(found))
+    number = min(len(shapes), most)
+    return tuple(shapes[(2 * n + 1) * len(shapes) // (2 * number)] for n in range(number))
+
+
 def _filled(
     lengths: Lengths, settings: TrainingSettings, bucket: int
 ) -> Iterator[tuple[int, int, float, int]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from safetrain_shared.settings import TrainingSettings
 from safetraind.planner.batch_shapes import mean_step, micro_batches
@@ -32,14 +33,36 @@ _APART = 3
 _NEAR = 1.5
 
 
+class _Timed(NamedTuple):
+    """A micro-batch that was run, and its seconds."""
+
+    settings: TrainingSettings
+    step: Step
+    seconds: float
+
+
 class EpochTime:
     """The time of an epoch of one question, in different settings, by the same measures."""
 
-    def __init__(self, question: Question, measures: Sequence[Measure], bucket: int) -> None:
+    def __init__(
+        self,
+        question: Question,
+        measures: Sequence[Measure],
+        valid: Sequence[Measure],
+        bucket: int,
+    ) -> None:
+        """`valid`: those of the measures that hold within today's budget."""
         self._question = question
         self._bucket = bucket
-        # A step takes the same time under another memory limit, if not the same memory.
+        # A step takes about the same time under another memory limit, if not the same memory.
         self._run = [m for m in measures if not m.died and m.tokens_per_second]
+        self._timed = [
+            _Timed(m.settings, step, seconds)
+            for m in self._run
+            for step, seconds in [(m.step, m.seconds), *m.sample]
+        ]
+        # Near its limit MLX waits: up to 6 % longer, which decides between samples.
+        self._sampled = [m for m in valid if m.sample]
 
     def padded_cost(self, settings: TrainingSettings) -> float:
         """Return the time of an epoch in units of that of one token that is predicted."""
@@ -50,21 +73,45 @@ class EpochTime:
         """Return the seconds of an epoch whose heaviest micro-batch is `step`; 0 where none of this
         way of computing was run.
         """
-        run = self._like(settings, step)
-        own = of_setup(run, settings, step)
-        if not own and len({(m.step.rows, m.step.width) for m in run}) < FEWEST:
+        times = self._sample(settings, step) or self._steps(settings, step)
+        if not times:
             return 0.0
-        told: dict[float, list[float]] = {}
-        for measure in run:
-            told.setdefault(self._work(measure.step), []).append(measure.seconds)
-        if own:
-            told[self._work(step)] = [own[-1].seconds]
-        times = {work: statistics.median(seconds) for work, seconds in told.items()}
         heaviest, fixed = self._work(step), self._fixed_tokens
         epoch = self._micro_batches(settings)
         computing = sum(n * _time(times, self._work(each), heaviest, fixed) for each, n in epoch)
         updates = sum(n for _, n in epoch) / settings.gradient_accumulation
         return computing + updates * self._update_seconds(settings)
+
+    def is_sampled(self, settings: TrainingSettings, step: Step) -> bool:
+        """Return whether micro-batches of this epoch were run in exactly this way."""
+        return bool(self._sample(settings, step))
+
+    def _sample(self, settings: TrainingSettings, step: Step) -> dict[float, float]:
+        """Return the seconds of an epoch's micro-batches by their work, as they were run in exactly
+        this way; empty where none were.
+        """
+        epoch = {each for each, _ in self._micro_batches(settings)}
+        own = of_setup(self._sampled, settings, step)
+        found = [m for m in own if epoch.issuperset(each for each, _ in m.sample)]
+        return self._medians([(step, found[-1].seconds), *found[-1].sample]) if found else {}
+
+    def _steps(self, settings: TrainingSettings, step: Step) -> dict[float, float]:
+        """Return the seconds of single steps of this way by their work; empty where too few were
+        run.
+        """
+        run = self._like(settings, step)
+        own = of_setup(self._run, settings, step)
+        if not own and len({(timed.step.rows, timed.step.width) for timed in run}) < FEWEST:
+            return {}
+        times = self._medians([(timed.step, timed.seconds) for timed in run])
+        return {**times, self._work(step): own[-1].seconds} if own else times
+
+    def _medians(self, run: Sequence[tuple[Step, float]]) -> dict[float, float]:
+        """Return the seconds by their work, the median where several steps have as much."""
+        told: dict[float, list[float]] = {}
+        for step, seconds in run:
+            told.setdefault(self._work(step), []).append(seconds)
+        return {work: statistics.median(seconds) for work, seconds in told.items()}
 
     def mean_step(self, settings: TrainingSettings, step: Step) -> Step:
         """Return the micro-batch of mean width of an epoch whose heaviest is `step`."""
@@ -72,33 +119,27 @@ class EpochTime:
         tokens, batches = sum(n * s.tokens for s, n in epoch), sum(n for _, n in epoch)
         return mean_step(step, tokens, batches, self._bucket)
 
-    def narrowest_step(self, settings: TrainingSettings) -> Step:
-        """Return the narrowest micro-batch of an epoch."""
-        return self._micro_batches(settings)[-1][0]
-
-    def is_told(
-        self, settings: TrainingSettings, heaviest: Step, step: Step, planned: Sequence[Step] = ()
-    ) -> bool:
-        """Return whether a micro-batch that was run, or is `planned` to be, is about as large."""
-        others = [*planned, *(m.step for m in self._like(settings, heaviest))]
+    def is_told(self, settings: TrainingSettings, heaviest: Step, step: Step) -> bool:
+        """Return whether a micro-batch that was run, or the heaviest, is about as large."""
+        others = [heaviest, *(timed.step for timed in self._like(settings, heaviest))]
         return any(_apart(other.tokens, step.tokens) <= _NEAR for other in others)
 
     def _micro_batches(self, settings: TrainingSettings) -> list[tuple[Step, int]]:
         return micro_batches(self._question.lengths, settings, self._bucket)
 
-    def _like(self, settings: TrainingSettings, step: Step) -> list[Measure]:
-        """Return the measures of this way that compute attention and loss as a micro-batch of the
+    def _like(self, settings: TrainingSettings, step: Step) -> list[_Timed]:
+        """Return what was run of this way and computes attention and loss as a micro-batch of the
         epoch does: narrow ones may have a whole loss where the heaviest, `step`, has chunks.
         """
         kinds = [step, *(each for each, _ in self._micro_batches(settings))]
         return [
-            m
-            for m in self._of_way(settings)
-            if any(self._alike(settings, m.step, kind) for kind in kinds)
+            timed
+            for timed in self._of_way(settings)
+            if any(self._alike(settings, timed.step, kind) for kind in kinds)
         ]
 
-    def _of_way(self, settings: TrainingSettings) -> list[Measure]:
-        return [m for m in self._run if same_way(m.settings, settings)]
+    def _of_way(self, settings: TrainingSettings) -> list[_Timed]:
+        return [timed for timed in self._timed if same_way(timed.settings, settings)]
 
     def _alike(self, settings: TrainingSettings, one: Step, other: Step) -> bool:
         runtime = self._question.runtime
@@ -132,7 +173,9 @@ class EpochTime:
         """
         ways = {way(run.settings): run.settings for run in self._run}.values()
         told = [
-            _fixed_tokens([(self._work(m.step), m.seconds) for m in self._of_way(settings)])
+            _fixed_tokens(
+                [(self._work(each.step), each.seconds) for each in self._of_way(settings)]
+            )
             for settings in ways
         ]
         return statistics.median([n for n in told if n is not None] or [_FIXED_TOKENS])

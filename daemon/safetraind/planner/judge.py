@@ -67,7 +67,7 @@ class Judge:
         self._runtime = question.runtime
         self._bucket = bucket
         self._run = valid(question, measures)
-        self.times = EpochTime(question, measures, bucket)
+        self.times = EpochTime(question, measures, self._run, bucket)
         self._fits: list[tuple[TrainingSettings, Step, Fit | None]] = []
         # What estimates were off by, at most, where steps were run.
         self.correction = max(

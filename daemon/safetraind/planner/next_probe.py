@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from safetrain_shared.attention import LEAST_WIDTH
 from safetrain_shared.settings import LENGTH_BUCKET, TrainingSettings
-from safetraind.planner.batch_shapes import narrower_steps, scaled
+from safetraind.planner.batch_shapes import narrower_steps, sample_of, scaled
 from safetraind.planner.choose_plan import bucket_of, fits, judge, options, rank, smallest
 from safetraind.planner.degree import Degree
 from safetraind.planner.judge import memory_limit, valid
@@ -26,18 +26,20 @@ from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 # An estimate may be too high by as much; an extrapolation by less.
 _LIKELY = 1.3
 _NEARLY = 1.03
-# Extrapolated times are about so sure: what is as fast as that is measured too, to choose rightly.
-_AS_FAST = 1.1
-_FASTER = 1.03  # than what was measured: worth another round
-_MOST_MEASURED = 3
-# A longer step is not run to see whether it is as fast: its time is that of its tokens, so small
-# steps tell it well, and it would take twice as long, with the one before that is discarded.
-_QUICK_SECONDS = 2.0
-# Its time is that of one or two steps, which varies by more: on the demo 3 % sometimes called for
-# a round too many, of twenty seconds.
-_FASTER_IF_LONG = 1.05
-# A time by cost alone is less sure.
+# What was said to take so much longer was the faster one at times: it is run too. By cost alone a
+# time is less sure.
+_AS_FAST = 1.15
 _PERHAPS_AS_FAST = 1.25
+_MOST_SAMPLED = 4
+# Longer micro-batches take too much of the time there is to run several plans. Of them another is
+# only run if it is so much faster by the steps that were run: of their times, one or two each,
+# small differences say nothing.
+_QUICK_SECONDS = 2.0
+_FASTER_IF_LONG = 1.05
+# A sample of an epoch takes about so many seconds, and has so many micro-batches.
+_SAMPLE_SECONDS = 5.0
+_LEAST_SAMPLE = 4
+_LARGEST_SAMPLE = 16
 _MOST_WAYS = 3
 # A way of so many times the cost waits: quantized matrices on a CPU, which are rarely the fastest.
 _MUCH_SLOWER = 3
@@ -51,9 +53,8 @@ def next_probe(
     """Return the setups to run next, in order; empty where nothing more could change the plan.
 
     Small shapes first, for each way of computing that may turn out best; then the best plan itself;
-    then what may be faster although its cost is higher, as long as no step tells its time. Where
-    the `seconds` that are left do not suffice for the small shapes, the best plan that fits comes
-    before them, if it takes less.
+    then those that may be as fast, as long as steps are quick. Where the `seconds` that are left do
+    not suffice for the small shapes, the best plan that fits comes before them, if it takes less.
     """
     found = _worth_trying(question, measures)
     if not found:
@@ -61,17 +62,15 @@ def next_probe(
     best = found[0]
     if best.degree is Degree.ESTIMATED:
         small = _small_setups(question, found, measures)
-        if not small:
-            return _whole(question, best, measures)
-        narrow = _narrow(question, best, measures, planned=[_row(best)])
-        small = [*narrow, *(setup for setup in small if setup not in narrow)]
-        return _in_time(question, found, small, measures, seconds)
-    measured = [o for o in found if o.degree is Degree.MEASURED]
-    faster = _FASTER if _seconds(best, measures) <= _QUICK_SECONDS else _FASTER_IF_LONG
-    if measured and min(o.seconds for o in measured) <= faster * best.seconds:
-        untimed = _times(question, _untimed(question, found, measures), measures)
-        return untimed or _perhaps(question, best, measures)
-    contenders = _contenders(question, found, measures)
+        if small:
+            return _in_time(question, found, small, measures, seconds)
+        return _whole(question, best, measures)
+    if not _is_quick(best, measures):
+        known = [o.seconds for o in found if o.degree is Degree.MEASURED]
+        known_well = known and min(known) <= _FASTER_IF_LONG * best.seconds
+        return [] if known_well else _whole(question, best, measures)
+    settled = sum(_is_settled(question, option, measures) for option in found)
+    contenders = _contenders(question, best, measures)[: _MOST_SAMPLED - settled]
     return [setup for option in contenders for setup in _whole(question, option, measures)]
 
 
@@ -121,23 +120,46 @@ def _may_fit(question: Question, option: Option) -> bool:
     return option.peak <= leeway * question.budget.room(option.degree)
 
 
-def _contenders(
-    question: Question, found: Sequence[Option], measures: Sequence[Measure]
-) -> list[Option]:
-    """Return the best option, and the unmeasured ones that fit and are about as fast by the steps
-    that were run, at most three. Of the others only those whose step is quick.
+def _contenders(question: Question, best: Option, measures: Sequence[Measure]) -> list[Option]:
+    """Return the best option and those that may fit and may be as fast, the best first, but for
+    those that were run over a sample of an epoch.
+
+    Times by single steps are up to a tenth off, and a way that takes another share of the memory is
+    slower near the limit: what is close is told apart only by running it.
     """
     by_measures = judge(question, measures)
-    best = found[0]
+
+    def is_close(option: Option) -> bool:
+        is_told = by_measures.option(option.settings).seconds > 0
+        margin = _AS_FAST if is_told else _PERHAPS_AS_FAST
+        return option.seconds <= margin * best.seconds
+
     close = [
         option
-        for option in found[1:]
-        if option.degree is not Degree.MEASURED
-        and fits(question, option)
-        and _seconds(option, measures) <= _QUICK_SECONDS
-        and 0 < by_measures.option(option.settings).seconds <= _AS_FAST * best.seconds
+        for option in _lean_enough(question, options(question, measures), measures)
+        if option.settings.effective_batch == best.settings.effective_batch
+        and option.settings.max_seq_length >= best.settings.max_seq_length
+        and _may_fit(question, option)
+        and _is_quick(option, measures)
+        and is_close(option)
     ]
-    return [best, *close][:_MOST_MEASURED]
+    close.sort(key=rank(question))
+    return [
+        option
+        for option in [best, *(option for option in close if option != best)]
+        if not _is_settled(question, option, measures)
+    ]
+
+
+def _is_settled(question: Question, option: Option, measures: Sequence[Measure]) -> bool:
+    """Return whether an option was run at its heaviest step and over a sample of an epoch."""
+    times = judge(question, measures).times
+    is_measured = option.degree is Degree.MEASURED
+    return is_measured and times.is_sampled(option.settings, option.step)
+
+
+def _is_quick(option: Option, measures: Sequence[Measure]) -> bool:
+    return _seconds(option, measures) <= _QUICK_SECONDS
 
 
 def _seconds(option: Option, measures: Sequence[Measure]) -> float:
@@ -175,98 +197,28 @@ def _in_time(
     return min(small, _whole(question, sure, measures), key=needed)
 
 
-def _untimed(
-    question: Question, found: Sequence[Option], measures: Sequence[Measure]
-) -> list[Option]:
-    """Return the options whose time is known by their cost alone, that fit, and that are by it not
-    much slower than what was measured. What only saves memory is left out.
-    """
-    by_measures = judge(question, measures)
-    best = next(option for option in found if option.degree is Degree.MEASURED)
-    return [
-        option
-        for option in found
-        if fits(question, option)
-        and option.settings.effective_batch == best.settings.effective_batch
-        and option.settings.gradient_checkpointing <= best.settings.gradient_checkpointing
-        and option.settings.loss_chunk <= best.settings.loss_chunk
-        and option.seconds <= _PERHAPS_AS_FAST * best.seconds
-        and not by_measures.option(option.settings).seconds
-    ]
-
-
-def _times(
-    question: Question, untimed: Sequence[Option], measures: Sequence[Measure]
-) -> list[Setup]:
-    """Return what tells the time of the first of these options: itself, and a narrow row, by which
-    those of the same way of computing are told too.
-    """
-    if not untimed:
-        return []
-    return [*_narrow(question, untimed[0], measures), *_whole(question, untimed[0], measures)]
-
-
-def _perhaps(question: Question, best: Option, measures: Sequence[Measure]) -> list[Setup]:
-    """Return the fastest option that may fit although its estimate has no room, where it is faster
-    than the best one that fits.
-    """
-    faster = [
-        option
-        for option in _lean_enough(question, options(question, measures), measures)
-        if option.degree is not Degree.MEASURED
-        and _may_fit(question, option)
-        and _seconds(option, measures) <= _QUICK_SECONDS
-        and option.settings.effective_batch == best.settings.effective_batch
-        and option.settings.max_seq_length >= best.settings.max_seq_length
-        and option.seconds * _FASTER < best.seconds
-    ]
-    return _whole(question, faster[0], measures) if faster else []
-
-
 def _whole(question: Question, option: Option, measures: Sequence[Measure]) -> list[Setup]:
-    """Return an option's heaviest step, with others of its epoch, and before it the step of mean
-    width, by which an epoch's time is told, unless one about as large was run.
+    """Return an option's heaviest step, with others of its epoch: those that may take more memory,
+    and where steps are quick a sample of all. Else the step of mean width comes before, by which an
+    epoch's time is told, unless one about as large was run.
 
     Near MLX's limit a narrower one may take more, as what it needs is held back at other arrays:
     gemma2 took 420 MB for 160 tokens and 439 for 128, under a limit of 415.
     """
-    settings, step = option.settings, option.step
-    others = narrower_steps(question.lengths, settings, step, bucket_of(question))
+    settings, step, bucket = option.settings, option.step, bucket_of(question)
+    others = narrower_steps(question.lengths, settings, step, bucket)
     whole = dataclasses.replace(_setup(question, settings, step), narrower=others)
     times = judge(question, measures).times
     mean = times.mean_step(settings, step)
-    if times.is_told(settings, step, mean, planned=[step]):
+    if _is_quick(option, measures):
+        seconds = _seconds(option, measures) * mean.tokens / step.tokens
+        number = int(_SAMPLE_SECONDS / seconds) if seconds else _LARGEST_SAMPLE
+        number = max(_LEAST_SAMPLE, min(number, _LARGEST_SAMPLE))
+        sample = sample_of(question.lengths, settings, bucket, number)
+        return [dataclasses.replace(whole, sample=sample)]
+    if times.is_told(settings, step, mean):
         return [whole]
     return [_alone(question, settings, mean), whole]
-
-
-def _narrow(
-    question: Question,
-    option: Option,
-    measures: Sequence[Measure],
-    planned: Sequence[Step] = (),
-) -> list[Setup]:
-    """Return single rows of the data's least and mean width, each unless a step about as large was
-    run or is `planned` to be. They tell what a micro-batch takes beside its tokens, and so what
-    smaller micro-batches cost.
-
-    The mean alone did not tell it: with a few long and many short samples one row at a time was
-    said to be 1 % faster than two, and was 8 to 16 % slower (gemma2, 64k words; llama, 1k).
-    """
-    settings = dataclasses.replace(
-        option.settings, batch_size=1, gradient_accumulation=option.settings.effective_batch
-    )
-    times, row = judge(question, measures).times, _row(option)
-    untold: list[Step] = []
-    for step in (times.narrowest_step(settings), times.mean_step(settings, row)):
-        if not times.is_told(settings, row, step, [*planned, *untold]):
-            untold.append(step)
-    return [_alone(question, settings, step) for step in untold]
-
-
-def _row(option: Option) -> Step:
-    """Return a single row of an option's heaviest step."""
-    return scaled(option.step, 1, option.step.width)
 
 
 def _alone(question: Question, settings: TrainingSettings, step: Step) -> Setup:

@@ -35,7 +35,7 @@ class Setup:
     """Settings and a shape to run real steps of. `limit`: MLX's memory limit, in bytes; 0: as it
     is. `narrower`: other shapes of the same run, whose peak counts where the step is near the
     limit. `small`: it only tells about larger ones, so that its highest peak near the limit need
-    not be found.
+    not be found. `sample`: micro-batches of an epoch, each of another shape, to be timed.
     """
 
     settings: TrainingSettings
@@ -43,6 +43,7 @@ class Setup:
     limit: int = 0
     narrower: tuple[Step, ...] = ()
     small: bool = False
+    sample: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Measure:
 
     `outside`: what the process cost beside MLX's arrays. `died`: it ran out of memory where MLX was
     allowed `peak` bytes. `limit`: MLX's memory limit then, 0 where it is not known.
+    `sample`: the seconds of micro-batches of an epoch, without applying the gradient.
     """
 
     settings: TrainingSettings
@@ -111,6 +113,7 @@ class Measure:
     died: bool = False
     update_seconds: float = 0.0
     limit: int = 0
+    sample: tuple[tuple[Step, float], ...] = ()
 
     def holds_under(self, limit: int) -> bool:
         """Return whether a step under a memory limit of so many bytes would take as much as this

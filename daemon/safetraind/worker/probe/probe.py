@@ -163,20 +163,20 @@ def _try(stepper: Stepper, setup: Setup, vocabulary: int, clock: Clock, findings
         findings.add(ProbeLine(slow=needed))
         return False
     findings.add(ProbeLine(trying=setup))
-    first = 0.0
+    first, is_over = 0.0, False
 
     def time_for(seconds: float) -> bool:
-        nonlocal first
-        first = seconds
-        return seconds <= clock.left
+        nonlocal first, is_over
+        first, is_over = seconds, seconds > clock.left
+        return not is_over
 
     found = measure(stepper, setup, vocabulary, time_for)
-    if found is None:
+    if found is not None:
+        clock.seconds_a_token = 1 / found.tokens_per_second
+        findings.add(ProbeLine(measure=found))
+    if is_over:
         findings.add(ProbeLine(slow=first))
-        return False
-    clock.seconds_a_token = 1 / found.tokens_per_second
-    findings.add(ProbeLine(measure=found))
-    return True
+    return not is_over
 
 
 def _ready(

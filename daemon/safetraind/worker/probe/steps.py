@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +14,7 @@ import numpy as np
 from safetraind.host import footprint_alone
 from safetraind.worker.training.batches import Batch
 from safetraind.worker.training.step import Stepper
-from safetraind.worker_messages.probe_messages import Measure, Setup
+from safetraind.worker_messages.probe_messages import Measure, Setup, Step
 
 # A speed repeats within a few percent. A peak varies by its largest array, as a free may come
 # before or after the next allocation. On a CPU this depends on how many operations the process
@@ -30,6 +32,8 @@ _ENOUGH_SECONDS = 2.0
 _NEAR_LIMIT = 0.9
 _ENOUGH_SECONDS_NEAR_LIMIT = 10.0
 _STEPS_OF_NARROWER = 2  # the first compiles
+_MOST_SAMPLE_SECONDS = 15.0  # what takes longer was asked for before speeds were known
+_MOST_PASSES = 3  # over a sample, as long as they take no longer than `_ENOUGH_SECONDS`
 _PACKED_SAMPLES = 4  # in a row that is made up; memory does not depend on it
 
 
@@ -70,14 +74,16 @@ def measure(
     held = mx.get_active_memory() + mx.get_cache_memory()
     outside = max(0, footprint_alone(os.getpid()) - held)
     peak = mx.get_peak_memory()
+    peak = max([peak, *_peaks_near_limit(stepper, setup, vocabulary, time_for)])
     return Measure(
         setup.settings,
         step,
-        peak=max([peak, *_peaks_near_limit(stepper, setup, vocabulary, time_for)]),
+        peak=peak,
         tokens_per_second=steps * step.tokens / seconds,
         outside=outside,
         update_seconds=updating / steps,
         limit=setup.limit,
+        sample=_time_sample(stepper, setup, vocabulary, seconds / steps, time_for),
     )
 
 
@@ -112,6 +118,43 @@ def _peaks_near_limit(
         yield mx.get_peak_memory()
         if not time_for(time.monotonic() - began):
             return
+
+
+def _time_sample(
+    stepper: Stepper,
+    setup: Setup,
+    vocabulary: int,
+    heaviest: float,
+    time_for: Callable[[float], bool],
+) -> tuple[tuple[Step, float], ...]:
+    """Return the micro-batches of the setup's sample with the seconds of each, without applying the
+    gradient; none where they would take too long. `heaviest`: the seconds of the heaviest.
+
+    In an order that mixes widths, as a training does: MLX reuses fewer of its buffers than where
+    they come sorted. Each is run before, as that compiles. Quick ones are run up to three times.
+    """
+    steps, packed = setup.sample, setup.settings.packing
+    seconds = 2 * heaviest * sum(step.tokens for step in steps) / setup.step.tokens
+    if not steps or seconds > _MOST_SAMPLE_SECONDS or not time_for(seconds):
+        return ()
+    mixed = random.Random(0).sample(steps, len(steps))
+    batches = [made_up(s.rows, s.width, s.learned, vocabulary, packed=packed) for s in mixed]
+    for batch in batches:
+        stepper.step([batch], 0, 0.0)
+    passes: list[list[float]] = []
+    began = time.monotonic()
+    while len(passes) < _MOST_PASSES and (time.monotonic() - began < _ENOUGH_SECONDS or not passes):
+        passes.append([_seconds(stepper, batch) for batch in batches])
+    return tuple(
+        (step, statistics.median(each)) for step, *each in zip(mixed, *passes, strict=True)
+    )
+
+
+def _seconds(stepper: Stepper, batch: Batch) -> float:
+    """Return the seconds of a micro-batch, without applying the gradient."""
+    began = time.monotonic()
+    updating = stepper.step([batch], 1, 0.0).update_seconds
+    return time.monotonic() - began - updating
 
 
 def _begin_operations(number: int) -> None:
