@@ -124,7 +124,7 @@ def test_the_figures_of_the_memory_plan_are_the_codes(page: str) -> None:
     sizes = [budget.WORKER_BYTES, budget._MAX_CACHE]
     text = text_of(page)
     missing = [_percent(share, page) for share in shares]
-    missing += [f"{size >> 20} MB" for size in sizes]
+    missing += [f"{size >> 20} MiB" for size in sizes]
     missing += [f"{LENGTH_BUCKET} tokens", f"{LOSS_CHUNK} tokens"]
     assert not [figure for figure in missing if figure not in text]
 
