@@ -317,6 +317,35 @@ def test_quick_plans_are_run_over_micro_batches_of_the_data() -> None:
     assert isinstance(plan, Plan) and plan.degree == "measured"
 
 
+def test_where_more_plans_were_run_than_are_compared_none_is_run() -> None:
+    """Those of earlier budgets count, too."""
+    asked = long(effective_batch=64, budget=budget(64 * GB))
+    close = [o for o in choose_plan.options(asked) if not o.settings.gradient_checkpointing]
+    known: list[Measure] = []
+    for option in close[:5]:
+        epoch = micro_batches(asked.lengths, option.settings)
+        setup = Setup(option.settings, option.step, sample=tuple(step for step, _ in epoch))
+        known.append(timed(ran(asked, setup), setup, 1e5))
+        assert len(known) < 4 or not next_probe(asked, known)
+
+
+def test_what_computes_its_layers_twice_is_no_contender_of_what_does_not() -> None:
+    """A busy machine made a plan seem so slow that it was run, though it only saves memory."""
+    chosen = {"loss_chunk": 0, "batch_size": 4}
+    asked = long(spec=dataclasses.replace(SPEC, settings=chosen))
+    best = next(o for o in choose_plan.options(asked) if not o.settings.gradient_checkpointing)
+    epoch = micro_batches(asked.lengths, best.settings)
+    setup = Setup(best.settings, best.step, sample=tuple(step for step, _ in epoch))
+    recomputed = dataclasses.replace(best.settings, gradient_checkpointing=True)
+    told = [
+        timed(ran(asked, other), other, 950.0)
+        for rows in (1, 2, 3)
+        for other in [Setup(recomputed, Step(rows, best.step.width, rows * best.step.width // 2))]
+    ]
+    measures = [timed(ran(asked, setup), setup, 1000.0), *told]
+    assert not any(s.settings.gradient_checkpointing for s in next_probe(asked, measures))
+
+
 def test_a_slow_machine_runs_fewer_of_them() -> None:
     data = lengths(*((width, 4) for width in range(17, 402, 16)))
     numbers = []

@@ -60,7 +60,9 @@ def next_probe(
     if not found:
         return []
     best = found[0]
-    if best.degree is Degree.ESTIMATED:
+    settled = sum(_is_settled(question, option, measures) for option in found)
+    is_run_beside = settled and _is_quick(best, measures)  # small steps would take longer
+    if best.degree is Degree.ESTIMATED and not is_run_beside:
         small = _small_setups(question, found, measures)
         if small:
             return _in_time(question, found, small, measures, seconds)
@@ -69,8 +71,7 @@ def next_probe(
         known = [o.seconds for o in found if o.degree is Degree.MEASURED]
         known_well = known and min(known) <= _FASTER_IF_LONG * best.seconds
         return [] if known_well else _whole(question, best, measures)
-    settled = sum(_is_settled(question, option, measures) for option in found)
-    contenders = _contenders(question, best, measures)[: _MOST_SAMPLED - settled]
+    contenders = _contenders(question, best, measures)[: max(0, _MOST_SAMPLED - settled)]
     return [setup for option in contenders for setup in _whole(question, option, measures)]
 
 
@@ -125,7 +126,8 @@ def _contenders(question: Question, best: Option, measures: Sequence[Measure]) -
     those that were run over a sample of an epoch.
 
     Times by single steps are up to a tenth off, and a way that takes another share of the memory is
-    slower near the limit: what is close is told apart only by running it.
+    slower near the limit: what is close is told apart only by running it. What computes its layers
+    twice only saves memory.
     """
     by_measures = judge(question, measures)
 
@@ -139,6 +141,7 @@ def _contenders(question: Question, best: Option, measures: Sequence[Measure]) -
         for option in _lean_enough(question, options(question, measures), measures)
         if option.settings.effective_batch == best.settings.effective_batch
         and option.settings.max_seq_length >= best.settings.max_seq_length
+        and option.settings.gradient_checkpointing <= best.settings.gradient_checkpointing
         and _may_fit(question, option)
         and _is_quick(option, measures)
         and is_close(option)
