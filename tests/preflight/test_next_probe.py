@@ -346,6 +346,28 @@ def test_what_computes_its_layers_twice_is_no_contender_of_what_does_not() -> No
     assert not any(s.settings.gradient_checkpointing for s in next_probe(asked, measures))
 
 
+def test_after_a_death_a_plan_that_fits_is_compared_with_no_other() -> None:
+    """Each plan that dies ends a process, and what was to be run after it."""
+    asked = long(budget=budget(8 * GB))
+    (small, heaviest), _ = probed(asked)
+    assert len(heaviest) > 1
+    measures = [ran(asked, setup) for setup in small]
+    measures.append(ran(asked, heaviest[0], died=True))
+    while setups := next_probe(asked, measures):
+        assert all(setup.small for setup in setups) or sum(not s.small for s in setups) == 1
+        measures += [ran(asked, setup) for setup in setups]
+    plan = choose_plan.plan(asked, measures)
+    assert isinstance(plan, Plan) and plan.degree == "measured"
+
+
+def test_a_known_peak_is_not_measured_again_where_there_is_no_other_plan() -> None:
+    """That of a training has no sample with it, and was replaced by that of a probe."""
+    chosen = {"loss_chunk": 0, "batch_size": 4, "gradient_checkpointing": False}
+    asked = long(spec=dataclasses.replace(SPEC, settings=chosen))
+    (only,) = choose_plan.options(asked)
+    assert next_probe(asked, [ran(asked, Setup(only.settings, only.step))]) == []
+
+
 def test_a_slow_machine_runs_fewer_of_them() -> None:
     data = lengths(*((width, 4) for width in range(17, 402, 16)))
     numbers = []

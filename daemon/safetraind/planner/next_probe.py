@@ -31,11 +31,11 @@ _NEARLY = 1.03
 _AS_FAST = 1.15
 _PERHAPS_AS_FAST = 1.25
 _MOST_SAMPLED = 4
-# Longer micro-batches take too much of the time there is to run several plans. Of them another is
-# only run if it is so much faster by the steps that were run: of their times, one or two each,
-# small differences say nothing.
+# Longer micro-batches take too much of the time there is to run several plans. Another is then only
+# run if it is so much faster by the steps that were run: of their times, one or two each, small
+# differences say nothing.
 _QUICK_SECONDS = 2.0
-_FASTER_IF_LONG = 1.05
+_FASTER_IF_NOT_COMPARED = 1.05
 # A sample of an epoch takes about so many seconds, and has so many micro-batches.
 _SAMPLE_SECONDS = 5.0
 _LEAST_SAMPLE = 4
@@ -61,15 +61,16 @@ def next_probe(
         return []
     best = found[0]
     settled = sum(_is_settled(question, option, measures) for option in found)
-    is_run_beside = settled and _is_quick(best, measures)  # small steps would take longer
-    if best.degree is Degree.ESTIMATED and not is_run_beside:
+    # After a death a plan that fits is enough: each further one may cost another process.
+    is_compared = _is_quick(best, measures) and not judge(question, measures).deaths
+    if best.degree is Degree.ESTIMATED and not (is_compared and settled):
         small = _small_setups(question, found, measures)
         if small:
             return _in_time(question, found, small, measures, seconds)
         return _whole(question, best, measures)
-    if not _is_quick(best, measures):
+    if not is_compared:
         known = [o.seconds for o in found if o.degree is Degree.MEASURED]
-        known_well = known and min(known) <= _FASTER_IF_LONG * best.seconds
+        known_well = known and min(known) <= _FASTER_IF_NOT_COMPARED * best.seconds
         return [] if known_well else _whole(question, best, measures)
     contenders = _contenders(question, best, measures)[: max(0, _MOST_SAMPLED - settled)]
     return [setup for option in contenders for setup in _whole(question, option, measures)]
@@ -147,11 +148,10 @@ def _contenders(question: Question, best: Option, measures: Sequence[Measure]) -
         and is_close(option)
     ]
     close.sort(key=rank(question))
-    return [
-        option
-        for option in [best, *(option for option in close if option != best)]
-        if not _is_settled(question, option, measures)
-    ]
+    others = [option for option in close if option != best]
+    if best.degree is Degree.MEASURED and not others:
+        return []  # its peak is known, and there is nothing to compare its time with
+    return [o for o in [best, *others] if not _is_settled(question, o, measures)]
 
 
 def _is_settled(question: Question, option: Option, measures: Sequence[Measure]) -> bool:
